@@ -1,0 +1,53 @@
+"""The error tree. Everything Parlay raises on purpose is one of these.
+
+    ParlayError                 exit code 1: it failed
+    ├── BadInput                exit code 2: what was given is not allowed
+    ├── StoreError              exit code 1: the study store cannot be used
+    ├── LaunchFailed            one trial could not start (carries a FailureReason); the study goes on
+    └── NoFeasibleLayout        exit code 3: a valid run, but nothing meets the SLO
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tuner.trial import FailureReason
+
+
+class ParlayError(Exception):
+    """Base of all errors raised on purpose; its text is one line that a person can act on."""
+
+    exit_code = 1
+
+
+class BadInput(ParlayError):
+    """Something that a person or a file gave us is not allowed.
+
+    ``where`` names the place (``slo.0.percentile``, ``--layout``, a path), ``given`` is what stood there and
+    ``allowed`` says what may stand there instead.
+    """
+
+    exit_code = 2
+
+    def __init__(self, where: str, given: object, allowed: str) -> None:
+        self.where, self.given, self.allowed = where, given, allowed
+        super().__init__(f"{where}: got {given!r}; allowed: {allowed}")
+
+
+class StoreError(ParlayError):
+    """The study store cannot be opened, read or written."""
+
+
+class LaunchFailed(ParlayError):
+    """A deployment did not come up, or died; ``log_tail`` holds the engine's last log lines."""
+
+    def __init__(self, reason: FailureReason, detail: str, log_tail: tuple[str, ...] = ()) -> None:
+        self.reason, self.detail, self.log_tail = reason, detail, log_tail
+        super().__init__(f"{reason.value}: {detail}")
+
+
+class NoFeasibleLayout(ParlayError):
+    """A valid run that found no layout meeting the SLO; the text says by how much and what would have to change."""
+
+    exit_code = 3
