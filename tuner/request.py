@@ -1,0 +1,237 @@
+"""What an operator asks: the request document (YAML or JSON), one pydantic model behind every door.
+
+Unknown keys, wrong units and impossible values are refused with their path in the document.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tuner.errors import BadInput
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Metric(StrEnum):
+    """Latency metrics as the vLLM documentation defines them; TPOT = (E2E − TTFT) / (output tokens − 1)."""
+
+    TTFT = "ttft"
+    TPOT = "tpot"
+    ITL = "itl"
+    E2E = "e2e"
+
+
+class Objective(StrEnum):
+    """What the winner is best at, among the layouts that meet the SLO."""
+
+    MIN_GPUS = "min_gpus"
+    MAX_GOODPUT = "max_goodput"
+    MIN_LATENCY = "min_latency"
+    MIN_COST = "min_cost"
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class SloTarget(_Document):
+    """One target: the ``percentile`` of ``metric`` may be at most ``ms`` milliseconds."""
+
+    metric: Metric
+    percentile: Annotated[float, Field(gt=0, le=100)]
+    ms: Positive
+
+    def __str__(self) -> str:
+        return f"{self.metric.value} p{self.percentile:g} ≤ {self.ms:g} ms"
+
+
+class TokenLengths(_Document):
+    """Prompt or output lengths in tokens: fixed at ``mean``, or uniform on [``min``, ``max``]."""
+
+    mean: Count
+    min: Count | None = None
+    max: Count | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_number(cls, value: Any) -> Any:
+        return {"mean": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _bounds_surround_mean(self) -> TokenLengths:
+        low, high = self.bounds
+        if (self.min is None) != (self.max is None) or not low <= self.mean <= high:
+            raise ValueError("min and max together, with min ≤ mean ≤ max")
+        return self
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Shortest and longest length, in tokens."""
+        return (self.min or self.mean, self.max or self.mean)
+
+
+class Arrival(_Document):
+    """How requests arrive: a Poisson process, or one every 1/rate seconds."""
+
+    process: Literal["constant", "poisson"] = "poisson"
+    requests_per_s: Positive
+
+
+class Workload(_Document):
+    """Lengths and arrivals. ``shared_prefix_tokens`` open every prompt alike."""
+
+    prompt_tokens: TokenLengths
+    output_tokens: TokenLengths
+    arrival: Arrival
+    shared_prefix_tokens: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _prefix_within_prompt(self) -> Workload:
+        if self.shared_prefix_tokens >= self.prompt_tokens.bounds[0]:
+            if self.shared_prefix_tokens == 0:
+                return self
+            raise ValueError("shared_prefix_tokens shorter than the shortest prompt")
+        return self
+
+
+class ClusterSpec(_Document):
+    """The devices to plan for: equal nodes of one GPU (a hardware profile's name, or a path to one)."""
+
+    gpu: Annotated[str, Field(min_length=1)]
+    nodes: Count = 1
+    gpus_per_node: Count
+    inter_node_gb_per_s: Positive | None = None
+    fabric: str | None = None
+
+    @property
+    def devices(self) -> int:
+        """Devices in all."""
+        return self.nodes * self.gpus_per_node
+
+
+class Load(_Document):
+    """How a trial is loaded: ``rates`` in requests/s, rising; each window lasts ``seconds``.
+
+    Left out, the rates are shares of ``workload.arrival.requests_per_s`` (see ``TuneRequest.rates_req_per_s``).
+    """
+
+    rates_req_per_s: tuple[Positive, ...] | None = None
+    seconds: Positive = 30.0
+    warmup_seconds: Annotated[float, Field(ge=0)] = 5.0
+    request_timeout_s: Positive = 120.0
+
+    @field_validator("rates_req_per_s")
+    @classmethod
+    def _rising(cls, rates: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if rates is not None and (not rates or list(rates) != sorted(set(rates))):
+            raise ValueError("a list of rising rates")
+        return rates
+
+
+class Engine(_Document):
+    """Engine settings shared by every layout. ``dtype`` as vLLM names it."""
+
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    max_model_len: Count | None = None
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    kv_cache_gib: Positive | None = None
+    start_timeout_s: Positive = 900.0
+
+
+class Budget(_Document):
+    """When to stop launching: trials, or minutes of wall time, whichever comes first."""
+
+    launches: Count = 6
+    minutes: Positive = 60.0
+
+
+class TuneRequest(_Document):
+    """The whole request."""
+
+    model: Annotated[str, Field(min_length=1)]
+    cluster: ClusterSpec | Literal["ray"]
+    workload: Workload
+    slo: Annotated[tuple[SloTarget, ...], Field(min_length=1)]
+    objective: Objective = Objective.MIN_GPUS
+    space: str | dict[str, Any] = "dense"
+    engine: Engine = Engine()
+    load: Load = Load()
+    budget: Budget = Budget()
+
+    @property
+    def rates_req_per_s(self) -> tuple[float, ...]:
+        """Rates of the load steps, rising; the last is the asked rate, or beyond it where goodput is the objective."""
+        if self.load.rates_req_per_s is not None:
+            return self.load.rates_req_per_s
+        asked = self.workload.arrival.requests_per_s
+        shares = (0.5, 1.0, 1.5, 2.0) if self.objective is Objective.MAX_GOODPUT else (0.5, 1.0)
+        return tuple(asked * share for share in shares)
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest sequence that the workload can make, in tokens, or what the operator set."""
+        longest = self.workload.prompt_tokens.bounds[1] + self.workload.output_tokens.bounds[1]
+        return self.engine.max_model_len or longest
+
+
+def parse_request(document: object, where: str = "request") -> TuneRequest:
+    """Check a decoded document; raises BadInput naming the first wrong place and counting the others."""
+    if not isinstance(document, dict):
+        raise BadInput(where, document, "a mapping with the keys " + ", ".join(TuneRequest.model_fields))
+    try:
+        return TuneRequest.model_validate(document)
+    except ValidationError as error:
+        raise _as_bad_input(error, where) from None
+
+
+def load_request(path: Path) -> TuneRequest:
+    """Read a request from a YAML or JSON file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput("REQUEST", str(path), f"a readable YAML or JSON file ({error})") from None
+    try:
+        document = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise BadInput(str(path), " ".join(str(error).split()), "well-formed YAML or JSON") from None
+    return parse_request(document, str(path))
+
+
+def _as_bad_input(error: ValidationError, where: str) -> BadInput:
+    issues = [issue for issue in error.errors(include_url=False) if issue["loc"][-1:] != ("literal['ray']",)]
+    first = issues[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "ClusterSpec")
+    allowed = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] == "model_type" and place == "cluster":
+        allowed = "ray, or a mapping with the keys " + ", ".join(ClusterSpec.model_fields)
+    if first["type"] == "extra_forbidden":
+        allowed = "one of the known keys: " + ", ".join(_known_keys(first["loc"]))
+    others = f" (and {len(issues) - 1} more)" if len(issues) > 1 else ""
+    given = "nothing" if first["type"] == "missing" else first["input"]
+    return BadInput(f"{where}: {place or 'document'}", given, allowed + others)
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "cluster": ClusterSpec,
+    "workload": Workload,
+    "prompt_tokens": TokenLengths,
+    "output_tokens": TokenLengths,
+    "arrival": Arrival,
+    "slo": SloTarget,
+    "engine": Engine,
+    "load": Load,
+    "budget": Budget,
+}
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+    parents = [part for part in loc[:-1] if part in _SECTIONS]
+    section = _SECTIONS[str(parents[-1])] if parents else TuneRequest
+    return list(section.model_fields)

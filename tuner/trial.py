@@ -1,0 +1,188 @@
+"""One real launch and its measurement, and the two seams through which every kind of cluster is driven.
+
+A failed trial is never a slow trial: it has a ``FailureReason`` and no figures. Absent data is ``None``, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from tuner.layout import ParallelLayout
+from tuner.request import Metric, TuneRequest
+
+
+class FailureReason(StrEnum):
+    """Why a trial has no figures."""
+
+    DOES_NOT_FIT = "does_not_fit"
+    ENGINE_CRASHED = "engine_crashed"
+    START_TIMED_OUT = "start_timed_out"
+    PLACEMENT_IMPOSSIBLE = "placement_impossible"
+    REPLICA_DIED = "replica_died"
+    CLIENT_ERROR = "client_error"
+    CANCELLED = "cancelled"
+
+
+class TrialState(StrEnum):
+    """Where a trial stands; all but RUNNING are final."""
+
+    RUNNING = "running"
+    MEASURED = "measured"  # all load steps measured
+    STOPPED = "stopped"  # measured in part: it had already lost
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """Percentiles of one latency metric over the completed requests of a load step, in milliseconds."""
+
+    count: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+
+    def at(self, percentile: float) -> float:
+        """The kept percentile nearest above ``percentile`` (50, 90, 95 or 99)."""
+        for level, value in ((50, self.p50_ms), (90, self.p90_ms), (95, self.p95_ms)):
+            if percentile <= level:
+                return value
+        return self.p99_ms
+
+
+@dataclass(frozen=True, slots=True)
+class LoadStep:
+    """What to send: a Poisson (or other) arrival process at one rate, for a window."""
+
+    index: int
+    rate_req_per_s: float
+    duration_s: float
+    seed: int
+    warmup: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What came back from one load step.
+
+    ``latency`` maps each metric (ttft, tpot, itl, e2e) to its quantiles; a metric with no sample is absent.
+    ``slo_values_ms`` holds the value at exactly the percentile of each SLO target, in the request's order (None where
+    nothing completed). ``attainment`` is the share of all sent requests (failed ones count as missed) that met every
+    target; ``goodput_req_per_s`` their rate over the window.
+    """
+
+    step: LoadStep
+    sent: int
+    completed: int
+    failed: int
+    wall_s: float
+    latency: dict[Metric, Quantiles]
+    slo_values_ms: tuple[float | None, ...]
+    attainment: float | None
+    goodput_req_per_s: float | None
+    output_tok_per_s: float | None
+    schedule_lag_p99_ms: float | None
+    errors: dict[str, int]
+
+    def meets(self, request: TuneRequest) -> bool:
+        """True when every SLO target holds at its percentile and no request failed."""
+        if self.failed or not self.completed:
+            return False
+        pairs = zip(request.slo, self.slo_values_ms, strict=True)
+        return all(value is not None and value <= target.ms for target, value in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchOrder:
+    """All that a launcher needs to bring up one trial.
+
+    ``app`` is the deployment's unique name, known before anything starts, so that an orphan can be found by it;
+    ``log_dir`` is where the trial's logs are kept.
+    """
+
+    study: str
+    trial: int
+    app: str
+    layout: ParallelLayout
+    request: TuneRequest
+    log_dir: Path
+
+
+@runtime_checkable
+class Deployment(Protocol):
+    """A running deployment of one layout."""
+
+    @property
+    def url(self) -> str:
+        """Base URL of the OpenAI-compatible endpoint, without ``/v1``."""
+
+    @property
+    def model_id(self) -> str:
+        """The model name that requests must carry."""
+
+    @property
+    def ready_after_s(self) -> float:
+        """Seconds from the order to the first healthy answer."""
+
+    def failure(self) -> tuple[FailureReason, str] | None:
+        """Why the deployment is not healthy any more, or None while it is."""
+
+    def log_tail(self, lines: int = 20) -> tuple[str, ...]:
+        """The engine's last log lines, oldest first."""
+
+    def teardown(self) -> None:
+        """Stop it and free its devices; safe to call twice, and after a crash."""
+
+
+@runtime_checkable
+class Launcher(Protocol):
+    """Brings layouts up. Implementations: real Ray Serve, a local vLLM process, (later) the simulated cluster."""
+
+    @property
+    def name(self) -> str:
+        """What it is, as shown to people: ``ray-serve``, ``local-process``."""
+
+    def launch(self, order: LaunchOrder, progress: Callable[[str], None]) -> Deployment:
+        """Start, wait until it answers, and return it; tear down and raise LaunchFailed otherwise.
+
+        ``progress`` is told, in words, what is being waited for. On KeyboardInterrupt nothing is left behind.
+        """
+
+    def remove_orphan(self, app: str) -> bool:
+        """Tear down the deployment of that name if a dead process left one; True if there was one."""
+
+    def close(self) -> None:
+        """Give back what the launcher itself holds (a Ray that it started)."""
+
+
+@runtime_checkable
+class Meter(Protocol):
+    """Measures a deployment under one load step."""
+
+    def measure(self, deployment: Deployment, step: LoadStep, request: TuneRequest) -> StepResult:
+        """Run the step to its end. Raises LaunchFailed(REPLICA_DIED | CLIENT_ERROR) when no figure can be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """One trial, finished: its steps, or why there are none."""
+
+    number: int
+    layout: ParallelLayout
+    state: TrialState
+    steps: tuple[StepResult, ...] = ()
+    failure: FailureReason | None = None
+    detail: str | None = None
+    log_tail: tuple[str, ...] = ()
+    ready_after_s: float | None = None
+    seconds: float | None = None
+
+    def best_step(self, request: TuneRequest) -> StepResult | None:
+        """The highest-rate step that met the SLO, or None."""
+        met = [s for s in self.steps if not s.step.warmup and s.meets(request)]
+        return max(met, key=lambda s: s.step.rate_req_per_s, default=None)
