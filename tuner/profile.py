@@ -2,7 +2,7 @@
 
 A profile is a YAML file of ``tuner/profiles/`` or of the operator. It holds a few dozen numbers, never tables; every
 section names its source. A device on which nothing was measured names a relative in ``efficiencies_from`` and takes
-over the sections that it does not give itself: those hold efficiencies (shares of a datasheet peak), so they carry over.
+over the sections that it does not give itself: those hold shares of a datasheet peak, so they carry over.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class EngineOverheads:
 
 @dataclass(frozen=True, slots=True)
 class NvLink:
-    """NVLink of one GPU: number of links and their sum in bytes per second and direction; 0 links where there is none."""
+    """NVLink of one GPU: number of links, and their sum in bytes per second and direction; 0 where there is none."""
 
     __pydantic_config__ = _STRICT
     links: int
@@ -107,8 +107,8 @@ class HardwareProfile:
     Bandwidths are bytes per second and direction, peaks are dense FLOP per second by precision (``bf16``, ``fp8``,
     ``fp4``, ``int8``; a precision without hardware support is absent). ``memory_bytes`` is what a process can see of
     the device's memory. ``fabric`` names a file of ``tuner/profiles/fabrics/``. ``usd_per_hour`` is per device, None
-    where no price is known. ``sources`` says per section where its numbers come from. ``collectives`` is the raw section
-    that the collective models read. Compared and hashed by identity: ``load_profile`` returns one object per file.
+    where no price is known. ``sources`` says per section where its numbers come from. ``collectives`` is the raw
+    section that the collective models read. Compared and hashed by identity: ``load_profile`` returns one object per file.
     """
 
     __pydantic_config__ = _STRICT
