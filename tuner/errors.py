@@ -1,10 +1,10 @@
 """The error tree. Everything Parlay raises on purpose is one of these.
 
-    ParlayError                 exit code 1: it failed
-    ├── BadInput                exit code 2: what was given is not allowed
-    ├── StoreError              exit code 1: the study store cannot be used
-    ├── LaunchFailed            one trial could not start (carries a FailureReason); the study goes on
-    └── NoFeasibleLayout        exit code 3: a valid run, but nothing meets the SLO
+ParlayError                 exit code 1: it failed
+├── BadInput                exit code 2: what was given is not allowed
+├── StoreError              exit code 1: the study store cannot be used
+├── LaunchFailed            one trial could not start (carries a FailureReason); the study goes on
+└── NoFeasibleLayout        exit code 3: a valid run, but nothing meets the SLO
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ class HardwareProfile:
     ``fp4``, ``int8``; a precision without hardware support is absent). ``memory_bytes`` is what a process can see of
     the device's memory. ``fabric`` names a file of ``tuner/profiles/fabrics/``. ``usd_per_hour`` is per device, None
     where no price is known. ``sources`` says per section where its numbers come from. ``collectives`` is the raw
-    section that the collective models read. Compared and hashed by identity: ``load_profile`` returns one object per file.
+    section that the collective models read. Compared and hashed by identity: ``load_profile`` gives one object per file.
     """
 
     __pydantic_config__ = _STRICT

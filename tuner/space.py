@@ -1,0 +1,76 @@
+"""The search space: axes with their values, read from ``search_spaces/*.yaml`` or given in the request.
+
+A space is a Cartesian product. The axes that change how a model is spread (``STRUCTURE_AXES``) are priced once per
+combination; the scheduler's knobs multiply them, so a million candidates stay a few hundred structures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuner.errors import BadInput
+from tuner.layout import ParallelLayout
+
+SPACES_DIR = Path(__file__).resolve().parent.parent / "search_spaces"
+KNOB_AXES = ("max_num_batched_tokens", "max_num_seqs")
+STRUCTURE_AXES = tuple(f.name for f in fields(ParallelLayout) if f.name not in KNOB_AXES)
+_DEFAULTS = {f.name: f.default for f in fields(ParallelLayout)}
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Axes and their values; an axis left out has its default alone."""
+
+    name: str
+    axes: Mapping[str, tuple[Any, ...]]
+
+    @property
+    def size(self) -> int:
+        """Candidates before any rule."""
+        return prod(len(values) for values in self.axes.values())
+
+    def values(self, axis: str) -> tuple[Any, ...]:
+        """Values of an axis, the default where the space does not name it."""
+        return self.axes.get(axis, (_DEFAULTS[axis],))
+
+    def structures(self) -> Iterator[ParallelLayout]:
+        """Every combination of the structure axes, knobs at the first of their values."""
+        first = {axis: self.values(axis)[0] for axis in KNOB_AXES}
+        for combination in product(*(self.values(axis) for axis in STRUCTURE_AXES)):
+            yield ParallelLayout(**dict(zip(STRUCTURE_AXES, combination, strict=True)), **first)
+
+
+def load_space(given: str | Mapping[str, Any]) -> Space:
+    """A space of ``search_spaces/`` by name, or axes given in place.
+
+    Raises BadInput for an unknown name, an unknown axis, an empty one, or a value that no layout can have.
+    """
+    if isinstance(given, Mapping):
+        return _checked("request", given)
+    known = sorted(path.stem for path in SPACES_DIR.glob("*.yaml"))
+    if given not in known:
+        raise BadInput("space", given, f"one of {', '.join(known)}, or a mapping of axes to lists of values")
+    document = yaml.safe_load((SPACES_DIR / f"{given}.yaml").read_text(encoding="utf-8"))
+    return _checked(given, document["axes"])
+
+
+def _checked(name: str, axes: Mapping[str, Any]) -> Space:
+    checked: dict[str, tuple[Any, ...]] = {}
+    for axis, values in axes.items():
+        where = f"space.{axis}"
+        if axis not in _DEFAULTS:
+            raise BadInput(where, values, "an axis of " + ", ".join(_DEFAULTS))
+        listed = values if isinstance(values, list | tuple) else [values]
+        if not listed or len({str(value) for value in listed}) < len(listed):
+            raise BadInput(where, values, "a list of different values")
+        for value in listed:
+            ParallelLayout(**{axis: value})  # refuses a value that no layout can have
+        checked[axis] = tuple(listed)
+    return Space(name, checked)
