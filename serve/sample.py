@@ -1,0 +1,90 @@
+"""What the load generator saw of one request, and the latencies that follow from it.
+
+All times are seconds of one clock from the start of the window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What became of one request; all but OK are failures."""
+
+    OK = "ok"
+    REFUSED = "refused"  # no connection: refused, no route, unknown host, TLS
+    RESET = "reset"  # the connection broke before the answer was whole
+    HTTP_ERROR = "http_error"  # a status other than 200
+    TIMEOUT = "timeout"  # not done within the request's timeout
+    MALFORMED = "malformed"  # not HTTP, not an event stream, or not the JSON of a completion
+    SERVER_ERROR = "server_error"  # an error object inside the stream
+    TRUNCATED = "truncated"  # the stream ended in good order, but before [DONE]
+    NO_TOKENS = "no_tokens"  # complete, and nothing was generated
+    NO_USAGE = "no_usage"  # complete, but without the token counts that were asked for
+    SHORT = "short"  # fewer tokens than asked, despite ignore_eos
+    CLIENT_LIMIT = "client_limit"  # this process ran out of file descriptors
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was seen of one request.
+
+    ``sent_s`` is when it was handed to the connection, ``headers_s`` when the status line came, ``chunk_s`` when each
+    event that carries generated tokens came, ``end_s`` when the stream closed or the failure showed. ``output_tokens``
+    is the server's own count. A figure that was not seen is None.
+    """
+
+    index: int
+    intended_s: float
+    sent_s: float
+    headers_s: float | None
+    chunk_s: tuple[float, ...]
+    end_s: float
+    prompt_tokens: int
+    output_tokens: int | None
+    outcome: Outcome
+    status: int | None = None
+    detail: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """True when the answer was whole."""
+        return self.outcome is Outcome.OK
+
+    @property
+    def error(self) -> str:
+        """The outcome by name, an HTTP error by its status: ``http_429``."""
+        return f"http_{self.status}" if self.outcome is Outcome.HTTP_ERROR else self.outcome.value
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds from the intended to the actual send."""
+        return self.sent_s - self.intended_s
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Seconds from the actual send to the first token."""
+        return self.chunk_s[0] - self.sent_s if self.chunk_s else None
+
+    @property
+    def ttft_from_intended_s(self) -> float | None:
+        """Seconds from the intended send to the first token: what a user in this arrival process would wait."""
+        return self.chunk_s[0] - self.intended_s if self.chunk_s else None
+
+    @property
+    def e2e_s(self) -> float | None:
+        """Seconds from the actual send to the last token."""
+        return self.chunk_s[-1] - self.sent_s if self.chunk_s else None
+
+    @property
+    def tpot_s(self) -> float | None:
+        """(E2E − TTFT) / (output tokens − 1) in seconds; None of fewer than two tokens."""
+        if not self.chunk_s or self.output_tokens is None or self.output_tokens < 2:
+            return None
+        return (self.chunk_s[-1] - self.chunk_s[0]) / (self.output_tokens - 1)
+
+    @property
+    def itl_s(self) -> list[float]:
+        """Seconds between one token-carrying event and the next; events that came in one read are 0 apart."""
+        return [later - earlier for earlier, later in zip(self.chunk_s, self.chunk_s[1:], strict=False)]

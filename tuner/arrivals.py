@@ -1,0 +1,108 @@
+"""When requests arrive and how long they are: pure, seeded, with no clock inside.
+
+The same seed gives the same load to every layout (common random numbers), and a Poisson schedule at twice the rate is
+the same schedule run at twice the speed. Load generator and simulator both take their load from ``offered``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.errors import BadInput
+from tuner.request import TokenLengths, Workload
+
+MAX_REQUESTS = 10_000_000
+_OFFSETS, _PROMPTS, _OUTPUTS = range(3)  # independent random streams of one seed
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedLoad:
+    """The requests of one window: three arrays of one length, ordered by time.
+
+    ``offset_s`` holds the intended send times in seconds from the start of the window; the others count tokens.
+    """
+
+    offset_s: NDArray[np.float64]
+    prompt_tokens: NDArray[np.int64]
+    output_tokens: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offset_s)
+
+
+def offered(workload: Workload, rate_req_per_s: float, duration_s: float, seed: int) -> OfferedLoad:
+    """The load of one window: arrivals, prompt lengths and output lengths from three independent random streams.
+
+    A window so short that nothing would arrive gets one request, at its start: otherwise it would measure nothing.
+    Raises BadInput as ``schedule`` does.
+    """
+    offset_s = schedule(workload.arrival.process, rate_req_per_s, duration_s, seed)
+    if not offset_s.size:
+        offset_s = np.zeros(1)
+    return OfferedLoad(
+        offset_s,
+        _lengths(workload.prompt_tokens, len(offset_s), _random(seed, _PROMPTS)),
+        _lengths(workload.output_tokens, len(offset_s), _random(seed, _OUTPUTS)),
+    )
+
+
+def schedule(process: str, rate_req_per_s: float, duration_s: float, seed: int) -> NDArray[np.float64]:
+    """Intended send times in seconds on [0, ``duration_s``), ascending; shape (requests,), which may be 0.
+
+    ``constant``: one every 1/rate seconds, the first at 0. ``poisson``: independent exponential gaps of mean 1/rate
+    (the definition of a homogeneous Poisson process), the first gap before the first request.
+    Raises BadInput for an unknown process, a rate or duration that is not positive, or more than ``MAX_REQUESTS``.
+    """
+    if process not in _PROCESSES:
+        raise BadInput("workload.arrival.process", process, ", ".join(_PROCESSES))
+    for where, value in (("rate_req_per_s", rate_req_per_s), ("duration_s", duration_s)):
+        if not (math.isfinite(value) and value > 0):
+            raise BadInput(f"load.{where}", value, "a finite number above 0")
+    if rate_req_per_s * duration_s > MAX_REQUESTS:
+        raise BadInput("load", rate_req_per_s * duration_s, f"at most {MAX_REQUESTS} requests in a window")
+    return _PROCESSES[process](rate_req_per_s, duration_s, seed)
+
+
+def lengths(tokens: TokenLengths, count: int, seed: int) -> NDArray[np.int64]:
+    """``count`` lengths in tokens, shape (count,): all ``mean``, or uniform on the closed range ``min`` to ``max``."""
+    return _lengths(tokens, count, _random(seed, _PROMPTS))
+
+
+def _constant(rate_req_per_s: float, duration_s: float, seed: int) -> NDArray[np.float64]:
+    del seed  # nothing here is random
+    offset_s = np.arange(math.ceil(rate_req_per_s * duration_s)) / rate_req_per_s
+    return offset_s[offset_s < duration_s]
+
+
+def _poisson(rate_req_per_s: float, duration_s: float, seed: int) -> NDArray[np.float64]:
+    """Unit-rate gaps divided by the rate, drawn in blocks of a fixed size so that windows share their beginning."""
+    random, block = _random(seed, _OFFSETS), 1024
+    expected = rate_req_per_s * duration_s
+    gaps = random.standard_exponential(block)
+    while (arrived := np.cumsum(gaps))[-1] < expected:
+        blocks = max(1, math.ceil((expected - arrived[-1]) / block))
+        gaps = np.concatenate([gaps, random.standard_exponential(blocks * block)])
+    offset_s = arrived / rate_req_per_s
+    return offset_s[offset_s < duration_s]
+
+
+_PROCESSES: dict[str, Callable[[float, float, int], NDArray[np.float64]]] = {
+    "constant": _constant,
+    "poisson": _poisson,
+}
+
+
+def _lengths(tokens: TokenLengths, count: int, random: np.random.Generator) -> NDArray[np.int64]:
+    low, high = tokens.bounds
+    return random.integers(low, high, size=count, dtype=np.int64, endpoint=True)
+
+
+def _random(seed: int, stream: int) -> np.random.Generator:
+    if seed < 0:
+        raise BadInput("seed", seed, "a whole number of at least 0")
+    return np.random.default_rng([seed, stream])
