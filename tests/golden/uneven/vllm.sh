@@ -1,0 +1,26 @@
+#!/bin/sh
+# Written by Parlay for meta-llama/Llama-3.1-70B: tp=4,pp=3,dp=2,executor=ray
+# SLO: ttft p99 ≤ 500 ms; tpot p99 ≤ 30 ms
+# Use: sh FILE
+# Measured as 2 independent replicas of 12 device(s) behind Ray
+# Serve's router; in this command vLLM's own data parallelism balances between them.
+# Needs 24 devices, 8 a node: run it on a Ray cluster that joins 3 nodes.
+# Add --data-parallel-backend ray, so that vLLM places its ranks on all of them.
+VLLM_NO_USAGE_STATS=1 \
+DO_NOT_TRACK=1 \
+TOKENIZERS_PARALLELISM=false \
+VLLM_PLUGINS='' \
+vllm serve meta-llama/Llama-3.1-70B \
+  --served-model-name Llama-3.1-70B \
+  --host 0.0.0.0 \
+  --port 8000 \
+  --tensor-parallel-size 4 \
+  --pipeline-parallel-size 3 \
+  --distributed-executor-backend ray \
+  --dtype auto \
+  --max-model-len 1152 \
+  --max-num-batched-tokens 2048 \
+  --max-num-seqs 256 \
+  --gpu-memory-utilization 0.9 \
+  --data-parallel-size 2 \
+  --disable-uvicorn-access-log

@@ -1,0 +1,64 @@
+"""Deployments whose emitted specs are tested: requests, layouts and the applications that would be launched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from deploy.manifest import Platform
+from serve.engine import serve_app
+from tuner.layout import ParallelLayout
+from tuner.request import TuneRequest, parse_request
+
+
+@dataclass(frozen=True)
+class Case:
+    """One deployment; ``source`` is where its weights come from."""
+
+    name: str
+    layout: ParallelLayout
+    request: TuneRequest
+    source: str
+    platform: Platform = field(default_factory=Platform)
+
+    @property
+    def app(self) -> dict[str, Any]:
+        return serve_app(self.name, self.layout, self.request, model_source=self.source)
+
+
+def make_case(
+    name: str, layout: str, *, model: str, gpu: str, nodes: int, per_node: int, platform: Platform | None = None
+) -> Case:
+    document = {
+        "model": model,
+        "cluster": {"gpu": gpu, "nodes": nodes, "gpus_per_node": per_node},
+        "workload": {"prompt_tokens": 1024, "output_tokens": 128, "arrival": {"requests_per_s": 8}},
+        "slo": [{"metric": "ttft", "percentile": 99, "ms": 500}, {"metric": "tpot", "percentile": 99, "ms": 30}],
+    }
+    return Case(name, ParallelLayout.parse(layout), parse_request(document), model, platform or Platform())
+
+
+_LLAMA, _QWEN = "meta-llama/Llama-3.1-70B", "Qwen/Qwen3-235B-A22B-FP8"
+CASES = (
+    make_case("one-node", "tp=4,pp=1,dp=2", model=_LLAMA, gpu="h100_sxm", nodes=1, per_node=8),
+    make_case("two-nodes", "tp=8,pp=2,dp=1,executor=ray", model=_LLAMA, gpu="h100_sxm", nodes=2, per_node=8),
+    make_case("uneven", "tp=4,pp=3,dp=2,executor=ray", model=_LLAMA, gpu="h100_sxm", nodes=4, per_node=8),
+    make_case("experts", "tp=2,pp=1,dp=8,ep=true,executor=ray", model=_QWEN, gpu="h200_sxm", nodes=2, per_node=8),
+    make_case("cpu", "tp=1,pp=2,dp=2", model="/models/tiny llama", gpu="cpu", nodes=1, per_node=4),
+    make_case(
+        "own-platform",
+        "tp=2,pp=1,dp=1",
+        model="/models/own",
+        gpu="l40s",
+        nodes=1,
+        per_node=4,
+        platform=Platform(
+            image="example/vllm:1",
+            gpu_resource="amd.com/gpu",
+            cache_claim="weights",
+            model_claim="own-models",
+            token_secret="hub",
+            node_selector={"pool": "serving", "zone": "1"},
+        ),
+    ),
+)

@@ -1,0 +1,220 @@
+"""Emitted specs: unchanged golden files, accepted by Ray's and KubeRay's own schemas, one source for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.manifest import Platform, kubernetes_name
+from deploy.specs import FILES, FORMATS, emit, write_all, write_whole
+from serve.engine import engine_kwargs
+from tests import crd
+from tests.spec_cases import CASES, Case, make_case
+from tuner.errors import BadInput, ParlayError
+from tuner.layout import ParallelLayout
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def emitted(case: Case, spec_format: str) -> str:
+    return emit(spec_format, case.layout, case.request, case.app, case.platform)
+
+
+@EACH
+@pytest.mark.parametrize("spec_format", FORMATS)
+def test_golden_file(case: Case, spec_format: str) -> None:
+    """Renew with PARLAY_UPDATE_GOLDEN=1, and read the difference before it is committed."""
+    path = GOLDEN / case.name / FILES[spec_format]
+    if os.environ.get("PARLAY_UPDATE_GOLDEN") == "1":
+        write_whole(path, emitted(case, spec_format))
+    assert emitted(case, spec_format) == path.read_text(encoding="utf-8")
+
+
+@EACH
+def test_ray_accepts_the_config_and_it_is_what_was_launched(case: Case) -> None:
+    schema = pytest.importorskip("ray.serve.schema")
+    document = yaml.safe_load(emitted(case, "ray-serve"))
+    assert document == {"applications": [case.app]}
+    assert schema.ServeDeploySchema.model_validate(document).applications[0].args == case.app["args"]
+
+
+@EACH
+def test_kuberay_accepts_the_manifest(case: Case) -> None:
+    manifest = yaml.safe_load(emitted(case, "rayservice"))
+    assert crd.problems(manifest) == []
+    assert manifest["spec"]["serveConfigV2"] == emitted(case, "ray-serve")
+
+
+def test_the_check_of_manifests_sees_a_misspelt_field_and_a_wrong_type() -> None:
+    manifest = yaml.safe_load(emitted(CASES[0], "rayservice"))
+    manifest["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["replica"] = 2
+    manifest["spec"]["rayClusterConfig"]["enableInTreeAutoscaling"] = "no"
+    found = crd.problems(manifest)
+    assert len(found) == 2
+    assert any("'replica' was unexpected" in problem for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("layout", "per_node", "groups"),
+    [
+        ("tp=4,pp=1,dp=2", 8, [(2, 4)]),
+        ("tp=1,pp=1,dp=1", 8, [(1, 1)]),
+        ("tp=8,pp=2,dp=3,executor=ray", 8, [(6, 8)]),
+        ("tp=4,pp=3,dp=2,executor=ray", 8, [(2, 8), (2, 4)]),
+        ("tp=1,pp=1,dp=16,ep=true,executor=ray", 8, [(2, 8)]),
+        ("tp=3,pp=1,dp=5,ep=true,executor=ray", 8, [(2, 6), (1, 3)]),
+        ("tp=8,pp=2,dp=2,ep=true,executor=ray", 8, [(4, 8)]),
+    ],
+)
+def test_workers_hold_what_a_replica_uses_of_a_node(layout: str, per_node: int, groups: list[tuple[int, int]]) -> None:
+    case = make_case("a", layout, model="m/x", gpu="h100_sxm", nodes=8, per_node=per_node)
+    cluster = yaml.safe_load(emitted(case, "rayservice"))["spec"]["rayClusterConfig"]
+    found = []
+    for group in cluster["workerGroupSpecs"]:
+        assert group["minReplicas"] == group["maxReplicas"] == group["replicas"]
+        resources = group["template"]["spec"]["containers"][0]["resources"]
+        assert resources["requests"] == resources["limits"]
+        found.append((group["replicas"], int(resources["limits"]["nvidia.com/gpu"])))
+    assert found == groups
+    assert sum(pods * gpus for pods, gpus in found) == case.layout.devices
+
+
+def test_a_cpu_layout_asks_for_no_gpu() -> None:
+    case = next(case for case in CASES if case.name == "cpu")
+    text = emitted(case, "rayservice")
+    assert "gpu" not in text.replace(case.request.model, "").lower()
+    container = yaml.safe_load(text)["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"][
+        "containers"
+    ][0]
+    assert int(container["resources"]["limits"]["cpu"]) >= case.layout.devices_per_replica
+
+
+@EACH
+def test_pods_are_unprivileged_and_carry_no_secret(case: Case) -> None:
+    cluster = yaml.safe_load(emitted(case, "rayservice"))["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        for container in pod["containers"]:
+            assert not container["securityContext"]["allowPrivilegeEscalation"]
+            token = next(variable for variable in container["env"] if variable["name"] == "HF_TOKEN")
+            assert "value" not in token
+            assert {"livenessProbe", "readinessProbe"} <= container.keys()
+
+
+def run_by_sh(text: str, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """What a shell makes of a script: the words after the program's name, and the environment."""
+    for program in ("vllm", "python3"):
+        path = folder / program
+        path.write_text(
+            f"#!{sys.executable} -IS\nimport json, os, sys\nprint(json.dumps([sys.argv[1:], dict(os.environ)]))\n",
+            encoding="utf-8",
+        )
+        path.chmod(0o755)
+    done = subprocess.run(
+        ["/bin/sh"], input=text, env={"PATH": str(folder)}, capture_output=True, text=True, check=True
+    )
+    words, environment = json.loads(done.stdout)
+    return words, environment
+
+
+@EACH
+def test_the_command_line_says_what_the_engine_was_given(case: Case, tmp_path: Path) -> None:
+    words, environment = run_by_sh(emitted(case, "vllm"), tmp_path)
+    config = case.app["args"].get("llm_config") or case.app["args"]["llm_configs"][0]
+    assert config["runtime_env"]["env_vars"].items() <= environment.items()
+    assert case.source in words
+    for name, value in engine_kwargs(case.layout, case.request).items():
+        flag = words.index("--" + name.replace("_", "-"))
+        if not isinstance(value, bool):
+            assert words[flag + 1] == (json.dumps(value) if isinstance(value, dict) else str(value))
+
+
+def test_a_name_cannot_become_a_shell_word(tmp_path: Path) -> None:
+    model = "/m/it's $(touch owned) `touch owned`; touch owned\ntouch owned #"
+    case = make_case("a", "tp=1,pp=1,dp=1", model=model, gpu="h100_sxm", nodes=1, per_node=1)
+    words, _ = run_by_sh(emitted(case, "vllm"), tmp_path)
+    assert words[:2] == ["serve", model]
+
+
+@given(model=st.text(min_size=1, max_size=30))
+def test_no_model_name_escapes_its_comment_or_its_quotes(model: str) -> None:
+    case = make_case("a", "tp=1,pp=1,dp=1", model=model, gpu="h100_sxm", nodes=1, per_node=1)
+    text = emitted(case, "ray-serve")
+    assert yaml.safe_load(text) == {"applications": [case.app]}
+    assert all(line.startswith("# ") for line in text.splitlines()[:3])
+
+
+@given(st.text(max_size=80))
+def test_kubernetes_names_are_dns_labels(text: str) -> None:
+    name = kubernetes_name(text)
+    assert 0 < len(name) <= 40
+    assert name[0].isalpha()
+    assert name[-1] != "-"
+    assert all(letter.isascii() and (letter.islower() or letter.isdigit() or letter == "-") for letter in name)
+
+
+def test_write_all_writes_every_format_and_leaves_nothing_else(tmp_path: Path) -> None:
+    case = CASES[0]
+    paths = write_all(tmp_path / "out", case.layout, case.request, case.app)
+    assert list(paths) == list(FORMATS)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES.values())
+    assert paths["rayservice"].read_text(encoding="utf-8") == emitted(case, "rayservice")
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    texts = ["a" * 500_000, "b" * 500_000]
+    write_whole(path, texts[0])
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.add(path.read_text(encoding="utf-8"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for turn in range(20):
+        write_whole(path, texts[turn % 2])
+    done.set()
+    reader.join()
+    assert seen <= set(texts)
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    case = CASES[0]
+    with pytest.raises(ParlayError, match="cannot be written"):
+        write_all(tmp_path / "file", case.layout, case.request, case.app)
+
+
+def test_bad_input_is_refused() -> None:
+    case = CASES[0]
+    with pytest.raises(BadInput, match="ray-serve, rayservice, helm-values, vllm"):
+        emit("docker", case.layout, case.request, case.app)
+    with pytest.raises(BadInput, match="tp=4,pp=1,dp=2"):
+        emit("vllm", ParallelLayout(tp=2, dp=2), case.request, case.app)
+    app = case.app
+    app["args"]["llm_configs"][0]["runtime_env"]["env_vars"]["HF_TOKEN"] = "hf_secret"
+    with pytest.raises(BadInput, match="HF_TOKEN") as refused:
+        emit("ray-serve", case.layout, case.request, app)
+    assert "hf_secret" not in str(refused.value)
+
+
+def test_a_platform_of_ones_own_is_used() -> None:
+    case = CASES[-1]
+    text = emitted(case, "rayservice")
+    for word in ("example/vllm:1", "amd.com/gpu", "weights", "own-models", "hub", "pool"):
+        assert word in text
+    assert emit("rayservice", case.layout, case.request, case.app, Platform()) != text
