@@ -1,0 +1,71 @@
+"""The chart under a real Helm: it lints, refuses bad values, and renders the RayService that Parlay emits."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.specs import emit
+from tests import crd, tools
+from tests.spec_cases import CASES, Case
+
+pytestmark = pytest.mark.tools
+CHART = Path(__file__).parents[2] / "helm" / "parlay"
+
+
+def helm(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(tools.helm()), *words], capture_output=True, text=True, timeout=60)
+
+
+def values_file(case: Case, folder: Path) -> Path:
+    path = folder / "values.yaml"
+    path.write_text(emit("helm-values", case.layout, case.request, case.app, case.platform), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_renders_the_emitted_rayservice(case: Case, tmp_path: Path) -> None:
+    values = values_file(case, tmp_path)
+    lint = helm("lint", "--strict", str(CHART), "--values", str(values))
+    assert lint.returncode == 0, lint.stdout + lint.stderr
+    done = helm("template", "release", str(CHART), "--values", str(values))
+    assert done.returncode == 0, done.stderr
+    rendered = yaml.safe_load(done.stdout)
+    emitted: dict[str, Any] = yaml.safe_load(emit("rayservice", case.layout, case.request, case.app, case.platform))
+    labels = rendered["metadata"].pop("labels")
+    assert emitted["metadata"].pop("labels").items() <= labels.items()
+    assert labels["helm.sh/chart"] == "parlay-0.1.0"
+    assert rendered == emitted
+    assert crd.problems(rendered) == []
+
+
+def test_without_a_layout_it_renders_nothing() -> None:
+    assert helm("lint", "--strict", str(CHART)).returncode == 0
+    assert yaml.safe_load(helm("template", "release", str(CHART)).stdout) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--set", "serving.wokerGroups=[]"], "wokerGroups"),
+        (["--set", "serving.head.memory=16GB"], "serving.head.memory"),
+        (["--set", "serving.rayVersion=latest"], "serving.rayVersion"),
+        (["--set", "serving.name=Not_A_Label"], "serving.name"),
+        (["--set", "serving.modelVolume.path=/models"], "claim"),
+        (["--set-string", "serving.serveConfigV2=applications: []"], "serving.workerGroups"),
+    ],
+)
+def test_bad_values_are_refused_by_name(words: list[str], named: str) -> None:
+    done = helm("template", "release", str(CHART), *words)
+    assert done.returncode != 0
+    assert named in done.stderr
+
+
+def test_a_release_without_a_name_for_the_service_lends_its_own(tmp_path: Path) -> None:
+    values = values_file(CASES[0], tmp_path)
+    done = helm("template", "my-release", str(CHART), "--values", str(values), "--set", "serving.name=")
+    assert yaml.safe_load(done.stdout)["metadata"]["name"] == "my-release"
