@@ -124,7 +124,7 @@ class Telemetry:
                 histogram.observe(value_s)
 
     def trial_finished(self, study: str, result: TrialResult) -> None:
-        """Count the trial by state and failure reason (``none`` where it did not fail); it is shown as running no more."""
+        """Count the trial by state and failure reason (``none`` where it did not fail); it runs no more."""
         if result.state is TrialState.RUNNING:
             raise BadInput("trial.state", result.state.value, "a final state")
         reason = result.failure.value if result.failure is not None else "none"

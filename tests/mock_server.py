@@ -1,0 +1,180 @@
+"""A mock of an OpenAI-compatible streaming endpoint, on a thread, that keeps its own log and can misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import TracebackType
+from typing import Any
+
+from aiohttp import web
+
+FOREVER_S = 3600.0
+
+
+class Behaviour(StrEnum):
+    """What the server does with a request."""
+
+    OK = "ok"
+    HTTP_429 = "http_429"
+    HTTP_500 = "http_500"
+    REDIRECT = "redirect"
+    SLOW_HEADERS = "slow_headers"
+    STALL = "stall"
+    RESET = "reset"
+    NOT_HTTP = "not_http"
+    NOT_A_STREAM = "not_a_stream"
+    NOT_JSON = "not_json"
+    NO_CHOICES = "no_choices"
+    HUGE_EVENT = "huge_event"
+    ERROR_EVENT = "error_event"
+    TRUNCATED = "truncated"
+    NO_USAGE = "no_usage"
+    BAD_USAGE = "bad_usage"
+    ZERO_TOKENS = "zero_tokens"
+    SHORT = "short"
+
+
+@dataclass(slots=True)
+class Served:
+    """One request as the server saw it; times by ``time.perf_counter``, in seconds."""
+
+    body: dict[str, Any]
+    headers: dict[str, str]
+    arrived_s: float
+    written_s: list[float] = field(default_factory=list)
+
+
+class MockServer:
+    """Serves ``/v1/completions`` while its ``with`` block lasts.
+
+    The first event leaves ``ttft_s`` after the request arrived and the others ``itl_s`` apart; each carries
+    ``tokens_per_event`` tokens and ``text``. ``behaviour`` may be a function of the request's number.
+    """
+
+    def __init__(
+        self,
+        behaviour: Behaviour | Callable[[int], Behaviour] = Behaviour.OK,
+        *,
+        ttft_s: float = 0.0,
+        itl_s: float = 0.0,
+        tokens_per_event: int = 1,
+        text: str = "x",
+    ) -> None:
+        self.behaviour, self.ttft_s, self.itl_s = behaviour, ttft_s, itl_s
+        self.tokens_per_event, self.text = tokens_per_event, text
+        self.served: list[Served] = []
+        self.url = ""
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> MockServer:
+        self._thread.start()
+        assert self._ready.wait(20)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)
+
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._main())
+
+    async def _main(self) -> None:
+        app = web.Application(client_max_size=1 << 26)
+        app.router.add_post("/v1/completions", self._complete)
+        runner = web.AppRunner(app, shutdown_timeout=0.05, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        self._ready.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        arrived_s = time.perf_counter()
+        served = Served(await request.json(), dict(request.headers), arrived_s)
+        number = len(self.served)
+        self.served.append(served)
+        kind = self.behaviour if isinstance(self.behaviour, Behaviour) else self.behaviour(number)
+        match kind:
+            case Behaviour.HTTP_429 | Behaviour.HTTP_500:
+                return web.json_response({"error": {"message": "busy"}}, status=int(kind.value[-3:]))
+            case Behaviour.REDIRECT:
+                return web.Response(status=307, headers={"Location": "/v1/completions"})
+            case Behaviour.NOT_A_STREAM:
+                return web.json_response({"choices": [{"text": "x"}], "usage": {"completion_tokens": 4}})
+            case Behaviour.SLOW_HEADERS:
+                await asyncio.sleep(FOREVER_S)
+            case Behaviour.NOT_HTTP:
+                assert request.transport is not None
+                request.transport.write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+                await asyncio.sleep(0.05)
+                request.transport.close()
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        await self._stream(request, response, served, kind)
+        return response
+
+    async def _stream(
+        self, request: web.Request, response: web.StreamResponse, served: Served, kind: Behaviour
+    ) -> None:
+        asked = served.body["max_tokens"]
+        tokens = {Behaviour.ZERO_TOKENS: 0, Behaviour.SHORT: asked - 1}.get(kind, asked)
+        events = -(-tokens // self.tokens_per_event)
+        due_s = served.arrived_s + self.ttft_s
+        for number in range(events):
+            await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
+            served.written_s.append(time.perf_counter())
+            await response.write(_event({"choices": [{"index": 0, "text": self.text}], "usage": None}))
+            due_s = served.written_s[-1] + self.itl_s
+            if number == 1 and await self._misbehave(request, response, kind):
+                return
+        if kind is not Behaviour.NO_USAGE:
+            count: object = "many" if kind is Behaviour.BAD_USAGE else tokens
+            await response.write(_event({"choices": [], "usage": {"completion_tokens": count}}))
+        await response.write(b"data: [DONE]\n\n")
+
+    async def _misbehave(self, request: web.Request, response: web.StreamResponse, kind: Behaviour) -> bool:
+        """Break the stream after its second event; True when it ends here."""
+        match kind:
+            case Behaviour.STALL:
+                await asyncio.sleep(FOREVER_S)
+            case Behaviour.RESET:
+                assert request.transport is not None
+                request.transport.abort()
+            case Behaviour.NOT_JSON:
+                await response.write(b"data: {'choices': oops}\n\n")
+            case Behaviour.NO_CHOICES:
+                await response.write(_event({"object": "something else"}))
+            case Behaviour.HUGE_EVENT:
+                await response.write(b"data: " + b"x" * (1 << 22))
+            case Behaviour.ERROR_EVENT:
+                await response.write(_event({"error": {"message": "EngineDeadError", "code": 500}}))
+                await response.write(b"data: [DONE]\n\n")
+            case Behaviour.TRUNCATED:
+                pass
+            case _:
+                return False
+        return True
+
+
+def closed_port() -> int:
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _event(message: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(message).encode() + b"\n\n"

@@ -1,0 +1,116 @@
+"""Schedules are what they claim to be, and the same for every layout."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from tuner.arrivals import lengths, offered, schedule
+from tuner.errors import BadInput
+from tuner.request import Arrival, TokenLengths, Workload
+
+RATES = st.floats(0.1, 200)
+DURATIONS = st.floats(0.1, 20)
+SEEDS = st.integers(0, 2**40)
+UNIFORM = TokenLengths(mean=100, min=50, max=150)
+
+
+def test_constant_is_evenly_spaced_from_zero():
+    assert schedule("constant", 4, 1.0, seed=1).tolist() == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_constant_does_not_depend_on_the_seed():
+    np.testing.assert_array_equal(schedule("constant", 3, 7, 1), schedule("constant", 3, 7, 2))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_poisson_gaps_are_exponential(seed):
+    gaps_s = np.diff(schedule("poisson", 50, 100, seed), prepend=0.0)
+    assert scipy_stats.kstest(gaps_s, scipy_stats.expon(scale=1 / 50).cdf).pvalue > 0.01
+    assert abs(np.corrcoef(gaps_s[:-1], gaps_s[1:])[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("bin_s", [0.1, 1.0, 5.0])
+def test_poisson_counts_vary_as_much_as_their_mean(bin_s):
+    offset_s = schedule("poisson", 20, 2000, seed=7)
+    counts = np.histogram(offset_s, np.arange(0, 2000 + bin_s / 2, bin_s))[0]
+    spread = 5 * np.sqrt(2 / len(counts))  # five standard errors of the index of dispersion
+    assert counts.var(ddof=1) / counts.mean() == pytest.approx(1, abs=spread)
+
+
+def test_schedules_of_several_seeds_superpose_to_poisson():
+    merged_s = np.sort(np.concatenate([schedule("poisson", 10, 200, seed) for seed in range(8)]))
+    gaps_s = np.diff(merged_s, prepend=0.0)
+    assert scipy_stats.kstest(gaps_s, scipy_stats.expon(scale=1 / 80).cdf).pvalue > 0.01
+
+
+@given(process=st.sampled_from(["constant", "poisson"]), rate=RATES, duration_s=DURATIONS, seed=SEEDS)
+def test_schedules_ascend_within_the_window_and_repeat(process, rate, duration_s, seed):
+    offset_s = schedule(process, rate, duration_s, seed)
+    assert (np.diff(offset_s) >= 0).all()
+    assert ((offset_s >= 0) & (offset_s < duration_s)).all()
+    np.testing.assert_array_equal(offset_s, schedule(process, rate, duration_s, seed))
+
+
+@given(rate=RATES, duration_s=DURATIONS, seed=SEEDS)
+def test_poisson_at_twice_the_rate_is_the_same_schedule_at_twice_the_speed(rate, duration_s, seed):
+    slow_s = schedule("poisson", rate, duration_s, seed)
+    fast_s = schedule("poisson", 2 * rate, duration_s / 2, seed)
+    np.testing.assert_allclose(slow_s, 2 * fast_s)
+
+
+@given(seed=SEEDS)
+def test_a_longer_window_begins_like_the_shorter_one(seed):
+    short_s, long_s = (schedule("poisson", 100, duration_s, seed) for duration_s in (5, 60))
+    np.testing.assert_array_equal(short_s, long_s[: len(short_s)])
+
+
+@given(count=st.integers(0, 500), seed=SEEDS)
+def test_lengths_keep_their_bounds_and_repeat(count, seed):
+    drawn = lengths(UNIFORM, count, seed)
+    assert drawn.shape == (count,)
+    assert ((drawn >= 50) & (drawn <= 150)).all()
+    np.testing.assert_array_equal(drawn, lengths(UNIFORM, count, seed))
+
+
+def test_lengths_reach_both_bounds_evenly():
+    drawn = lengths(UNIFORM, 20_000, seed=3)
+    counts = np.bincount(drawn)[50:]
+    assert len(counts) == 101
+    assert scipy_stats.chisquare(counts).pvalue > 0.01
+
+
+def test_a_fixed_length_is_fixed():
+    assert set(lengths(TokenLengths(mean=7), 50, seed=1).tolist()) == {7}
+
+
+def test_prompt_and_output_lengths_of_one_seed_are_independent():
+    workload = Workload(prompt_tokens=UNIFORM, output_tokens=UNIFORM, arrival=Arrival(requests_per_s=5))
+    load = offered(workload, 500, 10, seed=11)
+    assert len(load) == len(load.prompt_tokens) == len(load.output_tokens) > 4000
+    assert abs(np.corrcoef(load.prompt_tokens, load.output_tokens)[0, 1]) < 0.05
+
+
+def test_a_window_in_which_nothing_arrives_gets_one_request():
+    workload = Workload(prompt_tokens=UNIFORM, output_tokens=UNIFORM, arrival=Arrival(requests_per_s=5))
+    assert schedule("poisson", 1e-6, 1, seed=0).size == 0
+    assert offered(workload, 1e-6, 1, seed=0).offset_s.tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("process", "rate", "duration_s", "seed", "where"),
+    [
+        ("gauss", 1, 1, 0, "process"),
+        ("poisson", 0, 1, 0, "rate_req_per_s"),
+        ("poisson", float("nan"), 1, 0, "rate_req_per_s"),
+        ("constant", 1, -1, 0, "duration_s"),
+        ("constant", 1, float("inf"), 0, "duration_s"),
+        ("poisson", 1e9, 30, 0, "load"),
+        ("poisson", 1, 1, -1, "seed"),
+    ],
+)
+def test_what_cannot_be_scheduled_is_refused_by_name(process, rate, duration_s, seed, where):
+    with pytest.raises(BadInput) as caught:
+        schedule(process, rate, duration_s, seed)
+    assert where in caught.value.where

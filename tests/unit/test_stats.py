@@ -1,0 +1,113 @@
+"""Percentiles that were seen, intervals that cover, and attainment that agrees with the SLO."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from tuner.errors import BadInput
+from tuner.request import Metric, SloTarget
+from tuner.stats import attained, lag_limit_ms, percentile, quantiles, wilson
+
+SAMPLES = st.lists(st.floats(0, 1e6), min_size=1, max_size=60)
+LEVELS = st.one_of(st.sampled_from([1, 50, 90, 95, 99, 99.9, 100]), st.integers(1, 100))
+
+
+@pytest.mark.parametrize(
+    ("count", "level", "rank"),
+    [
+        (100, 99, 99),
+        (100, 50, 50),
+        (1000, 99.9, 999),
+        (10, 99, 10),
+        (1, 1, 1),
+        (3, 50, 2),
+        (100, 100, 100),
+        (100, 7, 7),
+    ],
+)
+def test_percentile_is_the_nearest_rank(count, level, rank):
+    assert percentile(np.arange(1, count + 1)[::-1], level) == rank
+
+
+@given(samples=SAMPLES, level=LEVELS)
+def test_percentile_is_a_sample_as_numpy_finds_it(samples, level):
+    value = percentile(samples, level)
+    assert value in samples
+    assert value == max(np.percentile(samples, level - 1e-9, method="inverted_cdf"), min(samples))
+
+
+@given(samples=SAMPLES, level=LEVELS, limit=st.floats(0, 1e6))
+def test_percentile_within_a_limit_means_that_this_share_is(samples, level, limit):
+    within = sum(sample <= limit for sample in samples)
+    value = percentile(samples, level)
+    assert value is not None
+    assert (value <= limit) == (within * 100 >= level * len(samples) - 1e-9)
+
+
+def test_no_samples_have_no_figures():
+    assert percentile([], 50) is None
+    assert quantiles([]) is None
+    assert wilson(0, 0) is None
+
+
+@given(samples=SAMPLES)
+def test_quantiles_rise_and_count(samples):
+    found = quantiles(samples)
+    assert found is not None
+    assert found.count == len(samples)
+    assert found.p50_ms <= found.p90_ms <= found.p95_ms <= found.p99_ms <= max(samples)
+    assert found.mean_ms == pytest.approx(np.mean(samples))
+
+
+@pytest.mark.parametrize("level", [0, -1, 100.1, float("nan")])
+def test_levels_outside_their_range_are_refused(level):
+    with pytest.raises(BadInput):
+        percentile([1.0], level)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_sample_that_is_no_number_is_refused(bad):
+    with pytest.raises(BadInput):
+        quantiles([1.0, bad, 2.0])
+
+
+@given(total=st.integers(1, 500), share=st.floats(0, 1), confidence=st.sampled_from([0.8, 0.95, 0.99]))
+def test_wilson_as_scipy_has_it(total, share, confidence):
+    successes = round(share * total)
+    expected = scipy_stats.binomtest(successes, total).proportion_ci(confidence, method="wilson")
+    assert wilson(successes, total, confidence) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(("successes", "total", "confidence"), [(-1, 5, 0.95), (6, 5, 0.95), (1, 5, 1.0), (1, 5, 0.0)])
+def test_wilson_refuses_what_is_no_share(successes, total, confidence):
+    with pytest.raises(BadInput):
+        wilson(successes, total, confidence)
+
+
+TTFT = SloTarget(metric=Metric.TTFT, percentile=99, ms=100)
+TPOT = SloTarget(metric=Metric.TPOT, percentile=99, ms=10)
+ITL = SloTarget(metric=Metric.ITL, percentile=50, ms=10)
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "targets", "expected"),
+    [
+        ({Metric.TTFT: [100.0]}, [TTFT], True),
+        ({Metric.TTFT: [100.1]}, [TTFT], False),
+        ({Metric.TTFT: [90.0], Metric.TPOT: [11.0]}, [TTFT, TPOT], False),
+        ({Metric.TTFT: [90.0], Metric.TPOT: [9.0]}, [TTFT, TPOT], True),
+        ({Metric.TTFT: [90.0]}, [TTFT, TPOT], True),
+        ({Metric.ITL: [5.0, 5.0, 50.0]}, [ITL], True),
+        ({Metric.ITL: [5.0, 50.0, 50.0]}, [ITL], False),
+        ({}, [], True),
+    ],
+)
+def test_a_request_attains_when_it_meets_every_target(latency_ms, targets, expected):
+    assert attained(latency_ms, targets) is expected
+
+
+@pytest.mark.parametrize(("ttft_p50_ms", "limit_ms"), [(None, 20), (100, 20), (400, 20), (1000, 50)])
+def test_lag_limit(ttft_p50_ms, limit_ms):
+    assert lag_limit_ms(ttft_p50_ms) == pytest.approx(limit_ms)
