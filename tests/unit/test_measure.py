@@ -1,0 +1,252 @@
+"""One load step: from the workload to figures that count every request."""
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from serve.loadgen import Endpoint
+from serve.measure import SCHEDULE_LAG, HttpMeter, latency_s, prompt_calls, summarise
+from serve.sample import Outcome, Sample
+from tests.mock_server import Behaviour, MockServer, closed_port
+from tuner.arrivals import offered
+from tuner.errors import BadInput, LaunchFailed
+from tuner.request import Metric, parse_request
+from tuner.trial import FailureReason, LoadStep, Meter
+
+DEAD = (FailureReason.REPLICA_DIED, "exit code -9")
+
+
+@dataclass
+class FakeDeployment:
+    """A deployment at ``url``; ``died`` is what it says of itself."""
+
+    url: str
+    died: tuple[FailureReason, str] | None = None
+    model_id: str = "tiny"
+    ready_after_s: float = 0.0
+
+    def failure(self):
+        return self.died
+
+    def log_tail(self, lines=20):
+        return ("last words",)
+
+    def teardown(self):
+        self.died = DEAD
+
+
+def request(**changes):
+    workload = {
+        "prompt_tokens": {"mean": 24, "min": 16, "max": 32},
+        "output_tokens": 4,
+        "arrival": {"process": "constant", "requests_per_s": 20},
+        "shared_prefix_tokens": 8,
+    }
+    return parse_request(
+        {
+            "model": "tiny",
+            "cluster": {"gpu": "cpu", "gpus_per_node": 2},
+            "workload": workload | changes.pop("workload", {}),
+            "slo": [{"metric": "ttft", "percentile": 99, "ms": 500}, {"metric": "tpot", "percentile": 90, "ms": 50}],
+            "load": {"request_timeout_s": 10},
+            **changes,
+        }
+    )
+
+
+def step(rate=20.0, seconds=0.5, seed=3, **other):
+    return LoadStep(index=1, rate_req_per_s=rate, duration_s=seconds, seed=seed, **other)
+
+
+def sample(index=0, ttft_s=0.1, tpot_s=0.01, tokens=3, outcome=Outcome.OK, lag_s=0.0, sent_s=0.0):
+    chunks = tuple(sent_s + ttft_s + tpot_s * number for number in range(tokens))
+    return Sample(index, sent_s - lag_s, sent_s, sent_s, chunks, chunks[-1], 16, tokens, outcome)
+
+
+def test_a_meter_is_a_meter():
+    assert isinstance(HttpMeter(), Meter)
+
+
+def test_a_good_server_is_measured():
+    seen, progress = {}, []
+    meter = HttpMeter(on_progress=progress.append, on_samples=lambda step, samples: seen.update(samples))
+    with MockServer(ttft_s=0.01, itl_s=0.002) as server:
+        result = meter.measure(FakeDeployment(server.url), step(seconds=1.2), request())
+        bodies = [served.body for served in server.served]
+    assert (result.sent, result.completed, result.failed) == (24, 24, 0)
+    assert {SCHEDULE_LAG} >= set(result.errors)
+    assert set(result.latency) == set(Metric)
+    assert result.latency[Metric.ITL].count == 24 * 3
+    assert result.latency[Metric.TTFT].p50_ms >= 10
+    assert result.slo_values_ms == (result.latency[Metric.TTFT].p99_ms, result.latency[Metric.TPOT].p90_ms)
+    assert result.goodput_req_per_s == pytest.approx(result.attainment * 24 / 1.2)
+    assert result.output_tok_per_s == pytest.approx(24 * 4 / result.wall_s)
+    assert {metric: len(values) for metric, values in seen.items()} == {
+        metric: figures.count for metric, figures in result.latency.items()
+    }
+    assert len(progress) >= 2
+    assert (progress[-1].sent, progress[-1].completed, progress[-1].in_flight) == (24, 24, 0)
+    assert progress[-1].ttft_p50_ms == pytest.approx(result.latency[Metric.TTFT].p50_ms)
+    for body in bodies:
+        assert 16 <= len(body["prompt"]) <= 32
+        assert (body["max_tokens"], body["ignore_eos"], body["temperature"]) == (4, True, 0)
+        assert (body["stream"], body["stream_options"], body["model"]) == (True, {"include_usage": True}, "tiny")
+
+
+def prompts(a_step, prefix=8):
+    load = offered(request().workload, a_step.rate_req_per_s, a_step.duration_s, a_step.seed)
+    made = list(prompt_calls(load, "tiny", prefix, a_step, (10, 1000)))
+    assert [call.prompt_tokens for call in made] == load.prompt_tokens.tolist()
+    return [tuple(json.loads(call.body)["prompt"]) for call in made]
+
+
+def test_prompts_share_their_prefix_and_nothing_else():
+    steps = [step(), step(seed=4), step(warmup=True), LoadStep(2, 20.0, 0.5, 3)]
+    made = [prompt for a_step in steps for prompt in prompts(a_step)]
+    assert len({prompt[:8] for prompt in made}) == 1
+    assert len({prompt[8:16] for prompt in made}) == len(made) == 40
+    assert all(10 <= token <= 1000 for prompt in made for token in prompt)
+
+
+def test_every_layout_gets_the_same_prompts():
+    assert prompts(step()) == prompts(step())
+
+
+def test_failed_requests_count_as_missed_and_keep_out_of_the_latency():
+    with MockServer(lambda number: Behaviour.HTTP_429 if number % 2 else Behaviour.OK) as server:
+        result = HttpMeter().measure(FakeDeployment(server.url), step(), request())
+    assert (result.sent, result.completed, result.failed) == (10, 5, 5)
+    assert result.errors["http_429"] == 5
+    assert result.latency[Metric.TTFT].count == 5
+    assert result.attainment is not None
+    assert result.attainment <= 0.5
+    assert not result.meets(request())
+
+
+@pytest.mark.parametrize("behaviour", [Behaviour.ZERO_TOKENS, Behaviour.NO_USAGE, Behaviour.HTTP_500, Behaviour.RESET])
+def test_a_server_that_answers_nothing_whole_fails_the_trial(behaviour):
+    with MockServer(behaviour) as server, pytest.raises(LaunchFailed) as caught:
+        HttpMeter().measure(FakeDeployment(server.url), step(seconds=0.1), request())
+    assert caught.value.reason is FailureReason.CLIENT_ERROR
+    assert behaviour.value.replace("zero", "no") in caught.value.detail
+    assert caught.value.log_tail == ("last words",)
+
+
+def test_a_refused_connection_fails_the_trial():
+    with pytest.raises(LaunchFailed, match="refused"):
+        HttpMeter().measure(FakeDeployment(f"http://127.0.0.1:{closed_port()}"), step(seconds=0.1), request())
+
+
+@pytest.mark.parametrize("answered", [0, 2])
+def test_a_deployment_that_died_is_no_slow_deployment(answered):
+    with (
+        MockServer(lambda number: Behaviour.OK if number < answered else Behaviour.RESET) as server,
+        pytest.raises(LaunchFailed) as caught,
+    ):
+        HttpMeter().measure(FakeDeployment(server.url, died=DEAD), step(seconds=0.2), request())
+    assert caught.value.reason is FailureReason.REPLICA_DIED
+    assert "exit code -9" in caught.value.detail
+
+
+def test_requests_in_flight_at_the_end_of_the_window_count():
+    with MockServer(ttft_s=0.4) as server:
+        result = HttpMeter().measure(FakeDeployment(server.url), step(seconds=0.1), request())
+    assert (result.sent, result.completed) == (2, 2)
+    assert result.wall_s >= 0.4
+
+
+def test_attainment_is_of_all_requests_and_goodput_of_the_window():
+    samples = [
+        sample(0),
+        sample(1, ttft_s=0.6),
+        sample(2, tpot_s=0.06),
+        sample(3, outcome=Outcome.RESET),
+        sample(4, tokens=1),
+    ]
+    result = summarise(samples, step(seconds=2.0), request())
+    assert (result.sent, result.completed, result.attainment, result.goodput_req_per_s) == (5, 4, 0.4, 1.0)
+    assert result.slo_values_ms == pytest.approx((600, 60))
+    assert result.latency[Metric.TPOT].count == 3
+
+
+def test_without_a_whole_answer_there_is_no_figure():
+    result = summarise([sample(outcome=Outcome.TIMEOUT)], step(), request())
+    assert result.latency == {}
+    assert result.slo_values_ms == (None, None)
+    assert (result.attainment, result.output_tok_per_s) == (0.0, None)
+    nothing = summarise([], step(), request())
+    assert (nothing.attainment, nothing.goodput_req_per_s, nothing.schedule_lag_p99_ms) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("late_s", "count", "ttft_s", "marked"),
+    [
+        (0.03, 2, 0.1, True),
+        (0.03, 1, 0.1, False),
+        (0.03, 2, 1.0, False),
+        (0.06, 2, 1.0, True),
+        (0.019, 100, 0.1, False),
+    ],
+)
+def test_a_window_whose_client_lagged_is_marked(late_s, count, ttft_s, marked):
+    samples = [sample(index, ttft_s=ttft_s, lag_s=late_s if index < count else 0.0) for index in range(100)]
+    result = summarise(samples, step(), request())
+    assert result.errors == ({SCHEDULE_LAG: count} if marked else {})
+    assert result.failed == 0
+    assert result.schedule_lag_p99_ms == pytest.approx(late_s * 1e3 if count > 1 else 0)
+
+
+def test_samples_are_those_of_whole_answers():
+    found = latency_s([sample(0), sample(1, tokens=1), sample(2, outcome=Outcome.TRUNCATED)])
+    assert {metric: len(values) for metric, values in found.items()} == {
+        Metric.TTFT: 2,
+        Metric.TPOT: 1,
+        Metric.E2E: 2,
+        Metric.ITL: 2,
+    }
+    assert latency_s([]) == {}
+
+
+def test_an_error_of_the_progress_callback_is_not_lost():
+    def fail(figures):
+        raise ZeroDivisionError
+
+    with MockServer() as server, pytest.raises(ZeroDivisionError):
+        HttpMeter(on_progress=fail).measure(FakeDeployment(server.url), step(seconds=0.8), request())
+
+
+@pytest.mark.parametrize("token_ids", [(-1, 5), (5, 5), (9, 3)])
+def test_token_ids_that_make_no_prompt_are_refused(token_ids):
+    with pytest.raises(BadInput):
+        HttpMeter(token_ids=token_ids)
+
+
+INTERRUPTED = """
+import sys
+from tests.unit.test_measure import FakeDeployment, request, step
+from serve.measure import HttpMeter
+try:
+    HttpMeter(on_progress=lambda figures: print("running", flush=True)).measure(
+        FakeDeployment(sys.argv[1]), step(), request(load={"request_timeout_s": 600}))
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def test_ctrl_c_ends_a_measurement_at_once():
+    with MockServer(Behaviour.SLOW_HEADERS) as server:
+        command = [sys.executable, "-c", INTERRUPTED, server.url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "running\n"
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate(timeout=60)
+    assert (process.returncode, out.splitlines()[-1], errors) == (0, "interrupted", "")
+
+
+def test_an_endpoint_of_a_deployment_is_its_completions_address():
+    assert Endpoint("http://h:1/prefix/", "m").completions_url == "http://h:1/prefix/v1/completions"
