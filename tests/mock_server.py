@@ -55,7 +55,8 @@ class MockServer:
     """Serves ``/v1/completions`` while its ``with`` block lasts.
 
     The first event leaves ``ttft_s`` after the request arrived and the others ``itl_s`` apart; each carries
-    ``tokens_per_event`` tokens and ``text``. ``behaviour`` may be a function of the request's number.
+    ``tokens_per_event`` tokens and ``text``. ``behaviour`` may be a function of the request's number. No answer begins
+    before ``hold_until`` requests have arrived, so that a client that waits for answers never ends.
     """
 
     def __init__(
@@ -66,13 +67,14 @@ class MockServer:
         itl_s: float = 0.0,
         tokens_per_event: int = 1,
         text: str = "x",
+        hold_until: int = 0,
     ) -> None:
         self.behaviour, self.ttft_s, self.itl_s = behaviour, ttft_s, itl_s
-        self.tokens_per_event, self.text = tokens_per_event, text
+        self.tokens_per_event, self.text, self.hold_until = tokens_per_event, text, hold_until
         self.served: list[Served] = []
         self.url = ""
         self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
+        self._stop, self._enough = asyncio.Event(), asyncio.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
@@ -106,6 +108,9 @@ class MockServer:
         served = Served(await request.json(), dict(request.headers), arrived_s)
         number = len(self.served)
         self.served.append(served)
+        if len(self.served) >= self.hold_until:
+            self._enough.set()
+        await self._enough.wait()
         kind = self.behaviour if isinstance(self.behaviour, Behaviour) else self.behaviour(number)
         match kind:
             case Behaviour.HTTP_429 | Behaviour.HTTP_500:

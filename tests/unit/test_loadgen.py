@@ -72,17 +72,16 @@ def test_http_errors_are_told_apart_by_status(behaviour, name):
 def test_one_bad_answer_leaves_the_others_whole():
     pattern = [Behaviour.OK, Behaviour.RESET, Behaviour.OK, Behaviour.STALL, Behaviour.HTTP_500, Behaviour.OK]
     with MockServer(lambda number: pattern[number]) as server:
-        samples = load(server.url, calls(6, gap_s=0.1), timeout_s=2.0)
+        samples = load(server.url, calls(6, gap_s=0.05), timeout_s=1.5)
     assert [sample.index for sample in samples] == list(range(6))
     assert sorted(sample.error for sample in samples) == ["http_500", "ok", "ok", "ok", "reset", "timeout"]
 
 
 def test_sending_does_not_wait_for_answers():
-    """A closed loop, or a pool of connections, would stop at the first requests that stall."""
-    with MockServer(Behaviour.SLOW_HEADERS) as server:
-        samples = load(server.url, calls(150), timeout_s=3.0)
-        assert len(server.served) == 150
-    assert {sample.outcome for sample in samples} == {Outcome.TIMEOUT}
+    """A closed loop, or a pool of connections, would wait for ever for the first of these answers."""
+    with MockServer(hold_until=150) as server:
+        samples = load(server.url, calls(150))
+    assert {sample.outcome for sample in samples} == {Outcome.OK}
 
 
 def test_nothing_is_sent_early_or_twice():
@@ -96,7 +95,7 @@ def test_nothing_is_sent_early_or_twice():
 def test_times_agree_with_the_log_of_the_server():
     """Both sides read one clock, so a client can never see a token before the server wrote it."""
     with MockServer(ttft_s=0.03, itl_s=0.01) as server:
-        samples = load(server.url, calls(10, gap_s=0.1, output_tokens=6))
+        samples = load(server.url, calls(10, gap_s=0.05, output_tokens=6))
         log = list(server.served)
     for sample, served in zip(samples, log, strict=True):
         assert sample.ttft_s is not None
