@@ -1,0 +1,22 @@
+"""Time of a collective: textbook algorithms, NCCL's tuning model, vLLM's dispatch, and fits of what was measured."""
+
+from tuner.cost.collectives.cost import OPERATIONS, Cost
+from tuner.cost.collectives.model import CollectiveModel, Estimate
+from tuner.cost.collectives.report import collective_report, predict_collective_rows
+from tuner.cost.collectives.routing import expected_destinations, routed_buffer_bytes
+from tuner.cost.collectives.topology import CommGroup, Fabric, known_fabrics, load_fabric
+
+__all__ = [
+    "OPERATIONS",
+    "CollectiveModel",
+    "CommGroup",
+    "Cost",
+    "Estimate",
+    "Fabric",
+    "collective_report",
+    "expected_destinations",
+    "known_fabrics",
+    "load_fabric",
+    "predict_collective_rows",
+    "routed_buffer_bytes",
+]

@@ -1,0 +1,333 @@
+"""The time of one collective call on a given GPU and network, as the engine would run it or as the operator forces it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tuner.cost.collectives import algorithms, dispatch, kernels, nccl_tuning
+from tuner.cost.collectives.cost import Array, Cost, cheapest, check_operation, cost_of, ring_steps
+from tuner.cost.collectives.dispatch import Choice
+from tuner.cost.collectives.fits import CollectiveFits, KernelFit, NcclFit, fits_of
+from tuner.cost.collectives.topology import CommGroup, Fabric, Topology, load_fabric, place
+from tuner.errors import BadInput
+from tuner.profile import HardwareProfile
+
+MODES = ("graph", "eager")
+# NCCL's large-message share of PCIe's signalling rate: 12 GB/s of 15.75 on a Gen3 x16 slot (tuning.cc, PCI_BW).
+_PCIE_BUS_SHARE = 12 / 15.75
+# Host time to post one send to another node (NCCL's net overhead).
+_POST_US = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One operation's time by message size, and how it comes about.
+
+    ``latency_us`` and every term have the message's shape, and the terms add up to the latency: ``alpha_us`` does not
+    depend on the message, ``beta_us`` is its bytes on the links, ``held_us`` holds a larger message at the time of a
+    smaller one where the engine changes to a quicker algorithm between them; in eager mode ``copy_us`` is the copy into
+    a registered buffer and ``host_launch_us`` the wait for a host that is slower than the GPU. ``algorithm`` and
+    ``implementation`` are names, of the message's shape; ``why`` has one sentence for each that occurs.
+    """
+
+    operation: str
+    algorithm: NDArray[np.str_]
+    implementation: NDArray[np.str_]
+    latency_us: Array
+    terms: Mapping[str, Array]
+    why: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    up_to_bytes: float
+    choice: Choice
+    least_us: float
+
+
+@dataclass(frozen=True)
+class CollectiveModel:
+    """Prices collectives on one kind of GPU and one network, for one vLLM release.
+
+    ``message_bytes`` is the whole buffer of one rank: what an all-reduce reduces, an all-gather ends with, a
+    reduce-scatter or an all-to-all starts with, a send sends. ``fabric`` None takes the profile's;
+    ``inter_node_gb_per_s`` (10^9 bytes per second, GPU and direction) overrules its NICs.
+    """
+
+    profile: HardwareProfile
+    fabric: Fabric
+    vllm_version: tuple[int, ...]
+    inter_node_gb_per_s: float | None = None
+
+    @staticmethod
+    def of(
+        profile: HardwareProfile,
+        fabric: Fabric | str | None = None,
+        vllm_version: str | None = None,
+        inter_node_gb_per_s: float | None = None,
+    ) -> CollectiveModel:
+        """A model from names; ``BadInput`` for an unknown fabric or a version that is none."""
+        chosen = fabric if isinstance(fabric, Fabric) else load_fabric(fabric or profile.fabric)
+        return CollectiveModel(profile, chosen, dispatch.parse_version(vllm_version), inter_node_gb_per_s)
+
+    def latency_us(self, operation: str, message_bytes: ArrayLike, group: CommGroup, mode: str = "graph") -> Array:
+        """Microseconds of one call as the engine runs it, of the message's shape; 0 for a single rank."""
+        check_operation(operation)
+        size = np.asarray(message_bytes, dtype=np.float64)
+        if group.ranks == 1:
+            return np.zeros_like(size)
+        total = np.zeros_like(size)
+        for term in self._terms(operation, size, group, mode).values():
+            total = total + term
+        return total
+
+    def estimate(
+        self,
+        operation: str,
+        message_bytes: ArrayLike,
+        group: CommGroup,
+        algorithm: str | None = None,
+        mode: str = "graph",
+    ) -> Estimate:
+        """Time, terms, names and reasons; ``algorithm`` None lets the engine choose.
+
+        A forced ``nccl-*`` algorithm is priced by NCCL's own tuning model, ``nccl`` by its measured fit, the kernels of
+        vLLM by theirs, all others by their textbook form over this hardware's links. ``BadInput`` for unknown names.
+        """
+        check_operation(operation)
+        if mode not in MODES:
+            raise BadInput("mode", mode, ", ".join(MODES))
+        size = np.asarray(message_bytes, dtype=np.float64)
+        if group.ranks == 1:
+            return _single(operation, size, algorithm, Cost(0 * size, 0 * size), "one rank sends nothing")
+        if algorithm is not None:
+            cost, why = self._forced(operation, size, group, algorithm)
+            return _single(operation, size, algorithm, cost, why)
+        names, makers, why_by_name = self._names(operation, size, group)
+        terms = self._terms(operation, size, group, mode)
+        latency_us = np.sum(np.stack(list(terms.values())), axis=0)
+        return Estimate(operation, names, makers, latency_us, terms, why_by_name)
+
+    # -- what the engine runs ------------------------------------------------------------------------------------------
+
+    def _terms(self, operation: str, size: Array, group: CommGroup, mode: str) -> dict[str, Array]:
+        if operation != "allreduce" or self.profile.arch == "cpu":
+            cost = self._library(operation, size, group)[0]
+            terms = {"alpha_us": cost.alpha_us, "beta_us": cost.beta_us}
+            symmetric: NDArray[np.bool_] = np.zeros_like(size, dtype=bool)
+        else:
+            terms, symmetric = self._dispatched(size, group)
+        eager = fits_of(self.profile).eager
+        if mode == "graph" or eager is None:
+            return terms
+        terms["copy_us"] = 2 * size / (eager.copy_efficiency * self.profile.memory_bytes_per_s / 1e6)
+        gpu_us = np.sum(np.stack(list(terms.values())), axis=0)
+        launch_us = np.where(symmetric, eager.symmetric_us, eager.kernel_us)
+        return terms | {"host_launch_us": np.maximum(launch_us - gpu_us, 0.0)}
+
+    def _dispatched(self, size: Array, group: CommGroup) -> tuple[dict[str, Array], NDArray[np.bool_]]:
+        """Terms of an all-reduce through vLLM's gates, and where it takes the symmetric-memory path."""
+        plan = _plan(self, group)
+        which = np.searchsorted([segment.up_to_bytes for segment in plan], size)
+        if len(plan) == 1 or (which == which.flat[0]).all():
+            first = plan[0 if size.size == 0 else int(which.flat[0])]
+            cost = self._run(first.choice, size, group)
+            held_us = np.maximum(first.least_us - cost.latency_us, 0.0)
+            symmetric = np.full(size.shape, first.choice.implementation == "symmetric-memory")
+            return {"alpha_us": cost.alpha_us, "beta_us": cost.beta_us, "held_us": held_us}, symmetric
+        costs = [self._run(segment.choice, size, group) for segment in plan]
+        alpha_us = np.choose(which, [cost.alpha_us for cost in costs])
+        beta_us = np.choose(which, [cost.beta_us for cost in costs])
+        least_us = np.array([segment.least_us for segment in plan])[which]
+        is_symmetric = np.array([segment.choice.implementation == "symmetric-memory" for segment in plan])
+        held_us = np.maximum(least_us - alpha_us - beta_us, 0.0)
+        return {"alpha_us": alpha_us, "beta_us": beta_us, "held_us": held_us}, is_symmetric[which]
+
+    def _run(self, choice: Choice, size: Array, group: CommGroup) -> Cost:
+        """Time of one choice of the dispatch, without what comes before it in the order of sizes."""
+        top, fits = self._place(group), fits_of(self.profile)
+        link = top.intra_bytes_per_s
+        if choice.implementation == "nccl":
+            return self._library("allreduce", size, group)[0]
+        one_shot, two_shot = _kernel(fits.one_shot, "one_shot"), _kernel(fits.two_shot, "two_shot")
+        if choice.algorithm == "one-shot":
+            return kernels.one_shot(one_shot, group.ranks, size, link)
+        if choice.implementation != "symmetric-memory" or fits.symmetric is None:
+            return kernels.two_shot(two_shot, group.ranks, size, link)
+        if choice.algorithm == "nvls":
+            return kernels.multimem(fits.symmetric, size, link)
+        copies = self.profile.memory_bytes_per_s * (fits.eager.copy_efficiency if fits.eager else 1.0)
+        return kernels.symmetric_two_shot(fits.symmetric, two_shot, group.ranks, size, (link, copies))
+
+    def _names(
+        self, operation: str, size: Array, group: CommGroup
+    ) -> tuple[NDArray[np.str_], NDArray[np.str_], dict[str, str]]:
+        if operation != "allreduce" or self.profile.arch == "cpu":
+            names = self._library(operation, size, group)[1]
+            maker = "gloo" if self.profile.arch == "cpu" else "nccl"
+            why = f"vLLM runs {operation} by {maker}" + ("" if maker == "gloo" else ", the quickest protocol")
+            return names, np.full(size.shape, maker), {str(name): why for name in np.unique(names)}
+        plan = _plan(self, group)
+        which = np.searchsorted([segment.up_to_bytes for segment in plan], size)
+        library = self._library(operation, size, group)[1]
+        picked = np.array([segment.choice.algorithm for segment in plan])[which]
+        makers = np.array([segment.choice.implementation for segment in plan])[which]
+        names = np.where(makers == "nccl", library, picked)
+        why_by_name = {}
+        for name, index in zip(np.ravel(names), np.ravel(which), strict=True):
+            why_by_name[str(name)] = plan[index].choice.why
+        return names, makers, why_by_name
+
+    # -- NCCL and gloo -------------------------------------------------------------------------------------------------
+
+    def _library(self, operation: str, size: Array, group: CommGroup) -> tuple[Cost, NDArray[np.str_]]:
+        """The communication library's own time and the algorithm it takes, by message size."""
+        top, fits = self._place(group), fits_of(self.profile)
+        if fits.host is not None:
+            cost = kernels.host(fits.host, operation, group.ranks_per_node, size)
+            if group.nodes > 1:
+                across = algorithms.strategy(operation, algorithms.DEFAULTS[operation])(group.nodes, group.nodes)
+                network = algorithms.price(across, self._links(group), size)
+                cost = Cost(cost.alpha_us + network.alpha_us, cost.beta_us + network.beta_us)
+            return cost, np.full(size.shape, "ring")
+        fit = _nccl_fit(fits)
+        if top.group.nodes == 1:
+            cost, best = kernels.nccl(fit, operation, group.ranks, size, top.intra_bytes_per_s)
+            return cost, np.array(kernels.NCCL_NAMES)[best]
+        if operation not in nccl_tuning.TUNED_OPERATIONS:
+            return self._peers(operation, size, top, fit), np.full(size.shape, "one-shot")
+        tuned = self._tuned(top)
+        names = nccl_tuning.available(operation, tuned)
+        cost, best = cheapest([nccl_tuning.tuned_cost(operation, name, tuned, size) for name in names])
+        return Cost(cost.alpha_us + self._measured_extra_us(operation, top, fit), cost.beta_us), np.array(names)[best]
+
+    def _measured_extra_us(self, operation: str, top: Topology, fit: NcclFit) -> float:
+        """By how much NCCL's model is too quick for the ranks of one node, in latency: it is so across nodes too."""
+        inside = replace(self._tuned(top), ranks=top.group.ranks_per_node, nodes=1)
+        steps = ring_steps(operation, inside.ranks)
+        modelled = nccl_tuning.tuned_cost(operation, "nccl-ring-ll", inside, np.zeros(1)).alpha_us[0]
+        measured = fit.launch_us + fit.step_us * steps
+        return max(0.0, measured - float(modelled if steps else measured))
+
+    def _peers(self, operation: str, size: Array, top: Topology, fit: NcclFit) -> Cost:
+        """Grouped sends and receives across nodes: both kinds of link at once, so the slower one counts."""
+        group = top.group
+        name = "one-shot" if operation != "broadcast" else "tree"
+        share = algorithms.strategy(operation, name)(group.ranks, group.nodes)
+        peers = ring_steps(operation, group.ranks)
+        remote = max(1, group.ranks - group.ranks_per_node) if peers > 1 else 1
+        network_us = self.fabric.hop_us + self.fabric.nccl_latency_us + _POST_US * remote
+        inside_us = share.intra_share * size / (fit.simple_efficiency * top.intra_bytes_per_s / 1e6)
+        across_us = share.inter_share * size / (top.inter_bytes_per_s / 1e6)
+        alpha_us = fit.peers_launch_us + fit.peer_us * peers + network_us
+        return cost_of(alpha_us, np.maximum(inside_us, across_us))
+
+    def _tuned(self, top: Topology) -> nccl_tuning.TunedGroup:
+        generation = nccl_tuning.generation_of(self.profile.compute_capability)
+        bus = top.intra_bytes_per_s / 1e9 * _PCIE_BUS_SHARE
+        if top.link == "nvlink":
+            bus = self.profile.nvlink.links * nccl_tuning.NVLINK_GB_PER_S[generation]
+        if top.group.nodes > 1:
+            bus = min(bus, top.inter_bytes_per_s / 1e9 * top.group.ranks_per_node)
+        return nccl_tuning.TunedGroup(
+            ranks=top.group.ranks,
+            nodes=top.group.nodes,
+            generation=generation,
+            link="nvlink" if top.link == "nvlink" else "pcie",
+            bus_gb_per_s=bus,
+            network_us=self.fabric.nccl_latency_us,
+            amd_hosts=self.fabric.amd_hosts,
+        )
+
+    # -- what the operator forces --------------------------------------------------------------------------------------
+
+    def _forced(self, operation: str, size: Array, group: CommGroup, algorithm: str) -> tuple[Cost, str]:
+        top, fits = self._place(group), fits_of(self.profile)
+        if algorithm == "nccl":
+            return self._library(operation, size, group)[0], "forced: NCCL, which takes its quickest protocol"
+        if algorithm == "mpi":
+            links = replace(self._links(group), inter_alpha_us=self.fabric.mpi_hop_us)
+            cost = algorithms.mpi(operation, group.ranks, top.group.nodes, links, size)
+            return cost, "forced: MPICH's own choice over this hardware's links"
+        if algorithm.startswith("nccl-"):
+            cost = nccl_tuning.tuned_cost(operation, algorithm, self._tuned(top), size)
+            return cost, "forced: by the constants of NCCL's own tuning model"
+        if operation == "allreduce" and fits.host is None and top.group.nodes == 1:
+            fitted = {"one-shot": "custom", "two-shot": "custom", "nvls": "symmetric-memory"}
+            if algorithm in fitted and (algorithm != "nvls" or fits.symmetric is not None):
+                cost = self._run(Choice(fitted[algorithm], algorithm, ""), size, group)
+                return cost, "forced: by the fit of vLLM's own kernel on this GPU"
+        rounds = algorithms.strategy(operation, algorithm)(group.ranks, top.group.nodes)
+        cost = algorithms.price(rounds, self._links(group), size)
+        launch_us = fits.nccl.launch_us if fits.nccl is not None else 0.0
+        why = "forced: the textbook form over this hardware's links, and one kernel launch"
+        return Cost(cost.alpha_us + launch_us, cost.beta_us), why
+
+    def _links(self, group: CommGroup) -> algorithms.LinkFigures:
+        top, fits = self._place(group), fits_of(self.profile)
+        if fits.host is not None:
+            alpha_us, bytes_per_s = fits.host.alpha_us, fits.host.gb_per_s * 1e9
+        else:
+            fit = _nccl_fit(fits)
+            alpha_us = fit.step_us
+            shared = (max(top.group.ranks_per_node, 2) / 2) ** -fit.contention
+            bytes_per_s = fit.simple_efficiency * top.intra_bytes_per_s * shared
+        return algorithms.LinkFigures(alpha_us, bytes_per_s, self.fabric.hop_us, top.inter_bytes_per_s)
+
+    def _place(self, group: CommGroup) -> Topology:
+        return _placed(group, self.profile, self.fabric, self.inter_node_gb_per_s)
+
+
+_placed = lru_cache(maxsize=4096)(place)
+
+
+@lru_cache(maxsize=4096)
+def _plan(model: CollectiveModel, group: CommGroup) -> tuple[_Segment, ...]:
+    """vLLM's choices by message size, each with the longest time of the sizes before it."""
+    top = _placed(group, model.profile, model.fabric, model.inter_node_gb_per_s)
+    site = dispatch.Site(
+        capability=dispatch.capability_of(model.profile.compute_capability),
+        ranks=group.ranks,
+        hosts=group.nodes,
+        nvlink=top.link == "nvlink",
+        one_domain=top.group.nodes == 1,
+        version=model.vllm_version,
+    )
+    plan: list[_Segment] = []
+    least_us = 0.0
+    for segment in dispatch.segments(site):
+        edge = np.inf if segment.up_to_bytes is None else float(segment.up_to_bytes)
+        plan.append(_Segment(edge, segment.choice, least_us))
+        if segment.up_to_bytes is not None:
+            at_edge = model._run(segment.choice, np.array([edge]), group).latency_us
+            least_us = max(least_us, float(at_edge[0]))
+    return tuple(plan)
+
+
+def _single(operation: str, size: Array, algorithm: str | None, cost: Cost, why: str) -> Estimate:
+    name = algorithm or "none"
+    return Estimate(
+        operation,
+        np.full(size.shape, name),
+        np.full(size.shape, "forced" if algorithm else "none"),
+        cost.latency_us,
+        {"alpha_us": cost.alpha_us, "beta_us": cost.beta_us},
+        {name: why},
+    )
+
+
+def _kernel(fit: KernelFit | None, name: str) -> KernelFit:
+    if fit is None:
+        raise BadInput(f"collectives.{name}", None, "a GPU profile with this section")
+    return fit
+
+
+def _nccl_fit(fits: CollectiveFits) -> NcclFit:
+    if fits.nccl is None:
+        raise BadInput("collectives.nccl", None, "a GPU profile with this section")
+    return fits.nccl
