@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tuner.layout import ParallelLayout
 from tuner.profile import HardwareProfile, load_profile
@@ -11,20 +12,23 @@ from tuner.request import ClusterSpec
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Equal nodes of equal devices. ``inter_node_bytes_per_s`` is per device and direction; None: the fabric's own."""
+    """Equal nodes of equal devices.
+
+    ``inter_node_gb_per_s`` is 10^9 bytes per second, device and direction; None: what the fabric's NICs give.
+    """
 
     profile: HardwareProfile
     nodes: int
     gpus_per_node: int
     fabric: str
-    inter_node_bytes_per_s: float | None = None
+    inter_node_gb_per_s: float | None = None
 
     @classmethod
     def from_spec(cls, spec: ClusterSpec) -> Cluster:
         """Resolve the request's cluster section; raises BadInput for a device without a profile."""
         profile = load_profile(spec.gpu)
-        rate = spec.inter_node_gb_per_s * 1e9 if spec.inter_node_gb_per_s else None
-        return cls(profile, spec.nodes, spec.gpus_per_node, spec.fabric or profile.fabric, rate)
+        fabric = spec.fabric or profile.fabric
+        return cls(profile, spec.nodes, spec.gpus_per_node, fabric, spec.inter_node_gb_per_s)
 
     @property
     def devices(self) -> int:
@@ -42,4 +46,4 @@ class Cluster:
         """Of a replica's pp − 1 stage links, how many join two nodes."""
         width = layout.tp * layout.pcp
         first_nodes = [stage * width // self.gpus_per_node for stage in range(layout.pp)]
-        return sum(1 for a, b in zip(first_nodes, first_nodes[1:], strict=False) if a != b)
+        return sum(1 for a, b in pairwise(first_nodes) if a != b)

@@ -7,7 +7,7 @@ combination; the scheduler's knobs multiply them, so a million candidates stay a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -33,7 +33,7 @@ class Space:
 
     @property
     def size(self) -> int:
-        """Candidates before any rule."""
+        """Points of the product, before any rule."""
         return prod(len(values) for values in self.axes.values())
 
     def values(self, axis: str) -> tuple[Any, ...]:
@@ -43,8 +43,19 @@ class Space:
     def structures(self) -> Iterator[ParallelLayout]:
         """Every combination of the structure axes, knobs at the first of their values."""
         first = {axis: self.values(axis)[0] for axis in KNOB_AXES}
+        seen = set()
         for combination in product(*(self.values(axis) for axis in STRUCTURE_AXES)):
-            yield ParallelLayout(**dict(zip(STRUCTURE_AXES, combination, strict=True)), **first)
+            layout = _canonical(ParallelLayout(**dict(zip(STRUCTURE_AXES, combination, strict=True)), **first))
+            if layout not in seen:
+                seen.add(layout)
+                yield layout
+
+
+def _canonical(layout: ParallelLayout) -> ParallelLayout:
+    """The same deployment written one way: no dispatch backend where experts stay in their tensor-parallel group."""
+    if layout.ep and layout.dp * layout.pcp > 1:
+        return layout
+    return replace(layout, all2all=ParallelLayout().all2all)
 
 
 def load_space(given: str | Mapping[str, Any]) -> Space:

@@ -1,0 +1,245 @@
+"""What a layout's steps cost in milliseconds, and what follows for one request and for a steady load.
+
+A step is priced as a sum of named terms (``gemm``, ``attention``, ``experts``, ``elementwise``, ``allreduce tp``, …,
+``host``), so that a breakdown always adds up to the total. All functions are vectorised: over chunk sizes for prefill
+steps, over batch sizes for decode steps. Layer costs are cached per shard, so layouts that differ in depth, replicas or
+scheduler limits share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.cluster import Cluster
+from tuner.cost import compute
+from tuner.cost.collectives import CollectiveModel, CommGroup
+from tuner.cost.volume import PassOperation, Phase, pass_operations, stage_layers, stage_moe_layers
+from tuner.layout import ParallelLayout
+from tuner.model import ModelShape
+
+Floats = NDArray[np.float64]
+Terms = dict[str, Floats]
+
+ELEMENTWISE_PASSES = 12  # reads and writes of an activation row per layer: two norms with residual, rotary, activation
+_LINKS = {"tp": "tensor", "pp": "pipeline", "ep": "expert", "dcp": "decode context", "pcp": "prefill context"}
+
+
+def total(terms: Mapping[str, Floats]) -> Floats:
+    """Sum of all terms, in ms."""
+    found: Floats = np.sum(np.broadcast_arrays(*terms.values()), axis=0, dtype=np.float64)
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepShape:
+    """A step of one replica: new tokens per sequence, tokens already in its cache, and sequences (arrays or scalars).
+
+    Compared by identity: layer costs are cached per step object.
+    """
+
+    phase: Phase
+    new_tokens: Floats
+    context_tokens: Floats
+    sequences: Floats
+
+    @property
+    def tokens(self) -> Floats:
+        """New tokens over all sequences."""
+        return np.asarray(self.new_tokens * self.sequences, dtype=float)
+
+
+class StepCosts:
+    """Prices steps of one model on one cluster. Not thread-safe: it caches layer costs between calls."""
+
+    def __init__(self, model: ModelShape, cluster: Cluster, vllm_version: str | None = None) -> None:
+        self.model, self.cluster = model, cluster
+        self._collectives = CollectiveModel.of(
+            cluster.profile, cluster.fabric, vllm_version, cluster.inter_node_gb_per_s
+        )
+        self._layers: dict[object, tuple[Terms, Terms]] = {}
+        self._messages: dict[object, Floats] = {}
+
+    def stages(self, layout: ParallelLayout, step: StepShape) -> list[Terms]:
+        """Terms of each pipeline stage for one step, in ms, each array of the step's broadcast shape."""
+        dense, moe = self._layer_terms(layout, step)
+        counts = stage_layers(self.model.layers, layout.pp)
+        moe_counts = stage_moe_layers(self.model, layout.pp)
+        operations = pass_operations(self.model, layout)
+        found = []
+        for stage, (layers, moe_layers) in enumerate(zip(counts, moe_counts, strict=True)):
+            terms: Terms = {}
+            for name in dense.keys() | moe.keys():
+                value = (layers - moe_layers) * dense.get(name, np.zeros(1)) + moe_layers * moe.get(name, np.zeros(1))
+                terms[name] = np.asarray(value)
+            if stage == layout.pp - 1:
+                terms |= self._head_terms(layout, step)
+            for operation in operations:
+                if operation.stage == stage and operation.operation != "recv":
+                    self._add_message(terms, layout, operation, step)
+            terms["host"] = self._host_ms(terms, layers, step)
+            found.append(terms)
+        return found
+
+    def _layer_terms(self, layout: ParallelLayout, step: StepShape) -> tuple[Terms, Terms]:
+        """Terms of one layer with a dense MLP, and of one with experts."""
+        ranks = layout.tp * layout.pcp * layout.dp if layout.ep else 1
+        key = (layout.tp, layout.pcp, layout.dcp, ranks, layout.dp if layout.ep else 1, step)
+        if key not in self._layers:
+            attention = self._attention_terms(layout, step)
+            dense = attention | self._with_gemm(attention, self._mlp_ms(self.model.inter, layout, step))
+            self._layers[key] = (dense, self._expert_terms(attention, layout, step))
+        return self._layers[key]
+
+    @staticmethod
+    def _with_gemm(terms: Terms, extra: Floats) -> Terms:
+        return {"gemm": np.asarray(terms["gemm"] + extra)}
+
+    def _attention_terms(self, layout: ParallelLayout, step: StepShape) -> Terms:
+        model, profile, t = self.model, self.cluster.profile, layout.tp
+        n = np.maximum(step.tokens / layout.pcp, 1.0)
+        dtype, heads = model.attention_dtype, max(1, model.heads // t)
+        if model.latent:
+            projections = self._latent_projections_ms(n, heads, step.phase)
+        else:
+            kv_heads = max(1, model.kv_heads // t)
+            width = (heads + 2 * kv_heads) * model.head_dim
+            projections = compute.gemm_ms(profile, dtype, n, width, model.hidden)
+            projections = projections + compute.gemm_ms(profile, dtype, n, model.hidden, heads * model.head_dim)
+        windowed = model.window_layers / model.layers
+        attention = (1 - windowed) * self._attention_ms(layout, step, None) if windowed < 1 else np.zeros(1)
+        if windowed:
+            attention = attention + windowed * self._attention_ms(layout, step, model.window)
+        row_bytes = ELEMENTWISE_PASSES * model.hidden * 2.0
+        return {
+            "gemm": np.asarray(projections),
+            "attention": np.asarray(attention),
+            "elementwise": np.asarray(compute.elementwise_ms(profile, n * row_bytes)),
+        }
+
+    def _latent_projections_ms(self, n: Floats, heads: int, phase: Phase) -> Floats:
+        """MLA: down-projections are replicated; decode absorbs the up-projections into per-head products."""
+        model, profile, lat = self.model, self.cluster.profile, self.model.latent
+        assert lat is not None
+        dtype, qk = model.attention_dtype, lat.qk_nope + lat.qk_rope
+        q_in = lat.q_rank or model.hidden
+        down = lat.kv_rank + lat.qk_rope + (lat.q_rank or 0)
+        ms = compute.gemm_ms(profile, dtype, n, down, model.hidden) + compute.gemm_ms(
+            profile, dtype, n, heads * qk, q_in
+        )
+        up = heads * (lat.qk_nope + lat.v_head)
+        ms = ms + compute.gemm_ms(profile, dtype if phase == "prefill" else "bf16", n, up, lat.kv_rank)
+        return np.asarray(ms + compute.gemm_ms(profile, dtype, n, model.hidden, heads * lat.v_head))
+
+    def _attention_ms(self, layout: ParallelLayout, step: StepShape, window: int | None) -> Floats:
+        model, profile = self.model, self.cluster.profile
+        heads, kv_heads = max(1, model.heads // layout.tp), max(1, model.kv_heads // layout.tp)
+        head_dim, value_dim = model.head_dim, model.head_dim
+        if model.latent:
+            lat = model.latent
+            if step.phase == "decode":  # every head reads the one latent vector of each token
+                kv_heads, head_dim, value_dim = 1, lat.kv_rank + lat.qk_rope, lat.kv_rank
+            else:
+                kv_heads, head_dim, value_dim = heads, lat.qk_nope + lat.qk_rope, lat.v_head
+        if step.phase == "decode":
+            context = np.maximum(step.context_tokens / layout.dcp, 1.0)
+            return np.asarray(
+                compute.decode_attention_ms(
+                    profile, batch=step.sequences, context_tokens=context, heads=heads * layout.dcp, kv_heads=kv_heads,
+                    head_dim=head_dim, value_dim=value_dim, window=window,
+                )
+            )  # fmt: skip
+        new = np.maximum(step.new_tokens / layout.pcp, 1.0)
+        context = step.context_tokens + (step.new_tokens - new) / 2
+        return np.asarray(
+            compute.prefill_attention_ms(
+                profile, new_tokens=new, context_tokens=context, batch=step.sequences, heads=heads, kv_heads=kv_heads,
+                head_dim=head_dim, value_dim=value_dim, window=window,
+            )
+        )  # fmt: skip
+
+    def _mlp_ms(self, width: int, layout: ParallelLayout, step: StepShape) -> Floats:
+        model, profile = self.model, self.cluster.profile
+        n = np.maximum(step.tokens / layout.pcp, 1.0)
+        shard = max(1, width // layout.tp)
+        up = compute.gemm_ms(profile, model.linear_dtype, n, 2 * shard, model.hidden)
+        return np.asarray(up + compute.gemm_ms(profile, model.linear_dtype, n, model.hidden, shard))
+
+    def _expert_terms(self, attention: Terms, layout: ParallelLayout, step: StepShape) -> Terms:
+        model, profile, experts = self.model, self.cluster.profile, self.model.experts
+        if experts is None:
+            return {}
+        shared_tokens = layout.dp if layout.ep else 1  # data-parallel ranks step together when they share experts
+        tokens = np.maximum(step.tokens, 1.0) * shared_tokens
+        moe_tp, moe_ep = (1, layout.tp * layout.pcp * layout.dp) if layout.ep else (layout.tp, 1)
+        routed = compute.moe_ms(
+            profile,
+            model.expert_dtype,
+            tokens,
+            model.hidden,
+            experts.inter,
+            experts.topk,
+            experts.count,
+            moe_tp,
+            moe_ep,
+        )
+        router = compute.gemm_ms(
+            profile, "bf16", np.maximum(step.tokens / layout.pcp, 1.0), experts.count, model.hidden
+        )
+        if experts.shared_inter:
+            router = router + self._mlp_ms(experts.shared_inter, layout, step)
+        return attention | self._with_gemm(attention, np.asarray(router)) | {"experts": np.asarray(routed)}
+
+    def _head_terms(self, layout: ParallelLayout, step: StepShape) -> Terms:
+        """LM head and sampling on the last stage: one row per sequence."""
+        model, profile = self.model, self.cluster.profile
+        rows = np.asarray(step.sequences, dtype=float)
+        head = compute.gemm_ms(profile, "bf16", rows, model.padded_vocab // layout.tp, model.hidden)
+        return {"LM head": np.asarray(head), "sampling": np.asarray(compute.sampling_ms(profile, rows, model.vocab))}
+
+    def _add_message(self, terms: Terms, layout: ParallelLayout, operation: PassOperation, step: StepShape) -> None:
+        if operation.phase not in (None, step.phase):
+            return
+        group = self._group(layout, operation)
+        key = (operation.operation, operation.columns, operation.element_bytes, operation.per_row, group, step)
+        if key not in self._messages:
+            tokens = step.tokens if operation.group == "pcp" else np.maximum(step.tokens / layout.pcp, 1.0)
+            size = np.asarray(operation.message_bytes(1.0, 1.0) * (step.sequences if operation.per_row else tokens))
+            kind = {"send": "sendrecv"}.get(operation.operation, operation.operation)
+            self._messages[key] = self._collectives.latency_us(kind, size, group) / 1e3
+        where = "between nodes" if group.nodes > 1 else "in node"
+        name = f"{operation.operation} {_LINKS[operation.group]} {where}"
+        terms[name] = terms.get(name, np.zeros(1)) + operation.calls * self._messages[key]
+
+    def _group(self, layout: ParallelLayout, operation: PassOperation) -> CommGroup:
+        """The ranks of an operation and the nodes under them (tensor-parallel ranks innermost, data-parallel last)."""
+        width = layout.tp * layout.pcp
+        if operation.group == "pp":
+            first, second = operation.stage * width, (operation.stage + 1) * width
+            per_node = self.cluster.gpus_per_node
+            return self._sized(2, 1 if first // per_node == second // per_node else 2)
+        if operation.group == "ep":  # replicas of a stage lie pp × width apart
+            return self._sized(
+                operation.ranks, self.cluster.nodes_spanned(layout.devices if layout.pp > 1 else operation.ranks)
+            )
+        stride = layout.tp if operation.group == "pcp" else 1
+        return self._sized(operation.ranks, self.cluster.nodes_spanned(operation.ranks, stride))
+
+    def _sized(self, ranks: int, nodes: int) -> CommGroup:
+        spread = min(nodes, ranks)
+        while ranks % spread:  # a group is priced as spread evenly over its nodes
+            spread += 1
+        return CommGroup(ranks, spread)
+
+    def _host_ms(self, terms: Terms, layers: int, step: StepShape) -> Floats:
+        """Engine overhead of a step: a decode step replays a graph; a prefill step is launched kernel by kernel, beside
+        the GPU, and whichever is slower counts."""
+        engine = self.cluster.profile.engine
+        per_step = engine.step_ms + engine.sequence_ms * np.asarray(step.sequences, dtype=float)
+        if step.phase == "decode":
+            return np.asarray(per_step + engine.decode_layer_ms * layers)
+        launch = engine.prefill_layer_launch_ms * layers
+        return np.asarray(per_step + np.maximum(launch - total(terms), 0.0))

@@ -1,0 +1,114 @@
+"""One structure under a steady load: what its requests see, in closed form, from the cost of its steps.
+
+With ``b`` sequences decoding in a replica, every output token waits for its own decode step and for its share of the
+prefills that arrive meanwhile; Little's law then gives the request rate that keeps b sequences alive. Prefills queue
+like jobs of an M/D/1 server (Kleinrock, Queueing Systems I, 1975). The simulator is finer; this is for a million
+layouts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.cost.latency import StepCosts, StepShape, total
+from tuner.layout import ParallelLayout
+from tuner.request import Metric, TuneRequest
+
+Floats = NDArray[np.float64]
+
+BATCHES = np.unique(np.round(2 ** np.arange(0, 10.25, 0.25))).astype(float)  # decode batches at which a curve is known
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """The steps of a workload: one prefill chunk per value of ``chunk_limits``, one decode step per batch."""
+
+    prefill: StepShape
+    decode: StepShape
+    chunks: Floats
+    output_tokens: float
+
+    @classmethod
+    def of(cls, request: TuneRequest, chunk_limits: Floats, stages: int) -> Shapes:
+        """Mean lengths of the workload; ``stages`` micro-batches share a decode batch."""
+        prompt = float(request.workload.prompt_tokens.mean)
+        computed = prompt - request.workload.shared_prefix_tokens  # a shared prefix stays cached
+        chunks = np.ceil(computed / chunk_limits)
+        new = computed / chunks
+        output = float(request.workload.output_tokens.mean)
+        context = request.workload.shared_prefix_tokens + (computed - new) / 2
+        one = np.ones(1)
+        sequences = np.maximum(BATCHES / stages, 1.0)
+        return cls(
+            StepShape("prefill", new, context, one),
+            StepShape("decode", one, np.full(1, prompt + output / 2), sequences),
+            chunks,
+            output,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A replica's latencies against its load: axis 0 the chunk limits, axis 1 ``BATCHES``; ms and requests/s.
+
+    ``idle_ttft_ms`` (per chunk limit) and ``idle_tpot_ms`` are those of one request alone.
+    """
+
+    idle_ttft_ms: Floats
+    idle_tpot_ms: float
+    rate_req_per_s: Floats
+    tpot_ms: Floats
+    wait_ms: Floats
+    utilisation: Floats
+
+    def ttft_ms(self, percentile: float | None = None) -> Floats:
+        """TTFT at a percentile (mean when None): the idle value plus the wait, whose tail is taken as exponential."""
+        if percentile is None:
+            return np.asarray(self.idle_ttft_ms[:, None] + self.wait_ms)
+        missed = max(1 - percentile / 100, 1e-4)
+        stretch = np.log(np.maximum(self.utilisation / missed, 1.0)) / np.maximum(self.utilisation, 1e-9)
+        return np.asarray(self.idle_ttft_ms[:, None] + self.wait_ms * np.maximum(stretch, 1.0))
+
+    def at(self, metric: Metric, percentile: float | None, output_tokens: float) -> Floats:
+        """One latency metric over the whole curve; TPOT and ITL are means, their spread is not modelled."""
+        if metric is Metric.TTFT:
+            return self.ttft_ms(percentile)
+        if metric is Metric.E2E:
+            return np.asarray(self.ttft_ms(percentile) + self.tpot_ms * max(output_tokens - 1, 0))
+        return self.tpot_ms
+
+
+def load_curve(costs: StepCosts, layout: ParallelLayout, shapes: Shapes) -> Curve:
+    """The curve of one structure (the scheduler knobs of ``layout`` are not looked at)."""
+    request_ms = costs.cluster.profile.engine.request_ms
+    prefill = np.array([np.broadcast_to(total(t), shapes.chunks.shape) for t in costs.stages(layout, shapes.prefill)])
+    decode = np.array([np.broadcast_to(total(t), BATCHES.shape) for t in costs.stages(layout, shapes.decode)])
+    slowest = prefill.max(axis=0)
+    idle_ttft = request_ms + prefill.sum(axis=0) + (shapes.chunks - 1) * slowest
+    busy = (shapes.chunks * slowest)[:, None]  # ms of the bottleneck stage per request
+    step = np.maximum(decode.sum(axis=0), np.minimum(BATCHES, layout.pp) * decode.max(axis=0))
+    decoded = max(shapes.output_tokens - 1, 1.0)
+    tpot = step + (BATCHES - 1) * busy / decoded
+    residence = decoded * tpot + busy
+    rate = 1e3 * BATCHES / residence
+    utilisation = np.minimum(rate * busy / 1e3, 0.999)
+    wait = utilisation * busy / (2 * (1 - utilisation)) + np.where(BATCHES > 1, step / 2, 0.0)
+    return Curve(idle_ttft, float(step[0]), np.maximum.accumulate(rate, axis=1), tpot, wait, utilisation)
+
+
+def interpolate(curve_rate: Floats, values: Floats, rate_req_per_s: float) -> tuple[Floats, Floats]:
+    """(values at a replica's rate, batch that carries it), per chunk limit; NaN where no batch of the curve does."""
+    above = (curve_rate < rate_req_per_s).sum(axis=1)
+    beyond = above >= curve_rate.shape[1]
+    high = np.minimum(above, curve_rate.shape[1] - 1)
+    low = np.maximum(high - 1, 0)
+    rows = np.arange(curve_rate.shape[0])
+    span = curve_rate[rows, high] - curve_rate[rows, low]
+    share = np.where(span > 0, (rate_req_per_s - curve_rate[rows, low]) / np.where(span > 0, span, 1.0), 0.0)
+    share = np.clip(share, 0.0, 1.0)
+    found = values[rows, low] + share * (values[rows, high] - values[rows, low])
+    batch = BATCHES[low] + share * (BATCHES[high] - BATCHES[low])
+    return np.where(beyond, np.nan, found), np.where(beyond, np.inf, batch)

@@ -1,0 +1,204 @@
+"""Which candidate is launched next. The only module with Optuna: it keeps the trials, samples and prunes.
+
+The model's ranking is the prior. It tells degrees of parallelism apart, but hardly an executor or a scheduler knob, so
+the best candidate of each shape goes first, then the variants of the best measured one, and after those Optuna's
+TPE sampler, constrained by the SLO, chooses among what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import TrialState as OptunaState
+
+from tuner.layout import ParallelLayout
+from tuner.prune import Candidate
+from tuner.request import Objective, TuneRequest
+from tuner.space import STRUCTURE_AXES
+from tuner.trial import StepResult, TrialResult, TrialState
+
+_LAYOUT = "layout"
+_CONSTRAINTS = "constraints"
+_SAMPLER_TRIES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """The next layout to launch, why it is its turn, and Optuna's number for it."""
+
+    layout: ParallelLayout
+    why: str
+    handle: int
+
+
+def slo_ratio(request: TuneRequest, step: StepResult) -> float | None:
+    """The worst of measured value ÷ target over the SLO, or None where nothing was measured; above 1 it is missed."""
+    if any(value is None for value in step.slo_values_ms):
+        return None
+    pairs = zip(step.slo_values_ms, request.slo, strict=True)
+    return max((value or 0.0) / target.ms for value, target in pairs)
+
+
+def merit(request: TuneRequest, result: TrialResult) -> tuple[bool, tuple[float, ...]]:
+    """(meets the SLO at the asked rate, sort key with the best smallest) of a measured trial.
+
+    Ties on the objective are broken by E2E latency at the highest rate that met the SLO, then by the device count.
+    """
+    best = result.best_step(request)
+    asked = request.workload.arrival.requests_per_s
+    devices = float(result.layout.devices)
+    if best is None:
+        measured = [r for s in result.steps if (r := slo_ratio(request, s)) is not None]
+        return False, (min(measured, default=float("inf")), devices)
+    goodput = best.goodput_req_per_s or 0.0
+    e2e = next((q.mean_ms for metric, q in best.latency.items() if metric.value == "e2e"), float("inf"))
+    if request.objective is Objective.MAX_GOODPUT:
+        # Two layouts that held the same rate differ in goodput only by the draw of arrivals: rank by the rate.
+        return True, (-best.step.rate_req_per_s, e2e, devices)
+    carries = best.step.rate_req_per_s >= asked * (1 - 1e-9)
+    if not carries:
+        return False, (asked / max(goodput, 1e-9), devices)
+    if request.objective is Objective.MIN_LATENCY:
+        return True, (e2e, devices)
+    return True, (devices, e2e)
+
+
+class Search:
+    """Ask for the next layout, report its load steps, tell how it ended. One Optuna study per study, in its store."""
+
+    def __init__(self, store_url: str, study: str, request: TuneRequest, ranked: Sequence[Candidate]) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        self._request, self._ranked = request, list(ranked)
+        self._by_layout = {c.layout: c for c in ranked}
+        self._distributions = _distributions(ranked)
+        self._done: dict[ParallelLayout, TrialResult] = {}
+        self._study = optuna.create_study(
+            storage=optuna.storages.RDBStorage(store_url),
+            study_name=study,
+            direction="minimize",
+            load_if_exists=True,
+            sampler=_sampler(0),
+            # A missed target at one rate is missed at every higher one: the later steps cannot make it good.
+            pruner=optuna.pruners.ThresholdPruner(upper=1.0),
+        )
+
+    def recall(self, finished: Sequence[TrialResult]) -> None:
+        """Take over the trials of an earlier run, and close what it left open in Optuna."""
+        self._done = {result.layout: result for result in finished}
+        for trial in self._study.get_trials(deepcopy=False, states=(OptunaState.RUNNING, OptunaState.WAITING)):
+            with contextlib.suppress(RuntimeError, ValueError):
+                self._study.tell(trial.number, state=OptunaState.FAIL)
+
+    def ask(self) -> Proposal | None:
+        """The next layout, or None when nothing is left that could still win."""
+        left = [c for c in self._ranked if c.layout not in self._done and not self._beaten(c)]
+        if not left:
+            return None
+        chosen, why = self._first_of_shape(left) or self._variant_of_best(left) or (None, "")
+        if chosen is None:
+            chosen, why = self._sampled(left)
+        self._study.enqueue_trial(self._params(chosen.layout), user_attrs={_LAYOUT: str(chosen.layout), "why": why})
+        trial = self._study.ask(self._distributions)
+        return Proposal(chosen.layout, why, trial.number)
+
+    def _first_of_shape(self, left: Sequence[Candidate]) -> tuple[Candidate, str] | None:
+        tried = {layout.shape for layout in self._done}
+        found = next((c for c in left if c.layout.shape not in tried), None)
+        return (found, "best of its degrees of parallelism by the model") if found else None
+
+    def _variant_of_best(self, left: Sequence[Candidate]) -> tuple[Candidate, str] | None:
+        best = self.best()
+        if best is None:
+            return None
+        for axis in ("executor", "max_num_batched_tokens", "max_num_seqs", "all2all"):
+            for candidate in left:
+                if _differ_in(candidate.layout, best.layout) == [axis]:
+                    return candidate, f"the best so far with another {axis}"
+        return None
+
+    def _sampled(self, left: Sequence[Candidate]) -> tuple[Candidate, str]:
+        allowed = {c.layout: c for c in left}
+        self._study.sampler = _sampler(len(self._done))  # seeded by progress: a resumed study asks for the same layouts
+        for _ in range(_SAMPLER_TRIES):
+            trial = self._study.ask(self._distributions)
+            layout = ParallelLayout(**{**self._ranked[0].layout.as_dict(), **trial.params})
+            self._study.tell(trial.number, state=OptunaState.FAIL)
+            if layout in allowed:
+                return allowed[layout], "chosen by the TPE sampler from the trials so far"
+        return left[0], "next in the model's ranking"
+
+    def report(self, handle: int, step: StepResult) -> str | None:
+        """Give a measured load step; the answer says why the trial has already lost, or is None to go on."""
+        ratio = slo_ratio(self._request, step)
+        if ratio is None or step.failed:
+            return f"requests failed at {step.step.rate_req_per_s:g} requests/s"
+        trial = optuna.trial.Trial(self._study, self._trial_id(handle))
+        trial.report(ratio, step.step.index)
+        if trial.should_prune():
+            return f"the SLO is missed at {step.step.rate_req_per_s:g} requests/s ({ratio:.2f} × the target)"
+        return None
+
+    def tell(self, handle: int, result: TrialResult) -> None:
+        """Give a finished trial. A failed one is FAIL to Optuna: it has no value, and is not a slow one."""
+        self._done[result.layout] = result
+        if result.state is TrialState.FAILED:
+            self._study.tell(handle, state=OptunaState.FAIL)
+            return
+        feasible, key = merit(self._request, result)
+        storage, trial_id = self._study._storage, self._trial_id(handle)
+        storage.set_trial_user_attr(trial_id, _CONSTRAINTS, [-1.0 if feasible else 1.0])
+        self._study.tell(handle, values=_finite(key[0] if feasible else 1e6 + min(key[0], 1e6)))
+
+    def best(self) -> TrialResult | None:
+        """The best measured trial so far: one that meets the SLO before one that does not."""
+        measured = [r for r in self._done.values() if r.state is not TrialState.FAILED and r.steps]
+        return min(measured, key=lambda r: (not (m := merit(self._request, r))[0], m[1]), default=None)
+
+    def unbeatable(self) -> list[tuple[Candidate, str]]:
+        """Candidates that need no launch because a measured one beats whatever they could show."""
+        return [(c, why) for c in self._ranked if c.layout not in self._done and (why := self._beaten(c))]
+
+    def _beaten(self, candidate: Candidate) -> str | None:
+        best = self.best()
+        if best is None or self._request.objective not in (Objective.MIN_GPUS, Objective.MIN_COST):
+            return None
+        if merit(self._request, best)[0] and candidate.layout.devices > best.layout.devices:
+            return f"needs {candidate.layout.devices} devices; {best.layout} meets the SLO with {best.layout.devices}"
+        return None
+
+    def _params(self, layout: ParallelLayout) -> dict[str, Any]:
+        return {axis: getattr(layout, axis) for axis in self._distributions}
+
+    def _trial_id(self, handle: int) -> int:
+        return int(self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, handle))
+
+
+def _distributions(ranked: Sequence[Candidate]) -> dict[str, BaseDistribution]:
+    axes = (*STRUCTURE_AXES, "max_num_batched_tokens", "max_num_seqs")
+    values = {axis: sorted({getattr(c.layout, axis) for c in ranked}) for axis in axes}
+    return {axis: CategoricalDistribution(found) for axis, found in values.items() if len(found) > 1}
+
+
+def _differ_in(one: ParallelLayout, other: ParallelLayout) -> list[str]:
+    a, b = one.as_dict(), other.as_dict()
+    return [axis for axis in a if a[axis] != b[axis]]
+
+
+def _finite(value: float) -> float:
+    return min(max(value, -1e12), 1e12)
+
+
+def _sampler(seed: int) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=seed, multivariate=True, constraints_func=lambda trial: trial.user_attrs.get(_CONSTRAINTS, [1.0])
+        )

@@ -1,0 +1,281 @@
+"""The study store: everything that a study knows, durable the moment it happens. The only module with SQLAlchemy.
+
+One row per study, candidate, trial and load step; what is nested is JSON of our frozen dataclasses. Any SQLAlchemy URL
+will do; SQLite is the default. Writes are one transaction each, so a killed process loses at most the measurement in
+flight. Several processes may read while one drives a study.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import TypeAdapter
+
+from tuner.errors import BadInput, StoreError
+from tuner.layout import ParallelLayout
+from tuner.prune import Candidate, DroppedGroup
+from tuner.request import TuneRequest
+from tuner.trial import FailureReason, StepResult, TrialResult, TrialState
+
+SCHEMA_VERSION = 1
+
+_meta = sa.MetaData()
+_versions = sa.Table("parlay_schema", _meta, sa.Column("version", sa.Integer, primary_key=True))
+_studies = sa.Table(
+    "parlay_studies",
+    _meta,
+    sa.Column("name", sa.String(200), primary_key=True),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("facts", sa.JSON, nullable=False),
+    sa.Column("candidates_total", sa.Integer),
+    sa.Column("ranked", sa.Text),
+    sa.Column("dropped", sa.Text),
+    sa.Column("decision", sa.JSON),
+)
+_trials = sa.Table(
+    "parlay_trials",
+    _meta,
+    sa.Column("study", sa.ForeignKey("parlay_studies.name"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("layout", sa.String(300), nullable=False),
+    sa.Column("app", sa.String(200), nullable=False),
+    sa.Column("log_dir", sa.Text, nullable=False),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("failure", sa.String(40)),
+    sa.Column("detail", sa.Text),
+    sa.Column("log_tail", sa.JSON),
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("ready_after_s", sa.Float),
+    sa.Column("seconds", sa.Float),
+)
+_steps = sa.Table(
+    "parlay_steps",
+    _meta,
+    sa.Column("study", sa.String(200), primary_key=True),
+    sa.Column("trial", sa.Integer, primary_key=True),
+    sa.Column("index", sa.Integer, primary_key=True),
+    sa.Column("result", sa.Text, nullable=False),
+)
+_STEP = TypeAdapter(StepResult)
+_RANKED = TypeAdapter(tuple[Candidate, ...])
+_DROPPED = TypeAdapter(tuple[DroppedGroup, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """A study as stored; ``decision`` is None until one was reached, ``ranked`` and ``dropped`` until it was planned.
+
+    ``facts`` are versions and the machine, as text, for the reader of a report.
+    """
+
+    name: str
+    created_at: float
+    request: TuneRequest
+    facts: dict[str, str]
+    candidates_total: int | None
+    ranked: tuple[Candidate, ...] | None
+    dropped: tuple[DroppedGroup, ...] | None
+    decision: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTrial:
+    """A trial that began and has no end: what a killed process leaves."""
+
+    number: int
+    layout: ParallelLayout
+    app: str
+
+
+class Store:
+    """Studies in a database. Raises StoreError when it cannot be opened, or was written by a newer Parlay."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            parsed = sa.make_url(url)
+        except sa.exc.ArgumentError:
+            raise BadInput("--store", url, "a database URL such as sqlite:///parlay.db") from None
+        shown = parsed.render_as_string(hide_password=True)
+        try:
+            if parsed.get_backend_name() == "sqlite" and parsed.database:
+                Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
+            self._engine = sa.create_engine(parsed)
+            if parsed.get_backend_name() == "sqlite":
+                sa.event.listen(self._engine, "connect", _durable_sqlite)
+            self._prepare(shown)
+        except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
+            cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+            raise StoreError(f"store {shown} cannot be opened: {cause}") from None
+
+    def _prepare(self, shown: str) -> None:
+        with self._engine.begin() as db:
+            found = None
+            if sa.inspect(db).has_table(_versions.name):
+                found = db.scalar(sa.select(_versions.c.version))
+            if found is not None and found > SCHEMA_VERSION:
+                raise StoreError(
+                    f"store {shown} has schema version {found}, this Parlay knows up to {SCHEMA_VERSION}: "
+                    "use a newer Parlay, or another --store"
+                )
+            _meta.create_all(db)
+            if found is None:
+                db.execute(sa.insert(_versions).values(version=SCHEMA_VERSION))
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as db:
+                yield db
+        except sa.exc.SQLAlchemyError as error:
+            cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+            raise StoreError(f"the store could not be written: {cause}") from None
+
+    def create_study(self, name: str, request: TuneRequest, facts: dict[str, str]) -> None:
+        """Begin a study; raises BadInput when the name is taken."""
+        if self.find_study(name) is not None:
+            raise BadInput("--study", name, "a name that is not taken; --resume goes on with a study that is")
+        row = {"name": name, "created_at": time.time(), "request": request.model_dump_json(), "facts": facts}
+        with self._writing() as db:
+            db.execute(sa.insert(_studies).values(row))
+
+    def study_names(self) -> list[str]:
+        """Names of all studies, newest first."""
+        with self._engine.connect() as db:
+            return list(db.scalars(sa.select(_studies.c.name).order_by(_studies.c.created_at.desc())))
+
+    def study(self, name: str) -> StudyRecord:
+        """A study; raises BadInput naming those that exist."""
+        found = self.find_study(name)
+        if found is None:
+            raise BadInput("STUDY", name, "one of: " + (", ".join(self.study_names()) or "(the store is empty)"))
+        return found
+
+    def find_study(self, name: str) -> StudyRecord | None:
+        """A study, or None."""
+        with self._engine.connect() as db:
+            row = db.execute(sa.select(_studies).where(_studies.c.name == name)).mappings().first()
+        if row is None:
+            return None
+        return StudyRecord(
+            name=row["name"],
+            created_at=row["created_at"],
+            request=TuneRequest.model_validate_json(row["request"]),
+            facts=row["facts"],
+            candidates_total=row["candidates_total"],
+            ranked=_RANKED.validate_json(row["ranked"]) if row["ranked"] else None,
+            dropped=_DROPPED.validate_json(row["dropped"]) if row["dropped"] else None,
+            decision=row["decision"],
+        )
+
+    def save_plan(self, name: str, total: int, ranked: Sequence[Candidate], dropped: Sequence[DroppedGroup]) -> None:
+        """Keep what the model said before anything was launched."""
+        values = {
+            "candidates_total": total,
+            "ranked": _RANKED.dump_json(tuple(ranked)).decode(),
+            "dropped": _DROPPED.dump_json(tuple(dropped)).decode(),
+        }
+        with self._writing() as db:
+            db.execute(sa.update(_studies).where(_studies.c.name == name).values(values))
+
+    def save_decision(self, name: str, decision: dict[str, Any]) -> None:
+        """Keep the decision; an earlier one is replaced."""
+        with self._writing() as db:
+            db.execute(sa.update(_studies).where(_studies.c.name == name).values(decision=decision))
+
+    def begin_trial(self, study: str, number: int, layout: ParallelLayout, app: str, log_dir: Path) -> None:
+        """Record the order before anything starts, so that an orphan can be found."""
+        row = {
+            "study": study,
+            "number": number,
+            "layout": str(layout),
+            "app": app,
+            "log_dir": str(log_dir),
+            "state": TrialState.RUNNING.value,
+            "started_at": time.time(),
+        }
+        with self._writing() as db:
+            db.execute(sa.insert(_trials).values(row))
+
+    def add_step(self, study: str, trial: int, result: StepResult) -> None:
+        """Keep one measured load step."""
+        row = {
+            "study": study,
+            "trial": trial,
+            "index": result.step.index,
+            "result": _STEP.dump_json(result).decode(),
+        }
+        with self._writing() as db:
+            db.execute(sa.insert(_steps).values(row))
+
+    def finish_trial(self, study: str, result: TrialResult) -> None:
+        """Record a trial's end; its steps are stored already."""
+        values = {
+            "state": result.state.value,
+            "failure": result.failure.value if result.failure else None,
+            "detail": result.detail,
+            "log_tail": list(result.log_tail),
+            "ready_after_s": result.ready_after_s,
+            "seconds": result.seconds,
+        }
+        with self._writing() as db:
+            db.execute(
+                sa.update(_trials).where(_trials.c.study == study, _trials.c.number == result.number).values(values)
+            )
+
+    def forget_trial(self, study: str, number: int) -> None:
+        """Drop a trial that never ended, and its steps: it will be run again from the start."""
+        with self._writing() as db:
+            db.execute(sa.delete(_steps).where(_steps.c.study == study, _steps.c.trial == number))
+            db.execute(sa.delete(_trials).where(_trials.c.study == study, _trials.c.number == number))
+
+    def open_trials(self, study: str) -> list[OpenTrial]:
+        """Trials without an end, oldest first."""
+        query = sa.select(_trials).where(_trials.c.study == study, _trials.c.state == TrialState.RUNNING.value)
+        with self._engine.connect() as db:
+            rows = db.execute(query.order_by(_trials.c.number)).mappings().all()
+        return [OpenTrial(row["number"], ParallelLayout.parse(row["layout"]), row["app"]) for row in rows]
+
+    def trials(self, study: str) -> list[TrialResult]:
+        """All trials, in order, finished or (state RUNNING) not."""
+        with self._engine.connect() as db:
+            rows = db.execute(sa.select(_trials).where(_trials.c.study == study).order_by(_trials.c.number)).mappings()
+            steps = db.execute(sa.select(_steps).where(_steps.c.study == study).order_by(_steps.c.index)).mappings()
+            by_trial: dict[int, list[StepResult]] = {}
+            for step in steps:
+                by_trial.setdefault(step["trial"], []).append(_STEP.validate_json(step["result"]))
+            return [_trial(dict(row), by_trial.get(row["number"], ())) for row in rows]
+
+
+def _trial(row: dict[str, Any], steps: Iterable[StepResult]) -> TrialResult:
+    return TrialResult(
+        number=row["number"],
+        layout=ParallelLayout.parse(row["layout"]),
+        state=TrialState(row["state"]),
+        steps=tuple(steps),
+        failure=FailureReason(row["failure"]) if row["failure"] else None,
+        detail=row["detail"],
+        log_tail=tuple(row["log_tail"] or ()),
+        ready_after_s=row["ready_after_s"],
+        seconds=row["seconds"],
+    )
+
+
+def _durable_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA busy_timeout=30000")
+    cursor.close()
