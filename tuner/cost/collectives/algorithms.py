@@ -147,13 +147,13 @@ def _direct(phases: int, share: Callable[[int], float]) -> Strategy:
 
 
 def _hierarchical(ranks: int, nodes: int) -> Rounds:
-    per_node = ranks // nodes
+    per_node = -(-ranks // nodes)
     intra, inter = sent_share("allreduce", per_node), sent_share("allreduce", nodes) / per_node
     return Rounds(2 * (per_node - 1), 2 * (nodes - 1), intra, inter)
 
 
 def _nvrar(ranks: int, nodes: int) -> Rounds:
-    per_node = ranks // nodes
+    per_node = -(-ranks // nodes)
     inter = NVRAR_FLAG_FACTOR * _lg(nodes) / per_node
     return Rounds(2 * (per_node - 1), _lg(nodes), sent_share("allreduce", per_node), inter)
 
@@ -164,13 +164,13 @@ def nvrar_as_transcribed(ranks: int, nodes: int) -> Rounds:
     Kept to compare with: recursive doubling sends the whole shard in every round, so it is not used anywhere.
     """
     textbook = _nvrar(ranks, nodes)
-    inter = NVRAR_FLAG_FACTOR * (nodes - 1) / nodes / (ranks // nodes)
+    inter = NVRAR_FLAG_FACTOR * (nodes - 1) / nodes / -(-ranks // nodes)
     return Rounds(textbook.intra, textbook.inter, textbook.intra_share, inter)
 
 
 def _double_tree(ranks: int, nodes: int) -> Rounds:
     """NCCL's tree: up and down a chain in the node and a double binary tree between nodes, pipelined: 2 M bytes."""
-    return Rounds(2 * (ranks // nodes - 1), 2 * _lg(nodes), pipelined_share=2.0 if ranks > 1 else 0.0)
+    return Rounds(2 * (-(-ranks // nodes) - 1), 2 * _lg(nodes), pipelined_share=2.0 if ranks > 1 else 0.0)
 
 
 def _nvls(ranks: int, nodes: int) -> Rounds:

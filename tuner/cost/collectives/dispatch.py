@@ -211,8 +211,8 @@ def _symmetric(site: Site, message_bytes: int) -> Choice | None:
 
 
 def _has_symmetric(site: Site) -> bool:
-    known = site.capability in SYMMETRIC_MIB and site.ranks in SYMMETRIC_MIB[site.capability]
-    return known and site.nvlink and site.hosts == 1
+    gates = SYMMETRIC_MIB.get(site.capability or 0, {})
+    return site.ranks in gates and site.nvlink and site.hosts == 1
 
 
 def _why_nccl(site: Site) -> str:

@@ -19,14 +19,14 @@ _US = 1e6
 
 
 def nccl(
-    fit: NcclFit, operation: str, ranks: int, message_bytes: Array, link_bytes_per_s: float
+    fit: NcclFit, operation: str, ranks: int, message_bytes: Array, link_bytes_per_s: float, is_shared: bool
 ) -> tuple[Cost, NDArray[np.intp]]:
     """NCCL in one node; the second value indexes ``NCCL_NAMES`` with the protocol that is quickest.
 
     T = launch + steps · step + start-up(protocol) + sent bytes / (efficiency(protocol) · link), and for Simple the
-    rank's own share over the local copy bandwidth.
+    rank's own share over the local copy bandwidth. ``is_shared``: all ranks reach each other through host bridges.
     """
-    shared = link_bytes_per_s * (max(ranks, 2) / 2) ** -fit.contention / _US
+    shared = shared_bytes_per_s(fit, ranks, link_bytes_per_s, is_shared) / _US
     sent = sent_share(operation, ranks) * message_bytes
     if operation in ("alltoall", "sendrecv", "gather"):
         alpha_us = fit.peers_launch_us + fit.peer_us * ring_steps(operation, ranks)
@@ -42,6 +42,11 @@ def nccl(
     if operation == "allreduce" and ranks >= 4 and fit.nvls_us is not None and fit.nvls_efficiency is not None:
         costs.append(cost_of(fit.nvls_us, sent / (fit.nvls_efficiency * shared)))
     return cheapest(costs)
+
+
+def shared_bytes_per_s(fit: NcclFit, ranks: int, link_bytes_per_s: float, is_shared: bool) -> float:
+    """What is left of a link, in bytes per second, when all ranks of the node send at once."""
+    return link_bytes_per_s * (max(ranks, 2) / 2) ** -fit.contention if is_shared else link_bytes_per_s
 
 
 def one_shot(fit: KernelFit, ranks: int, message_bytes: Array, link_bytes_per_s: float) -> Cost:

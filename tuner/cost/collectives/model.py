@@ -1,10 +1,9 @@
-"""The time of one collective call on a given GPU and network, as the engine would run it or as the operator forces it."""
+"""The time of one collective call on a given GPU and network, as the engine would run it or as it is forced to be."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,30 +49,41 @@ class _Segment:
     least_us: float
 
 
-@dataclass(frozen=True)
 class CollectiveModel:
     """Prices collectives on one kind of GPU and one network, for one vLLM release.
 
     ``message_bytes`` is the whole buffer of one rank: what an all-reduce reduces, an all-gather ends with, a
-    reduce-scatter or an all-to-all starts with, a send sends. ``fabric`` None takes the profile's;
-    ``inter_node_gb_per_s`` (10^9 bytes per second, GPU and direction) overrules its NICs.
+    reduce-scatter or an all-to-all starts with, a send sends. ``inter_node_gb_per_s`` (10^9 bytes per
+    second, GPU and direction) overrules the fabric's NICs. Plans of the dispatch are kept between calls.
     """
 
-    profile: HardwareProfile
-    fabric: Fabric
-    vllm_version: tuple[int, ...]
-    inter_node_gb_per_s: float | None = None
+    def __init__(
+        self,
+        profile: HardwareProfile,
+        fabric: Fabric,
+        vllm_version: tuple[int, ...],
+        inter_node_gb_per_s: float | None = None,
+    ) -> None:
+        self.profile, self.fabric, self.vllm_version = profile, fabric, vllm_version
+        self._inter_bytes_per_s = None if inter_node_gb_per_s is None else inter_node_gb_per_s * 1e9
+        self._fits = fits_of(profile)
+        self._places: dict[CommGroup, Topology] = {}
+        self._plans: dict[CommGroup, tuple[_Segment, ...]] = {}
 
-    @staticmethod
+    @classmethod
     def of(
+        cls,
         profile: HardwareProfile,
         fabric: Fabric | str | None = None,
         vllm_version: str | None = None,
         inter_node_gb_per_s: float | None = None,
     ) -> CollectiveModel:
-        """A model from names; ``BadInput`` for an unknown fabric or a version that is none."""
+        """A model from names; ``fabric`` None takes the profile's, ``vllm_version`` None the newest release known.
+
+        ``BadInput`` for an unknown fabric or a version that is none.
+        """
         chosen = fabric if isinstance(fabric, Fabric) else load_fabric(fabric or profile.fabric)
-        return CollectiveModel(profile, chosen, dispatch.parse_version(vllm_version), inter_node_gb_per_s)
+        return cls(profile, chosen, dispatch.parse_version(vllm_version), inter_node_gb_per_s)
 
     def latency_us(self, operation: str, message_bytes: ArrayLike, group: CommGroup, mode: str = "graph") -> Array:
         """Microseconds of one call as the engine runs it, of the message's shape; 0 for a single rank."""
@@ -122,17 +132,17 @@ class CollectiveModel:
             symmetric: NDArray[np.bool_] = np.zeros_like(size, dtype=bool)
         else:
             terms, symmetric = self._dispatched(size, group)
-        eager = fits_of(self.profile).eager
+        eager = self._fits.eager
         if mode == "graph" or eager is None:
             return terms
         terms["copy_us"] = 2 * size / (eager.copy_efficiency * self.profile.memory_bytes_per_s / 1e6)
         gpu_us = np.sum(np.stack(list(terms.values())), axis=0)
-        launch_us = np.where(symmetric, eager.symmetric_us, eager.kernel_us)
+        launch_us = np.where(symmetric, eager.symmetric_us or eager.kernel_us, eager.kernel_us)
         return terms | {"host_launch_us": np.maximum(launch_us - gpu_us, 0.0)}
 
     def _dispatched(self, size: Array, group: CommGroup) -> tuple[dict[str, Array], NDArray[np.bool_]]:
         """Terms of an all-reduce through vLLM's gates, and where it takes the symmetric-memory path."""
-        plan = _plan(self, group)
+        plan = self._plan(group)
         which = np.searchsorted([segment.up_to_bytes for segment in plan], size)
         if len(plan) == 1 or (which == which.flat[0]).all():
             first = plan[0 if size.size == 0 else int(which.flat[0])]
@@ -148,15 +158,39 @@ class CollectiveModel:
         held_us = np.maximum(least_us - alpha_us - beta_us, 0.0)
         return {"alpha_us": alpha_us, "beta_us": beta_us, "held_us": held_us}, is_symmetric[which]
 
+    def _plan(self, group: CommGroup) -> tuple[_Segment, ...]:
+        """vLLM's choices by message size, each with the longest time of the sizes before it."""
+        if group in self._plans:
+            return self._plans[group]
+        top = self._place(group)
+        site = dispatch.Site(
+            capability=dispatch.capability_of(self.profile.compute_capability),
+            ranks=group.ranks,
+            hosts=group.nodes,
+            nvlink=top.link == "nvlink",
+            one_domain=top.group.nodes == 1,
+            version=self.vllm_version,
+        )
+        plan: list[_Segment] = []
+        least_us = 0.0
+        for segment in dispatch.segments(site):
+            edge = np.inf if segment.up_to_bytes is None else float(segment.up_to_bytes)
+            plan.append(_Segment(edge, segment.choice, least_us))
+            if segment.up_to_bytes is not None:
+                at_edge = self._run(segment.choice, np.array([edge]), group).latency_us
+                least_us = max(least_us, float(at_edge[0]))
+        self._plans[group] = tuple(plan)
+        return self._plans[group]
+
     def _run(self, choice: Choice, size: Array, group: CommGroup) -> Cost:
         """Time of one choice of the dispatch, without what comes before it in the order of sizes."""
-        top, fits = self._place(group), fits_of(self.profile)
+        top, fits = self._place(group), self._fits
         link = top.intra_bytes_per_s
         if choice.implementation == "nccl":
             return self._library("allreduce", size, group)[0]
-        one_shot, two_shot = _kernel(fits.one_shot, "one_shot"), _kernel(fits.two_shot, "two_shot")
         if choice.algorithm == "one-shot":
-            return kernels.one_shot(one_shot, group.ranks, size, link)
+            return kernels.one_shot(_kernel(fits.one_shot, "one_shot"), group.ranks, size, link)
+        two_shot = _kernel(fits.two_shot, "two_shot")
         if choice.implementation != "symmetric-memory" or fits.symmetric is None:
             return kernels.two_shot(two_shot, group.ranks, size, link)
         if choice.algorithm == "nvls":
@@ -172,7 +206,7 @@ class CollectiveModel:
             maker = "gloo" if self.profile.arch == "cpu" else "nccl"
             why = f"vLLM runs {operation} by {maker}" + ("" if maker == "gloo" else ", the quickest protocol")
             return names, np.full(size.shape, maker), {str(name): why for name in np.unique(names)}
-        plan = _plan(self, group)
+        plan = self._plan(group)
         which = np.searchsorted([segment.up_to_bytes for segment in plan], size)
         library = self._library(operation, size, group)[1]
         picked = np.array([segment.choice.algorithm for segment in plan])[which]
@@ -187,7 +221,7 @@ class CollectiveModel:
 
     def _library(self, operation: str, size: Array, group: CommGroup) -> tuple[Cost, NDArray[np.str_]]:
         """The communication library's own time and the algorithm it takes, by message size."""
-        top, fits = self._place(group), fits_of(self.profile)
+        top, fits = self._place(group), self._fits
         if fits.host is not None:
             cost = kernels.host(fits.host, operation, group.ranks_per_node, size)
             if group.nodes > 1:
@@ -197,7 +231,7 @@ class CollectiveModel:
             return cost, np.full(size.shape, "ring")
         fit = _nccl_fit(fits)
         if top.group.nodes == 1:
-            cost, best = kernels.nccl(fit, operation, group.ranks, size, top.intra_bytes_per_s)
+            cost, best = kernels.nccl(fit, operation, group.ranks, size, top.intra_bytes_per_s, top.link != "nvlink")
             return cost, np.array(kernels.NCCL_NAMES)[best]
         if operation not in nccl_tuning.TUNED_OPERATIONS:
             return self._peers(operation, size, top, fit), np.full(size.shape, "one-shot")
@@ -222,16 +256,18 @@ class CollectiveModel:
         peers = ring_steps(operation, group.ranks)
         remote = max(1, group.ranks - group.ranks_per_node) if peers > 1 else 1
         network_us = self.fabric.hop_us + self.fabric.nccl_latency_us + _POST_US * remote
-        inside_us = share.intra_share * size / (fit.simple_efficiency * top.intra_bytes_per_s / 1e6)
+        inside_us = share.intra_share * size / (self._links(group).intra_bytes_per_s / 1e6)
         across_us = share.inter_share * size / (top.inter_bytes_per_s / 1e6)
         alpha_us = fit.peers_launch_us + fit.peer_us * peers + network_us
         return cost_of(alpha_us, np.maximum(inside_us, across_us))
 
     def _tuned(self, top: Topology) -> nccl_tuning.TunedGroup:
         generation = nccl_tuning.generation_of(self.profile.compute_capability)
-        bus = top.intra_bytes_per_s / 1e9 * _PCIE_BUS_SHARE
         if top.link == "nvlink":
             bus = self.profile.nvlink.links * nccl_tuning.NVLINK_GB_PER_S[generation]
+        else:
+            per_node, fit = top.group.ranks_per_node, _nccl_fit(self._fits)
+            bus = kernels.shared_bytes_per_s(fit, per_node, top.intra_bytes_per_s, True) / 1e9 * _PCIE_BUS_SHARE
         if top.group.nodes > 1:
             bus = min(bus, top.inter_bytes_per_s / 1e9 * top.group.ranks_per_node)
         return nccl_tuning.TunedGroup(
@@ -247,7 +283,7 @@ class CollectiveModel:
     # -- what the operator forces --------------------------------------------------------------------------------------
 
     def _forced(self, operation: str, size: Array, group: CommGroup, algorithm: str) -> tuple[Cost, str]:
-        top, fits = self._place(group), fits_of(self.profile)
+        top, fits = self._place(group), self._fits
         if algorithm == "nccl":
             return self._library(operation, size, group)[0], "forced: NCCL, which takes its quickest protocol"
         if algorithm == "mpi":
@@ -259,7 +295,8 @@ class CollectiveModel:
             return cost, "forced: by the constants of NCCL's own tuning model"
         if operation == "allreduce" and fits.host is None and top.group.nodes == 1:
             fitted = {"one-shot": "custom", "two-shot": "custom", "nvls": "symmetric-memory"}
-            if algorithm in fitted and (algorithm != "nvls" or fits.symmetric is not None):
+            parts = {"one-shot": fits.one_shot, "two-shot": fits.two_shot, "nvls": fits.symmetric}
+            if parts.get(algorithm) is not None:
                 cost = self._run(Choice(fitted[algorithm], algorithm, ""), size, group)
                 return cost, "forced: by the fit of vLLM's own kernel on this GPU"
         rounds = algorithms.strategy(operation, algorithm)(group.ranks, top.group.nodes)
@@ -269,44 +306,21 @@ class CollectiveModel:
         return Cost(cost.alpha_us + launch_us, cost.beta_us), why
 
     def _links(self, group: CommGroup) -> algorithms.LinkFigures:
-        top, fits = self._place(group), fits_of(self.profile)
+        top, fits = self._place(group), self._fits
         if fits.host is not None:
             alpha_us, bytes_per_s = fits.host.alpha_us, fits.host.gb_per_s * 1e9
         else:
             fit = _nccl_fit(fits)
             alpha_us = fit.step_us
-            shared = (max(top.group.ranks_per_node, 2) / 2) ** -fit.contention
-            bytes_per_s = fit.simple_efficiency * top.intra_bytes_per_s * shared
+            per_node, is_shared = top.group.ranks_per_node, top.link != "nvlink"
+            shared = kernels.shared_bytes_per_s(fit, per_node, top.intra_bytes_per_s, is_shared)
+            bytes_per_s = fit.simple_efficiency * shared
         return algorithms.LinkFigures(alpha_us, bytes_per_s, self.fabric.hop_us, top.inter_bytes_per_s)
 
     def _place(self, group: CommGroup) -> Topology:
-        return _placed(group, self.profile, self.fabric, self.inter_node_gb_per_s)
-
-
-_placed = lru_cache(maxsize=4096)(place)
-
-
-@lru_cache(maxsize=4096)
-def _plan(model: CollectiveModel, group: CommGroup) -> tuple[_Segment, ...]:
-    """vLLM's choices by message size, each with the longest time of the sizes before it."""
-    top = _placed(group, model.profile, model.fabric, model.inter_node_gb_per_s)
-    site = dispatch.Site(
-        capability=dispatch.capability_of(model.profile.compute_capability),
-        ranks=group.ranks,
-        hosts=group.nodes,
-        nvlink=top.link == "nvlink",
-        one_domain=top.group.nodes == 1,
-        version=model.vllm_version,
-    )
-    plan: list[_Segment] = []
-    least_us = 0.0
-    for segment in dispatch.segments(site):
-        edge = np.inf if segment.up_to_bytes is None else float(segment.up_to_bytes)
-        plan.append(_Segment(edge, segment.choice, least_us))
-        if segment.up_to_bytes is not None:
-            at_edge = model._run(segment.choice, np.array([edge]), group).latency_us
-            least_us = max(least_us, float(at_edge[0]))
-    return tuple(plan)
+        if group not in self._places:
+            self._places[group] = place(group, self.profile, self.fabric, self._inter_bytes_per_s)
+        return self._places[group]
 
 
 def _single(operation: str, size: Array, algorithm: str | None, cost: Cost, why: str) -> Estimate:

@@ -133,7 +133,7 @@ def _ring(operation: str, protocol: str, group: TunedGroup, message_bytes: Array
 def _tree(protocol: str, group: TunedGroup, message_bytes: Array) -> Cost:
     """Base + up and down a chain in the node and a double binary tree between nodes; bandwidth corrected by size."""
     column = PROTOCOLS.index(protocol)
-    hops_us = (group.ranks // group.nodes - 1) * _HARDWARE_US[group.link]["tree"][column]
+    hops_us = (-(-group.ranks // group.nodes) - 1) * _HARDWARE_US[group.link]["tree"][column]
     hops_us += int(math.log2(group.nodes)) * _network_us("tree", protocol, group)
     bus = min(0.92 * group.bus_gb_per_s, CHANNELS * _TREE_GB_PER_S[group.generation][group.column])
     if protocol == "ll":

@@ -94,40 +94,47 @@ def _as_dict(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def predict_collective_rows(columns: Mapping[str, Sequence[Any] | np.ndarray[Any, Any]]) -> Array:
-    """Microseconds for rows of measured collectives.
+_COLUMNS = ("system", "library", "kernel_source", "op_name", "num_gpus", "message_bytes")
+Columns = Mapping[str, Sequence[Any] | np.ndarray[Any, Any]]
+
+
+def predict_collective_rows(columns: Columns) -> Array:
+    """Microseconds for rows of measured collectives, in their order.
 
     ``columns``: ``system`` (profile name), ``library`` (``vllm-0.24.0``, ``nccl-2.29.2``), ``kernel_source``
     (``vLLM_custom_graph``, ``vLLM_custom_eager``, ``NCCL``), ``op_name``, ``num_gpus`` and ``message_bytes``, of one
     length. ``BadInput`` for a missing column, and for a name in one that cannot be priced.
     """
-    for name in ("system", "library", "kernel_source", "op_name", "num_gpus", "message_bytes"):
+    for name in _COLUMNS:
         if name not in columns:
             raise BadInput("columns", sorted(columns), f"a column {name}")
-    size = np.asarray(columns["message_bytes"], dtype=np.float64)
-    keys = [
-        (str(a), str(b), str(c), str(d), int(e))
-        for a, b, c, d, e in zip(
-            *(columns[k] for k in ("system", "library", "kernel_source", "op_name", "num_gpus")), strict=True
-        )
-    ]
-    predicted_us = np.empty_like(size)
-    index_by_key: dict[tuple[str, str, str, str, int], list[int]] = {}
-    for index, key in enumerate(keys):
-        index_by_key.setdefault(key, []).append(index)
-    for key, indices in index_by_key.items():
-        predicted_us[indices] = _predict(key, size[indices])
+    systems = np.asarray(columns["system"])
+    predicted_us = np.empty(len(systems))
+    for system in np.unique(systems):
+        mask = systems == system
+        rows = {name: np.asarray(columns[name])[mask] for name in _COLUMNS}
+        predicted_us[mask] = predict_rows_with(load_profile(str(system)), rows)
     return predicted_us
 
 
-def _predict(key: tuple[str, str, str, str, int], size: Array) -> Array:
-    system, library, source, op_name, ranks = key
-    if op_name not in _OPERATION_BY_COLUMN:
-        raise BadInput("op_name", op_name, ", ".join(_OPERATION_BY_COLUMN))
-    if source not in _MODE_BY_SOURCE:
-        raise BadInput("kernel_source", source, ", ".join(_MODE_BY_SOURCE))
-    operation, group = _OPERATION_BY_COLUMN[op_name], CommGroup(ranks)
-    profile = load_profile(system)
-    if source == "NCCL":
-        return CollectiveModel.of(profile).estimate(operation, size, group, "nccl").latency_us
-    return CollectiveModel.of(profile, vllm_version=library).latency_us(operation, size, group, _MODE_BY_SOURCE[source])
+def predict_rows_with(profile: HardwareProfile, columns: Columns) -> Array:
+    """Microseconds for rows of one system, by a given profile (see ``predict_collective_rows``)."""
+    size = np.asarray(columns["message_bytes"], dtype=np.float64)
+    index_by_key: dict[tuple[str, str, str, int], list[int]] = {}
+    fields = zip(*(columns[name] for name in ("library", "kernel_source", "op_name", "num_gpus")), strict=True)
+    for index, (library, source, op_name, ranks) in enumerate(fields):
+        index_by_key.setdefault((str(library), str(source), str(op_name), int(ranks)), []).append(index)
+    predicted_us = np.empty_like(size)
+    for (library, source, op_name, ranks), indices in index_by_key.items():
+        if op_name not in _OPERATION_BY_COLUMN:
+            raise BadInput("op_name", op_name, ", ".join(_OPERATION_BY_COLUMN))
+        if source not in _MODE_BY_SOURCE:
+            raise BadInput("kernel_source", source, ", ".join(_MODE_BY_SOURCE))
+        operation, group, sizes = _OPERATION_BY_COLUMN[op_name], CommGroup(ranks), size[indices]
+        if source == "NCCL":
+            found = CollectiveModel.of(profile).estimate(operation, sizes, group, "nccl").latency_us
+        else:
+            model = CollectiveModel.of(profile, vllm_version=library)
+            found = model.latency_us(operation, sizes, group, _MODE_BY_SOURCE[source])
+        predicted_us[indices] = found
+    return predicted_us

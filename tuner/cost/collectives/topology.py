@@ -26,8 +26,8 @@ class Fabric:
 
     ``nic_gb_per_s`` is one NIC's line rate in 10^9 bytes per second and direction, ``efficiency`` the share of it that
     large messages reach. ``hop_us`` is a small GPU-to-GPU message between two nodes, one way, by one-sided puts;
-    ``mpi_hop_us`` the same by GPU-aware MPI; ``nccl_latency_us`` what NCCL's transport adds to its own network constants
-    (its InfiniBand transport adds none). On a ``rail_optimised`` network, same-index NICs share a leaf switch, so that
+    ``mpi_hop_us`` the same by GPU-aware MPI; ``nccl_latency_us`` what NCCL's transport adds to its network constants
+    (InfiniBand's adds none). On a ``rail_optimised`` network, same-index NICs share a leaf switch, so that
     collectives escape the ``oversubscription`` of the spine. ``nvlink_domain_gpus`` is the size of an NVLink domain
     that spans nodes, None where it ends at the node. ``amd_hosts`` selects NCCL's constants for hosts with AMD CPUs.
     """
@@ -85,7 +85,7 @@ def fabric_from_document(document: Mapping[str, Any], where: str) -> Fabric:
 
 @dataclass(frozen=True, slots=True)
 class CommGroup:
-    """The ranks of one communicator and how many nodes they span, evenly.
+    """The ranks of one communicator and how many nodes they span, as evenly as may be.
 
     ``link`` is what connects ranks of one node: ``nvlink``, ``pcie`` or ``host``; None takes what the profile has.
     """
@@ -97,15 +97,15 @@ class CommGroup:
     def __post_init__(self) -> None:
         if self.ranks < 1:
             raise BadInput("ranks", self.ranks, "a whole number from 1")
-        if not 1 <= self.nodes <= self.ranks or self.ranks % self.nodes:
-            raise BadInput("nodes", self.nodes, f"a divisor of the {self.ranks} ranks")
+        if not 1 <= self.nodes <= self.ranks:
+            raise BadInput("nodes", self.nodes, f"1 to the {self.ranks} ranks")
         if self.link is not None and self.link not in LINKS:
             raise BadInput("link", self.link, ", ".join(LINKS))
 
     @property
     def ranks_per_node(self) -> int:
-        """G: ranks on each node."""
-        return self.ranks // self.nodes
+        """G: ranks on the fullest node."""
+        return -(-self.ranks // self.nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +118,14 @@ class Topology:
 
     group: CommGroup
     link: str
-    hosts: int
     intra_bytes_per_s: float
     inter_bytes_per_s: float
 
 
 def place(
-    group: CommGroup, profile: HardwareProfile, fabric: Fabric, inter_node_gb_per_s: float | None = None
+    group: CommGroup, profile: HardwareProfile, fabric: Fabric, inter_bytes_per_s: float | None = None
 ) -> Topology:
-    """Which links a group gets. ``inter_node_gb_per_s`` (per GPU and direction) overrules the fabric's NICs.
+    """Which links a group gets. ``inter_bytes_per_s`` (per GPU and direction) overrules the fabric's NICs.
 
     Without it, a node's NICs are shared by all its GPUs, as when every group of the node communicates at once.
     """
@@ -136,12 +135,11 @@ def place(
     if link == "nvlink" and not has_nvlink:
         raise BadInput("link", link, f"pcie: {profile.name} has no NVLink")
     intra = profile.nvlink.bytes_per_s if link == "nvlink" else profile.pcie_bytes_per_s
-    if inter_node_gb_per_s is not None:
-        inter = inter_node_gb_per_s * 1e9
-    else:
+    inter = inter_bytes_per_s
+    if inter is None:
         nics_per_gpu = profile.nics_per_node / profile.gpus_per_node
         narrowing = 1.0 if fabric.rail_optimised else fabric.oversubscription
         inter = nics_per_gpu * fabric.nic_gb_per_s * 1e9 * fabric.efficiency / narrowing
     one_domain = link == "nvlink" and group.ranks <= (fabric.nvlink_domain_gpus or 0)
     inside = replace(group, nodes=1) if one_domain else group
-    return Topology(inside, link, group.nodes, intra, inter)
+    return Topology(inside, link, intra, inter)
