@@ -1,0 +1,128 @@
+"""What the HTML report shows, as plain values. The application layer fills it from the study's store.
+
+Absent figures are None and are shown as a dash. Latencies are in milliseconds, rates in requests/s, durations in
+seconds; maps by metric have the keys ``ttft``, ``tpot``, ``itl`` and ``e2e``, each at the percentile of its
+``ShownMetric``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Fate(StrEnum):
+    """What became of a layout."""
+
+    WINNER = "winner"
+    MEASURED = "measured"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    NOT_LAUNCHED = "not launched"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownMetric:
+    """A latency metric, the percentile at which it is shown, and its target in milliseconds if the SLO has one."""
+
+    name: str
+    percentile: float
+    slo_ms: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name.upper()} p{self.percentile:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of the funnel: how many layouts it kept, and how many it dropped for which reason."""
+
+    name: str
+    kept: int
+    dropped: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShownStep:
+    """One measured load step. ``attainment`` is a share from 0 to 1."""
+
+    rate_req_per_s: float
+    latency_ms: Mapping[str, float | None]
+    goodput_req_per_s: float | None = None
+    attainment: float | None = None
+    sent: int | None = None
+    failed: int | None = None
+    meets_slo: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTrial:
+    """When a launch began, counted from the start of the study, and how long it took to be ready and to end."""
+
+    number: int
+    started_s: float
+    ready_after_s: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShownLayout:
+    """One layout: its fate with the reason in words and figures, and what was predicted and measured at one rate."""
+
+    layout: str
+    devices: int
+    fate: Fate
+    reason: str | None = None
+    rate_req_per_s: float | None = None
+    predicted_ms: Mapping[str, float | None] = field(default_factory=dict)
+    measured_ms: Mapping[str, float | None] = field(default_factory=dict)
+    predicted_goodput_req_per_s: float | None = None
+    measured_goodput_req_per_s: float | None = None
+    attainment: float | None = None
+    meets_slo: bool | None = None
+    steps: tuple[ShownStep, ...] = ()
+    trial: ShownTrial | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownFile:
+    """An emitted file, relative to the report: what it is and the command that uses it."""
+
+    name: str
+    what: str
+    use: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """Everything on the page.
+
+    ``headline`` is one sentence, ``why`` the paragraphs that explain the decision; ``request`` and ``facts`` are
+    (label, value) pairs of what was asked, and of versions and machine. ``simulated`` says that no figure is from a
+    real engine.
+    """
+
+    study: str
+    model: str
+    headline: str
+    why: tuple[str, ...]
+    metrics: tuple[ShownMetric, ...]
+    request: tuple[tuple[str, str], ...]
+    funnel: tuple[Stage, ...]
+    layouts: tuple[ShownLayout, ...]
+    files: tuple[ShownFile, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    simulated: bool = False
+
+    @property
+    def winner(self) -> ShownLayout | None:
+        """The chosen layout, if there is one."""
+        return next((row for row in self.layouts if row.fate is Fate.WINNER), None)
+
+    @property
+    def launched(self) -> tuple[ShownLayout, ...]:
+        """Layouts that a trial tried to start, in the order of their trials."""
+        rows = [(row.trial.number, row) for row in self.layouts if row.trial is not None]
+        return tuple(row for _, row in sorted(rows, key=lambda pair: pair[0]))
