@@ -21,7 +21,6 @@ from tuner.stats import attained, lag_limit_ms, percentile, quantiles
 from tuner.trial import Deployment, FailureReason, LoadStep, StepResult
 
 PROGRESS_EVERY_S = 0.5
-SCHEDULE_LAG = "schedule_lag"
 _PREFIX_SEED = 0  # the same for every step, as a shared system prompt would be
 LatencySamples = Mapping[Metric, Sequence[float]]
 
@@ -137,7 +136,8 @@ def summarise(samples: Sequence[Sample], step: LoadStep, request: TuneRequest) -
         goodput_req_per_s=good / step.duration_s if samples else None,
         output_tok_per_s=tokens / wall_s if whole and wall_s > 0 else None,
         schedule_lag_p99_ms=percentile(lag_ms, 99),
-        errors=_errors(samples, latency[Metric.TTFT].p50_ms if Metric.TTFT in latency else None),
+        errors=dict(Counter(sample.error for sample in samples if not sample.ok)),
+        client_bound=_client_bound(samples, latency[Metric.TTFT].p50_ms if Metric.TTFT in latency else None),
     )
 
 
@@ -164,14 +164,10 @@ def _one_ms(sample: Sample) -> dict[Metric, list[float]]:
     return {metric: [value * 1e3 for value in values] for metric, values in _one_s(sample).items()}
 
 
-def _errors(samples: Sequence[Sample], ttft_p50_ms: float | None) -> dict[str, int]:
-    """Failures by name; and, where the client could not keep its schedule, how many requests left late."""
-    errors = Counter(sample.error for sample in samples if not sample.ok)
+def _client_bound(samples: Sequence[Sample], ttft_p50_ms: float | None) -> bool:
+    """Did the client fail to keep its schedule: is the lag's p99 above its limit?"""
     limit_ms = lag_limit_ms(ttft_p50_ms)
-    late = sum(sample.lag_s * 1e3 > limit_ms for sample in samples)
-    if late * 100 > len(samples):  # the same as: the lag's p99 is above the limit
-        errors[SCHEDULE_LAG] = late
-    return dict(errors)
+    return 100 * sum(sample.lag_s * 1e3 > limit_ms for sample in samples) > len(samples)
 
 
 def _refuse_the_dead(deployment: Deployment, samples: Sequence[Sample]) -> None:

@@ -53,7 +53,7 @@ class SloTarget(_Document):
 
 
 class TokenLengths(_Document):
-    """Prompt or output lengths in tokens: fixed at ``mean``, or uniform on [``min``, ``max``]."""
+    """Prompt or output lengths in tokens: fixed at ``mean``, or uniform on [``min``, ``max``] around it."""
 
     mean: Count
     min: Count | None = None
@@ -69,6 +69,8 @@ class TokenLengths(_Document):
         low, high = self.bounds
         if (self.min is None) != (self.max is None) or not low <= self.mean <= high:
             raise ValueError("min and max together, with min ≤ mean ≤ max")
+        if abs(low + high - 2 * self.mean) > 1:
+            raise ValueError(f"a mean midway between min and max ({(low + high) // 2})")
         return self
 
     @property

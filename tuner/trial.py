@@ -47,13 +47,6 @@ class Quantiles:
     p95_ms: float
     p99_ms: float
 
-    def at(self, percentile: float) -> float:
-        """The kept percentile nearest above ``percentile`` (50, 90, 95 or 99)."""
-        for level, value in ((50, self.p50_ms), (90, self.p90_ms), (95, self.p95_ms)):
-            if percentile <= level:
-                return value
-        return self.p99_ms
-
 
 @dataclass(frozen=True, slots=True)
 class LoadStep:
@@ -73,7 +66,8 @@ class StepResult:
     ``latency`` maps each metric (ttft, tpot, itl, e2e) to its quantiles; a metric with no sample is absent.
     ``slo_values_ms`` holds the value at exactly the percentile of each SLO target, in the request's order (None where
     nothing completed). ``attainment`` is the share of all sent requests (failed ones count as missed) that met every
-    target; ``goodput_req_per_s`` their rate over the window.
+    target; ``goodput_req_per_s`` their rate over the window. ``client_bound``: requests left so late that the window
+    says more of the client than of the engine.
     """
 
     step: LoadStep
@@ -88,6 +82,7 @@ class StepResult:
     output_tok_per_s: float | None
     schedule_lag_p99_ms: float | None
     errors: dict[str, int]
+    client_bound: bool = False
 
     def meets(self, request: TuneRequest) -> bool:
         """True when every SLO target holds at its percentile and no request failed."""

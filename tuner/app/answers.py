@@ -1,0 +1,164 @@
+"""The machine-readable answers (``--json``): plain dictionaries with stable keys, ready for ``json.dumps``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tuner.cost.breakdown import Breakdown
+from tuner.cost.paper import paper_volume
+from tuner.cost.volume import Engine, kv_transfer_bytes, request_operations, system_totals
+from tuner.decide import Decision
+from tuner.layout import ParallelLayout
+from tuner.model import ModelShape
+from tuner.prune import Candidate, DroppedGroup, Plan, Prediction
+from tuner.request import TuneRequest
+from tuner.trial import StepResult, TrialResult
+
+
+def volume_answer(
+    model: ModelShape, layout: ParallelLayout, prompt_tokens: int, output_tokens: int, engine: Engine
+) -> dict[str, Any]:
+    """What one request sends: the paper's formulas, and every operation of one TP rank of each stage."""
+    operations = request_operations(model, layout, prompt_tokens, output_tokens, engine)
+    calls, sent = system_totals(layout, operations)
+    rows = [
+        {
+            "phase": op.phase,
+            "stage": op.stage,
+            "operation": op.operation,
+            "group": op.group,
+            "ranks": op.ranks,
+            "calls": op.calls,
+            "shape": list(op.shape),
+            "message_bytes": op.message_bytes,
+            "where": op.where,
+        }
+        for op in operations
+    ]
+    return {
+        "model": model.name,
+        "layout": str(layout),
+        "prompt_tokens": prompt_tokens,
+        "output_tokens": output_tokens,
+        "engine": engine,
+        "paper": paper_volume(model, layout.tp, layout.pp, prompt_tokens, output_tokens).as_dict(),
+        "operations": rows,
+        "calls_all_ranks": calls,
+        "sent_bytes_all_ranks": sent,
+        "kv_transfer_bytes": kv_transfer_bytes(model, prompt_tokens),
+    }
+
+
+def plan_answer(plan: Plan, breakdowns: Mapping[ParallelLayout, Breakdown]) -> dict[str, Any]:
+    """The ranking; ``breakdown`` is None for candidates that were not broken down."""
+    return {
+        "candidates": plan.candidates,
+        "dropped": [dropped_answer(group) for group in plan.dropped],
+        "ranked": [ranked_answer(candidate, breakdowns.get(candidate.layout)) for candidate in plan.ranked],
+        "seconds": plan.seconds,
+    }
+
+
+def dropped_answer(group: DroppedGroup) -> dict[str, Any]:
+    """One group of dropped candidates."""
+    return {
+        "reason": group.reason.value,
+        "count": group.count,
+        "example": str(group.example),
+        "figure": group.figure,
+    }
+
+
+def ranked_answer(candidate: Candidate, split: Breakdown | None) -> dict[str, Any]:
+    """One ranked candidate."""
+    prediction = candidate.prediction
+    return {
+        "layout": str(candidate.layout),
+        "gpus": candidate.layout.devices,
+        **prediction_answer(prediction),
+        "breakdown": {"ttft_ms": dict(split.ttft_ms), "tpot_ms": dict(split.tpot_ms)} if split else None,
+    }
+
+
+def prediction_answer(prediction: Prediction) -> dict[str, Any]:
+    """A prediction, in ms and requests/s."""
+    return {
+        "ttft_ms": prediction.ttft_ms,
+        "tpot_ms": prediction.tpot_ms,
+        "idle_ttft_ms": prediction.idle_ttft_ms,
+        "idle_tpot_ms": prediction.idle_tpot_ms,
+        "goodput_req_per_s": prediction.goodput_req_per_s,
+        "kv_tokens": prediction.kv_tokens,
+        "meets_slo": prediction.meets_slo,
+    }
+
+
+def step_answer(step: StepResult, request: TuneRequest) -> dict[str, Any]:
+    """One measured load step."""
+    latency = {
+        f"{metric.value}_ms": {
+            "mean": q.mean_ms,
+            "p50": q.p50_ms,
+            "p90": q.p90_ms,
+            "p95": q.p95_ms,
+            "p99": q.p99_ms,
+            "count": q.count,
+        }
+        for metric, q in step.latency.items()
+    }
+    return {
+        "rate_req_per_s": step.step.rate_req_per_s,
+        "sent": step.sent,
+        "completed": step.completed,
+        "failed": step.failed,
+        "attainment": step.attainment,
+        "goodput_req_per_s": step.goodput_req_per_s,
+        "output_tok_per_s": step.output_tok_per_s,
+        "schedule_lag_p99_ms": step.schedule_lag_p99_ms,
+        "meets_slo": step.meets(request),
+        "errors": step.errors,
+        **latency,
+    }
+
+
+def trial_answer(trial: TrialResult, request: TuneRequest, predicted: Prediction | None) -> dict[str, Any]:
+    """One trial: ``measured`` at the highest rate that met the SLO (the first step where none did)."""
+    shown = trial.best_step(request) or (trial.steps[0] if trial.steps else None)
+    return {
+        "number": trial.number,
+        "layout": str(trial.layout),
+        "gpus": trial.layout.devices,
+        "state": trial.state.value,
+        "failure": trial.failure.value if trial.failure else None,
+        "detail": trial.detail,
+        "log_tail": list(trial.log_tail),
+        "ready_after_s": trial.ready_after_s,
+        "seconds": trial.seconds,
+        "measured": step_answer(shown, request) if shown else None,
+        "predicted": prediction_answer(predicted) if predicted else None,
+        "steps": [step_answer(step, request) for step in trial.steps],
+    }
+
+
+def decision_answer(decision: Decision, request: TuneRequest, files: Mapping[str, str]) -> dict[str, Any]:
+    """The decision of a study; ``winner`` is None where no layout met the SLO."""
+
+    def shown(trials: Sequence[TrialResult]) -> list[dict[str, Any]]:
+        return [trial_answer(t, request, decision.predictions.get(str(t.layout))) for t in trials]
+
+    winner = shown([decision.winner])[0] if decision.winner else None
+    return {
+        "study": decision.study,
+        "winner": winner,
+        "runner_up": str(decision.runner_up.layout) if decision.runner_up else None,
+        "pareto": [
+            {"layout": row["layout"], "gpus": row["gpus"], "measured": row["measured"]}
+            for row in shown(decision.pareto)
+        ],
+        "trials": shown(decision.trials),
+        "dropped": [dropped_answer(group) for group in decision.dropped],
+        "why": decision.why,
+        "remedy": decision.remedy,
+        "files": dict(files),
+    }

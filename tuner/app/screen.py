@@ -1,0 +1,117 @@
+"""The terminal while a study runs: a line per event, and where there is a terminal, a live line below them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.status import Status
+
+from serve.measure import LiveFigures
+from tuner.app.tables import number, outcome
+from tuner.prune import Plan
+from tuner.request import Metric, TuneRequest
+from tuner.search import Proposal
+from tuner.study import Observer, load_steps
+from tuner.trial import Deployment, LoadStep, StepResult, TrialResult
+
+FIRST_GUESS_READY_S = 60.0
+
+
+class Screen(Observer):
+    """Shows a study to a person. ``console`` writes to stderr, so that stdout stays for answers."""
+
+    def __init__(self, console: Console, request: TuneRequest) -> None:
+        self._console, self._request = console, request
+        self._started = time.perf_counter()
+        self._trial_started = self._started
+        self._launches = request.budget.launches
+        self._step: tuple[LoadStep, int] | None = None
+        self._done: list[float] = []
+        self._number = 0
+        self._status: Status | None = console.status("starting") if console.is_terminal else None
+        if self._status is not None:
+            self._status.start()
+
+    def close(self) -> None:
+        """Take the live line away."""
+        if self._status is not None:
+            self._status.stop()
+
+    def note(self, text: str) -> None:
+        """One line for the record."""
+        elapsed = time.perf_counter() - self._started
+        self._console.print(f"[dim]{elapsed // 60:2.0f}:{elapsed % 60:02.0f}[/dim]  {text}", highlight=False)
+
+    def live(self, figures: LiveFigures) -> None:
+        """What the meter sees now."""
+        step = figures.step
+        text = f"{self._head()}: {step.rate_req_per_s:g} req/s, {figures.completed}/{figures.expected} answered"
+        if figures.failed:
+            text += f", {figures.failed} failed"
+        text += f", TTFT p50 {number(figures.ttft_p50_ms, 0)} ms, TPOT p50 {number(figures.tpot_p50_ms, 1)} ms"
+        self._set_live(text)
+
+    def planned(self, plan: Plan) -> None:
+        dropped = sum(group.count for group in plan.dropped)
+        self.note(
+            f"{plan.candidates:,} layouts priced in {plan.seconds:.2f} s: {len(plan.ranked)} kept, {dropped:,} dropped "
+            f"by the model; at most {self._launches} will be launched"
+        )
+
+    def resumed(self, finished: Sequence[TrialResult], orphans: Sequence[str]) -> None:
+        left = f"; torn down: {', '.join(orphans)}" if orphans else ""
+        self.note(f"resumed: {len(finished)} trials are finished and will not run again{left}")
+
+    def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
+        self._number, self._trial_started = number, time.perf_counter()
+        self.note(
+            f"trial {number + 1} of at most {launches}: [bold]{proposal.layout}[/bold] ({proposal.why}), "
+            f"about {self._left()} left"
+        )
+
+    def launching(self, number: int, text: str) -> None:
+        self._set_live(f"{self._head()}: {text}")
+        if self._status is None:
+            self.note(f"  {text}")
+
+    def ready(self, number: int, deployment: Deployment) -> None:
+        self.note(f"  ready after {deployment.ready_after_s:.1f} s")
+
+    def step_started(self, number: int, step: LoadStep, steps: int) -> None:
+        name = "warm-up" if step.warmup else f"load step {step.index + 1} of {steps}"
+        self._set_live(f"{self._head()}: {name}, {step.rate_req_per_s:g} req/s for {step.duration_s:g} s")
+
+    def step_measured(self, number_: int, result: StepResult) -> None:
+        if result.step.warmup:
+            return
+        parts = [f"{result.step.rate_req_per_s:g} req/s", f"{result.completed}/{result.sent} answered"]
+        for metric in (Metric.TTFT, Metric.TPOT):
+            if (found := result.latency.get(metric)) is not None:
+                parts.append(f"{metric.value.upper()} p50 {number(found.p50_ms)} p99 {number(found.p99_ms)} ms")
+        parts.append("meets the SLO" if result.meets(self._request) else "misses the SLO")
+        if result.client_bound:
+            parts.append("[yellow]the client was late sending: read with care[/yellow]")
+        self.note("  " + ", ".join(parts))
+
+    def trial_finished(self, result: TrialResult) -> None:
+        self._done.append(time.perf_counter() - self._trial_started)
+        detail = f": {result.detail}" if result.detail else ""
+        self.note(f"  {outcome(result, self._request)}{detail}")
+        for line in result.log_tail[-5:]:
+            self._console.print(f"        [dim]{line}[/dim]", highlight=False, markup=True)
+
+    def _head(self) -> str:
+        return f"trial {self._number + 1}/{self._launches}"
+
+    def _left(self) -> str:
+        """Time for the trials that may still come, at the pace of those so far."""
+        measuring = sum(step.duration_s for step in load_steps(self._request))
+        each = sum(self._done) / len(self._done) if self._done else FIRST_GUESS_READY_S + measuring
+        seconds = each * (self._launches - self._number)
+        return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+    def _set_live(self, text: str) -> None:
+        if self._status is not None:
+            self._status.update(text)

@@ -1,0 +1,142 @@
+"""Tables for people: what ``plan``, ``volume``, ``show`` and ``explain`` print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tuner.cost.breakdown import Breakdown
+from tuner.decide import Decision
+from tuner.layout import ParallelLayout
+from tuner.prune import Candidate, DroppedGroup, Plan
+from tuner.request import Metric, TuneRequest
+from tuner.trial import TrialResult, TrialState
+
+ABSENT = "–"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A figure, or a dash where there is none."""
+    return ABSENT if value is None else f"{value:,.{digits}f}"
+
+
+def plan_tables(console: Console, plan: Plan, top: int, breakdowns: Mapping[ParallelLayout, Breakdown]) -> None:
+    """The ranking, where its milliseconds go, and what was dropped."""
+    table = Table(title=f"{plan.candidates:,} candidates priced in {plan.seconds:.2f} s", title_justify="left")
+    for name in ("", "layout", "devices", "TTFT ms", "TPOT ms", "goodput req/s", "meets SLO"):
+        table.add_column(name, justify="left" if name == "layout" else "right", overflow="fold")
+    for place, candidate in enumerate(plan.ranked[:top], 1):
+        p = candidate.prediction
+        table.add_row(
+            str(place), str(candidate.layout), str(candidate.layout.devices), number(p.ttft_ms), number(p.tpot_ms, 2),
+            number(p.goodput_req_per_s, 2), "yes" if p.meets_slo else "no",
+        )  # fmt: skip
+    console.print(table)
+    breakdown_table(console, [c for c in plan.ranked[:top] if c.layout in breakdowns][:3], breakdowns)
+    dropped_table(console, plan.dropped)
+
+
+def breakdown_table(
+    console: Console, candidates: Sequence[Candidate], breakdowns: Mapping[ParallelLayout, Breakdown]
+) -> None:
+    """Terms of TTFT and TPOT of one request alone, side by side."""
+    if not candidates:
+        return
+    table = Table(title="Where the milliseconds go (one request alone)", title_justify="left")
+    table.add_column("term", overflow="fold")
+    for candidate in candidates:
+        table.add_column(f"{candidate.layout}\nTTFT", justify="right", overflow="fold")
+        table.add_column("\nTPOT", justify="right")
+    splits = [breakdowns[c.layout] for c in candidates]
+    names = dict.fromkeys(name for split in splits for name in (*split.ttft_ms, *split.tpot_ms))
+    for name in names:
+        cells = [cell for s in splits for cell in (s.ttft_ms.get(name), s.tpot_ms.get(name))]
+        table.add_row(name, *(number(cell, 3) for cell in cells))
+    table.add_section()
+    totals = [sum(terms.values()) for s in splits for terms in (s.ttft_ms, s.tpot_ms)]
+    table.add_row("total", *(number(value, 3) for value in totals))
+    console.print(table)
+
+
+def dropped_table(console: Console, dropped: Sequence[DroppedGroup]) -> None:
+    """What never was launched, and the figure that decided it."""
+    if not dropped:
+        return
+    table = Table(title="Dropped before launch", title_justify="left")
+    table.add_column("reason")
+    table.add_column("count", justify="right")
+    table.add_column("for example", overflow="fold")
+    table.add_column("figure", overflow="fold")
+    for group in dropped:
+        table.add_row(group.reason.value, f"{group.count:,}", str(group.example), group.figure)
+    console.print(table)
+
+
+def volume_tables(console: Console, answer: Mapping[str, Any]) -> None:
+    """Operations of one TP rank of each stage, and the paper's formulas."""
+    title = f"{answer['model']} · {answer['layout']} · {answer['prompt_tokens']} + {answer['output_tokens']} tokens"
+    table = Table(title=title, title_justify="left")
+    for name in ("phase", "stage", "operation", "ranks", "calls", "shape", "bytes per call", "where"):
+        table.add_column(name, justify="right" if name in ("stage", "ranks", "calls", "bytes per call") else "left")
+    for row in answer["operations"]:
+        shape = " × ".join(f"{n:,}" for n in row["shape"])
+        table.add_row(
+            row["phase"], str(row["stage"]), row["operation"], str(row["ranks"]), f"{row['calls']:,}", shape,
+            f"{row['message_bytes']:,}", row["where"],
+        )  # fmt: skip
+    console.print(table if answer["operations"] else f"{title}: nothing is sent")
+    console.print(f"Sent over all ranks of one replica: {answer['sent_bytes_all_ranks']:,} bytes")
+    paper = answer["paper"]
+    formulas = Table(title="Formulas of Xu et al. (arXiv 2507.14392)", title_justify="left")
+    formulas.add_column("volume")
+    formulas.add_column("bytes", justify="right")
+    formulas.add_row("V_tp", f"{paper['v_tp_bytes']:,}")
+    formulas.add_row("V_pp", f"{paper['v_pp_bytes']:,}")
+    for name, value in paper["v_hybrid_bytes"].items():
+        formulas.add_row(f"V_hybrid {name.replace('_', ' ')}", f"{value:,}")
+    console.print(formulas)
+
+
+def trials_table(console: Console, decision: Decision, request: TuneRequest) -> None:
+    """Every launched layout, predicted and measured side by side; the winner is marked."""
+    table = Table(title=f"Study {decision.study}", title_justify="left")
+    for name in ("", "layout", "outcome", "rate req/s", "TTFT ms\nmodel", "TTFT ms\nmeasured", "TPOT ms\nmodel",
+                 "TPOT ms\nmeasured", "attainment", "goodput req/s"):  # fmt: skip
+        table.add_column(name, justify="left" if name in ("layout", "outcome") else "right", overflow="fold")
+    for trial in decision.trials:
+        table.add_row(*_trial_cells(trial, decision, request))
+    console.print(table)
+    dropped_table(console, decision.dropped)
+
+
+def _trial_cells(trial: TrialResult, decision: Decision, request: TuneRequest) -> list[str]:
+    won = decision.winner is not None and trial.number == decision.winner.number
+    predicted = decision.predictions.get(str(trial.layout))
+    step = trial.best_step(request) or (trial.steps[0] if trial.steps else None)
+    measured = {m: step.latency[m].mean_ms for m in step.latency} if step else {}
+    return [
+        "★" if won else str(trial.number),
+        str(trial.layout),
+        outcome(trial, request),
+        number(step.step.rate_req_per_s if step else None, 2),
+        number(predicted.idle_ttft_ms if predicted else None),
+        number(measured.get(Metric.TTFT)),
+        number(predicted.idle_tpot_ms if predicted else None),
+        number(measured.get(Metric.TPOT)),
+        ABSENT if step is None or step.attainment is None else f"{step.attainment:.0%}",
+        number(step.goodput_req_per_s if step else None, 2),
+    ]
+
+
+def outcome(trial: TrialResult, request: TuneRequest) -> str:
+    """How a trial ended, in a few words."""
+    if trial.state is TrialState.FAILED:
+        return f"failed: {trial.failure.value if trial.failure else 'unknown'}"
+    if trial.state is TrialState.RUNNING:
+        return "running"
+    if trial.best_step(request) is None:
+        return "misses the SLO"
+    return "meets the SLO" if trial.state is TrialState.MEASURED else "meets it, then saturates"

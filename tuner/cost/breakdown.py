@@ -1,0 +1,52 @@
+"""Where the milliseconds of one layout go: TTFT and TPOT of one request alone, term by term.
+
+The terms are those that the ranking used, so they add up to its idle figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuner.cost.latency import StepCosts, Terms, total
+from tuner.cost.steady import Shapes
+from tuner.layout import ParallelLayout
+from tuner.request import TuneRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """Milliseconds by term, largest first; each mapping sums to the figure that it explains."""
+
+    ttft_ms: Mapping[str, float]
+    tpot_ms: Mapping[str, float]
+
+
+def breakdown(costs: StepCosts, layout: ParallelLayout, request: TuneRequest) -> Breakdown:
+    """Explain the idle TTFT and TPOT of a layout."""
+    shapes = Shapes.of(request, np.array([float(layout.max_num_batched_tokens)]), layout.pp)
+    prefill = costs.stages(layout, shapes.prefill)
+    slowest = max(prefill, key=lambda terms: float(total(terms)[0]))
+    ttft = _summed(prefill)
+    for name, value in slowest.items():  # every further chunk waits for the slowest stage
+        ttft[name] += (float(shapes.chunks[0]) - 1) * _first(value)
+    ttft["request handling"] = costs.cluster.profile.engine.request_ms
+    return Breakdown(_largest_first(ttft), _largest_first(_summed(costs.stages(layout, shapes.decode))))
+
+
+def _summed(stages: Iterable[Terms]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for terms in stages:
+        for name, value in terms.items():
+            found[name] = found.get(name, 0.0) + _first(value)
+    return found
+
+
+def _first(value: object) -> float:
+    return float(np.ravel(np.asarray(value))[0])
+
+
+def _largest_first(terms: Mapping[str, float]) -> dict[str, float]:
+    return dict(sorted(((n, v) for n, v in terms.items() if v > 0), key=lambda pair: -pair[1]))
