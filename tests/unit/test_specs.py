@@ -218,3 +218,21 @@ def test_a_platform_of_ones_own_is_used() -> None:
     for word in ("example/vllm:1", "amd.com/gpu", "weights", "own-models", "hub", "pool"):
         assert word in text
     assert emit("rayservice", case.layout, case.request, case.app, Platform()) != text
+
+
+@pytest.mark.real
+def test_vllm_knows_every_flag_of_the_command_line(tmp_path: Path) -> None:
+    """vLLM's own parser reads each command; nothing is started."""
+    commands = [run_by_sh(emitted(case, "vllm"), tmp_path)[0] for case in CASES]
+    server = "vllm.entrypoints.openai.api_server"
+    program = (
+        "import json, sys\n"
+        "from vllm.entrypoints.launchers.cli_args import make_arg_parser\n"
+        "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
+        "parser = make_arg_parser(FlexibleArgumentParser())\n"
+        "for words in json.load(sys.stdin):\n"
+        "    parser.parse_args(words)\n"
+    )
+    plain = [words[2:] if words[:2] == ["-m", server] else ["--model", *words[1:]] for words in commands]
+    done = subprocess.run([sys.executable, "-c", program], input=json.dumps(plain), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
