@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -26,42 +26,92 @@ _STRICT = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, slots=True)
 class GemmFit:
-    """Efficiencies of one precision's matrix product (see ``tuner.cost.compute.gemm_ms``)."""
+    """One precision's matrix product (``tuner.cost.compute.gemm``); what a kernel does not do is left at 0.
+
+    ``kernel`` names the tile rule. Efficiencies are shares of the datasheet's peak and bandwidth. ``split_k`` is the
+    least k of one split, ``wave_rounding`` the exponent with which a partly filled wave counts as full (1: entirely),
+    ``wave_us`` the prologue and epilogue of a wave, ``k_step_ns`` the least time per step of k, ``epilogue_ps`` per
+    output value, ``quantise_ps`` per activation value, ``unaligned_penalty`` the slowdown for m that is no multiple
+    of 4, ``cache_gain`` by how much a warm L2 cache beats memory. ``host_us`` is the launch path without CUDA graphs,
+    ``host_small_us`` the same for m < 32 and ``host_unaligned_us`` its surcharge for m that is no multiple of 4.
+    """
 
     __pydantic_config__ = _STRICT
+    kernel: Literal["cublas", "cutlass_hopper", "cutlass_blackwell", "cutlass_ada", "block"]
     floor_us: float
     compute_efficiency: float
     memory_efficiency: float
+    split_k: float = 0.0
+    wave_rounding: float = 1.0
+    wave_us: float = 0.0
+    k_step_ns: float = 0.0
+    epilogue_ps: float = 0.0
+    quantise_ps: float = 0.0
+    unaligned_penalty: float = 0.0
+    cache_gain: float = 0.0
+    host_us: float = 0.0
+    host_small_us: float = 0.0
+    host_unaligned_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillAttentionFit:
-    """Efficiencies of attention over a prompt (see ``tuner.cost.compute.prefill_attention_ms``)."""
+    """Attention over a prompt for one KV-cache precision (``tuner.cost.compute.attention``).
+
+    ``exp_cost`` is the time of one exponential in units of one FLOP at the bf16 peak, ``wave_us`` per wave of tiles,
+    ``cache_write_ns`` per new token and KV head, ``tail`` the share of the longest tile that nothing overlaps,
+    ``wide_head_penalty`` the slowdown for heads wider than 128.
+    """
 
     __pydantic_config__ = _STRICT
+    kernel: Literal["flash_attn_2", "flash_attn_2_ada", "flash_attn_3", "trtllm", "flashinfer"]
     floor_us: float
     compute_efficiency: float
     memory_efficiency: float
+    exp_cost: float = 0.0
+    wave_us: float = 0.0
+    cache_write_ns: float = 0.0
+    tail: float = 0.0
+    wide_head_penalty: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeAttentionFit:
-    """Efficiencies of attention for one new token per sequence (see ``tuner.cost.compute.decode_attention_ms``)."""
+    """Attention for one new token per sequence, one KV-cache precision (``tuner.cost.compute.decode``).
+
+    ``unit_us`` per work unit, ``key_ns`` per key of heads of 128 on one multiprocessor, ``merge_us`` to merge split
+    keys, ``window_us`` extra when a window cuts the keys, ``copy_us`` for the output copy of FlashAttention-2's packed
+    path, ``head_ns`` per sequence and head of 128, ``cache_gain`` by how much a warm L2 cache beats memory.
+    """
 
     __pydantic_config__ = _STRICT
+    kernel: Literal["flash_attn_2", "split_keys"]
     floor_us: float
-    compute_efficiency: float
     memory_efficiency: float
+    unit_us: float
+    key_ns: float
+    merge_us: float = 0.0
+    window_us: float = 0.0
+    copy_us: float = 0.0
+    head_ns: float = 0.0
+    cache_gain: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class MoeFit:
-    """Efficiencies of one precision's grouped expert product (see ``tuner.cost.compute.moe_ms``)."""
+    """One precision's grouped expert products (``tuner.cost.compute.moe``).
+
+    ``rows_efficiency`` is the share of the bandwidth at which rows enter and leave experts, ``elsewhere_efficiency``
+    that for rows routed to other devices (they are still sorted, padded and summed), ``expert_us`` per active expert.
+    """
 
     __pydantic_config__ = _STRICT
     floor_us: float
     compute_efficiency: float
     memory_efficiency: float
+    rows_efficiency: float
+    elsewhere_efficiency: float
+    expert_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +158,7 @@ class HardwareProfile:
     ``fp4``, ``int8``; a precision without hardware support is absent). ``memory_bytes`` is what a process can see of
     the device's memory. ``fabric`` names a file of ``tuner/profiles/fabrics/``. ``usd_per_hour`` is per device, None
     where no price is known. ``sources`` says per section where its numbers come from. ``collectives`` is the raw
-    section that the collective models read. Compared and hashed by identity: ``load_profile`` gives one object per file.
+    section that the collective models read. Compared and hashed by identity: ``load_profile`` gives one per file.
     """
 
     __pydantic_config__ = _STRICT

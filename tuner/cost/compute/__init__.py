@@ -1,0 +1,30 @@
+"""Time of compute on one device: matrix products, attention, experts and small kernels, in milliseconds.
+
+Pure and vectorised: every function broadcasts over numpy arrays and returns milliseconds; its ``*_terms`` sibling
+returns the parts, so that one can tell what bounds it. The parameters are a few fitted efficiencies per device and
+precision (``HardwareProfile``), the shapes of kernels are constants here.
+"""
+
+from tuner.cost.compute.attention import prefill_attention_ms, prefill_attention_terms
+from tuner.cost.compute.decode import decode_attention_ms, decode_attention_terms
+from tuner.cost.compute.elementwise import elementwise_ms, sampling_ms
+from tuner.cost.compute.gemm import gemm_ms, gemm_terms
+from tuner.cost.compute.kinds import Precision, Terms, precision
+from tuner.cost.compute.moe import Routing, moe_ms, moe_terms
+
+__all__ = [
+    "Precision",
+    "Routing",
+    "Terms",
+    "decode_attention_ms",
+    "decode_attention_terms",
+    "elementwise_ms",
+    "gemm_ms",
+    "gemm_terms",
+    "moe_ms",
+    "moe_terms",
+    "precision",
+    "prefill_attention_ms",
+    "prefill_attention_terms",
+    "sampling_ms",
+]

@@ -1,0 +1,131 @@
+"""Time of a matrix product [m, k] x [k, n]: tiles over streaming multiprocessors against bytes over memory.
+
+    t = floor + ||memory, waves x (k-loop of a tile + tile overhead)||_3 + epilogue + quantisation of the activations
+
+Kernels differ in how they cut the output into tiles, so the profile names the kernel. cuBLAS picks among tile shapes
+and splits the k loop when there are fewer tiles than multiprocessors; CUTLASS's scaled-fp8 kernels have a fixed tile
+per range of m and never split. Tile tables after vLLM's csrc/quantization/w8a8/cutlass dispatch headers (0.24).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tuner.cost.compute.kinds import (
+    MS_PER_NS,
+    MS_PER_PS,
+    MS_PER_S,
+    MS_PER_US,
+    Array,
+    Precision,
+    Terms,
+    cached_bandwidth,
+    fit_for,
+    precision,
+    sharp_max,
+    smooth_max,
+)
+from tuner.profile import GemmFit, HardwareProfile
+
+# cuBLAS: (rows, columns, share of the peak that a tile of that size can reach).
+_CUBLAS_TILES = ((256, 128, 1.0), (128, 128, 1.0), (128, 64, 0.8), (64, 64, 0.6))
+# CUTLASS and friends: (largest m, tile rows, tile columns, rows that tiles come in).
+_FIXED_TILES: dict[str, tuple[tuple[float, int, int, int], ...]] = {
+    "cutlass_hopper": ((16, 16, 64, 16), (64, 64, 64, 64), (128, 64, 128, 64), (np.inf, 128, 128, 256)),
+    "cutlass_blackwell": ((16, 16, 64, 16), (64, 64, 64, 64), (256, 128, 128, 128), (np.inf, 128, 128, 256)),
+    "cutlass_ada": ((16, 16, 64, 16), (32, 32, 64, 32), (64, 64, 64, 64), (256, 64, 128, 64), (np.inf, 128, 128, 128)),
+    "block": ((64, 64, 128, 64), (np.inf, 128, 128, 128)),
+}
+_ALIGNED_ROWS = 4  # TMA wants 16-byte rows of scales: other m take slower paths
+_UNALIGNED_FROM = 128
+_SMALL_M = 32  # below it Hopper's block-scaled products run a kernel with a shorter launch path
+_WARM_SHARE = 0.1  # of the L2 cache that weights of a repeated product keep
+
+
+def gemm_terms(
+    profile: HardwareProfile,
+    dtype: str,
+    m: ArrayLike,
+    n: ArrayLike,
+    k: ArrayLike,
+    *,
+    eager: bool = False,
+    warm: bool = False,
+) -> Terms:
+    """Terms of one product of ``m`` rows with a [k, n] weight, per device; broadcasts over m, n, k.
+
+    ``eager``: launched by the host one by one, as without CUDA graphs; kernels with a long launch path then take at
+    least that. ``warm``: the same product ran just before, so that small weights are in the L2 cache.
+    """
+    kind = precision(profile, dtype)
+    fit = fit_for(profile.gemm, kind, "gemm")
+    rows, cols, depth = (np.maximum(np.asarray(x, dtype=float), 1.0) for x in (m, n, k))
+    moved = kind.weight_bytes * depth * cols + kind.activation_bytes * rows * depth + 2 * rows * cols
+    bandwidth: float | Array = profile.memory_bytes_per_s * fit.memory_efficiency
+    if warm and fit.cache_gain:
+        bandwidth = cached_bandwidth(float(bandwidth), moved, profile.l2_bytes, _WARM_SHARE, fit.cache_gain)
+    memory = moved / bandwidth * MS_PER_S
+    compute = _tiled_ms(profile, kind, fit, rows, cols, depth)
+    overhead = np.full(np.broadcast_shapes(rows.shape, depth.shape), fit.floor_us * MS_PER_US)
+    if kind.quantised:
+        overhead = overhead + fit.quantise_ps * MS_PER_PS * rows * depth
+    total = smooth_max(memory, compute) + overhead
+    if eager and fit.host_us:
+        total = sharp_max(total, _host_ms(fit, rows))
+    return Terms(compute, np.asarray(memory), np.asarray(overhead), np.asarray(total))
+
+
+def gemm_ms(
+    profile: HardwareProfile,
+    dtype: str,
+    m: ArrayLike,
+    n: ArrayLike,
+    k: ArrayLike,
+    *,
+    eager: bool = False,
+    warm: bool = False,
+) -> Array:
+    """Milliseconds of one matrix product; see ``gemm_terms``."""
+    return gemm_terms(profile, dtype, m, n, k, eager=eager, warm=warm).total_ms
+
+
+def _tiled_ms(profile: HardwareProfile, kind: Precision, fit: GemmFit, m: Array, n: Array, k: Array) -> Array:
+    peak = profile.peak_flops_per_s[kind.math] * fit.compute_efficiency
+    if fit.kernel == "cublas":
+        options = [
+            _waves_ms(profile, fit, k, peak * share, tm, tn, np.ceil(m / tm) * np.ceil(n / tn))
+            for tm, tn, share in _CUBLAS_TILES
+        ]
+        return np.asarray(np.minimum.reduce(options))
+    table = _FIXED_TILES[fit.kernel]
+    index = np.searchsorted([limit for limit, *_ in table], m)
+    tm, tn, step = (np.array([row[i] for row in table], dtype=float)[index] for i in (1, 2, 3))
+    tiles = np.ceil(m / step) * (step / tm) * np.ceil(n / tn)
+    ms = _waves_ms(profile, fit, k, peak, tm, tn, tiles) + fit.epilogue_ps * MS_PER_PS * m * n
+    unaligned = (m % _ALIGNED_ROWS != 0) & (m > _UNALIGNED_FROM)
+    return np.asarray(ms * (1 + fit.unaligned_penalty * unaligned))
+
+
+def _waves_ms(
+    profile: HardwareProfile, fit: GemmFit, k: Array, peak: float, tm: ArrayLike, tn: ArrayLike, tiles: Array
+) -> Array:
+    """Tiles dealt out to multiprocessors in waves; each wave runs its k loop and pays a prologue and an epilogue."""
+    sms = float(profile.sm_count)
+    per_k = 2e3 * np.asarray(tm) * np.asarray(tn) / (peak / sms)
+    if fit.k_step_ns:
+        per_k = np.hypot(per_k, fit.k_step_ns * MS_PER_NS)
+    split: ArrayLike = 1.0
+    if fit.split_k:
+        split = np.clip(sms / tiles, 1.0, np.maximum(1.0, k / fit.split_k))
+    fill = tiles * split / sms
+    waves = np.ceil(fill - 1e-9)
+    if fit.wave_rounding < 1:
+        waves = np.maximum(1.0, fill * (waves / fill) ** fit.wave_rounding)
+    return np.asarray(waves / split * k * per_k + waves * fit.wave_us * MS_PER_US)
+
+
+def _host_ms(fit: GemmFit, m: Array) -> Array:
+    host = np.where((m < _SMALL_M) & (fit.host_small_us > 0), fit.host_small_us, fit.host_us)
+    unaligned = (m % _ALIGNED_ROWS != 0) & ((m >= _SMALL_M) | (fit.host_small_us == 0))
+    return np.asarray((host + fit.host_unaligned_us * unaligned) * MS_PER_US)
