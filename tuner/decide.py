@@ -27,6 +27,13 @@ class Decision:
     why: str
     remedy: str | None
 
+    def predicted_ms(self, request: TuneRequest, trial: TrialResult) -> tuple[float | None, ...]:
+        """What the model said of a trial's shown step: ``request.shown_metrics`` in ms, None where it said nothing."""
+        step, predicted = trial.shown_step(request), self.predictions.get(str(trial.layout))
+        if step is None or predicted is None:
+            return (None,) * len(request.shown_metrics)
+        return predicted.steps[step.step.index]
+
 
 def decide(
     study: str,

@@ -41,7 +41,8 @@ class Prediction:
     """What the closed form says of one layout, in ms and requests/s of the whole deployment.
 
     ``ttft_ms`` and ``tpot_ms`` are means at the asked rate (None: it cannot carry that rate), ``idle_*`` those of one
-    request alone, ``goodput_req_per_s`` the highest rate within the SLO.
+    request alone, ``goodput_req_per_s`` the highest rate within the SLO. ``steps`` has, for each rate of the load
+    steps, the values of ``request.shown_metrics`` at their percentiles, in ms (None: it cannot carry that rate).
     """
 
     idle_ttft_ms: float
@@ -51,6 +52,7 @@ class Prediction:
     goodput_req_per_s: float
     kv_tokens: int
     meets_slo: bool
+    steps: tuple[tuple[float | None, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,8 @@ class _Priced:
     1 + the index of a DropReason."""
 
     structure: ParallelLayout
+    curve: Curve
+    cap: Floats
     limits: Floats
     seqs: Floats
     idle_ttft_ms: Floats
@@ -172,7 +176,7 @@ def _price(
     output = float(request.workload.output_tokens.mean)
     memory = estimate_memory(model, structure, cluster, request.engine, limits[:, None], seqs[None, :])
     held = request.workload.prompt_tokens.mean + output
-    cap = np.minimum(seqs[None, :], memory.kv_tokens / held)  # sequences that a replica can hold
+    cap: Floats = np.minimum(seqs[None, :], memory.kv_tokens / held)  # sequences that a replica can hold
     rate = request.workload.arrival.requests_per_s / structure.dp
     within = np.ones(curve.rate_req_per_s.shape, dtype=bool)
     asked_ok = np.ones(limits.size, dtype=bool)
@@ -196,6 +200,8 @@ def _price(
     figures[DropReason.SCHEDULER] = "max_num_batched_tokens below max_num_seqs"
     return _Priced(
         structure=structure,
+        curve=curve,
+        cap=cap,
         limits=limits,
         seqs=seqs,
         idle_ttft_ms=np.broadcast_to(curve.idle_ttft_ms[:, None], cap.shape),
@@ -252,11 +258,11 @@ def _rank(request: TuneRequest, priced: Sequence[_Priced], drops: _Drops, keep: 
     chosen = [(int(owner[i]), int(flat[i])) for i in order[:keep]]
     if order.size > keep:
         beaten = int(order[keep])
-        best = _candidate(priced[chosen[0][0]], chosen[0][1])
-        example = _candidate(priced[int(owner[beaten])], int(flat[beaten]))
+        best = _candidate(request, priced[chosen[0][0]], chosen[0][1])
+        example = _candidate(request, priced[int(owner[beaten])], int(flat[beaten]))
         figure = f"{_merit(request, example)}; the best has {_merit(request, best)} and {keep} come before it"
         drops.add(DropReason.OUTRANKED, int(order.size - keep), example.layout, figure)
-    return tuple(_candidate(priced[s], i) for s, i in chosen)
+    return tuple(_candidate(request, priced[s], i) for s, i in chosen)
 
 
 def _sort_keys(request: TuneRequest, priced: _Priced) -> list[Floats]:
@@ -273,7 +279,7 @@ def _sort_keys(request: TuneRequest, priced: _Priced) -> list[Floats]:
     return [misses, np.where(priced.meets, devices, 0.0), -np.where(priced.meets, 0.0, priced.goodput), latency]
 
 
-def _candidate(priced: _Priced, flat: int) -> Candidate:
+def _candidate(request: TuneRequest, priced: _Priced, flat: int) -> Candidate:
     def value(column: Floats) -> float | None:
         found = float(column.ravel()[flat])
         return found if np.isfinite(found) else None
@@ -286,8 +292,21 @@ def _candidate(priced: _Priced, flat: int) -> Candidate:
         goodput_req_per_s=float(priced.goodput.ravel()[flat]),
         kv_tokens=int(priced.kv_tokens.ravel()[flat]),
         meets_slo=bool(priced.meets.ravel()[flat]),
+        steps=tuple(_step_values(request, priced, flat, rate) for rate in request.rates_req_per_s),
     )
     return Candidate(priced.layout(flat), prediction)
+
+
+def _step_values(request: TuneRequest, priced: _Priced, flat: int, rate: float) -> tuple[float | None, ...]:
+    row = flat // priced.seqs.size
+    output = float(request.workload.output_tokens.mean)
+    rates = priced.curve.rate_req_per_s[row : row + 1]
+    found = []
+    for metric, percentile in request.shown_metrics:
+        values = priced.curve.at(metric, percentile, output)[row : row + 1]
+        value, batch = interpolate(rates, values, rate / priced.structure.dp)
+        found.append(float(value[0]) if batch[0] <= priced.cap.ravel()[flat] else None)
+    return tuple(found)
 
 
 def _merit(request: TuneRequest, candidate: Candidate) -> str:

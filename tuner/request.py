@@ -6,17 +6,22 @@ Unknown keys, wrong units and impossible values are refused with their path in t
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from tuner.errors import BadInput
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+DEFAULT_PERCENTILE = 99.0  # where a metric is shown that the SLO does not name
+
+# Numbers are strict: neither "2" nor true is a count of nodes.
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 
 
 class Metric(StrEnum):
@@ -45,7 +50,7 @@ class SloTarget(_Document):
     """One target: the ``percentile`` of ``metric`` may be at most ``ms`` milliseconds."""
 
     metric: Metric
-    percentile: Annotated[float, Field(gt=0, le=100)]
+    percentile: Annotated[float, Field(gt=0, le=100, strict=True)]
     ms: Positive
 
     def __str__(self) -> str:
@@ -92,7 +97,7 @@ class Workload(_Document):
     prompt_tokens: TokenLengths
     output_tokens: TokenLengths
     arrival: Arrival
-    shared_prefix_tokens: Annotated[int, Field(ge=0)] = 0
+    shared_prefix_tokens: Annotated[int, Field(ge=0, strict=True)] = 0
 
     @model_validator(mode="after")
     def _prefix_within_prompt(self) -> Workload:
@@ -126,7 +131,7 @@ class Load(_Document):
 
     rates_req_per_s: tuple[Positive, ...] | None = None
     seconds: Positive = 30.0
-    warmup_seconds: Annotated[float, Field(ge=0)] = 5.0
+    warmup_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = 5.0
     request_timeout_s: Positive = 120.0
 
     @field_validator("rates_req_per_s")
@@ -142,7 +147,7 @@ class Engine(_Document):
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     max_model_len: Count | None = None
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.9
     kv_cache_gib: Positive | None = None
     start_timeout_s: Positive = 900.0
 
@@ -177,6 +182,16 @@ class TuneRequest(_Document):
         return tuple(asked * share for share in shares)
 
     @property
+    def shown_metrics(self) -> tuple[tuple[Metric, float], ...]:
+        """(metric, percentile) pairs that tables and charts show: those of the SLO, and TTFT and TPOT in any case."""
+        named = dict.fromkeys((target.metric, target.percentile) for target in self.slo)
+        metrics = {metric for metric, _ in named}
+        for metric in (Metric.TTFT, Metric.TPOT):
+            if metric not in metrics:
+                named[(metric, DEFAULT_PERCENTILE)] = None
+        return tuple(named)
+
+    @property
     def max_model_len(self) -> int:
         """Longest sequence that the workload can make, in tokens, or what the operator set."""
         longest = self.workload.prompt_tokens.bounds[1] + self.workload.output_tokens.bounds[1]
@@ -207,19 +222,47 @@ def load_request(path: Path) -> TuneRequest:
 
 
 def _as_bad_input(error: ValidationError, where: str) -> BadInput:
-    issues = [issue for issue in error.errors(include_url=False) if issue["loc"][-1:] != ("literal['ray']",)]
-    first = issues[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "ClusterSpec")
-    allowed = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if first["type"] == "model_type" and place == "cluster":
-        allowed = "ray, or a mapping with the keys " + ", ".join(ClusterSpec.model_fields)
-    if first["type"] == "extra_forbidden":
-        allowed = "one of the known keys: " + ", ".join(_known_keys(first["loc"]))
+    issues = _distinct(error.errors(include_url=False))
+    place, issue = next(iter(issues.items()))
     others = f" (and {len(issues) - 1} more)" if len(issues) > 1 else ""
-    given = "nothing" if first["type"] == "missing" else first["input"]
-    return BadInput(f"{where}: {place or 'document'}", given, allowed + others)
+    given = "nothing" if issue["type"] == "missing" else issue["input"]
+    return BadInput(f"{where}: {'.'.join(place) or 'document'}", given, _allowed(place, issue) + others)
 
 
+def _distinct(errors: Sequence[ErrorDetails]) -> dict[tuple[str, ...], ErrorDetails]:
+    """One issue per place, the innermost: pydantic names one per branch of a union, and calls a list too short whose
+    only item is wrong."""
+    found: dict[tuple[str, ...], ErrorDetails] = {}
+    for issue in errors:
+        found.setdefault(tuple(str(part) for part in issue["loc"] if part not in _UNION_BRANCHES), issue)
+    around = {place[:depth] for place in found for depth in range(len(place))}
+    return {place: issue for place, issue in found.items() if place not in around}
+
+
+def _allowed(place: tuple[str, ...], issue: ErrorDetails) -> str:
+    kind = issue["type"]
+    if kind == "extra_forbidden":
+        return "one of the known keys: " + ", ".join(_section(place[:-1]).model_fields)
+    if place in _UNIONS:
+        return _UNIONS[place]
+    if kind == "missing":
+        return "a value; this key is required"
+    if kind in ("model_type", "dict_type"):
+        return "a mapping with the keys " + ", ".join(_section(place).model_fields)
+    if kind == "tuple_type":
+        return "a list"
+    if kind == "too_short":
+        return "at least one entry"
+    if kind == "string_too_short":
+        return "a text that is not empty"
+    return issue["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+
+
+_UNION_BRANCHES = ("ClusterSpec", "literal['ray']", "str", "dict[str,any]")
+_UNIONS = {
+    ("cluster",): "ray, or a mapping with the keys " + ", ".join(ClusterSpec.model_fields),
+    ("space",): "the name of a search space, or a mapping of axes to lists of values",
+}
 _SECTIONS: dict[str, type[BaseModel]] = {
     "cluster": ClusterSpec,
     "workload": Workload,
@@ -233,7 +276,5 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 }
 
 
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    parents = [part for part in loc[:-1] if part in _SECTIONS]
-    section = _SECTIONS[str(parents[-1])] if parents else TuneRequest
-    return list(section.model_fields)
+def _section(place: tuple[str, ...]) -> type[BaseModel]:
+    return next((_SECTIONS[part] for part in reversed(place) if part in _SECTIONS), TuneRequest)

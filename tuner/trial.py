@@ -84,6 +84,12 @@ class StepResult:
     errors: dict[str, int]
     client_bound: bool = False
 
+    def shown_ms(self, request: TuneRequest) -> tuple[float | None, ...]:
+        """The values of ``request.shown_metrics`` at their percentiles, in ms."""
+        at_target = dict(zip(((t.metric, t.percentile) for t in request.slo), self.slo_values_ms, strict=True))
+        rest = {(metric, 99.0): found.p99_ms for metric, found in self.latency.items()}
+        return tuple((rest | at_target).get(key) for key in request.shown_metrics)
+
     def meets(self, request: TuneRequest) -> bool:
         """True when every SLO target holds at its percentile and no request failed."""
         if self.failed or not self.completed:
@@ -176,6 +182,10 @@ class TrialResult:
     log_tail: tuple[str, ...] = ()
     ready_after_s: float | None = None
     seconds: float | None = None
+
+    def shown_step(self, request: TuneRequest) -> StepResult | None:
+        """The step that stands for the trial: the highest rate that met the SLO, else the lowest that was measured."""
+        return self.best_step(request) or (self.steps[0] if self.steps else None)
 
     def best_step(self, request: TuneRequest) -> StepResult | None:
         """The highest-rate step that met the SLO, or None."""

@@ -124,7 +124,7 @@ def step_answer(step: StepResult, request: TuneRequest) -> dict[str, Any]:
 
 def trial_answer(trial: TrialResult, request: TuneRequest, predicted: Prediction | None) -> dict[str, Any]:
     """One trial: ``measured`` at the highest rate that met the SLO (the first step where none did)."""
-    shown = trial.best_step(request) or (trial.steps[0] if trial.steps else None)
+    shown = trial.shown_step(request)
     return {
         "number": trial.number,
         "layout": str(trial.layout),

@@ -100,7 +100,7 @@ class Screen(Observer):
         detail = f": {result.detail}" if result.detail else ""
         self.note(f"  {outcome(result, self._request)}{detail}")
         for line in result.log_tail[-5:]:
-            self._console.print(f"        [dim]{line}[/dim]", highlight=False, markup=True)
+            self._console.print(f"        {line}", style="dim", highlight=False, markup=False)
 
     def _head(self) -> str:
         return f"trial {self._number + 1}/{self._launches}"

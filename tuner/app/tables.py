@@ -12,7 +12,7 @@ from tuner.cost.breakdown import Breakdown
 from tuner.decide import Decision
 from tuner.layout import ParallelLayout
 from tuner.prune import Candidate, DroppedGroup, Plan
-from tuner.request import Metric, TuneRequest
+from tuner.request import TuneRequest
 from tuner.trial import TrialResult, TrialState
 
 ABSENT = "–"
@@ -103,29 +103,31 @@ def volume_tables(console: Console, answer: Mapping[str, Any]) -> None:
 def trials_table(console: Console, decision: Decision, request: TuneRequest) -> None:
     """Every launched layout, predicted and measured side by side; the winner is marked."""
     table = Table(title=f"Study {decision.study}", title_justify="left")
-    for name in ("", "layout", "outcome", "rate req/s", "TTFT ms\nmodel", "TTFT ms\nmeasured", "TPOT ms\nmodel",
-                 "TPOT ms\nmeasured", "attainment", "goodput req/s"):  # fmt: skip
-        table.add_column(name, justify="left" if name in ("layout", "outcome") else "right", overflow="fold")
+    table.add_column("", justify="right")
+    table.add_column("layout", overflow="fold")
+    table.add_column("outcome", overflow="fold")
+    table.add_column("req/s", justify="right")
+    for metric, percentile in request.shown_metrics:
+        table.add_column(f"{metric.value.upper()} p{percentile:g} ms\nmodel", justify="right")
+        table.add_column("\nmeasured", justify="right")
+    table.add_column("attained", justify="right")
+    table.add_column("goodput\nreq/s", justify="right")
     for trial in decision.trials:
         table.add_row(*_trial_cells(trial, decision, request))
     console.print(table)
-    dropped_table(console, decision.dropped)
 
 
 def _trial_cells(trial: TrialResult, decision: Decision, request: TuneRequest) -> list[str]:
     won = decision.winner is not None and trial.number == decision.winner.number
-    predicted = decision.predictions.get(str(trial.layout))
-    step = trial.best_step(request) or (trial.steps[0] if trial.steps else None)
-    measured = {m: step.latency[m].mean_ms for m in step.latency} if step else {}
+    step = trial.shown_step(request)
+    measured = step.shown_ms(request) if step else (None,) * len(request.shown_metrics)
+    pairs = zip(decision.predicted_ms(request, trial), measured, strict=True)
     return [
-        "★" if won else str(trial.number),
+        "★" if won else str(trial.number + 1),
         str(trial.layout),
         outcome(trial, request),
         number(step.step.rate_req_per_s if step else None, 2),
-        number(predicted.idle_ttft_ms if predicted else None),
-        number(measured.get(Metric.TTFT)),
-        number(predicted.idle_tpot_ms if predicted else None),
-        number(measured.get(Metric.TPOT)),
+        *(number(value) for pair in pairs for value in pair),
         ABSENT if step is None or step.attainment is None else f"{step.attainment:.0%}",
         number(step.goodput_req_per_s if step else None, 2),
     ]

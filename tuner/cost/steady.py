@@ -78,7 +78,7 @@ class Curve:
             return self.ttft_ms(percentile)
         if metric is Metric.E2E:
             return np.asarray(self.ttft_ms(percentile) + self.tpot_ms * max(output_tokens - 1, 0))
-        return self.tpot_ms
+        return np.broadcast_to(self.tpot_ms, self.rate_req_per_s.shape)
 
 
 def load_curve(costs: StepCosts, layout: ParallelLayout, shapes: Shapes) -> Curve:

@@ -1,0 +1,164 @@
+"""From a study's record to the page: fills ``deploy.report_data`` with what the store knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from deploy.report_data import Fate, ReportData, ShownFile, ShownLayout, ShownMetric, ShownStep, ShownTrial, Stage
+from tuner.app.tables import outcome
+from tuner.decide import Decision
+from tuner.prune import Candidate
+from tuner.request import TuneRequest
+from tuner.store import StudyRecord
+from tuner.trial import StepResult, TrialResult, TrialState
+
+USES = {
+    "ray-serve": ("Ray Serve config", "serve run {}"),
+    "rayservice": ("KubeRay RayService", "kubectl apply -f {}"),
+    "helm-values": ("Helm values", "helm upgrade --install parlay helm/parlay --values {}"),
+    "vllm": ("vLLM command line", "sh {}"),
+}
+
+
+def report_data(
+    record: StudyRecord, decision: Decision, starts_s: Mapping[int, float], files: Mapping[str, str]
+) -> ReportData:
+    """Everything on the page. ``starts_s`` has the start of each trial, counted from the start of the study."""
+    request = record.request
+    metrics = _metrics(request)
+    return ReportData(
+        study=record.name,
+        model=request.model,
+        headline=_headline(decision),
+        why=tuple(text for text in (decision.why, decision.remedy) if text),
+        metrics=metrics,
+        request=_request_facts(request),
+        funnel=_funnel(record, decision),
+        layouts=_layouts(record, decision, metrics, starts_s),
+        files=tuple(ShownFile(name, USES[kind][0], USES[kind][1].format(name)) for kind, name in files.items()),
+        facts=tuple(record.facts.items()),
+    )
+
+
+def _headline(decision: Decision) -> str:
+    if decision.winner is None:
+        return "No measured layout meets the SLO"
+    layout = decision.winner.layout
+    return f"{layout} wins, on {layout.devices} device{'s' if layout.devices > 1 else ''}"
+
+
+def _metrics(request: TuneRequest) -> tuple[ShownMetric, ...]:
+    targets = {(target.metric, target.percentile): target.ms for target in request.slo}
+    return tuple(ShownMetric(m.value, p, targets.get((m, p))) for m, p in request.shown_metrics)
+
+
+def _request_facts(request: TuneRequest) -> tuple[tuple[str, str], ...]:
+    cluster, work = request.cluster, request.workload
+    devices = "discovered from Ray" if cluster == "ray" else f"{cluster.nodes} × {cluster.gpus_per_node} {cluster.gpu}"
+    return (
+        ("cluster", devices),
+        ("prompt tokens", f"{work.prompt_tokens.mean} (mean)"),
+        ("output tokens", f"{work.output_tokens.mean} (mean)"),
+        ("arrivals", f"{work.arrival.process}, {work.arrival.requests_per_s:g} requests/s"),
+        ("load steps", ", ".join(f"{rate:g}" for rate in request.rates_req_per_s) + " requests/s"),
+        ("SLO", "; ".join(str(target) for target in request.slo)),
+        ("objective", request.objective.value),
+    )
+
+
+def _funnel(record: StudyRecord, decision: Decision) -> tuple[Stage, ...]:
+    by_reason: dict[str, int] = {}
+    for group in decision.dropped:
+        by_reason[group.reason.value] = by_reason.get(group.reason.value, 0) + group.count
+    total = record.candidates_total or 0
+    measured = [t for t in decision.trials if t.state is not TrialState.FAILED]
+    failures: dict[str, int] = {}
+    for trial in decision.trials:
+        if trial.failure is not None:
+            failures[trial.failure.value] = failures.get(trial.failure.value, 0) + 1
+    meeting = [t for t in measured if t.best_step(record.request) is not None]
+    return (
+        Stage("candidates", total),
+        Stage("left by the model", total - sum(by_reason.values()), tuple(by_reason.items())),
+        Stage("launched", len(decision.trials)),
+        Stage("measured", len(measured), tuple(failures.items())),
+        Stage("meet the SLO", len(meeting), (("misses the SLO", len(measured) - len(meeting)),) if measured else ()),
+        Stage("winner", 1 if decision.winner else 0),
+    )
+
+
+def _layouts(
+    record: StudyRecord, decision: Decision, metrics: Sequence[ShownMetric], starts_s: Mapping[int, float]
+) -> tuple[ShownLayout, ...]:
+    launched = [_launched(t, record.request, decision, metrics, starts_s) for t in decision.trials]
+    tried = {trial.layout for trial in decision.trials}
+    outranked = {group.example for group in decision.dropped}
+    waiting = [c for c in record.ranked or () if c.layout not in tried and c.layout not in outranked]
+    rows = [_not_launched(candidate, record.request, metrics) for candidate in waiting]
+    dropped = [
+        ShownLayout(
+            str(group.example), group.example.devices, Fate.DROPPED,
+            f"{group.reason.value}: {group.figure}" + (f" ({group.count:,} alike)" if group.count > 1 else ""),
+        )
+        for group in decision.dropped
+    ]  # fmt: skip
+    return (*launched, *rows, *dropped)
+
+
+def _launched(
+    trial: TrialResult,
+    request: TuneRequest,
+    decision: Decision,
+    metrics: Sequence[ShownMetric],
+    starts_s: Mapping[int, float],
+) -> ShownLayout:
+    fate = {TrialState.FAILED: Fate.FAILED, TrialState.STOPPED: Fate.STOPPED}.get(trial.state, Fate.MEASURED)
+    if decision.winner is not None and trial.number == decision.winner.number:
+        fate = Fate.WINNER
+    best = trial.best_step(request)
+    step = trial.shown_step(request)
+    predicted = decision.predictions.get(str(trial.layout))
+    reason = trial.detail or outcome(trial, request)
+    timing = ShownTrial(trial.number, starts_s.get(trial.number, 0.0), trial.ready_after_s, trial.seconds or 0.0)
+    return ShownLayout(
+        layout=str(trial.layout),
+        devices=trial.layout.devices,
+        fate=fate,
+        reason=reason,
+        rate_req_per_s=step.step.rate_req_per_s if step else None,
+        predicted_ms=_named(metrics, decision.predicted_ms(request, trial)),
+        measured_ms=_named(metrics, step.shown_ms(request)) if step else {},
+        predicted_goodput_req_per_s=predicted.goodput_req_per_s if predicted else None,
+        measured_goodput_req_per_s=best.goodput_req_per_s if best else None,
+        attainment=step.attainment if step else None,
+        meets_slo=best is not None if step else None,
+        steps=tuple(_step(s, request, metrics) for s in trial.steps),
+        trial=timing,
+    )
+
+
+def _not_launched(candidate: Candidate, request: TuneRequest, metrics: Sequence[ShownMetric]) -> ShownLayout:
+    asked = min(
+        range(len(request.rates_req_per_s)),
+        key=lambda i: abs(request.rates_req_per_s[i] - request.workload.arrival.requests_per_s),
+    )
+    return ShownLayout(
+        layout=str(candidate.layout),
+        devices=candidate.layout.devices,
+        fate=Fate.NOT_LAUNCHED,
+        reason="the budget went to candidates that come before it",
+        rate_req_per_s=request.rates_req_per_s[asked],
+        predicted_ms=_named(metrics, candidate.prediction.steps[asked]),
+        predicted_goodput_req_per_s=candidate.prediction.goodput_req_per_s,
+    )
+
+
+def _named(metrics: Sequence[ShownMetric], values: Sequence[float | None]) -> dict[str, float | None]:
+    return {metric.name: value for metric, value in zip(metrics, values, strict=True)}
+
+
+def _step(step: StepResult, request: TuneRequest, metrics: Sequence[ShownMetric]) -> ShownStep:
+    return ShownStep(
+        step.step.rate_req_per_s, _named(metrics, step.shown_ms(request)), step.goodput_req_per_s, step.attainment,
+        step.sent, step.failed, step.meets(request),
+    )  # fmt: skip
