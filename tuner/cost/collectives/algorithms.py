@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuner.cost.collectives import nccl_tuning
 from tuner.cost.collectives.cost import Array, Cost, cost_of, ring_steps, sent_share
 from tuner.errors import BadInput
 
@@ -199,6 +200,7 @@ _ALLREDUCE: Mapping[str, Strategy] = {
 }
 _SHARES: Mapping[str, Strategy] = {
     "ring": _ring("allgather"),
+    "nccl-ring": _ring("allgather"),
     "recursive-doubling": _halving(1),
     "one-shot": _direct(1, lambda ranks: (ranks - 1) / ranks),
 }
@@ -208,9 +210,11 @@ STRATEGIES: Mapping[str, Mapping[str, Strategy]] = {
     "reducescatter": _SHARES,
     "alltoall": {"ring": _ring("alltoall"), "one-shot": _direct(1, lambda ranks: (ranks - 1) / ranks)},
     "sendrecv": {"one-shot": _direct(1, lambda ranks: 1.0)},
-    "broadcast": {"tree": _binomial(1), "ring": _ring("broadcast")},
+    "broadcast": {"tree": _binomial(1), "ring": _ring("broadcast"), "nccl-ring": _ring("broadcast")},
     "gather": {"tree": _binomial(1, halving=True), "one-shot": _direct(1, lambda ranks: (ranks - 1) / ranks)},
 }
+# Without a switch or a hierarchy of links, what one α and one β can tell apart.
+PLAIN_ALLREDUCE = ("ring", "tree", "recursive-doubling", "rabenseifner", "one-shot", "two-shot")
 DEFAULTS: Mapping[str, str] = {
     "allreduce": "ring",
     "allgather": "ring",
@@ -227,14 +231,29 @@ def form_of(algorithm: str) -> str:
     for protocol in ("-ll128", "-ll", "-simple"):
         if algorithm.startswith("nccl-") and algorithm.endswith(protocol):
             return algorithm.removesuffix(protocol)
-    return algorithm
+    return {"nccl": "nccl-ring", "nccl-nvlstree": "nccl-nvls"}.get(algorithm, algorithm)
+
+
+def names_of(operation: str) -> tuple[str, ...]:
+    """All algorithm names that can be asked for an operation, NCCL's protocols and ``mpi`` included."""
+    own = [name for name in STRATEGIES[operation] if not name.startswith("nccl-")]
+    tuned = [f"nccl-ring-{protocol}" for protocol in nccl_tuning.PROTOCOLS]
+    if operation == "allreduce":
+        tuned += [f"nccl-tree-{protocol}" for protocol in nccl_tuning.PROTOCOLS] + ["nccl-nvls", "nccl-nvlstree"]
+    return (*own, "mpi", "nccl", *(tuned if operation in nccl_tuning.TUNED_OPERATIONS else ()))
+
+
+def check_name(operation: str, algorithm: str) -> None:
+    """Raise ``BadInput`` for a name that the operation does not have, listing those that it has."""
+    if algorithm not in names_of(operation):
+        raise BadInput("algorithm", algorithm, f"for {operation}: {', '.join(names_of(operation))}")
 
 
 def strategy(operation: str, algorithm: str) -> Strategy:
     """The strategy of that name for an operation; ``BadInput`` lists the names that the operation has."""
     known = STRATEGIES[operation]
     if algorithm not in known:
-        raise BadInput("algorithm", algorithm, f"for {operation}: {', '.join(known)}")
+        raise BadInput("algorithm", algorithm, f"as a textbook form of {operation}: {', '.join(known)}")
     return known[algorithm]
 
 

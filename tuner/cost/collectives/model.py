@@ -9,18 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tuner.cost.collectives import algorithms, dispatch, kernels, nccl_tuning
-from tuner.cost.collectives.cost import Array, Cost, cheapest, check_operation, cost_of, ring_steps
+from tuner.cost.collectives.cost import Array, Cost, check_operation
 from tuner.cost.collectives.dispatch import Choice
-from tuner.cost.collectives.fits import CollectiveFits, KernelFit, NcclFit, fits_of
-from tuner.cost.collectives.topology import CommGroup, Fabric, Topology, load_fabric, place
+from tuner.cost.collectives.fits import KernelFit, fits_of
+from tuner.cost.collectives.library import CommLibrary
+from tuner.cost.collectives.topology import CommGroup, Fabric, load_fabric
 from tuner.errors import BadInput
 from tuner.profile import HardwareProfile
 
 MODES = ("graph", "eager")
-# NCCL's large-message share of PCIe's signalling rate: 12 GB/s of 15.75 on a Gen3 x16 slot (tuning.cc, PCI_BW).
-_PCIE_BUS_SHARE = 12 / 15.75
-# Host time to post one send to another node (NCCL's net overhead).
-_POST_US = 1.0
+# Kernels launched one after another by algorithms of three phases.
+_LAUNCHES = {"hierarchical": 3, "nvrar": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +64,9 @@ class CollectiveModel:
         inter_node_gb_per_s: float | None = None,
     ) -> None:
         self.profile, self.fabric, self.vllm_version = profile, fabric, vllm_version
-        self._inter_bytes_per_s = None if inter_node_gb_per_s is None else inter_node_gb_per_s * 1e9
         self._fits = fits_of(profile)
-        self._places: dict[CommGroup, Topology] = {}
+        inter_bytes_per_s = None if inter_node_gb_per_s is None else inter_node_gb_per_s * 1e9
+        self._library = CommLibrary(profile, fabric, inter_bytes_per_s)
         self._plans: dict[CommGroup, tuple[_Segment, ...]] = {}
 
     @classmethod
@@ -88,6 +87,7 @@ class CollectiveModel:
     def latency_us(self, operation: str, message_bytes: ArrayLike, group: CommGroup, mode: str = "graph") -> Array:
         """Microseconds of one call as the engine runs it, of the message's shape; 0 for a single rank."""
         check_operation(operation)
+        _check_mode(mode)
         size = np.asarray(message_bytes, dtype=np.float64)
         if group.ranks == 1:
             return np.zeros_like(size)
@@ -110,12 +110,12 @@ class CollectiveModel:
         vLLM by theirs, all others by their textbook form over this hardware's links. ``BadInput`` for unknown names.
         """
         check_operation(operation)
-        if mode not in MODES:
-            raise BadInput("mode", mode, ", ".join(MODES))
+        _check_mode(mode)
         size = np.asarray(message_bytes, dtype=np.float64)
         if group.ranks == 1:
             return _single(operation, size, algorithm, Cost(0 * size, 0 * size), "one rank sends nothing")
         if algorithm is not None:
+            algorithms.check_name(operation, algorithm)
             cost, why = self._forced(operation, size, group, algorithm)
             return _single(operation, size, algorithm, cost, why)
         names, makers, why_by_name = self._names(operation, size, group)
@@ -127,7 +127,7 @@ class CollectiveModel:
 
     def _terms(self, operation: str, size: Array, group: CommGroup, mode: str) -> dict[str, Array]:
         if operation != "allreduce" or self.profile.arch == "cpu":
-            cost = self._library(operation, size, group)[0]
+            cost = self._library.price(operation, size, group)[0]
             terms = {"alpha_us": cost.alpha_us, "beta_us": cost.beta_us}
             symmetric: NDArray[np.bool_] = np.zeros_like(size, dtype=bool)
         else:
@@ -162,7 +162,7 @@ class CollectiveModel:
         """vLLM's choices by message size, each with the longest time of the sizes before it."""
         if group in self._plans:
             return self._plans[group]
-        top = self._place(group)
+        top = self._library.place(group)
         site = dispatch.Site(
             capability=dispatch.capability_of(self.profile.compute_capability),
             ranks=group.ranks,
@@ -184,10 +184,10 @@ class CollectiveModel:
 
     def _run(self, choice: Choice, size: Array, group: CommGroup) -> Cost:
         """Time of one choice of the dispatch, without what comes before it in the order of sizes."""
-        top, fits = self._place(group), self._fits
+        top, fits = self._library.place(group), self._fits
         link = top.intra_bytes_per_s
         if choice.implementation == "nccl":
-            return self._library("allreduce", size, group)[0]
+            return self._library.price("allreduce", size, group)[0]
         if choice.algorithm == "one-shot":
             return kernels.one_shot(_kernel(fits.one_shot, "one_shot"), group.ranks, size, link)
         two_shot = _kernel(fits.two_shot, "two_shot")
@@ -202,13 +202,13 @@ class CollectiveModel:
         self, operation: str, size: Array, group: CommGroup
     ) -> tuple[NDArray[np.str_], NDArray[np.str_], dict[str, str]]:
         if operation != "allreduce" or self.profile.arch == "cpu":
-            names = self._library(operation, size, group)[1]
+            names = self._library.price(operation, size, group)[1]
             maker = "gloo" if self.profile.arch == "cpu" else "nccl"
             why = f"vLLM runs {operation} by {maker}" + ("" if maker == "gloo" else ", the quickest protocol")
             return names, np.full(size.shape, maker), {str(name): why for name in np.unique(names)}
         plan = self._plan(group)
         which = np.searchsorted([segment.up_to_bytes for segment in plan], size)
-        library = self._library(operation, size, group)[1]
+        library = self._library.price(operation, size, group)[1]
         picked = np.array([segment.choice.algorithm for segment in plan])[which]
         makers = np.array([segment.choice.implementation for segment in plan])[which]
         names = np.where(makers == "nccl", library, picked)
@@ -217,81 +217,19 @@ class CollectiveModel:
             why_by_name[str(name)] = plan[index].choice.why
         return names, makers, why_by_name
 
-    # -- NCCL and gloo -------------------------------------------------------------------------------------------------
-
-    def _library(self, operation: str, size: Array, group: CommGroup) -> tuple[Cost, NDArray[np.str_]]:
-        """The communication library's own time and the algorithm it takes, by message size."""
-        top, fits = self._place(group), self._fits
-        if fits.host is not None:
-            cost = kernels.host(fits.host, operation, group.ranks_per_node, size)
-            if group.nodes > 1:
-                across = algorithms.strategy(operation, algorithms.DEFAULTS[operation])(group.nodes, group.nodes)
-                network = algorithms.price(across, self._links(group), size)
-                cost = Cost(cost.alpha_us + network.alpha_us, cost.beta_us + network.beta_us)
-            return cost, np.full(size.shape, "ring")
-        fit = _nccl_fit(fits)
-        if top.group.nodes == 1:
-            cost, best = kernels.nccl(fit, operation, group.ranks, size, top.intra_bytes_per_s, top.link != "nvlink")
-            return cost, np.array(kernels.NCCL_NAMES)[best]
-        if operation not in nccl_tuning.TUNED_OPERATIONS:
-            return self._peers(operation, size, top, fit), np.full(size.shape, "one-shot")
-        tuned = self._tuned(top)
-        names = nccl_tuning.available(operation, tuned)
-        cost, best = cheapest([nccl_tuning.tuned_cost(operation, name, tuned, size) for name in names])
-        return Cost(cost.alpha_us + self._measured_extra_us(operation, top, fit), cost.beta_us), np.array(names)[best]
-
-    def _measured_extra_us(self, operation: str, top: Topology, fit: NcclFit) -> float:
-        """By how much NCCL's model is too quick for the ranks of one node, in latency: it is so across nodes too."""
-        inside = replace(self._tuned(top), ranks=top.group.ranks_per_node, nodes=1)
-        steps = ring_steps(operation, inside.ranks)
-        modelled = nccl_tuning.tuned_cost(operation, "nccl-ring-ll", inside, np.zeros(1)).alpha_us[0]
-        measured = fit.launch_us + fit.step_us * steps
-        return max(0.0, measured - float(modelled if steps else measured))
-
-    def _peers(self, operation: str, size: Array, top: Topology, fit: NcclFit) -> Cost:
-        """Grouped sends and receives across nodes: both kinds of link at once, so the slower one counts."""
-        group = top.group
-        name = "one-shot" if operation != "broadcast" else "tree"
-        share = algorithms.strategy(operation, name)(group.ranks, group.nodes)
-        peers = ring_steps(operation, group.ranks)
-        remote = max(1, group.ranks - group.ranks_per_node) if peers > 1 else 1
-        network_us = self.fabric.hop_us + self.fabric.nccl_latency_us + _POST_US * remote
-        inside_us = share.intra_share * size / (self._links(group).intra_bytes_per_s / 1e6)
-        across_us = share.inter_share * size / (top.inter_bytes_per_s / 1e6)
-        alpha_us = fit.peers_launch_us + fit.peer_us * peers + network_us
-        return cost_of(alpha_us, np.maximum(inside_us, across_us))
-
-    def _tuned(self, top: Topology) -> nccl_tuning.TunedGroup:
-        generation = nccl_tuning.generation_of(self.profile.compute_capability)
-        if top.link == "nvlink":
-            bus = self.profile.nvlink.links * nccl_tuning.NVLINK_GB_PER_S[generation]
-        else:
-            per_node, fit = top.group.ranks_per_node, _nccl_fit(self._fits)
-            bus = kernels.shared_bytes_per_s(fit, per_node, top.intra_bytes_per_s, True) / 1e9 * _PCIE_BUS_SHARE
-        if top.group.nodes > 1:
-            bus = min(bus, top.inter_bytes_per_s / 1e9 * top.group.ranks_per_node)
-        return nccl_tuning.TunedGroup(
-            ranks=top.group.ranks,
-            nodes=top.group.nodes,
-            generation=generation,
-            link="nvlink" if top.link == "nvlink" else "pcie",
-            bus_gb_per_s=bus,
-            network_us=self.fabric.nccl_latency_us,
-            amd_hosts=self.fabric.amd_hosts,
-        )
-
     # -- what the operator forces --------------------------------------------------------------------------------------
 
     def _forced(self, operation: str, size: Array, group: CommGroup, algorithm: str) -> tuple[Cost, str]:
-        top, fits = self._place(group), self._fits
+        top, fits = self._library.place(group), self._fits
         if algorithm == "nccl":
-            return self._library(operation, size, group)[0], "forced: NCCL, which takes its quickest protocol"
+            return self._library.price(operation, size, group)[0], "forced: NCCL, which takes its quickest protocol"
         if algorithm == "mpi":
-            links = replace(self._links(group), inter_alpha_us=self.fabric.mpi_hop_us)
+            hop_us = self.fabric.mpi_hop_us
+            links = replace(self._library.links(group), intra_alpha_us=hop_us, inter_alpha_us=hop_us)
             cost = algorithms.mpi(operation, group.ranks, top.group.nodes, links, size)
             return cost, "forced: MPICH's own choice over this hardware's links"
         if algorithm.startswith("nccl-"):
-            cost = nccl_tuning.tuned_cost(operation, algorithm, self._tuned(top), size)
+            cost = nccl_tuning.tuned_cost(operation, algorithm, self._library.tuned(top), size)
             return cost, "forced: by the constants of NCCL's own tuning model"
         if operation == "allreduce" and fits.host is None and top.group.nodes == 1:
             fitted = {"one-shot": "custom", "two-shot": "custom", "nvls": "symmetric-memory"}
@@ -300,27 +238,16 @@ class CollectiveModel:
                 cost = self._run(Choice(fitted[algorithm], algorithm, ""), size, group)
                 return cost, "forced: by the fit of vLLM's own kernel on this GPU"
         rounds = algorithms.strategy(operation, algorithm)(group.ranks, top.group.nodes)
-        cost = algorithms.price(rounds, self._links(group), size)
-        launch_us = fits.nccl.launch_us if fits.nccl is not None else 0.0
-        why = "forced: the textbook form over this hardware's links, and one kernel launch"
+        cost = algorithms.price(rounds, self._library.links(group), size)
+        launches = _LAUNCHES.get(algorithm, 1) if fits.nccl is not None else 0
+        launch_us = launches * fits.nccl.launch_us if fits.nccl is not None else 0.0
+        why = f"forced: the textbook form over this hardware's links, and {launches} kernel launches"
         return Cost(cost.alpha_us + launch_us, cost.beta_us), why
 
-    def _links(self, group: CommGroup) -> algorithms.LinkFigures:
-        top, fits = self._place(group), self._fits
-        if fits.host is not None:
-            alpha_us, bytes_per_s = fits.host.alpha_us, fits.host.gb_per_s * 1e9
-        else:
-            fit = _nccl_fit(fits)
-            alpha_us = fit.step_us
-            per_node, is_shared = top.group.ranks_per_node, top.link != "nvlink"
-            shared = kernels.shared_bytes_per_s(fit, per_node, top.intra_bytes_per_s, is_shared)
-            bytes_per_s = fit.simple_efficiency * shared
-        return algorithms.LinkFigures(alpha_us, bytes_per_s, self.fabric.hop_us, top.inter_bytes_per_s)
 
-    def _place(self, group: CommGroup) -> Topology:
-        if group not in self._places:
-            self._places[group] = place(group, self.profile, self.fabric, self._inter_bytes_per_s)
-        return self._places[group]
+def _check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise BadInput("mode", mode, ", ".join(MODES))
 
 
 def _single(operation: str, size: Array, algorithm: str | None, cost: Cost, why: str) -> Estimate:
@@ -339,9 +266,3 @@ def _kernel(fit: KernelFit | None, name: str) -> KernelFit:
     if fit is None:
         raise BadInput(f"collectives.{name}", None, "a GPU profile with this section")
     return fit
-
-
-def _nccl_fit(fits: CollectiveFits) -> NcclFit:
-    if fits.nccl is None:
-        raise BadInput("collectives.nccl", None, "a GPU profile with this section")
-    return fits.nccl

@@ -51,7 +51,8 @@ class TunedGroup:
     """What NCCL's model knows of a communicator.
 
     ``link`` is ``nvlink`` or ``pcie``; ``bus_gb_per_s`` is the bandwidth per direction of all channels together, the
-    least of the node's and the network's; ``network_us`` is the transport's own latency; ``amd_hosts`` says whose CPUs.
+    least of the node's and the network's; ``network_us`` is the transport's own latency; ``amd_hosts`` says
+    whose CPUs, ``has_near_nics`` whether NICs share a PCIe switch with their GPUs, without which LL128 stays off.
     """
 
     ranks: int
@@ -61,6 +62,7 @@ class TunedGroup:
     bus_gb_per_s: float
     network_us: float = 0.0
     amd_hosts: bool = False
+    has_near_nics: bool = True
 
     @property
     def column(self) -> int:
@@ -79,7 +81,8 @@ def available(operation: str, group: TunedGroup) -> tuple[str, ...]:
     """The algorithms that NCCL would consider: LL128 with NVLink only, trees for all-reduce, NVLS by generation."""
     if operation not in TUNED_OPERATIONS:
         raise BadInput("operation", operation, f"NCCL's tuning model has {', '.join(TUNED_OPERATIONS)}")
-    protocols = [name for name in PROTOCOLS if name != "ll128" or group.link == "nvlink"]
+    has_ll128 = group.link == "nvlink" and (group.nodes == 1 or group.has_near_nics)
+    protocols = [name for name in PROTOCOLS if name != "ll128" or has_ll128]
     names = [f"nccl-ring-{protocol}" for protocol in protocols]
     if operation == "allreduce":
         names += [f"nccl-tree-{protocol}" for protocol in protocols]

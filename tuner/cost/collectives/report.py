@@ -74,9 +74,11 @@ def _plain(
         return algorithms.price(algorithms.strategy(operation, form)(group.ranks, group.nodes), links, size)
 
     if algorithm is not None:
+        algorithms.check_name(operation, algorithm)
         cost, why = price(algorithm), "forced: the plain Hockney form"
     else:
-        costs = {name: price(name) for name in algorithms.STRATEGIES[operation] if not name.startswith("nccl-")}
+        names = algorithms.PLAIN_ALLREDUCE if operation == "allreduce" else algorithms.STRATEGIES[operation]
+        costs = {name: price(name) for name in names if not name.startswith("nccl-")}
         algorithm = min(costs, key=lambda name: float(costs[name].latency_us))
         cost, why = costs[algorithm], f"the quickest textbook form of {', '.join(costs)}"
     terms = {"alpha_us": float(cost.alpha_us), "beta_us": float(cost.beta_us)}

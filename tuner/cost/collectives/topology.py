@@ -29,7 +29,8 @@ class Fabric:
     ``mpi_hop_us`` the same by GPU-aware MPI; ``nccl_latency_us`` what NCCL's transport adds to its network constants
     (InfiniBand's adds none). On a ``rail_optimised`` network, same-index NICs share a leaf switch, so that
     collectives escape the ``oversubscription`` of the spine. ``nvlink_domain_gpus`` is the size of an NVLink domain
-    that spans nodes, None where it ends at the node. ``amd_hosts`` selects NCCL's constants for hosts with AMD CPUs.
+    that spans nodes, None where it ends at the node. ``amd_hosts`` selects NCCL's constants for hosts with AMD CPUs;
+    ``has_near_nics`` says that each GPU shares a PCIe switch with a NIC, which NCCL's LL128 protocol needs.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -44,6 +45,7 @@ class Fabric:
     oversubscription: float = 1.0
     nvlink_domain_gpus: int | None = None
     amd_hosts: bool = False
+    has_near_nics: bool = True
 
     def __post_init__(self) -> None:
         for name in ("nic_gb_per_s", "efficiency", "oversubscription"):
