@@ -226,12 +226,15 @@ DEFAULTS: Mapping[str, str] = {
 }
 
 
-def form_of(algorithm: str) -> str:
-    """The textbook form behind a name: ``nccl-ring-ll128`` and its like lose their protocol."""
-    for protocol in ("-ll128", "-ll", "-simple"):
-        if algorithm.startswith("nccl-") and algorithm.endswith(protocol):
-            return algorithm.removesuffix(protocol)
-    return {"nccl": "nccl-ring", "nccl-nvlstree": "nccl-nvls"}.get(algorithm, algorithm)
+def form_of(operation: str, algorithm: str) -> str:
+    """The textbook form behind a name: ``nccl-ring-ll128`` loses its protocol, ``nccl`` is its usual algorithm."""
+    if algorithm == "nccl":
+        return DEFAULTS[operation]
+    if algorithm == "nccl-nvlstree":
+        return "nccl-nvls"
+    if algorithm.startswith("nccl-"):
+        return algorithm.removesuffix("-ll").removesuffix("-ll128").removesuffix("-simple")
+    return algorithm
 
 
 def names_of(operation: str) -> tuple[str, ...]:

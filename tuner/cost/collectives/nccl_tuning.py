@@ -1,6 +1,6 @@
 """NCCL's own tuning model: what its library believes that each algorithm and protocol takes, by which it chooses.
 
-Constants and formulas of NCCL 2.30 (src/graph/tuning.cc; ``reference`` figures in microseconds and 10^9 bytes per
+Constants and formulas of NCCL 2.30 (src/graph/tuning.cc; figures in microseconds and 10^9 bytes per
 second): time = latency + bytes / algorithm bandwidth. Used as it stands for forced ``nccl-*`` algorithms and between
 nodes, where nothing was measured. The channel count, which NCCL finds by searching the machine, is taken as 16.
 """

@@ -70,7 +70,7 @@ def _plain(
     def price(name: str) -> Cost:
         if name == "mpi":
             return algorithms.mpi(operation, group.ranks, group.nodes, links, size)
-        form = algorithms.form_of(name)
+        form = algorithms.form_of(operation, name)
         return algorithms.price(algorithms.strategy(operation, form)(group.ranks, group.nodes), links, size)
 
     if algorithm is not None:
