@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -185,26 +185,26 @@ def _from_directory(directory: Path) -> ModelShape:
 
 def from_config(config: Mapping[str, Any], name: str) -> ModelShape:
     """Shape from a decoded ``config.json``; multimodal configs are read at their ``text_config``."""
-    architecture = (config.get("architectures") or [None])[0]
-    if architecture not in _PIPELINE_TENSORS:
+    architecture = next(iter(_list(config, "architectures", name)), None)
+    if not isinstance(architecture, str) or architecture not in _PIPELINE_TENSORS:
         raise BadInput(f"{name}: architectures", architecture, "one of " + ", ".join(sorted(_PIPELINE_TENSORS)))
-    text = config.get("text_config", config)
+    text = _object(config, "text_config", name) or config
     heads, hidden = _need(text, "num_attention_heads", name), _need(text, "hidden_size", name)
     layers = _need(text, "num_hidden_layers", name)
     experts = _experts(text, layers, name)
     dtypes = _dtypes(text, config, experts is not None, name)
-    window, window_layers = _attention_kinds(text, layers)
+    window, window_layers = _attention_kinds(text, layers, name)
     return ModelShape(
         name=name,
         architecture=architecture,
         layers=layers,
         hidden=hidden,
         heads=heads,
-        kv_heads=int(text.get("num_key_value_heads") or heads),
-        head_dim=int(text.get("head_dim") or hidden // heads),
+        kv_heads=_count(text, "num_key_value_heads", name) or heads,
+        head_dim=_count(text, "head_dim", name) or hidden // heads,
         inter=_need(text, "intermediate_size", name),
         vocab=_need(text, "vocab_size", name),
-        max_position=int(text.get("max_position_embeddings") or 2**31),
+        max_position=_count(text, "max_position_embeddings", name) or 2**31,
         tied_embeddings=bool(text.get("tie_word_embeddings", False)),
         pipeline_tensors=_PIPELINE_TENSORS[architecture],
         attention_dtype=dtypes[0],
@@ -224,41 +224,58 @@ def _need(text: Mapping[str, Any], key: str, name: str) -> int:
     return value
 
 
+def _count(text: Mapping[str, Any], key: str, name: str) -> int:
+    """A number that a config may leave out: absent, null and 0 mean 0."""
+    return _need(text, key, name) if text.get(key) else 0
+
+
+def _object(text: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
+    value = text.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise BadInput(f"{name}: {key}", value, "an object, or nothing")
+    return value
+
+
+def _list(text: Mapping[str, Any], key: str, name: str) -> Sequence[Any]:
+    value = text.get(key) or ()
+    if not isinstance(value, list | tuple):
+        raise BadInput(f"{name}: {key}", value, "a list, or nothing")
+    return value
+
+
 def _experts(text: Mapping[str, Any], layers: int, name: str) -> Experts | None:
-    count = text.get("n_routed_experts") or text.get("num_local_experts") or text.get("num_experts")
+    keys = ("n_routed_experts", "num_local_experts", "num_experts")
+    count = next((found for key in keys if (found := _count(text, key, name))), 0)
     if not count:
         return None
-    inter = text.get("moe_intermediate_size") or text["intermediate_size"]
-    shared = int(text.get("shared_expert_intermediate_size") or text.get("shared_intermediate_size") or 0)
-    shared = shared or int(text.get("n_shared_experts") or 0) * int(inter)
-    first_dense = int(text.get("first_k_dense_replace") or 0)
-    every = int(text.get("moe_layer_freq") or text.get("decoder_sparse_step") or 1)
+    inter = _count(text, "moe_intermediate_size", name) or _need(text, "intermediate_size", name)
+    shared = _count(text, "shared_expert_intermediate_size", name) or _count(text, "shared_intermediate_size", name)
+    shared = shared or _count(text, "n_shared_experts", name) * inter
+    first_dense = _count(text, "first_k_dense_replace", name)
+    every = _count(text, "moe_layer_freq", name) or _count(text, "decoder_sparse_step", name) or 1
     moe_layers = sum(1 for i in range(first_dense, layers) if every == 1 or (i + 1) % every == 0)
-    moe_layers -= len(text.get("mlp_only_layers") or ())
-    topk = text.get("num_experts_per_tok") or text.get("experts_per_token")
-    if not isinstance(topk, int):
-        raise BadInput(f"{name}: num_experts_per_tok", topk, "a whole number of at least 1")
-    return Experts(int(count), topk, int(inter), shared, moe_layers)
+    moe_layers -= len(_list(text, "mlp_only_layers", name))
+    topk = _count(text, "experts_per_token", name) or _need(text, "num_experts_per_tok", name)
+    return Experts(count, topk, inter, shared, moe_layers)
 
 
 def _latent(text: Mapping[str, Any], name: str) -> LatentAttention | None:
-    if not text.get("kv_lora_rank"):
+    kv_rank = _count(text, "kv_lora_rank", name)
+    if not kv_rank:
         return None
-    q_rank = text.get("q_lora_rank")
     sizes = (_need(text, key, name) for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
-    return LatentAttention(int(text["kv_lora_rank"]), int(q_rank) if q_rank else None, *sizes)
+    return LatentAttention(kv_rank, _count(text, "q_lora_rank", name) or None, *sizes)
 
 
-def _attention_kinds(text: Mapping[str, Any], layers: int) -> tuple[int | None, int]:
+def _attention_kinds(text: Mapping[str, Any], layers: int, name: str) -> tuple[int | None, int]:
     """(window in tokens, layers that have it)."""
-    kinds = text.get("layer_types") or ()
-    window = text.get("sliding_window")
+    kinds, window = _list(text, "layer_types", name), _count(text, "sliding_window", name)
     if not window:
         return None, 0
     if kinds:
         sliding = sum(1 for kind in kinds if kind == "sliding_attention")
-        return (int(window), sliding) if sliding else (None, 0)
-    return (int(window), layers) if text.get("use_sliding_window", True) else (None, 0)
+        return (window, sliding) if sliding else (None, 0)
+    return (window, layers) if text.get("use_sliding_window", True) else (None, 0)
 
 
 def _dtypes(text: Mapping[str, Any], config: Mapping[str, Any], moe: bool, name: str) -> tuple[str, str, str]:
@@ -268,35 +285,31 @@ def _dtypes(text: Mapping[str, Any], config: Mapping[str, Any], moe: bool, name:
     if declared not in plain:
         raise BadInput(f"{name}: torch_dtype", declared, ", ".join(plain))
     base = plain[declared]
-    quantization = text.get("quantization_config") or config.get("quantization_config")
+    quantization = _object(text, "quantization_config", name) or _object(config, "quantization_config", name)
     if not quantization:
         return base, base, base
     weights = _quantized_dtype(quantization, name)
-    ignored = " ".join(quantization.get("modules_to_not_convert") or quantization.get("ignore") or ())
+    ignored = " ".join(str(m) for key in ("modules_to_not_convert", "ignore") for m in _list(quantization, key, name))
     attention = base if "self_attn" in ignored else weights
     linear = base if moe and re.search(r"shared_experts|mlp\\\.\(gate", ignored) else weights
     return attention, linear, weights
+
+
+_COMPRESSED = {("int", 4): "int4", ("int", 8): "int8", ("float", 8): "fp8", ("float", 4): "nvfp4"}
 
 
 def _quantized_dtype(quantization: Mapping[str, Any], name: str) -> str:
     method = str(quantization.get("quant_method"))
     if method == "fp8":
         return "fp8_block" if quantization.get("weight_block_size") else "fp8"
-    if method in ("gptq", "awq") and int(quantization.get("bits") or quantization.get("w_bit") or 0) == 4:
+    if method in ("gptq", "awq") and 4 in (quantization.get("bits"), quantization.get("w_bit")):
         return "int4"
     if method == "mxfp4":
         return "mxfp4"
     if method == "compressed-tensors":
-        groups = quantization.get("config_groups") or {}
-        first: Mapping[str, Any] = next(iter(groups.values()), {})
-        weights = first.get("weights") or {}
-        by_kind: dict[tuple[str, int], str] = {
-            ("int", 4): "int4",
-            ("int", 8): "int8",
-            ("float", 8): "fp8",
-            ("float", 4): "nvfp4",
-        }
-        found = by_kind.get((str(weights.get("type")), int(weights.get("num_bits") or 0)))
+        groups = _object(quantization, "config_groups", name)
+        weights = _object(_object(groups, next(iter(groups), ""), name), "weights", name)
+        found = _COMPRESSED.get((str(weights.get("type")), _count(weights, "num_bits", name)))
         if found:
             return found
     raise BadInput(
