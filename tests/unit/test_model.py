@@ -1,0 +1,307 @@
+"""Shapes come out of config.json as published, and what cannot be priced is refused by name."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.errors import BadInput
+from tuner.model import (
+    Experts,
+    LatentAttention,
+    ModelShape,
+    bytes_per_weight,
+    from_config,
+    known_models,
+    load_model,
+)
+
+# Sizes as the model cards or the safetensors index give them; "exact" where biases and query/key norms, which are left
+# out, are absent too.
+EXACT = {
+    "meta-llama/Llama-2-7b-hf": 6_738_415_616,
+    "meta-llama/Llama-2-13b-hf": 13_015_864_320,
+    "meta-llama/Llama-2-70b-hf": 68_976_648_192,
+    "meta-llama/Meta-Llama-3-8B": 8_030_261_248,
+    "meta-llama/Llama-3.1-8B": 8_030_261_248,
+    "meta-llama/Llama-3.1-70B": 70_553_706_496,
+    "meta-llama/Llama-3.1-405B": 405_853_388_800,
+    "meta-llama/Llama-3.2-1B": 1_235_814_400,
+    "meta-llama/Llama-3.2-3B": 3_212_749_824,
+    "mistralai/Mistral-7B-v0.3": 7_248_023_552,
+    "mistralai/Mixtral-8x7B-v0.1": 46_702_792_704,
+}
+PUBLISHED_BILLIONS = {
+    "MiniMaxAI/MiniMax-M2.5": 229,
+    "Qwen/Qwen2.5-7B": 7.616,
+    "Qwen/Qwen2.5-72B": 72.706,
+    "Qwen/Qwen3-0.6B": 0.596,
+    "Qwen/Qwen3-4B": 4.022,
+    "Qwen/Qwen3-8B": 8.191,
+    "Qwen/Qwen3-14B": 14.768,
+    "Qwen/Qwen3-32B": 32.762,
+    "Qwen/Qwen3-30B-A3B": 30.532,
+    "Qwen/Qwen3-235B-A22B": 235.094,
+    "Qwen/Qwen3-235B-A22B-FP8": 235.094,
+    "deepseek-ai/DeepSeek-V3": 671.026,
+    "deepseek-ai/DeepSeek-R1": 671.026,
+    "meta-llama/Llama-3.3-70B-Instruct": 70.554,
+    "meta-llama/Meta-Llama-3-70B": 70.554,
+    "mistralai/Mixtral-8x22B-v0.1": 140.63,
+    "moonshotai/Kimi-K2.5": 1026,
+    "openai/gpt-oss-120b": 116.8,
+    "openai/gpt-oss-20b": 20.9,
+}
+
+
+def test_every_known_model_is_checked_against_its_published_size():
+    assert set(known_models()) == set(EXACT) | set(PUBLISHED_BILLIONS)
+
+
+@pytest.mark.parametrize(("name", "parameters"), EXACT.items())
+def test_parameters_to_the_last(name, parameters):
+    assert load_model(name).parameters == parameters
+
+
+@pytest.mark.parametrize(("name", "billions"), PUBLISHED_BILLIONS.items())
+def test_parameters_as_published(name, billions):
+    digits = len(str(billions).partition(".")[2])
+    assert load_model(name).parameters / 1e9 == pytest.approx(billions, abs=1.01 * 10**-digits)
+
+
+def test_a_dense_shape():
+    assert load_model("meta-llama/Llama-3.1-8B") == ModelShape(
+        name="meta-llama/Llama-3.1-8B",
+        architecture="LlamaForCausalLM",
+        layers=32,
+        hidden=4096,
+        heads=32,
+        kv_heads=8,
+        head_dim=128,
+        inter=14336,
+        vocab=128256,
+        max_position=131072,
+        tied_embeddings=False,
+        pipeline_tensors=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "expected"),
+    [
+        ("deepseek-ai/DeepSeek-V3", lambda m: m.experts, Experts(256, 8, 2048, 2048, 58)),
+        ("deepseek-ai/DeepSeek-V3", lambda m: m.latent, LatentAttention(512, 1536, 128, 64, 128)),
+        ("deepseek-ai/DeepSeek-V3", lambda m: m.kv_elements_per_token_layer, 576),
+        ("moonshotai/Kimi-K2.5", lambda m: m.experts, Experts(384, 8, 2048, 2048, 60)),
+        ("Qwen/Qwen3-235B-A22B", lambda m: m.experts, Experts(128, 8, 1536, 0, 94)),
+        ("mistralai/Mixtral-8x7B-v0.1", lambda m: m.experts, Experts(8, 2, 14336, 0, 32)),
+        ("openai/gpt-oss-120b", lambda m: (m.window, m.window_layers, m.layers), (128, 18, 36)),
+        ("Qwen/Qwen3-32B", lambda m: (m.window, m.window_layers), (None, 0)),
+        ("Qwen/Qwen3-32B", lambda m: (m.head_dim, m.hidden // m.heads), (128, 80)),
+        ("meta-llama/Llama-3.1-8B", lambda m: m.kv_elements_per_token_layer, 2 * 8 * 128),
+        ("meta-llama/Llama-3.2-1B", lambda m: m.tied_embeddings, True),
+        ("Qwen/Qwen3-0.6B", lambda m: m.padded_vocab, 151936),
+        ("openai/gpt-oss-20b", lambda m: m.padded_vocab, 201088),
+    ],
+)
+def test_what_a_registry_entry_means(name, read, expected):
+    assert read(load_model(name)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "attention", "linear", "expert"),
+    [
+        ("meta-llama/Llama-3.1-8B", "bf16", "bf16", "bf16"),
+        ("Qwen/Qwen3-235B-A22B-FP8", "fp8_block", "fp8_block", "fp8_block"),
+        ("deepseek-ai/DeepSeek-V3", "fp8_block", "fp8_block", "fp8_block"),
+        ("openai/gpt-oss-120b", "bf16", "mxfp4", "mxfp4"),
+        ("moonshotai/Kimi-K2.5", "bf16", "bf16", "int4"),
+    ],
+)
+def test_precisions(name, attention, linear, expert):
+    model = load_model(name)
+    assert (model.attention_dtype, model.linear_dtype, model.expert_dtype) == (attention, linear, expert)
+
+
+def _compressed(kind, bits):
+    groups = {"group_0": {"weights": {"type": kind, "num_bits": bits}}}
+    return {"quant_method": "compressed-tensors", "config_groups": groups}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "dtype"),
+    [
+        ({"quant_method": "fp8"}, "fp8"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8_block"),
+        ({"quant_method": "gptq", "bits": 4}, "int4"),
+        ({"quant_method": "awq", "w_bit": 4}, "int4"),
+        ({"quant_method": "mxfp4"}, "mxfp4"),
+        (_compressed("int", 8), "int8"),
+        (_compressed("float", 8), "fp8"),
+        (_compressed("float", 4), "nvfp4"),
+    ],
+)
+def test_quantized_weights(quantization, dtype):
+    model = from_config(CONFIG | {"quantization_config": quantization}, "m")
+    assert model.linear_dtype == dtype
+    assert bytes_per_weight(dtype) < bytes_per_weight("bf16")
+
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "num_hidden_layers": 4,
+    "hidden_size": 256,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "intermediate_size": 1024,
+    "vocab_size": 1000,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "read", "expected"),
+    [
+        ({}, lambda m: (m.head_dim, m.padded_vocab), (32, 1024)),
+        ({"num_key_value_heads": None}, lambda m: m.kv_heads, 8),
+        ({"torch_dtype": "float32"}, lambda m: m.linear_dtype, "fp32"),
+        ({"dtype": "float16"}, lambda m: m.linear_dtype, "bf16"),
+        ({"sliding_window": 512}, lambda m: (m.window, m.window_layers), (512, 4)),
+        ({"sliding_window": 512, "use_sliding_window": False}, lambda m: (m.window, m.window_layers), (None, 0)),
+        (
+            {"sliding_window": 512, "layer_types": ["sliding_attention", "full_attention"] * 2},
+            lambda m: (m.window, m.window_layers),
+            (512, 2),
+        ),
+        (
+            {"num_experts": 8, "num_experts_per_tok": 2, "decoder_sparse_step": 2, "moe_intermediate_size": 64},
+            lambda m: m.experts,
+            Experts(8, 2, 64, 0, 2),
+        ),
+    ],
+)
+def test_what_a_config_means(changes, read, expected):
+    assert read(from_config(CONFIG | changes, "m")) == expected
+
+
+def test_a_multimodal_config_is_read_at_its_text_part():
+    wrapped = {"architectures": ["KimiK25ForConditionalGeneration"], "text_config": CONFIG}
+    assert from_config(wrapped, "m").layers == 4
+
+
+def test_a_directory_is_read_at_its_config(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert load_model(str(tmp_path)) == from_config(CONFIG, str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"config"', "\x00"])
+def test_a_broken_config_is_refused(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(BadInput) as caught:
+        load_model(str(tmp_path))
+    assert caught.value.where == str(tmp_path / "config.json")
+    assert "JSON" in caught.value.allowed
+
+
+def test_a_directory_without_config_is_refused(tmp_path):
+    with pytest.raises(BadInput, match=r"a directory that holds a config\.json") as caught:
+        load_model(str(tmp_path))
+    assert caught.value.given == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "allowed"),
+    [
+        ({"architectures": ["MambaForCausalLM"]}, "m: architectures", "LlamaForCausalLM"),
+        ({"architectures": []}, "m: architectures", "LlamaForCausalLM"),
+        ({"architectures": None}, "m: architectures", "LlamaForCausalLM"),
+        ({"architectures": "LlamaForCausalLM"}, "m: architectures", "a list"),
+        ({"architectures": [["LlamaForCausalLM"]]}, "m: architectures", "LlamaForCausalLM"),
+        ({"hidden_size": None}, "m: hidden_size", "a whole number"),
+        ({"num_hidden_layers": 0}, "m: num_hidden_layers", "a whole number"),
+        ({"num_hidden_layers": "4"}, "m: num_hidden_layers", "a whole number"),
+        ({"num_attention_heads": True}, "m: num_attention_heads", "a whole number"),
+        ({"num_key_value_heads": "two"}, "m: num_key_value_heads", "a whole number"),
+        ({"head_dim": -1}, "m: head_dim", "a whole number"),
+        ({"intermediate_size": 1.5}, "m: intermediate_size", "a whole number"),
+        ({"vocab_size": None}, "m: vocab_size", "a whole number"),
+        ({"max_position_embeddings": "long"}, "m: max_position_embeddings", "a whole number"),
+        ({"num_experts": 8}, "m: num_experts_per_tok", "a whole number"),
+        ({"num_experts": "many", "num_experts_per_tok": 2}, "m: num_experts", "a whole number"),
+        ({"kv_lora_rank": 512}, "m: qk_nope_head_dim", "a whole number"),
+        ({"text_config": ["x"]}, "m: text_config", "an object"),
+        ({"torch_dtype": "complex64"}, "m: torch_dtype", "bfloat16"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "m: quantization_config.quant_method", "fp8"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 3}}, "m: quantization_config.quant_method", "4-bit"),
+        ({"quantization_config": "fp8"}, "m: quantization_config", "an object"),
+        ({"layer_types": 3, "sliding_window": 4}, "m: layer_types", "a list"),
+    ],
+)
+def test_a_config_that_cannot_be_priced_is_refused(changes, where, allowed):
+    with pytest.raises(BadInput) as caught:
+        from_config(CONFIG | changes, "m")
+    assert caught.value.where == where
+    assert allowed in caught.value.allowed
+
+
+FULL_CONFIG = CONFIG | {
+    "text_config": None,
+    "head_dim": 32,
+    "max_position_embeddings": 4096,
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "mlp_only_layers": [],
+    "decoder_sparse_step": 1,
+    "first_k_dense_replace": 1,
+    "n_shared_experts": 1,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 16,
+    "sliding_window": 64,
+    "layer_types": ["sliding_attention"] * 4,
+    "torch_dtype": "bfloat16",
+    "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]},
+}
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-10, 10) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+QUANTIZATIONS = st.dictionaries(
+    st.sampled_from(["quant_method", "bits", "config_groups", "ignore", "modules_to_not_convert"]),
+    st.sampled_from(["fp8", "gptq", "compressed-tensors"]) | JSON_VALUES,
+)
+
+
+CHANGES = st.tuples(st.sampled_from(sorted(FULL_CONFIG)), JSON_VALUES)
+
+
+@given(change=CHANGES | st.tuples(st.just("quantization_config"), QUANTIZATIONS))
+def test_any_value_in_a_config_is_priced_or_refused(change):
+    try:
+        model = from_config(FULL_CONFIG | dict([change]), "m")
+    except BadInput as error:
+        place = error.where
+    else:
+        place = "m: "
+        assert model.parameters > 0
+    assert place.startswith("m: ")
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "org/no-such-model"])
+def test_an_unknown_name_is_refused_with_those_known(name):
+    with pytest.raises(BadInput, match=r"one of .*meta-llama/Llama-3\.1-8B"):
+        load_model(name)
+
+
+@pytest.mark.parametrize("name", ["./absent", "/no/such/dir", "a b", "../x", "$(id)"])
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises(BadInput, match=r"an existing directory with a config\.json, or a model name"):
+        load_model(name)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(BadInput, match="mxfp4"):
+        bytes_per_weight("fp2")
