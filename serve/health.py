@@ -1,0 +1,63 @@
+"""Is a deployment ready: it names its model, and every replica has answered a completion."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+WARM_REQUESTS_PER_REPLICA = 2  # at once, so that the router's choice of the shorter queue reaches every replica
+WARM_PROMPT = "How many accelerators does this service need?"
+WARM_OUTPUT_TOKENS = 4
+
+
+def served_models(url: str, *, timeout_s: float) -> tuple[str, ...]:
+    """Model names that ``GET url/v1/models`` lists; empty while nothing answers there."""
+    try:
+        return tuple(str(model["id"]) for model in _json(f"{url}/v1/models", None, timeout_s)["data"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return ()
+
+
+def completes(url: str, model_id: str, *, timeout_s: float) -> bool:
+    """True where a short completion comes back with the tokens that were asked for."""
+    body = {"model": model_id, "prompt": WARM_PROMPT, "max_tokens": WARM_OUTPUT_TOKENS, "ignore_eos": True}
+    try:
+        answer = _json(f"{url}/v1/completions", body, timeout_s)
+        return int(answer["usage"]["completion_tokens"]) == WARM_OUTPUT_TOKENS
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return False
+
+
+def warm_up(url: str, model_id: str, replicas: int, *, timeout_s: float) -> bool:
+    """Send each replica its first requests; True where all were answered, so none is cold when it is measured."""
+    count = replicas * WARM_REQUESTS_PER_REPLICA
+    with ThreadPoolExecutor(max_workers=min(count, 64)) as pool:
+        answers = pool.map(lambda _: completes(url, model_id, timeout_s=timeout_s), range(count))
+        return all(list(answers))
+
+
+class Waiting:
+    """Tells ``progress`` what is waited for, when it changes and every few seconds, with the seconds so far."""
+
+    def __init__(self, progress: Callable[[str], None], every_s: float = 2.0) -> None:
+        self._progress, self._every_s = progress, every_s
+        self._said: tuple[str, float] | None = None
+
+    def on(self, what: str, elapsed_s: float) -> None:
+        """Waiting for ``what``, ``elapsed_s`` seconds into the launch."""
+        if self._said is None or self._said[0] != what or elapsed_s - self._said[1] >= self._every_s:
+            self._said = (what, elapsed_s)
+            self._progress(f"{what} ({elapsed_s:.0f} s)")
+
+
+def _json(url: str, body: dict[str, Any] | None, timeout_s: float) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=timeout_s) as response:
+        return json.load(response)
