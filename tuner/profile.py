@@ -30,14 +30,14 @@ class GemmFit:
 
     ``kernel`` names the tile rule. Efficiencies are shares of the datasheet's peak and bandwidth. ``split_k`` is the
     least k of one split, ``wave_rounding`` the exponent with which a partly filled wave counts as full (1: entirely),
-    ``wave_us`` the prologue and epilogue of a wave, ``k_step_ns`` the least time per step of k, ``epilogue_ps`` per
-    output value, ``quantise_ps`` per activation value, ``unaligned_penalty`` the slowdown for m that is no multiple
-    of 4, ``cache_gain`` by how much a warm L2 cache beats memory. ``host_us`` is the launch path without CUDA graphs,
-    ``host_small_us`` the same for m < 32 and ``host_unaligned_us`` its surcharge for m that is no multiple of 4.
+    ``wave_us`` the prologue and epilogue of a wave, ``k_step_ns`` the least time per step of k where a kernel is
+    slower than its like, ``epilogue_ps`` per output value, ``cache_gain`` by how much a warm L2 cache beats
+    memory. ``host_us`` is the launch path without CUDA graphs, ``host_small_us`` the same for m < 32,
+    ``host_unaligned_us`` its surcharge where 4 does not divide m.
     """
 
     __pydantic_config__ = _STRICT
-    kernel: Literal["cublas", "cutlass_hopper", "cutlass_blackwell", "cutlass_ada", "block"]
+    kernel: Literal["cublas", "cutlass_hopper", "cutlass_blackwell", "cutlass_ada", "block", "untiled"]
     floor_us: float
     compute_efficiency: float
     memory_efficiency: float
@@ -46,8 +46,6 @@ class GemmFit:
     wave_us: float = 0.0
     k_step_ns: float = 0.0
     epilogue_ps: float = 0.0
-    quantise_ps: float = 0.0
-    unaligned_penalty: float = 0.0
     cache_gain: float = 0.0
     host_us: float = 0.0
     host_small_us: float = 0.0
@@ -64,7 +62,7 @@ class PrefillAttentionFit:
     """
 
     __pydantic_config__ = _STRICT
-    kernel: Literal["flash_attn_2", "flash_attn_2_ada", "flash_attn_3", "trtllm", "flashinfer"]
+    kernel: Literal["flash_attn_2", "flash_attn_2_ada", "flash_attn_3", "trtllm", "flashinfer", "untiled"]
     floor_us: float
     compute_efficiency: float
     memory_efficiency: float
@@ -102,7 +100,8 @@ class MoeFit:
     """One precision's grouped expert products (``tuner.cost.compute.moe``).
 
     ``rows_efficiency`` is the share of the bandwidth at which rows enter and leave experts, ``elsewhere_efficiency``
-    that for rows routed to other devices (they are still sorted, padded and summed), ``expert_us`` per active expert.
+    that for rows routed to other devices (they are still sorted, padded and summed), ``expert_us`` per active
+    expert; an expert's rows are padded to ``tile_rows``.
     """
 
     __pydantic_config__ = _STRICT
@@ -110,8 +109,9 @@ class MoeFit:
     compute_efficiency: float
     memory_efficiency: float
     rows_efficiency: float
-    elsewhere_efficiency: float
+    elsewhere_efficiency: float = 2.0
     expert_us: float = 0.0
+    tile_rows: float = 64.0
 
 
 @dataclass(frozen=True, slots=True)

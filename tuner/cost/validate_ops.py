@@ -102,7 +102,9 @@ def _decode(profile: HardwareProfile, group: tuple[str, ...], rows: Columns) -> 
 def _moe(profile: HardwareProfile, group: tuple[str, ...], rows: Columns) -> Array:
     dtype, distribution, version = group
     names = ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size")
-    return moe_ms(profile, dtype, *_numbers(rows, *names), routing=_routing(distribution, version))
+    tokens, hidden, inter, topk, experts, tp, ep = _numbers(rows, *names)
+    routing = _routing(distribution, version)
+    return moe_ms(profile, dtype, tokens, hidden, inter, topk, experts, tp, ep, routing)
 
 
 def _routing(distribution: str, version: str) -> Routing:

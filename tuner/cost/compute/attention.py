@@ -26,8 +26,6 @@ from tuner.cost.compute.kinds import (
 )
 from tuner.profile import HardwareProfile, PrefillAttentionFit
 
-NO_WINDOW = np.inf
-
 
 @dataclass(frozen=True, slots=True)
 class _Kernel:
@@ -44,6 +42,7 @@ _KERNELS = {
     "flash_attn_3": _Kernel(128, 64, True),
     "trtllm": _Kernel(128, 128, False),
     "flashinfer": _Kernel(64, 64, False),
+    "untiled": _Kernel(1, 1, False),
 }
 
 
@@ -117,7 +116,7 @@ def _reach(window: ArrayLike | None, available: Array) -> Array:
     if window is None:
         return available
     limit = np.asarray(window, dtype=float)
-    return np.minimum(np.where(limit > 0, limit, NO_WINDOW), available)
+    return np.asarray(np.minimum(np.where(limit > 0, limit, np.inf), available))
 
 
 def _keys_per_row(kernel: _Kernel, new: Array, past: Array, reach: Array, packed: Array) -> tuple[Array, Array, Array]:

@@ -28,19 +28,25 @@ from tuner.cost.compute.kinds import (
 )
 from tuner.profile import GemmFit, HardwareProfile
 
-# cuBLAS: (rows, columns, share of the peak that a tile of that size can reach).
-_CUBLAS_TILES = ((256, 128, 1.0), (128, 128, 1.0), (128, 64, 0.8), (64, 64, 0.6))
+# Kernels that pick their tile: (rows, columns, share of the peak that a tile of that size can reach).
+_CHOSEN_TILES: dict[str, tuple[tuple[int, int, float], ...]] = {
+    "cublas": ((256, 128, 1.0), (128, 128, 1.0), (128, 64, 0.8), (64, 64, 0.6)),
+    "block": ((128, 128, 1.0), (64, 128, 0.8), (64, 64, 0.6), (64, 32, 0.4)),
+    "untiled": ((1, 1, 1.0),),
+}
 # CUTLASS and friends: (largest m, tile rows, tile columns, rows that tiles come in).
 _FIXED_TILES: dict[str, tuple[tuple[float, int, int, int], ...]] = {
     "cutlass_hopper": ((16, 16, 64, 16), (64, 64, 64, 64), (128, 64, 128, 64), (np.inf, 128, 128, 256)),
     "cutlass_blackwell": ((16, 16, 64, 16), (64, 64, 64, 64), (256, 128, 128, 128), (np.inf, 128, 128, 256)),
     "cutlass_ada": ((16, 16, 64, 16), (32, 32, 64, 32), (64, 64, 64, 64), (256, 64, 128, 64), (np.inf, 128, 128, 128)),
-    "block": ((64, 64, 128, 64), (np.inf, 128, 128, 128)),
 }
 _ALIGNED_ROWS = 4  # TMA wants 16-byte rows of scales: other m take slower paths
 _UNALIGNED_FROM = 128
 _SMALL_M = 32  # below it Hopper's block-scaled products run a kernel with a shorter launch path
 _WARM_SHARE = 0.1  # of the L2 cache that weights of a repeated product keep
+_K_STEP_NS = 0.65  # least time per step of k of a scaled-fp8 or fp4 tile, the same on Ada, Hopper and Blackwell
+_UNALIGNED_PENALTY = 0.14  # of CUTLASS's TMA kernels (Hopper, Blackwell)
+_QUANTISE_FP8_PS = 2.2  # per activation value, measured alike on Ada, Hopper and Blackwell
 
 
 def gemm_terms(
@@ -55,8 +61,9 @@ def gemm_terms(
 ) -> Terms:
     """Terms of one product of ``m`` rows with a [k, n] weight, per device; broadcasts over m, n, k.
 
-    ``eager``: launched by the host one by one, as without CUDA graphs; kernels with a long launch path then take at
-    least that. ``warm``: the same product ran just before, so that small weights are in the L2 cache.
+    ``eager``: launched by the host one by one, without CUDA graphs and compilation; kernels with a long launch path
+    then take at least that, and activations are quantised by a kernel of their own. ``warm``: the same product ran
+    just before, so that small weights are in the L2 cache.
     """
     kind = precision(profile, dtype)
     fit = fit_for(profile.gemm, kind, "gemm")
@@ -69,7 +76,7 @@ def gemm_terms(
     compute = _tiled_ms(profile, kind, fit, rows, cols, depth)
     overhead = np.full(np.broadcast_shapes(rows.shape, depth.shape), fit.floor_us * MS_PER_US)
     if kind.quantised:
-        overhead = overhead + fit.quantise_ps * MS_PER_PS * rows * depth
+        overhead = overhead + _quantise_ms(profile, kind, rows * depth, eager)
     total = smooth_max(memory, compute) + overhead
     if eager and fit.host_us:
         total = sharp_max(total, _host_ms(fit, rows))
@@ -92,10 +99,10 @@ def gemm_ms(
 
 def _tiled_ms(profile: HardwareProfile, kind: Precision, fit: GemmFit, m: Array, n: Array, k: Array) -> Array:
     peak = profile.peak_flops_per_s[kind.math] * fit.compute_efficiency
-    if fit.kernel == "cublas":
+    if fit.kernel in _CHOSEN_TILES:
         options = [
             _waves_ms(profile, fit, k, peak * share, tm, tn, np.ceil(m / tm) * np.ceil(n / tn))
-            for tm, tn, share in _CUBLAS_TILES
+            for tm, tn, share in _CHOSEN_TILES[fit.kernel]
         ]
         return np.asarray(np.minimum.reduce(options))
     table = _FIXED_TILES[fit.kernel]
@@ -103,8 +110,10 @@ def _tiled_ms(profile: HardwareProfile, kind: Precision, fit: GemmFit, m: Array,
     tm, tn, step = (np.array([row[i] for row in table], dtype=float)[index] for i in (1, 2, 3))
     tiles = np.ceil(m / step) * (step / tm) * np.ceil(n / tn)
     ms = _waves_ms(profile, fit, k, peak, tm, tn, tiles) + fit.epilogue_ps * MS_PER_PS * m * n
+    if fit.kernel == "cutlass_ada":
+        return np.asarray(ms)
     unaligned = (m % _ALIGNED_ROWS != 0) & (m > _UNALIGNED_FROM)
-    return np.asarray(ms * (1 + fit.unaligned_penalty * unaligned))
+    return np.asarray(ms * (1 + _UNALIGNED_PENALTY * unaligned))
 
 
 def _waves_ms(
@@ -113,9 +122,9 @@ def _waves_ms(
     """Tiles dealt out to multiprocessors in waves; each wave runs its k loop and pays a prologue and an epilogue."""
     sms = float(profile.sm_count)
     per_k = 2e3 * np.asarray(tm) * np.asarray(tn) / (peak / sms)
-    if fit.k_step_ns:
-        per_k = np.hypot(per_k, fit.k_step_ns * MS_PER_NS)
-    split: ArrayLike = 1.0
+    if fit.kernel not in ("cublas", "untiled"):
+        per_k = np.hypot(per_k, (fit.k_step_ns or _K_STEP_NS) * MS_PER_NS)
+    split = np.ones(1)
     if fit.split_k:
         split = np.clip(sms / tiles, 1.0, np.maximum(1.0, k / fit.split_k))
     fill = tiles * split / sms
@@ -123,6 +132,14 @@ def _waves_ms(
     if fit.wave_rounding < 1:
         waves = np.maximum(1.0, fill * (waves / fill) ** fit.wave_rounding)
     return np.asarray(waves / split * k * per_k + waves * fit.wave_us * MS_PER_US)
+
+
+def _quantise_ms(profile: HardwareProfile, kind: Precision, values: Array, eager: bool) -> Array:
+    """The step before the product: one pass over memory, but vLLM's stand-alone fp8 kernels are slower than that."""
+    if eager and kind.math == "fp8":
+        return np.asarray(_QUANTISE_FP8_PS * MS_PER_PS * values)
+    bandwidth = profile.memory_bytes_per_s * profile.elementwise.memory_efficiency
+    return np.asarray((2 + kind.activation_bytes) * values / bandwidth * MS_PER_S)
 
 
 def _host_ms(fit: GemmFit, m: Array) -> Array:

@@ -71,23 +71,24 @@ def precision(profile: HardwareProfile, dtype: str) -> Precision:
     return Precision(found.kind, "bf16", found.weight_bytes, 2.0, False)
 
 
+_NEAREST: Mapping[str, tuple[str, ...]] = {
+    "bf16": ("mxfp4", "bf16"),
+    "fp8": ("fp8", "fp8_block", "bf16"),
+    "fp4": ("nvfp4", "fp8", "bf16"),
+    "int8": ("fp8", "bf16"),
+}
+
+
 def fit_for(fits: Mapping[str, _Fit], kind: Precision, section: str) -> _Fit:
     """The fitted parameters for a precision; one that was not measured borrows those of the nearest that was.
 
-    The order is fixed: the precision itself, then one with the same arithmetic, then bf16.
+    First the precision itself, then the one that shares its arithmetic: weights that are widened on the fly go with
+    mxfp4's kernels, int8 with fp8's.
     """
-    for name in (kind.kind, *_NEAREST[kind.math], "bf16"):
-        if name in fits and (name == kind.kind or _PRECISIONS[name].math == kind.math or name == "bf16"):
+    for name in (kind.kind, *_NEAREST[kind.math]):
+        if name in fits:
             return fits[name]
     raise BadInput(f"profile.{section}", sorted(fits), "parameters for bf16 at least")
-
-
-_NEAREST: Mapping[str, tuple[str, ...]] = {
-    "bf16": ("mxfp4", "bf16"),
-    "fp8": ("fp8", "fp8_block"),
-    "fp4": ("nvfp4",),
-    "int8": ("int8",),
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from tuner.cost.compute.kinds import MS_PER_S, MS_PER_US, Array, Terms, fit_for,
 from tuner.profile import HardwareProfile
 
 _QUANTILES = 24
-_TILE_ROWS = 64
 _FEW_TOKENS_SPREAD = 200.0  # heaviest over lightest expert of the power law when there are fewer slots than experts
 _TOP_OF = 0.56  # the largest of E draws sits near the quantile 1 - 0.56 / E
 
@@ -62,7 +61,8 @@ def moe_terms(
     load = _loads(routing or Routing(), t, k, count, ep)
     busy = _busy_share(routing or Routing(), load, t, k, count)
     active = np.maximum(busy.mean(-1) * here, np.minimum(1.0, t * k / ep))
-    padded = np.where(load < _TILE_ROWS, busy * _TILE_ROWS, load + _TILE_ROWS / 2).mean(-1) * here
+    tile = fit.tile_rows
+    padded = np.where(load < tile, busy * tile, load + tile / 2).mean(-1) * here
     rows = load.mean(-1) * here
     bandwidth = profile.memory_bytes_per_s
     memory = active * 3 * width * shard * kind.weight_bytes / (bandwidth * fit.memory_efficiency) * MS_PER_S
