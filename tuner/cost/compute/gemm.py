@@ -37,7 +37,7 @@ _CHOSEN_TILES: dict[str, tuple[tuple[int, int, float], ...]] = {
 # CUTLASS and friends: (largest m, tile rows, tile columns, rows that tiles come in).
 _FIXED_TILES: dict[str, tuple[tuple[float, int, int, int], ...]] = {
     "cutlass_hopper": ((16, 16, 64, 16), (64, 64, 64, 64), (128, 64, 128, 64), (np.inf, 128, 128, 256)),
-    "cutlass_blackwell": ((16, 16, 64, 16), (64, 64, 64, 64), (256, 128, 128, 128), (np.inf, 128, 128, 256)),
+    "cutlass_blackwell": ((16, 16, 64, 16), (64, 64, 64, 64), (256, 128, 64, 128), (np.inf, 128, 128, 256)),
     "cutlass_ada": ((16, 16, 64, 16), (32, 32, 64, 32), (64, 64, 64, 64), (256, 64, 128, 64), (np.inf, 128, 128, 128)),
 }
 _ALIGNED_ROWS = 4  # TMA wants 16-byte rows of scales: other m take slower paths
@@ -45,7 +45,7 @@ _UNALIGNED_FROM = 128
 _SMALL_M = 32  # below it Hopper's block-scaled products run a kernel with a shorter launch path
 _WARM_SHARE = 0.1  # of the L2 cache that weights of a repeated product keep
 _K_STEP_NS = 0.65  # least time per step of k of a scaled-fp8 or fp4 tile, the same on Ada, Hopper and Blackwell
-_UNALIGNED_PENALTY = 0.14  # of CUTLASS's TMA kernels (Hopper, Blackwell)
+_UNALIGNED_PENALTY = 0.14  # of Hopper's CUTLASS kernels; Blackwell's and Ada's show none
 _QUANTISE_FP8_PS = 2.2  # per activation value, measured alike on Ada, Hopper and Blackwell
 
 
@@ -110,7 +110,7 @@ def _tiled_ms(profile: HardwareProfile, kind: Precision, fit: GemmFit, m: Array,
     tm, tn, step = (np.array([row[i] for row in table], dtype=float)[index] for i in (1, 2, 3))
     tiles = np.ceil(m / step) * (step / tm) * np.ceil(n / tn)
     ms = _waves_ms(profile, fit, k, peak, tm, tn, tiles) + fit.epilogue_ps * MS_PER_PS * m * n
-    if fit.kernel == "cutlass_ada":
+    if fit.kernel != "cutlass_hopper":
         return np.asarray(ms)
     unaligned = (m % _ALIGNED_ROWS != 0) & (m > _UNALIGNED_FROM)
     return np.asarray(ms * (1 + _UNALIGNED_PENALTY * unaligned))
