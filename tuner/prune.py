@@ -28,6 +28,7 @@ Floats = NDArray[np.float64]
 
 MARGIN = 1.5  # a latency must miss its target by this factor before the model alone may drop a candidate
 KEPT = 64  # candidates handed on
+MOST_GROUPS = 24  # drops are told by degrees of parallelism as long as there are no more groups than this
 _SLO_REASON = {
     Metric.TTFT: DropReason.SLO_TTFT,
     Metric.TPOT: DropReason.SLO_TPOT,
@@ -84,21 +85,29 @@ class Plan:
 
 
 class _Drops:
-    """Counts drops by structure degrees and reason, keeping the first figure of each."""
+    """Counts drops by reason and degrees of parallelism; in a large space by reason alone."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[DropReason, tuple[object, ...]], DroppedGroup] = {}
+        self._groups: dict[tuple[object, ...], DroppedGroup] = {}
 
     def add(self, reason: DropReason, count: int, example: ParallelLayout, figure: str) -> None:
-        if not count:
-            return
-        key = (reason, (example.tp, example.pp, example.dp) if len(self._groups) < 200 else ())
-        known = self._groups.get(key)
-        found = DroppedGroup(reason, count, example, figure)
-        self._groups[key] = replace(known, count=known.count + count) if known else found
+        """Count; the first example and figure of a group stay."""
+        if count:
+            self._merge(self._groups, (reason, example.shape), DroppedGroup(reason, count, example, figure))
 
     def groups(self) -> tuple[DroppedGroup, ...]:
-        return tuple(sorted(self._groups.values(), key=lambda g: (list(DropReason).index(g.reason), g.example)))
+        """All groups, by reason and size."""
+        found = self._groups
+        if len(found) > MOST_GROUPS:
+            found = {}
+            for group in sorted(self._groups.values(), key=lambda g: g.example):
+                self._merge(found, (group.reason,), group)
+        return tuple(sorted(found.values(), key=lambda g: (list(DropReason).index(g.reason), g.example)))
+
+    @staticmethod
+    def _merge(groups: dict[tuple[object, ...], DroppedGroup], key: tuple[object, ...], group: DroppedGroup) -> None:
+        known = groups.get(key)
+        groups[key] = replace(known, count=known.count + group.count) if known else group
 
 
 def plan(request: TuneRequest, model: ModelShape, cluster: Cluster, space: Space, keep: int = KEPT) -> Plan:

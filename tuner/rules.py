@@ -7,7 +7,7 @@ linear layers (MLP width) and ``ParallelConfig`` (executors).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -46,35 +46,34 @@ class Drop:
     figure: str
 
 
-Rule = Callable[[ModelShape, ParallelLayout, Cluster], Drop | None]
+EngineRule = Callable[[ModelShape, ParallelLayout], Drop | None]
+ClusterRule = Callable[[ParallelLayout, Cluster], Drop | None]
+
+
+def engine_refuses(model: ModelShape, layout: ParallelLayout) -> Drop | None:
+    """The first rule of the engine that the layout breaks, whatever the cluster; or None."""
+    return next((drop for rule in _ENGINE_RULES if (drop := rule(model, layout)) is not None), None)
 
 
 def illegal(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
     """The first rule that the layout breaks, or None."""
-    return next(broken_rules(model, layout, cluster), None)
+    placed = (rule(layout, cluster) for rule in _CLUSTER_RULES)
+    return next((drop for drop in placed if drop is not None), None) or engine_refuses(model, layout)
 
 
-def broken_rules(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Iterator[Drop]:
-    """Every rule that the layout breaks."""
-    for rule in _RULES:
-        drop = rule(model, layout, cluster)
-        if drop is not None:
-            yield drop
-
-
-def _placement(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+def _placement(layout: ParallelLayout, cluster: Cluster) -> Drop | None:
     if layout.devices > cluster.devices:
         return Drop(DropReason.PLACEMENT, f"needs {layout.devices} devices, the cluster has {cluster.devices}")
     return None
 
 
-def _heads(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+def _heads(model: ModelShape, layout: ParallelLayout) -> Drop | None:
     if model.heads % layout.tp:
         return Drop(DropReason.HEADS, f"{model.heads} attention heads do not divide by tp={layout.tp}")
     return None
 
 
-def _kv_heads(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+def _kv_heads(model: ModelShape, layout: ParallelLayout) -> Drop | None:
     if model.latent:  # the latent cache is replicated on every rank
         return None
     larger, smaller = max(model.kv_heads, layout.tp), min(model.kv_heads, layout.tp)
@@ -83,13 +82,13 @@ def _kv_heads(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Dr
     return None
 
 
-def _layers(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+def _layers(model: ModelShape, layout: ParallelLayout) -> Drop | None:
     if layout.pp > model.layers:
         return Drop(DropReason.LAYERS, f"pp={layout.pp} stages, {model.layers} layers")
     return None
 
 
-def _mlp_width(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+def _mlp_width(model: ModelShape, layout: ParallelLayout) -> Drop | None:
     dense = model.moe_layers < model.layers
     widths = [(model.inter, model.linear_dtype)] if dense else []
     if model.experts and not layout.ep:
@@ -104,7 +103,7 @@ def _mlp_width(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> D
     return None
 
 
-def _expert_parallel(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+def _expert_parallel(model: ModelShape, layout: ParallelLayout) -> Drop | None:
     if not layout.ep:
         return None
     if model.experts is None:
@@ -115,7 +114,7 @@ def _expert_parallel(model: ModelShape, layout: ParallelLayout, cluster: Cluster
     return None
 
 
-def _context_parallel(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+def _context_parallel(model: ModelShape, layout: ParallelLayout) -> Drop | None:
     t, d, c = layout.tp, layout.dcp, layout.pcp
     reason = DropReason.CONTEXT_PARALLEL
     if c > 1 and not model.latent:
@@ -135,7 +134,7 @@ def _context_parallel(model: ModelShape, layout: ParallelLayout, cluster: Cluste
     return None
 
 
-def _executor(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+def _executor(layout: ParallelLayout, cluster: Cluster) -> Drop | None:
     ranks = layout.devices_per_replica
     if layout.executor == "uni" and ranks > 1:
         return Drop(DropReason.EXECUTOR, f"executor uni runs 1 rank, the replica has {ranks}")
@@ -144,21 +143,20 @@ def _executor(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Dr
     return None
 
 
-def _scheduler(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+def _scheduler(model: ModelShape, layout: ParallelLayout) -> Drop | None:
     if layout.max_num_batched_tokens < layout.max_num_seqs:
         figure = f"max_num_batched_tokens={layout.max_num_batched_tokens} below max_num_seqs={layout.max_num_seqs}"
         return Drop(DropReason.SCHEDULER, figure)
     return None
 
 
-_RULES: tuple[Rule, ...] = (
-    _placement,
+_CLUSTER_RULES: tuple[ClusterRule, ...] = (_placement, _executor)
+_ENGINE_RULES: tuple[EngineRule, ...] = (
     _heads,
     _kv_heads,
     _layers,
     _mlp_width,
     _expert_parallel,
     _context_parallel,
-    _executor,
     _scheduler,
 )

@@ -247,6 +247,13 @@ class Store:
             rows = db.execute(query.order_by(_trials.c.number)).mappings().all()
         return [OpenTrial(row["number"], ParallelLayout.parse(row["layout"]), row["app"]) for row in rows]
 
+    def trial_starts(self, study: str) -> dict[int, float]:
+        """When each trial began, in seconds from the start of the study."""
+        query = sa.select(_trials.c.number, _trials.c.started_at - _studies.c.created_at)
+        query = query.join(_studies, _studies.c.name == _trials.c.study).where(_trials.c.study == study)
+        with self._engine.connect() as db:
+            return {int(number): float(start) for number, start in db.execute(query)}
+
     def trials(self, study: str) -> list[TrialResult]:
         """All trials, in order, finished or (state RUNNING) not."""
         with self._engine.connect() as db:

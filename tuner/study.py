@@ -197,8 +197,12 @@ def load_steps(request: TuneRequest) -> list[LoadStep]:
 
 def default_name(request: TuneRequest) -> str:
     """A study's name when the operator gave none: the model's last word and a digest of the request."""
-    stem = "".join(c if c.isalnum() else "-" for c in Path(request.model).name.lower()).strip("-") or "study"
-    return f"{stem[:40]}-{hashlib.sha256(request.model_dump_json().encode()).hexdigest()[:8]}"
+    return f"{service_name(request)}-{hashlib.sha256(request.model_dump_json().encode()).hexdigest()[:8]}"
+
+
+def service_name(request: TuneRequest) -> str:
+    """The name that the winner carries in production: the model's last word, in characters that Kubernetes takes."""
+    return "".join(c if c.isalnum() else "-" for c in Path(request.model).name.lower()).strip("-")[:40] or "parlay"
 
 
 def app_name(study: str, number: int) -> str:

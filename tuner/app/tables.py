@@ -100,6 +100,19 @@ def volume_tables(console: Console, answer: Mapping[str, Any]) -> None:
     console.print(formulas)
 
 
+def decision_tables(console: Console, decision: Decision, request: TuneRequest, files: Mapping[str, str]) -> None:
+    """A study's end: launched layouts, dropped ones, the winner and why, and the files."""
+    trials_table(console, decision, request)
+    dropped_table(console, decision.dropped)
+    if decision.winner is not None:
+        console.print(f"[bold green]Winner[/bold green]: [bold]{decision.winner.layout}[/bold]", highlight=False)
+    console.print(decision.why, soft_wrap=True, highlight=False, markup=False)
+    if decision.remedy:
+        console.print(decision.remedy, soft_wrap=True, highlight=False, markup=False)
+    for kind, path in files.items():
+        console.print(f"  {kind:12} {path}", highlight=False, markup=False, soft_wrap=True)
+
+
 def trials_table(console: Console, decision: Decision, request: TuneRequest) -> None:
     """Every launched layout, predicted and measured side by side; the winner is marked."""
     table = Table(title=f"Study {decision.study}", title_justify="left")

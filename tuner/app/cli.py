@@ -1,0 +1,239 @@
+"""The command line. Each command parses, calls one function, and shows the result.
+
+Answers go to stdout, all else to stderr. Exit codes: 0 done, 1 it failed, 2 bad input, 3 a valid run in which no layout
+meets the SLO, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tuner.errors import BadInput, NoFeasibleLayout, ParlayError
+from tuner.layout import ParallelLayout
+from tuner.request import load_request
+
+DEFAULT_OUT = Path("parlay-out")
+
+app = typer.Typer(
+    name="parlay",
+    help="Find the vLLM layout that meets a latency SLO at the lowest cost, by measuring it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_out = Console(soft_wrap=False)
+_err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
+RequestFile = Annotated[Path, typer.Argument(metavar="REQUEST", help="The request, a YAML or JSON file.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for results, logs and the default store.")]
+StoreUrl = Annotated[
+    str | None, typer.Option("--store", help="Study store, a SQLAlchemy URL; default: SQLite in the --out folder.")
+]
+StudyName = Annotated[str | None, typer.Argument(metavar="STUDY", help="A study's name; default: the newest.")]
+
+
+@app.command("plan")
+def plan_command(
+    request_file: RequestFile,
+    top: Annotated[int, typer.Option(min=1, help="How many layouts to show.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Rank layouts without launching anything."""
+    from tuner.app.answers import plan_answer
+    from tuner.app.wiring import plan_request
+
+    found, splits = plan_request(load_request(request_file))
+    if as_json:
+        _print_json(plan_answer(found, splits))
+    else:
+        from tuner.app.tables import plan_tables
+
+        plan_tables(_out, found, top, splits)
+    if not any(candidate.prediction.meets_slo for candidate in found.ranked):
+        raise NoFeasibleLayout(_plan_shortfall(found))
+
+
+@app.command()
+def volume(
+    model: Annotated[str, typer.Option(help="A directory with config.json, or a model's name.")],
+    tp: Annotated[int, typer.Option(help="Tensor-parallel degree.")] = 1,
+    pp: Annotated[int, typer.Option(help="Pipeline-parallel degree.")] = 1,
+    layout: Annotated[str | None, typer.Option(help="A whole layout instead, such as tp=8,dp=2,ep=true.")] = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1)] = 1024,
+    output_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    engine: Annotated[str, typer.Option(help="v1 (all-gathers logits) or v0 (gathers them, as the paper did).")] = "v1",
+    as_json: Json = False,
+) -> None:
+    """Communication of one layout, operation by operation."""
+    from tuner.app.answers import volume_answer
+    from tuner.model import load_model
+    from tuner.rules import engine_refuses
+
+    if engine not in ("v0", "v1"):
+        raise BadInput("--engine", engine, "v0, v1")
+    shape = load_model(model)
+    chosen = ParallelLayout.parse(layout) if layout else ParallelLayout(tp=tp, pp=pp)
+    drop = engine_refuses(shape, chosen)
+    if drop is not None:
+        raise BadInput("layout", str(chosen), f"a layout that the engine accepts ({drop.figure})")
+    answer = volume_answer(shape, chosen, prompt_tokens, output_tokens, "v0" if engine == "v0" else "v1")
+    if as_json:
+        _print_json(answer)
+    else:
+        from tuner.app.tables import volume_tables
+
+        volume_tables(_out, answer)
+
+
+@app.command()
+def tune(
+    request_file: RequestFile,
+    out: Out = DEFAULT_OUT,
+    store: StoreUrl = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study; default: made from the request.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study of that name.")] = False,
+    launcher: Annotated[str, typer.Option(help="ray (Ray Serve) or local (a vLLM process per layout).")] = "ray",
+    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster; default: start a local one.")] = None,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the trials' endpoint; 0: any.")] = 0,
+    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Serve /metrics here; 0: any.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Search, launch, measure, decide and emit: the main job."""
+    from tuner.app.tuning import TuneOptions, run_tune
+
+    options = TuneOptions(
+        request_file, out, _store_url(store, out), study, resume, launcher, ray_address, http_port, metrics_port
+    )
+    result = run_tune(options, _err)
+    _show(result.answer, result.decision, result.request, as_json)
+    if result.decision.winner is None:
+        raise NoFeasibleLayout(f"{result.decision.why}; {result.decision.remedy or 'see the logs of the trials'}")
+
+
+@app.command()
+def show(name: StudyName = None, out: Out = DEFAULT_OUT, store: StoreUrl = None, as_json: Json = False) -> None:
+    """Look at a study again, while it runs or after."""
+    from tuner.app.answers import decision_answer
+
+    db, record = _study(name, out, store)
+    from tuner.app.wiring import decision_of
+
+    decision = decision_of(db, record)
+    _show(decision_answer(decision, record.request, {}), decision, record.request, as_json)
+
+
+@app.command()
+def explain(
+    name: StudyName = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Explain this layout: its milliseconds, or why it was dropped.")
+    ] = None,
+    out: Out = DEFAULT_OUT,
+    store: StoreUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Why the winner won, and where a layout's milliseconds go."""
+    from tuner.app.explaining import explain_study
+
+    _, record = db_record = _study(name, out, store)
+    explained = explain_study(*db_record, ParallelLayout.parse(layout) if layout else None)
+    if as_json:
+        _print_json(explained.answer)
+    else:
+        explained.print(_out, record.request)
+
+
+@app.command()
+def emit(
+    name: StudyName = None,
+    format_: Annotated[str, typer.Option("--format", help="ray-serve, rayservice, helm-values or vllm.")] = "ray-serve",
+    layout: Annotated[str | None, typer.Option(help="Another measured layout than the winner.")] = None,
+    out: Out = DEFAULT_OUT,
+    store: StoreUrl = None,
+) -> None:
+    """Print the deployment spec of a study's winner."""
+    from deploy.specs import emit as emit_spec
+    from tuner.app.wiring import application, decision_of
+    from tuner.study import service_name
+
+    db, record = _study(name, out, store)
+    decision = decision_of(db, record)
+    measured = {str(trial.layout): trial.layout for trial in decision.trials if trial.steps}
+    if layout is not None:
+        wanted = str(ParallelLayout.parse(layout))
+        if wanted not in measured:
+            raise BadInput("--layout", layout, "a measured layout: " + (", ".join(measured) or "none yet"))
+        chosen = measured[wanted]
+    elif decision.winner is not None:
+        chosen = decision.winner.layout
+    else:
+        raise NoFeasibleLayout(f"study {record.name} has no winner to emit: {decision.why}")
+    spec = application(record.request, chosen, service_name(record.request))
+    sys.stdout.write(emit_spec(format_, chosen, record.request, spec))
+
+
+def main() -> None:
+    """Entry point: every deliberate error becomes one line on stderr and its exit code."""
+    try:
+        app(standalone_mode=True)
+    except ParlayError as error:
+        kind = "no layout meets the SLO" if isinstance(error, NoFeasibleLayout) else "error"
+        _err.print(f"parlay: {kind}: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _err.print("parlay: interrupted; the same command with --resume goes on", soft_wrap=True)
+        sys.exit(130)
+
+
+def _show(answer: dict[str, Any], decision: Any, request: Any, as_json: bool) -> None:
+    if as_json:
+        _print_json(answer)
+        return
+    from tuner.app.tables import decision_tables
+
+    decision_tables(_out, decision, request, answer["files"])
+
+
+def _study(name: str | None, out: Path, store: str | None) -> Any:
+    from tuner.store import Store
+
+    url = _store_url(store, out)
+    if store is None and not (out / "parlay.db").exists():
+        raise BadInput("--out", str(out), "the folder of an earlier `parlay tune` (it holds parlay.db), or --store")
+    db = Store(url)
+    names = db.study_names()
+    if name is None and not names:
+        raise BadInput("STUDY", "nothing", "a study; this store is empty")
+    return db, db.study(name or names[0])
+
+
+def _store_url(store: str | None, out: Path) -> str:
+    return store or f"sqlite:///{out / 'parlay.db'}"
+
+
+def _plan_shortfall(found: Any) -> str:
+    if not found.ranked:
+        worst = min(found.dropped, key=lambda group: group.example.devices)
+        return f"every legal layout was dropped; {worst.example} for {worst.reason.value}: {worst.figure}"
+    best = found.ranked[0]
+    rate = best.prediction.goodput_req_per_s
+    return (
+        f"by the model the best, {best.layout}, carries {rate:.2f} requests/s within the SLO; "
+        "more devices, a lower rate or wider targets are needed"
+    )
+
+
+def _print_json(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""``parlay tune``: a request and its options become a study on a launcher, a meter, a store and the observers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from serve.measure import HttpMeter
+from tuner.app.answers import decision_answer
+from tuner.app.screen import Screen
+from tuner.app.telemetry import Telemetry
+from tuner.app.wiring import facts, planned_cluster, write_results
+from tuner.decide import Decision
+from tuner.errors import BadInput
+from tuner.layout import ParallelLayout
+from tuner.model import load_model
+from tuner.prune import Plan
+from tuner.request import Metric, TuneRequest, load_request
+from tuner.search import Proposal
+from tuner.space import load_space
+from tuner.store import Store
+from tuner.study import Observer, Setting, Study, default_name
+from tuner.trial import Deployment, Launcher, LoadStep, StepResult, TrialResult
+
+LAUNCHERS = ("ray", "local")
+
+
+@dataclass(frozen=True, slots=True)
+class TuneOptions:
+    """What the operator gave on the command line beside the request; 0 or None for a port: any, or no endpoint."""
+
+    request_file: Path
+    out: Path
+    store_url: str
+    study: str | None
+    resume: bool
+    launcher: str
+    ray_address: str | None
+    http_port: int
+    metrics_port: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TuneResult:
+    """A finished study: the decision, the request as it was run, and the answer for ``--json``."""
+
+    decision: Decision
+    request: TuneRequest
+    answer: dict[str, Any]
+
+
+def run_tune(options: TuneOptions, console: Console) -> TuneResult:
+    """Run the study and write its files. Everything that can be refused is refused before anything starts."""
+    request = _with_cluster(load_request(options.request_file), options)
+    name = options.study or default_name(request)
+    setting = Setting(
+        name=name,
+        request=request,
+        model=load_model(request.model),
+        cluster=planned_cluster(request),
+        space=load_space(request.space),
+        log_root=options.out / name / "logs",
+    )
+    with ExitStack() as stack:
+        store = Store(options.store_url)
+        stack.callback(store.close)
+        observers: list[Observer] = []
+        telemetry = Telemetry()
+        if options.metrics_port is not None:
+            port = telemetry.start_http(port=options.metrics_port)
+            stack.callback(telemetry.stop)
+            console.print(f"metrics: http://127.0.0.1:{port}/metrics", highlight=False)
+        screen = Screen(console, request)
+        stack.callback(screen.close)
+        told = TelemetryObserver(name, request, telemetry)
+        observers += [screen, told]
+        meter = HttpMeter(on_progress=screen.live, on_samples=told.samples)
+        launcher = stack.enter_context(_launcher(options))
+        study = Study(setting, store, launcher, meter, Fanout(observers))
+        decision = study.run(options.resume, facts())
+        screen.close()
+        record = store.study(name)
+        files = write_results(options.out / name, store, record, decision)
+        answer = decision_answer(decision, request, {kind: str(path) for kind, path in files.items()})
+        store.save_decision(name, answer)
+        return TuneResult(decision, request, answer)
+
+
+def _with_cluster(request: TuneRequest, options: TuneOptions) -> TuneRequest:
+    """The request with its cluster discovered, where it asks for that."""
+    if request.cluster != "ray":
+        return request
+    from serve.launcher import discover_cluster
+
+    return request.model_copy(update={"cluster": discover_cluster(options.ray_address or "auto")})
+
+
+@contextmanager
+def _launcher(options: TuneOptions) -> Iterator[Launcher]:
+    if options.launcher not in LAUNCHERS:
+        raise BadInput("--launcher", options.launcher, ", ".join(LAUNCHERS))
+    launcher: Launcher
+    if options.launcher == "local":
+        from serve.local import LocalProcessLauncher
+
+        launcher = LocalProcessLauncher(port=options.http_port or None, state_dir=options.out / "state")
+    else:
+        from serve.launcher import RayServeLauncher
+
+        launcher = RayServeLauncher(options.ray_address, options.http_port or None, state_dir=options.out / "state")
+    try:
+        yield launcher
+    finally:
+        launcher.close()
+
+
+class TelemetryObserver(Observer):
+    """Hands a study's events to Prometheus."""
+
+    def __init__(self, study: str, request: TuneRequest, telemetry: Telemetry) -> None:
+        self._study, self._request, self._telemetry = study, request, telemetry
+        self._layouts: dict[int, ParallelLayout] = {}
+        self._predicted: dict[ParallelLayout, tuple[tuple[float | None, ...], ...]] = {}
+        self._samples: Mapping[Metric, Sequence[float]] = {}
+        telemetry.study_started(study, request)
+
+    def samples(self, step: LoadStep, samples_s: Mapping[Metric, Sequence[float]]) -> None:
+        """The raw samples of the step that was just measured, in seconds."""
+        self._samples = samples_s
+
+    def planned(self, plan: Plan) -> None:
+        dropped: dict[str, int] = {}
+        for group in plan.dropped:
+            dropped[group.reason.value] = dropped.get(group.reason.value, 0) + group.count
+        self._telemetry.candidates(self._study, dropped, len(plan.ranked))
+        self._predicted = {c.layout: c.prediction.steps for c in plan.ranked}
+
+    def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
+        self._layouts[number] = proposal.layout
+        self._telemetry.trial_started(self._study, proposal.layout, number)
+
+    def step_started(self, number: int, step: LoadStep, steps: int) -> None:
+        self._telemetry.step_started(self._study, self._layouts[number], step)
+
+    def step_measured(self, number: int, result: StepResult) -> None:
+        layout = self._layouts[number]
+        self._telemetry.step_measured(self._study, layout, result, self._samples)
+        if result.step.warmup or layout not in self._predicted:
+            return
+        pairs = zip(self._predicted[layout][result.step.index], result.shown_ms(self._request), strict=True)
+        for (metric, _), (predicted, measured) in zip(self._request.shown_metrics, pairs, strict=True):
+            if predicted is not None and measured is not None:
+                self._telemetry.ratio(self._study, layout, metric, predicted, measured)
+
+    def trial_finished(self, result: TrialResult) -> None:
+        self._telemetry.trial_finished(self._study, result)
+
+
+class Fanout(Observer):
+    """Tells several observers."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def _tell(self, call: Callable[[Observer], None]) -> None:
+        for observer in self._observers:
+            call(observer)
+
+    def planned(self, plan: Plan) -> None:
+        self._tell(lambda o: o.planned(plan))
+
+    def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
+        self._tell(lambda o: o.trial_started(number, launches, proposal))
+
+    def launching(self, number: int, text: str) -> None:
+        self._tell(lambda o: o.launching(number, text))
+
+    def ready(self, number: int, deployment: Deployment) -> None:
+        self._tell(lambda o: o.ready(number, deployment))
+
+    def step_started(self, number: int, step: LoadStep, steps: int) -> None:
+        self._tell(lambda o: o.step_started(number, step, steps))
+
+    def step_measured(self, number: int, result: StepResult) -> None:
+        self._tell(lambda o: o.step_measured(number, result))
+
+    def trial_finished(self, result: TrialResult) -> None:
+        self._tell(lambda o: o.trial_finished(result))
+
+    def resumed(self, finished: Sequence[TrialResult], orphans: Sequence[str]) -> None:
+        self._tell(lambda o: o.resumed(finished, orphans))

