@@ -26,6 +26,8 @@ from tuner.cost.compute.kinds import (
 )
 from tuner.profile import HardwareProfile, PrefillAttentionFit
 
+_RECTANGLE_TAIL = 0.5  # of the longest tile: with a long context all tiles are alike and the last wave is half full
+
 
 @dataclass(frozen=True, slots=True)
 class _Kernel:
@@ -79,7 +81,9 @@ def prefill_attention_terms(
     sms = float(profile.sm_count)
     pair_ms = _pair_ms(profile, fit, dim, vdim)
     rows = kernel.query_rows
-    compute = b * h / packed * rows * keys * pair_ms + fit.tail * longest * rows * pair_ms * sms
+    triangle = new / (past + new)
+    tail = fit.tail * triangle + _RECTANGLE_TAIL * (1 - triangle)
+    compute = b * h / packed * rows * keys * pair_ms + tail * longest * rows * pair_ms * sms
     q_and_o = b * new * h * (dim + vdim) * 2
     cached = b * np.minimum(past + new, reach + new) * kv * (dim + vdim) * kind.weight_bytes
     memory = (q_and_o + cached) / (profile.memory_bytes_per_s * fit.memory_efficiency) * MS_PER_S

@@ -30,7 +30,7 @@ from tuner.profile import GemmFit, HardwareProfile
 
 # Kernels that pick their tile: (rows, columns, share of the peak that a tile of that size can reach).
 _CHOSEN_TILES: dict[str, tuple[tuple[int, int, float], ...]] = {
-    "cublas": ((256, 128, 1.0), (128, 128, 1.0), (128, 64, 0.8), (64, 64, 0.6)),
+    "cublas": ((256, 128, 1.0), (128, 128, 1.0), (128, 64, 0.8), (64, 64, 0.6), (32, 64, 0.45), (16, 64, 0.3)),
     "block": ((128, 128, 1.0), (64, 128, 0.8), (64, 64, 0.6), (64, 32, 0.4)),
     "untiled": ((1, 1, 1.0),),
 }
@@ -124,7 +124,7 @@ def _waves_ms(
     per_k = 2e3 * np.asarray(tm) * np.asarray(tn) / (peak / sms)
     if fit.kernel not in ("cublas", "untiled"):
         per_k = np.hypot(per_k, (fit.k_step_ns or _K_STEP_NS) * MS_PER_NS)
-    split = np.ones(1)
+    split = np.asarray(1.0)
     if fit.split_k:
         split = np.clip(sms / tiles, 1.0, np.maximum(1.0, k / fit.split_k))
     fill = tiles * split / sms
