@@ -104,7 +104,7 @@ def prompt_calls(
     options["stream_options"] = {"include_usage": True}
     rows = zip(load.offset_s.tolist(), load.prompt_tokens.tolist(), load.output_tokens.tolist(), strict=True)
     for index, (offset_s, prompt_tokens, output_tokens) in enumerate(rows):
-        random = np.random.default_rng([step.seed, step.index, int(step.warmup), index])
+        random = np.random.default_rng([step.seed, int(step.warmup), index])
         own = random.integers(low, high, prompt_tokens - shared_prefix_tokens, endpoint=True).tolist()
         body = json.dumps({**options, "prompt": prefix + own, "max_tokens": output_tokens}).encode()
         yield Call(index, offset_s, body, prompt_tokens, output_tokens)

@@ -28,8 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-_out = Console(soft_wrap=False)
-_err = Console(stderr=True)
+PIPED_WIDTH = 180  # columns of a table that nobody's terminal wraps
+_out = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+_err = Console(stderr=True, width=None if sys.stderr.isatty() else PIPED_WIDTH)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
 RequestFile = Annotated[Path, typer.Argument(metavar="REQUEST", help="The request, a YAML or JSON file.")]
@@ -143,8 +144,8 @@ def explain(
     """Why the winner won, and where a layout's milliseconds go."""
     from tuner.app.explaining import explain_study
 
-    _, record = db_record = _study(name, out, store)
-    explained = explain_study(*db_record, ParallelLayout.parse(layout) if layout else None)
+    db, record = _study(name, out, store)
+    explained = explain_study(db, record, ParallelLayout.parse(layout) if layout else None)
     if as_json:
         _print_json(explained.answer)
     else:

@@ -30,6 +30,7 @@ class Screen(Observer):
         self._step: tuple[LoadStep, int] | None = None
         self._done: list[float] = []
         self._number = 0
+        self._phase = ""
         self._status: Status | None = console.status("starting") if console.is_terminal else None
         if self._status is not None:
             self._status.start()
@@ -42,7 +43,9 @@ class Screen(Observer):
     def note(self, text: str) -> None:
         """One line for the record."""
         elapsed = time.perf_counter() - self._started
-        self._console.print(f"[dim]{elapsed // 60:2.0f}:{elapsed % 60:02.0f}[/dim]  {text}", highlight=False)
+        self._console.print(
+            f"[dim]{int(elapsed // 60):2d}:{int(elapsed % 60):02d}[/dim]  {text}", highlight=False, soft_wrap=True
+        )
 
     def live(self, figures: LiveFigures) -> None:
         """What the meter sees now."""
@@ -73,8 +76,10 @@ class Screen(Observer):
 
     def launching(self, number: int, text: str) -> None:
         self._set_live(f"{self._head()}: {text}")
-        if self._status is None:
+        phase = text.partition(" (")[0]
+        if self._status is None and phase != self._phase:
             self.note(f"  {text}")
+        self._phase = phase
 
     def ready(self, number: int, deployment: Deployment) -> None:
         self.note(f"  ready after {deployment.ready_after_s:.1f} s")
@@ -100,7 +105,7 @@ class Screen(Observer):
         detail = f": {result.detail}" if result.detail else ""
         self.note(f"  {outcome(result, self._request)}{detail}")
         for line in result.log_tail[-5:]:
-            self._console.print(f"        {line}", style="dim", highlight=False, markup=False)
+            self._console.print(f"        {line}", style="dim", highlight=False, markup=False, soft_wrap=True)
 
     def _head(self) -> str:
         return f"trial {self._number + 1}/{self._launches}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -18,25 +18,61 @@ from tuner.trial import TrialResult, TrialState
 ABSENT = "–"
 
 
+def short_names(layouts: Iterable[ParallelLayout]) -> tuple[dict[ParallelLayout, str], str]:
+    """Layouts without the settings that all of them share, and those settings; the degrees always stay."""
+    listed = list(layouts)
+    shown = {layout: dict(part.split("=") for part in str(layout).split(",")) for layout in listed}
+    axes = dict.fromkeys(axis for parts in shown.values() for axis in parts)
+    values = {axis: {parts.get(axis) for parts in shown.values()} for axis in axes}
+    common = {a: v for a, v in values.items() if a not in ("tp", "pp", "dp") and len(v) == 1 and len(listed) > 1}
+    names = {
+        layout: ",".join(f"{axis}={value}" for axis, value in parts.items() if axis not in common)
+        for layout, parts in shown.items()
+    }
+    return names, ", ".join(f"{axis}={next(iter(value))}" for axis, value in common.items())
+
+
+def _caption(common: str) -> str | None:
+    return f"all with {common}" if common else None
+
+
 def number(value: float | None, digits: int = 1) -> str:
     """A figure, or a dash where there is none."""
     return ABSENT if value is None else f"{value:,.{digits}f}"
 
 
 def plan_tables(console: Console, plan: Plan, top: int, breakdowns: Mapping[ParallelLayout, Breakdown]) -> None:
-    """The ranking, where its milliseconds go, and what was dropped."""
-    table = Table(title=f"{plan.candidates:,} candidates priced in {plan.seconds:.2f} s", title_justify="left")
-    for name in ("", "layout", "devices", "TTFT ms", "TPOT ms", "goodput req/s", "meets SLO"):
+    """The ranking, where its milliseconds go, and what was dropped. Variants that the model cannot tell apart (same
+    degrees, same figures) are one row."""
+    rows = _distinct(plan.ranked)[:top]
+    names, common = short_names(candidate.layout for candidate, _ in rows)
+    table = Table(title=f"{plan.candidates:,} candidates priced in {plan.seconds:.2f} s", **_left(_caption(common)))
+    for name in ("", "layout", "alike", "devices", "TTFT ms", "TPOT ms", "goodput req/s", "meets SLO"):
         table.add_column(name, justify="left" if name == "layout" else "right", overflow="fold")
-    for place, candidate in enumerate(plan.ranked[:top], 1):
+    for place, (candidate, alike) in enumerate(rows, 1):
         p = candidate.prediction
         table.add_row(
-            str(place), str(candidate.layout), str(candidate.layout.devices), number(p.ttft_ms), number(p.tpot_ms, 2),
-            number(p.goodput_req_per_s, 2), "yes" if p.meets_slo else "no",
+            str(place), names[candidate.layout], f"+{alike}" if alike else "", str(candidate.layout.devices),
+            number(p.ttft_ms), number(p.tpot_ms, 2), number(p.goodput_req_per_s, 2), "yes" if p.meets_slo else "no",
         )  # fmt: skip
     console.print(table)
-    breakdown_table(console, [c for c in plan.ranked[:top] if c.layout in breakdowns][:3], breakdowns)
+    breakdown_table(console, [c for c, _ in rows if c.layout in breakdowns][:3], breakdowns)
     dropped_table(console, plan.dropped)
+
+
+def _distinct(ranked: Sequence[Candidate]) -> list[tuple[Candidate, int]]:
+    """The first candidate of each run of equal degrees and equal figures, and how many follow it."""
+    found: dict[object, tuple[Candidate, int]] = {}
+    for candidate in ranked:
+        p = candidate.prediction
+        key = (candidate.layout.shape, p.ttft_ms, p.tpot_ms, p.goodput_req_per_s)
+        first, alike = found.get(key, (candidate, -1))
+        found[key] = (first, alike + 1)
+    return list(found.values())
+
+
+def _left(caption: str | None = None) -> dict[str, Any]:
+    return {"title_justify": "left", "caption": caption, "caption_justify": "left"}
 
 
 def breakdown_table(
@@ -45,18 +81,19 @@ def breakdown_table(
     """Terms of TTFT and TPOT of one request alone, side by side."""
     if not candidates:
         return
-    table = Table(title="Where the milliseconds go (one request alone)", title_justify="left")
+    names, common = short_names(candidate.layout for candidate in candidates)
+    table = Table(title="Where the milliseconds go (one request alone)", **_left(_caption(common)))
     table.add_column("term", overflow="fold")
     for candidate in candidates:
-        table.add_column(f"{candidate.layout}\nTTFT", justify="right", overflow="fold")
+        table.add_column(f"{names[candidate.layout]}\nTTFT", justify="right", overflow="fold")
         table.add_column("\nTPOT", justify="right")
     splits = [breakdowns[c.layout] for c in candidates]
-    names = dict.fromkeys(name for split in splits for name in (*split.ttft_ms, *split.tpot_ms))
-    for name in names:
+    terms = dict.fromkeys(name for split in splits for name in (*split.ttft_ms, *split.tpot_ms))
+    for name in terms:
         cells = [cell for s in splits for cell in (s.ttft_ms.get(name), s.tpot_ms.get(name))]
         table.add_row(name, *(number(cell, 3) for cell in cells))
     table.add_section()
-    totals = [sum(terms.values()) for s in splits for terms in (s.ttft_ms, s.tpot_ms)]
+    totals = [sum(parts.values()) for s in splits for parts in (s.ttft_ms, s.tpot_ms)]
     table.add_row("total", *(number(value, 3) for value in totals))
     console.print(table)
 
@@ -65,13 +102,14 @@ def dropped_table(console: Console, dropped: Sequence[DroppedGroup]) -> None:
     """What never was launched, and the figure that decided it."""
     if not dropped:
         return
-    table = Table(title="Dropped before launch", title_justify="left")
+    names, common = short_names(group.example for group in dropped)
+    table = Table(title="Dropped before launch", **_left(_caption(common)))
     table.add_column("reason")
     table.add_column("count", justify="right")
     table.add_column("for example", overflow="fold")
     table.add_column("figure", overflow="fold")
     for group in dropped:
-        table.add_row(group.reason.value, f"{group.count:,}", str(group.example), group.figure)
+        table.add_row(group.reason.value, f"{group.count:,}", names[group.example], group.figure)
     console.print(table)
 
 
@@ -115,7 +153,8 @@ def decision_tables(console: Console, decision: Decision, request: TuneRequest, 
 
 def trials_table(console: Console, decision: Decision, request: TuneRequest) -> None:
     """Every launched layout, predicted and measured side by side; the winner is marked."""
-    table = Table(title=f"Study {decision.study}", title_justify="left")
+    names, common = short_names(trial.layout for trial in decision.trials)
+    table = Table(title=f"Study {decision.study}", **_left(_caption(common)))
     table.add_column("", justify="right")
     table.add_column("layout", overflow="fold")
     table.add_column("outcome", overflow="fold")
@@ -126,18 +165,18 @@ def trials_table(console: Console, decision: Decision, request: TuneRequest) -> 
     table.add_column("attained", justify="right")
     table.add_column("goodput\nreq/s", justify="right")
     for trial in decision.trials:
-        table.add_row(*_trial_cells(trial, decision, request))
+        table.add_row(*_trial_cells(trial, names[trial.layout], decision, request))
     console.print(table)
 
 
-def _trial_cells(trial: TrialResult, decision: Decision, request: TuneRequest) -> list[str]:
+def _trial_cells(trial: TrialResult, name: str, decision: Decision, request: TuneRequest) -> list[str]:
     won = decision.winner is not None and trial.number == decision.winner.number
     step = trial.shown_step(request)
     measured = step.shown_ms(request) if step else (None,) * len(request.shown_metrics)
     pairs = zip(decision.predicted_ms(request, trial), measured, strict=True)
     return [
         "★" if won else str(trial.number + 1),
-        str(trial.layout),
+        name,
         outcome(trial, request),
         number(step.step.rate_req_per_s if step else None, 2),
         *(number(value) for pair in pairs for value in pair),

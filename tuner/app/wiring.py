@@ -24,6 +24,7 @@ from tuner.space import load_space
 if TYPE_CHECKING:
     from tuner.store import Store, StudyRecord
 
+BROKEN_DOWN = 10  # of a plan's ranking, beside the first of each shape
 REPORT = "report.html"
 DECISION = "decision.json"
 
@@ -38,7 +39,9 @@ def plan_request(request: TuneRequest) -> tuple[Plan, dict[ParallelLayout, Break
     """Price a request's space without launching anything; the first layouts are broken down."""
     model, cluster = load_model(request.model), planned_cluster(request)
     found = plan(request, model, cluster, load_space(request.space))
-    return found, breakdowns(request, model, cluster, [c.layout for c in found.ranked[:10]])
+    first_of_shape = {c.layout.shape: c.layout for c in reversed(found.ranked)}.values()
+    explained = dict.fromkeys([*(c.layout for c in found.ranked[:BROKEN_DOWN]), *first_of_shape])
+    return found, breakdowns(request, model, cluster, list(explained))
 
 
 def breakdowns(
