@@ -113,7 +113,11 @@ def _shortfall(
     missing = next((s for s in best.steps if not s.meets(request)), best.steps[-1])
     ratio = slo_ratio(request, missing)
     text = f"no measured layout meets {_slo(request)} at {asked:g} requests/s; the nearest is {best.layout}"
-    if ratio is not None:
+    if missing.failed:
+        text += (
+            f", where {missing.failed} of {missing.sent} requests failed at {missing.step.rate_req_per_s:g} requests/s"
+        )
+    elif ratio is not None:
         text += (
             f", {ratio:.2f} × the target at {missing.step.rate_req_per_s:g} requests/s ({_measured(request, missing)})"
         )

@@ -7,7 +7,6 @@ TPE sampler, constrained by the SLO, chooses among what is left.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import warnings
 from collections.abc import Sequence
@@ -25,8 +24,6 @@ from tuner.space import STRUCTURE_AXES
 from tuner.trial import StepResult, TrialResult, TrialState
 
 _LAYOUT = "layout"
-_CONSTRAINTS = "constraints"
-_SAMPLER_TRIES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +47,20 @@ def merit(request: TuneRequest, result: TrialResult) -> tuple[bool, tuple[float,
     """(meets the SLO at the asked rate, sort key with the best smallest) of a measured trial.
 
     Ties on the objective are broken by E2E latency at the highest rate that met the SLO, then by the device count.
+    Among those that miss it, the one that holds more of the asked rate comes first, then the one that misses by less.
     """
     best = result.best_step(request)
-    asked = request.workload.arrival.requests_per_s
+    held = best.step.rate_req_per_s / request.workload.arrival.requests_per_s if best else 0.0
     devices = float(result.layout.devices)
-    if best is None:
-        measured = [r for s in result.steps if (r := slo_ratio(request, s)) is not None]
-        return False, (min(measured, default=float("inf")), devices)
-    goodput = best.goodput_req_per_s or 0.0
+    enough = 0.0 if request.objective is Objective.MAX_GOODPUT else 1 - 1e-9
+    if best is None or held < enough:
+        missed = next((s for s in result.steps if not s.meets(request)), None)
+        ratio = slo_ratio(request, missed) if missed and not missed.failed else None
+        return False, (-held, float("inf") if ratio is None else ratio, devices)
     e2e = next((q.mean_ms for metric, q in best.latency.items() if metric.value == "e2e"), float("inf"))
     if request.objective is Objective.MAX_GOODPUT:
         # Two layouts that held the same rate differ in goodput only by the draw of arrivals: rank by the rate.
         return True, (-best.step.rate_req_per_s, e2e, devices)
-    carries = best.step.rate_req_per_s >= asked * (1 - 1e-9)
-    if not carries:
-        return False, (asked / max(goodput, 1e-9), devices)
     if request.objective is Objective.MIN_LATENCY:
         return True, (e2e, devices)
     return True, (devices, e2e)
@@ -91,11 +87,15 @@ class Search:
         )
 
     def recall(self, finished: Sequence[TrialResult]) -> None:
-        """Take over the trials of an earlier run, and close what it left open in Optuna."""
+        """Take over the trials of an earlier run; what it left open in Optuna ends as the trial did, if it did."""
         self._done = {result.layout: result for result in finished}
+        by_name = {str(result.layout): result for result in finished}
         for trial in self._study.get_trials(deepcopy=False, states=(OptunaState.RUNNING, OptunaState.WAITING)):
-            with contextlib.suppress(RuntimeError, ValueError):
-                self._study.tell(trial.number, state=OptunaState.FAIL)
+            result = by_name.get(trial.user_attrs.get(_LAYOUT, ""))
+            if result is None or trial.state is OptunaState.WAITING:
+                self._study._storage.set_trial_state_values(trial._trial_id, OptunaState.FAIL)
+            else:
+                self.tell(trial.number, result)
 
     def ask(self) -> Proposal | None:
         """The next layout, or None when nothing is left that could still win."""
@@ -125,15 +125,14 @@ class Search:
         return None
 
     def _sampled(self, left: Sequence[Candidate]) -> tuple[Candidate, str]:
-        allowed = {c.layout: c for c in left}
+        """The candidate nearest to what the sampler wants, the better ranked where two are equally near."""
+        if len(left) == 1:
+            return left[0], "the last one left"
         self._study.sampler = _sampler(len(self._done))  # seeded by progress: a resumed study asks for the same layouts
-        for _ in range(_SAMPLER_TRIES):
-            trial = self._study.ask(self._distributions)
-            layout = ParallelLayout(**{**self._ranked[0].layout.as_dict(), **trial.params})
-            self._study.tell(trial.number, state=OptunaState.FAIL)
-            if layout in allowed:
-                return allowed[layout], "chosen by the TPE sampler from the trials so far"
-        return left[0], "next in the model's ranking"
+        wanted = self._study.ask(self._distributions)
+        self._study.tell(wanted.number, state=OptunaState.FAIL)
+        chosen = min(left, key=lambda c: sum(getattr(c.layout, axis) != v for axis, v in wanted.params.items()))
+        return chosen, "nearest to what the TPE sampler makes of the trials so far"
 
     def report(self, handle: int, step: StepResult) -> str | None:
         """Give a measured load step; the answer says why the trial has already lost, or is None to go on."""
@@ -153,9 +152,9 @@ class Search:
             self._study.tell(handle, state=OptunaState.FAIL)
             return
         feasible, key = merit(self._request, result)
-        storage, trial_id = self._study._storage, self._trial_id(handle)
-        storage.set_trial_user_attr(trial_id, _CONSTRAINTS, [-1.0 if feasible else 1.0])
-        self._study.tell(handle, values=_finite(key[0] if feasible else 1e6 + min(key[0], 1e6)))
+        optuna.trial.Trial(self._study, self._trial_id(handle)).set_constraint("slo", -1.0 if feasible else 1.0)
+        missed_by = 1e6 + 1e3 * key[0] + min(key[1], 1e3)  # the same order as the key, as one number
+        self._study.tell(handle, values=_finite(key[0] if feasible else missed_by))
 
     def best(self) -> TrialResult | None:
         """The best measured trial so far: one that meets the SLO before one that does not."""
@@ -199,6 +198,4 @@ def _finite(value: float) -> float:
 def _sampler(seed: int) -> optuna.samplers.BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=seed, multivariate=True, constraints_func=lambda trial: trial.user_attrs.get(_CONSTRAINTS, [1.0])
-        )
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True)
