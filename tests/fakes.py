@@ -5,7 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import optuna
 
 from tuner.errors import LaunchFailed
 from tuner.layout import ParallelLayout
@@ -47,7 +52,8 @@ def make_request(changes: Mapping[str, Any] | None = None) -> TuneRequest:
 def make_candidate(layout: ParallelLayout | str, goodput_req_per_s: float = 10.0) -> Candidate:
     """A kept layout with a plausible prediction."""
     layout = ParallelLayout.parse(layout) if isinstance(layout, str) else layout
-    return Candidate(layout, Prediction(20.0, 5.0, 25.0, 6.0, goodput_req_per_s, 100_000, True))
+    steps = ((22.0, 5.5), (25.0, 6.0))
+    return Candidate(layout, Prediction(20.0, 5.0, 25.0, 6.0, goodput_req_per_s, 100_000, True, steps))
 
 
 def make_step(step: LoadStep, request: TuneRequest, ttft_ms: float, failed: int = 0) -> StepResult:
@@ -70,6 +76,21 @@ def make_step(step: LoadStep, request: TuneRequest, ttft_ms: float, failed: int 
         schedule_lag_p99_ms=0.5,
         errors={"http_500": failed} if failed else {},
     )
+
+
+@cache
+def _empty_store() -> bytes:
+    """A SQLite file with Optuna's tables: making them anew takes longer than a whole search on them."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.db"
+        optuna.storages.RDBStorage(f"sqlite:///{path}").engine.dispose()
+        return path.read_bytes()
+
+
+def copy_of_empty_store(path: Path) -> str:
+    """URL of a new SQLite store at ``path``."""
+    path.write_bytes(_empty_store())
+    return f"sqlite:///{path}"
 
 
 @dataclass

@@ -1,0 +1,248 @@
+"""Which layout comes next: first by the model's ranking, then by what was measured; and which needs no launch."""
+
+import optuna
+import pytest
+
+from tests.fakes import copy_of_empty_store, make_candidate, make_request, make_step
+from tuner.layout import ParallelLayout
+from tuner.search import Search, merit, slo_ratio
+from tuner.trial import FailureReason, LoadStep, TrialResult, TrialState
+
+REQUEST = make_request({"objective": "max_goodput"})
+RANKED = [
+    make_candidate(text)
+    for text in (
+        "tp=2,pp=1,dp=1",
+        "tp=2,pp=1,dp=1,executor=ray",
+        "tp=1,pp=1,dp=2",
+        "tp=1,pp=1,dp=2,max_num_seqs=128",
+        "tp=1,pp=1,dp=2,executor=ray",
+        "tp=1,pp=1,dp=2,max_num_batched_tokens=8192",
+        "tp=1,pp=2,dp=1",
+        "tp=4,pp=1,dp=1",
+        "tp=4,pp=1,dp=1,executor=ray,max_num_seqs=128",
+    )
+]
+
+
+def measured(number, layout, ttft_ms, request=REQUEST, failed=0):
+    """A trial whose load steps had these TTFTs, in the order of the request's rates; a miss ends it."""
+    layout = ParallelLayout.parse(layout) if isinstance(layout, str) else layout
+    steps = tuple(
+        make_step(LoadStep(i, rate, 1.0, i), request, ms, failed)
+        for i, (rate, ms) in enumerate(zip(request.rates_req_per_s, ttft_ms, strict=False))
+    )
+    complete = len(steps) == len(request.rates_req_per_s)
+    return TrialResult(number, layout, TrialState.MEASURED if complete else TrialState.STOPPED, steps)
+
+
+def crashed(number, layout):
+    layout = ParallelLayout.parse(layout) if isinstance(layout, str) else layout
+    return TrialResult(number, layout, TrialState.FAILED, failure=FailureReason.ENGINE_CRASHED)
+
+
+@pytest.fixture
+def url(tmp_path):
+    return copy_of_empty_store(tmp_path / "search.db")
+
+
+def drive(search, outcome, launches=100):
+    """Layouts proposed, with ``outcome(number, layout)`` told for each."""
+    proposed = []
+    while len(proposed) < launches and (proposal := search.ask()) is not None:
+        proposed.append((str(proposal.layout), proposal.why))
+        search.tell(proposal.handle, outcome(len(proposed) - 1, proposal.layout))
+    return proposed
+
+
+def test_shapes_then_variants_of_the_best_then_the_sampler(url):
+    def outcome(number, layout):
+        return measured(number, layout, [10 if layout.dp == 2 else 20] * 4)
+
+    proposed = drive(Search(url, "s", REQUEST, RANKED), outcome)
+    assert [layout for layout, _ in proposed[:7]] == [
+        "tp=2,pp=1,dp=1",  # the best of each shape, as ranked
+        "tp=1,pp=1,dp=2",
+        "tp=1,pp=2,dp=1",
+        "tp=4,pp=1,dp=1",
+        "tp=1,pp=1,dp=2,executor=ray",  # variants of the best measured, one axis at a time
+        "tp=1,pp=1,dp=2,max_num_batched_tokens=8192",
+        "tp=1,pp=1,dp=2,max_num_seqs=128",
+    ]
+    assert {layout for layout, _ in proposed} == {str(c.layout) for c in RANKED}
+    assert len(proposed) == len(RANKED)
+    reasons = [why for _, why in proposed]
+    assert set(reasons[:4]) == {"best of its degrees of parallelism by the model"}
+    assert reasons[4:7] == [
+        "the best so far with another executor",
+        "the best so far with another max_num_batched_tokens",
+        "the best so far with another max_num_seqs",
+    ]
+    assert reasons[7:] == ["nearest to what the TPE sampler makes of the trials so far", "the last one left"]
+
+
+def test_nothing_is_left_of_an_empty_ranking(url):
+    assert Search(url, "s", REQUEST, []).ask() is None
+
+
+@pytest.mark.parametrize(
+    ("ttft_ms", "failed", "lost"),
+    [
+        (99.0, 0, None),
+        (100.0, 0, None),  # the target itself is met
+        (150.0, 0, "the SLO is missed at 4 requests/s (1.50 × the target)"),
+        (50.0, 1, "requests failed at 4 requests/s"),
+    ],
+)
+def test_a_missed_step_ends_the_trial(url, ttft_ms, failed, lost):
+    search = Search(url, "s", REQUEST, RANKED)
+    proposal = search.ask()
+    assert search.report(proposal.handle, make_step(LoadStep(0, 4.0, 1.0, 0), REQUEST, ttft_ms, failed)) == lost
+
+
+def test_a_step_that_holds_after_others_goes_on(url):
+    search = Search(url, "s", REQUEST, RANKED)
+    handle = search.ask().handle
+    told = [
+        search.report(handle, make_step(LoadStep(i, 4.0 * (i + 1), 1.0, 0), REQUEST, ms))
+        for i, ms in enumerate([20, 60, 130])
+    ]
+    assert told[:2] == [None, None]
+    assert "12 requests/s" in told[2]
+
+
+def test_a_failed_trial_is_no_slow_trial(url):
+    search = Search(url, "s", REQUEST, RANKED)
+    proposed = drive(search, lambda n, layout: crashed(n, layout), launches=3)
+    assert search.best() is None
+    assert len({layout for layout, _ in proposed}) == 3  # and it is not tried again
+    trials = optuna.load_study(study_name="s", storage=url).trials
+    assert [(t.state.name, t.value, t.intermediate_values) for t in trials] == [("FAIL", None, {})] * 3
+
+
+def test_what_optuna_learns_orders_like_merit(url):
+    request = make_request({"slo.0.ms": 100})
+    outcomes = [[50, 90], [50, 150], [50, 300], [150], [300]]  # from holding the asked rate to missing half of it
+    search = Search(url, "s", request, RANKED)
+    drive(search, lambda n, layout: measured(n, layout, outcomes[n], request), launches=len(outcomes))
+    told = [t for t in optuna.load_study(study_name="s", storage=url).trials if t.value is not None]
+    values = [trial.value for trial in told]
+    assert values == sorted(set(values))
+    assert [trial.constraints for trial in told] == [{"slo": -1.0}] + [{"slo": 1.0}] * 4
+
+
+def test_larger_layouts_wait_until_a_smaller_one_meets_the_slo(url):
+    request = make_request({"objective": "min_gpus"})
+    search = Search(url, "s", request, RANKED)
+    proposed = drive(search, lambda n, layout: measured(n, layout, [50, 150 if layout.tp == 1 else 90], request))
+    launched = [layout for layout, _ in proposed]
+    assert launched[0] == "tp=2,pp=1,dp=1"
+    assert not [layout for layout in launched if layout.startswith("tp=4")]
+    skipped = {str(candidate.layout): why for candidate, why in search.unbeatable()}
+    assert set(skipped) == {"tp=4,pp=1,dp=1", "tp=4,pp=1,dp=1,executor=ray,max_num_seqs=128"}
+    assert skipped["tp=4,pp=1,dp=1"] == "needs 4 devices; tp=2,pp=1,dp=1 meets the SLO with 2"
+    assert set(launched) | set(skipped) == {str(c.layout) for c in RANKED}
+
+
+@pytest.mark.parametrize("objective", ["max_goodput", "min_latency"])
+def test_no_layout_is_skipped_where_devices_do_not_count(url, objective):
+    request = make_request({"objective": objective})
+    search = Search(url, "s", request, RANKED)
+    assert len(drive(search, lambda n, layout: measured(n, layout, [50] * 4, request))) == len(RANKED)
+    assert search.unbeatable() == []
+
+
+def test_nothing_is_skipped_while_the_slo_is_missed(url):
+    request = make_request({"objective": "min_gpus"})
+    search = Search(url, "s", request, RANKED)
+    assert len(drive(search, lambda n, layout: measured(n, layout, [150], request))) == len(RANKED)
+
+
+@pytest.mark.parametrize("cut", range(6))
+def test_a_search_that_is_taken_up_proposes_the_same(tmp_path, cut):
+    ranked = [RANKED[i] for i in (0, 1, 2, 3, 8)]
+    speeds_ms = {c.layout: ms for c, ms in zip(ranked, (30, 20, 25, 70, 40), strict=True)}
+
+    def outcome(number, layout):
+        speed_ms = speeds_ms[layout]
+        return crashed(number, layout) if speed_ms == 70 else measured(number, layout, [speed_ms] * 4)
+
+    whole = drive(Search(copy_of_empty_store(tmp_path / "whole.db"), "s", REQUEST, ranked), outcome)
+    url = copy_of_empty_store(tmp_path / "cut.db")
+    first, finished = Search(url, "s", REQUEST, ranked), []
+
+    def remembered(number, layout):
+        finished.append(outcome(number, layout))
+        return finished[-1]
+
+    before = drive(first, remembered, launches=cut)
+    assert (first.ask() is None) == (cut == len(ranked))  # asked and never told: the process died
+    second = Search(url, "s", REQUEST, ranked)
+    second.recall(finished)
+    after = drive(second, lambda number, layout: outcome(number + cut, layout))
+    assert before + after == whole
+    states = [trial.state.name for trial in optuna.load_study(study_name="s", storage=url).trials]
+    assert not {"RUNNING", "WAITING"} & set(states)
+
+
+def test_what_was_finished_but_not_told_is_told_on_recall(url):
+    search = Search(url, "s", REQUEST, RANKED)
+    proposal = search.ask()
+    result = measured(0, proposal.layout, [20] * 4)
+    again = Search(url, "s", REQUEST, RANKED)
+    again.recall([result])
+    assert again.best() == result
+    trials = optuna.load_study(study_name="s", storage=url).trials
+    assert [(trial.state.name, trial.constraints) for trial in trials] == [("COMPLETE", {"slo": -1.0})]
+
+
+def test_a_queued_proposal_of_a_dead_process_is_not_taken_for_the_next(url):
+    study = optuna.create_study(study_name="s", storage=url)
+    study.enqueue_trial({"tp": 4}, user_attrs={"layout": "tp=4,pp=1,dp=1"})
+    search = Search(url, "s", REQUEST, RANKED)
+    search.recall([])
+    proposal = search.ask()
+    trial = optuna.load_study(study_name="s", storage=url).trials[proposal.handle]
+    assert trial.user_attrs["layout"] == str(proposal.layout) == "tp=2,pp=1,dp=1"
+    assert trial.params["tp"] == 2
+
+
+@pytest.mark.parametrize(
+    ("objective", "better", "worse"),
+    [
+        ("min_gpus", ("tp=1,pp=1,dp=1", [90, 90]), ("tp=2,pp=1,dp=1", [20, 20])),
+        ("min_gpus", ("tp=2,pp=1,dp=1", [20, 20]), ("tp=1,pp=1,dp=2", [20, 90])),
+        ("min_gpus", ("tp=8,pp=1,dp=1", [90, 90]), ("tp=1,pp=1,dp=1", [20, 101])),
+        ("min_cost", ("tp=1,pp=1,dp=1", [90, 90]), ("tp=2,pp=1,dp=1", [20, 20])),
+        ("min_latency", ("tp=2,pp=1,dp=1", [20, 20]), ("tp=1,pp=1,dp=1", [20, 90])),
+        ("min_latency", ("tp=1,pp=1,dp=1", [20, 20]), ("tp=2,pp=1,dp=1", [20, 20])),
+        ("max_goodput", ("tp=2,pp=1,dp=1", [20, 30, 40, 90]), ("tp=1,pp=1,dp=1", [20, 20, 20, 101])),
+        ("max_goodput", ("tp=1,pp=1,dp=1", [20, 30, 40]), ("tp=2,pp=1,dp=1", [20, 30, 50])),
+        ("min_gpus", ("tp=8,pp=1,dp=1", [90, 300]), ("tp=1,pp=1,dp=1", [101])),  # holds half of the asked rate
+        ("min_gpus", ("tp=8,pp=1,dp=1", [110]), ("tp=1,pp=1,dp=1", [120])),
+        ("min_gpus", ("tp=1,pp=1,dp=1", [110]), ("tp=8,pp=1,dp=1", [110])),
+    ],
+)
+def test_merit_orders_trials(objective, better, worse):
+    request = make_request({"objective": objective})
+
+    def rank(layout, ttft_ms):
+        meets, key = merit(request, measured(0, layout, ttft_ms, request))
+        return (not meets, key)
+
+    assert rank(*better) < rank(*worse)
+
+
+def test_merit_puts_failed_requests_behind_slow_ones():
+    request = make_request()
+    slow = merit(request, measured(0, "tp=1,pp=1,dp=1", [5000], request))
+    failing = merit(request, measured(0, "tp=1,pp=1,dp=1", [20], request, failed=1))
+    assert not slow[0]
+    assert not failing[0]
+    assert slow[1] < failing[1]
+
+
+def test_slo_ratio_is_the_worst_target():
+    request = make_request({"slo.1.ms": 5})
+    assert slo_ratio(request, make_step(LoadStep(0, 1.0, 1.0, 0), request, 80)) == pytest.approx(8 / 5)
+    assert slo_ratio(request, make_step(LoadStep(0, 1.0, 1.0, 0), request, 40)) == pytest.approx(4 / 5)
