@@ -25,6 +25,7 @@ INGRESS_REPLICAS_PER_ENGINE = 2  # what Ray's documentation advises, so that tok
 _CPU_ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise more ranks than NUMA nodes are refused
     "OMP_NUM_THREADS": "1",  # a "device" is one core
+    "TORCHDYNAMO_DISABLE": "1",  # the sampler alone would be compiled, in the first request and for 10 s
 }
 _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",

@@ -10,6 +10,7 @@ TOKENIZERS_PARALLELISM=false \
 VLLM_PLUGINS='' \
 VLLM_CPU_OMP_THREADS_BIND=nobind \
 OMP_NUM_THREADS=1 \
+TORCHDYNAMO_DISABLE=1 \
 HF_HUB_OFFLINE=1 \
 python3 -m vllm.entrypoints.openai.api_server \
   --model '/models/tiny llama' \
