@@ -44,7 +44,7 @@ def warm_up(url: str, model_id: str, replicas: int, *, timeout_s: float) -> bool
 class Waiting:
     """Tells ``progress`` what is waited for, when it changes and every few seconds, with the seconds so far."""
 
-    def __init__(self, progress: Callable[[str], None], every_s: float = 2.0) -> None:
+    def __init__(self, progress: Callable[[str], None], every_s: float = 5.0) -> None:
         self._progress, self._every_s = progress, every_s
         self._said: tuple[str, float] | None = None
 

@@ -1,12 +1,30 @@
-"""Whether a cluster can hold a Serve application at all, so that the impossible fails at once."""
+"""What a running Ray cluster has, and whether an application can be placed on it at all.
+
+Pure: nodes come as Ray reports their resources, so that the impossible is refused before anything starts.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from tuner.errors import BadInput
+from tuner.request import ClusterSpec
+
 Resources = dict[str, float]
+
+# Ray's accelerator types (ray.util.accelerators) and the hardware profiles that describe them.
+PROFILES = {
+    "A100": "a100_40gb_sxm",
+    "A100-40G": "a100_40gb_sxm",
+    "A100-80G": "a100_sxm",
+    "H100": "h100_sxm",
+    "H200": "h200_sxm",
+    "GH200": "gh200",
+    "B200": "b200_sxm",
+    "B300": "b300_sxm",
+    "L40S": "l40s",
+}
 
 
 def demand(app: dict[str, Any], replicas: int) -> tuple[list[Resources], bool]:
@@ -18,13 +36,11 @@ def demand(app: dict[str, Any], replicas: int) -> tuple[list[Resources], bool]:
     config = arguments["llm_config"] if "llm_config" in arguments else arguments["llm_configs"][0]
     placement = config["placement_group_config"]
     actor = config["deployment_config"]["ray_actor_options"]
-    own = Counter({"CPU": actor.get("num_cpus", 1), "GPU": actor.get("num_gpus", 0)})
-    bundles = [Counter(bundle) for bundle in placement["bundles"]]
-    bundles[0] = bundles[0] + own
+    own = {"CPU": float(actor.get("num_cpus", 1)), "GPU": float(actor.get("num_gpus", 0))}
+    bundles = [own, *placement["bundles"]]
+    bundles = [_sum(bundles[:2]), *bundles[2:]]
     together = placement["strategy"] == "STRICT_PACK"
-    if together:
-        bundles = [sum(bundles, Counter())]
-    return [dict(bundle) for bundle in bundles * replicas], together
+    return ([_sum(bundles)] if together else bundles) * replicas, together
 
 
 def fits(nodes: Sequence[Resources], bundles: Sequence[Resources]) -> bool:
@@ -39,5 +55,37 @@ def fits(nodes: Sequence[Resources], bundles: Sequence[Resources]) -> bool:
     return True
 
 
+def _sum(bundles: Sequence[Resources]) -> Resources:
+    names = {name for bundle in bundles for name in bundle}
+    return {name: sum(bundle.get(name, 0.0) for bundle in bundles) for name in sorted(names)}
+
+
 def _holds(node: Resources, bundle: Resources) -> bool:
     return all(node.get(name, 0.0) >= amount for name, amount in bundle.items() if amount > 0)
+
+
+def cluster_of_nodes(nodes: Sequence[Resources]) -> ClusterSpec:
+    """The nodes and devices of a cluster, as a request's ``cluster``; CPUs are the devices where there is no GPU.
+
+    Where some nodes have GPUs, those without (a head that only coordinates) are left out. Raises BadInput where nodes
+    differ in accelerator or in number of devices, or the accelerator has no hardware profile.
+    """
+    equipped = [node for node in nodes if node.get("GPU", 0) >= 1]
+    if not equipped:
+        cores = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
+        if len(set(cores)) != 1:
+            raise BadInput("cluster", f"ray, with nodes of {cores} CPUs", "equal nodes")
+        return ClusterSpec(gpu="cpu", nodes=len(cores), gpus_per_node=cores[0])
+    kinds = {(_profile(node), int(node["GPU"])) for node in equipped}
+    if len(kinds) != 1:
+        raise BadInput("cluster", f"ray, with nodes of {sorted(kinds)}", "equal nodes")
+    profile, count = kinds.pop()
+    return ClusterSpec(gpu=profile, nodes=len(equipped), gpus_per_node=count)
+
+
+def _profile(node: Resources) -> str:
+    kinds = sorted(name.removeprefix("accelerator_type:") for name in node if name.startswith("accelerator_type:"))
+    known = [PROFILES[kind] for kind in kinds if kind in PROFILES]
+    if len(known) != 1:
+        raise BadInput("cluster", f"ray, with accelerators {kinds}", "one of " + ", ".join(PROFILES))
+    return known[0]
