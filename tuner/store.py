@@ -7,6 +7,7 @@ flight. Several processes may read while one drives a study.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -101,8 +102,9 @@ class Store:
         self.url = url
         try:
             parsed = sa.make_url(url)
-        except sa.exc.ArgumentError:
-            raise BadInput("--store", url, "a database URL such as sqlite:///parlay.db") from None
+        except (sa.exc.ArgumentError, ValueError):
+            shown = re.sub(r":[^:@]*@", ":***@", url)  # not parsed, yet it may hold a password
+            raise BadInput("--store", shown, "a database URL such as sqlite:///parlay.db") from None
         shown = parsed.render_as_string(hide_password=True)
         try:
             if parsed.get_backend_name() == "sqlite" and parsed.database:
@@ -112,8 +114,7 @@ class Store:
                 sa.event.listen(self._engine, "connect", _durable_sqlite)
             self._prepare(shown)
         except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
-            cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-            raise StoreError(f"store {shown} cannot be opened: {cause}") from None
+            raise StoreError(f"store {shown} cannot be opened: {_cause(error)}") from None
 
     def _prepare(self, shown: str) -> None:
         with self._engine.begin() as db:
@@ -135,12 +136,20 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
+        """One transaction: all of it is durable at the end of the block, or none."""
         try:
             with self._engine.begin() as db:
                 yield db
         except sa.exc.SQLAlchemyError as error:
-            cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-            raise StoreError(f"the store could not be written: {cause}") from None
+            raise StoreError(f"the store could not be written: {_cause(error)}") from None
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.connect() as db:
+                yield db
+        except sa.exc.SQLAlchemyError as error:
+            raise StoreError(f"the store could not be read: {_cause(error)}") from None
 
     def create_study(self, name: str, request: TuneRequest, facts: dict[str, str]) -> None:
         """Begin a study; raises BadInput when the name is taken."""
@@ -152,7 +161,7 @@ class Store:
 
     def study_names(self) -> list[str]:
         """Names of all studies, newest first."""
-        with self._engine.connect() as db:
+        with self._reading() as db:
             return list(db.scalars(sa.select(_studies.c.name).order_by(_studies.c.created_at.desc())))
 
     def study(self, name: str) -> StudyRecord:
@@ -164,7 +173,7 @@ class Store:
 
     def find_study(self, name: str) -> StudyRecord | None:
         """A study, or None."""
-        with self._engine.connect() as db:
+        with self._reading() as db:
             row = db.execute(sa.select(_studies).where(_studies.c.name == name)).mappings().first()
         if row is None:
             return None
@@ -243,7 +252,7 @@ class Store:
     def open_trials(self, study: str) -> list[OpenTrial]:
         """Trials without an end, oldest first."""
         query = sa.select(_trials).where(_trials.c.study == study, _trials.c.state == TrialState.RUNNING.value)
-        with self._engine.connect() as db:
+        with self._reading() as db:
             rows = db.execute(query.order_by(_trials.c.number)).mappings().all()
         return [OpenTrial(row["number"], ParallelLayout.parse(row["layout"]), row["app"]) for row in rows]
 
@@ -251,12 +260,12 @@ class Store:
         """When each trial began, in seconds from the start of the study."""
         query = sa.select(_trials.c.number, _trials.c.started_at - _studies.c.created_at)
         query = query.join(_studies, _studies.c.name == _trials.c.study).where(_trials.c.study == study)
-        with self._engine.connect() as db:
+        with self._reading() as db:
             return {int(number): float(start) for number, start in db.execute(query)}
 
     def trials(self, study: str) -> list[TrialResult]:
         """All trials, in order, finished or (state RUNNING) not."""
-        with self._engine.connect() as db:
+        with self._reading() as db:
             rows = db.execute(sa.select(_trials).where(_trials.c.study == study).order_by(_trials.c.number)).mappings()
             steps = db.execute(sa.select(_steps).where(_steps.c.study == study).order_by(_steps.c.index)).mappings()
             by_trial: dict[int, list[StepResult]] = {}
@@ -277,6 +286,11 @@ def _trial(row: dict[str, Any], steps: Iterable[StepResult]) -> TrialResult:
         ready_after_s=row["ready_after_s"],
         seconds=row["seconds"],
     )
+
+
+def _cause(error: Exception) -> str:
+    """The driver's own first line, without the SQL and the parameters that SQLAlchemy puts after it."""
+    return next(iter(str(getattr(error, "orig", None) or error).splitlines()), type(error).__name__)
 
 
 def _durable_sqlite(connection: Any, _record: Any) -> None:
