@@ -1,0 +1,35 @@
+# The two commands of the README: `make demo` and `make test`. `make check` is the quick loop while working.
+.DEFAULT_GOAL := help
+PYTHON_BIN := .venv/bin/python
+DEMO_MODEL := parlay-out/tiny-llama
+
+.PHONY: help install demo test check format clean
+help: ## say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/installed ## make .venv with Ray Serve, vLLM (CPU) and the test tools (3 minutes, 4 GB)
+.venv/installed: pyproject.toml .ci/install
+	@echo "installing Parlay, Ray Serve and vLLM for CPU into .venv (a few minutes) ..."
+	@.ci/install
+
+demo: .venv/installed ## tune a tiny real model on real Ray Serve + vLLM (at most 8 minutes after the installation)
+	@$(PYTHON_BIN) -m serve.tiny_model $(DEMO_MODEL) --size demo
+	@.venv/bin/parlay tune demo.yaml --study demo --resume --metrics-port 0
+
+test: .venv/installed ## run all tests, those on the real stack included
+	@.ci/tools
+	@$(PYTHON_BIN) -m tests.tools
+	$(PYTHON_BIN) -m pytest
+
+check: .venv/installed ## ruff, mypy and the unit tests
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/mypy
+	@$(PYTHON_BIN) -m pytest tests/unit -q -m "not real and not tools"
+
+format: .venv/installed ## put the code in its usual shape
+	@.venv/bin/ruff check --fix --quiet .
+	@.venv/bin/ruff format --quiet .
+
+clean: ## remove results and caches, not .venv
+	rm -rf parlay-out .mypy_cache .ruff_cache .pytest_cache
