@@ -97,7 +97,8 @@ def _gap(request: TuneRequest, winner: TrialResult, second: TrialResult) -> str:
         return f"which needs {_devices(second)}"
     if request.objective is Objective.MAX_GOODPUT and one.step.rate_req_per_s > two.step.rate_req_per_s:
         return f"which meets it only up to {two.step.rate_req_per_s:g} requests/s"
-    return f"which holds the same rate on {_devices(second)} with higher latency ({_measured(request, two)})"
+    shown = f"{_measured(request, two)} at {two.step.rate_req_per_s:g} requests/s"
+    return f"which meets it on {_devices(second)} with no lower latency ({shown})"
 
 
 def _shortfall(
