@@ -233,6 +233,16 @@ def test_merit_orders_trials(objective, better, worse):
     assert rank(*better) < rank(*worse)
 
 
+@pytest.mark.parametrize("objective", ["min_gpus", "min_latency"])
+def test_latency_counts_at_the_asked_rate(objective):
+    request = make_request({"objective": objective, "load.rates_req_per_s": [4, 8, 16]})
+    further = merit(request, measured(0, "tp=2,pp=1,dp=1", [10, 20, 90], request))
+    stopped = merit(request, measured(0, "tp=2,pp=1,dp=1", [10, 30, 110], request))
+    assert further[0]
+    assert stopped[0]
+    assert further[1] < stopped[1]
+
+
 def test_merit_puts_failed_requests_behind_slow_ones():
     request = make_request()
     slow = merit(request, measured(0, "tp=1,pp=1,dp=1", [5000], request))
