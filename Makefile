@@ -14,7 +14,7 @@ install: .venv/installed ## make .venv with Ray Serve, vLLM (CPU) and the test t
 
 demo: .venv/installed ## tune a tiny real model on real Ray Serve + vLLM (at most 8 minutes after the installation)
 	@$(PYTHON_BIN) -m serve.tiny_model $(DEMO_MODEL) --size demo
-	@.venv/bin/parlay tune demo.yaml --study demo --resume --metrics-port 0
+	@.venv/bin/parlay tune demo.yaml --study "demo-$$(date +%Y%m%d-%H%M%S)" --metrics-port 0
 
 test: .venv/installed ## run all tests, those on the real stack included
 	@.ci/tools

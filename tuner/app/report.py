@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from deploy.report_data import Fate, ReportData, ShownFile, ShownLayout, ShownMetric, ShownStep, ShownTrial, Stage
-from tuner.app.tables import outcome
+from tuner.app.tables import outcome, short_names
 from tuner.decide import Decision
+from tuner.layout import ParallelLayout
 from tuner.prune import Candidate
 from tuner.request import TuneRequest
 from tuner.store import StudyRecord
@@ -26,25 +28,29 @@ def report_data(
     """Everything on the page. ``starts_s`` has the start of each trial, counted from the start of the study."""
     request = record.request
     metrics = _metrics(request)
+    candidates = [c.layout for c in record.ranked or ()]
+    names, common = short_names(
+        [*candidates, *(g.example for g in decision.dropped), *(t.layout for t in decision.trials)]
+    )
     return ReportData(
         study=record.name,
         model=request.model,
-        headline=_headline(decision),
+        headline=_headline(decision, names),
         why=tuple(text for text in (decision.why, decision.remedy) if text),
         metrics=metrics,
-        request=_request_facts(request),
+        request=(*_request_facts(request), *((("in every layout", common),) if common else ())),
         funnel=_funnel(record, decision),
-        layouts=_layouts(record, decision, metrics, starts_s),
+        layouts=_layouts(record, decision, metrics, starts_s, names),
         files=tuple(ShownFile(name, USES[kind][0], USES[kind][1].format(name)) for kind, name in files.items()),
         facts=tuple(record.facts.items()),
     )
 
 
-def _headline(decision: Decision) -> str:
+def _headline(decision: Decision, names: Mapping[ParallelLayout, str]) -> str:
     if decision.winner is None:
         return "No measured layout meets the SLO"
     layout = decision.winner.layout
-    return f"{layout} wins, on {layout.devices} device{'s' if layout.devices > 1 else ''}"
+    return f"{names[layout]} wins, on {layout.devices} device{'s' if layout.devices > 1 else ''}"
 
 
 def _metrics(request: TuneRequest) -> tuple[ShownMetric, ...]:
@@ -82,22 +88,33 @@ def _funnel(record: StudyRecord, decision: Decision) -> tuple[Stage, ...]:
         Stage("left by the model", total - sum(by_reason.values()), tuple(by_reason.items())),
         Stage("launched", len(decision.trials)),
         Stage("measured", len(measured), tuple(failures.items())),
-        Stage("meet the SLO", len(meeting), (("misses the SLO", len(measured) - len(meeting)),) if measured else ()),
+        Stage(
+            "meet the SLO",
+            len(meeting),
+            (("misses the SLO", missing),) if (missing := len(measured) - len(meeting)) else (),
+        ),
         Stage("winner", 1 if decision.winner else 0),
     )
 
 
 def _layouts(
-    record: StudyRecord, decision: Decision, metrics: Sequence[ShownMetric], starts_s: Mapping[int, float]
+    record: StudyRecord,
+    decision: Decision,
+    metrics: Sequence[ShownMetric],
+    starts_s: Mapping[int, float],
+    names: Mapping[ParallelLayout, str],
 ) -> tuple[ShownLayout, ...]:
-    launched = [_launched(t, record.request, decision, metrics, starts_s) for t in decision.trials]
+    launched = [
+        replace(_launched(t, record.request, decision, metrics, starts_s), layout=names[t.layout])
+        for t in decision.trials
+    ]
     tried = {trial.layout for trial in decision.trials}
     outranked = {group.example for group in decision.dropped}
     waiting = [c for c in record.ranked or () if c.layout not in tried and c.layout not in outranked]
-    rows = [_not_launched(candidate, record.request, metrics) for candidate in waiting]
+    rows = [replace(_not_launched(c, record.request, metrics), layout=names[c.layout]) for c in waiting]
     dropped = [
         ShownLayout(
-            str(group.example), group.example.devices, Fate.DROPPED,
+            names[group.example], group.example.devices, Fate.DROPPED,
             f"{group.reason.value}: {group.figure}" + (f" ({group.count:,} alike)" if group.count > 1 else ""),
         )
         for group in decision.dropped
