@@ -22,6 +22,8 @@ CPU_KV_CACHE_GIB = (
 MAX_ONGOING_REQUESTS = 1_000_000_000  # Serve's default of 5 would queue an open-loop load where nobody measures it
 INGRESS_REPLICAS_PER_ENGINE = 2  # what Ray's documentation advises, so that token streaming is not the bottleneck
 
+CPU_ON_RAY = "parlay_cpu_on_ray"  # the plugin of serve.cpu_on_ray, which only engines import
+
 _CPU_ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise more ranks than NUMA nodes are refused
     "OMP_NUM_THREADS": "1",  # a "device" is one core
@@ -106,22 +108,29 @@ def _cpu_kwargs(layout: ParallelLayout) -> dict[str, Any]:
     return {"compilation_config": {"mode": "STOCK_TORCH_COMPILE", "backend": "eager"}}
 
 
-def environment(request: TuneRequest, *, model_source: str) -> dict[str, str]:
+def environment(layout: ParallelLayout, request: TuneRequest, *, model_source: str) -> dict[str, str]:
     """Environment variables of the engine's processes. A local model never asks the Hugging Face hub."""
-    offline = {"HF_HUB_OFFLINE": "1"} if Path(model_source).is_absolute() else {}
-    return _ENVIRONMENT | (_CPU_ENVIRONMENT if is_cpu(request) else {}) | offline
+    found = dict(_ENVIRONMENT)
+    if is_cpu(request):
+        found |= _CPU_ENVIRONMENT
+    if on_logical_gpus(layout, request):
+        found["VLLM_PLUGINS"] = CPU_ON_RAY
+    return found | ({"HF_HUB_OFFLINE": "1"} if Path(model_source).is_absolute() else {})
+
+
+def on_logical_gpus(layout: ParallelLayout, request: TuneRequest) -> bool:
+    """True where Ray's executor places ranks on CPU cores, which Ray then counts as GPUs (see ``serve.cpu_on_ray``)."""
+    return layout.executor == "ray" and is_cpu(request)
 
 
 def check_served(layout: ParallelLayout, request: TuneRequest) -> None:
     """Raise BadInput where Ray Serve LLM would not run ``layout`` as it is written.
 
-    Ray Serve LLM 2.60 runs an engine with vLLM's ``mp`` or ``ray`` executor and knows no other. On CPUs it replaces
-    ``ray`` by ``mp`` without a word, as vLLM's CPU platform has no Ray executor (``CpuPlatform.ray_device_key`` is
-    empty); a layout named after an executor that did not run would be a false measurement, so it is refused.
+    Ray Serve LLM 2.60 runs an engine with vLLM's ``mp`` or ``ray`` executor and knows no other. A layout named after
+    an executor that did not run would be a false measurement.
     """
-    if layout.executor == "uni" or (layout.executor == "ray" and is_cpu(request)):
-        allowed = "mp (Ray's executor needs GPUs)" if is_cpu(request) else "mp, ray"
-        raise BadInput("layout.executor", layout.executor, f"{allowed} under Ray Serve")
+    if layout.executor == "uni":
+        raise BadInput("layout.executor", layout.executor, "mp, ray under Ray Serve")
     per_node = cluster_of(request).gpus_per_node
     if layout.executor == "mp" and layout.devices_per_replica > per_node:
         allowed = f"ray, as {layout.devices_per_replica} devices of a replica span nodes of {per_node}"
@@ -171,7 +180,7 @@ def _llm_config(layout: ParallelLayout, request: TuneRequest, model_source: str)
         "engine_kwargs": engine_kwargs(layout, request),
         "placement_group_config": _placement(layout, request),
         "deployment_config": deployment,
-        "runtime_env": {"env_vars": environment(request, model_source=model_source)},
+        "runtime_env": {"env_vars": environment(layout, request, model_source=model_source)},
         # By default Serve hands tokens over every 50 ms; that would be most of a small model's TTFT and ITL.
         "experimental_configs": {"stream_batching_interval_ms": 0},
     }
@@ -191,7 +200,9 @@ def _replica_resources(layout: ParallelLayout, request: TuneRequest) -> dict[str
 def _placement(layout: ParallelLayout, request: TuneRequest) -> dict[str, Any]:
     """Bundles of one replica: a device each. Serve adds the replica's own resources to the first."""
     one_node = layout.devices_per_replica <= cluster_of(request).gpus_per_node
-    if is_cpu(request):
+    if on_logical_gpus(layout, request):
+        bundles = [{"CPU": 1, "GPU": 1}] * layout.devices_per_replica
+    elif is_cpu(request):
         bundles = [{"CPU": 1}] * layout.devices_per_replica
     elif layout.executor == "mp":
         bundles = [{"CPU": 1}]  # the replica's own num_gpus make this the bundle of all its devices

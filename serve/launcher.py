@@ -54,6 +54,7 @@ class RayServeLauncher:
         self._live: dict[str, RayServeDeployment] = {}
         self._base_url: str | None = None
         self._scratch: Path | None = None
+        self._connected = False
         if address is not None:
             require_ray_address(address)
         elif http_port is not None:
@@ -106,10 +107,11 @@ class RayServeLauncher:
         """Tear down what is up; stop a Ray that was started here, and remove its files."""
         for deployment in list(self._live.values()):
             deployment.teardown()
-        if self._base_url is not None or self._scratch is not None:
+        if self._connected:
             import ray
 
             ray.shutdown()
+            self._connected = False
         if self._scratch is not None:
             end(writers_under([self._scratch]), patience_s=STOP_PATIENCE_S)
             shutil.rmtree(self._scratch, ignore_errors=True)
@@ -146,8 +148,11 @@ class RayServeLauncher:
             self._record.add(kind, self._scratch)
         on_cpus = isinstance(cluster, ClusterSpec) and cluster.gpu == "cpu"
         with _environment(RAY_USAGE_STATS_ENABLED="0", TMPDIR=str(self._scratch)):
+            self._connected = True  # before, so that an interrupted start is stopped as well
             _ray_init(
                 num_cpus=cluster.devices if on_cpus and isinstance(cluster, ClusterSpec) else None,
+                # What Ray's executor takes for a device on CPUs: see serve.cpu_on_ray.
+                num_gpus=cluster.devices if on_cpus and isinstance(cluster, ClusterSpec) else None,
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 _node_ip_address="127.0.0.1",
@@ -162,6 +167,7 @@ class RayServeLauncher:
         require_ray_address(address)
         try:
             _ray_init(address=address)
+            self._connected = True
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise BadInput("address", address, f"a Ray cluster of which this machine is a node ({error})") from None
 

@@ -212,6 +212,6 @@ def _spawn(order: LaunchOrder, port: int, logs: Path) -> subprocess.Popen[bytes]
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | environment(order.request, model_source=source),
+            env=os.environ | environment(order.layout, order.request, model_source=source),
             start_new_session=True,
         )
