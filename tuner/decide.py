@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuner.merit import merit, slo_ratio
 from tuner.prune import Candidate, DroppedGroup, Prediction
 from tuner.request import Objective, TuneRequest
-from tuner.search import merit, slo_ratio
 from tuner.trial import StepResult, TrialResult, TrialState
 
 
