@@ -5,7 +5,8 @@ import pytest
 
 from tests.fakes import copy_of_empty_store, make_candidate, make_request, make_step
 from tuner.layout import ParallelLayout
-from tuner.search import Search, merit, slo_ratio
+from tuner.merit import merit, slo_ratio
+from tuner.search import Search
 from tuner.trial import FailureReason, LoadStep, TrialResult, TrialState
 
 REQUEST = make_request({"objective": "max_goodput"})

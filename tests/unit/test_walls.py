@@ -1,0 +1,141 @@
+"""The walls of the house: which folder may import which, and where the heavy libraries may be named."""
+
+import ast
+import json
+import subprocess
+import sys
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OURS = ("tuner", "serve", "deploy")
+SOURCES = sorted(path for folder in OURS for path in (ROOT / folder).rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
+
+# library → the modules that may import it, at their top or in a function
+ONE_ROOM = {
+    "optuna": {"tuner/search.py"},
+    "sqlalchemy": {"tuner/store.py"},
+    "ray": {"serve/launcher.py"},
+    "plotly": {"deploy/report.py"},
+    "scipy": set(),  # for fitting alone, which is not part of what is installed
+}
+HEAVY = {"ray", "vllm", "torch", "optuna", "sqlalchemy", "plotly", "scipy", "transformers", "aiohttp", "fastapi"}
+
+
+@cache
+def imports(path, top_only=False):
+    """(module, names, line) of each import of a file; only those that run when the module is loaded if ``top_only``."""
+    found, waiting = [], [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found += [(alias.name, (), node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.module or "", tuple((a.name, a.asname) for a in node.names), node.lineno))
+        for child in ast.iter_child_nodes(node):
+            inside_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            if not (top_only and (inside_function or for_types)):
+                waiting.append(child)
+    return found
+
+
+def folder_of(name):
+    return "tuner/app" if name.startswith("tuner/app/") else name.partition("/")[0]
+
+
+ALLOWED = {
+    "tuner": {"tuner"},
+    "serve": {"serve", "tuner"},
+    "deploy": {"deploy", "serve", "tuner"},
+    "tuner/app": {"tuner/app", "tuner", "serve", "deploy"},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_imports_go_down(name):
+    for module, names, line in imports(ROOT / name):
+        if module.partition(".")[0] in OURS:
+            whole = [module, *(f"{module}.{one}" for one, _ in names)] if module == "tuner" else [module]
+            for target in whole:
+                room = "tuner/app" if target.startswith("tuner.app") else target.partition(".")[0]
+                assert room in ALLOWED[folder_of(name)], f"{name}:{line} imports {target}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_relative_imports(name):
+    tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
+    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+
+
+@pytest.mark.parametrize(("library", "rooms"), ONE_ROOM.items())
+def test_a_library_stays_in_its_room(library, rooms):
+    users = {name for name in NAMES for module, _, _ in imports(ROOT / name) if module.partition(".")[0] == library}
+    assert users <= rooms
+    assert users == {room for room in rooms if (ROOT / room).exists()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ray_is_named_inside_functions_and_its_serve_by_another_name(name):
+    """Our own folder is called ``serve``."""
+    assert not [line for module, _, line in imports(ROOT / name, top_only=True) if module.partition(".")[0] == "ray"]
+    for module, names, line in imports(ROOT / name):
+        if module == "ray":
+            assert ("serve", None) not in names, f"{name}:{line}: from ray import serve as ray_serve"
+
+
+def test_modules_form_floors():
+    """No circle of imports: every module stands on others that do not stand on it."""
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES
+    }
+    graph = {}
+    for name, path in modules.items():
+        targets = set()
+        for module, names, _ in imports(path, top_only=True):
+            targets |= {f"{module}.{one}" for one, _ in names if f"{module}.{one}" in modules} or {module}
+        graph[name] = (targets & set(modules)) - {name}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(modules)
+
+
+REQUEST = {
+    "model": "meta-llama/Llama-3.1-8B",
+    "cluster": {"gpu": "h100_sxm", "gpus_per_node": 2},
+    "workload": {"prompt_tokens": 64, "output_tokens": 8, "arrival": {"requests_per_s": 1}},
+    "slo": [{"metric": "ttft", "percentile": 99, "ms": 1000}],
+}
+LOADED = "import json, sys; sys.stderr.write(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["plan", "request.json", "--json"],
+        ["plan", "request.json"],
+        ["volume", "--model", "meta-llama/Llama-3.1-8B", "--tp", "2", "--pp", "2", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_light_commands_load_nothing_heavy(tmp_path, arguments):
+    (tmp_path / "request.json").write_text(json.dumps(REQUEST))
+    code = f"""
+import sys
+from tuner.app.cli import main
+sys.argv = ["parlay", *{arguments!r}]
+try:
+    main()
+finally:
+    {LOADED}
+"""
+    environment = {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = set(json.loads(done.stderr.splitlines()[-1]))
+    assert "tuner" in loaded
+    assert not HEAVY & loaded
