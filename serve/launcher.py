@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from tuner.errors import BadInput, LaunchFailed, ParlayError
 from tuner.request import ClusterSpec
 from tuner.trial import FailureReason, LaunchOrder
 
-CONNECT_TIMEOUT_S = 12.0
+CONNECT_TIMEOUT_S = 10.0
 POLL_S = 0.25
 STOP_PATIENCE_S = 5.0
 TAIL_LINES = 20
@@ -317,6 +318,11 @@ def require_ray_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if address != "auto" and not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise BadInput("address", address, "HOST:PORT of a Ray cluster's head, or auto")
+    try:
+        if address != "auto":  # a refused connection need not be waited for
+            socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise BadInput("address", address, f"a Ray cluster that answers ({error})") from None
     question = (
         "import sys; from ray._private.services import canonicalize_bootstrap_address_or_die as find; "
         "from ray._raylet import GcsClient; GcsClient(address=find(sys.argv[1]))"

@@ -35,13 +35,17 @@ class ProcessId:
 
 
 def identify(pid: int) -> ProcessId | None:
-    """The process that has ``pid`` now, or None where there is none, or only a zombie (proc(5), ``stat``)."""
+    """The process that has ``pid`` now, or None where there is none, or a zombie without threads (proc(5), ``stat``).
+
+    A killed process whose main thread has ended first is a zombie that still holds its sockets.
+    """
     try:
         text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+        state, *rest = text.rpartition(")")[2].split()
+        ended = state in "ZX" and len(os.listdir(PROC / str(pid) / "task")) <= 1
     except OSError:
         return None
-    state, *rest = text.rpartition(")")[2].split()
-    return None if state in "ZX" else ProcessId(pid, int(rest[18]))
+    return None if ended else ProcessId(pid, int(rest[18]))
 
 
 def writers_under(directories: Iterable[Path]) -> tuple[ProcessId, ...]:

@@ -1,0 +1,198 @@
+"""The contract of ``Launcher`` and ``Deployment``, which every implementation must keep, on the real stack."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from serve.health import completes, served_models
+from serve.launcher import RayServeLauncher, discover_cluster
+from serve.processes import require_free_port
+from tests.real.conftest import MAKERS, Bench, command_of, request_for
+from tuner.errors import BadInput, LaunchFailed
+from tuner.request import ClusterSpec
+from tuner.trial import Deployment, FailureReason
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
+
+
+def eventually(seconds: float, holds: object) -> bool:
+    deadline = time.perf_counter() + seconds
+    while not (held := bool(holds())) and time.perf_counter() < deadline:  # type: ignore[operator]
+        time.sleep(0.2)
+    return held
+
+
+class TestRunning:
+    def test_a_deployment_serves_its_model(self, bench: Bench, deployment: Deployment) -> None:
+        assert served_models(deployment.url, timeout_s=10) == (deployment.model_id,) == ("tiny",)
+        assert completes(deployment.url, deployment.model_id, timeout_s=30)
+        assert 0 < deployment.ready_after_s < 240
+        assert deployment.failure() is None
+        assert any("INFO" in line for line in deployment.log_tail())
+        assert any("waiting for the engine" in words for words in bench.said)
+
+    def test_only_the_loopback_is_listened_on(self, deployment: Deployment) -> None:
+        port = urlsplit(deployment.url).port
+        own = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
+        for address in own:
+            with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+                assert probe.connect_ex((address, port)) != 0
+
+
+def test_a_layout_larger_than_the_cluster_is_refused_at_once(bench: Bench, tiny_model: Path) -> None:
+    started = time.perf_counter()
+    with pytest.raises(LaunchFailed, match="needs 4 devices") as refused:
+        bench.launch(request_for(tiny_model), "tp=2,dp=2")
+    assert refused.value.reason is FailureReason.PLACEMENT_IMPOSSIBLE
+    assert time.perf_counter() - started < 60  # Ray may have to be started first
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("corrupt weights", FailureReason.ENGINE_CRASHED), ("too much cache", FailureReason.DOES_NOT_FIT)],
+)
+def test_an_engine_that_dies_at_start_says_why(
+    bench: Bench, tiny_model: Path, tmp_path: Path, fault: str, reason: FailureReason
+) -> None:
+    request = request_for(tiny_model, kv_cache_gib=4000)
+    if fault == "corrupt weights":
+        model = shutil.copytree(tiny_model, tmp_path / "corrupt")
+        (model / "model.safetensors").write_bytes(b"\0" * 64)
+        request = request_for(model)
+    with pytest.raises(LaunchFailed) as failed:
+        bench.launch(request)
+    assert failed.value.reason is reason, failed.value
+    assert failed.value.log_tail
+    assert eventually(5, lambda: not bench.engine_processes())
+
+
+def test_a_start_up_that_never_ends_is_cut_off(bench: Bench, tiny_model: Path) -> None:
+    with pytest.raises(LaunchFailed, match="not ready within 3 s") as failed:
+        bench.launch(request_for(tiny_model, start_timeout_s=3))
+    assert failed.value.reason is FailureReason.START_TIMED_OUT
+    assert not bench.engine_processes()
+
+
+def test_an_interrupted_launch_leaves_nothing(bench: Bench, tiny_model: Path) -> None:
+    def interrupt(words: str) -> None:
+        if bench.engine_processes():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.launcher.launch(bench.order(request_for(tiny_model), "tp=2"), interrupt)
+    assert not bench.engine_processes()
+
+
+def test_a_killed_worker_is_a_dead_replica(bench: Bench, tiny_model: Path) -> None:
+    running = bench.launch(request_for(tiny_model), "tp=2")
+    worker = next(process for process in bench.engine_processes() if "VLLM::Worker" in command_of(process))
+    os.kill(worker.pid, signal.SIGKILL)
+    assert eventually(40, running.failure)
+    failure = running.failure()
+    assert failure is not None
+    assert failure[0] is FailureReason.REPLICA_DIED
+    running.teardown()
+    running.teardown()
+    assert not bench.engine_processes()
+    assert not served_models(running.url, timeout_s=5)
+    assert running.log_tail()
+    assert any((bench.root / "logs").rglob("*.*"))
+
+
+@pytest.mark.parametrize("kind", sorted(MAKERS))
+def test_a_port_in_use_is_refused_before_anything_starts(kind: str, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(BadInput, match=f"http_port: got {port}; allowed: a free port"):
+            MAKERS[kind](port, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from tests.real.conftest import MAKERS, Bench, request_for
+kind, root, model, port = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+bench = Bench(kind, MAKERS[kind](port, root / "state"), root)
+print(bench.launch(request_for(model)).url, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("kind", sorted(MAKERS))
+def test_what_a_killed_run_leaves_is_removed_by_the_next(
+    kind: str, tiny_model: Path, tmp_path: Path, unused_port: int
+) -> None:
+    words = [sys.executable, "-c", DRIVER, kind, str(tmp_path), str(tiny_model), str(unused_port)]
+    with subprocess.Popen(words, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        url = driver.stdout.readline().strip()
+        assert url.startswith("http://")
+        driver.kill()
+    left = Bench(kind, None, tmp_path)  # type: ignore[arg-type]
+    before = left.engine_processes()
+    successor = MAKERS[kind](unused_port, left.state_dir)
+    assert not any(process.alive for process in before)
+    assert not left.engine_processes()
+    require_free_port(unused_port, "http_port")
+    assert successor.remove_orphan("parlay-test-1")
+    assert not successor.remove_orphan("parlay-test-1")
+    successor.close()
+    assert not list(left.state_dir.iterdir())
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:0", "127.0.0.1:70000", "host:12:x"])
+def test_a_malformed_ray_address_is_refused(address: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="HOST:PORT"):
+        RayServeLauncher(address, None, state_dir=tmp_path)
+
+
+@pytest.mark.parametrize("listening", [True, False])
+def test_a_ray_address_that_does_not_answer_is_refused_soon(listening: bool, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        if listening:
+            probe.listen()
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+        started = time.perf_counter()
+        with pytest.raises(BadInput, match="a Ray cluster that answers"):
+            RayServeLauncher(address, None, state_dir=tmp_path)
+    assert time.perf_counter() - started < 15
+
+
+@pytest.mark.parametrize("bench", ["ray-serve"], indirect=True)
+def test_a_running_cluster_is_found_and_its_orphans_removed(bench: Bench, tiny_model: Path, tmp_path: Path) -> None:
+    up = bench.launch(request_for(tiny_model), "dp=2")
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    assert discover_cluster(address) == ClusterSpec(gpu="cpu", nodes=1, gpus_per_node=2)
+    newcomer = RayServeLauncher(address, None, state_dir=tmp_path)
+    app = up.url.rpartition("/")[2]
+    assert newcomer.remove_orphan(app)
+    assert not newcomer.remove_orphan(app)
+    newcomer.close()
+    failure = up.failure()
+    assert failure is not None
+    assert failure[0] is FailureReason.REPLICA_DIED
+    up.teardown()
+    assert not bench.engine_processes()
