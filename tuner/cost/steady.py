@@ -19,7 +19,8 @@ from tuner.request import Metric, TuneRequest
 
 Floats = NDArray[np.float64]
 
-BATCHES = np.unique(np.round(2 ** np.arange(0, 10.25, 0.25))).astype(float)  # decode batches at which a curve is known
+# Mean sequences in a replica at which a curve is known; below 1 it is mostly idle.
+BATCHES = np.concatenate([2.0 ** np.arange(-8, 0), np.unique(np.round(2 ** np.arange(0, 10.25, 0.25)))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ class Shapes:
 class Curve:
     """A replica's latencies against its load: axis 0 the chunk limits, axis 1 ``BATCHES``; ms and requests/s.
 
-    ``idle_ttft_ms`` (per chunk limit) and ``idle_tpot_ms`` are those of one request alone.
+    ``idle_ttft_ms`` (per chunk limit) and ``idle_tpot_ms`` are those of one request alone. ``wait_ms`` is the mean wait
+    behind other prefills; ``step_ms`` (per batch) the decode step that an arrival finds running, if any is.
     """
 
     idle_ttft_ms: Floats
@@ -62,15 +64,19 @@ class Curve:
     rate_req_per_s: Floats
     tpot_ms: Floats
     wait_ms: Floats
+    step_ms: Floats
     utilisation: Floats
 
     def ttft_ms(self, percentile: float | None = None) -> Floats:
-        """TTFT at a percentile (mean when None): the idle value plus the wait, whose tail is taken as exponential."""
+        """TTFT at a percentile (mean when None): idle, plus the wait behind prefills, whose tail is taken as
+        exponential, plus the rest of a running decode step, which is uniform. The percentiles of both add up."""
+        running = np.minimum(BATCHES, 1.0)  # share of time in which a step runs
         if percentile is None:
-            return np.asarray(self.idle_ttft_ms[:, None] + self.wait_ms)
+            return np.asarray(self.idle_ttft_ms[:, None] + self.wait_ms + running * self.step_ms / 2)
         missed = max(1 - percentile / 100, 1e-4)
         stretch = np.log(np.maximum(self.utilisation / missed, 1.0)) / np.maximum(self.utilisation, 1e-9)
-        return np.asarray(self.idle_ttft_ms[:, None] + self.wait_ms * np.maximum(stretch, 1.0))
+        rest = np.clip((running - missed) / running, 0.0, 1.0) * self.step_ms
+        return np.asarray(self.idle_ttft_ms[:, None] + self.wait_ms * np.maximum(stretch, 1.0) + rest)
 
     def at(self, metric: Metric, percentile: float | None, output_tokens: float) -> Floats:
         """One latency metric over the whole curve; TPOT and ITL are means, their spread is not modelled."""
@@ -91,12 +97,12 @@ def load_curve(costs: StepCosts, layout: ParallelLayout, shapes: Shapes) -> Curv
     busy = (shapes.chunks * slowest)[:, None]  # ms of the bottleneck stage per request
     step = np.maximum(decode.sum(axis=0), np.minimum(BATCHES, layout.pp) * decode.max(axis=0))
     decoded = max(shapes.output_tokens - 1, 1.0)
-    tpot = step + (BATCHES - 1) * busy / decoded
+    tpot = step + np.maximum(BATCHES - 1, 0.0) * busy / decoded
     residence = decoded * tpot + busy
     rate = 1e3 * BATCHES / residence
     utilisation = np.minimum(rate * busy / 1e3, 0.999)
-    wait = utilisation * busy / (2 * (1 - utilisation)) + np.where(BATCHES > 1, step / 2, 0.0)
-    return Curve(idle_ttft, float(step[0]), np.maximum.accumulate(rate, axis=1), tpot, wait, utilisation)
+    wait = utilisation * busy / (2 * (1 - utilisation))
+    return Curve(idle_ttft, float(step[0]), np.maximum.accumulate(rate, axis=1), tpot, wait, step, utilisation)
 
 
 def interpolate(curve_rate: Floats, values: Floats, rate_req_per_s: float) -> tuple[Floats, Floats]:
