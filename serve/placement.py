@@ -70,7 +70,7 @@ def cluster_of_nodes(nodes: Sequence[Resources]) -> ClusterSpec:
     Where some nodes have GPUs, those without (a head that only coordinates) are left out. Raises BadInput where nodes
     differ in accelerator or in number of devices, or the accelerator has no hardware profile.
     """
-    equipped = [node for node in nodes if node.get("GPU", 0) >= 1]
+    equipped = [node for node in nodes if node.get("GPU", 0) >= 1 and not _gpus_are_cores(node)]
     if not equipped:
         cores = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
         if len(set(cores)) != 1:
@@ -81,6 +81,12 @@ def cluster_of_nodes(nodes: Sequence[Resources]) -> ClusterSpec:
         raise BadInput("cluster", f"ray, with nodes of {sorted(kinds)}", "equal nodes")
     profile, count = kinds.pop()
     return ClusterSpec(gpu=profile, nodes=len(equipped), gpus_per_node=count)
+
+
+def _gpus_are_cores(node: Resources) -> bool:
+    """True for logical GPUs: one per core and of no type, as Ray's executor needs them on CPUs (see engine)."""
+    typed = any(name.startswith("accelerator_type:") for name in node)
+    return not typed and node.get("GPU") == node.get("CPU")
 
 
 def _profile(node: Resources) -> str:

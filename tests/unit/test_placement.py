@@ -1,0 +1,68 @@
+"""Whether an application fits on a cluster, and what a cluster is, from resources as Ray reports them."""
+
+from __future__ import annotations
+
+import pytest
+
+from serve.engine import serve_app
+from serve.placement import Resources, cluster_of_nodes, demand, fits
+from tests.unit.test_engine import request
+from tuner.errors import BadInput
+from tuner.layout import ParallelLayout
+from tuner.request import ClusterSpec
+
+CPU2: Resources = {"CPU": 2.0, "memory": 1e9}
+H100X8: Resources = {"CPU": 64.0, "GPU": 8.0, "accelerator_type:H100": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "layout", "nodes", "possible"),
+    [
+        ("cpu", "tp=2", [CPU2], True),
+        ("cpu", "dp=2", [CPU2], True),
+        ("cpu", "tp=2,dp=2", [CPU2], False),
+        ("cpu", "tp=2,dp=2", [CPU2, CPU2], True),
+        ("h100_sxm", "tp=8,executor=ray", [H100X8], True),
+        ("h100_sxm", "tp=8,executor=mp", [H100X8], True),
+        ("h100_sxm", "tp=4,dp=3", [H100X8], False),
+        ("h100_sxm", "tp=8", [{**H100X8, "GPU": 4.0}] * 2, False),  # a replica of 8 stays on one node
+        ("h100_sxm", "tp=8,pp=2,executor=ray", [H100X8] * 2, True),
+        ("h100_sxm", "tp=8,pp=2,executor=ray", [H100X8], False),
+        ("h100_sxm", "tp=1", [CPU2], False),
+    ],
+)
+def test_what_fits_where(gpu: str, layout: str, nodes: list[Resources], possible: bool) -> None:
+    parsed = ParallelLayout.parse(layout)
+    app = serve_app("app", parsed, request(gpu, nodes=2), model_source="m")
+    bundles, _ = demand(app, parsed.dp)
+    assert fits(nodes, bundles) is possible
+    assert sum(bundle.get("CPU" if gpu == "cpu" else "GPU", 0) for bundle in bundles) == parsed.devices
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cluster"),
+    [
+        ([CPU2], ClusterSpec(gpu="cpu", nodes=1, gpus_per_node=2)),
+        ([CPU2, CPU2, {"memory": 1.0}], ClusterSpec(gpu="cpu", nodes=2, gpus_per_node=2)),
+        ([{"CPU": 2.0, "GPU": 2.0}], ClusterSpec(gpu="cpu", nodes=1, gpus_per_node=2)),  # logical GPUs, one per core
+        ([CPU2, H100X8, H100X8], ClusterSpec(gpu="h100_sxm", nodes=2, gpus_per_node=8)),
+    ],
+)
+def test_a_cluster_is_its_equal_nodes(nodes: list[Resources], cluster: ClusterSpec) -> None:
+    assert cluster_of_nodes(nodes) == cluster
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [],
+        [CPU2, {"CPU": 4.0}],
+        [H100X8, {**H100X8, "GPU": 4.0}],
+        [H100X8, {"GPU": 8.0, "accelerator_type:A100-80G": 1.0}],
+        [{"GPU": 1.0, "accelerator_type:K80": 1.0}],
+        [{"GPU": 1.0}],
+    ],
+)
+def test_a_cluster_that_is_not_one_kind_is_refused(nodes: list[Resources]) -> None:
+    with pytest.raises(BadInput, match="cluster"):
+        cluster_of_nodes(nodes)
