@@ -57,8 +57,8 @@ SHARDS = [
 ]  # fmt: skip
 EXPERTS = [
     (LLAMA_8B, "tp=2,pp=1,dp=1,ep=true", (1, 8), DropReason.EXPERTS, "a model without experts"),
-    (MIXTRAL, "tp=2,pp=1,dp=8,ep=true", (2, 8), DropReason.EXPERTS, "16 expert-parallel ranks, 8 experts"),
-    (MIXTRAL, "tp=2,pp=1,dp=4,ep=true", (2, 8), None, None),
+    (MIXTRAL, "tp=2,pp=1,dp=8,ep=true,executor=ray", (2, 8), DropReason.EXPERTS, "16 expert-parallel ranks"),
+    (MIXTRAL, "tp=2,pp=1,dp=4,ep=true,executor=ray", (2, 8), None, None),
     (MIXTRAL, "tp=2,pp=1,dp=8", (2, 8), None, None),
 ]
 CONTEXT = [
@@ -80,6 +80,9 @@ EXECUTOR = [
     (LLAMA_8B, "tp=1,pp=1,dp=4,executor=uni", (1, 8), None, None),
     (LLAMA_8B, "tp=8,pp=2,dp=1", (2, 8), DropReason.EXECUTOR, "executor mp stays in a node of 8, needs 16"),
     (LLAMA_8B, "tp=8,pp=2,dp=1,executor=ray", (2, 8), None, None),
+    (MIXTRAL, "tp=2,pp=1,dp=4,ep=true", (1, 8), DropReason.EXECUTOR, "mp does not share experts over dp=4 replicas"),
+    (MIXTRAL, "tp=1,pp=1,dp=4,ep=true,executor=uni", (1, 8), DropReason.EXECUTOR, "uni does not share experts"),
+    (MIXTRAL, "tp=8,pp=1,dp=1,ep=true", (1, 8), None, None),
     (LLAMA_8B, "tp=8,pp=1,dp=2", (2, 8), None, None),  # each replica has a node to itself
 ]  # fmt: skip
 SCHEDULER = [

@@ -1,0 +1,251 @@
+"""The price of a step adds up, follows the orderings that were measured, and turns into latency under load."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes import make_request
+from tuner.cluster import Cluster
+from tuner.cost.breakdown import breakdown
+from tuner.cost.latency import StepCosts, StepShape, total
+from tuner.cost.steady import BATCHES, Shapes, interpolate, load_curve
+from tuner.layout import ParallelLayout
+from tuner.model import load_model
+from tuner.request import ClusterSpec, Metric
+from tuner.rules import illegal
+
+NAMES = {
+    "8B": "meta-llama/Llama-3.1-8B",
+    "70B": "meta-llama/Llama-3.1-70B",
+    "405B": "meta-llama/Llama-3.1-405B",
+    "deepseek": "deepseek-ai/DeepSeek-V3",
+    "gpt-oss": "openai/gpt-oss-120b",
+    "qwen-moe": "Qwen/Qwen3-235B-A22B-FP8",
+}
+MODELS = {short: load_model(name) for short, name in NAMES.items()}
+
+
+def cluster(nodes=2, gpus_per_node=8, gpu="h100_sxm"):
+    return Cluster.from_spec(ClusterSpec(gpu=gpu, nodes=nodes, gpus_per_node=gpus_per_node))
+
+
+COSTS = {short: StepCosts(model, cluster()) for short, model in MODELS.items()}
+REQUEST = make_request({"workload.prompt_tokens": 1024, "workload.output_tokens": 128})
+
+
+def curve(short, layout, request=REQUEST, limits=(2048.0,), costs=None):
+    layout = ParallelLayout.parse(layout) if isinstance(layout, str) else layout
+    return load_curve(costs or COSTS[short], layout, Shapes.of(request, np.array(limits), layout.pp))
+
+
+LAYOUTS = [
+    ("8B", "tp=1,pp=1,dp=1"),
+    ("8B", "tp=8,pp=1,dp=1"),
+    ("8B", "tp=2,pp=4,dp=2,executor=ray"),
+    ("8B", "tp=1,pp=5,dp=1"),
+    ("70B", "tp=16,pp=1,dp=1,executor=ray"),
+    ("70B", "tp=8,pp=2,dp=1,executor=ray,max_num_batched_tokens=512"),
+    ("405B", "tp=16,pp=1,dp=1,dcp=2,executor=ray"),
+    ("deepseek", "tp=8,pp=2,dp=1,executor=ray"),
+    ("deepseek", "tp=8,pp=1,dp=2,ep=true,executor=ray"),
+    ("deepseek", "tp=1,pp=1,dp=16,ep=true,executor=ray,all2all=deepep_low_latency"),
+    ("deepseek", "tp=4,pp=1,dp=1,pcp=4,dcp=4,executor=ray,max_num_batched_tokens=512"),
+    ("gpt-oss", "tp=2,pp=1,dp=1"),
+    ("qwen-moe", "tp=4,pp=4,dp=1,executor=ray"),
+]
+
+
+@pytest.mark.parametrize(("short", "layout"), LAYOUTS)
+def test_a_breakdown_sums_to_the_figure_that_it_explains(short, layout):
+    layout = ParallelLayout.parse(layout)
+    assert illegal(MODELS[short], layout, cluster()) is None
+    split = breakdown(COSTS[short], layout, REQUEST)
+    whole = curve(short, layout, limits=(float(layout.max_num_batched_tokens),))
+    assert sum(split.ttft_ms.values()) == pytest.approx(whole.idle_ttft_ms[0], rel=1e-9)
+    assert sum(split.tpot_ms.values()) == pytest.approx(whole.idle_tpot_ms, rel=1e-9)
+    for terms in (split.ttft_ms, split.tpot_ms):
+        values = list(terms.values())
+        assert values == sorted(values, reverse=True)
+        assert min(values) > 0
+
+
+@pytest.mark.parametrize(
+    ("short", "layout", "phase", "terms"),
+    [
+        ("8B", "tp=1,pp=1,dp=1", "decode", set()),
+        ("8B", "tp=1,pp=1,dp=8", "decode", set()),
+        ("8B", "tp=2,pp=1,dp=1", "decode", {"allreduce tensor in node", "allgather tensor in node"}),
+        ("8B", "tp=1,pp=2,dp=1", "decode", {"send pipeline in node"}),
+        ("8B", "tp=16,pp=1,dp=1", "decode", {"allreduce tensor between nodes", "allgather tensor between nodes"}),
+        (
+            "8B",
+            "tp=8,pp=2,dp=1",
+            "decode",
+            {"allreduce tensor in node", "allgather tensor in node", "send pipeline between nodes"},
+        ),
+        (
+            "deepseek",
+            "tp=1,pp=1,dp=16,ep=true",
+            "decode",
+            {"allgather expert between nodes", "reducescatter expert between nodes"},
+        ),
+        ("deepseek", "tp=1,pp=1,dp=8,ep=true,all2all=deepep_low_latency", "decode", {"alltoall expert in node"}),
+        (
+            "405B",
+            "tp=16,pp=1,dp=1,dcp=2",
+            "decode",
+            {
+                "allreduce tensor between nodes",
+                "allgather tensor between nodes",
+                "allgather decode context in node",
+                "reducescatter decode context in node",
+            },
+        ),
+        (
+            "deepseek",
+            "tp=4,pp=1,dp=1,pcp=2",
+            "prefill",
+            {"allreduce tensor in node", "allgather tensor in node", "allgather prefill context in node"},
+        ),
+    ],
+)
+def test_communication_has_a_term_by_group_and_link(short, layout, phase, terms):
+    one = np.ones(1)
+    step = StepShape(phase, 1024 * one if phase == "prefill" else one, 1024 * one, one)
+    stages = COSTS[short].stages(ParallelLayout.parse(layout), step)
+    compute = {"gemm", "attention", "experts", "elementwise", "LM head", "sampling", "host"}
+    assert {name for stage in stages for name in stage} - compute == terms
+
+
+@pytest.mark.parametrize("pp", [1, 2, 3, 8])
+@pytest.mark.parametrize("short", ["8B", "deepseek"])
+def test_stages_compute_together_what_one_computes_alone(short, pp):
+    one = np.ones(1)
+    step = StepShape("decode", one, 1024 * one, 4 * one)
+
+    def computed(layout):
+        stages = COSTS[short].stages(layout, step)
+        return {
+            name: sum(float(stage.get(name, np.zeros(1))[0]) for stage in stages)
+            for name in ("gemm", "attention", "experts", "elementwise", "LM head", "sampling")
+        }
+
+    assert computed(ParallelLayout(pp=pp)) == pytest.approx(computed(ParallelLayout()))
+
+
+def test_prices_do_not_depend_on_what_was_priced_before():
+    shapes = {pp: Shapes.of(REQUEST, np.array([2048.0]), pp) for pp in (1, 2)}
+    layouts = [ParallelLayout(tp=t, pp=p) for t in (1, 2, 4) for p in (1, 2)]
+    shared = StepCosts(MODELS["8B"], cluster())
+    together = {layout: load_curve(shared, layout, shapes[layout.pp]).tpot_ms for layout in layouts}
+    for layout in reversed(layouts):
+        alone = load_curve(StepCosts(MODELS["8B"], cluster()), layout, shapes[layout.pp]).tpot_ms
+        np.testing.assert_array_equal(together[layout], alone)
+
+
+# The orderings of Xu et al. (arXiv 2507.14392): four GPUs in a node, two nodes, short generations.
+OSC = StepCosts(MODELS["8B"], cluster(nodes=2, gpus_per_node=4))
+SHORT = make_request({"workload.prompt_tokens": 1024, "workload.output_tokens": 128})
+
+
+def test_more_tensor_parallelism_never_lengthens_prefill_in_a_node():
+    ttft_ms = [curve("8B", f"tp={t},pp=1,dp=1", SHORT, costs=OSC).idle_ttft_ms[0] for t in (1, 2, 4)]
+    assert ttft_ms[1] < ttft_ms[0]
+    assert ttft_ms[2] <= ttft_ms[1]
+
+
+def test_tpot_falls_with_tensor_parallelism_in_a_node_and_rises_across_nodes():
+    tpot_ms = [curve("8B", f"tp={t},pp=1,dp=1", SHORT, costs=OSC).idle_tpot_ms for t in (1, 2, 4, 8)]
+    assert tpot_ms[0] > tpot_ms[1] > tpot_ms[2]
+    assert tpot_ms[3] > tpot_ms[2]
+
+
+def test_every_pipeline_link_adds_latency_and_one_between_nodes_more():
+    tpot_ms = [curve("8B", f"tp=1,pp={p},dp=1", SHORT, costs=OSC).idle_tpot_ms for p in (1, 2, 4, 8)]
+    assert tpot_ms == sorted(set(tpot_ms))
+    one_node = StepCosts(MODELS["8B"], cluster(nodes=1, gpus_per_node=8))
+    assert tpot_ms[3] > curve("8B", "tp=1,pp=8,dp=1", SHORT, costs=one_node).idle_tpot_ms
+
+
+@given(
+    short=st.sampled_from(["8B", "gpt-oss", "deepseek"]), context=st.integers(1, 100_000), more=st.integers(1, 100_000)
+)
+def test_longer_contexts_cost_more(short, context, more):
+    one = np.ones(1)
+    step = StepShape("decode", one, np.array([context, context + more], dtype=float), one)
+    (terms,) = COSTS[short].stages(ParallelLayout(), step)
+    shorter, longer = total(terms)
+    assert longer >= shorter
+
+
+@given(layout=st.sampled_from(["tp=1,pp=1,dp=1", "tp=8,pp=1,dp=1", "tp=4,pp=2,dp=1"]), prompt=st.integers(1, 8192))
+def test_twice_the_prompt_takes_longer(layout, prompt):
+    one = np.ones(1)
+    step = StepShape("prefill", np.array([prompt, 2 * prompt], dtype=float), 0 * one, one)
+    for terms in COSTS["70B"].stages(ParallelLayout.parse(layout), step):
+        shorter, longer = total(terms)
+        assert longer >= shorter * 0.999
+
+
+def test_a_window_bounds_what_attention_reads():
+    one = np.ones(1)
+    step = StepShape("decode", one, 100_000 * one, 64 * one)
+    whole = replace(MODELS["gpt-oss"], window=None, window_layers=0)
+    windowed = COSTS["gpt-oss"].stages(ParallelLayout(), step)[0]["attention"]
+    full = StepCosts(whole, cluster()).stages(ParallelLayout(), step)[0]["attention"]
+    assert 0.4 < float(windowed[0] / full[0]) < 0.6  # half of the layers
+
+
+CURVES = [curve(short, layout) for short, layout in LAYOUTS]
+
+
+@pytest.mark.parametrize("found", CURVES, ids=[f"{short} {layout}" for short, layout in LAYOUTS])
+def test_a_curve_of_load(found):
+    rate = found.rate_req_per_s[0]
+    assert np.isfinite(found.tpot_ms).all()
+    assert (np.diff(rate) >= 0).all()
+    assert ((found.utilisation > 0) & (found.utilisation < 1)).all()
+    levels_ms = [found.ttft_ms(level) for level in (50, 90, 99, 99.9)]
+    for lower, higher in pairwise([found.idle_ttft_ms[:, None], *levels_ms]):
+        assert (lower <= higher + 1e-9).all()
+    tails_ms = levels_ms[2]
+    assert (found.ttft_ms() <= tails_ms + 1e-9)[:, BATCHES >= 0.25].all()  # below, hardly anyone waits at all
+    assert tails_ms[0, 0] == pytest.approx(found.idle_ttft_ms[0], rel=0.01)
+    np.testing.assert_allclose(found.at(Metric.E2E, 99, 128), tails_ms + 127 * found.tpot_ms)
+
+
+def test_littles_law():
+    """Sequences in a replica = rate × the time that each stays, from its prefill to its last token."""
+    found = curve("8B", "tp=1,pp=1,dp=1")
+    busy_ms = found.idle_ttft_ms[0] - COSTS["8B"].cluster.profile.engine.request_ms
+    stay_ms = 127 * found.tpot_ms[0] + busy_ms
+    np.testing.assert_allclose(found.rate_req_per_s[0] * stay_ms / 1e3, BATCHES, rtol=5e-3)
+
+
+def test_a_prompt_in_chunks_waits_for_each():
+    found = curve("8B", "tp=1,pp=1,dp=1", limits=(256.0, 512.0, 2048.0))
+    assert found.idle_ttft_ms.shape == (3,)
+    assert found.idle_ttft_ms[0] > found.idle_ttft_ms[1] > found.idle_ttft_ms[2]
+    one_by_one = [curve("8B", "tp=1,pp=1,dp=1", limits=(limit,)).idle_ttft_ms[0] for limit in (256.0, 512.0, 2048.0)]
+    np.testing.assert_allclose(found.idle_ttft_ms, one_by_one)
+
+
+def test_a_shared_prefix_is_computed_once():
+    whole = make_request({"workload.prompt_tokens": 4096})
+    shared = make_request({"workload.prompt_tokens": 4096, "workload.shared_prefix_tokens": 3584})
+    assert curve("70B", "tp=8,pp=1,dp=1", shared).idle_ttft_ms < curve("70B", "tp=8,pp=1,dp=1", whole).idle_ttft_ms
+
+
+def test_interpolation_between_batches():
+    rates, values = np.array([[1.0, 2.0, 4.0], [2.0, 4.0, 8.0]]), np.array([[10.0, 20.0, 40.0], [1.0, 3.0, 7.0]])
+    found, batch = interpolate(rates, values, 3.0)
+    np.testing.assert_allclose(found, [30.0, 2.0])
+    np.testing.assert_allclose(batch, [(BATCHES[1] + BATCHES[2]) / 2, (BATCHES[0] + BATCHES[1]) / 2])
+    found, batch = interpolate(rates, values, 5.0)
+    np.testing.assert_allclose(found, [np.nan, 4.0])  # the first cannot carry it
+    assert batch[0] == np.inf
+    np.testing.assert_allclose(interpolate(rates, values, 0.5)[0], [10.0, 1.0])
