@@ -72,7 +72,7 @@ class StepCosts:
         found = []
         for stage, (layers, moe_layers) in enumerate(zip(counts, moe_counts, strict=True)):
             terms: Terms = {}
-            for name in dense.keys() | moe.keys():
+            for name in dense | moe:  # in a fixed order: a sum must not depend on how names hash
                 value = (layers - moe_layers) * dense.get(name, np.zeros(1)) + moe_layers * moe.get(name, np.zeros(1))
                 terms[name] = np.asarray(value)
             if stage == layout.pp - 1:
