@@ -170,7 +170,16 @@ def test_every_command_and_option_is_in_the_readme() -> None:
     text = (REPO / "README.md").read_text()
     for command in app.registered_commands:
         assert f"parlay {command.name or command.callback.__name__}" in text  # type: ignore[union-attr]
-    for option in ("--json", "--store", "--study", "--resume", "--ray-address", "--launcher", "--metrics-port", "--out"):
+    for option in (
+        "--json",
+        "--store",
+        "--study",
+        "--resume",
+        "--ray-address",
+        "--launcher",
+        "--metrics-port",
+        "--out",
+    ):
         assert option in text
 
 
