@@ -95,6 +95,34 @@ def volume(
 
 
 @app.command()
+def collective(
+    operation: Annotated[str, typer.Option(help="allreduce, allgather, reducescatter, alltoall, sendrecv, ...")],
+    message_bytes: Annotated[int, typer.Option("--bytes", help="The whole buffer of one rank, as NCCL counts it.")],
+    ranks: Annotated[int, typer.Option(help="Ranks of the communicator.")],
+    nodes: Annotated[int, typer.Option(help="Nodes that they span.")] = 1,
+    profile: Annotated[str | None, typer.Option(help="A GPU's profile; default h100_sxm.")] = None,
+    fabric: Annotated[str | None, typer.Option(help="The network between nodes; default: the profile's.")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="Force one; default: what the engine would pick.")] = None,
+    vllm_version: Annotated[str | None, typer.Option(help="Whose gates decide, such as 0.29.")] = None,
+    alpha_us: Annotated[float | None, typer.Option(help="Plain Hockney form: latency of one message.")] = None,
+    gb_per_s: Annotated[float | None, typer.Option(help="Plain Hockney form: 10^9 bytes per second.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Time of one collective, what the engine would run, and why."""
+    from tuner.cost.collectives import collective_report
+
+    answer = collective_report(
+        operation, message_bytes, ranks, nodes, profile, algorithm, alpha_us, gb_per_s, fabric, vllm_version
+    )
+    if as_json:
+        _print_json(answer)
+    else:
+        from tuner.app.tables import collective_table
+
+        collective_table(_out, answer)
+
+
+@app.command()
 def tune(
     request_file: RequestFile,
     out: Out = DEFAULT_OUT,

@@ -138,6 +138,22 @@ def volume_tables(console: Console, answer: Mapping[str, Any]) -> None:
     console.print(formulas)
 
 
+def collective_table(console: Console, answer: Mapping[str, Any]) -> None:
+    """One collective: its algorithm, the terms of its time, and why the engine picks it."""
+    title = f"{answer['operation']} of {answer['bytes']:,} bytes, {answer['ranks']} ranks on {answer['nodes']} node(s)"
+    table = Table(title=title, **_left())
+    table.add_column("term")
+    table.add_column("µs", justify="right")
+    for name, value in answer["terms"].items():
+        table.add_row(name.removesuffix("_us"), number(value, 2))
+    table.add_section()
+    table.add_row("total", number(answer["latency_us"], 2))
+    console.print(table)
+    console.print(f"algorithm: {answer['algorithm']}", highlight=False, markup=False)
+    if answer.get("why"):
+        console.print(answer["why"], soft_wrap=True, highlight=False, markup=False)
+
+
 def decision_tables(console: Console, decision: Decision, request: TuneRequest, files: Mapping[str, str]) -> None:
     """A study's end: launched layouts, dropped ones, the winner and why, and the files."""
     trials_table(console, decision, request)
