@@ -20,7 +20,7 @@ from typing import Any
 
 from serve.engine import check_served, serve_app, served_model_id
 from serve.health import Waiting, served_models, warm_up
-from serve.logs import keep, tail, tells_of_no_memory
+from serve.logs import SEARCHED_LINES, SHOWN_LINES, crash, keep, tail
 from serve.placement import cluster_of_nodes, demand, fits
 from serve.processes import LauncherRecord, end, free_port, group_of, require_free_port, sweep, writers_under
 from serve.replicas import ReplicaHistory, last_message, status_of
@@ -31,8 +31,6 @@ from tuner.trial import FailureReason, LaunchOrder
 CONNECT_TIMEOUT_S = 10.0
 POLL_S = 0.25
 STOP_PATIENCE_S = 5.0
-TAIL_LINES = 20
-SEARCHED_LINES = 200
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 KIND = "ray-local"
 
@@ -83,7 +81,7 @@ class RayServeLauncher:
             _deploy(config)
             deployment.wait_until_ready(started, Waiting(progress))
         except LaunchFailed as error:
-            lines = error.log_tail or deployment.log_tail(TAIL_LINES)
+            lines = error.log_tail or deployment.log_tail(SHOWN_LINES)
             deployment.teardown()
             raise LaunchFailed(error.reason, error.detail, lines) from None
         except BaseException:
@@ -237,7 +235,7 @@ class RayServeDeployment:
             return FailureReason.REPLICA_DIED, f"the application is {status}: {last_message(application)}"
         return None
 
-    def log_tail(self, lines: int = TAIL_LINES) -> tuple[str, ...]:
+    def log_tail(self, lines: int = SHOWN_LINES) -> tuple[str, ...]:
         """The engine's last log lines, oldest first; empty where its node's logs cannot be read from here."""
         engines = [replica for replica in self._history.seen.values() if replica.holds_engine]
         return tail(_log_files(engines, self._order.log_dir if self._down else _ray_logs()), lines)
@@ -292,10 +290,8 @@ class RayServeDeployment:
         return status == "RUNNING"
 
     def _crashed(self, application: dict[str, Any]) -> LaunchFailed:
-        lines = self.log_tail(SEARCHED_LINES)
-        reason = FailureReason.DOES_NOT_FIT if tells_of_no_memory(lines) else FailureReason.ENGINE_CRASHED
-        detail = last_message(application) or "a replica died before it was ready"
-        return LaunchFailed(reason, detail, lines[-TAIL_LINES:])
+        fallback = last_message(application) or "a replica died before it was ready"
+        return crash(self.log_tail(SEARCHED_LINES), fallback)
 
     def _timed_out(self) -> LaunchFailed:
         limit_s = self._order.request.engine.start_timeout_s

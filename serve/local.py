@@ -11,7 +11,7 @@ from pathlib import Path
 
 from serve.engine import cluster_of, environment, served_model_id, vllm_args
 from serve.health import Waiting, served_models, warm_up
-from serve.logs import tail, tells_of_no_memory
+from serve.logs import SEARCHED_LINES, SHOWN_LINES, crash, tail
 from serve.processes import (
     LauncherRecord,
     ProcessId,
@@ -29,7 +29,6 @@ from tuner.trial import FailureReason, LaunchOrder
 KIND = "local-process"
 HOST = "127.0.0.1"
 POLL_S = 0.25
-TAIL_LINES = 20
 STOP_PATIENCE_S = 10.0
 
 
@@ -76,7 +75,7 @@ class LocalProcessLauncher:
         try:
             deployment.wait_until_ready(order, started, Waiting(progress))
         except LaunchFailed as error:
-            lines = error.log_tail or deployment.log_tail(TAIL_LINES)
+            lines = error.log_tail or deployment.log_tail(SHOWN_LINES)
             deployment.teardown()
             raise LaunchFailed(error.reason, error.detail, lines) from None
         except BaseException:
@@ -146,7 +145,7 @@ class LocalProcessDeployment:
             return FailureReason.REPLICA_DIED, f"{len(lost)} of its processes ended: {sorted(lost)}"
         return None
 
-    def log_tail(self, lines: int = TAIL_LINES) -> tuple[str, ...]:
+    def log_tail(self, lines: int = SHOWN_LINES) -> tuple[str, ...]:
         """The server's and engine's last log lines, oldest first."""
         return tail(self._logs.glob("*.log"), lines)
 
@@ -182,11 +181,8 @@ class LocalProcessDeployment:
         self._ready_after_s = time.perf_counter() - started
 
     def _crashed(self, code: int) -> LaunchFailed:
-        lines = self.log_tail(200)
-        reason = FailureReason.DOES_NOT_FIT if tells_of_no_memory(lines) else FailureReason.ENGINE_CRASHED
-        return LaunchFailed(
-            reason, f"the server ended with exit status {code} before it was ready", lines[-TAIL_LINES:]
-        )
+        fallback = f"the server ended with exit status {code} before it was ready"
+        return crash(self.log_tail(SEARCHED_LINES), fallback)
 
 
 def _require_devices(order: LaunchOrder) -> None:

@@ -58,11 +58,14 @@ def test_a_layout_larger_than_the_cluster_is_refused_at_once(bench: Bench, tiny_
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"),
-    [("corrupt weights", FailureReason.ENGINE_CRASHED), ("too much cache", FailureReason.DOES_NOT_FIT)],
+    ("fault", "reason", "said"),
+    [
+        ("corrupt weights", FailureReason.ENGINE_CRASHED, "SafetensorError"),
+        ("too much cache", FailureReason.DOES_NOT_FIT, "requested memory for kv"),
+    ],
 )
 def test_an_engine_that_dies_at_start_says_why(
-    bench: Bench, tiny_model: Path, tmp_path: Path, fault: str, reason: FailureReason
+    bench: Bench, tiny_model: Path, tmp_path: Path, fault: str, reason: FailureReason, said: str
 ) -> None:
     request = request_for(tiny_model, kv_cache_gib=4000)
     if fault == "corrupt weights":
@@ -72,7 +75,8 @@ def test_an_engine_that_dies_at_start_says_why(
     with pytest.raises(LaunchFailed) as failed:
         bench.launch(request)
     assert failed.value.reason is reason, failed.value
-    assert failed.value.log_tail
+    assert said in failed.value.detail
+    assert any(said in line for line in failed.value.log_tail)
     assert eventually(5, lambda: not bench.engine_processes())
 
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from serve.logs import keep, tail, tells_of_no_memory
 from serve.processes import identify
 from serve.replicas import ReplicaHistory, last_message, status_of
 
@@ -47,27 +43,3 @@ def test_what_serve_says_is_shown() -> None:
     assert last_message(application(message="A replica failed.\nValueError: no\n")) == "ValueError: no"
     assert last_message(application()) == ""
     assert status_of(application(status="RUNNING")) == "RUNNING"
-
-
-def test_the_tail_ends_with_what_was_written_last(tmp_path: Path) -> None:
-    for order, name in enumerate(("b.log", "a.log")):
-        (tmp_path / name).write_text(f":actor_name:x\n{name} 1\n\n{name} 2\n")
-        os.utime(tmp_path / name, (order, order))
-    files = [tmp_path / "a.log", tmp_path / "b.log", tmp_path / "absent.log"]
-    assert tail(files, 3) == ("b.log 2", "a.log 1", "a.log 2")
-    assert tail(files, 0) == ()
-    keep(files, tmp_path / "kept")
-    assert sorted(file.name for file in (tmp_path / "kept").iterdir()) == ["a.log", "b.log"]
-
-
-@pytest.mark.parametrize(
-    ("line", "no_memory"),
-    [
-        ("torch.OutOfMemoryError: CUDA out of memory.", True),
-        ("ValueError: No available memory for the cache blocks. Try increasing ...", True),
-        ("Available memory on node 0 (1/2 GiB) on kv cache allocation is less than requested memory for kv", True),
-        ("safetensors_rust.SafetensorError: header too small", False),
-    ],
-)
-def test_a_lack_of_memory_is_recognised(line: str, no_memory: bool) -> None:
-    assert tells_of_no_memory(["INFO", line]) is no_memory
