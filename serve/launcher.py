@@ -24,9 +24,9 @@ from serve.logs import SEARCHED_LINES, SHOWN_LINES, crash, keep, tail
 from serve.placement import cluster_of_nodes, demand, fits
 from serve.processes import LauncherRecord, end, free_port, group_of, require_free_port, sweep, writers_under
 from serve.replicas import ReplicaHistory, last_message, status_of
-from tuner.errors import BadInput, LaunchFailed, ParlayError
+from tuner.errors import BadInput, FailureReason, LaunchFailed, ParlayError
 from tuner.request import ClusterSpec
-from tuner.trial import FailureReason, LaunchOrder
+from tuner.trial import LaunchOrder
 
 CONNECT_TIMEOUT_S = 10.0
 POLL_S = 0.25

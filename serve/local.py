@@ -23,8 +23,8 @@ from serve.processes import (
     sweep,
     writers_under,
 )
-from tuner.errors import BadInput, LaunchFailed
-from tuner.trial import FailureReason, LaunchOrder
+from tuner.errors import BadInput, FailureReason, LaunchFailed
+from tuner.trial import LaunchOrder
 
 KIND = "local-process"
 HOST = "127.0.0.1"

@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tuner.errors import LaunchFailed
-from tuner.trial import FailureReason
+from tuner.errors import FailureReason, LaunchFailed
 
 TAIL_BYTES = 256 * 1024
 SHOWN_LINES = 20

@@ -15,10 +15,10 @@ import numpy as np
 from serve.loadgen import Call, Endpoint, LoadRun
 from serve.sample import Sample
 from tuner.arrivals import OfferedLoad, offered
-from tuner.errors import BadInput, LaunchFailed
+from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.request import Metric, TuneRequest
 from tuner.stats import attained, lag_limit_ms, percentile, quantiles
-from tuner.trial import Deployment, FailureReason, LoadStep, StepResult
+from tuner.trial import Deployment, LoadStep, StepResult
 
 PROGRESS_EVERY_S = 0.5
 _PREFIX_SEED = 0  # the same for every step, as a shared system prompt would be
@@ -104,7 +104,7 @@ def prompt_calls(
     options["stream_options"] = {"include_usage": True}
     rows = zip(load.offset_s.tolist(), load.prompt_tokens.tolist(), load.output_tokens.tolist(), strict=True)
     for index, (offset_s, prompt_tokens, output_tokens) in enumerate(rows):
-        random = np.random.default_rng([step.seed, int(step.warmup), index])
+        random = np.random.default_rng([step.seed, step.index + 1, int(step.warmup), index])
         own = random.integers(low, high, prompt_tokens - shared_prefix_tokens, endpoint=True).tolist()
         body = json.dumps({**options, "prompt": prefix + own, "max_tokens": output_tokens}).encode()
         yield Call(index, offset_s, body, prompt_tokens, output_tokens)

@@ -9,10 +9,19 @@ ParlayError                 exit code 1: it failed
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from enum import StrEnum
 
-if TYPE_CHECKING:
-    from tuner.trial import FailureReason
+
+class FailureReason(StrEnum):
+    """Why a trial has no figures."""
+
+    DOES_NOT_FIT = "does_not_fit"
+    ENGINE_CRASHED = "engine_crashed"
+    START_TIMED_OUT = "start_timed_out"
+    PLACEMENT_IMPOSSIBLE = "placement_impossible"
+    REPLICA_DIED = "replica_died"
+    CLIENT_ERROR = "client_error"
+    CANCELLED = "cancelled"
 
 
 class ParlayError(Exception):

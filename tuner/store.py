@@ -18,11 +18,11 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
-from tuner.errors import BadInput, StoreError
+from tuner.errors import BadInput, FailureReason, StoreError
 from tuner.layout import ParallelLayout
 from tuner.prune import Candidate, DroppedGroup
 from tuner.request import TuneRequest
-from tuner.trial import FailureReason, StepResult, TrialResult, TrialState
+from tuner.trial import StepResult, TrialResult, TrialState
 
 SCHEMA_VERSION = 1
 

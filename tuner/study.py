@@ -7,6 +7,7 @@ It talks to the world through a Launcher, a Meter, the store and an observer, an
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from tuner.cluster import Cluster
 from tuner.decide import Decision, decide
-from tuner.errors import BadInput, LaunchFailed
+from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.model import ModelShape
 from tuner.prune import DroppedGroup, Plan, plan
 from tuner.request import TuneRequest
@@ -22,17 +23,7 @@ from tuner.rules import DropReason
 from tuner.search import Proposal, Search
 from tuner.space import Space
 from tuner.store import Store
-from tuner.trial import (
-    Deployment,
-    FailureReason,
-    Launcher,
-    LaunchOrder,
-    LoadStep,
-    Meter,
-    StepResult,
-    TrialResult,
-    TrialState,
-)
+from tuner.trial import Deployment, Launcher, LaunchOrder, LoadStep, Meter, StepResult, TrialResult, TrialState
 
 BASE_SEED = 20260101  # arrivals of step i are drawn from BASE_SEED + i, the same for every layout
 
@@ -202,7 +193,8 @@ def default_name(request: TuneRequest) -> str:
 
 def service_name(request: TuneRequest) -> str:
     """The name that the winner carries in production: the model's last word, in characters that Kubernetes takes."""
-    return "".join(c if c.isalnum() else "-" for c in Path(request.model).name.lower()).strip("-")[:40] or "parlay"
+    word = re.sub(r"[^a-z0-9]+", "-", Path(request.model).name.lower())
+    return word[:40].strip("-") or "parlay"
 
 
 def app_name(study: str, number: int) -> str:

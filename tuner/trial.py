@@ -11,20 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from tuner.errors import FailureReason
 from tuner.layout import ParallelLayout
 from tuner.request import Metric, TuneRequest
-
-
-class FailureReason(StrEnum):
-    """Why a trial has no figures."""
-
-    DOES_NOT_FIT = "does_not_fit"
-    ENGINE_CRASHED = "engine_crashed"
-    START_TIMED_OUT = "start_timed_out"
-    PLACEMENT_IMPOSSIBLE = "placement_impossible"
-    REPLICA_DIED = "replica_died"
-    CLIENT_ERROR = "client_error"
-    CANCELLED = "cancelled"
 
 
 class TrialState(StrEnum):

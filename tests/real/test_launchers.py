@@ -18,9 +18,9 @@ from serve.health import completes, served_models
 from serve.launcher import RayServeLauncher, discover_cluster
 from serve.processes import require_free_port
 from tests.real.conftest import MAKERS, Bench, command_of, request_for
-from tuner.errors import BadInput, LaunchFailed
+from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.request import ClusterSpec
-from tuner.trial import Deployment, FailureReason
+from tuner.trial import Deployment
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 

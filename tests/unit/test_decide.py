@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from tests.fakes import make_candidate, make_request, make_step
 from tuner.decide import decide, pareto_front
+from tuner.errors import FailureReason
 from tuner.layout import ParallelLayout
 from tuner.prune import DroppedGroup
 from tuner.rules import DropReason
-from tuner.trial import FailureReason, LoadStep, TrialResult, TrialState
+from tuner.trial import LoadStep, TrialResult, TrialState
 
 SLO = "ttft p99 ≤ 100 ms and tpot p99 ≤ 50 ms"
 

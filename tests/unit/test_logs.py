@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from serve.logs import crash, keep, root_cause, tail, tells_of_no_memory
-from tuner.trial import FailureReason
+from tuner.errors import FailureReason
 
 # Abridged from vLLM 0.29: a worker fails, and every process above it fails because of that.
 CRASH = (

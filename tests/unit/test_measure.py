@@ -13,9 +13,9 @@ from serve.measure import HttpMeter, latency_s, prompt_calls, summarise
 from serve.sample import Outcome, Sample
 from tests.mock_server import Behaviour, MockServer, closed_port
 from tuner.arrivals import offered
-from tuner.errors import BadInput, LaunchFailed
+from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.request import Metric, parse_request
-from tuner.trial import FailureReason, LoadStep, Meter
+from tuner.trial import LoadStep, Meter
 
 DEAD = (FailureReason.REPLICA_DIED, "exit code -9")
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from tests.fakes import make_candidate, make_request, make_step
 from tests.unit.test_layout import LAYOUTS
-from tuner.errors import BadInput, StoreError
+from tuner.errors import BadInput, FailureReason, StoreError
 from tuner.layout import ParallelLayout
 from tuner.prune import Candidate, DroppedGroup, Prediction
 from tuner.request import Metric
 from tuner.rules import DropReason
 from tuner.store import SCHEMA_VERSION, Store
-from tuner.trial import FailureReason, LoadStep, Quantiles, StepResult, TrialResult, TrialState
+from tuner.trial import LoadStep, Quantiles, StepResult, TrialResult, TrialState
 
 REQUEST = make_request()
 LAYOUT = ParallelLayout(tp=2, executor="ray")

@@ -7,14 +7,14 @@ import pytest
 
 from tests.fakes import FakeDeployment, FakeLauncher, FakeMeter, copy_of_empty_store, make_request
 from tuner.cluster import Cluster
-from tuner.errors import BadInput, LaunchFailed
+from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.model import load_model
 from tuner.rules import DropReason
 from tuner.search import Search
 from tuner.space import load_space
 from tuner.store import Store
 from tuner.study import BASE_SEED, Observer, Setting, Study, app_name, default_name, load_steps
-from tuner.trial import FailureReason, TrialState
+from tuner.trial import TrialState
 
 SPACE = {"tp": [1, 2], "dp": [1, 2], "executor": ["mp", "ray"]}
 TP1, TP1_RAY = "tp=1,pp=1,dp=1", "tp=1,pp=1,dp=1,executor=ray"

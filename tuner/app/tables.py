@@ -141,7 +141,8 @@ def volume_tables(console: Console, answer: Mapping[str, Any]) -> None:
 def collective_table(console: Console, answer: Mapping[str, Any]) -> None:
     """One collective: its algorithm, the terms of its time, and why the engine picks it."""
     title = f"{answer['operation']} of {answer['bytes']:,} bytes, {answer['ranks']} ranks on {answer['nodes']} node(s)"
-    table = Table(title=title, **_left())
+    console.print(title, highlight=False, style="italic", soft_wrap=True)
+    table = Table()
     table.add_column("term")
     table.add_column("µs", justify="right")
     for name, value in answer["terms"].items():
