@@ -250,8 +250,9 @@ def _store_url(store: str | None, out: Path) -> str:
 
 def _plan_shortfall(found: Any) -> str:
     if not found.ranked:
-        worst = min(found.dropped, key=lambda group: group.example.devices)
-        return f"every legal layout was dropped; {worst.example} for {worst.reason.value}: {worst.figure}"
+        physical = [g for g in found.dropped if g.reason.value.startswith(("memory", "slo"))] or found.dropped
+        last = max(physical, key=lambda group: group.example.devices)
+        return f"every layout was dropped; {last.example} for {last.reason.value}: {last.figure}"
     best = found.ranked[0]
     rate = best.prediction.goodput_req_per_s
     return (
