@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serve.engine import attention_dp, cluster_of, is_cpu
+from serve.engine import attention_dp, cluster_of, is_cpu, on_logical_gpus
 from tuner.layout import ParallelLayout
 from tuner.request import TuneRequest
 
@@ -57,13 +57,17 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class WorkerGroup:
-    """Equal worker pods: how many, and the devices, cores and memory (GiB) of each."""
+    """Equal worker pods: how many, and the devices, cores and memory (GiB) of each.
+
+    ``logical_gpus`` is what Ray is told to count where its executor places ranks on CPU cores, else 0.
+    """
 
     name: str
     replicas: int
     devices: int
     cpus: int
     memory_gib: int
+    logical_gpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,8 @@ class Serving:
     def _group_values(self, group: WorkerGroup) -> dict[str, Any]:
         gpus = group.devices if self.gpu else 0
         size = {"cpu": str(group.cpus), "memory": f"{group.memory_gib}Gi"}
-        return {"name": group.name, "replicas": group.replicas, "gpus": gpus, **size}
+        counts = {"replicas": group.replicas, "gpus": gpus, "logicalGpus": group.logical_gpus}
+        return {"name": group.name, **counts, **size}
 
 
 def plan_serving(
@@ -118,7 +123,8 @@ def plan_serving(
     groups = []
     for name, replicas, devices in _groups(layout, cluster_of(request).gpus_per_node):
         cpus = (platform.cpus_per_gpu if gpu else 1) * devices + platform.spare_cpus
-        groups.append(WorkerGroup(name, replicas, devices, cpus, memory_gib * devices))
+        logical = devices if on_logical_gpus(layout, request) else 0
+        groups.append(WorkerGroup(name, replicas, devices, cpus, memory_gib * devices, logical))
     source = str(llm_config(app)["model_loading_config"]["model_source"])
     return Serving(
         name=kubernetes_name(str(app["name"])),
@@ -203,7 +209,8 @@ def _worker(values: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, An
     container["ports"] = [{"name": name, "containerPort": _PORTS[name]} for name in ("metrics", "serve")]
     container |= _probes(_RAYLET_HEALTH, f"{_RAYLET_HEALTH} && {_PROXY_HEALTH}")
     count = dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), group["replicas"])
-    return {"groupName": group["name"], **count, "rayStartParams": {}, "template": _pod(values, container, gpus)}
+    start = {"num-gpus": str(group["logicalGpus"])} if group["logicalGpus"] else {}
+    return {"groupName": group["name"], **count, "rayStartParams": start, "template": _pod(values, container, gpus)}
 
 
 def _container(values: Mapping[str, Any], name: str, size: dict[str, str]) -> dict[str, Any]:

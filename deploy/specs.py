@@ -18,6 +18,7 @@ import yaml
 
 from deploy.command_line import vllm_command
 from deploy.manifest import Platform, Serving, llm_config, plan_serving, rayservice
+from serve.engine import on_logical_gpus
 from tuner.errors import BadInput, ParlayError
 from tuner.layout import ParallelLayout
 from tuner.request import TuneRequest
@@ -77,7 +78,11 @@ def write_whole(path: Path, text: str) -> Path:
 
 
 def _ray_serve(layout: ParallelLayout, request: TuneRequest, app: Application, _: Platform) -> str:
-    return _heading(layout, request, "serve run FILE, or serve deploy FILE") + _yaml({"applications": [app]})
+    notes = []
+    if on_logical_gpus(layout, request):
+        count = layout.devices
+        notes = [f"Needs: Parlay beside vLLM, and a Ray that counts cores as devices: ray start --num-gpus {count} ..."]
+    return _heading(layout, request, "serve run FILE, or serve deploy FILE", *notes) + _yaml({"applications": [app]})
 
 
 def _rayservice(layout: ParallelLayout, request: TuneRequest, app: Application, platform: Platform) -> str:
@@ -111,7 +116,8 @@ def _needs(serving: Serving) -> list[str]:
     """What the cluster must have before the manifest can work."""
     needs = []
     if not serving.gpu and serving.platform.image is None:
-        needs.append("Needs: vLLM for CPU in the image; build one on top of the Ray image and set its name.")
+        also = " and Parlay (its plugin lets Ray's executor use cores)" if serving.workers[0].logical_gpus else ""
+        needs.append(f"Needs: vLLM for CPU{also} in the image; build one on top of the Ray image and set its name.")
     if serving.model_path:
         needs.append(f"Needs: the volume claim {serving.platform.model_claim} with the model's files at its root.")
     return needs

@@ -45,6 +45,7 @@ CASES = (
     make_case("uneven", "tp=4,pp=3,dp=2,executor=ray", model=_LLAMA, gpu="h100_sxm", nodes=4, per_node=8),
     make_case("experts", "tp=2,pp=1,dp=8,ep=true,executor=ray", model=_QWEN, gpu="h200_sxm", nodes=2, per_node=8),
     make_case("cpu", "tp=1,pp=2,dp=2", model="/models/tiny llama", gpu="cpu", nodes=1, per_node=4),
+    make_case("cpu-on-ray", "tp=2,pp=1,dp=1,executor=ray", model="/models/tiny", gpu="cpu", nodes=1, per_node=2),
     make_case(
         "own-platform",
         "tp=2,pp=1,dp=1",
