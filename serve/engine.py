@@ -139,6 +139,15 @@ def check_served(layout: ParallelLayout, request: TuneRequest) -> None:
         raise BadInput("layout.executor", "mp", "ray, with expert parallelism over data-parallel ranks")
 
 
+def refused(layout: ParallelLayout, request: TuneRequest) -> str | None:
+    """What ``check_served`` has against a layout, in words; None where it has nothing."""
+    try:
+        check_served(layout, request)
+    except BadInput as error:
+        return f"{error.given} does not run under Ray Serve; {error.allowed}"
+    return None
+
+
 def serve_app(
     app: str, layout: ParallelLayout, request: TuneRequest, *, model_source: str, route_prefix: str = "/"
 ) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -18,14 +19,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from serve.engine import check_served, serve_app, served_model_id
+from serve.engine import check_served, refused, serve_app, served_model_id
 from serve.health import Waiting, served_models, warm_up
 from serve.logs import SEARCHED_LINES, SHOWN_LINES, crash, keep, tail
 from serve.placement import cluster_of_nodes, demand, fits
 from serve.processes import LauncherRecord, end, free_port, group_of, require_free_port, sweep, writers_under
 from serve.replicas import ReplicaHistory, last_message, status_of
 from tuner.errors import BadInput, FailureReason, LaunchFailed, ParlayError
-from tuner.request import ClusterSpec
+from tuner.layout import ParallelLayout
+from tuner.request import ClusterSpec, TuneRequest
 from tuner.trial import LaunchOrder
 
 CONNECT_TIMEOUT_S = 10.0
@@ -63,6 +65,10 @@ class RayServeLauncher:
     def name(self) -> str:
         """``ray-serve``."""
         return "ray-serve"
+
+    def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
+        """See ``tuner.trial.Launcher``: what Ray Serve LLM cannot run."""
+        return refused(layout, request)
 
     def launch(self, order: LaunchOrder, progress: Callable[[str], None]) -> RayServeDeployment:
         """See ``tuner.trial.Launcher``. Raises BadInput where Ray Serve LLM cannot run the layout as written."""
@@ -146,7 +152,9 @@ class RayServeLauncher:
         for kind in ("scratch", "directories"):
             self._record.add(kind, self._scratch)
         on_cpus = isinstance(cluster, ClusterSpec) and cluster.gpu == "cpu"
-        with _environment(RAY_USAGE_STATS_ENABLED="0", TMPDIR=str(self._scratch)):
+        # Ray listens on every interface, wherever it is told to; a token of its own keeps others out.
+        secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        with _environment(RAY_USAGE_STATS_ENABLED="0", TMPDIR=str(self._scratch), **secret):
             self._connected = True  # before, so that an interrupted start is stopped as well
             _ray_init(
                 num_cpus=cluster.devices if on_cpus and isinstance(cluster, ClusterSpec) else None,
@@ -154,7 +162,6 @@ class RayServeLauncher:
                 num_gpus=cluster.devices if on_cpus and isinstance(cluster, ClusterSpec) else None,
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
                 _temp_dir=str(self._scratch / "ray"),
             )
 

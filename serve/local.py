@@ -24,6 +24,8 @@ from serve.processes import (
     writers_under,
 )
 from tuner.errors import BadInput, FailureReason, LaunchFailed
+from tuner.layout import ParallelLayout
+from tuner.request import TuneRequest
 from tuner.trial import LaunchOrder
 
 KIND = "local-process"
@@ -52,6 +54,10 @@ class LocalProcessLauncher:
     def name(self) -> str:
         """``local-process``."""
         return "local-process"
+
+    def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
+        """See ``tuner.trial.Launcher``: a process without Ray has no Ray executor."""
+        return "executor ray; a local process runs mp or uni" if layout.executor == "ray" else None
 
     def launch(self, order: LaunchOrder, progress: Callable[[str], None]) -> LocalProcessDeployment:
         """See ``tuner.trial.Launcher``. Raises BadInput where the port was taken in the meantime."""

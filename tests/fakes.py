@@ -126,6 +126,10 @@ class FakeLauncher:
     orders: list[LaunchOrder] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     name: str = "fake"
+    refused: str | None = None  # an executor that this launcher cannot run
+
+    def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
+        return f"executor {layout.executor}" if layout.executor == self.refused else None
 
     @property
     def launched(self) -> list[str]:

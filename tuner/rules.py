@@ -36,6 +36,7 @@ class DropReason(StrEnum):
     SLO_E2E = "slo_e2e"
     SATURATED = "saturated"
     OUTRANKED = "outranked"
+    LAUNCHER = "launcher"
 
 
 @dataclass(frozen=True, slots=True)

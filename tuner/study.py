@@ -86,7 +86,7 @@ class Study:
         elif known.request != s.request:
             raise BadInput("--resume", s.name, "the request that the study was started with")
         orphans = self._clear_orphans()
-        planned = plan(s.request, s.model, s.cluster, s.space)
+        planned = self._runnable(plan(s.request, s.model, s.cluster, s.space))
         self._store.save_plan(s.name, planned.candidates, planned.ranked, planned.dropped)
         self._observer.planned(planned)
         finished = self._store.trials(s.name)
@@ -96,6 +96,17 @@ class Study:
             self._observer.resumed(finished, orphans)
         self._spend(search, list(finished), known_seconds=sum(t.seconds or 0.0 for t in finished))
         return self._decide(planned, search)
+
+    def _runnable(self, planned: Plan) -> Plan:
+        """The plan without the candidates that this launcher cannot run as they are written."""
+        kept, dropped = [], list(planned.dropped)
+        for candidate in planned.ranked:
+            refusal = self._launcher.refuses(candidate.layout, self._s.request)
+            if refusal is None:
+                kept.append(candidate)
+            else:
+                dropped.append(DroppedGroup(DropReason.LAUNCHER, 1, candidate.layout, refusal))
+        return replace(planned, ranked=tuple(kept), dropped=tuple(dropped))
 
     def _clear_orphans(self) -> list[str]:
         """Tear down what a killed run left, and forget its unfinished trials: they run again from the start."""

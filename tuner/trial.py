@@ -137,6 +137,9 @@ class Launcher(Protocol):
     def name(self) -> str:
         """What it is, as shown to people: ``ray-serve``, ``local-process``."""
 
+    def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
+        """Why this launcher cannot run the layout as it is written, or None; asked before anything starts."""
+
     def launch(self, order: LaunchOrder, progress: Callable[[str], None]) -> Deployment:
         """Start, wait until it answers, and return it; tear down and raise LaunchFailed otherwise.
 

@@ -105,6 +105,18 @@ def test_a_study_from_plan_to_decision(world):
     assert order.log_dir.is_dir()
 
 
+def test_what_the_launcher_cannot_run_is_dropped_and_never_launched(world):
+    study, launcher, _, store, _ = world.process({"budget.launches": 8})
+    launcher.refused = "ray"
+    decision = study.run(resume=False, facts={})
+    assert launcher.launched
+    assert not any("ray" in layout for layout in launcher.launched)
+    refused = [group for group in decision.dropped if group.reason is DropReason.LAUNCHER]
+    assert refused
+    assert all(group.figure == "executor ray" and group.example.executor == "ray" for group in refused)
+    assert store.study("s").dropped == tuple(g for g in decision.dropped if g.reason is not DropReason.OUTRANKED)
+
+
 def test_a_missed_step_ends_the_trial(world):
     world.ttft_ms = lambda layout, step: 12 * step.rate_req_per_s
     study, _, meter, store, _ = world.process({"budget.launches": 1})

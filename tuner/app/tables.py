@@ -45,6 +45,9 @@ def plan_tables(console: Console, plan: Plan, top: int, breakdowns: Mapping[Para
     """The ranking, where its milliseconds go, and what was dropped. Variants that the model cannot tell apart (same
     degrees, same figures) are one row."""
     rows = _distinct(plan.ranked)[:top]
+    if not rows:
+        dropped_table(console, plan.dropped)
+        return
     names, common = short_names(candidate.layout for candidate, _ in rows)
     table = Table(title=f"{plan.candidates:,} candidates priced in {plan.seconds:.2f} s", **_left(_caption(common)))
     for name in ("", "layout", "alike", "devices", "TTFT ms", "TPOT ms", "goodput req/s", "meets SLO"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
         log_root=options.out / name / "logs",
     )
     with ExitStack() as stack:
+        stack.enter_context(_terminated_like_interrupted())
         store = Store(options.store_url)
         stack.callback(store.close)
         observers: list[Observer] = []
@@ -89,6 +91,17 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
         answer = decision_answer(decision, request, {kind: str(path) for kind, path in files.items()})
         store.save_decision(name, answer)
         return TuneResult(decision, request, answer)
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM and a closed terminal tear down what Ctrl-C tears down."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _with_cluster(request: TuneRequest, options: TuneOptions) -> TuneRequest:
