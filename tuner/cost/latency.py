@@ -52,13 +52,28 @@ class StepShape:
         return np.asarray(self.new_tokens * self.sequences, dtype=float)
 
 
+@dataclass(frozen=True, slots=True)
+class EngineSwitches:
+    """What an operator can switch off: ``--disable-custom-all-reduce`` leaves every all-reduce to NCCL,
+    ``--enforce-eager`` has the host launch every kernel of decode steps too."""
+
+    custom_allreduce: bool = True
+    cuda_graphs: bool = True
+
+
 class StepCosts:
     """Prices steps of one model on one cluster. Not thread-safe: it caches layer costs between calls."""
 
-    def __init__(self, model: ModelShape, cluster: Cluster, vllm_version: str | None = None) -> None:
-        self.model, self.cluster = model, cluster
+    def __init__(
+        self,
+        model: ModelShape,
+        cluster: Cluster,
+        vllm_version: str | None = None,
+        switches: EngineSwitches = EngineSwitches(),
+    ) -> None:
+        self.model, self.cluster, self._switches = model, cluster, switches
         self._collectives = CollectiveModel.of(
-            cluster.profile, cluster.fabric, vllm_version, cluster.inter_node_gb_per_s
+            cluster.profile, cluster.fabric, vllm_version, cluster.inter_node_gb_per_s, switches.custom_allreduce
         )
         self._layers: dict[object, tuple[Terms, Terms]] = {}
         self._messages: dict[object, Floats] = {}
@@ -235,11 +250,11 @@ class StepCosts:
         return CommGroup(ranks, spread)
 
     def _host_ms(self, terms: Terms, layers: int, step: StepShape) -> Floats:
-        """Engine overhead of a step: a decode step replays a graph; a prefill step is launched kernel by kernel, beside
-        the GPU, and whichever is slower counts."""
+        """Engine overhead of a step: a decode step replays a graph; a prefill step, or any without graphs, is launched
+        kernel by kernel beside the GPU, and whichever is slower counts."""
         engine = self.cluster.profile.engine
         per_step = engine.step_ms + engine.sequence_ms * np.asarray(step.sequences, dtype=float)
-        if step.phase == "decode":
+        if step.phase == "decode" and self._switches.cuda_graphs:
             return np.asarray(per_step + engine.decode_layer_ms * layers)
         launch = engine.prefill_layer_launch_ms * layers
         return np.asarray(per_step + np.maximum(launch - total(terms), 0.0))

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tuner.cost.collectives import algorithms, dispatch, kernels, nccl_tuning
 from tuner.cost.collectives.cost import Array, Cost, check_operation
-from tuner.cost.collectives.dispatch import Choice
+from tuner.cost.collectives.dispatch import Choice, Segment
 from tuner.cost.collectives.fits import KernelFit, fits_of
 from tuner.cost.collectives.library import CommLibrary
 from tuner.cost.collectives.topology import CommGroup, Fabric, load_fabric
@@ -18,6 +18,7 @@ from tuner.errors import BadInput
 from tuner.profile import HardwareProfile
 
 MODES = ("graph", "eager")
+_NCCL_ALONE = (Segment(None, Choice("nccl", "nccl", "vLLM's own all-reduce kernels are switched off")),)
 # Kernels launched one after another by algorithms of three phases.
 _LAUNCHES = {"hierarchical": 3, "nvrar": 3}
 
@@ -53,7 +54,8 @@ class CollectiveModel:
 
     ``message_bytes`` is the whole buffer of one rank: what an all-reduce reduces, an all-gather ends with, a
     reduce-scatter or an all-to-all starts with, a send sends. ``inter_node_gb_per_s`` (10^9 bytes per
-    second, GPU and direction) overrules the fabric's NICs. Plans of the dispatch are kept between calls.
+    second, GPU and direction) overrules the fabric's NICs; without ``custom_kernels`` every all-reduce goes to NCCL.
+    Plans of the dispatch are kept between calls.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class CollectiveModel:
         fabric: Fabric,
         vllm_version: tuple[int, ...],
         inter_node_gb_per_s: float | None = None,
+        custom_kernels: bool = True,
     ) -> None:
         self.profile, self.fabric, self.vllm_version = profile, fabric, vllm_version
+        self._custom_kernels = custom_kernels
         self._fits = fits_of(profile)
         inter_bytes_per_s = None if inter_node_gb_per_s is None else inter_node_gb_per_s * 1e9
         self._library = CommLibrary(profile, fabric, inter_bytes_per_s)
@@ -76,13 +80,14 @@ class CollectiveModel:
         fabric: Fabric | str | None = None,
         vllm_version: str | None = None,
         inter_node_gb_per_s: float | None = None,
+        custom_kernels: bool = True,
     ) -> CollectiveModel:
         """A model from names; ``fabric`` None takes the profile's, ``vllm_version`` None the newest release known.
 
         ``BadInput`` for an unknown fabric or a version that is none.
         """
         chosen = fabric if isinstance(fabric, Fabric) else load_fabric(fabric or profile.fabric)
-        return cls(profile, chosen, dispatch.parse_version(vllm_version), inter_node_gb_per_s)
+        return cls(profile, chosen, dispatch.parse_version(vllm_version), inter_node_gb_per_s, custom_kernels)
 
     def latency_us(self, operation: str, message_bytes: ArrayLike, group: CommGroup, mode: str = "graph") -> Array:
         """Microseconds of one call as the engine runs it, of the message's shape; 0 for a single rank."""
@@ -173,7 +178,7 @@ class CollectiveModel:
         )
         plan: list[_Segment] = []
         least_us = 0.0
-        for segment in dispatch.segments(site):
+        for segment in dispatch.segments(site) if self._custom_kernels else _NCCL_ALONE:
             edge = np.inf if segment.up_to_bytes is None else float(segment.up_to_bytes)
             plan.append(_Segment(edge, segment.choice, least_us))
             if segment.up_to_bytes is not None:
