@@ -124,14 +124,10 @@ class StepCosts:
             width = (heads + 2 * kv_heads) * model.head_dim
             projections = compute.gemm_ms(profile, dtype, n, width, model.hidden)
             projections = projections + compute.gemm_ms(profile, dtype, n, model.hidden, heads * model.head_dim)
-        windowed = model.window_layers / model.layers
-        attention = (1 - windowed) * self._attention_ms(layout, step, None) if windowed < 1 else np.zeros(1)
-        if windowed:
-            attention = attention + windowed * self._attention_ms(layout, step, model.window)
         row_bytes = ELEMENTWISE_PASSES * model.hidden * 2.0
         return {
             "gemm": np.asarray(projections),
-            "attention": np.asarray(attention),
+            "attention": self.attention_ms(layout, step),
             "elementwise": np.asarray(compute.elementwise_ms(profile, n * row_bytes)),
         }
 
@@ -148,6 +144,16 @@ class StepCosts:
         up = heads * (lat.qk_nope + lat.v_head)
         ms = ms + compute.gemm_ms(profile, dtype if phase == "prefill" else "bf16", n, up, lat.kv_rank)
         return np.asarray(ms + compute.gemm_ms(profile, dtype, n, model.hidden, heads * lat.v_head))
+
+    def attention_ms(self, layout: ParallelLayout, step: StepShape) -> Floats:
+        """Attention of one layer on one rank, in ms: the mean over layers with and without a window."""
+        windowed = self.model.window_layers / self.model.layers
+        attention: Floats = np.zeros(1)
+        if windowed < 1:
+            attention = (1 - windowed) * self._attention_ms(layout, step, None)
+        if windowed:
+            attention = attention + windowed * self._attention_ms(layout, step, self.model.window)
+        return np.asarray(attention)
 
     def _attention_ms(self, layout: ParallelLayout, step: StepShape, window: int | None) -> Floats:
         model, profile = self.model, self.cluster.profile
