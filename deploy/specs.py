@@ -163,9 +163,8 @@ def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = None
     if "\n" in text and text.replace("\n", "").isprintable():
         style = "|"
-    elif not text.isprintable():  # some are line breaks to YAML; in double quotes they are escaped
-        style = '"'
-    elif len(text) < 2 or not (text[0].isalpha() or text[0] in "/_"):
+    # What is not printable may be a line break to YAML alone; double quotes escape it.
+    elif not text.isprintable() or len(text) < 2 or not (text[0].isalpha() or text[0] in "/_"):
         style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

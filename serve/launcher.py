@@ -30,7 +30,7 @@ from tuner.layout import ParallelLayout
 from tuner.request import ClusterSpec, TuneRequest
 from tuner.trial import LaunchOrder
 
-CONNECT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 12.0
 POLL_S = 0.25
 STOP_PATIENCE_S = 5.0
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
@@ -152,7 +152,8 @@ class RayServeLauncher:
         for kind in ("scratch", "directories"):
             self._record.add(kind, self._scratch)
         on_cpus = isinstance(cluster, ClusterSpec) and cluster.gpu == "cpu"
-        # Ray listens on every interface, wherever it is told to; a token of its own keeps others out.
+        # Ray listens on every interface: a token of this run alone keeps others out, where Ray's own default would
+        # write one into the home directory.
         secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         with _environment(RAY_USAGE_STATS_ENABLED="0", TMPDIR=str(self._scratch), **secret):
             self._connected = True  # before, so that an interrupted start is stopped as well
@@ -326,17 +327,14 @@ def require_ray_address(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise BadInput("address", address, f"a Ray cluster that answers ({error})") from None
-    question = (
-        "import sys; from ray._private.services import canonicalize_bootstrap_address_or_die as find; "
-        "from ray._raylet import GcsClient; GcsClient(address=find(sys.argv[1]))"
-    )
+    command = [sys.executable, "-c", "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)", address]
     try:
-        command = [sys.executable, "-c", question, address]
-        answers = subprocess.run(command, capture_output=True, timeout=CONNECT_TIMEOUT_S, check=False).returncode == 0
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=CONNECT_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        answers = False
-    if not answers:
-        raise BadInput("address", address, f"a Ray cluster that answers within {CONNECT_TIMEOUT_S:g} s")
+        raise BadInput("address", address, f"a Ray cluster that answers within {CONNECT_TIMEOUT_S:g} s") from None
+    if answer.returncode != 0:
+        said = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise BadInput("address", address, f"a Ray cluster that answers, and lets this machine in ({said})")
 
 
 def discover_cluster(address: str) -> ClusterSpec:

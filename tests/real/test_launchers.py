@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from serve.health import completes, served_models
-from serve.launcher import RayServeLauncher, discover_cluster
-from serve.processes import require_free_port
+from serve.launcher import RayServeLauncher, require_ray_address
+from serve.processes import end, free_port, require_free_port, writers_under
 from tests.real.conftest import MAKERS, Bench, command_of, request_for
 from tuner.errors import BadInput, FailureReason, LaunchFailed
-from tuner.request import ClusterSpec
 from tuner.trial import Deployment
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
@@ -136,9 +138,8 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("kind", sorted(MAKERS))
-def test_what_a_killed_run_leaves_is_removed_by_the_next(
-    kind: str, tiny_model: Path, tmp_path: Path, unused_port: int
-) -> None:
+def test_what_a_killed_run_leaves_is_removed_by_the_next(kind: str, tiny_model: Path, tmp_path: Path) -> None:
+    unused_port = free_port()
     words = [sys.executable, "-c", DRIVER, kind, str(tmp_path), str(tiny_model), str(unused_port)]
     with subprocess.Popen(words, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
@@ -155,13 +156,6 @@ def test_what_a_killed_run_leaves_is_removed_by_the_next(
     assert not successor.remove_orphan("parlay-test-1")
     successor.close()
     assert not list(left.state_dir.iterdir())
-
-
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:0", "127.0.0.1:70000", "host:12:x"])
@@ -184,19 +178,71 @@ def test_a_ray_address_that_does_not_answer_is_refused_soon(listening: bool, tmp
 
 
 @pytest.mark.parametrize("bench", ["ray-serve"], indirect=True)
-def test_a_running_cluster_is_found_and_its_orphans_removed(bench: Bench, tiny_model: Path, tmp_path: Path) -> None:
-    up = bench.launch(request_for(tiny_model), "dp=2")
+def test_a_ray_of_its_own_answers_nobody_else(bench: Bench, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(LaunchFailed, match="not ready"):  # Ray is up after this
+        bench.launch(request_for(tiny_model, start_timeout_s=0.1))
     import ray
 
-    address = ray.get_runtime_context().gcs_address
-    assert discover_cluster(address) == ClusterSpec(gpu="cpu", nodes=1, gpus_per_node=2)
-    newcomer = RayServeLauncher(address, None, state_dir=tmp_path)
-    app = up.url.rpartition("/")[2]
-    assert newcomer.remove_orphan(app)
-    assert not newcomer.remove_orphan(app)
-    newcomer.close()
-    failure = up.failure()
-    assert failure is not None
-    assert failure[0] is FailureReason.REPLICA_DIED
-    up.teardown()
-    assert not bench.engine_processes()
+    with pytest.raises(BadInput, match="a Ray cluster that answers"):
+        RayServeLauncher(ray.get_runtime_context().gcs_address, None, state_dir=tmp_path)
+
+
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    """Address of a Ray that somebody else started, with two cores."""
+    port, scratch = free_port(), Path(tempfile.mkdtemp(prefix="ray-"))
+    words = f"start --head --block --num-cpus=2 --port={port} --include-dashboard=false --temp-dir={scratch}".split()
+    command = [str(Path(sys.executable).with_name("ray")), *words, "--object-store-memory=100000000"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}):
+        yield f"127.0.0.1:{port}"
+        end(writers_under([scratch]), patience_s=5)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+ATTACHED = """
+import sys, time
+from pathlib import Path
+from serve.launcher import RayServeLauncher
+from tests.real.conftest import Bench, request_for
+address, root, model = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+bench = Bench("ray-serve", RayServeLauncher(address, None, state_dir=root / "state"), root)
+print(bench.launch(request_for(model)).url, flush=True)
+time.sleep(600)
+"""
+
+NEXT = """
+import json, sys
+from pathlib import Path
+from serve.launcher import RayServeLauncher, require_ray_address
+address, root = sys.argv[1], Path(sys.argv[2])
+found = discover_cluster(address)
+launcher = RayServeLauncher(address, None, state_dir=root / "state")
+removed = [launcher.remove_orphan("parlay-test-1") for _ in range(2)]
+launcher.close()
+print(json.dumps([found.gpu, found.devices, removed]))
+"""
+
+
+def test_a_running_cluster_is_used_and_rid_of_a_killed_runs_deployment(
+    cluster: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    at, words = Path(__file__).parents[2], [cluster, str(tmp_path), str(tiny_model)]
+    assert eventually(30, lambda: not refused(cluster))
+    with subprocess.Popen([sys.executable, "-c", ATTACHED, *words], cwd=at, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        url = run.stdout.readline().strip()
+        run.kill()
+    assert served_models(url, timeout_s=10) == ("tiny",)
+    done = subprocess.run(
+        [sys.executable, "-c", NEXT, *words], cwd=at, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == ["cpu", 2, [True, False]]
+    assert served_models(url, timeout_s=10) == ()
+
+
+def refused(address: str) -> bool:
+    try:
+        require_ray_address(address)
+    except BadInput:
+        return True
+    return False
