@@ -255,12 +255,16 @@ class StepCosts:
             spread += 1
         return CommGroup(ranks, spread)
 
-    def _host_ms(self, terms: Terms, layers: int, step: StepShape) -> Floats:
-        """Engine overhead of a step: a decode step replays a graph; a prefill step, or any without graphs, is launched
-        kernel by kernel beside the GPU, and whichever is slower counts."""
+    def host_parts(self, phase: Phase, layers: int) -> tuple[float, float]:
+        """Host milliseconds of a step on a stage of that many layers: what is added to it, apart from its sequences,
+        and what it takes to launch its kernels one by one, beside the GPU (0 where a graph is replayed)."""
         engine = self.cluster.profile.engine
-        per_step = engine.step_ms + engine.sequence_ms * np.asarray(step.sequences, dtype=float)
-        if step.phase == "decode" and self._switches.cuda_graphs:
-            return np.asarray(per_step + engine.decode_layer_ms * layers)
-        launch = engine.prefill_layer_launch_ms * layers
-        return np.asarray(per_step + np.maximum(launch - total(terms), 0.0))
+        if phase == "decode" and self._switches.cuda_graphs:
+            return engine.step_ms + engine.decode_layer_ms * layers, 0.0
+        return engine.step_ms, engine.prefill_layer_launch_ms * layers
+
+    def _host_ms(self, terms: Terms, layers: int, step: StepShape) -> Floats:
+        """Engine overhead of a step: of launching and computing, the slower counts."""
+        fixed, launch = self.host_parts(step.phase, layers)
+        per_sequence = self.cluster.profile.engine.sequence_ms * np.asarray(step.sequences, dtype=float)
+        return np.asarray(fixed + per_sequence + np.maximum(launch - total(terms), 0.0))
