@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +15,11 @@ from tuner.prune import Candidate, DroppedGroup, Plan
 from tuner.request import TuneRequest
 from tuner.trial import TrialResult, TrialState
 
+if TYPE_CHECKING:
+    from tuner.validate import Validation
+
 ABSENT = "–"
+_ERRORS = ("mean", "median")
 
 
 def short_names(layouts: Iterable[ParallelLayout]) -> tuple[dict[ParallelLayout, str], str]:
@@ -214,3 +218,19 @@ def outcome(trial: TrialResult, request: TuneRequest) -> str:
     if trial.best_step(request) is None:
         return "misses the SLO"
     return "meets the SLO" if trial.state is TrialState.MEASURED else "meets it, then saturates"
+
+
+def validation_tables(console: Console, found: Validation) -> None:
+    """Errors over all rows and by system, and what could not be priced."""
+    answer = found.answer()
+    figures = [key for key in answer if key.endswith("_ape")]
+    table = Table(title=f"{found.kind}: {answer['scored']} of {answer['rows']} rows scored, errors in %")
+    table.add_column("system")
+    for name in ("rows", *(f"{figure.removesuffix('_ape')} {part}" for figure in figures for part in _ERRORS)):
+        table.add_column(name, justify="right")
+    for name, part in [*answer["by_system"].items(), ("all", answer)]:
+        errors = [number(part[figure][which]) for figure in figures for which in _ERRORS]
+        table.add_row(name, str(part["rows"]), *errors)
+    console.print(table)
+    for reason in answer["not_priced"]:
+        console.print(f"{reason['rows']} rows not priced, the first in line {reason['first_line']}: {reason['reason']}")
