@@ -17,6 +17,7 @@ from tuner.cluster import Cluster
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import estimate_memory
 from tuner.cost.steady import BATCHES, Curve, Shapes, interpolate, load_curve
+from tuner.cost.techniques import NONE, Techniques
 from tuner.errors import BadInput
 from tuner.layout import ParallelLayout
 from tuner.model import ModelShape
@@ -58,10 +59,14 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A layout that was kept, with its prediction."""
+    """A layout that was kept, with its prediction.
+
+    ``what_if`` names the techniques that the prediction supposes; with any, the layout cannot be launched as priced.
+    """
 
     layout: ParallelLayout
     prediction: Prediction
+    what_if: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +81,13 @@ class DroppedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The space, sorted: ``ranked`` best first."""
+    """The space, sorted: ``ranked`` best first. With ``what_if`` it is a thought, not something to launch or emit."""
 
     candidates: int
     ranked: tuple[Candidate, ...]
     dropped: tuple[DroppedGroup, ...]
     seconds: float
+    what_if: tuple[str, ...] = ()
 
 
 class _Drops:
@@ -110,13 +116,23 @@ class _Drops:
         groups[key] = replace(known, count=known.count + group.count) if known else group
 
 
-def plan(request: TuneRequest, model: ModelShape, cluster: Cluster, space: Space, keep: int = KEPT) -> Plan:
-    """Price the whole space. Raises BadInput when no point of it is legal."""
+def plan(
+    request: TuneRequest,
+    model: ModelShape,
+    cluster: Cluster,
+    space: Space,
+    keep: int = KEPT,
+    techniques: Techniques = NONE,
+) -> Plan:
+    """Price the whole space. Raises BadInput when no point of it is legal.
+
+    With ``techniques``, the plan is what it would be if the engine had them, and says so in ``what_if``.
+    """
     started = time.perf_counter()
     if request.max_model_len > model.max_position:
         allowed = f"prompts and outputs that fit {model.max_position} tokens"
         raise BadInput("workload", f"{request.max_model_len} tokens", allowed)
-    costs, drops = StepCosts(model, cluster), _Drops()
+    costs, drops = StepCosts(model, cluster, techniques=techniques), _Drops()
     limits = np.array(space.values("max_num_batched_tokens"), dtype=float)
     seqs = np.array(space.values("max_num_seqs"), dtype=float)
     shapes: dict[int, Shapes] = {}
@@ -125,19 +141,21 @@ def plan(request: TuneRequest, model: ModelShape, cluster: Cluster, space: Space
     for structure in space.structures():
         total += limits.size * seqs.size
         fitting = replace(structure, max_num_batched_tokens=int(limits.max()), max_num_seqs=int(seqs.min()))
-        drop = illegal(model, fitting, cluster)
+        drop = techniques.verdict(model, fitting, illegal(model, fitting, cluster))
         if drop is not None:
             drops.add(drop.reason, limits.size * seqs.size, structure, drop.figure)
             continue
         if structure.pp not in shapes:
-            shapes[structure.pp] = Shapes.of(request, limits, structure.pp)
+            shapes[structure.pp] = Shapes.of(request, limits, structure.pp, techniques.slices(structure.pp))
         curve = load_curve(costs, structure, shapes[structure.pp])
-        priced.append(_price(request, model, cluster, structure, curve, limits, seqs))
+        priced.append(_price(request, costs, structure, curve, limits, seqs))
     if not priced:
         reasons = "; ".join(f"{g.example}: {g.figure}" for g in drops.groups()[:3])
         raise BadInput("space", f"{total} candidates, none legal ({reasons})", "at least one layout that fits")
     ranked = _rank(request, priced, drops, keep)
-    return Plan(total, ranked, drops.groups(), time.perf_counter() - started)
+    if techniques:
+        ranked = tuple(replace(candidate, what_if=techniques.names) for candidate in ranked)
+    return Plan(total, ranked, drops.groups(), time.perf_counter() - started, techniques.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +192,11 @@ def _code(reason: DropReason) -> int:
 
 
 def _price(
-    request: TuneRequest,
-    model: ModelShape,
-    cluster: Cluster,
-    structure: ParallelLayout,
-    curve: Curve,
-    limits: Floats,
-    seqs: Floats,
+    request: TuneRequest, costs: StepCosts, structure: ParallelLayout, curve: Curve, limits: Floats, seqs: Floats
 ) -> _Priced:
-    output = float(request.workload.output_tokens.mean)
-    memory = estimate_memory(model, structure, cluster, request.engine, limits[:, None], seqs[None, :])
+    output, model = float(request.workload.output_tokens.mean), costs.model
+    memory = estimate_memory(model, structure, costs.cluster, request.engine, limits[:, None], seqs[None, :])
+    memory = costs.techniques.memory(model, structure, request.engine, memory)
     held = request.workload.prompt_tokens.mean + output
     cap: Floats = np.minimum(seqs[None, :], memory.kv_tokens / held)  # sequences that a replica can hold
     rate = request.workload.arrival.requests_per_s / structure.dp

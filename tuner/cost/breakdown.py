@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.cost.latency import StepCosts, Terms, total
+from tuner.cost.latency import StepCosts
 from tuner.cost.steady import Shapes
+from tuner.cost.steps import Terms, total
 from tuner.layout import ParallelLayout
 from tuner.request import TuneRequest
 
@@ -26,7 +27,8 @@ class Breakdown:
 
 def breakdown(costs: StepCosts, layout: ParallelLayout, request: TuneRequest) -> Breakdown:
     """Explain the idle TTFT and TPOT of a layout."""
-    shapes = Shapes.of(request, np.array([float(layout.max_num_batched_tokens)]), layout.pp)
+    limit, slices = np.array([float(layout.max_num_batched_tokens)]), costs.techniques.slices(layout.pp)
+    shapes = Shapes.of(request, limit, layout.pp, slices)
     prefill = costs.stages(layout, shapes.prefill)
     slowest = max(prefill, key=lambda terms: float(total(terms)[0]))
     ttft = _summed(prefill)

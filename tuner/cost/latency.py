@@ -8,48 +8,32 @@ scheduler limits share them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuner.cluster import Cluster
 from tuner.cost import compute
-from tuner.cost.collectives import CollectiveModel, CommGroup
+from tuner.cost.collectives import CollectiveModel
+from tuner.cost.placement import group_of
+from tuner.cost.steps import Floats, StepShape, Terms, total
+from tuner.cost.techniques import NONE, Hardware, Techniques
 from tuner.cost.volume import PassOperation, Phase, pass_operations, stage_layers, stage_moe_layers
 from tuner.layout import ParallelLayout
 from tuner.model import ModelShape
 
-Floats = NDArray[np.float64]
-Terms = dict[str, Floats]
+__all__ = ["EngineSwitches", "StepCosts", "StepShape", "Terms", "total"]
 
 ELEMENTWISE_PASSES = 12  # reads and writes of an activation row per layer: two norms with residual, rotary, activation
-_LINKS = {"tp": "tensor", "pp": "pipeline", "ep": "expert", "dcp": "decode context", "pcp": "prefill context"}
-
-
-def total(terms: Mapping[str, Floats]) -> Floats:
-    """Sum of all terms, in ms."""
-    found: Floats = np.sum(np.broadcast_arrays(*terms.values()), axis=0, dtype=np.float64)
-    return found
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StepShape:
-    """A step of one replica: new tokens per sequence, tokens already in its cache, and sequences (arrays or scalars).
-
-    Compared by identity: layer costs are cached per step object.
-    """
-
-    phase: Phase
-    new_tokens: Floats
-    context_tokens: Floats
-    sequences: Floats
-
-    @property
-    def tokens(self) -> Floats:
-        """New tokens over all sequences."""
-        return np.asarray(self.new_tokens * self.sequences, dtype=float)
+_LINKS = {
+    "tp": "tensor",
+    "tp-rows": "tensor rows",
+    "tp-columns": "tensor columns",
+    "pp": "pipeline",
+    "ep": "expert",
+    "dcp": "decode context",
+    "pcp": "prefill context",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +46,10 @@ class EngineSwitches:
 
 
 class StepCosts:
-    """Prices steps of one model on one cluster. Not thread-safe: it caches layer costs between calls."""
+    """Prices steps of one model on one cluster. Not thread-safe: it caches layer costs between calls.
+
+    ``techniques`` change prices to what they would be if the engine had them.
+    """
 
     def __init__(
         self,
@@ -70,11 +57,13 @@ class StepCosts:
         cluster: Cluster,
         vllm_version: str | None = None,
         switches: EngineSwitches = EngineSwitches(),
+        techniques: Techniques = NONE,
     ) -> None:
-        self.model, self.cluster, self._switches = model, cluster, switches
+        self.model, self.cluster, self._switches, self.techniques = model, cluster, switches, techniques
         self._collectives = CollectiveModel.of(
             cluster.profile, cluster.fabric, vllm_version, cluster.inter_node_gb_per_s, switches.custom_allreduce
         )
+        self._hardware = Hardware(model, cluster, self._collectives)
         self._layers: dict[object, tuple[Terms, Terms]] = {}
         self._messages: dict[object, Floats] = {}
 
@@ -83,7 +72,7 @@ class StepCosts:
         dense, moe = self._layer_terms(layout, step)
         counts = stage_layers(self.model.layers, layout.pp)
         moe_counts = stage_moe_layers(self.model, layout.pp)
-        operations = pass_operations(self.model, layout)
+        operations = self.techniques.operations(self.model, layout, pass_operations(self.model, layout))
         found = []
         for stage, (layers, moe_layers) in enumerate(zip(counts, moe_counts, strict=True)):
             terms: Terms = {}
@@ -106,7 +95,11 @@ class StepCosts:
         if key not in self._layers:
             attention = self._attention_terms(layout, step)
             dense = attention | self._with_gemm(attention, self._mlp_ms(self.model.inter, layout, step))
-            self._layers[key] = (dense, self._expert_terms(attention, layout, step))
+            moe = self._expert_terms(attention, layout, step)
+            if self.techniques:
+                dense = self.techniques.layer_terms(self._hardware, layout, step, dense, False)
+                moe = self.techniques.layer_terms(self._hardware, layout, step, moe, True) if moe else moe
+            self._layers[key] = (dense, moe)
         return self._layers[key]
 
     @staticmethod
@@ -114,16 +107,17 @@ class StepCosts:
         return {"gemm": np.asarray(terms["gemm"] + extra)}
 
     def _attention_terms(self, layout: ParallelLayout, step: StepShape) -> Terms:
-        model, profile, t = self.model, self.cluster.profile, layout.tp
+        model, profile = self.model, self.cluster.profile
         n = np.maximum(step.tokens / layout.pcp, 1.0)
-        dtype, heads = model.attention_dtype, max(1, model.heads // t)
+        rows, columns = self.techniques.grid(layout)
+        dtype, heads, hidden = model.attention_dtype, max(1, model.heads // columns), model.hidden // rows
         if model.latent:
             projections = self._latent_projections_ms(n, heads, step.phase)
         else:
-            kv_heads = max(1, model.kv_heads // t)
+            kv_heads = max(1, model.kv_heads // columns)
             width = (heads + 2 * kv_heads) * model.head_dim
-            projections = compute.gemm_ms(profile, dtype, n, width, model.hidden)
-            projections = projections + compute.gemm_ms(profile, dtype, n, model.hidden, heads * model.head_dim)
+            projections = compute.gemm_ms(profile, dtype, n, width, hidden)
+            projections = projections + compute.gemm_ms(profile, dtype, n, hidden, heads * model.head_dim)
         row_bytes = ELEMENTWISE_PASSES * model.hidden * 2.0
         return {
             "gemm": np.asarray(projections),
@@ -147,13 +141,14 @@ class StepCosts:
 
     def attention_ms(self, layout: ParallelLayout, step: StepShape) -> Floats:
         """Attention of one layer on one rank, in ms: the mean over layers with and without a window."""
+        seen, times = self.techniques.attention_step(layout, step)
         windowed = self.model.window_layers / self.model.layers
         attention: Floats = np.zeros(1)
         if windowed < 1:
-            attention = (1 - windowed) * self._attention_ms(layout, step, None)
+            attention = (1 - windowed) * self._attention_ms(layout, seen, None)
         if windowed:
-            attention = attention + windowed * self._attention_ms(layout, step, self.model.window)
-        return np.asarray(attention)
+            attention = attention + windowed * self._attention_ms(layout, seen, self.model.window)
+        return np.asarray(times * attention)
 
     def _attention_ms(self, layout: ParallelLayout, step: StepShape, window: int | None) -> Floats:
         model, profile = self.model, self.cluster.profile
@@ -185,9 +180,10 @@ class StepCosts:
     def _mlp_ms(self, width: int, layout: ParallelLayout, step: StepShape) -> Floats:
         model, profile = self.model, self.cluster.profile
         n = np.maximum(step.tokens / layout.pcp, 1.0)
-        shard = max(1, width // layout.tp)
-        up = compute.gemm_ms(profile, model.linear_dtype, n, 2 * shard, model.hidden)
-        return np.asarray(up + compute.gemm_ms(profile, model.linear_dtype, n, model.hidden, shard))
+        rows, columns = self.techniques.grid(layout)
+        shard, hidden = max(1, width // columns), model.hidden // rows
+        up = compute.gemm_ms(profile, model.linear_dtype, n, 2 * shard, hidden)
+        return np.asarray(up + compute.gemm_ms(profile, model.linear_dtype, n, hidden, shard))
 
     def _expert_terms(self, attention: Terms, layout: ParallelLayout, step: StepShape) -> Terms:
         model, profile, experts = self.model, self.cluster.profile, self.model.experts
@@ -224,36 +220,17 @@ class StepCosts:
     def _add_message(self, terms: Terms, layout: ParallelLayout, operation: PassOperation, step: StepShape) -> None:
         if operation.phase not in (None, step.phase):
             return
-        group = self._group(layout, operation)
+        group = group_of(self.cluster, layout, operation)
         key = (operation.operation, operation.columns, operation.element_bytes, operation.per_row, group, step)
         if key not in self._messages:
             tokens = step.tokens if operation.group == "pcp" else np.maximum(step.tokens / layout.pcp, 1.0)
             size = np.asarray(operation.message_bytes(1.0, 1.0) * (step.sequences if operation.per_row else tokens))
             kind = {"send": "sendrecv"}.get(operation.operation, operation.operation)
-            self._messages[key] = self._collectives.latency_us(kind, size, group) / 1e3
+            us = self._collectives.latency_us(kind, size, group)
+            self._messages[key] = self.techniques.collective_us(self._hardware, kind, size, group, us) / 1e3
         where = "between nodes" if group.nodes > 1 else "in node"
         name = f"{operation.operation} {_LINKS[operation.group]} {where}"
         terms[name] = terms.get(name, np.zeros(1)) + operation.calls * self._messages[key]
-
-    def _group(self, layout: ParallelLayout, operation: PassOperation) -> CommGroup:
-        """The ranks of an operation and the nodes under them (tensor-parallel ranks innermost, data-parallel last)."""
-        width = layout.tp * layout.pcp
-        if operation.group == "pp":
-            first, second = operation.stage * width, (operation.stage + 1) * width
-            per_node = self.cluster.gpus_per_node
-            return self._sized(2, 1 if first // per_node == second // per_node else 2)
-        if operation.group == "ep":  # replicas of a stage lie pp × width apart
-            return self._sized(
-                operation.ranks, self.cluster.nodes_spanned(layout.devices if layout.pp > 1 else operation.ranks)
-            )
-        stride = layout.tp if operation.group == "pcp" else 1
-        return self._sized(operation.ranks, self.cluster.nodes_spanned(operation.ranks, stride))
-
-    def _sized(self, ranks: int, nodes: int) -> CommGroup:
-        spread = min(nodes, ranks)
-        while ranks % spread:  # a group is priced as spread evenly over its nodes
-            spread += 1
-        return CommGroup(ranks, spread)
 
     def host_parts(self, phase: Phase, layers: int) -> tuple[float, float]:
         """Host milliseconds of a step on a stage of that many layers: what is added to it, apart from its sequences,

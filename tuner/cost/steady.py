@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.cost.latency import StepCosts, StepShape, total
+from tuner.cost.latency import StepCosts
+from tuner.cost.steps import StepShape, total
 from tuner.layout import ParallelLayout
 from tuner.request import Metric, TuneRequest
 
@@ -33,11 +34,12 @@ class Shapes:
     output_tokens: float
 
     @classmethod
-    def of(cls, request: TuneRequest, chunk_limits: Floats, stages: int) -> Shapes:
-        """Mean lengths of the workload; ``stages`` micro-batches share a decode batch."""
+    def of(cls, request: TuneRequest, chunk_limits: Floats, stages: int, slices: int = 1) -> Shapes:
+        """Mean lengths of the workload; ``stages`` micro-batches share a decode batch, and a prompt comes in at least
+        ``slices`` chunks."""
         prompt = float(request.workload.prompt_tokens.mean)
         computed = prompt - request.workload.shared_prefix_tokens  # a shared prefix stays cached
-        chunks = np.ceil(computed / chunk_limits)
+        chunks = np.maximum(np.ceil(computed / chunk_limits), min(float(slices), computed))
         new = computed / chunks
         output = float(request.workload.output_tokens.mean)
         context = request.workload.shared_prefix_tokens + (computed - new) / 2
