@@ -14,7 +14,7 @@ import numpy as np
 
 from tuner.cluster import Cluster
 from tuner.cost import compute
-from tuner.cost.collectives import CollectiveModel
+from tuner.cost.collectives import CollectiveModel, CommGroup
 from tuner.cost.placement import group_of
 from tuner.cost.steps import Floats, StepShape, Terms, total
 from tuner.cost.techniques import NONE, Hardware, Techniques
@@ -68,25 +68,40 @@ class StepCosts:
         self._messages: dict[object, Floats] = {}
 
     def stages(self, layout: ParallelLayout, step: StepShape) -> list[Terms]:
-        """Terms of each pipeline stage for one step, in ms, each array of the step's broadcast shape."""
+        """Terms of each pipeline stage for one step, in ms, each array of the step's broadcast shape.
+
+        Stages that do and send the same are one object.
+        """
         dense, moe = self._layer_terms(layout, step)
-        counts = stage_layers(self.model.layers, layout.pp)
-        moe_counts = stage_moe_layers(self.model, layout.pp)
-        operations = self.techniques.operations(self.model, layout, pass_operations(self.model, layout))
+        messages: list[list[PassOperation]] = [[] for _ in range(layout.pp)]
+        for operation in self.techniques.operations(self.model, layout, pass_operations(self.model, layout)):
+            if operation.phase in (None, step.phase) and operation.operation != "recv":
+                messages[operation.stage].append(operation)
+        counts = zip(stage_layers(self.model.layers, layout.pp), stage_moe_layers(self.model, layout.pp), strict=True)
+        known: dict[object, Terms] = {}
         found = []
-        for stage, (layers, moe_layers) in enumerate(zip(counts, moe_counts, strict=True)):
-            terms: Terms = {}
-            for name in dense | moe:  # in a fixed order: a sum must not depend on how names hash
-                value = (layers - moe_layers) * dense.get(name, np.zeros(1)) + moe_layers * moe.get(name, np.zeros(1))
-                terms[name] = np.asarray(value)
-            if stage == layout.pp - 1:
-                terms |= self._head_terms(layout, step)
-            for operation in operations:
-                if operation.stage == stage and operation.operation != "recv":
-                    self._add_message(terms, layout, operation, step)
-            terms["host"] = self._host_ms(terms, layers, step)
-            found.append(terms)
+        for stage, (layers, moe_layers) in enumerate(counts):
+            sent = [(operation, group_of(self.cluster, layout, operation)) for operation in messages[stage]]
+            alike = (layers, moe_layers, *((op.operation, op.where, op.calls, group) for op, group in sent))
+            last = stage == layout.pp - 1
+            if last or alike not in known:
+                terms = self._block_terms(dense, moe, layers, moe_layers)
+                if last:
+                    terms |= self._head_terms(layout, step)
+                for operation, group in sent:
+                    self._add_message(terms, layout, operation, group, step)
+                terms["host"] = self._host_ms(terms, layers, step)
+                known[alike] = terms
+            found.append(known[alike])
         return found
+
+    @staticmethod
+    def _block_terms(dense: Terms, moe: Terms, layers: int, moe_layers: int) -> Terms:
+        terms: Terms = {}
+        for name in dense | moe:  # in a fixed order: a sum must not depend on how names hash
+            value = (layers - moe_layers) * dense.get(name, np.zeros(1)) + moe_layers * moe.get(name, np.zeros(1))
+            terms[name] = np.asarray(value)
+        return terms
 
     def _layer_terms(self, layout: ParallelLayout, step: StepShape) -> tuple[Terms, Terms]:
         """Terms of one layer with a dense MLP, and of one with experts."""
@@ -217,10 +232,9 @@ class StepCosts:
         head = compute.gemm_ms(profile, "bf16", rows, model.padded_vocab // layout.tp, model.hidden)
         return {"LM head": np.asarray(head), "sampling": np.asarray(compute.sampling_ms(profile, rows, model.vocab))}
 
-    def _add_message(self, terms: Terms, layout: ParallelLayout, operation: PassOperation, step: StepShape) -> None:
-        if operation.phase not in (None, step.phase):
-            return
-        group = group_of(self.cluster, layout, operation)
+    def _add_message(
+        self, terms: Terms, layout: ParallelLayout, operation: PassOperation, group: CommGroup, step: StepShape
+    ) -> None:
         key = (operation.operation, operation.columns, operation.element_bytes, operation.per_row, group, step)
         if key not in self._messages:
             tokens = step.tokens if operation.group == "pcp" else np.maximum(step.tokens / layout.pcp, 1.0)

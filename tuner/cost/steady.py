@@ -8,13 +8,13 @@ layouts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuner.cost.latency import StepCosts
-from tuner.cost.steps import StepShape, total
+from tuner.cost.steps import StepShape, Terms, total
 from tuner.layout import ParallelLayout
 from tuner.request import Metric, TuneRequest
 
@@ -44,13 +44,12 @@ class Shapes:
         output = float(request.workload.output_tokens.mean)
         context = request.workload.shared_prefix_tokens + (computed - new) / 2
         one = np.ones(1)
-        sequences = np.maximum(BATCHES / stages, 1.0)
-        return cls(
-            StepShape("prefill", new, context, one),
-            StepShape("decode", one, np.full(1, prompt + output / 2), sequences),
-            chunks,
-            output,
-        )
+        decode = StepShape("decode", one, np.full(1, prompt + output / 2), BATCHES)
+        return cls(StepShape("prefill", new, context, one), decode, chunks, output).for_stages(stages)
+
+    def for_stages(self, stages: int) -> Shapes:
+        """The same steps where ``stages`` micro-batches share a decode batch; prefill is priced once for all."""
+        return replace(self, decode=replace(self.decode, sequences=np.maximum(BATCHES / stages, 1.0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +91,8 @@ class Curve:
 def load_curve(costs: StepCosts, layout: ParallelLayout, shapes: Shapes) -> Curve:
     """The curve of one structure (the scheduler knobs of ``layout`` are not looked at)."""
     request_ms = costs.cluster.profile.engine.request_ms
-    prefill = np.array([np.broadcast_to(total(t), shapes.chunks.shape) for t in costs.stages(layout, shapes.prefill)])
-    decode = np.array([np.broadcast_to(total(t), BATCHES.shape) for t in costs.stages(layout, shapes.decode)])
+    prefill = _stage_totals(costs.stages(layout, shapes.prefill), shapes.chunks.shape)
+    decode = _stage_totals(costs.stages(layout, shapes.decode), BATCHES.shape)
     slowest = prefill.max(axis=0)
     idle_ttft = request_ms + prefill.sum(axis=0) + (shapes.chunks - 1) * slowest
     busy = (shapes.chunks * slowest)[:, None]  # ms of the bottleneck stage per request
@@ -107,16 +106,26 @@ def load_curve(costs: StepCosts, layout: ParallelLayout, shapes: Shapes) -> Curv
     return Curve(idle_ttft, float(step[0]), np.maximum.accumulate(rate, axis=1), tpot, wait, step, utilisation)
 
 
-def interpolate(curve_rate: Floats, values: Floats, rate_req_per_s: float) -> tuple[Floats, Floats]:
-    """(values at a replica's rate, batch that carries it), per chunk limit; NaN where no batch of the curve does."""
-    above = (curve_rate < rate_req_per_s).sum(axis=1)
+def _stage_totals(stages: list[Terms], shape: tuple[int, ...]) -> Floats:
+    """ms of every stage, of shape (stages, *shape); stages that are alike are one object and summed once."""
+    sums = {id(terms): np.broadcast_to(total(terms), shape) for terms in {id(t): t for t in stages}.values()}
+    return np.stack([sums[id(terms)] for terms in stages])
+
+
+def interpolate(curve_rate: Floats, values: Floats, rate_req_per_s: Floats | float) -> tuple[Floats, Floats]:
+    """(values at a replica's rate, batch that carries it), NaN where no batch of the curve does.
+
+    ``curve_rate`` and ``values`` have axes (chunk limits, ``BATCHES``); the result has the axes of ``rate_req_per_s``,
+    then the chunk limits.
+    """
+    rate = np.asarray(rate_req_per_s, dtype=float)[..., None]
+    above = (curve_rate < rate[..., None]).sum(axis=-1)
     beyond = above >= curve_rate.shape[1]
     high = np.minimum(above, curve_rate.shape[1] - 1)
     low = np.maximum(high - 1, 0)
     rows = np.arange(curve_rate.shape[0])
-    span = curve_rate[rows, high] - curve_rate[rows, low]
-    share = np.where(span > 0, (rate_req_per_s - curve_rate[rows, low]) / np.where(span > 0, span, 1.0), 0.0)
-    share = np.clip(share, 0.0, 1.0)
+    start, span = curve_rate[rows, low], curve_rate[rows, high] - curve_rate[rows, low]
+    share = np.clip(np.where(span > 0, (rate - start) / np.where(span > 0, span, 1.0), 0.0), 0.0, 1.0)
     found = values[rows, low] + share * (values[rows, high] - values[rows, low])
     batch = BATCHES[low] + share * (BATCHES[high] - BATCHES[low])
     return np.where(beyond, np.nan, found), np.where(beyond, np.inf, batch)

@@ -16,7 +16,9 @@ Terms = dict[str, Floats]
 
 def total(terms: Mapping[str, Floats]) -> Floats:
     """Sum of all terms, in ms."""
-    found: Floats = np.sum(np.broadcast_arrays(*terms.values()), axis=0, dtype=np.float64)
+    found = np.zeros(1)
+    for value in terms.values():
+        found = found + value
     return found
 
 
