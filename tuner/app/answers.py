@@ -14,6 +14,7 @@ from tuner.model import ModelShape
 from tuner.prune import Candidate, DroppedGroup, Plan, Prediction
 from tuner.request import TuneRequest
 from tuner.trial import StepResult, TrialResult
+from tuner.whatif import WhatIf
 
 
 def volume_answer(
@@ -50,13 +51,17 @@ def volume_answer(
     }
 
 
-def plan_answer(plan: Plan, breakdowns: Mapping[ParallelLayout, Breakdown]) -> dict[str, Any]:
-    """The ranking; ``breakdown`` is None for candidates that were not broken down."""
+def plan_answer(
+    plan: Plan, breakdowns: Mapping[ParallelLayout, Breakdown], supposed: WhatIf | None = None
+) -> dict[str, Any]:
+    """The ranking; ``breakdown`` is None for candidates that were not broken down, ``what_if`` where nothing was
+    supposed."""
     return {
         "candidates": plan.candidates,
         "dropped": [dropped_answer(group) for group in plan.dropped],
         "ranked": [ranked_answer(candidate, breakdowns.get(candidate.layout)) for candidate in plan.ranked],
         "seconds": plan.seconds,
+        "what_if": supposed.as_dict() if supposed else None,
     }
 
 

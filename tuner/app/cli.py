@@ -45,19 +45,27 @@ StudyName = Annotated[str | None, typer.Argument(metavar="STUDY", help="A study'
 def plan_command(
     request_file: RequestFile,
     top: Annotated[int, typer.Option(min=1, help="How many layouts to show.")] = 10,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(help="Suppose a technique that vLLM lacks, such as nvrar or spd=0.5; may be given several times."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Rank layouts without launching anything."""
     from tuner.app.answers import plan_answer
-    from tuner.app.wiring import plan_request
+    from tuner.app.wiring import plan_request, suppose
 
-    found, splits = plan_request(load_request(request_file))
+    request = load_request(request_file)
+    supposed = suppose(request, what_if) if what_if else None
+    found, splits = plan_request(request)
     if as_json:
-        _print_json(plan_answer(found, splits))
+        _print_json(plan_answer(found, splits, supposed))
     else:
         from tuner.app.tables import plan_tables
 
         plan_tables(_out, found, top, splits)
+        for line in supposed.summary() if supposed else ():
+            _out.print(line, soft_wrap=True, highlight=False, markup=False)
     if not any(candidate.prediction.meets_slo for candidate in found.ranked):
         raise NoFeasibleLayout(_plan_shortfall(found))
 

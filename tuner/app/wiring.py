@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from tuner.space import load_space
 
 if TYPE_CHECKING:
     from tuner.store import Store, StudyRecord
+    from tuner.whatif import WhatIf
 
 BROKEN_DOWN = 10  # of a plan's ranking, beside the first of each shape
 REPORT = "report.html"
@@ -42,6 +43,15 @@ def plan_request(request: TuneRequest) -> tuple[Plan, dict[ParallelLayout, Break
     first_of_shape = {c.layout.shape: c.layout for c in reversed(found.ranked)}.values()
     explained = dict.fromkeys([*(c.layout for c in found.ranked[:BROKEN_DOWN]), *first_of_shape])
     return found, breakdowns(request, model, cluster, list(explained))
+
+
+def suppose(request: TuneRequest, techniques: Sequence[str]) -> WhatIf:
+    """What the plan would be if the engine had some techniques, given as ``name`` or ``name=value``."""
+    from tuner.cost.techniques import parse_techniques
+    from tuner.whatif import what_if
+
+    model, cluster = load_model(request.model), planned_cluster(request)
+    return what_if(request, model, cluster, load_space(request.space), parse_techniques(techniques))
 
 
 def breakdowns(
