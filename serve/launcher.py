@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -80,7 +79,8 @@ class RayServeLauncher:
         config = serve_app(order.app, order.layout, order.request, model_source=source, route_prefix=prefix)
         _require_room(order, config)
         deployment = RayServeDeployment(order, f"{self._base_url}{prefix}", self._forget)
-        self._record.add("apps", order.app)
+        if self._address is None:  # a running cluster itself knows what was left on it
+            self._record.add("apps", order.app)
         self._live[order.app] = deployment
         try:
             progress("handing the application to Ray Serve")
@@ -97,10 +97,11 @@ class RayServeLauncher:
 
     def remove_orphan(self, app: str) -> bool:
         """See ``tuner.trial.Launcher``; on a running cluster whatever application of that name is not this run's."""
-        if app in self._swept:
+        if self._address is None:
+            orphan = app in self._swept
             self._swept.discard(app)
-            return True
-        if self._address is None or app in self._live:
+            return orphan
+        if app in self._live:
             return False
         self._connect(self._address)
         if not _serve_runs() or app not in _serve_details()["applications"]:
@@ -152,10 +153,7 @@ class RayServeLauncher:
         for kind in ("scratch", "directories"):
             self._record.add(kind, self._scratch)
         on_cpus = isinstance(cluster, ClusterSpec) and cluster.gpu == "cpu"
-        # Ray listens on every interface: a token of this run alone keeps others out, where Ray's own default would
-        # write one into the home directory.
-        secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        with _environment(RAY_USAGE_STATS_ENABLED="0", TMPDIR=str(self._scratch), **secret):
+        with _environment(RAY_USAGE_STATS_ENABLED="0", TMPDIR=str(self._scratch)):
             self._connected = True  # before, so that an interrupted start is stopped as well
             _ray_init(
                 num_cpus=cluster.devices if on_cpus and isinstance(cluster, ClusterSpec) else None,
@@ -173,7 +171,7 @@ class RayServeLauncher:
             return
         require_ray_address(address)
         try:
-            _ray_init(address=address)
+            attach(address)
             self._connected = True
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise BadInput("address", address, f"a Ray cluster of which this machine is a node ({error})") from None
@@ -327,9 +325,10 @@ def require_ray_address(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise BadInput("address", address, f"a Ray cluster that answers ({error})") from None
-    command = [sys.executable, "-c", "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)", address]
+    command = [sys.executable, "-c", "import sys; from serve.launcher import attach; attach(sys.argv[1])", address]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=CONNECT_TIMEOUT_S, check=False)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=CONNECT_TIMEOUT_S, env=environment)
     except subprocess.TimeoutExpired:
         raise BadInput("address", address, f"a Ray cluster that answers within {CONNECT_TIMEOUT_S:g} s") from None
     if answer.returncode != 0:
@@ -344,7 +343,7 @@ def discover_cluster(address: str) -> ClusterSpec:
     require_ray_address(address)
     connected = ray.is_initialized()
     if not connected:
-        _ray_init(address=address)
+        attach(address)
     try:
         return cluster_of_nodes(_nodes())
     finally:
@@ -421,6 +420,18 @@ def _delete(app: str) -> None:
         ray_serve.delete(app)
 
 
+def attach(address: str) -> None:
+    """Connect this process to a running Ray, with the token that this machine has for it, if any.
+
+    A Ray that is started where a token is at hand asks for it; ``ray.init`` by an address does not look for one.
+    """
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+
+    with _quiet("ray"):
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        _ray_init(address=address)
+
+
 def _ray_init(**options: Any) -> None:
     import ray
 
@@ -434,11 +445,11 @@ def _import_quietly() -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Ray Serve's own progress messages off the terminal."""
-    logger = logging.getLogger("ray.serve")
+def _quiet(name: str = "ray.serve") -> Iterator[None]:
+    """Keep progress messages of Ray's own off the terminal."""
+    logger = logging.getLogger(name)
     level = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:

@@ -178,11 +178,14 @@ def test_a_ray_address_that_does_not_answer_is_refused_soon(listening: bool, tmp
 
 
 @pytest.mark.parametrize("bench", ["ray-serve"], indirect=True)
-def test_a_ray_of_its_own_answers_nobody_else(bench: Bench, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_ray_of_its_own_answers_nobody_without_its_token(
+    bench: Bench, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(LaunchFailed, match="not ready"):  # Ray is up after this
         bench.launch(request_for(tiny_model, start_timeout_s=0.1))
     import ray
 
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with pytest.raises(BadInput, match="a Ray cluster that answers"):
         RayServeLauncher(ray.get_runtime_context().gcs_address, None, state_dir=tmp_path)
 
@@ -213,7 +216,7 @@ time.sleep(600)
 NEXT = """
 import json, sys
 from pathlib import Path
-from serve.launcher import RayServeLauncher, require_ray_address
+from serve.launcher import RayServeLauncher, discover_cluster
 address, root = sys.argv[1], Path(sys.argv[2])
 found = discover_cluster(address)
 launcher = RayServeLauncher(address, None, state_dir=root / "state")
