@@ -126,32 +126,44 @@ class WhatIf:
         """Some lines for people: per effect who wins and by how much, then what each technique is."""
         lines = [f"{' + '.join(effect.techniques)}: {self._verdict(effect)}" for effect in self.effects]
         for one in self.techniques:
-            lines.append(f"{one} ({one.source}): {one.outputs}. Not to be had: {one.missing}.")
+            lines.append(f"  {one}, from {one.source}: {one.outputs}. vLLM cannot run it: {one.missing}.")
         return lines
 
     def _verdict(self, effect: Effect) -> str:
         if not effect.changed:
             acts = [one.acts_on for one in self.techniques if str(one) in effect.techniques]
-            return f"no layout of the ranking changes (it acts on {'; '.join(acts)})"
+            return f"changes no layout of the ranking (it acts on {'; '.join(acts)})"
         if effect.after is None:
-            return "every layout is dropped, as without"
-        best = f"{effect.after.layout} ({self._told(effect.after)})"
+            return "every layout is still dropped"
         if effect.before is None or effect.before_with is None:
-            return f"a layout is left where none was without: {best}"
-        old = f"without {self._told(effect.before)}, with {self._told(effect.before_with)}"
+            return f"{effect.after.layout} is left, where nothing was without"
         if not effect.another_wins:
-            return f"the same layout wins: {effect.before.layout}, {old}"
-        was = self._told(effect.after_without) if effect.after_without else "nothing"
-        return f"another layout wins: {best}, without {was}; the winner so far, {effect.before.layout}: {old}"
+            same = _change(effect.before, effect.before_with, self.figure)
+            return f"the same layout wins, {same or 'with the figures that it has without'}"
+        if effect.before_with.dropped:
+            return f"another layout wins, {effect.after.layout}; the winner so far is dropped"
+        ahead = _change(effect.before_with, effect.after, self.figure) or "at equal figures"
+        gained = _change(effect.before, effect.after, self.figure)
+        than = f", {gained} than the best without it" if gained else ""
+        return f"another layout wins, {effect.after.layout}: {ahead} than the winner so far would be with it{than}"
 
-    def _told(self, standing: Standing) -> str:
-        if standing.dropped:
-            return f"dropped: {standing.dropped}"
-        parts = [f"{standing.gpus} devices"]
-        if standing.e2e_ms is not None:
-            parts.append(f"E2E {standing.e2e_ms:,.1f} ms")
-        parts.append(f"{standing.goodput_req_per_s:,.2f} requests/s within the SLO")
-        return ", ".join(parts) + ("" if standing.meets_slo else ", misses the SLO")
+
+_WORDS = {
+    "gpus": ("fewer devices", "more devices"),
+    "e2e_ms": ("less E2E latency", "more E2E latency"),
+    "goodput_req_per_s": ("less goodput", "more goodput"),
+}
+
+
+def _change(old: Standing, new: Standing, figure: str) -> str:
+    """By how much a layout's figure is another; the E2E latency where that is equal. Empty where both are."""
+    for name in (figure, "e2e_ms"):
+        was, now = getattr(old, name), getattr(new, name)
+        if was and now and abs(now - was) > 1e-9 * was:
+            less, more = _WORDS[name]
+            digits = 0 if name == "gpus" else 2
+            return f"{abs(now / was - 1):.1%} {less if now < was else more} ({was:,.{digits}f} → {now:,.{digits}f})"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

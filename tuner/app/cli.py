@@ -61,11 +61,11 @@ def plan_command(
     if as_json:
         _print_json(plan_answer(found, splits, supposed))
     else:
-        from tuner.app.tables import plan_tables
+        from tuner.app.tables import plan_tables, what_if_tables
 
         plan_tables(_out, found, top, splits)
-        for line in supposed.summary() if supposed else ():
-            _out.print(line, soft_wrap=True, highlight=False, markup=False)
+        if supposed:
+            what_if_tables(_out, supposed, found)
     if not any(candidate.prediction.meets_slo for candidate in found.ranked):
         raise NoFeasibleLayout(_plan_shortfall(found))
 

@@ -14,6 +14,7 @@ from tuner.layout import ParallelLayout
 from tuner.prune import Candidate, DroppedGroup, Plan
 from tuner.request import TuneRequest
 from tuner.trial import TrialResult, TrialState
+from tuner.whatif import Standing, WhatIf
 
 if TYPE_CHECKING:
     from tuner.validate import Validation
@@ -118,6 +119,43 @@ def dropped_table(console: Console, dropped: Sequence[DroppedGroup]) -> None:
     for group in dropped:
         table.add_row(group.reason.value, f"{group.count:,}", names[group.example], group.figure)
     console.print(table)
+
+
+def what_if_tables(console: Console, supposed: WhatIf, plan: Plan) -> None:
+    """Who would win with each technique, the same layouts under both prices, and what the techniques are."""
+    standings = [s for e in supposed.effects for s in (e.before, e.after) if s is not None]
+    names, common = short_names(dict.fromkeys(standing.layout for standing in standings))
+    table = Table(
+        title="What if (the engine has none of these; nothing here can be emitted)", **_left(_caption(common))
+    )
+    table.add_column("technique", overflow="fold")
+    table.add_column("best layout", overflow="fold")
+    for name in ("devices", "TTFT ms", "TPOT ms", "E2E ms", "goodput req/s", "meets SLO"):
+        table.add_column(f"{name}\nwithout → with", justify="right")
+    for effect in supposed.effects:
+        pairs = [(effect.before, effect.before_with)]
+        pairs += [(effect.after_without, effect.after)] if effect.another_wins else []
+        for place, (without, found) in enumerate(pairs):
+            if without is not None and found is not None:
+                first = " + ".join(effect.techniques) if place == 0 else "  → wins now"
+                table.add_row(first, names[found.layout], *_standing_cells(without, found))
+        table.add_section()
+    console.print(table)
+    for line in supposed.summary():
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _standing_cells(without: Standing, found: Standing) -> list[str]:
+    """Figures of one layout without and with, as one where they are equal."""
+    columns = [
+        (str(without.gpus), str(found.gpus)),
+        (number(without.ttft_ms), number(found.ttft_ms)),
+        (number(without.tpot_ms, 2), number(found.tpot_ms, 2)),
+        (number(without.e2e_ms, 0), number(found.e2e_ms, 0)),
+        (number(without.goodput_req_per_s, 2), number(found.goodput_req_per_s, 2)),
+        ("yes" if without.meets_slo else "no", "yes" if found.meets_slo else "no"),
+    ]
+    return [old if old == new else f"{old} → {new}" for old, new in columns]
 
 
 def volume_tables(console: Console, answer: Mapping[str, Any]) -> None:
