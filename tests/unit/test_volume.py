@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.cost.paper import paper_volume
+from tuner.cost.transfer import kv_links, kv_transfer_bytes
 from tuner.cost.volume import (
     Operation,
     expected_destinations,
-    kv_transfer_bytes,
     pass_operations,
     request_operations,
     stage_layers,
@@ -366,6 +366,21 @@ def test_prefill_context_parallelism_gathers_the_latent_cache():
 def test_kv_cache_handed_from_prefill_to_decode(model, prompt_tokens, kv_bytes):
     assert kv_transfer_bytes(model, prompt_tokens) == kv_bytes
     assert kv_transfer_bytes(model, prompt_tokens, kv_element_bytes=1) == kv_bytes / 2
+
+
+@given(tp=TP, pp=PP, prompt_tokens=st.integers(1, 4096))
+def test_links_carry_the_cache_and_its_copies(tp, pp, prompt_tokens):
+    links = kv_links(LLAMA_8B, ParallelLayout(tp=tp, pp=pp), prompt_tokens)
+    copies = max(1, tp / LLAMA_8B.kv_heads)
+    whole = kv_transfer_bytes(LLAMA_8B, prompt_tokens)
+    assert [link.stage for link in links] == list(range(pp))
+    assert sum(link.links * link.link_bytes for link in links) == pytest.approx(whole * copies, abs=tp * pp)
+
+
+@pytest.mark.parametrize("tp", [1, 8])
+def test_every_rank_hands_over_the_whole_latent_cache(tp):
+    (link,) = kv_links(DEEPSEEK, ParallelLayout(tp=tp), 1000)
+    assert (link.links, link.link_bytes) == (tp, 61 * 576 * 2 * 1000)
 
 
 @given(tp=TP, pp=PP)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from tuner.cost.breakdown import Breakdown
 from tuner.cost.paper import paper_volume
-from tuner.cost.volume import Engine, kv_transfer_bytes, request_operations, system_totals
+from tuner.cost.transfer import kv_links, kv_transfer_bytes
+from tuner.cost.volume import Engine, request_operations, system_totals
 from tuner.decide import Decision
 from tuner.layout import ParallelLayout
 from tuner.model import ModelShape
@@ -47,7 +49,10 @@ def volume_answer(
         "operations": rows,
         "calls_all_ranks": calls,
         "sent_bytes_all_ranks": sent,
-        "kv_transfer_bytes": kv_transfer_bytes(model, prompt_tokens),
+        "kv_transfer": {
+            "bytes_per_request": kv_transfer_bytes(model, prompt_tokens),
+            "links": [asdict(link) for link in kv_links(model, layout, prompt_tokens)],
+        },
     }
 
 

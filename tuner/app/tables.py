@@ -172,6 +172,11 @@ def volume_tables(console: Console, answer: Mapping[str, Any]) -> None:
         )  # fmt: skip
     console.print(table if answer["operations"] else f"{title}: nothing is sent")
     console.print(f"Sent over all ranks of one replica: {answer['sent_bytes_all_ranks']:,} bytes")
+    moved = answer["kv_transfer"]
+    links = ", ".join(f"stage {one['stage']}: {one['links']} × {one['link_bytes']:,}" for one in moved["links"])
+    console.print(
+        f"KV cache of the prompt, if prefill and decode are apart: {moved['bytes_per_request']:,} bytes ({links})"
+    )
     paper = answer["paper"]
     formulas = Table(title="Formulas of Xu et al. (arXiv 2507.14392)", title_justify="left")
     formulas.add_column("volume")

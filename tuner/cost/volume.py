@@ -259,13 +259,3 @@ def system_totals(layout: ParallelLayout, operations: Iterable[Operation]) -> tu
         counted[op.operation] = counted.get(op.operation, 0) + op.calls * ranks
         sent += op.sent_bytes_per_rank * ranks
     return calls, round(sent)
-
-
-def kv_transfer_bytes(model: ModelShape, prompt_tokens: int, kv_element_bytes: float = 2) -> int:
-    """KV cache of one prompt, in bytes over all ranks: what disaggregated prefill hands to decode per request.
-
-    Layers with a window hand over at most the window.
-    """
-    full = (model.layers - model.window_layers) * prompt_tokens
-    windowed = model.window_layers * min(prompt_tokens, model.window or prompt_tokens)
-    return round((full + windowed) * model.kv_elements_per_token_layer * kv_element_bytes)
