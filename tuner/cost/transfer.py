@@ -35,10 +35,7 @@ def kv_links(
 
     Layers of both kinds (with and without a window) are taken as spread evenly over the stages.
     """
-    if model.latent:
-        share = 1.0
-    else:
-        share = max(1.0, model.kv_heads / layout.tp) / model.kv_heads
+    share = 1.0 if model.latent else max(1.0, model.kv_heads / layout.tp) / model.kv_heads
     per_layer = _cached_tokens(model, prompt_tokens) / model.layers * model.kv_elements_per_token_layer
     held = per_layer * share * kv_element_bytes / layout.dcp
     ranks = layout.tp * layout.pcp
