@@ -7,7 +7,7 @@ combination; the scheduler's knobs multiply them, so a million candidates stay a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -42,20 +42,16 @@ class Space:
 
     def structures(self) -> Iterator[ParallelLayout]:
         """Every combination of the structure axes, knobs at the first of their values."""
-        first = {axis: self.values(axis)[0] for axis in KNOB_AXES}
-        seen = set()
-        for combination in product(*(self.values(axis) for axis in STRUCTURE_AXES)):
-            layout = _canonical(ParallelLayout(**dict(zip(STRUCTURE_AXES, combination, strict=True)), **first))
-            if layout not in seen:
-                seen.add(layout)
-                yield layout
+        first = tuple(self.values(axis)[0] for axis in KNOB_AXES)
+        combinations = product(*(self.values(axis) for axis in STRUCTURE_AXES))
+        yield from (ParallelLayout(*structure, *first) for structure in dict.fromkeys(map(_canonical, combinations)))
 
 
-def _canonical(layout: ParallelLayout) -> ParallelLayout:
+def _canonical(structure: tuple[Any, ...]) -> tuple[Any, ...]:
     """The same deployment written one way: no dispatch backend where experts stay in their tensor-parallel group."""
-    if layout.ep and layout.dp * layout.pcp > 1:
-        return layout
-    return replace(layout, all2all=ParallelLayout().all2all)
+    _, _, dp, ep, _, pcp, executor, _ = structure
+    exchanged = ep and dp * pcp > 1
+    return structure if exchanged else (*structure[:6], executor, _DEFAULTS["all2all"])
 
 
 def load_space(given: str | Mapping[str, Any]) -> Space:
