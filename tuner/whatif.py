@@ -159,10 +159,9 @@ def _change(old: Standing, new: Standing, figure: str) -> str:
     """By how much a layout's figure is another; the E2E latency where that is equal. Empty where both are."""
     for name in (figure, "e2e_ms"):
         was, now = getattr(old, name), getattr(new, name)
-        if was and now and abs(now - was) > 1e-9 * was:
-            less, more = _WORDS[name]
-            digits = 0 if name == "gpus" else 2
-            return f"{abs(now / was - 1):.1%} {less if now < was else more} ({was:,.{digits}f} → {now:,.{digits}f})"
+        if was is not None and now is not None and abs(now - was) > 1e-9 * was:
+            digits, share = 0 if name == "gpus" else 2, f"{abs(now / was - 1):.1%} " if was else ""
+            return f"{share}{_WORDS[name][now > was]} ({was:,.{digits}f} → {now:,.{digits}f})"
     return ""
 
 

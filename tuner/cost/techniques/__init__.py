@@ -12,7 +12,7 @@ from tuner.cluster import Cluster
 from tuner.cost.collectives import CommGroup
 from tuner.cost.memory import MemoryEstimate
 from tuner.cost.steps import Floats, StepShape, Terms
-from tuner.cost.techniques.base import Hardware, Operations, Technique, share
+from tuner.cost.techniques.base import Hardware, Operations, Technique
 from tuner.cost.techniques.collectives import DirectDataAccess, Nvrar, SyncPointDrop
 from tuner.cost.techniques.experts import DynamicGating, ExpertBuffering, SpeculativePlacement
 from tuner.cost.techniques.grid import GridParallel
@@ -155,8 +155,10 @@ def _is_count(text: str) -> bool:
 
 def _number(make: Callable[[float], Technique]) -> Callable[[str], Technique | None]:
     def read(value: str) -> Technique | None:
-        number = share(value)
-        return None if number is None else make(number)
+        try:
+            return make(float(value))
+        except ValueError:
+            return None
 
     return read
 

@@ -93,11 +93,3 @@ class Technique:
     ) -> MemoryEstimate:
         """What a rank holds."""
         return estimate
-
-
-def share(text: str) -> float | None:
-    """A number as an operator writes it, or None where the text is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -57,6 +57,16 @@ class HPipe(Technique):
         return self.count if stages > 1 else 1
 
 
+def query_bytes(tokens: Floats, heads: int, head_dim: int) -> Floats:
+    """Bytes of the queries of ``tokens`` in one layer: T·D·e with D = heads × head size (arXiv 2411.01783)."""
+    return np.asarray(tokens * heads * head_dim * ELEMENT_BYTES)
+
+
+def kv_bytes(tokens: Floats, kv_heads: int, head_dim: int) -> Floats:
+    """Bytes of keys and values of ``tokens`` in one layer: 2(T+P)·D·e·N_KV/N_H (arXiv 2411.01783)."""
+    return np.asarray(2 * tokens * kv_heads * head_dim * ELEMENT_BYTES)
+
+
 def kv_message_threshold(heads: int, kv_heads: int) -> float:
     """Share of new tokens T / (T + P) from which KV is the smaller message than Q: 2·N_KV / N_H (arXiv 2411.01783)."""
     return 2 * kv_heads / heads
@@ -147,15 +157,15 @@ class RingAttention(Technique):
         group = even_group(c, hardware.cluster.nodes_spanned(c, layout.tp))
         heads, kv_heads = max(1, model.heads // layout.tp), max(1, model.kv_heads // layout.tp)
         rows = np.maximum(step.tokens, c)  # queries are cut over the ranks, one at least each
-        row_bytes = heads * model.head_dim * ELEMENT_BYTES
-        by_query = self._exposed_ms(hardware, group, rows / c * row_bytes, terms["attention"])
-        merged_bytes = rows * heads * (model.head_dim * ELEMENT_BYTES + _SUM_BYTES)
+        passed_bytes = query_bytes(rows / c, heads, model.head_dim)
+        by_query = self._exposed_ms(hardware, group, passed_bytes, terms["attention"])
+        merged_bytes = query_bytes(rows, heads, model.head_dim) + rows * heads * _SUM_BYTES
         merge = hardware.collective_ms("alltoall", merged_bytes, group)
         if step.phase == "prefill":
             cached = (step.new_tokens + step.context_tokens) / c * step.sequences
-            kv_bytes = 2 * cached * kv_heads * model.head_dim * ELEMENT_BYTES
+            passed_bytes = kv_bytes(cached, kv_heads, model.head_dim)
             passes = self._passes_kv(hardware, group, step)
-            by_query = np.where(passes, self._exposed_ms(hardware, group, kv_bytes, terms["attention"]), by_query)
+            by_query = np.where(passes, self._exposed_ms(hardware, group, passed_bytes, terms["attention"]), by_query)
             merge = np.where(passes, 0.0, merge)
         where = "prefill context " + ("between nodes" if group.nodes > 1 else "in node")
         return terms | {f"ring {where}": by_query, f"alltoall {where}": np.asarray(merge)}
