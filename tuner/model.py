@@ -77,6 +77,7 @@ class ModelShape:
 
     ``window_layers`` of the ``layers`` attend to at most ``window`` tokens, all others to everything.
     ``attention_dtype``, ``linear_dtype`` (dense MLPs) and ``expert_dtype`` name weight precisions.
+    ``norm_spans_heads``: queries and keys are normalised over all heads, so tensor-parallel ranks add up variances.
     """
 
     name: str
@@ -98,6 +99,7 @@ class ModelShape:
     latent: LatentAttention | None = None
     window: int | None = None
     window_layers: int = 0
+    norm_spans_heads: bool = False
 
     @property
     def padded_vocab(self) -> int:
@@ -214,6 +216,7 @@ def from_config(config: Mapping[str, Any], name: str) -> ModelShape:
         latent=_latent(text, name),
         window=window,
         window_layers=window_layers,
+        norm_spans_heads=bool(text.get("use_qk_norm")) and text.get("qk_norm_type") == "per_layer",
     )
 
 

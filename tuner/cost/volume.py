@@ -129,6 +129,8 @@ def _tensor_parallel(
         return
     if stage == 0:
         yield PassOperation(0, "allreduce", "tp", t, 1, model.hidden, b, "embedding")
+    if model.norm_spans_heads:  # a variance each of queries and keys, in fp32 (MiniMaxText01RMSNormTP.forward_qk)
+        yield PassOperation(stage, "allreduce", "tp", t, layers, 2, 4, "query and key norm")
     yield PassOperation(stage, "allreduce", "tp", t, layers, model.hidden, b, "attention output")
     mlps = layers - moe_layers if _experts_exchange(model, layout) else layers
     yield PassOperation(stage, "allreduce", "tp", t, mlps, model.hidden, b, "MLP output")
