@@ -125,12 +125,16 @@ class ElementwiseFit:
 
 @dataclass(frozen=True, slots=True)
 class EngineOverheads:
-    """What the serving engine adds to the kernels' time.
+    """What the serving engine adds to the kernels' time, and how a served model differs from tables of its kernels.
 
     ``step_ms`` per scheduler step, ``decode_layer_ms`` per layer and step on the GPU (gaps between the kernels of a
     CUDA graph), ``prefill_layer_launch_ms`` per layer of host time to launch a step without a graph (it runs beside
     the GPU: the slower of both counts), ``request_ms`` per request before its first token (HTTP, tokenizer, queue hops)
     and ``sequence_ms`` per running sequence and step (input preparation, sampling, detokenizing).
+    ``layer_kernels`` small kernels per layer take the elementwise floor each, ``expert_layer_ms`` is what the router
+    and the sorting of tokens add to a layer with experts, ``expert_share`` the share of the tabled time that expert
+    products take when tokens are routed by a real router, ``collective_wait_us`` how long ranks wait for the last one
+    at each collective, beyond what loops of one collective show.
     """
 
     __pydantic_config__ = _STRICT
@@ -139,6 +143,10 @@ class EngineOverheads:
     prefill_layer_launch_ms: float
     request_ms: float
     sequence_ms: float
+    layer_kernels: float = 1.0
+    expert_layer_ms: float = 0.0
+    expert_share: float = 1.0
+    collective_wait_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ _LOGIT_PASSES = 4  # of float32 logits: cast, penalties, soft-max, arg-max or ra
 _SAMPLING_KERNELS = 6
 
 
-def elementwise_ms(profile: HardwareProfile, moved_bytes: ArrayLike, kernels: int = 1) -> Array:
+def elementwise_ms(profile: HardwareProfile, moved_bytes: ArrayLike, kernels: float = 1) -> Array:
     """Milliseconds for ``kernels`` launches that together read and write ``moved_bytes`` on one device."""
     fit = profile.elementwise
     seconds = np.asarray(moved_bytes, dtype=float) / (profile.memory_bytes_per_s * fit.memory_efficiency)
