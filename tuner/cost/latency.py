@@ -38,11 +38,17 @@ _LINKS = {
 
 @dataclass(frozen=True, slots=True)
 class EngineSwitches:
-    """What an operator can switch off: ``--disable-custom-all-reduce`` leaves every all-reduce to NCCL,
-    ``--enforce-eager`` has the host launch every kernel of decode steps too."""
+    """Settings of the engine that change the price of a step.
+
+    ``custom_allreduce`` off (``--disable-custom-all-reduce``) leaves every all-reduce to NCCL; ``cuda_graphs`` off
+    (``--enforce-eager``) has the host launch every kernel of decode steps too; ``kv_cache_dtype`` as vLLM names it;
+    ``fused_allreduce`` (pass ``fuse_allreduce_rms``) merges all-reduces with the norms after them.
+    """
 
     custom_allreduce: bool = True
     cuda_graphs: bool = True
+    kv_cache_dtype: str = "auto"
+    fused_allreduce: bool = False
 
 
 class StepCosts:
@@ -139,7 +145,7 @@ class StepCosts:
         return {
             "gemm": np.asarray(projections),
             "attention": self.attention_ms(layout, step),
-            "elementwise": np.asarray(compute.elementwise_ms(profile, n * row_bytes)),
+            "elementwise": np.asarray(compute.elementwise_ms(profile, n * row_bytes, profile.engine.layer_kernels)),
         }
 
     def _latent_projections_ms(self, n: Floats, heads: int, phase: Phase) -> Floats:
@@ -183,6 +189,7 @@ class StepCosts:
                 compute.decode_attention_ms(
                     profile, batch=step.sequences, context_tokens=context, heads=heads * layout.dcp, kv_heads=kv_heads,
                     head_dim=head_dim, value_dim=value_dim, window=window,
+                    kv_dtype=self._switches.kv_cache_dtype,
                 )
             )  # fmt: skip
         new = np.maximum(step.new_tokens / layout.pcp, 1.0)
@@ -190,7 +197,7 @@ class StepCosts:
         return np.asarray(
             compute.prefill_attention_ms(
                 profile, new_tokens=new, context_tokens=context, batch=step.sequences, heads=heads, kv_heads=kv_heads,
-                head_dim=head_dim, value_dim=value_dim, window=window,
+                head_dim=head_dim, value_dim=value_dim, window=window, kv_dtype=self._switches.kv_cache_dtype,
             )
         )  # fmt: skip
 
@@ -225,7 +232,9 @@ class StepCosts:
         )
         if experts.shared_inter:
             router = router + self._mlp_ms(experts.shared_inter, layout, step)
-        return attention | self._with_gemm(attention, np.asarray(router)) | {"experts": np.asarray(routed)}
+        engine = profile.engine
+        served = engine.expert_share * routed + engine.expert_layer_ms
+        return attention | self._with_gemm(attention, np.asarray(router)) | {"experts": np.asarray(served)}
 
     def _head_terms(self, layout: ParallelLayout, step: StepShape) -> Terms:
         """LM head and sampling on the last stage: one row per sequence."""
@@ -243,7 +252,10 @@ class StepCosts:
             size = np.asarray(operation.message_bytes(1.0, 1.0) * (step.sequences if operation.per_row else tokens))
             kind = {"send": "sendrecv"}.get(operation.operation, operation.operation)
             us = self._collectives.latency_us(kind, size, group)
-            self._messages[key] = self.techniques.collective_us(self._hardware, kind, size, group, us) / 1e3
+            us = self.techniques.collective_us(self._hardware, kind, size, group, us)
+            if group.ranks > 1 and not (self._switches.fused_allreduce and kind == "allreduce"):
+                us = us + self.cluster.profile.engine.collective_wait_us
+            self._messages[key] = us / 1e3
         where = "between nodes" if group.nodes > 1 else "in node"
         name = f"{operation.operation} {_LINKS[operation.group]} {where}"
         terms[name] = terms.get(name, np.zeros(1)) + operation.calls * self._messages[key]
