@@ -27,8 +27,9 @@ class Hardware:
     collectives: CollectiveModel
 
     def collective_ms(self, operation: str, message_bytes: Floats, group: CommGroup) -> Floats:
-        """Milliseconds of one call as the engine runs it, of the message's shape."""
-        return self.collectives.latency_us(operation, message_bytes, group) / 1e3
+        """Milliseconds of one call with its wait for the last rank, of the message's shape."""
+        wait_us = self.cluster.profile.engine.collective_wait_us if group.ranks > 1 else 0.0
+        return (self.collectives.latency_us(operation, message_bytes, group) + wait_us) / 1e3
 
 
 @dataclass(frozen=True, slots=True)
