@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tuner.cost.collectives import nccl_tuning
-from tuner.cost.collectives.cost import Array, Cost, cost_of, ring_steps, sent_share
+from tuner.cost.collectives.cost import Array, Cost, cheapest, cost_of, ring_steps, sent_share
 from tuner.errors import BadInput
 
 NVRAR_FLAG_FACTOR = 2.0
@@ -159,6 +159,17 @@ def _nvrar(ranks: int, nodes: int) -> Rounds:
     return Rounds(2 * (per_node - 1), _lg(nodes), sent_share("allreduce", per_node), inter)
 
 
+def nvrar(ranks: int, nodes: int, links: LinkFigures, message_bytes: Array) -> Cost:
+    """NVRAR with the quicker of its two protocols for every message.
+
+    One sends a flag with every word (``STRATEGIES``, 8 bytes for 4 of data); the other sends data alone and then a
+    signal, one more message per round. Its callers choose by size (axonn-ai/yalis, protocols LL8 and SIMPLE).
+    """
+    flagged = _nvrar(ranks, nodes)
+    signalled = replace(flagged, inter=2 * flagged.inter, inter_share=flagged.inter_share / NVRAR_FLAG_FACTOR)
+    return cheapest([price(rounds, links, message_bytes) for rounds in (flagged, signalled)])[0]
+
+
 def nvrar_as_transcribed(ranks: int, nodes: int) -> Rounds:
     """NVRAR with the inter-node bytes of a second-hand transcription: η(N-1)/N per shard in place of η·lg N.
 
@@ -258,6 +269,11 @@ def strategy(operation: str, algorithm: str) -> Strategy:
     if algorithm not in known:
         raise BadInput("algorithm", algorithm, f"as a textbook form of {operation}: {', '.join(known)}")
     return known[algorithm]
+
+
+def reducing_rounds(operation: str, ranks: int) -> int:
+    """Rounds of ``mpi`` that reduce what arrived: on GPUs a kernel each (HPE Cray MPICH, GPU_ALLREDUCE_USE_KERNEL)."""
+    return _lg(ranks) if operation in ("allreduce", "reducescatter") else 0
 
 
 def mpi(operation: str, ranks: int, nodes: int, links: LinkFigures, message_bytes: Array) -> Cost:

@@ -232,7 +232,10 @@ class CollectiveModel:
             hop_us = self.fabric.mpi_hop_us
             links = replace(self._library.links(group), intra_alpha_us=hop_us, inter_alpha_us=hop_us)
             cost = algorithms.mpi(operation, group.ranks, top.group.nodes, links, size)
-            return cost, "forced: MPICH's own choice over this hardware's links"
+            launches = algorithms.reducing_rounds(operation, group.ranks) if fits.nccl is not None else 0
+            launch_us = launches * fits.nccl.launch_us if fits.nccl is not None else 0.0
+            why = f"forced: MPICH's own choice over this hardware's links, and {launches} kernels that reduce"
+            return Cost(cost.alpha_us + launch_us, cost.beta_us), why
         if algorithm.startswith("nccl-"):
             cost = nccl_tuning.tuned_cost(operation, algorithm, self._library.tuned(top), size)
             return cost, "forced: by the constants of NCCL's own tuning model"
@@ -242,8 +245,13 @@ class CollectiveModel:
             if parts.get(algorithm) is not None:
                 cost = self._run(Choice(fitted[algorithm], algorithm, ""), size, group)
                 return cost, "forced: by the fit of vLLM's own kernel on this GPU"
-        rounds = algorithms.strategy(operation, algorithm)(group.ranks, top.group.nodes)
-        cost = algorithms.price(rounds, self._library.links(group), size)
+        links = self._library.links(group)
+        if algorithm == "nvrar":
+            cost = algorithms.nvrar(group.ranks, top.group.nodes, links, size)
+        else:
+            cost = algorithms.price(
+                algorithms.strategy(operation, algorithm)(group.ranks, top.group.nodes), links, size
+            )
         launches = _LAUNCHES.get(algorithm, 1) if fits.nccl is not None else 0
         launch_us = launches * fits.nccl.launch_us if fits.nccl is not None else 0.0
         why = f"forced: the textbook form over this hardware's links, and {launches} kernel launches"
