@@ -189,7 +189,11 @@ class Store:
         )
 
     def save_plan(self, name: str, total: int, ranked: Sequence[Candidate], dropped: Sequence[DroppedGroup]) -> None:
-        """Keep what the model said before anything was launched."""
+        """Keep what the model said before anything was launched; refuses candidates priced under a what-if."""
+        if supposed := next((c for c in ranked if c.what_if), None):
+            raise BadInput(
+                "plan", f"{supposed.layout} with {', '.join(supposed.what_if)}", "layouts as the engine runs them"
+            )
         values = {
             "candidates_total": total,
             "ranked": _RANKED.dump_json(tuple(ranked)).decode(),

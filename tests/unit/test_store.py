@@ -3,6 +3,7 @@ unusable store is one clear error."""
 
 import re
 import sqlite3
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -68,6 +69,14 @@ def test_a_study_comes_back_as_it_was(store, reader):
     found = reader.study("s")
     assert (found.name, found.request, found.facts) == ("s", REQUEST, {"vllm": "0.29", "host": "a"})
     assert (found.candidates_total, found.ranked, found.dropped, found.decision) == (None, None, None, None)
+
+
+def test_a_what_if_is_never_stored_as_a_plan(store):
+    store.create_study("s", REQUEST, {})
+    supposed = replace(make_candidate(LAYOUT), what_if=("nvrar",))
+    with pytest.raises(BadInput, match="nvrar"):
+        store.save_plan("s", 1, [supposed], [])
+    assert store.study("s").ranked is None
 
 
 def test_a_plan_comes_back_as_it_was(store, reader):
