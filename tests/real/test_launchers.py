@@ -19,10 +19,12 @@ import pytest
 
 from serve.health import completes, served_models
 from serve.launcher import RayServeLauncher, require_ray_address
+from serve.measure import HttpMeter
 from serve.processes import end, free_port, require_free_port, writers_under
 from tests.real.conftest import MAKERS, Bench, command_of, request_for
 from tuner.errors import BadInput, FailureReason, LaunchFailed
-from tuner.trial import Deployment
+from tuner.request import Metric
+from tuner.trial import Deployment, LoadStep
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
@@ -42,6 +44,16 @@ class TestRunning:
         assert deployment.failure() is None
         assert any("INFO" in line for line in deployment.log_tail())
         assert any("waiting for the engine" in words for words in bench.said)
+
+    def test_the_meter_measures_it(self, deployment: Deployment, tiny_model: Path) -> None:
+        request = request_for(tiny_model)
+        result = HttpMeter().measure(deployment, LoadStep(0, 4.0, 3.0, seed=1), request)
+        assert result.sent == result.completed > 3
+        assert result.failed == 0
+        assert set(result.latency) == set(Metric)
+        assert result.latency[Metric.E2E].mean_ms > result.latency[Metric.TTFT].mean_ms > 0
+        # Random weights stop at no end token: every request made its 8 tokens.
+        assert result.output_tok_per_s == pytest.approx(8 * result.completed / result.wall_s)
 
     def test_only_the_loopback_is_listened_on(self, deployment: Deployment) -> None:
         port = urlsplit(deployment.url).port
