@@ -57,7 +57,7 @@ def latency_by_layout(figure: Figure) -> None:
         axes.axvline(3.5, color="#bbbbbb", linewidth=0.8)
         axes.axvline(6.5, color="#bbbbbb", linewidth=0.8)
         axes.grid(axis="y", color="#e5e5e5")
-    figure.axes[0].legend(frameon=False, ncols=3)
+    _legend_below(figure)
     figure.suptitle("Two nodes of 4 H100, NDR400; NCCL for every all-reduce; one request alone", fontsize=11)
 
 
@@ -73,15 +73,14 @@ def strong_scaling(figure: Figure) -> None:
             axes.set_title(f"{name}: {across}", loc="left")
             axes.set_xlabel("GPUs")
         row[0].set_ylabel("time to solution (s)")
-    grid[0, 1].legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
-    grid[0, 1].set_ylim(0, 100)
+    _legend_below(figure)
     figure.suptitle("Llama-3.1-70B, 16 sequences at once, 2480 + 2048 tokens", fontsize=11)
 
 
 def scaling_by_phase(figure: Figure) -> None:
-    """arXiv 2511.09557: prefill-heavy and decode-heavy batches of the 405B model, TP, TP with NVRAR, and PP."""
+    """arXiv 2511.09557: prefill, and all of a decode-heavy batch, of the 405B model: TP, TP with NVRAR, and PP."""
     figure.set_size_inches(9, 3.8)
-    cases = (("prefill-heavy", nvrar.PREFILL_HEAVY), ("decode-heavy", nvrar.DECODE_HEAVY))
+    cases = (("prefill of 2048 tokens each", (2048, 1)), ("decode-heavy, 1024 + 2048 tokens", nvrar.DECODE_HEAVY))
     for axes, (title, lengths) in zip(figure.subplots(1, 2), cases, strict=True):
         bars: dict[str, Mapping[str, float]] = {}
         for gpus in nvrar.GPUS["405B"]:
@@ -90,10 +89,10 @@ def scaling_by_phase(figure: Figure) -> None:
             bars[f"{gpus}\nNVRAR"] = quick.batch(gpus, 1).parts_s()
             bars[f"{gpus}\nPP"] = plain.batch(4, gpus // 4).parts_s()
         _stacked(axes, bars, width=0.8)
-        axes.set_title(f"{title}, {lengths[0]} + {lengths[1]} tokens", loc="left")
+        axes.set_title(title, loc="left")
         axes.tick_params(axis="x", labelsize=6.5)
-    figure.axes[0].set_ylabel("time to solution (s)")
-    figure.axes[0].legend(frameon=False, fontsize=8)
+    figure.axes[0].set_ylabel("seconds")
+    _legend_below(figure)
     figure.suptitle("Llama-3.1-405B on Perlmutter, 16 sequences at once, by GPUs and scheme", fontsize=11)
 
 
@@ -126,6 +125,11 @@ def allreduce_by_size(figure: Figure) -> None:
     labels = {"nccl": "NCCL", "mpi": "MPI", "nvrar": "NVRAR"}
     handles += [mpl.lines.Line2D([], [], color="#333333", linestyle=lines[name], label=labels[name]) for name in lines]
     figure.legend(handles=handles, loc="outside lower center", ncols=7, frameon=False, fontsize=8)
+
+
+def _legend_below(figure: Figure) -> None:
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
 
 
 def _stacked(axes: Any, bars: Mapping[str, Mapping[str, float]], width: float = 0.6) -> None:

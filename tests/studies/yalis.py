@@ -1,7 +1,7 @@
 """The YALIS poster (Singhania et al.): Llama-3.1-70B, 16 sequences at once, 2480 + 2048 tokens.
 
-Perlmutter (4 A100 per node) and Alps (4 GH200 per node), both with Slingshot-11; TP over all GPUs, or TP in the node and
-PP across.
+Perlmutter (4 A100 per node) and Alps (4 GH200 per node), both with Slingshot-11; TP over all GPUs, or TP in the node
+and PP across.
 """
 
 from __future__ import annotations
