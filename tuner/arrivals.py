@@ -24,15 +24,48 @@ _OFFSETS, _PROMPTS, _OUTPUTS = range(3)  # independent random streams of one see
 class OfferedLoad:
     """The requests of one window: three arrays of one length, ordered by time.
 
-    ``offset_s`` holds the intended send times in seconds from the start of the window; the others count tokens.
+    ``offset_s`` holds the intended send times in seconds from the start of the window; the next two count tokens.
+    ``priority`` (the smallest goes first) and ``prefix_group`` (requests of one group open alike) are None where all
+    requests are equal.
     """
 
     offset_s: NDArray[np.float64]
     prompt_tokens: NDArray[np.int64]
     output_tokens: NDArray[np.int64]
+    priority: NDArray[np.int64] | None = None
+    prefix_group: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.offset_s)
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedLoad:
+    """``users`` who each send the next request ``think_s`` seconds after the last one ended; lengths in sending order."""
+
+    users: int
+    prompt_tokens: NDArray[np.int64]
+    output_tokens: NDArray[np.int64]
+    think_s: float = 0.0
+    priority: NDArray[np.int64] | None = None
+    prefix_group: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.users < 1:
+            raise BadInput("load.users", self.users, "at least 1")
+        if not (math.isfinite(self.think_s) and self.think_s >= 0):
+            raise BadInput("load.think_s", self.think_s, "a finite number of at least 0")
+
+    def __len__(self) -> int:
+        return len(self.prompt_tokens)
+
+
+def closed_load(workload: Workload, users: int, requests: int, seed: int, think_s: float = 0.0) -> ClosedLoad:
+    """A closed loop of ``users`` over ``requests`` in all, with the workload's lengths."""
+    if not 1 <= requests <= MAX_REQUESTS:
+        raise BadInput("load.requests", requests, f"1 to {MAX_REQUESTS}")
+    prompts = _lengths(workload.prompt_tokens, requests, _random(seed, _PROMPTS))
+    return ClosedLoad(users, prompts, _lengths(workload.output_tokens, requests, _random(seed, _OUTPUTS)), think_s)
 
 
 def offered(workload: Workload, rate_req_per_s: float, duration_s: float, seed: int) -> OfferedLoad:

@@ -1,0 +1,9 @@
+"""The serving simulator: one layout under a load, step by step as vLLM V1 schedules, in milliseconds of wall time.
+
+Numba is imported at the first run, not with this package: planning alone stays light.
+"""
+
+from tuner.simulate.result import SimulationResult
+from tuner.simulate.run import SimulationSettings, Simulator, max_rate, simulate
+
+__all__ = ["SimulationResult", "SimulationSettings", "Simulator", "max_rate", "simulate"]

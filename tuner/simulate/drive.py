@@ -1,0 +1,120 @@
+"""All replicas together, compiled: requests come, a router picks a replica for each, and the replicas live on.
+
+Open loads drive each replica no further than the router must know. In a closed loop the end of one request sends the next, so
+replicas go event by event, in the order of time, and none looks beyond the next event of the others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from tuner.simulate.replica import advance, dispatch, next_event_ms, step
+from tuner.simulate.scheduler import send
+from tuner.simulate.state import NONE, Floats, Ints, Limits, Records, State
+from tuner.simulate.steps import StepTable
+
+ROUND_ROBIN, POWER_OF_TWO, LEAST_LOADED, PREFIX_AWARE = range(4)
+_AFFINITY_LIMIT = 10  # requests by which the fullest replica may lead before prefix affinity gives way to balance
+
+
+@njit(cache=True)
+def run_open(
+    table: StepTable, limits: Limits, req: Records, state: State, router: int, draws: Ints, homes: Ints
+) -> None:
+    """Requests come at their ``ready_ms``, in ascending order. ``draws`` [request, 2] are replicas drawn at random,
+    ``homes`` [group] the replica that holds a prefix (-1: none yet)."""
+    replicas = len(state.replicas)
+    for q in range(len(req)):
+        now = req[q].ready_ms
+        if replicas == 1 or router == ROUND_ROBIN:
+            send(req, state, q % replicas, q)
+            continue
+        if router == POWER_OF_TWO:
+            advance(table, limits, req, state, draws[q, 0], now)
+            advance(table, limits, req, state, draws[q, 1], now)
+        else:
+            for r in range(replicas):
+                advance(table, limits, req, state, r, now)
+        send(req, state, _route(req, state, router, q, draws, homes), q)
+    for r in range(replicas):
+        advance(table, limits, req, state, r, np.inf)
+
+
+@njit(cache=True)
+def run_closed(
+    table: StepTable,
+    limits: Limits,
+    req: Records,
+    state: State,
+    router: int,
+    draws: Ints,
+    homes: Ints,
+    users: int,
+    delays_ms: Floats,
+) -> None:
+    """``users`` requests are sent at 0, each later one when some request ends. ``delays_ms`` holds the pause before it,
+    the front end's time per request (one after the other) and the time to the engine (side by side)."""
+    sent, front_end_ms = 0, 0.0
+    pause, serial, parallel = delays_ms[0], delays_ms[1], delays_ms[2]
+    due, now, first, others = min(users, len(req)), 0.0, NONE, np.inf
+    while True:
+        while sent < due:
+            front_end_ms = max(front_end_ms, now) + serial
+            req[sent].sent_ms, req[sent].ready_ms = now, front_end_ms + parallel
+            send(req, state, _route(req, state, router, sent, draws, homes), sent)
+            others = min(others, req[sent].ready_ms)
+            sent += 1
+        if first != NONE:
+            dispatch(table, limits, req, state, first, others)
+        first, others = _next_two(req, state)
+        if first == NONE:
+            return
+        before = state.replicas[first].finished
+        step(limits, req, state, first)
+        now = state.replicas[first].clock_ms + pause
+        due = min(due + state.replicas[first].finished - before, len(req))
+
+
+@njit(cache=True)
+def _next_two(req: Records, state: State) -> tuple[int, float]:
+    """The replica whose event comes first, and when the next of any other comes."""
+    first, at, others = NONE, np.inf, np.inf
+    for r in range(len(state.replicas)):
+        event = next_event_ms(req, state, r)
+        if event < at:
+            first, at, others = r, event, at
+        else:
+            others = min(others, event)
+    return first, others
+
+
+@njit(cache=True)
+def _route(req: Records, state: State, router: int, q: int, draws: Ints, homes: Ints) -> int:
+    """The replica for a request, by what each has in hand now. Power of two choices: the shorter of two queues drawn at
+    random (Mitzenmacher 2001), Ray Serve's default."""
+    replicas = len(state.replicas)
+    if router == ROUND_ROBIN or replicas == 1:
+        return q % replicas
+    if router == LEAST_LOADED:
+        return _least_loaded(state)
+    group = req[q].group
+    if router == PREFIX_AWARE and group != NONE:
+        least, most = _least_loaded(state), 0
+        for r in range(replicas):
+            most = max(most, state.replicas[r].ongoing)
+        if most - state.replicas[least].ongoing <= _AFFINITY_LIMIT:
+            if homes[group] == NONE:
+                homes[group] = least
+            return homes[group]
+    a, b = draws[q, 0], draws[q, 1]
+    return a if state.replicas[a].ongoing <= state.replicas[b].ongoing else b
+
+
+@njit(cache=True)
+def _least_loaded(state: State) -> int:
+    least = 0
+    for r in range(1, len(state.replicas)):
+        if state.replicas[r].ongoing < state.replicas[least].ongoing:
+            least = r
+    return least

@@ -1,0 +1,215 @@
+"""Runs a load through the replicas of one layout: settings, the front end before the engines, and the highest rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.arrivals import ClosedLoad, OfferedLoad, offered
+from tuner.cost.latency import StepCosts
+from tuner.errors import BadInput
+from tuner.layout import ParallelLayout
+from tuner.request import Metric, SloTarget, Workload
+from tuner.simulate.result import SimulationResult
+from tuner.simulate.state import BLOCK_TOKENS, NONE, Limits, Records, State, new_requests, new_state
+from tuner.simulate.steps import StepTable, step_table
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Router = Literal["round_robin", "power_of_two", "least_loaded", "prefix_aware"]
+ROUTERS: tuple[Router, ...] = ("round_robin", "power_of_two", "least_loaded", "prefix_aware")
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationSettings:
+    """How the engines schedule and what stands before them; the defaults are vLLM's and Ray Serve's.
+
+    ``long_prefill_tokens`` caps a chunk (0: no cap). ``prefix_hit_rate`` is the share of every prompt found in the cache,
+    ``shared_prefix_tokens`` open every prompt of a prefix group alike and are really kept and evicted. A request spends
+    ``front_end_ms`` alone in the front end (one after the other) and ``request_ms`` beside others (None: the
+    profile's) before an engine sees it. ``gap_limits_ms`` are ITL targets to count against. ``skip`` takes steps of an
+    unchanging batch at once (exact to rounding); ``seed`` is the router's.
+    """
+
+    asynchronous: bool = True
+    chunked_prefill: bool = True
+    long_prefill_tokens: int = 0
+    router: Router = "power_of_two"
+    prefix_hit_rate: float = 0.0
+    shared_prefix_tokens: int = 0
+    front_end_ms: float = 0.0
+    request_ms: float | None = None
+    gap_limits_ms: tuple[float, ...] = ()
+    skip: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.router not in ROUTERS:
+            raise BadInput("router", self.router, ", ".join(ROUTERS))
+        if not 0 <= self.prefix_hit_rate < 1:
+            raise BadInput("prefix_hit_rate", self.prefix_hit_rate, "at least 0 and below 1")
+        for name in ("long_prefill_tokens", "shared_prefix_tokens", "front_end_ms", "request_ms", "seed"):
+            if (getattr(self, name) or 0) < 0:
+                raise BadInput(name, getattr(self, name), "at least 0")
+
+    @classmethod
+    def for_slo(cls, workload: Workload, slo: Sequence[SloTarget]) -> SimulationSettings:
+        """Settings that a request implies."""
+        limits = tuple(sorted({target.ms for target in slo if target.metric is Metric.ITL}))
+        return cls(shared_prefix_tokens=workload.shared_prefix_tokens, gap_limits_ms=limits)
+
+
+class Simulator:
+    """One layout, priced once, ready for any number of loads of up to ``longest_tokens`` per sequence."""
+
+    def __init__(
+        self,
+        costs: StepCosts,
+        layout: ParallelLayout,
+        *,
+        kv_tokens: int,
+        longest_tokens: int,
+        settings: SimulationSettings = SimulationSettings(),
+    ) -> None:
+        self.layout, self.settings, self._longest = layout, settings, longest_tokens
+        self._table: StepTable = step_table(costs, layout, longest_tokens)
+        request_ms = settings.request_ms
+        self._request_ms = costs.cluster.profile.engine.request_ms if request_ms is None else request_ms
+        self._limits = Limits(
+            max_batched_tokens=layout.max_num_batched_tokens,
+            max_seqs=layout.max_num_seqs,
+            long_prefill_tokens=settings.long_prefill_tokens,
+            blocks=int(kv_tokens) // BLOCK_TOKENS,
+            depth=layout.pp,
+            asynchronous=int(settings.asynchronous and layout.pp == 1),
+            chunked=int(settings.chunked_prefill),
+            skip=int(settings.skip),
+        )
+
+    def run(self, load: OfferedLoad | ClosedLoad) -> SimulationResult:
+        """Simulate a load to the end of its last request. Raises BadInput for a request that can never be held."""
+        from tuner.simulate.drive import run_closed, run_open
+
+        req, state = self._prepare(load)
+        router = ROUTERS.index(self.settings.router)
+        random = np.random.default_rng([self.settings.seed, len(req)])
+        draws = random.integers(0, self.layout.dp, size=(len(req), 2))
+        homes = np.full(state.prefixes.shape[1], NONE, dtype=np.int64)
+        if isinstance(load, ClosedLoad):
+            delays = np.array([load.think_s * 1e3, self.settings.front_end_ms, self._request_ms])
+            run_closed(self._table, self._limits, req, state, router, draws, homes, load.users, delays)
+        else:
+            run_open(self._table, self._limits, req, state, router, draws, homes)
+        return self._result(req, state)
+
+    def _prepare(self, load: OfferedLoad | ClosedLoad) -> tuple[Records, State]:
+        prompt, output, count = load.prompt_tokens, load.output_tokens, len(load.prompt_tokens)
+        if not count:
+            raise BadInput("load", "no requests", "at least one")
+        longest = int((prompt + output).max())
+        allowed = min(self._longest, self._limits.blocks * BLOCK_TOKENS)
+        if longest > allowed:
+            raise BadInput(
+                "load", f"a request of {longest} tokens", f"at most {allowed} (KV cache and planned lengths)"
+            )
+        if isinstance(load, ClosedLoad):
+            sent_ms, ready_ms = np.full(count, np.nan), np.full(count, np.inf)
+        else:
+            sent_ms = load.offset_s * 1e3
+            ready_ms = self._through_front_end(sent_ms)
+        ranks = np.zeros(count, dtype=np.int64)
+        if load.priority is not None:
+            ranks = np.unique(load.priority, return_inverse=True)[1].astype(np.int64)
+        prefix = self.settings.shared_prefix_tokens // BLOCK_TOKENS
+        group = np.full(count, 0 if prefix else NONE, dtype=np.int64)
+        if prefix and load.prefix_group is not None:
+            group = load.prefix_group.astype(np.int64)
+        group[prompt <= prefix * BLOCK_TOKENS] = NONE  # the last token of a prompt is always computed
+        most = (prompt - 1) // BLOCK_TOKENS
+        cached = np.minimum((prompt * self.settings.prefix_hit_rate).astype(np.int64) // BLOCK_TOKENS, most)
+        req = new_requests(
+            sent_ms=sent_ms, ready_ms=ready_ms, prompt=prompt, output=output, cached=cached * BLOCK_TOKENS, group=group,
+            rank=ranks,
+        )  # fmt: skip
+        blocks = np.full(int(group.max()) + 1, prefix, dtype=np.int64)
+        limits_ms = np.array(self.settings.gap_limits_ms, dtype=float)
+        return req, new_state(self.layout.dp, self._limits, int(ranks.max()) + 1, blocks, limits_ms, count)
+
+    def _through_front_end(self, sent_ms: Floats) -> Floats:
+        """Lindley's recursion: each request starts when it comes and the one before it is through."""
+        serial = self.settings.front_end_ms
+        turn = serial * np.arange(len(sent_ms))
+        return np.asarray(np.maximum.accumulate(sent_ms - turn) + turn + serial + self._request_ms)
+
+    def _result(self, req: Records, state: State) -> SimulationResult:
+        span_ms = float(np.max(req["end_ms"]) - np.min(req["sent_ms"]))
+        blocks, replicas = self._limits.blocks, state.replicas
+        return SimulationResult(
+            arrival_s=req["sent_ms"] / 1e3,
+            scheduled_s=req["scheduled_ms"] / 1e3,
+            first_token_s=req["first_ms"] / 1e3,
+            end_s=req["end_ms"] / 1e3,
+            prompt_tokens=req["prompt"].copy(),
+            output_tokens=req["output"].copy(),
+            preemptions=req["preemptions"].copy(),
+            replica=req["replica"].copy(),
+            prefill_share=replicas["busy_prefill_ms"] / span_ms,
+            decode_share=replicas["busy_decode_ms"] / span_ms,
+            kv_share=replicas["used_block_ms"] / (blocks * span_ms),
+            kv_peak_share=replicas["peak_blocks"] / blocks,
+            steps=replicas["steps"].copy(),
+            gap_counts=state.gap_counts,
+            gap_sum_ms=float(replicas["gap_sum_ms"].sum()),
+            gap_limits_ms=state.gap_limits_ms,
+            slow_gaps=state.slow_gaps,
+        )
+
+
+def simulate(
+    costs: StepCosts,
+    layout: ParallelLayout,
+    load: OfferedLoad | ClosedLoad,
+    *,
+    kv_tokens: int,
+    settings: SimulationSettings = SimulationSettings(),
+) -> SimulationResult:
+    """Serve ``load`` with ``layout.dp`` replicas of ``kv_tokens`` tokens of KV cache each.
+
+    Raises BadInput for an empty load and for a request longer than the cache.
+    """
+    longest = int((load.prompt_tokens + load.output_tokens).max()) if len(load.prompt_tokens) else 1
+    return Simulator(costs, layout, kv_tokens=kv_tokens, longest_tokens=longest, settings=settings).run(load)
+
+
+def max_rate(
+    simulator: Simulator, workload: Workload, slo: Sequence[SloTarget], *, requests: int = 1000, seed: int = 0
+) -> float:
+    """The highest rate in requests/s at which every target holds at its percentile; 0 where none does.
+
+    Doubles or halves from the asked rate until it is bracketed, then bisects to 1 %. Every rate sees the same requests at
+    another speed (common random numbers), so that chance does not decide between two rates.
+    """
+
+    def holds(rate_req_per_s: float) -> bool:
+        load = offered(workload, rate_req_per_s, requests / rate_req_per_s, seed)
+        return simulator.run(load).meets(slo)
+
+    low, high = 0.0, workload.arrival.requests_per_s
+    if holds(high):
+        while holds(high):
+            low, high = high, 2 * high
+            if high > 1e6:
+                return low
+    else:
+        while not low:
+            if high < 1e-4:
+                return 0.0
+            low, high = (high / 2, high) if holds(high / 2) else (0.0, high / 2)
+    while high - low > 0.01 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
