@@ -166,7 +166,7 @@ ORDERINGS = (
             f"Prefill-heavy: with PP the whole batch ends sooner too: {model}",
             lambda model=model: _pipelines_end_sooner(model),  # type: ignore[misc]
             "the published lengths are not known; after 2048 tokens of prompt, the 127 decode steps assumed here read "
-            "all weights stage after stage, which outweighs the quicker prefill of the 405B model, and of 70B on two nodes",
+            "all weights stage after stage, which outweighs the quicker prefill of 405B, and of 70B on two nodes",
         )
         for model in MODELS
     ),

@@ -15,8 +15,10 @@ from tuner.cost.collectives.algorithms import (
     STRATEGIES,
     LinkFigures,
     names_of,
+    nvrar,
     nvrar_as_transcribed,
     price,
+    reducing_rounds,
     strategy,
 )
 from tuner.cost.collectives.cost import OPERATIONS
@@ -86,6 +88,25 @@ def test_nvrar_is_scatter_double_gather(nodes: int) -> None:
     per_node, rounds = 4, int(math.log2(nodes))
     expected_us = (6 + rounds) * ALPHA_US + BETA_US / per_node * (2 * 3 + 2 * rounds)
     assert plain("nvrar", per_node * nodes, nodes) == pytest.approx(expected_us, rel=1e-12)
+
+
+@pytest.mark.parametrize("nodes", [2, 8, 32])
+def test_nvrar_sends_flags_with_small_messages_and_a_signal_after_large_ones(nodes: int) -> None:
+    links = LinkFigures(1.0, 450e9, ALPHA_US, GB_PER_S * 1e9)
+    sizes = np.array([8 << 10, BYTES, 64 * BYTES], dtype=float)
+    flagged = price(strategy("allreduce", "nvrar")(4 * nodes, nodes), links, sizes).latency_us
+    found = nvrar(4 * nodes, nodes, links, sizes).latency_us
+    assert found[0] == flagged[0]
+    rounds, saved_us = math.log2(nodes), math.log2(nodes) * sizes[2] / 4 / (GB_PER_S * 1e3)
+    assert found[2] == pytest.approx(flagged[2] - saved_us + rounds * ALPHA_US)
+    assert (found <= flagged).all()
+
+
+@pytest.mark.parametrize(
+    ("operation", "ranks", "rounds"), [("allreduce", 8, 3), ("allreduce", 6, 3), ("allgather", 8, 0)]
+)
+def test_mpi_reduces_once_per_doubling(operation: str, ranks: int, rounds: int) -> None:
+    assert reducing_rounds(operation, ranks) == rounds
 
 
 def test_nvrar_transcription_differs_in_the_network_bytes_alone() -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.fakes import make_request
 from tuner.cluster import Cluster
 from tuner.cost.breakdown import breakdown
-from tuner.cost.latency import StepCosts, StepShape, total
+from tuner.cost.collectives import CollectiveModel, CommGroup
+from tuner.cost.latency import EngineSwitches, StepCosts, StepShape, total
 from tuner.cost.steady import BATCHES, Shapes, interpolate, load_curve
 from tuner.layout import ParallelLayout
 from tuner.model import load_model
@@ -249,3 +250,34 @@ def test_interpolation_between_batches():
     np.testing.assert_allclose(found, [np.nan, 4.0])  # the first cannot carry it
     assert batch[0] == np.inf
     np.testing.assert_allclose(interpolate(rates, values, 0.5)[0], [10.0, 1.0])
+
+
+def test_without_custom_allreduce_nccl_carries_every_allreduce_and_nothing_else_changes():
+    one, layout = np.ones(1), ParallelLayout(tp=4)
+    step = StepShape("decode", one, 1024 * one, one)
+    (shipped,), (plain,) = (
+        StepCosts(MODELS["8B"], cluster(), switches=switches).stages(layout, step)
+        for switches in (EngineSwitches(), EngineSwitches(custom_allreduce=False))
+    )
+    assert {name for name in shipped if shipped[name] != plain[name]} == {"allreduce tensor in node"}
+    group, size = CommGroup(4), np.array([4096 * 2.0])
+    model = CollectiveModel.of(cluster().profile)
+    nccl_us = model.estimate("allreduce", size, group, algorithm="nccl").latency_us
+    more_ms = 65 * (nccl_us - model.latency_us("allreduce", size, group)) / 1e3
+    name = "allreduce tensor in node"
+    assert plain[name] - shipped[name] == pytest.approx(more_ms)
+
+
+@pytest.mark.parametrize(("tp", "bound_by_host"), [(1, False), (8, True)])
+def test_without_graphs_a_step_takes_as_long_as_the_host_needs_to_launch_it(tp, bound_by_host):
+    one, layout = np.ones(1), ParallelLayout(tp=tp)
+    step = StepShape("decode", one, 1024 * one, one)
+    model = MODELS["8B"] if bound_by_host else MODELS["70B"]
+    costs = StepCosts(model, cluster(), switches=EngineSwitches(cuda_graphs=False))
+    (terms,) = costs.stages(layout, step)
+    _, launch_ms = costs.host_parts("decode", model.layers)
+    assert launch_ms > 0
+    host = sum(value for name, value in terms.items() if name.startswith("host"))
+    on_gpu_ms = float((total(terms) - host)[0])
+    assert (on_gpu_ms < launch_ms) is bound_by_host
+    assert float(total(terms)[0]) >= max(on_gpu_ms, launch_ms)
