@@ -1,4 +1,4 @@
-"""``python -m tests.studies --out docs/studies``: check every ordering, draw the figures, write the page."""
+"""``python -m tests.studies --out tests/studies/results``: check every ordering, draw the figures, write the page."""
 
 from __future__ import annotations
 

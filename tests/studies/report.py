@@ -11,7 +11,7 @@ from tests.studies.ordering import Finding, Ordering
 ORDERINGS: tuple[Ordering, ...] = (*xu.ORDERINGS, *yalis.ORDERINGS, *nvrar.ORDERINGS, *guide.ORDERINGS)
 _INTRODUCTION = """# What published studies report, and what the cost model says
 
-Made by `python -m tests.studies --out docs/studies` (needs matplotlib). Each study is a request in
+Made by `python -m tests.studies --out tests/studies/results` (needs matplotlib). Each study is a request in
 `tests/studies/requests/`; the model prices its layouts on its cluster, with nothing fitted to the study. Checked are
 orderings, not milliseconds; `python -m pytest tests/studies` checks them all, and fails when a gap closes unnoticed.
 
