@@ -41,7 +41,7 @@ class OfferedLoad:
 
 @dataclass(frozen=True, slots=True)
 class ClosedLoad:
-    """``users`` who each send the next request ``think_s`` seconds after the last one ended; lengths in sending order."""
+    """``users`` who each send a request ``think_s`` seconds after their last one ended; lengths by order of sending."""
 
     users: int
     prompt_tokens: NDArray[np.int64]

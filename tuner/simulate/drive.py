@@ -1,14 +1,14 @@
 """All replicas together, compiled: requests come, a router picks a replica for each, and the replicas live on.
 
-Open loads drive each replica no further than the router must know. In a closed loop the end of one request sends the next, so
-replicas go event by event, in the order of time, and none looks beyond the next event of the others.
+Open loads drive each replica no further than the router must know. In a closed loop the end of one request sends the
+next, so replicas go event by event, in the order of time, and none looks beyond the next event of the others.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from tuner.simulate.compiled import compiled
 from tuner.simulate.replica import advance, dispatch, next_event_ms, step
 from tuner.simulate.scheduler import send
 from tuner.simulate.state import NONE, Floats, Ints, Limits, Records, State
@@ -18,7 +18,7 @@ ROUND_ROBIN, POWER_OF_TWO, LEAST_LOADED, PREFIX_AWARE = range(4)
 _AFFINITY_LIMIT = 10  # requests by which the fullest replica may lead before prefix affinity gives way to balance
 
 
-@njit(cache=True)
+@compiled
 def run_open(
     table: StepTable, limits: Limits, req: Records, state: State, router: int, draws: Ints, homes: Ints
 ) -> None:
@@ -41,7 +41,7 @@ def run_open(
         advance(table, limits, req, state, r, np.inf)
 
 
-@njit(cache=True)
+@compiled
 def run_closed(
     table: StepTable,
     limits: Limits,
@@ -76,7 +76,7 @@ def run_closed(
         due = min(due + state.replicas[first].finished - before, len(req))
 
 
-@njit(cache=True)
+@compiled
 def _next_two(req: Records, state: State) -> tuple[int, float]:
     """The replica whose event comes first, and when the next of any other comes."""
     first, at, others = NONE, np.inf, np.inf
@@ -89,7 +89,7 @@ def _next_two(req: Records, state: State) -> tuple[int, float]:
     return first, others
 
 
-@njit(cache=True)
+@compiled
 def _route(req: Records, state: State, router: int, q: int, draws: Ints, homes: Ints) -> int:
     """The replica for a request, by what each has in hand now. Power of two choices: the shorter of two queues drawn at
     random (Mitzenmacher 2001), Ray Serve's default."""
@@ -106,12 +106,12 @@ def _route(req: Records, state: State, router: int, q: int, draws: Ints, homes: 
         if most - state.replicas[least].ongoing <= _AFFINITY_LIMIT:
             if homes[group] == NONE:
                 homes[group] = least
-            return homes[group]
+            return int(homes[group])
     a, b = draws[q, 0], draws[q, 1]
-    return a if state.replicas[a].ongoing <= state.replicas[b].ongoing else b
+    return int(a if state.replicas[a].ongoing <= state.replicas[b].ongoing else b)
 
 
-@njit(cache=True)
+@compiled
 def _least_loaded(state: State) -> int:
     least = 0
     for r in range(1, len(state.replicas)):

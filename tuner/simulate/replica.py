@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from tuner.simulate.compiled import compiled
 from tuner.simulate.scheduler import anyone_waiting, blocks_of, give_back, receive, schedule
 from tuner.simulate.state import BLOCK_TOKENS, GAP_BINS, GAP_FLOOR_MS, GAP_RATIO, NONE, Limits, Records, State
 from tuner.simulate.steps import CONTEXT_BIN, DECODE_FIXED, DECODE_LAUNCH, FIXED, LAUNCH, LAYERS, StepTable
@@ -19,25 +19,25 @@ from tuner.simulate.steps import CONTEXT_BIN, DECODE_FIXED, DECODE_LAUNCH, FIXED
 _PER_LOG = 1 / math.log(GAP_RATIO)
 
 
-@njit(cache=True)
+@compiled
 def decode_attention_ms(table: StepTable, sequences: int, context: float) -> float:
     """One layer's attention for so many sequences of one mean context (tokens)."""
     point = table.context_point[int(context) // CONTEXT_BIN]
     low, high = table.decode_attention_ms[sequences, point], table.decode_attention_ms[sequences, point + 1]
     share = (context - table.context[point]) / (table.context[point + 1] - table.context[point])
-    return low + (high - low) * share
+    return float(low + (high - low) * share)
 
 
-@njit(cache=True)
+@compiled
 def decode_stage_ms(table: StepTable, stage: int, sequences: int, context: float) -> float:
     """A decode step on one stage."""
     attention = decode_attention_ms(table, sequences, context) if sequences else 0.0
     gpu = table.decode_ms[stage, sequences] + table.stages[stage, LAYERS] * attention
     launch = table.stages[stage, DECODE_LAUNCH]
-    return max(gpu, launch) + table.stages[stage, DECODE_FIXED] + table.sequence_ms * sequences
+    return float(max(gpu, launch) + table.stages[stage, DECODE_FIXED] + table.sequence_ms * sequences)
 
 
-@njit(cache=True)
+@compiled
 def chunk_attention_ms(table: StepTable, new: int, context: float) -> tuple[float, float]:
     """(own, fixed) part of one layer's attention over a prefill chunk of ``new`` tokens after ``context`` others."""
     at, column = table.chunk_at[new], table.context_point[int(context) // CONTEXT_BIN]
@@ -52,7 +52,7 @@ def chunk_attention_ms(table: StepTable, new: int, context: float) -> tuple[floa
     return own, fixed
 
 
-@njit(cache=True)
+@compiled
 def mixed_stage_ms(
     table: StepTable, stage: int, decodes: int, context: float, chunks: int, chunk_tokens: int, chunk_ms: float
 ) -> float:
@@ -64,10 +64,11 @@ def mixed_stage_ms(
     attention = chunk_ms + (decode_attention_ms(table, decodes, context) if decodes else 0.0)
     gpu = low + (high - low) * (tokens - at * stride) / stride
     gpu += table.rows_ms[stage, decodes + chunks] + table.stages[stage, LAYERS] * attention
-    return max(gpu, table.stages[stage, LAUNCH]) + table.stages[stage, FIXED] + table.sequence_ms * (decodes + chunks)
+    host = table.stages[stage, FIXED] + table.sequence_ms * (decodes + chunks)
+    return float(max(gpu, table.stages[stage, LAUNCH]) + host)
 
 
-@njit(cache=True)
+@compiled
 def advance(table: StepTable, limits: Limits, req: Records, state: State, r: int, until_ms: float) -> None:
     """Let a replica live through everything that happens to it by ``until_ms``; arrivals before then are known."""
     while next_event_ms(req, state, r) <= until_ms and not _asleep(state, r):
@@ -75,22 +76,22 @@ def advance(table: StepTable, limits: Limits, req: Records, state: State, r: int
         dispatch(table, limits, req, state, r, until_ms)
 
 
-@njit(cache=True)
+@compiled
 def _asleep(state: State, r: int) -> bool:
-    return state.replicas[r].batch_count == 0 and state.replicas[r].inbox_first == NONE
+    return bool(state.replicas[r].batch_count == 0 and state.replicas[r].inbox_first == NONE)
 
 
-@njit(cache=True)
+@compiled
 def next_event_ms(req: Records, state: State, r: int) -> float:
     """When the oldest batch ends, or, for an idle replica, the next request comes; infinite if never."""
     if state.replicas[r].batch_count:
-        return state.batches[r, state.replicas[r].batch_first].end_ms
+        return float(state.batches[r, state.replicas[r].batch_first].end_ms)
     if state.replicas[r].inbox_first != NONE:
-        return max(req[state.replicas[r].inbox_first].ready_ms, state.replicas[r].clock_ms)
+        return float(max(req[state.replicas[r].inbox_first].ready_ms, state.replicas[r].clock_ms))
     return np.inf
 
 
-@njit(cache=True)
+@compiled
 def step(limits: Limits, req: Records, state: State, r: int) -> None:
     """Go to the next event: end the oldest batch, or wake up for an arrival."""
     if state.replicas[r].batch_count:
@@ -100,7 +101,7 @@ def step(limits: Limits, req: Records, state: State, r: int) -> None:
         state.replicas[r].view_ms = state.replicas[r].clock_ms
 
 
-@njit(cache=True)
+@compiled
 def dispatch(table: StepTable, limits: Limits, req: Records, state: State, r: int, known_ms: float) -> None:
     """Compose and start batches while there is room for them; arrivals are known up to ``known_ms``."""
     now = state.replicas[r].clock_ms
@@ -121,7 +122,7 @@ def dispatch(table: StepTable, limits: Limits, req: Records, state: State, r: in
             return
 
 
-@njit(cache=True)
+@compiled
 def _start(table: StepTable, limits: Limits, req: Records, state: State, r: int, known_ms: float, held: bool) -> None:
     """Price the composed batch and send it through the stages."""
     place = (state.replicas[r].batch_first + state.replicas[r].batch_count) % limits.depth
@@ -158,7 +159,7 @@ def _start(table: StepTable, limits: Limits, req: Records, state: State, r: int,
         _extend(table, limits, req, state, r, mean, known_ms, held)
 
 
-@njit(cache=True)
+@compiled
 def _extend(
     table: StepTable, limits: Limits, req: Records, state: State, r: int, mean: float, known_ms: float, held: bool
 ) -> None:
@@ -199,7 +200,7 @@ def _extend(
     state.replicas[r].steps += steps
 
 
-@njit(cache=True)
+@compiled
 def _repeat(
     table: StepTable, limits: Limits, state: State, r: int, size: int, mean: float, most: int, until: float
 ) -> tuple[int, float, float]:
@@ -230,7 +231,7 @@ def _repeat(
     return steps, end, start
 
 
-@njit(cache=True)
+@compiled
 def _steps_until(first: float, slope: float, duration: float, most: int) -> int:
     """The fewest steps, at least one, that last ``duration`` or more, if ``most`` do."""
     steps = 1
@@ -242,7 +243,7 @@ def _steps_until(first: float, slope: float, duration: float, most: int) -> int:
     return steps
 
 
-@njit(cache=True)
+@compiled
 def _record_segment(limits: Limits, state: State, r: int, size: int, first: float, slope: float, steps: int) -> None:
     """Count the inter-token gaps of ``steps`` steps whose length changes linearly, ``size`` of them in each."""
     last = first + slope * (steps - 1)
@@ -258,10 +259,10 @@ def _record_segment(limits: Limits, state: State, r: int, size: int, first: floa
         elif slope > 0:
             state.late_gaps[r, index] += steps - 1 - int((limit - first) / slope)
         else:
-            state.late_gaps[r, index] += int(math.ceil((limit - first) / slope))
+            state.late_gaps[r, index] += math.ceil((limit - first) / slope)
 
 
-@njit(cache=True)
+@compiled
 def gap_bin(gap_ms: float) -> int:
     """Bin of the histogram of inter-token gaps."""
     if gap_ms <= GAP_FLOOR_MS:
@@ -269,9 +270,9 @@ def gap_bin(gap_ms: float) -> int:
     return min(int(math.log(gap_ms / GAP_FLOOR_MS) * _PER_LOG), GAP_BINS - 1)
 
 
-@njit(cache=True)
+@compiled
 def _complete(limits: Limits, req: Records, state: State, r: int) -> None:
-    """End the oldest batch: its requests get their tokens, finished ones leave (asynchronously: after one more step)."""
+    """End the oldest batch: its requests get their tokens, those that are finished leave (or are held one step)."""
     place = state.replicas[r].batch_first
     end, steps = state.batches[r, place].end_ms, state.batches[r, place].steps
     first_end = state.batches[r, place].first_end_ms
@@ -310,7 +311,7 @@ def _complete(limits: Limits, req: Records, state: State, r: int) -> None:
         _leave(req, state, r)
 
 
-@njit(cache=True)
+@compiled
 def _leave(req: Records, state: State, r: int) -> None:
     """Finished requests give back their blocks and places."""
     kept = 0

@@ -98,12 +98,12 @@ class SimulationResult:
     def interval_ms(self, metric: Metric, level: float) -> tuple[float, float] | None:
         """95 % interval of a percentile over the chance of arrivals: batch means of the share at or below it.
 
-        Requests that follow each other are alike, so the spread of the share between ten batches of consecutive ones counts, not
-        that of single requests (Conway 1963). None with fewer than ten requests per batch, and for ITL.
+        Requests that follow each other are alike, so the spread of the share between ten batches of consecutive ones
+        counts, not that of single requests (Conway 1963). None with fewer than ten requests per batch, and for ITL.
         """
         if metric is Metric.ITL or len(values := self.samples_ms(metric)) < _BATCHES * 10:
             return None
-        value = percentile(values, level)
+        value = percentile(values, level) or 0.0
         shares = [float(np.mean(batch <= value)) for batch in np.array_split(values, _BATCHES)]
         spread = 100 * _STUDENT_T * float(np.std(shares, ddof=1)) / np.sqrt(_BATCHES)
         low = percentile(values, max(level - spread, 1e-6))

@@ -28,7 +28,7 @@ ROUTERS: tuple[Router, ...] = ("round_robin", "power_of_two", "least_loaded", "p
 class SimulationSettings:
     """How the engines schedule and what stands before them; the defaults are vLLM's and Ray Serve's.
 
-    ``long_prefill_tokens`` caps a chunk (0: no cap). ``prefix_hit_rate`` is the share of every prompt found in the cache,
+    ``long_prefill_tokens`` caps a chunk (0: no cap). ``prefix_hit_rate`` is the share of every prompt found in cache,
     ``shared_prefix_tokens`` open every prompt of a prefix group alike and are really kept and evicted. A request spends
     ``front_end_ms`` alone in the front end (one after the other) and ``request_ms`` beside others (None: the
     profile's) before an engine sees it. ``gap_limits_ms`` are ITL targets to count against. ``skip`` takes steps of an
@@ -190,8 +190,8 @@ def max_rate(
 ) -> float:
     """The highest rate in requests/s at which every target holds at its percentile; 0 where none does.
 
-    Doubles or halves from the asked rate until it is bracketed, then bisects to 1 %. Every rate sees the same requests at
-    another speed (common random numbers), so that chance does not decide between two rates.
+    Doubles or halves from the asked rate until it is bracketed, then bisects to 1 %. Every rate sees the same requests
+    at another speed (common random numbers), so that chance does not decide between two rates.
     """
 
     def holds(rate_req_per_s: float) -> bool:

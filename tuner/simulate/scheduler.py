@@ -1,20 +1,19 @@
 """vLLM V1's scheduler, compiled: which requests the next step of a replica computes, and with how many tokens each.
 
-Follows ``vllm/v1/core/sched/scheduler.py`` and ``kv_cache_manager.py`` of vLLM 0.29: running requests first, in the order
-of their admission, then waiting ones while nothing was preempted; a prompt is cut to what is left of the step's tokens; a
-waiting request is admitted when the blocks of its whole prompt are free; where a running request finds no block, the last
-one (by priority: the least urgent) loses all of its own and is computed again later. Told apart only by count, not by
-content: a preempted request finds nothing of itself in the prefix cache when it comes back.
+Follows ``vllm/v1/core/sched/scheduler.py`` and ``kv_cache_manager.py`` of vLLM 0.29: running requests first, in the
+order of their admission, then waiting ones while nothing was preempted; a prompt is cut to what is left of the step's
+tokens; a waiting request is admitted when the blocks of its whole prompt are free; where a running request finds no
+block, the last one (by priority: the least urgent) loses all of its own and is computed again later. Blocks are
+counted, not known by content: a preempted request finds nothing of itself in the prefix cache when it comes back.
 """
 
 from __future__ import annotations
 
-from numba import njit
-
+from tuner.simulate.compiled import compiled
 from tuner.simulate.state import BLOCK_TOKENS, NONE, Limits, Records, State
 
 
-@njit(cache=True)
+@compiled
 def schedule(limits: Limits, req: Records, state: State, r: int) -> int:
     """Compose the next batch of replica ``r`` in its next free place of the ring; the number of requests in it."""
     place = (state.replicas[r].batch_first + state.replicas[r].batch_count) % limits.depth
@@ -26,7 +25,7 @@ def schedule(limits: Limits, req: Records, state: State, r: int) -> int:
     return size
 
 
-@njit(cache=True)
+@compiled
 def _continue_running(limits: Limits, req: Records, state: State, r: int, place: int) -> tuple[int, int, bool]:
     budget, size, index, preempted = limits.max_batched_tokens, 0, 0, False
     while index < state.replicas[r].running_count and budget > 0:
@@ -58,7 +57,7 @@ def _continue_running(limits: Limits, req: Records, state: State, r: int, place:
     return size, budget, preempted
 
 
-@njit(cache=True)
+@compiled
 def _admit_waiting(limits: Limits, req: Records, state: State, r: int, place: int, size: int, budget: int) -> int:
     ranks = state.waiting.shape[1]
     rank = 0
@@ -97,20 +96,20 @@ def _admit_waiting(limits: Limits, req: Records, state: State, r: int, place: in
     return size
 
 
-@njit(cache=True)
+@compiled
 def blocks_of(tokens: int) -> int:
     """KV blocks that hold so many tokens."""
     return (tokens + BLOCK_TOKENS - 1) // BLOCK_TOKENS
 
 
-@njit(cache=True)
+@compiled
 def _chunk(limits: Limits, need: int, budget: int) -> int:
     if 0 < limits.long_prefill_tokens < need:
         need = limits.long_prefill_tokens
     return min(need, budget)
 
 
-@njit(cache=True)
+@compiled
 def _add(req: Records, state: State, r: int, place: int, size: int, q: int, new: int) -> int:
     """Put a request's new tokens into the batch; one that ends at its last known token will yield another (others are
     entered as their complement)."""
@@ -129,7 +128,7 @@ def _add(req: Records, state: State, r: int, place: int, size: int, q: int, new:
     return size + 1
 
 
-@njit(cache=True)
+@compiled
 def _share_prefix(req: Records, state: State, r: int, q: int, group: int, shared: int) -> None:
     if state.prefixes[r, group].users == 0:
         state.replicas[r].idle_prefix -= shared
@@ -139,7 +138,7 @@ def _share_prefix(req: Records, state: State, r: int, q: int, group: int, shared
     req[q].blocks = shared
 
 
-@njit(cache=True)
+@compiled
 def take_blocks(state: State, r: int, wanted: int) -> None:
     """Allocate free blocks; prefixes that nobody uses are forgotten, longest unused first, when the others run out."""
     state.replicas[r].free -= wanted
@@ -153,7 +152,7 @@ def take_blocks(state: State, r: int, wanted: int) -> None:
         state.replicas[r].idle_prefix -= state.prefixes[r, oldest].blocks
 
 
-@njit(cache=True)
+@compiled
 def give_back(req: Records, state: State, r: int, q: int) -> None:
     """Free the blocks of a request; a shared prefix stays cached when its last user leaves."""
     blocks = req[q].blocks
@@ -171,12 +170,12 @@ def give_back(req: Records, state: State, r: int, q: int) -> None:
     req[q].blocks = 0
 
 
-@njit(cache=True)
+@compiled
 def _victim(req: Records, state: State, r: int) -> int:
     """Place in the running list of the least urgent request: the last where all are of one class."""
     last = state.replicas[r].running_count - 1
     if state.waiting.shape[1] == 1:
-        return last
+        return int(last)
     worst = 0
     for index in range(1, last + 1):
         q, w = state.running[r, index], state.running[r, worst]
@@ -185,7 +184,7 @@ def _victim(req: Records, state: State, r: int) -> int:
     return worst
 
 
-@njit(cache=True)
+@compiled
 def _unschedule(state: State, r: int, place: int, size: int, victim: int) -> tuple[int, int]:
     """Take a request out of the batch in the making; the new size and the tokens that it had in it."""
     for entry in range(size):
@@ -199,7 +198,7 @@ def _unschedule(state: State, r: int, place: int, size: int, victim: int) -> tup
     return size, 0
 
 
-@njit(cache=True)
+@compiled
 def _preempt(req: Records, state: State, r: int, at: int) -> None:
     q = state.running[r, at]
     for index in range(at, state.replicas[r].running_count - 1):
@@ -215,7 +214,7 @@ def _preempt(req: Records, state: State, r: int, at: int) -> None:
         state.waiting[r, rank, 1] = q
 
 
-@njit(cache=True)
+@compiled
 def _pop(req: Records, state: State, r: int, rank: int) -> None:
     q = state.waiting[r, rank, 0]
     state.waiting[r, rank, 0] = req[q].link
@@ -224,7 +223,7 @@ def _pop(req: Records, state: State, r: int, rank: int) -> None:
     req[q].link = NONE
 
 
-@njit(cache=True)
+@compiled
 def receive(req: Records, state: State, r: int, until_ms: float) -> None:
     """Move what reached the replica by ``until_ms`` into the waiting queue of its class."""
     q = state.replicas[r].inbox_first
@@ -242,7 +241,7 @@ def receive(req: Records, state: State, r: int, until_ms: float) -> None:
         state.replicas[r].inbox_last = NONE
 
 
-@njit(cache=True)
+@compiled
 def send(req: Records, state: State, r: int, q: int) -> None:
     """Hand a request to a replica; requests come in the order of ``ready_ms``."""
     req[q].replica = r
@@ -254,10 +253,10 @@ def send(req: Records, state: State, r: int, q: int) -> None:
     state.replicas[r].inbox_last = q
 
 
-@njit(cache=True)
+@compiled
 def anyone_waiting(state: State, r: int) -> bool:
     """True when a waiting queue of the replica holds a request."""
+    found = False
     for rank in range(state.waiting.shape[1]):
-        if state.waiting[r, rank, 0] != NONE:
-            return True
-    return False
+        found |= state.waiting[r, rank, 0] != NONE
+    return found

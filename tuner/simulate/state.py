@@ -1,4 +1,4 @@
-"""What a simulation reads and writes: arrays of records, in named tuples, because compiled code takes those as they are."""
+"""What a simulation reads and writes: arrays of records, in named tuples: compiled code takes both as they are."""
 
 from __future__ import annotations
 

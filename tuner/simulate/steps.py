@@ -6,8 +6,8 @@ A step of one stage costs, in ms (``StepCosts`` is the source of every number):
     otherwise      max(gpu, launch) + step + per sequence, where
                    gpu = tokens[all new tokens] + rows[sequences] + layers x attention of decodes and of chunks
 
-Attention of several prefill chunks is one kernel: each chunk adds its own work, the kernel's fixed part counts once (that of
-the dearest chunk).
+Attention of several prefill chunks is one kernel: each chunk adds its own work, the kernel's fixed part counts once
+(that of the dearest chunk).
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class StepTable(NamedTuple):
     """Tables of one layout; a named tuple because compiled code takes it as it is.
 
     ``tokens_ms`` [stage, new tokens // ``stride``], ``rows_ms`` [stage, sequences], ``decode_ms`` [stage, sequences];
-    attention per layer: ``decode_attention_ms`` [sequences, context point], ``chunk_ms`` [chunk point, context point, own
-    or fixed part]. ``context_point`` maps context // 64 to the grid point at or below it, ``chunk_at`` a chunk's tokens
-    to its place between points. ``stages`` [stage, LAYERS ... DECODE_LAUNCH] has its layers and its host times in ms.
+    attention per layer: ``decode_attention_ms`` [sequences, context point], ``chunk_ms`` [chunk point, context point,
+    own or fixed part]. ``context_point`` maps context // 64 to the grid point at or below it, ``chunk_at`` a chunk's
+    tokens to its place between points. ``stages`` [stage, LAYERS ... DECODE_LAUNCH]: its layers and host times in ms.
     """
 
     tokens_ms: Floats
@@ -59,7 +59,7 @@ class StepTable(NamedTuple):
 def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) -> StepTable:
     """Price the steps of ``layout`` up to its scheduler limits and contexts of ``longest_tokens``."""
     stride = -(-layout.max_num_batched_tokens // _FINEST_TOKENS)
-    rows = np.arange(1.0, layout.max_num_seqs + 1)
+    rows = np.arange(1, layout.max_num_seqs + 1, dtype=np.float64)
     one, none = np.ones(1), np.zeros(1)
     tokens = np.maximum(np.arange(0.0, layout.max_num_batched_tokens + 2 * stride, stride), 1.0)
     context = _context_grid(longest_tokens)
