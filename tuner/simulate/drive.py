@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from tuner.simulate.compiled import compiled
-from tuner.simulate.replica import advance, dispatch, next_event_ms, step
+from tuner.simulate.replica import advance, next_event_ms, step
 from tuner.simulate.scheduler import send
-from tuner.simulate.state import NONE, Floats, Ints, Limits, Records, State
+from tuner.simulate.state import NONE, ZERO, Floats, Ints, Limits, Records, State
 from tuner.simulate.steps import StepTable
 
 ROUND_ROBIN, POWER_OF_TWO, LEAST_LOADED, PREFIX_AWARE = range(4)
@@ -19,30 +19,7 @@ _AFFINITY_LIMIT = 10  # requests by which the fullest replica may lead before pr
 
 
 @compiled
-def run_open(
-    table: StepTable, limits: Limits, req: Records, state: State, router: int, draws: Ints, homes: Ints
-) -> None:
-    """Requests come at their ``ready_ms``, in ascending order. ``draws`` [request, 2] are replicas drawn at random,
-    ``homes`` [group] the replica that holds a prefix (-1: none yet)."""
-    replicas = len(state.replicas)
-    for q in range(len(req)):
-        now = req[q].ready_ms
-        if replicas == 1 or router == ROUND_ROBIN:
-            send(req, state, q % replicas, q)
-            continue
-        if router == POWER_OF_TWO:
-            advance(table, limits, req, state, draws[q, 0], now)
-            advance(table, limits, req, state, draws[q, 1], now)
-        else:
-            for r in range(replicas):
-                advance(table, limits, req, state, r, now)
-        send(req, state, _route(req, state, router, q, draws, homes), q)
-    for r in range(replicas):
-        advance(table, limits, req, state, r, np.inf)
-
-
-@compiled
-def run_closed(
+def run(
     table: StepTable,
     limits: Limits,
     req: Records,
@@ -53,27 +30,39 @@ def run_closed(
     users: int,
     delays_ms: Floats,
 ) -> None:
-    """``users`` requests are sent at 0, each later one when some request ends. ``delays_ms`` holds the pause before it,
-    the front end's time per request (one after the other) and the time to the engine (side by side)."""
-    sent, front_end_ms = 0, 0.0
-    pause, serial, parallel = delays_ms[0], delays_ms[1], delays_ms[2]
-    due, now, first, others = min(users, len(req)), 0.0, NONE, np.inf
-    while True:
+    """Serve all requests. ``draws`` [request, 2] are replicas drawn at random, ``homes`` [group] the replica that holds
+    a prefix (-1: none yet). With 0 ``users`` requests come at their ``ready_ms``, in ascending order.
+
+    Else so many are sent at 0, each later one when some request ends; ``delays_ms`` holds the pause before it, the front
+    end's time per request (one after the other) and the time to the engine (side by side).
+    """
+    replicas, count, others, now, front_end = len(state.replicas), len(req), np.inf, 0.0, 0.0
+    sent, first = ZERO, ZERO
+    due = min(users, count)
+    while users:
         while sent < due:
-            front_end_ms = max(front_end_ms, now) + serial
-            req[sent].sent_ms, req[sent].ready_ms = now, front_end_ms + parallel
+            front_end = max(front_end, now) + delays_ms[1]
+            req[sent].sent_ms, req[sent].ready_ms = now, front_end + delays_ms[2]
             send(req, state, _route(req, state, router, sent, draws, homes), sent)
             others = min(others, req[sent].ready_ms)
             sent += 1
-        if first != NONE:
-            dispatch(table, limits, req, state, first, others)
+        advance(table, limits, req, state, first, -np.inf, others)
         first, others = _next_two(req, state)
         if first == NONE:
             return
-        before = state.replicas[first].finished
+        ended = state.replicas[first].finished
         step(limits, req, state, first)
-        now = state.replicas[first].clock_ms + pause
-        due = min(due + state.replicas[first].finished - before, len(req))
+        now = state.replicas[first].clock_ms + delays_ms[0]
+        due = min(due + state.replicas[first].finished - ended, count)
+    blind = replicas == 1 or router == ROUND_ROBIN
+    for q in range(count + 1):
+        until = req[q].ready_ms if q < count else np.inf
+        for r in range(replicas):
+            drawn = router != POWER_OF_TWO or q == count or r == draws[q, 0] or r == draws[q, 1]
+            if drawn and (q == count or not blind):
+                advance(table, limits, req, state, r, until, until)
+        if q < count:
+            send(req, state, _route(req, state, router, q, draws, homes), q)
 
 
 @compiled

@@ -13,8 +13,17 @@ import numpy as np
 
 from tuner.simulate.compiled import compiled
 from tuner.simulate.scheduler import anyone_waiting, blocks_of, give_back, receive, schedule
-from tuner.simulate.state import BLOCK_TOKENS, GAP_BINS, GAP_FLOOR_MS, GAP_RATIO, NONE, Limits, Records, State
-from tuner.simulate.steps import CONTEXT_BIN, DECODE_FIXED, DECODE_LAUNCH, FIXED, LAUNCH, LAYERS, StepTable
+from tuner.simulate.state import BLOCK_TOKENS, GAP_BINS, GAP_FLOOR_MS, GAP_RATIO, NONE, ZERO, Limits, Records, State
+from tuner.simulate.steps import (
+    CONTEXT_BIN,
+    DECODE_FIXED,
+    DECODE_LAUNCH,
+    FIXED,
+    GRAPH_LAUNCH,
+    LAUNCH,
+    LAYERS,
+    StepTable,
+)
 
 _PER_LOG = 1 / math.log(GAP_RATIO)
 
@@ -65,30 +74,30 @@ def mixed_stage_ms(
     gpu = low + (high - low) * (tokens - at * stride) / stride
     gpu += table.rows_ms[stage, decodes + chunks] + table.stages[stage, LAYERS] * attention
     host = table.stages[stage, FIXED] + table.sequence_ms * (decodes + chunks)
-    return float(max(gpu, table.stages[stage, LAUNCH]) + host)
+    launch = table.stages[stage, GRAPH_LAUNCH if tokens <= table.graph_tokens else LAUNCH]
+    return float(max(gpu, launch) + host)
 
 
 @compiled
-def advance(table: StepTable, limits: Limits, req: Records, state: State, r: int, until_ms: float) -> None:
-    """Let a replica live through everything that happens to it by ``until_ms``; arrivals before then are known."""
-    while next_event_ms(req, state, r) <= until_ms and not _asleep(state, r):
+def advance(
+    table: StepTable, limits: Limits, req: Records, state: State, r: int, until_ms: float, known_ms: float
+) -> None:
+    """Let a replica live through everything that happens to it by ``until_ms``; arrivals are known up to ``known_ms``."""
+    while True:
+        _dispatch(table, limits, req, state, r, known_ms)
+        if not next_event_ms(req, state, r) <= until_ms:
+            return
         step(limits, req, state, r)
-        dispatch(table, limits, req, state, r, until_ms)
-
-
-@compiled
-def _asleep(state: State, r: int) -> bool:
-    return bool(state.replicas[r].batch_count == 0 and state.replicas[r].inbox_first == NONE)
 
 
 @compiled
 def next_event_ms(req: Records, state: State, r: int) -> float:
-    """When the oldest batch ends, or, for an idle replica, the next request comes; infinite if never."""
+    """When the oldest batch ends, or, for an idle replica, the next request comes; NaN if never."""
     if state.replicas[r].batch_count:
         return float(state.batches[r, state.replicas[r].batch_first].end_ms)
     if state.replicas[r].inbox_first != NONE:
         return float(max(req[state.replicas[r].inbox_first].ready_ms, state.replicas[r].clock_ms))
-    return np.inf
+    return math.nan
 
 
 @compiled
@@ -102,23 +111,23 @@ def step(limits: Limits, req: Records, state: State, r: int) -> None:
 
 
 @compiled
-def dispatch(table: StepTable, limits: Limits, req: Records, state: State, r: int, known_ms: float) -> None:
-    """Compose and start batches while there is room for them; arrivals are known up to ``known_ms``."""
-    now = state.replicas[r].clock_ms
+def _dispatch(table: StepTable, limits: Limits, req: Records, state: State, r: int, known_ms: float) -> None:
+    """Compose and start batches while there is room for them."""
+    now, held = state.replicas[r].clock_ms, False
     while state.replicas[r].batch_count < limits.depth:
-        receive(req, state, r, state.replicas[r].view_ms if limits.asynchronous else now)
+        view = state.replicas[r].view_ms if limits.asynchronous else now
+        receive(req, state, r, view)
         size = schedule(limits, req, state, r)
-        held = state.replicas[r].done_count
+        held = state.replicas[r].done_count > 0
         if held:
             _leave(req, state, r)
-        if size == 0 and limits.asynchronous and (held or state.replicas[r].view_ms < now):
+        if size:
+            _start(table, limits, req, state, r, known_ms, held)
+            if state.batches[r, state.replicas[r].batch_first].end_ms <= now:
+                return
+        elif held or view < now:  # nothing to run for who looked a step ago: look again, with all that is known now
             state.replicas[r].view_ms = now
-            receive(req, state, r, now)
-            size = schedule(limits, req, state, r)
-        if size == 0:
-            return
-        _start(table, limits, req, state, r, known_ms, held > 0)
-        if state.batches[r, state.replicas[r].batch_first].end_ms <= now:
+        else:
             return
 
 
@@ -127,7 +136,7 @@ def _start(table: StepTable, limits: Limits, req: Records, state: State, r: int,
     """Price the composed batch and send it through the stages."""
     place = (state.replicas[r].batch_first + state.replicas[r].batch_count) % limits.depth
     size, now = state.batches[r, place].size, state.replicas[r].clock_ms
-    decodes, chunks, tokens, total, own, fixed = 0, 0, 0, 0.0, 0.0, 0.0
+    decodes, chunks, tokens, total, own, fixed = ZERO, ZERO, ZERO, 0.0, 0.0, 0.0
     for entry in range(size):
         q, new = state.batch_request[r, place, entry], state.batch_tokens[r, place, entry]
         q = q if q >= 0 else ~q
@@ -208,16 +217,16 @@ def _repeat(
 
     A step is composed when the one before it ends; with asynchronous scheduling, when that one starts.
     """
-    steps, end, start = 0, state.batches[r, 0].end_ms, state.batches[r, 0].last_start_ms
+    steps, end, start = ZERO, state.batches[r, 0].end_ms, state.batches[r, 0].last_start_ms
     while steps < most and (start if limits.asynchronous else end) < until:
         context = mean + steps + 1
         point = table.context_point[int(context) // CONTEXT_BIN]
-        first = decode_stage_ms(table, 0, size, context)
+        first = decode_stage_ms(table, ZERO, size, context)
         room = int(table.context[point + 1] - context) + 1  # steps in this part of the table
         segment = max(1, min(room, most - steps))
         slope = 0.0
         if segment > 1:
-            slope = (decode_stage_ms(table, 0, size, context + segment - 1) - first) / (segment - 1)
+            slope = (decode_stage_ms(table, ZERO, size, context + segment - 1) - first) / (segment - 1)
         if until <= end:
             segment = 1
         elif until < np.inf:

@@ -92,18 +92,17 @@ class Simulator:
 
     def run(self, load: OfferedLoad | ClosedLoad) -> SimulationResult:
         """Simulate a load to the end of its last request. Raises BadInput for a request that can never be held."""
-        from tuner.simulate.drive import run_closed, run_open
+        from tuner.simulate.drive import run
 
         req, state = self._prepare(load)
-        router = ROUTERS.index(self.settings.router)
         random = np.random.default_rng([self.settings.seed, len(req)])
         draws = random.integers(0, self.layout.dp, size=(len(req), 2))
         homes = np.full(state.prefixes.shape[1], NONE, dtype=np.int64)
-        if isinstance(load, ClosedLoad):
-            delays = np.array([load.think_s * 1e3, self.settings.front_end_ms, self._request_ms])
-            run_closed(self._table, self._limits, req, state, router, draws, homes, load.users, delays)
-        else:
-            run_open(self._table, self._limits, req, state, router, draws, homes)
+        users = load.users if isinstance(load, ClosedLoad) else 0
+        think_s = load.think_s if isinstance(load, ClosedLoad) else 0.0
+        delays = np.array([think_s * 1e3, self.settings.front_end_ms, self._request_ms])
+        router = ROUTERS.index(self.settings.router)
+        run(self._table, self._limits, req, state, router, draws, homes, users, delays)
         return self._result(req, state)
 
     def _prepare(self, load: OfferedLoad | ClosedLoad) -> tuple[Records, State]:

@@ -10,7 +10,7 @@ counted, not known by content: a preempted request finds nothing of itself in th
 from __future__ import annotations
 
 from tuner.simulate.compiled import compiled
-from tuner.simulate.state import BLOCK_TOKENS, NONE, Limits, Records, State
+from tuner.simulate.state import BLOCK_TOKENS, NONE, ZERO, Limits, Records, State
 
 
 @compiled
@@ -27,7 +27,7 @@ def schedule(limits: Limits, req: Records, state: State, r: int) -> int:
 
 @compiled
 def _continue_running(limits: Limits, req: Records, state: State, r: int, place: int) -> tuple[int, int, bool]:
-    budget, size, index, preempted = limits.max_batched_tokens, 0, 0, False
+    budget, size, index, preempted = limits.max_batched_tokens, ZERO, ZERO, False
     while index < state.replicas[r].running_count and budget > 0:
         q = state.running[r, index]
         need = req[q].prompt + req[q].generated - req[q].computed
@@ -60,7 +60,7 @@ def _continue_running(limits: Limits, req: Records, state: State, r: int, place:
 @compiled
 def _admit_waiting(limits: Limits, req: Records, state: State, r: int, place: int, size: int, budget: int) -> int:
     ranks = state.waiting.shape[1]
-    rank = 0
+    rank = ZERO
     while rank < ranks and budget > 0 and state.replicas[r].running_count < limits.max_seqs:
         q = state.waiting[r, rank, 0]
         if q == NONE:
