@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from tuner.cluster import Cluster
 from tuner.cost.latency import EngineSwitches, StepCosts, StepShape, total
+from tuner.cost.volume import stage_layers
 from tuner.layout import ParallelLayout
 from tuner.model import load_model
 from tuner.request import ClusterSpec
-from tuner.simulate.replica import chunk_attention_ms, decode_stage_ms, mixed_stage_ms
+from tuner.simulate.replica import chunk_attention_ms, decode_attention_ms, decode_stage_ms, mixed_stage_ms
 from tuner.simulate.steps import step_table
 
 # The tables are smooth where the core has steps (tiles of 128 keys, waves of tiles); batches that hit a step by chance
@@ -86,13 +87,19 @@ def test_errors_average_out(name):
 
 
 @pytest.mark.parametrize("name", CASES)
+@settings(deadline=None)
 @given(decodes=st.integers(0, 60), new=st.integers(2, 1500), context=st.integers(16, LONGEST))
 def test_a_mixed_step_is_one_batch_of_tokens(name, decodes, new, context):
-    """More than either part alone, less than both one after the other."""
-    table = PRICED[name][2]
+    """All but attention costs what it costs for so many tokens of so many sequences."""
+    costs, layout, table = PRICED[name]
+    sequences = decodes + 1
+    whole = StepShape("prefill", np.full(1, (decodes + new) / sequences), np.zeros(1), np.full(1, float(sequences)))
+    terms = costs.stages(layout, whole)[0]
+    layers = stage_layers(costs.model.layers, layout.pp)[0]
     own, fixed = chunk_attention_ms(table, new, 0.0)
-    mixed = mixed_stage_ms(table, 0, decodes, float(context), 1, new, own + fixed)
-    prefill = mixed_stage_ms(table, 0, 0, 0.0, 1, new, own + fixed)
-    decode = decode_stage_ms(table, 0, decodes, float(context)) if decodes else 0.0
-    assert mixed >= prefill - 1e-9
-    assert mixed <= (prefill + decode) * 1.12  # a token more can start another tile of a whole product
+    attention = own + fixed + (decode_attention_ms(table, decodes, float(context)) if decodes else 0.0)
+    gpu = float(total({n: v for n, v in terms.items() if n not in ("attention", "host")})[0]) + layers * attention
+    added, launch = costs.host_parts("prefill", layers, in_graph=decodes + new <= costs.graph_tokens)
+    expected = max(gpu, launch) + added + costs.cluster.profile.engine.sequence_ms * sequences
+    found = mixed_stage_ms(table, 0, decodes, float(context), 1, new, own + fixed)
+    assert found == pytest.approx(expected, rel=1e-9 if table.stride == 1 else 0.03)

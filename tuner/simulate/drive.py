@@ -33,8 +33,8 @@ def run(
     """Serve all requests. ``draws`` [request, 2] are replicas drawn at random, ``homes`` [group] the replica that holds
     a prefix (-1: none yet). With 0 ``users`` requests come at their ``ready_ms``, in ascending order.
 
-    Else so many are sent at 0, each later one when some request ends; ``delays_ms`` holds the pause before it, the front
-    end's time per request (one after the other) and the time to the engine (side by side).
+    Else so many are sent at 0, each later one when some request ends; ``delays_ms`` holds the pause before it, the
+    front end's time per request (one after the other) and the time to the engine (side by side).
     """
     replicas, count, others, now, front_end = len(state.replicas), len(req), np.inf, 0.0, 0.0
     sent, first = ZERO, ZERO

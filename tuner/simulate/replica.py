@@ -82,7 +82,7 @@ def mixed_stage_ms(
 def advance(
     table: StepTable, limits: Limits, req: Records, state: State, r: int, until_ms: float, known_ms: float
 ) -> None:
-    """Let a replica live through everything that happens to it by ``until_ms``; arrivals are known up to ``known_ms``."""
+    """Let a replica live through all that happens to it by ``until_ms``; arrivals are known up to ``known_ms``."""
     while True:
         _dispatch(table, limits, req, state, r, known_ms)
         if not next_event_ms(req, state, r) <= until_ms:

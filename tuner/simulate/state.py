@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ GAP_BINS = 4096  # of the histogram of inter-token latencies
 GAP_FLOOR_MS = 1e-3
 GAP_RATIO = 1.006  # from one bin to the next: quantiles are right to 0.3 %; the last bin is beyond 10^7 ms
 NONE = -1
-ZERO = np.int64(0)  # as a first value in compiled code: a literal would have all callees compiled for it too
+# A first value in compiled code: a literal would have all callees compiled for it, too.
+ZERO = cast(int, np.int64(0))
 
 # One request. Given: when it was sent and reaches an engine, its lengths, tokens found in the prefix cache, group of a
 # shared prefix and class of urgency (0 first). ``link`` chains queues. The rest is its state and its record.
