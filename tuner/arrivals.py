@@ -6,9 +6,11 @@ the same schedule run at twice the speed. Load generator and simulator both take
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +68,45 @@ def closed_load(workload: Workload, users: int, requests: int, seed: int, think_
         raise BadInput("load.requests", requests, f"1 to {MAX_REQUESTS}")
     prompts = _lengths(workload.prompt_tokens, requests, _random(seed, _PROMPTS))
     return ClosedLoad(users, prompts, _lengths(workload.output_tokens, requests, _random(seed, _OUTPUTS)), think_s)
+
+
+def replay(path: Path) -> OfferedLoad:
+    """A recorded load: a CSV file with a header and the columns ``timestamp`` (seconds), ``prompt_tokens`` and
+    ``output_tokens``, optionally ``prefix_group``, in any order of columns and rows; the first request is at 0.
+
+    Raises BadInput for a file that is not such a table, naming line and column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadInput("trace", str(path), f"a readable CSV file ({error})") from None
+    if not 1 <= len(rows) <= MAX_REQUESTS:
+        raise BadInput(str(path), f"{len(rows)} requests", f"1 to {MAX_REQUESTS}")
+    times = _column(path, rows, "timestamp", least=-math.inf)
+    order = np.argsort(times, kind="stable")
+    groups = None
+    if "prefix_group" in rows[0]:
+        groups = _column(path, rows, "prefix_group", least=0)[order].astype(np.int64)
+    prompts, outputs = (_column(path, rows, name, least=1)[order].astype(np.int64) for name in _TOKEN_COLUMNS)
+    return OfferedLoad(times[order] - times.min(), prompts, outputs, prefix_group=groups)
+
+
+_TOKEN_COLUMNS = ("prompt_tokens", "output_tokens")
+
+
+def _column(path: Path, rows: Sequence[Mapping[str, str | None]], name: str, least: float) -> NDArray[np.float64]:
+    found = np.empty(len(rows))
+    for line, row in enumerate(rows, 2):
+        text = row.get(name)
+        try:
+            found[line - 2] = value = float(text or "")
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= least):
+            kind = "a number" if math.isinf(least) else f"a number of at least {least:g}"
+            raise BadInput(f"{path}: line {line}, {name}", text, kind)
+    return found
 
 
 def offered(workload: Workload, rate_req_per_s: float, duration_s: float, seed: int) -> OfferedLoad:

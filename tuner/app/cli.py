@@ -158,6 +158,30 @@ def validate_command(
         validation_tables(_out, found)
 
 
+@app.command("simulate")
+def simulate_command(
+    request_file: RequestFile,
+    layout: Annotated[str, typer.Option(help="The layout, such as tp=2,pp=1,dp=4.")],
+    requests: Annotated[int, typer.Option(min=1, help="How many requests to simulate.")] = 1000,
+    rate: Annotated[float | None, typer.Option(help="Requests/s; default: the request's.")] = None,
+    users: Annotated[int | None, typer.Option(help="A closed loop of so many users instead.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Arrivals and lengths from a CSV file instead.")] = None,
+    router: Annotated[str, typer.Option(help="Between replicas; power_of_two is Ray Serve's.")] = "power_of_two",
+    seed: Annotated[int, typer.Option(min=0, help="Of arrivals, lengths and the router's draws.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """One layout under load, simulated: percentiles, attainment, and the highest rate within the SLO."""
+    from tuner.app.simulating import SimulateOptions, simulate_answer, simulate_tables
+
+    chosen = ParallelLayout.parse(layout)
+    options = SimulateOptions(chosen, requests, rate, users, trace, router, seed)
+    answer = simulate_answer(load_request(request_file), options)
+    if as_json:
+        _print_json(answer)
+    else:
+        simulate_tables(_out, answer)
+
+
 @app.command()
 def tune(
     request_file: RequestFile,

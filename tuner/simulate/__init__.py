@@ -4,6 +4,6 @@ Numba is imported at the first run, not with this package: planning alone stays 
 """
 
 from tuner.simulate.result import SimulationResult
-from tuner.simulate.run import SimulationSettings, Simulator, max_rate, simulate
+from tuner.simulate.run import ROUTERS, SimulationSettings, Simulator, max_rate, simulate
 
-__all__ = ["SimulationResult", "SimulationSettings", "Simulator", "max_rate", "simulate"]
+__all__ = ["ROUTERS", "SimulationResult", "SimulationSettings", "Simulator", "max_rate", "simulate"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,7 @@ from tuner.simulate.steps import StepTable, step_table
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Router = Literal["round_robin", "power_of_two", "least_loaded", "prefix_aware"]
-ROUTERS: tuple[Router, ...] = ("round_robin", "power_of_two", "least_loaded", "prefix_aware")
+ROUTERS = ("round_robin", "power_of_two", "least_loaded", "prefix_aware")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class SimulationSettings:
     asynchronous: bool = True
     chunked_prefill: bool = True
     long_prefill_tokens: int = 0
-    router: Router = "power_of_two"
+    router: str = "power_of_two"
     prefix_hit_rate: float = 0.0
     shared_prefix_tokens: int = 0
     front_end_ms: float = 0.0
@@ -57,10 +55,13 @@ class SimulationSettings:
                 raise BadInput(name, getattr(self, name), "at least 0")
 
     @classmethod
-    def for_slo(cls, workload: Workload, slo: Sequence[SloTarget]) -> SimulationSettings:
+    def for_slo(
+        cls, workload: Workload, slo: Sequence[SloTarget], router: str = "power_of_two", seed: int = 0
+    ) -> SimulationSettings:
         """Settings that a request implies."""
         limits = tuple(sorted({target.ms for target in slo if target.metric is Metric.ITL}))
-        return cls(shared_prefix_tokens=workload.shared_prefix_tokens, gap_limits_ms=limits)
+        prefix = workload.shared_prefix_tokens
+        return cls(shared_prefix_tokens=prefix, gap_limits_ms=limits, router=router, seed=seed)
 
 
 class Simulator:
