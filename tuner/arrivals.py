@@ -115,7 +115,8 @@ def offered(workload: Workload, rate_req_per_s: float, duration_s: float, seed: 
     A window so short that nothing would arrive gets one request, at its start: otherwise it would measure nothing.
     Raises BadInput as ``schedule`` does.
     """
-    offset_s = schedule(workload.arrival.process, rate_req_per_s, duration_s, seed)
+    arrival = workload.arrival
+    offset_s = schedule(arrival.process, rate_req_per_s, duration_s, seed, arrival.burstiness)
     if not offset_s.size:
         offset_s = np.zeros(1)
     return OfferedLoad(
@@ -125,21 +126,26 @@ def offered(workload: Workload, rate_req_per_s: float, duration_s: float, seed: 
     )
 
 
-def schedule(process: str, rate_req_per_s: float, duration_s: float, seed: int) -> NDArray[np.float64]:
+def schedule(
+    process: str, rate_req_per_s: float, duration_s: float, seed: int, burstiness: float = 1.0
+) -> NDArray[np.float64]:
     """Intended send times in seconds on [0, ``duration_s``), ascending; shape (requests,), which may be 0.
 
     ``constant``: one every 1/rate seconds, the first at 0. ``poisson``: independent exponential gaps of mean 1/rate
-    (the definition of a homogeneous Poisson process), the first gap before the first request.
+    (the definition of a homogeneous Poisson process), the first gap before the first request. ``gamma``: gaps of the
+    same mean from a gamma distribution whose squared coefficient of variation is ``burstiness``: above 1 requests come
+    in bursts, below 1 evenly, at 1 it is a Poisson process.
     Raises BadInput for an unknown process, a rate or duration that is not positive, or more than ``MAX_REQUESTS``.
     """
     if process not in _PROCESSES:
         raise BadInput("workload.arrival.process", process, ", ".join(_PROCESSES))
-    for where, value in (("rate_req_per_s", rate_req_per_s), ("duration_s", duration_s)):
+    limits = (("rate_req_per_s", rate_req_per_s), ("duration_s", duration_s), ("burstiness", burstiness))
+    for where, value in limits:
         if not (math.isfinite(value) and value > 0):
             raise BadInput(f"load.{where}", value, "a finite number above 0")
     if rate_req_per_s * duration_s > MAX_REQUESTS:
         raise BadInput("load", rate_req_per_s * duration_s, f"at most {MAX_REQUESTS} requests in a window")
-    return _PROCESSES[process](rate_req_per_s, duration_s, seed)
+    return _PROCESSES[process](rate_req_per_s, duration_s, seed, burstiness)
 
 
 def lengths(tokens: TokenLengths, count: int, seed: int) -> NDArray[np.int64]:
@@ -147,27 +153,40 @@ def lengths(tokens: TokenLengths, count: int, seed: int) -> NDArray[np.int64]:
     return _lengths(tokens, count, _random(seed, _PROMPTS))
 
 
-def _constant(rate_req_per_s: float, duration_s: float, seed: int) -> NDArray[np.float64]:
-    del seed  # nothing here is random
+def _constant(rate_req_per_s: float, duration_s: float, seed: int, burstiness: float) -> NDArray[np.float64]:
+    del seed, burstiness  # nothing here is random
     offset_s = np.arange(math.ceil(rate_req_per_s * duration_s)) / rate_req_per_s
     return offset_s[offset_s < duration_s]
 
 
-def _poisson(rate_req_per_s: float, duration_s: float, seed: int) -> NDArray[np.float64]:
-    """Unit-rate gaps divided by the rate, drawn in blocks of a fixed size so that windows share their beginning."""
-    random, block = _random(seed, _OFFSETS), 1024
+def _poisson(rate_req_per_s: float, duration_s: float, seed: int, burstiness: float) -> NDArray[np.float64]:
+    del burstiness  # a Poisson process has no choice
+    return _renewal(rate_req_per_s, duration_s, _random(seed, _OFFSETS).standard_exponential)
+
+
+def _gamma(rate_req_per_s: float, duration_s: float, seed: int, burstiness: float) -> NDArray[np.float64]:
+    random = _random(seed, _OFFSETS)
+    return _renewal(rate_req_per_s, duration_s, lambda count: random.gamma(1 / burstiness, burstiness, count))
+
+
+def _renewal(
+    rate_req_per_s: float, duration_s: float, draw: Callable[[int], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Gaps of mean 1 divided by the rate, drawn in blocks of a fixed size so that windows share their beginning."""
+    block = 1024
     expected = rate_req_per_s * duration_s
-    gaps = random.standard_exponential(block)
+    gaps = draw(block)
     while (arrived := np.cumsum(gaps))[-1] < expected:
         blocks = max(1, math.ceil((expected - arrived[-1]) / block))
-        gaps = np.concatenate([gaps, random.standard_exponential(blocks * block)])
+        gaps = np.concatenate([gaps, *(draw(block) for _ in range(blocks))])
     offset_s = arrived / rate_req_per_s
     return offset_s[offset_s < duration_s]
 
 
-_PROCESSES: dict[str, Callable[[float, float, int], NDArray[np.float64]]] = {
+_PROCESSES: dict[str, Callable[[float, float, int, float], NDArray[np.float64]]] = {
     "constant": _constant,
     "poisson": _poisson,
+    "gamma": _gamma,
 }
 
 

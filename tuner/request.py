@@ -85,10 +85,18 @@ class TokenLengths(_Document):
 
 
 class Arrival(_Document):
-    """How requests arrive: a Poisson process, or one every 1/rate seconds."""
+    """How requests arrive: a Poisson process, one every 1/rate seconds, or gaps from a gamma distribution whose squared
+    coefficient of variation is ``burstiness``."""
 
-    process: Literal["constant", "poisson"] = "poisson"
+    process: Literal["constant", "poisson", "gamma"] = "poisson"
     requests_per_s: Positive
+    burstiness: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _burstiness_of_gamma(self) -> Arrival:
+        if self.burstiness != 1 and self.process != "gamma":
+            raise ValueError("burstiness with process gamma only")
+        return self
 
 
 class Workload(_Document):

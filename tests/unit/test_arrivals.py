@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from tuner.arrivals import lengths, offered, schedule
+from tuner.arrivals import closed_load, lengths, offered, replay, schedule
 from tuner.errors import BadInput
 from tuner.request import Arrival, TokenLengths, Workload
 
@@ -45,7 +45,7 @@ def test_schedules_of_several_seeds_superpose_to_poisson():
     assert scipy_stats.kstest(gaps_s, scipy_stats.expon(scale=1 / 80).cdf).pvalue > 0.01
 
 
-@given(process=st.sampled_from(["constant", "poisson"]), rate=RATES, duration_s=DURATIONS, seed=SEEDS)
+@given(process=st.sampled_from(["constant", "poisson", "gamma"]), rate=RATES, duration_s=DURATIONS, seed=SEEDS)
 def test_schedules_ascend_within_the_window_and_repeat(process, rate, duration_s, seed):
     offset_s = schedule(process, rate, duration_s, seed)
     assert (np.diff(offset_s) >= 0).all()
@@ -114,3 +114,65 @@ def test_what_cannot_be_scheduled_is_refused_by_name(process, rate, duration_s, 
     with pytest.raises(BadInput) as caught:
         schedule(process, rate, duration_s, seed)
     assert where in caught.value.where
+
+
+@pytest.mark.parametrize("burstiness", [0.25, 1.0, 4.0])
+def test_gamma_gaps_have_the_asked_spread(burstiness):
+    gaps_s = np.diff(schedule("gamma", 20, 2000, seed=3, burstiness=burstiness))
+    assert gaps_s.mean() == pytest.approx(1 / 20, rel=0.05)
+    assert gaps_s.var() / gaps_s.mean() ** 2 == pytest.approx(burstiness, rel=0.1)
+    shape = 1 / burstiness
+    assert scipy_stats.kstest(gaps_s, scipy_stats.gamma(shape, scale=burstiness / 20).cdf).pvalue > 0.01
+
+
+def test_a_request_says_how_bursty():
+    arrival = Arrival(process="gamma", requests_per_s=5, burstiness=4)
+    workload = Workload(prompt_tokens=10, output_tokens=10, arrival=arrival)
+    np.testing.assert_array_equal(offered(workload, 5, 60, 1).offset_s, schedule("gamma", 5, 60, 1, burstiness=4))
+    with pytest.raises(ValueError, match="gamma only"):
+        Arrival(process="poisson", requests_per_s=5, burstiness=4)
+
+
+def test_a_closed_loop_has_the_lengths_of_the_workload():
+    workload = Workload(prompt_tokens=UNIFORM, output_tokens=7, arrival=Arrival(requests_per_s=1))
+    load = closed_load(workload, users=3, requests=200, seed=5)
+    assert len(load) == 200
+    assert load.users == 3
+    np.testing.assert_array_equal(load.prompt_tokens, lengths(UNIFORM, 200, seed=5))
+    assert set(load.output_tokens) == {7}
+    with pytest.raises(BadInput, match="requests"):
+        closed_load(workload, users=3, requests=0, seed=5)
+
+
+def test_a_trace_is_replayed_in_order_of_time(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("output_tokens,timestamp,prompt_tokens\n5,12.5,100\n6,10,200\n7,11,300\n")
+    load = replay(path)
+    assert load.offset_s.tolist() == [0.0, 1.0, 2.5]
+    assert load.prompt_tokens.tolist() == [200, 300, 100]
+    assert load.output_tokens.tolist() == [6, 7, 5]
+    assert load.prefix_group is None
+    path.write_text("timestamp,prompt_tokens,output_tokens,prefix_group\n3,1,1,0\n2,1,1,4\n")
+    assert replay(path).prefix_group.tolist() == [4, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("timestamp,prompt_tokens,output_tokens\n", "0 requests"),
+        ("timestamp,prompt_tokens\n1,2\n", "line 2, output_tokens"),
+        ("timestamp,prompt_tokens,output_tokens\n1,2,3\n2,0,3\n", "line 3, prompt_tokens: got '0'"),
+        ("timestamp,prompt_tokens,output_tokens\nnoon,2,3\n", "line 2, timestamp: got 'noon'"),
+        ("timestamp,prompt_tokens,output_tokens\nnan,2,3\n", "line 2, timestamp"),
+    ],
+)
+def test_what_is_no_trace_is_refused_by_line_and_column(tmp_path, text, message):
+    path = tmp_path / "trace.csv"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=message):
+        replay(path)
+
+
+def test_a_trace_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="readable CSV"):
+        replay(tmp_path / "none.csv")

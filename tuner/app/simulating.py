@@ -150,7 +150,10 @@ def simulate_tables(console: Console, answer: dict[str, Any]) -> None:
     """Latencies, then what the SLO says of them, then what the engines did."""
     load = answer["load"]
     how = f"{load['users']} users in a closed loop" if "users" in load else f"{number(load['rate_req_per_s'], 2)} req/s"
-    table = Table(title=f"Simulated: {answer['layout']}, {load['requests']:,} requests, {how}", title_justify="left")
+    console.print(
+        f"Simulated: {answer['layout']}, {load['requests']:,} requests, {how}", style="italic", highlight=False
+    )
+    table = Table()
     table.add_column("ms")
     for name in ("mean", *_PERCENTILES):
         table.add_column(name, justify="right")

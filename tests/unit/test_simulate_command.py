@@ -1,0 +1,81 @@
+"""``parlay simulate`` as a person or a script meets it."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.fakes import make_request
+from tuner.app.simulating import SimulateOptions, simulate_answer, simulate_tables
+from tuner.errors import BadInput
+from tuner.layout import ParallelLayout
+
+REQUEST = make_request({"workload.prompt_tokens": 512, "workload.output_tokens": 64})
+
+
+def options(text="tp=1", **changes):
+    return SimulateOptions(ParallelLayout.parse(text), **({"requests": 200} | changes))
+
+
+def test_the_answer_has_the_documented_keys():
+    answer = simulate_answer(REQUEST, options())
+    for metric in ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms"):
+        found = answer[metric]
+        assert list(found) == ["p50", "p90", "p95", "p99", "mean"]
+        assert 0 < found["p50"] <= found["p90"] <= found["p95"] <= found["p99"]
+    assert 0 <= answer["attainment"] <= 1
+    assert 0 < answer["goodput_req_per_s"] <= answer["max_rate_req_per_s"]
+    assert answer["simulated_output_tokens"] == 64 * answer["load"]["requests"]
+    assert answer["seconds"] > 0
+    assert answer["simulated"] is True
+    low, high = answer["slo"][0]["interval_ms"]
+    assert low <= answer["slo"][0]["ms"] <= high
+
+
+def test_one_seed_one_answer():
+    first, second, other = (simulate_answer(REQUEST, options(seed=seed)) for seed in (3, 3, 4))
+    for answer in (first, second, other):
+        del answer["seconds"]
+    assert first == second
+    assert first["ttft_ms"] != other["ttft_ms"]
+
+
+def test_rate_users_and_trace_replace_the_asked_load(tmp_path):
+    trace = tmp_path / "trace.csv"
+    trace.write_text("timestamp,prompt_tokens,output_tokens\n0,400,10\n1,3000,20\n")
+    faster = simulate_answer(REQUEST, options(rate_req_per_s=30.0))
+    assert faster["load"]["rate_req_per_s"] == pytest.approx(30, rel=0.2)
+    assert simulate_answer(REQUEST, options(users=5))["load"] == {"requests": 200, "users": 5}
+    assert simulate_answer(REQUEST, options(trace=trace))["simulated_output_tokens"] == 30
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text": "tp=3"}, "--layout"),
+        ({"text": "tp=1,dp=16"}, "--layout"),
+        ({"rate_req_per_s": 1.0, "users": 2}, "one of --rate, --users"),
+        ({"rate_req_per_s": 0.0}, "--rate"),
+        ({"users": 0}, "load.users"),
+        ({"trace": Path("nowhere.csv")}, "trace"),
+        ({"router": "fastest"}, "router"),
+    ],
+)
+def test_what_cannot_be_simulated_is_refused(changes, message):
+    with pytest.raises(BadInput, match=message):
+        simulate_answer(REQUEST, options(**changes))
+
+
+def test_a_layout_that_does_not_fit_is_refused_with_its_memory():
+    large = make_request({"model": "meta-llama/Llama-3.1-405B"})
+    with pytest.raises(BadInput, match="GiB exceed"):
+        simulate_answer(large, options("tp=1"))
+
+
+def test_people_are_told_that_it_is_simulated():
+    console = Console(record=True, width=120, file=io.StringIO())
+    simulate_tables(console, simulate_answer(REQUEST, options("tp=1,dp=2", users=8)))
+    text = console.export_text()
+    for words in ("Simulated: tp=1,pp=1,dp=2", "8 users in a closed loop", "TTFT", "attainment", "2 replica(s)"):
+        assert words in text
