@@ -1,0 +1,255 @@
+"""The simulated cluster keeps the contract of launchers and meters, and its conditions do what they say."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.fakes import copy_of_empty_store, make_request
+from tuner.cluster import Cluster
+from tuner.errors import BadInput, FailureReason, LaunchFailed
+from tuner.layout import ParallelLayout
+from tuner.model import load_model
+from tuner.request import ClusterSpec, Metric
+from tuner.simulated import Conditions, SimulatedCluster, SimulatedLauncher, SimulatedMeter
+from tuner.space import load_space
+from tuner.store import Store
+from tuner.study import Observer, Setting, Study
+from tuner.trial import Launcher, LaunchOrder, LoadStep, Meter, TrialState
+
+REQUEST = make_request({"workload.prompt_tokens": 512, "workload.output_tokens": 32})
+STEP = LoadStep(0, 8.0, 20.0, seed=5)
+AT_REST = Conditions()
+
+
+def cluster(nodes=1):
+    return Cluster.from_spec(ClusterSpec(gpu="h100_sxm", nodes=nodes, gpus_per_node=8))
+
+
+class World:
+    """A simulated cluster with a launcher and a meter, and what was said."""
+
+    def __init__(self, conditions=AT_REST, nodes=1):
+        self.cluster = SimulatedCluster(cluster(nodes), conditions)
+        self.launcher, self.meter = SimulatedLauncher(self.cluster), SimulatedMeter(self.cluster)
+        self.said, self.orders = [], 0
+
+    def launch(self, layout="tp=1", request=REQUEST, app=None, log_dir=None):
+        self.orders += 1
+        chosen = ParallelLayout.parse(layout)
+        order = LaunchOrder("test", self.orders, app or f"app-{self.orders}", chosen, request, log_dir)
+        return self.launcher.launch(order, self.said.append)
+
+    def measure(self, layout="tp=1", step=STEP, request=REQUEST, app=None):
+        deployment = self.launch(layout, request, app)
+        try:
+            return self.meter.measure(deployment, step, request)
+        finally:
+            deployment.teardown()
+
+
+def p99_ms(result, metric=Metric.TTFT):
+    return result.latency[metric].p99_ms
+
+
+def test_it_is_a_launcher_and_a_meter_and_named_simulated():
+    world = World()
+    deployment = world.launch()
+    assert isinstance(world.launcher, Launcher)
+    assert isinstance(world.meter, Meter)
+    assert world.launcher.name == "simulated"
+    assert deployment.url.startswith("simulated://")
+    assert all(words.startswith("simulated") for words in (*world.said, *deployment.log_tail()))
+
+
+def test_a_deployment_holds_devices_until_it_is_torn_down():
+    world = World()
+    deployment = world.launch("tp=4", app="mine")
+    assert world.cluster.running == ("mine",)
+    assert world.cluster.free_devices == 4
+    assert deployment.ready_after_s == pytest.approx(90, rel=0.5)
+    assert deployment.failure() is None
+    deployment.teardown()
+    deployment.teardown()
+    assert world.cluster.free_devices == 8
+
+
+def test_deployments_share_the_cluster():
+    world = World()
+    first = world.launch("tp=4")
+    world.launch("tp=2,dp=2")
+    with pytest.raises(LaunchFailed, match="0 of 8 are free") as refused:
+        world.launch("tp=1")
+    assert refused.value.reason is FailureReason.PLACEMENT_IMPOSSIBLE
+    first.teardown()
+    world.launch("tp=1")
+
+
+def test_the_meter_measures_what_a_meter_measures():
+    result = World().measure()
+    assert result.sent == result.completed > 100
+    assert result.failed == 0
+    assert set(result.latency) == set(Metric)
+    assert result.latency[Metric.E2E].mean_ms > result.latency[Metric.TTFT].mean_ms > 0
+    assert result.slo_values_ms == (p99_ms(result), p99_ms(result, Metric.TPOT))
+    assert result.goodput_req_per_s == pytest.approx(result.attainment * result.sent / STEP.duration_s)
+    assert result.output_tok_per_s == pytest.approx(32 * result.completed / result.wall_s)
+    assert result.schedule_lag_p99_ms is None
+
+
+def test_requests_beyond_the_timeout_failed():
+    half_ms = World().measure().latency[Metric.E2E].p50_ms
+    changes = {"workload.prompt_tokens": 512, "workload.output_tokens": 32, "load.request_timeout_s": half_ms / 1e3}
+    result = World().measure(request=make_request(changes))
+    assert 0.4 < result.failed / result.sent < 0.6
+    assert result.errors == {"timeout": result.failed}
+    assert result.latency[Metric.E2E].p99_ms <= half_ms
+    hopeless = make_request({"load.request_timeout_s": 0.01})
+    with pytest.raises(LaunchFailed, match="timed out") as failed:
+        World().measure(request=hopeless)
+    assert failed.value.reason is FailureReason.CLIENT_ERROR
+
+
+def test_the_same_seed_is_the_same_world():
+    conditions = Conditions(seed=7, noise=0.1, term_error=0.3, failure_share=0.5)
+    layouts = ["tp=1", "tp=2", "tp=4", "tp=8", "tp=2,pp=2", "tp=1,dp=2"]
+
+    def history(chosen):
+        world, seen = World(chosen), []
+        for layout in layouts:
+            try:
+                seen.append(p99_ms(world.measure(layout)))
+            except LaunchFailed as failure:
+                seen.append(str(failure))
+        return seen, world.cluster.clock_s
+
+    assert history(conditions) == history(conditions)
+    assert history(conditions) != history(replace(conditions, seed=8))
+
+
+def test_noise_differs_between_trials_of_one_layout():
+    world = World(Conditions(noise=0.05))
+    values = [p99_ms(world.measure(), Metric.TPOT) for _ in range(12)]
+    assert len(set(values)) == 12
+    assert 0.02 < (max(values) - min(values)) / min(values) < 0.5
+
+
+def test_true_prices_differ_term_by_term():
+    exact = {layout: p99_ms(World().measure(layout), Metric.TPOT) for layout in ("tp=1", "tp=8")}
+    ratios = {
+        (seed, layout): p99_ms(World(Conditions(seed=seed, term_error=0.3)).measure(layout), Metric.TPOT) / value
+        for seed in range(4)
+        for layout, value in exact.items()
+    }
+    assert all(0.3 < ratio < 3 for ratio in ratios.values())
+    assert any(abs(ratios[seed, "tp=1"] / ratios[seed, "tp=8"] - 1) > 0.05 for seed in range(4))
+
+
+def test_hardware_that_slows_down():
+    world = World(Conditions(slowdown_per_hour=1.0))
+    early = p99_ms(world.measure(), Metric.TPOT)
+    world.cluster.pass_time(3600)
+    assert p99_ms(world.measure(), Metric.TPOT) > 1.5 * early
+
+
+@pytest.mark.parametrize(
+    "reason", [FailureReason.ENGINE_CRASHED, FailureReason.START_TIMED_OUT, FailureReason.DOES_NOT_FIT]
+)
+def test_a_layout_fails_at_start_on_demand(reason):
+    world = World(Conditions(failures={ParallelLayout.parse("tp=2"): reason}))
+    with pytest.raises(LaunchFailed, match="simulated") as failed:
+        world.launch("tp=2")
+    assert failed.value.reason is reason
+    assert world.cluster.free_devices == 8
+    world.launch("tp=1")
+
+
+def test_a_replica_dies_under_load_on_demand():
+    world = World(Conditions(failures={ParallelLayout.parse("tp=2"): FailureReason.REPLICA_DIED}))
+    deployment = world.launch("tp=2")
+    world.meter.measure(deployment, replace(STEP, index=-1, warmup=True), REQUEST)
+    with pytest.raises(LaunchFailed, match="killed") as failed:
+        world.meter.measure(deployment, STEP, REQUEST)
+    assert failed.value.reason is FailureReason.REPLICA_DIED
+    assert deployment.failure()[0] is FailureReason.REPLICA_DIED
+    assert world.cluster.free_devices == 8
+
+
+def test_a_share_of_layouts_fails():
+    conditions = Conditions(failure_share=0.3)
+    layouts = [
+        ParallelLayout(tp=tp, dp=dp, max_num_seqs=s) for tp in (1, 2, 4) for dp in range(1, 9) for s in (64, 256)
+    ]
+    failing = [conditions.failure_of(layout) for layout in layouts]
+    assert 0.15 < sum(reason is not None for reason in failing) / len(layouts) < 0.45
+    assert {reason for reason in failing if reason} == {
+        FailureReason.ENGINE_CRASHED, FailureReason.START_TIMED_OUT, FailureReason.REPLICA_DIED,
+    }  # fmt: skip
+
+
+def test_a_slow_start_times_out():
+    slow = make_request({"engine.start_timeout_s": 30})
+    with pytest.raises(LaunchFailed, match="not ready within 30 s") as failed:
+        World().launch(request=slow)
+    assert failed.value.reason is FailureReason.START_TIMED_OUT
+
+
+def test_a_model_that_does_not_fit_says_how_much_is_missing():
+    large = make_request({"model": "meta-llama/Llama-3.1-405B"})
+    with pytest.raises(LaunchFailed, match="GiB exceed") as failed:
+        World().launch("tp=1", request=large)
+    assert failed.value.reason is FailureReason.DOES_NOT_FIT
+
+
+def test_lost_nodes_take_the_youngest_with_them():
+    world = World(nodes=3)
+    old, young = world.launch("tp=8"), world.launch("tp=8")
+    world.cluster.lose_nodes(1)
+    assert (old.failure(), young.failure()) == (None, None)
+    world.cluster.lose_nodes(1)
+    assert old.failure() is None
+    assert young.failure()[0] is FailureReason.REPLICA_DIED
+    assert world.cluster.running == (old.app,)
+
+
+def test_an_orphan_is_removed_by_another_launcher():
+    world = World()
+    world.launch("tp=8", app="orphan")
+    successor = SimulatedLauncher(world.cluster)
+    assert successor.remove_orphan("orphan")
+    assert not successor.remove_orphan("orphan")
+    assert world.cluster.free_devices == 8
+
+
+def test_it_refuses_what_the_engine_refuses():
+    world = World()
+    assert "heads" in world.launcher.refuses(ParallelLayout.parse("tp=3"), REQUEST)
+    assert world.launcher.refuses(ParallelLayout.parse("tp=2"), REQUEST) is None
+
+
+@pytest.mark.parametrize("wrong", [{"noise": -0.1}, {"failure_share": 1.5}, {"pace": -1}])
+def test_impossible_conditions_are_refused(wrong):
+    with pytest.raises(BadInput, match=next(iter(wrong))):
+        Conditions(**wrong)
+
+
+def test_a_study_of_1024_devices_finds_a_layout_among_failures(tmp_path):
+    request = make_request(
+        {
+            "model": "meta-llama/Llama-3.1-70B",
+            "cluster": {"gpu": "h100_sxm", "nodes": 128, "gpus_per_node": 8},
+            "workload.arrival.requests_per_s": 60,
+            "slo": [{"metric": "ttft", "percentile": 95, "ms": 500}, {"metric": "tpot", "percentile": 95, "ms": 40}],
+            "load.seconds": 5,
+            "budget": {"launches": 6, "minutes": 60},
+        }
+    )
+    world = World(Conditions(noise=0.02, term_error=0.1, failure_share=0.3), nodes=128)
+    store = Store(copy_of_empty_store(tmp_path / "parlay.db"))
+    setting = Setting("simulated", request, load_model(request.model), cluster(128), load_space("dense"), tmp_path)
+    study = Study(setting, store, world.launcher, world.meter, Observer())
+    decision = study.run(resume=False, facts={"launcher": world.launcher.name})
+    store.close()
+    assert decision.winner is not None
+    assert {trial.state for trial in decision.trials} <= set(TrialState) - {TrialState.RUNNING}
+    assert all("simulated" in (trial.detail or "simulated") for trial in decision.trials if trial.failure)
+    assert world.cluster.running == ()

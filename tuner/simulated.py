@@ -1,0 +1,331 @@
+"""A simulated cluster behind the ``Launcher`` and ``Meter`` seams: 1,024 GPUs, faults and drift on a laptop.
+
+It serves with the simulator, under conditions that a study does not know: prices that differ from the model's, noise,
+failures, hardware that slows down. The same seed gives the same world. All that it says of itself starts with
+``simulated``, so that nobody takes its figures for measured ones.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.arrivals import offered
+from tuner.cluster import Cluster
+from tuner.cost.latency import StepCosts, StepShape, Terms
+from tuner.cost.memory import estimate_memory
+from tuner.cost.volume import Phase
+from tuner.errors import BadInput, FailureReason, LaunchFailed
+from tuner.layout import ParallelLayout
+from tuner.model import ModelShape, load_model
+from tuner.request import Metric, TuneRequest
+from tuner.rules import illegal
+from tuner.simulate import SimulationResult, SimulationSettings, Simulator
+from tuner.stats import percentile, quantiles
+from tuner.trial import Deployment, LaunchOrder, LoadStep, StepResult
+
+NAME = "simulated"
+_START_UP_SPREAD = 0.1  # standard deviation of start-up times, on a log scale
+_RANDOM_FAILURES = (FailureReason.ENGINE_CRASHED, FailureReason.START_TIMED_OUT, FailureReason.REPLICA_DIED)
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What the simulated cluster is like; by default nothing goes wrong and the model is right.
+
+    ``term_error`` is the standard deviation, on a log scale, of the factor between the true and the modelled price of
+    each cost term (``gemm``, ``attention``, each collective by link, ``host``); ``noise`` that of a factor on a whole
+    load step. ``slowdown_per_hour`` is the share by which everything slows per simulated hour. ``failures`` names
+    layouts that always fail, and how; of the others, a share of ``failure_share`` does. A start takes about
+    ``start_up_s``. ``pace`` is how many real seconds a simulated one lasts.
+    """
+
+    seed: int = 0
+    term_error: float = 0.0
+    noise: float = 0.0
+    slowdown_per_hour: float = 0.0
+    failures: Mapping[ParallelLayout, FailureReason] = field(default_factory=dict)
+    failure_share: float = 0.0
+    start_up_s: float = 90.0
+    pace: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("seed", "term_error", "noise", "slowdown_per_hour", "failure_share", "start_up_s", "pace"):
+            if not getattr(self, name) >= 0:
+                raise BadInput(f"conditions.{name}", getattr(self, name), "at least 0")
+        if self.failure_share > 1:
+            raise BadInput("conditions.failure_share", self.failure_share, "at most 1")
+
+    def random(self, *words: object) -> np.random.Generator:
+        """A stream of its own for whatever the words name."""
+        return np.random.default_rng([self.seed, zlib.crc32("|".join(map(str, words)).encode())])
+
+    def failure_of(self, layout: ParallelLayout) -> FailureReason | None:
+        """How a layout fails here, if it does; always the same way."""
+        if layout in self.failures:
+            return self.failures[layout]
+        random = self.random("failure", layout)
+        return (
+            _RANDOM_FAILURES[random.integers(len(_RANDOM_FAILURES))] if random.random() < self.failure_share else None
+        )
+
+
+class TrueCosts(StepCosts):
+    """Step prices as they are on the simulated cluster: the model's, each term times a factor of its own."""
+
+    def __init__(self, model: ModelShape, cluster: Cluster, conditions: Conditions, factor: float) -> None:
+        super().__init__(model, cluster)
+        self._conditions, self._factor = conditions, factor
+
+    def _scale(self, term: str) -> float:
+        error = self._conditions.term_error
+        return self._factor * float(np.exp(error * self._conditions.random("term", term).standard_normal()))
+
+    def stages(self, layout: ParallelLayout, step: StepShape) -> list[Terms]:
+        """As the model's, scaled; attention and host time are scaled where they are priced."""
+        own = ("attention", "host")
+        return [
+            {name: value if name in own else value * self._scale(name) for name, value in terms.items()}
+            for terms in super().stages(layout, step)
+        ]
+
+    def attention_ms(self, layout: ParallelLayout, step: StepShape) -> NDArray[np.float64]:
+        """As the model's, scaled."""
+        return super().attention_ms(layout, step) * self._scale("attention")
+
+    def host_parts(self, phase: Phase, layers: int, moe_layers: int = 0, in_graph: bool = False) -> tuple[float, float]:
+        """As the model's, scaled."""
+        added, launch = super().host_parts(phase, layers, moe_layers, in_graph)
+        return added * self._scale("host"), launch * self._scale("host")
+
+
+class SimulatedCluster:
+    """The world: devices, what runs on them, and the simulated time. It outlives the launchers that use it.
+
+    Not thread-safe. ``clock_s`` moves on with every start and every load step.
+    """
+
+    def __init__(self, cluster: Cluster, conditions: Conditions = Conditions()) -> None:
+        self.cluster, self.conditions = cluster, conditions
+        self.clock_s = 0.0
+        self._lost_devices = 0
+        self._running: dict[str, SimulatedDeployment] = {}
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Names of the deployments that hold devices, oldest first."""
+        return tuple(self._running)
+
+    @property
+    def free_devices(self) -> int:
+        """Devices that no deployment holds."""
+        held = sum(deployment.layout.devices for deployment in self._running.values())
+        return self.cluster.devices - self._lost_devices - held
+
+    @property
+    def slowdown(self) -> float:
+        """By which factor everything is slower than when the world began."""
+        return 1 + self.conditions.slowdown_per_hour * self.clock_s / 3600
+
+    def lose_nodes(self, count: int) -> None:
+        """Take nodes away; the youngest deployments die until the others fit."""
+        self._lost_devices = min(self._lost_devices + count * self.cluster.gpus_per_node, self.cluster.devices)
+        for deployment in reversed(list(self._running.values())):
+            if self.free_devices >= 0:
+                return
+            deployment.die("a node was lost")
+
+    def pass_time(self, seconds: float) -> None:
+        """Let simulated time go by, at the pace of the conditions."""
+        self.clock_s += seconds
+        if self.conditions.pace:
+            time.sleep(seconds * self.conditions.pace)
+
+    def hold(self, deployment: SimulatedDeployment) -> None:
+        """Give a deployment its devices. Raises LaunchFailed where there are too few."""
+        if deployment.layout.devices > self.free_devices:
+            words = f"needs {deployment.layout.devices} devices, {self.free_devices} of {self.cluster.devices} are free"
+            raise LaunchFailed(FailureReason.PLACEMENT_IMPOSSIBLE, f"simulated: {words}")
+        self._running[deployment.app] = deployment
+
+    def free(self, app: str) -> bool:
+        """Take back a deployment's devices; True if it had any."""
+        return self._running.pop(app, None) is not None
+
+
+@dataclass(eq=False)
+class SimulatedDeployment:
+    """One layout on the simulated cluster; implements ``tuner.trial.Deployment``."""
+
+    app: str
+    layout: ParallelLayout
+    request: TuneRequest
+    model: ModelShape
+    kv_tokens: int
+    world: SimulatedCluster
+    ready_after_s: float = 0.0
+    _death: tuple[FailureReason, str] | None = None
+    _log: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """No endpoint that anything else could reach."""
+        return f"simulated://{self.app}"
+
+    @property
+    def model_id(self) -> str:
+        """The model's name in the request."""
+        return self.request.model
+
+    def say(self, words: str) -> None:
+        """Add a line to the log."""
+        self._log.append(f"simulated engine, {self.world.clock_s:.0f} s: {words}")
+
+    def die(self, why: str) -> None:
+        """Break, and give the devices back."""
+        self._death = (FailureReason.REPLICA_DIED, f"simulated: {why}")
+        self.say(why)
+        self.world.free(self.app)
+
+    def failure(self) -> tuple[FailureReason, str] | None:
+        """Why it is not healthy any more, or None."""
+        return self._death
+
+    def log_tail(self, lines: int = 20) -> tuple[str, ...]:
+        """Its last log lines."""
+        return tuple(self._log[-lines:])
+
+    def teardown(self) -> None:
+        """Give its devices back."""
+        self.world.free(self.app)
+
+
+class SimulatedLauncher:
+    """Launches on a simulated cluster; implements ``tuner.trial.Launcher``."""
+
+    def __init__(self, world: SimulatedCluster) -> None:
+        self._world = world
+
+    @property
+    def name(self) -> str:
+        """What it is."""
+        return NAME
+
+    def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
+        """It runs whatever the engine accepts."""
+        drop = illegal(load_model(request.model), layout, self._world.cluster)
+        return drop.figure if drop is not None else None
+
+    def launch(self, order: LaunchOrder, progress: Callable[[str], None]) -> SimulatedDeployment:
+        """Start a deployment; it is ready at once in real time, unless the conditions set a pace."""
+        deployment = self._placed(order)
+        try:
+            progress(f"simulated: starting {order.layout}")
+            self._start(deployment, order)
+        except BaseException:
+            deployment.teardown()
+            raise
+        return deployment
+
+    def _placed(self, order: LaunchOrder) -> SimulatedDeployment:
+        world, layout = self._world, order.layout
+        model = load_model(order.request.model)
+        limits = (np.array([float(layout.max_num_batched_tokens)]), np.array([float(layout.max_num_seqs)]))
+        memory = estimate_memory(model, layout, world.cluster, order.request.engine, *limits)
+        deployment = SimulatedDeployment(order.app, layout, order.request, model, int(memory.kv_tokens[0]), world)
+        misfit = memory.misfit(0, order.request.max_model_len)
+        if misfit is not None:
+            raise LaunchFailed(FailureReason.DOES_NOT_FIT, f"simulated: {misfit}")
+        world.hold(deployment)
+        return deployment
+
+    def _start(self, deployment: SimulatedDeployment, order: LaunchOrder) -> None:
+        conditions, limit_s = self._world.conditions, order.request.engine.start_timeout_s
+        reason = conditions.failure_of(order.layout)
+        spread = _START_UP_SPREAD * conditions.random("start", order.app).standard_normal()
+        start_up_s = conditions.start_up_s * float(np.exp(spread))
+        if reason is FailureReason.START_TIMED_OUT or start_up_s > limit_s:
+            self._world.pass_time(limit_s)
+            raise LaunchFailed(FailureReason.START_TIMED_OUT, f"simulated: not ready within {limit_s:g} s")
+        self._world.pass_time(start_up_s)
+        if reason not in (None, FailureReason.REPLICA_DIED):
+            deployment.say(f"fails to start: {reason}")
+            raise LaunchFailed(reason, f"simulated: {reason.value} at start", deployment.log_tail())
+        deployment.ready_after_s = start_up_s
+        deployment.say("ready")
+
+    def remove_orphan(self, app: str) -> bool:
+        """Take back the devices of a deployment whose study died."""
+        return self._world.free(app)
+
+    def close(self) -> None:
+        """The world stays as it is."""
+
+
+class SimulatedMeter:
+    """Measures deployments of a simulated cluster; implements ``tuner.trial.Meter``."""
+
+    def __init__(self, world: SimulatedCluster) -> None:
+        self._world = world
+
+    def measure(self, deployment: Deployment, step: LoadStep, request: TuneRequest) -> StepResult:
+        """Simulate the load step that a real meter would send, with the prices that are true here."""
+        if not isinstance(deployment, SimulatedDeployment):
+            raise BadInput("deployment", deployment.url, "one of the simulated cluster")
+        conditions = self._world.conditions
+        if conditions.failure_of(deployment.layout) is FailureReason.REPLICA_DIED and not step.warmup:
+            deployment.die("a worker was killed")
+        died = deployment.failure()
+        if died is not None:
+            raise LaunchFailed(*died, deployment.log_tail())
+        random = conditions.random("noise", deployment.app, step.index, step.seed)
+        factor = self._world.slowdown * float(np.exp(conditions.noise * random.standard_normal()))
+        simulator = Simulator(
+            TrueCosts(deployment.model, self._world.cluster, conditions, factor),
+            deployment.layout,
+            kv_tokens=deployment.kv_tokens,
+            longest_tokens=request.max_model_len,
+            settings=SimulationSettings.for_slo(request.workload, request.slo, seed=step.seed),
+        )
+        result = simulator.run(offered(request.workload, step.rate_req_per_s, step.duration_s, step.seed))
+        self._world.pass_time(result.duration_s)
+        deployment.say(f"served {len(result.arrival_s)} requests at {step.rate_req_per_s:g}/s")
+        return _step_result(result, step, request)
+
+
+def _step_result(result: SimulationResult, step: LoadStep, request: TuneRequest) -> StepResult:
+    """As ``serve.measure.summarise`` counts: goodput over the window, requests beyond the timeout failed."""
+    done = result.e2e_ms <= request.load.request_timeout_s * 1e3
+    sent, completed = len(done), int(done.sum())
+    if not completed:
+        raise LaunchFailed(FailureReason.CLIENT_ERROR, f"simulated: all {sent} requests timed out")
+    tpot_ms = result.tpot_ms[done[result.output_tokens > 1]]
+    samples = {Metric.TTFT: result.ttft_ms[done], Metric.TPOT: tpot_ms, Metric.E2E: result.e2e_ms[done]}
+    latency = {metric: found for metric, values in samples.items() if (found := quantiles(values)) is not None}
+    gaps = result.quantiles(Metric.ITL)
+    if gaps is not None:
+        latency[Metric.ITL] = gaps
+    values_ms = (
+        result.at(t.metric, t.percentile) if t.metric is Metric.ITL else percentile(samples[t.metric], t.percentile)
+        for t in request.slo
+    )
+    good = int((result.met(request.slo) & done).sum())
+    return StepResult(
+        step=step,
+        sent=sent,
+        completed=completed,
+        failed=sent - completed,
+        wall_s=result.duration_s,
+        latency=latency,
+        slo_values_ms=tuple(values_ms),
+        attainment=good / sent,
+        goodput_req_per_s=good / step.duration_s,
+        output_tok_per_s=float(result.output_tokens[done].sum()) / result.duration_s,
+        schedule_lag_p99_ms=None,
+        errors={"timeout": sent - completed} if completed < sent else {},
+    )
