@@ -37,6 +37,7 @@ class Prediction:
     ``ttft_ms`` and ``tpot_ms`` are means at the asked rate (None: it cannot carry that rate), ``idle_*`` those of one
     request alone, ``goodput_req_per_s`` the highest rate within the SLO. ``steps`` has, for each rate of the load
     steps, the values of ``request.shown_metrics`` at their percentiles, in ms (None: it cannot carry that rate).
+    All but the idle figures are the simulator's where ``simulated`` (``tuner.refine``).
     """
 
     idle_ttft_ms: float
@@ -47,6 +48,7 @@ class Prediction:
     kv_tokens: int
     meets_slo: bool
     steps: tuple[tuple[float | None, ...], ...]
+    simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

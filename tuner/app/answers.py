@@ -101,6 +101,7 @@ def prediction_answer(prediction: Prediction) -> dict[str, Any]:
         "goodput_req_per_s": prediction.goodput_req_per_s,
         "kv_tokens": prediction.kv_tokens,
         "meets_slo": prediction.meets_slo,
+        "simulated": prediction.simulated,
     }
 
 

@@ -45,6 +45,9 @@ StudyName = Annotated[str | None, typer.Argument(metavar="STUDY", help="A study'
 def plan_command(
     request_file: RequestFile,
     top: Annotated[int, typer.Option(min=1, help="How many layouts to show.")] = 10,
+    simulate: Annotated[
+        int, typer.Option(min=0, help="Simulate the first layouts under load, until so many have held the SLO.")
+    ] = 0,
     what_if: Annotated[
         list[str] | None,
         typer.Option(help="Suppose a technique that vLLM lacks, such as nvrar or spd=0.5; may be given several times."),
@@ -57,7 +60,7 @@ def plan_command(
 
     request = load_request(request_file)
     supposed = suppose(request, what_if) if what_if else None
-    found, splits = plan_request(request)
+    found, splits = plan_request(request, simulate)
     if as_json:
         _print_json(plan_answer(found, splits, supposed))
     else:

@@ -61,7 +61,8 @@ def plan_tables(console: Console, plan: Plan, top: int, breakdowns: Mapping[Para
         p = candidate.prediction
         table.add_row(
             str(place), names[candidate.layout], f"+{alike}" if alike else "", str(candidate.layout.devices),
-            number(p.ttft_ms), number(p.tpot_ms, 2), number(p.goodput_req_per_s, 2), "yes" if p.meets_slo else "no",
+            number(p.ttft_ms), number(p.tpot_ms, 2), number(p.goodput_req_per_s, 2),
+            ("yes" if p.meets_slo else "no") + (", simulated" if p.simulated else ""),
         )  # fmt: skip
     console.print(table)
     breakdown_table(console, [c for c, _ in rows if c.layout in breakdowns][:3], breakdowns)

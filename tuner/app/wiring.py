@@ -36,10 +36,17 @@ def model_source(request: TuneRequest) -> str:
     return str(directory.resolve()) if directory.is_dir() else request.model
 
 
-def plan_request(request: TuneRequest) -> tuple[Plan, dict[ParallelLayout, Breakdown]]:
-    """Price a request's space without launching anything; the first layouts are broken down."""
+def plan_request(request: TuneRequest, simulate: int = 0) -> tuple[Plan, dict[ParallelLayout, Breakdown]]:
+    """Price a request's space without launching anything; the first layouts are broken down.
+
+    With ``simulate`` the ranking is simulated until so many layouts have held the SLO.
+    """
     model, cluster = load_model(request.model), planned_cluster(request)
     found = plan(request, model, cluster, load_space(request.space))
+    if simulate:
+        from tuner.refine import refine
+
+        found = refine(request, model, cluster, found, simulate)
     first_of_shape = {c.layout.shape: c.layout for c in reversed(found.ranked)}.values()
     explained = dict.fromkeys([*(c.layout for c in found.ranked[:BROKEN_DOWN]), *first_of_shape])
     return found, breakdowns(request, model, cluster, list(explained))
