@@ -37,7 +37,7 @@ def load(offsets_s, prompts, outputs, **extra):
 
 
 def poisson(rate=8.0, seconds=10.0, seed=0, **changes):
-    request = make_request({"workload.prompt_tokens": 512, "workload.output_tokens": 64, **changes})
+    request = make_request({"workload.prompt_tokens": 512, "workload.output_tokens": 64} | changes)
     return offered(request.workload, rate, seconds, seed)
 
 
@@ -189,8 +189,9 @@ def test_a_prefix_that_does_not_stay_must_be_computed_again():
 
 def test_hits_in_the_prefix_cache_shorten_prefill():
     rates = (0.0, 0.3, 0.9)
+    load = poisson(rate=4.0, **{"workload.prompt_tokens": 2048})  # short prompts wait for the host's launches instead
     runs = [
-        simulate(COSTS, layout(), poisson(), kv_tokens=ROOMY, settings=SimulationSettings(prefix_hit_rate=rate))
+        simulate(COSTS, layout(), load, kv_tokens=ROOMY, settings=SimulationSettings(prefix_hit_rate=rate))
         for rate in rates
     ]
     assert runs[0].ttft_ms.mean() > runs[1].ttft_ms.mean() > runs[2].ttft_ms.mean()

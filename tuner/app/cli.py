@@ -138,10 +138,7 @@ def validate_command(
     points: Annotated[Path, typer.Argument(metavar="POINTS", help="A CSV table of measured points.")],
     kind: Annotated[
         str | None,
-        typer.Option(help="e2e, gemm, attention_context, attention_generation, moe or collectives; default: guessed."),
-    ] = None,
-    correct_with: Annotated[
-        Path | None, typer.Option(help="Measured runs of the same layouts that may correct the predictions (e2e).")
+        typer.Option(help="gemm, attention_context, attention_generation, moe or collectives; default: guessed."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write all rows with their predictions to this CSV file.")] = None,
     as_json: Json = False,
@@ -150,7 +147,7 @@ def validate_command(
     from tuner.points import write_points
     from tuner.validate import validate
 
-    found = validate(points, kind, correct_with)
+    found = validate(points, kind)
     if out is not None:
         write_points(out, found.points, found.columns())
     if as_json:

@@ -24,7 +24,7 @@ from tuner.layout import ParallelLayout
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-LAYERS, FIXED, LAUNCH, DECODE_FIXED, DECODE_LAUNCH, GRAPH_LAUNCH = range(6)  # columns of ``StepTable.stages``
+LAYERS, FIXED, LAUNCH, DECODE_FIXED, DECODE_LAUNCH = range(5)  # columns of ``StepTable.stages``
 CONTEXT_BIN = 64  # tokens; the context grid lies on its multiples
 _EVEN_STEPS = 16  # context grid: steps of 128 tokens at first, geometric after that
 _CONTEXT_RATIO = 1.06
@@ -40,8 +40,7 @@ class StepTable(NamedTuple):
     ``tokens_ms`` [stage, new tokens // ``stride``], ``rows_ms`` [stage, sequences], ``decode_ms`` [stage, sequences];
     attention per layer: ``decode_attention_ms`` [sequences, context point], ``chunk_ms`` [chunk point, context point,
     own or fixed part]. ``context_point`` maps context // 64 to the grid point at or below it, ``chunk_at`` a chunk's
-    tokens to its place between points. ``stages`` [stage, LAYERS ... GRAPH_LAUNCH]: its layers and host times in ms,
-    the last for mixed steps of up to ``graph_tokens``, which replay graphs.
+    tokens to its place between points. ``stages`` [stage, LAYERS ... DECODE_LAUNCH]: its layers and host times in ms.
     """
 
     tokens_ms: Floats
@@ -55,7 +54,6 @@ class StepTable(NamedTuple):
     stages: Floats
     stride: int
     sequence_ms: float
-    graph_tokens: int
 
 
 def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) -> StepTable:
@@ -82,13 +80,11 @@ def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) ->
         stages=np.array([_stage_row(costs, n) for n in layers]),
         stride=stride,
         sequence_ms=costs.cluster.profile.engine.sequence_ms,
-        graph_tokens=costs.graph_tokens,
     )
 
 
 def _stage_row(costs: StepCosts, layers: int) -> tuple[float, ...]:
-    in_graph = costs.host_parts("prefill", layers, in_graph=True)[1]
-    return (layers, *costs.host_parts("prefill", layers), *costs.host_parts("decode", layers), in_graph)
+    return (layers, *costs.host_parts("prefill", layers), *costs.host_parts("decode", layers))
 
 
 def _without_attention(costs: StepCosts, layout: ParallelLayout, step: StepShape) -> Floats:
