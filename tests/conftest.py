@@ -1,4 +1,4 @@
-"""Hypothesis draws the same examples in every CI run, so that a run judges its change; elsewhere it goes on searching."""
+"""Hypothesis draws the same examples in every CI run, so that a run judges its own change; elsewhere it searches on."""
 
 import os
 
