@@ -45,6 +45,7 @@ _BYTES_PER_WEIGHT = {
     "int8": 1.0,
     "int4": 0.5 + 2 / 32,  # one bf16 scale per group of 32
     "mxfp4": 0.5 + 1 / 32,  # one 8-bit scale per block of 32 (OCP MX specification)
+    "mxfp4_fp8": 0.5 + 1 / 32,  # the same weights; activations are quantised to fp8
     "nvfp4": 0.5 + 1 / 16,  # one fp8 scale per block of 16
 }
 

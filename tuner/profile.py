@@ -19,6 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from tuner.errors import BadInput
 
 PROFILE_DIR = Path(__file__).parent / "profiles"
+ENGINE_FILE = PROFILE_DIR / "engines" / "vllm.yaml"
 ARCHITECTURES = ("ampere", "ada", "hopper", "blackwell", "cpu", "generic")
 _FITTED = ("gemm", "attention_prefill", "attention_decode", "moe", "elementwise", "engine", "collectives")
 _STRICT = ConfigDict(extra="forbid")
@@ -129,24 +130,34 @@ class EngineOverheads:
 
     ``step_ms`` per scheduler step, ``decode_layer_ms`` per layer and step on the GPU (gaps between the kernels of a
     CUDA graph), ``prefill_layer_launch_ms`` per layer of host time to launch a step without a graph (it runs beside
-    the GPU: the slower of both counts), ``request_ms`` per request before its first token (HTTP, tokenizer, queue hops)
-    and ``sequence_ms`` per running sequence and step (input preparation, sampling, detokenizing).
-    ``layer_kernels`` small kernels per layer take the elementwise floor each, ``expert_layer_ms`` is what the router
-    and the sorting of tokens add to a layer with experts, ``expert_share`` the share of the tabled time that expert
-    products take when tokens are routed by a real router, ``collective_wait_us`` how long ranks wait for the last one
-    at each collective, beyond what loops of one collective show.
+    the GPU: the slower of both counts), ``expert_layer_launch_ms`` what experts add to that, ``graph_layer_launch_ms``
+    the same with graphs between the attentions, ``request_ms`` per request before its first token (HTTP, tokenizer,
+    queue hops) and ``sequence_ms`` per running sequence and step (input preparation, sampling, detokenizing).
+    ``layer_kernels`` small kernels per layer take the elementwise floor each; ``expert_layer_ms`` is what the router
+    and the sorting of tokens add to a layer with experts. ``expert_share`` is the share of the tabled time that expert
+    products take as long as experts get less than a tile of rows (real routers repeat themselves, so fewer experts are
+    read), ``expert_crowding`` the factor when they get many (the most loaded ones decide). ``prefill_slowdown`` is that
+    of the other matrix products when they run for long, as clocks drop. ``collective_wait_us`` is how long ranks wait
+    for the last one at each collective, beyond what loops of one collective show. ``exposed_step_ms`` per step and
+    ``exposed_sequence_ms`` per running sequence are host time that asynchronous scheduling hides behind the GPU.
     """
 
     __pydantic_config__ = _STRICT
-    step_ms: float
-    decode_layer_ms: float
     prefill_layer_launch_ms: float
     request_ms: float
-    sequence_ms: float
+    step_ms: float = 0.0
+    sequence_ms: float = 0.0
+    decode_layer_ms: float = 0.0
+    graph_layer_launch_ms: float = 0.0
+    expert_layer_launch_ms: float = 0.0
     layer_kernels: float = 1.0
     expert_layer_ms: float = 0.0
     expert_share: float = 1.0
+    expert_crowding: float = 1.0
+    prefill_slowdown: float = 1.0
     collective_wait_us: float = 0.0
+    exposed_step_ms: float = 0.0
+    exposed_sequence_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +237,8 @@ def profile_from_document(document: Mapping[str, Any], where: str) -> HardwarePr
     relative = merged.pop("efficiencies_from", None)
     if relative is not None:
         merged = _with_relative(merged, _resolve(str(relative), seen=(where,)), str(relative))
+    if merged.get("arch") != "cpu":
+        merged = _with_engine(merged)
     try:
         return _SCHEMA.validate_python(merged)
     except ValidationError as error:
@@ -243,6 +256,16 @@ def _with_relative(own: dict[str, Any], relative: Mapping[str, Any], name: str) 
             text = relative.get("sources", {}).get(section, "no source given")
             sources.setdefault(section, f"nothing measured on this device: taken over from {name} ({text})")
     return own | {"sources": sources}
+
+
+def _with_engine(own: dict[str, Any]) -> dict[str, Any]:
+    """``own`` on top of what vLLM adds on any GPU."""
+    shared, engine = _read(ENGINE_FILE), own.get("engine", {})
+    if not isinstance(engine, Mapping):
+        return own  # refused by the schema, with its place
+    source = " ".join(filter(None, (own.get("sources", {}).get("engine"), f"shared: {shared['source'].strip()}")))
+    sources = {**own.get("sources", {}), "engine": source}
+    return own | {"engine": {**shared["engine"], **engine}, "sources": sources}
 
 
 def _resolve(name: str, seen: tuple[str, ...]) -> Mapping[str, Any]:

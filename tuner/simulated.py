@@ -98,9 +98,9 @@ class TrueCosts(StepCosts):
         """As the model's, scaled."""
         return super().attention_ms(layout, step) * self._scale("attention")
 
-    def host_parts(self, phase: Phase, layers: int) -> tuple[float, float]:
+    def host_parts(self, phase: Phase, layers: int, moe_layers: int = 0, in_graph: bool = False) -> tuple[float, float]:
         """As the model's, scaled."""
-        added, launch = super().host_parts(phase, layers)
+        added, launch = super().host_parts(phase, layers, moe_layers, in_graph)
         return added * self._scale("host"), launch * self._scale("host")
 
 

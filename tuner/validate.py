@@ -1,4 +1,4 @@
-"""Score the predictors on measured points: kernels and collectives.
+"""Score the predictors on measured points: kernels, collectives, and whole runs of an engine under load.
 
 A row that cannot be priced stays in the table with its reason; it is counted, never dropped in silence. A table without
 measured columns is predicted all the same.
@@ -45,8 +45,9 @@ OPERATIONS = {
         ("system", "library", "kernel_source", "op_name"), ("num_gpus",), ("message_bytes",), "latency_us"
     ),
 }
-KINDS = tuple(OPERATIONS)
-_TELLTALE = {"gemm": "gemm_dtype", "moe": "moe_dtype", "collectives": "op_name"}
+E2E = "e2e"
+KINDS = (E2E, *OPERATIONS)
+_TELLTALE = {"e2e": "model_path", "gemm": "gemm_dtype", "moe": "moe_dtype", "collectives": "op_name"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Prediction:
     @property
     def scored(self) -> NDArray[np.bool_]:
         """Rows that have both."""
-        return np.asarray(np.isfinite(self.predicted) & np.isfinite(self.measured), dtype=np.bool_)
+        return np.asarray(np.isfinite(self.predicted) & np.isfinite(self.measured))
 
     def ape_percent(self, where: NDArray[np.bool_] | None = None) -> dict[str, float | None]:
         """Mean and median of |predicted / measured - 1| in percent over scored rows; None where there are none."""
@@ -126,15 +127,22 @@ def ape_key(figure: str) -> str:
     return f"{figure.rsplit('_', 1)[0]}_ape"
 
 
-def validate(path: str | Path, kind: str | None = None) -> Validation:
+def validate(path: str | Path, kind: str | None = None, correct_with: str | Path | None = None) -> Validation:
     """Predict and score a table of measured points.
 
-    ``kind`` is one of ``KINDS`` (None: told by the columns). Raises BadInput for a table that does not fit the kind.
+    ``kind`` is one of ``KINDS`` (None: told by the columns); ``correct_with`` is a table of measured runs of the same
+    layouts, by which the predictions of runs are corrected. Raises BadInput for a table that does not fit the kind.
     """
     points = read_points(path)
     kind = kind or kind_of(points)
+    if kind == E2E:
+        from tuner.validate_e2e import validate_runs
+
+        return validate_runs(points, read_points(correct_with) if correct_with else None)
     if kind not in OPERATIONS:
         raise BadInput("--kind", kind, ", ".join(KINDS))
+    if correct_with is not None:
+        raise BadInput("--correct-with", str(correct_with), "measured runs (kind e2e) only")
     return _validate_operations(points, kind)
 
 

@@ -17,7 +17,8 @@ Fit = GemmFit | PrefillAttentionFit | DecodeAttentionFit | MoeFit
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One parameter set: where it goes, its start, which of its fields are fitted, and the rows it is fitted to."""
+    """One parameter set: where it goes, its start, which of its fields are fitted, and the rows it is fitted to: those
+    of ``dtypes``, and of Marlin's kernels alone, or of all others, where ``marlin`` says so."""
 
     system: str
     section: str
@@ -25,6 +26,7 @@ class Job:
     start: Fit
     free: tuple[str, ...]
     dtypes: tuple[str, ...]
+    marlin: bool | None = None
 
 
 def gemm_jobs(system: str) -> list[Job]:
@@ -106,10 +108,23 @@ def _decode_job(system: str, key: str, dtype: str) -> Job:
 
 
 def moe_jobs(system: str) -> list[Job]:
-    """Parameter sets of the expert products by precision."""
-    names = {"bf16": ("bfloat16",), "fp8": ("fp8",), "fp8_block": ("fp8_block",), "nvfp4": ("nvfp4",),
-             "mxfp4": ("w4a16_mxfp4", "int4_wo")}  # fmt: skip
-    return [_moe_job(system, key, dtypes) for key, dtypes in names.items()]
+    """Parameter sets of the expert products by precision; 4-bit integers run on Marlin's kernels, mxfp4 may, and on
+    Ada does."""
+    names = {"bf16": ("bfloat16",), "fp8": ("fp8",), "fp8_block": ("fp8_block",), "nvfp4": ("nvfp4",)}
+    four_bits = ("w4a16_mxfp4", "int4_wo")
+    jobs = [_moe_job(system, key, dtypes) for key, dtypes in names.items()]
+    if system == "l40s":
+        return [*jobs, _moe_job(system, "mxfp4", four_bits)]
+    return [*jobs, replace(_moe_job(system, "mxfp4", four_bits), marlin=False), _marlin_job(system, four_bits)]
+
+
+def _marlin_job(system: str, dtypes: tuple[str, ...]) -> Job:
+    """Few rows: only what they all show is fitted."""
+    start = MoeFit(35.0, 0.4, 0.8, 0.15)
+    free: tuple[str, ...] = ("floor_us", "compute_efficiency", "memory_efficiency")
+    if system != "b200_sxm":
+        start, free = replace(start, elsewhere_efficiency=0.15), (*free, "elsewhere_efficiency")
+    return Job(system, "moe", "int4", start, free, dtypes, marlin=True)
 
 
 def _moe_job(system: str, key: str, dtypes: tuple[str, ...]) -> Job:
@@ -130,4 +145,7 @@ def all_jobs() -> list[Job]:
 def rows_of(job: Job, table: Mapping[str, Any]) -> dict[str, Any]:
     """The rows that belong to a job."""
     column = {"gemm": "gemm_dtype", "moe": "moe_dtype"}.get(job.section, "kv_cache_dtype")
-    return rows_where(table, (table["system"] == job.system) & np.isin(table[column], job.dtypes))
+    chosen = (table["system"] == job.system) & np.isin(table[column], job.dtypes)
+    if job.marlin is not None:
+        chosen &= np.array(["marlin" in source for source in table["kernel_source"]]) == job.marlin
+    return rows_where(table, chosen)

@@ -24,7 +24,8 @@ KINDS = ("matmul", "attention", "other compute", "communication", "host")
 KIB = 1024
 
 AS_SHIPPED = EngineSwitches()
-NCCL_ALONE = EngineSwitches(custom_allreduce=False)  # decode steps stay CUDA graphs, V0's default
+# Decode steps stay CUDA graphs, V0's default; it schedules a step only when the one before it is done.
+NCCL_ALONE = EngineSwitches(custom_allreduce=False, asynchronous=False)
 
 
 @dataclass(frozen=True, slots=True)

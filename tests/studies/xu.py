@@ -185,16 +185,8 @@ _BY_MODEL: tuple[tuple[str, Callable[[str], Finding], dict[str, str]], ...] = (
     ("TTFT grows with the links of a pipeline, and more per link across nodes", _pipeline_ttft, {}),
     ("TPOT grows with the links of a pipeline, and more across nodes", _pipeline_tpot, {}),
     ("On 8 GPUs, TP has the best TTFT for short sequences", _best_of_eight(_ttft), {}),
-    (
-        "On 8 GPUs, TP has the best TPOT for short generations",
-        _best_of_eight(_tpot),
-        {"Llama-3.2-3B": f"57 all-reduces between nodes outweigh smaller shards of a small model; {_UNPRICED_HOST}"},
-    ),
-    (
-        "On 8 GPUs, TP has the best E2E for short generations",
-        _best_of_eight(_e2e),
-        {"Llama-3.2-3B": "as for TPOT, of which E2E mostly consists"},
-    ),
+    ("On 8 GPUs, TP has the best TPOT for short generations", _best_of_eight(_tpot), {}),
+    ("On 8 GPUs, TP has the best E2E for short generations", _best_of_eight(_e2e), {}),
     ("On 8 GPUs, TP4×PP2 has a worse TPOT than PP8", _hybrid_is_worst(_tpot), dict.fromkeys(MODELS, _READS)),
     ("On 8 GPUs, TP4×PP2 has a worse E2E than PP8", _hybrid_is_worst(_e2e), dict.fromkeys(MODELS, _READS)),
     ("TP sends most, hybrids less, PP least", _volume_of_eight, {}),

@@ -138,7 +138,10 @@ def validate_command(
     points: Annotated[Path, typer.Argument(metavar="POINTS", help="A CSV table of measured points.")],
     kind: Annotated[
         str | None,
-        typer.Option(help="gemm, attention_context, attention_generation, moe or collectives; default: guessed."),
+        typer.Option(help="e2e, gemm, attention_context, attention_generation, moe or collectives; default: guessed."),
+    ] = None,
+    correct_with: Annotated[
+        Path | None, typer.Option(help="Measured runs of the same layouts that may correct the predictions (e2e).")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write all rows with their predictions to this CSV file.")] = None,
     as_json: Json = False,
@@ -147,7 +150,7 @@ def validate_command(
     from tuner.points import write_points
     from tuner.validate import validate
 
-    found = validate(points, kind)
+    found = validate(points, kind, correct_with)
     if out is not None:
         write_points(out, found.points, found.columns())
     if as_json:

@@ -25,6 +25,8 @@ from tuner.model import ModelShape
 __all__ = ["EngineSwitches", "StepCosts", "StepShape", "Terms", "total"]
 
 ELEMENTWISE_PASSES = 12  # reads and writes of an activation row per layer: two norms with residual, rotary, activation
+SUSTAINED_TOKENS = 512.0  # tokens of a step at which half of the slowdown is felt
+CROWDED_ROWS = 64.0  # rows per expert at which crowding is half felt: a tile
 _LINKS = {
     "tp": "tensor",
     "tp-rows": "tensor rows",
@@ -41,14 +43,21 @@ class EngineSwitches:
     """Settings of the engine that change the price of a step.
 
     ``custom_allreduce`` off (``--disable-custom-all-reduce``) leaves every all-reduce to NCCL; ``cuda_graphs`` off
-    (``--enforce-eager``) has the host launch every kernel of decode steps too; ``kv_cache_dtype`` as vLLM names it;
-    ``fused_allreduce`` (pass ``fuse_allreduce_rms``) merges all-reduces with the norms after them.
+    (``--enforce-eager``) has the host launch every kernel of decode steps too, ``full_graphs`` off (cudagraph mode
+    PIECEWISE) each layer's attention; steps with prefill replay graphs up to ``graph_tokens`` (largest capture size).
+    ``custom_ops`` (``+rms_norm`` and the like) keeps small kernels apart that compilation would fuse: twice as many are
+    launched. ``asynchronous`` off schedules a step only when the one before it is done. ``kv_cache_dtype`` is named as
+    vLLM does; ``fused_allreduce`` (pass ``fuse_allreduce_rms``) merges all-reduces with the norms after them.
     """
 
     custom_allreduce: bool = True
     cuda_graphs: bool = True
     kv_cache_dtype: str = "auto"
     fused_allreduce: bool = False
+    full_graphs: bool = True
+    graph_tokens: int = 512
+    custom_ops: bool = False
+    asynchronous: bool = True
 
 
 class StepCosts:
@@ -96,7 +105,7 @@ class StepCosts:
                     terms |= self._head_terms(layout, step)
                 for operation, group in sent:
                     self._add_message(terms, layout, operation, group, step)
-                terms["host"] = self._host_ms(terms, layers, step)
+                terms["host"] = self._host_ms(terms, layers, moe_layers, step)
                 known[alike] = terms
             found.append(known[alike])
         return found
@@ -119,6 +128,9 @@ class StepCosts:
             attention = self._attention_terms(layout, step)
             dense = attention | self._with_gemm(attention, self._mlp_ms(self.model.inter, layout, step))
             moe = self._expert_terms(attention, layout, step)
+            for terms in (dense, moe):
+                if terms:
+                    terms["gemm"] = self._sustained(terms["gemm"], step.tokens / layout.pcp)
             if self.techniques:
                 dense = self.techniques.layer_terms(self._hardware, layout, step, dense, False)
                 moe = self.techniques.layer_terms(self._hardware, layout, step, moe, True) if moe else moe
@@ -128,6 +140,13 @@ class StepCosts:
     @staticmethod
     def _with_gemm(terms: Terms, extra: Floats) -> Terms:
         return {"gemm": np.asarray(terms["gemm"] + extra)}
+
+    def _sustained(self, gemm_ms: Floats, tokens: Floats) -> Floats:
+        """Matrix products of a step: with many tokens they run for so long that clocks drop."""
+        slowdown = self.cluster.profile.engine.prefill_slowdown
+        if slowdown == 1:
+            return gemm_ms
+        return np.asarray(gemm_ms * (1 + (slowdown - 1) * tokens / (tokens + SUSTAINED_TOKENS)))
 
     def _attention_terms(self, layout: ParallelLayout, step: StepShape) -> Terms:
         model, profile = self.model, self.cluster.profile
@@ -232,9 +251,14 @@ class StepCosts:
         )
         if experts.shared_inter:
             router = router + self._mlp_ms(experts.shared_inter, layout, step)
-        engine = profile.engine
-        served = engine.expert_share * routed + engine.expert_layer_ms
+        served = self._served_share(tokens * experts.topk / experts.count) * routed + profile.engine.expert_layer_ms
         return attention | self._with_gemm(attention, np.asarray(router)) | {"experts": np.asarray(served)}
+
+    def _served_share(self, rows_per_expert: Floats) -> Floats:
+        """Time of expert products under a real router, per time in tables of their kernels."""
+        engine = self.cluster.profile.engine
+        crowded = rows_per_expert / (rows_per_expert + CROWDED_ROWS)
+        return np.asarray(engine.expert_share + (engine.expert_crowding - engine.expert_share) * crowded)
 
     def _head_terms(self, layout: ParallelLayout, step: StepShape) -> Terms:
         """LM head and sampling on the last stage: one row per sequence."""
@@ -260,16 +284,37 @@ class StepCosts:
         name = f"{operation.operation} {_LINKS[operation.group]} {where}"
         terms[name] = terms.get(name, np.zeros(1)) + operation.calls * self._messages[key]
 
-    def host_parts(self, phase: Phase, layers: int) -> tuple[float, float]:
-        """Host milliseconds of a step on a stage of that many layers: what is added to it, apart from its sequences,
-        and what it takes to launch its kernels one by one, beside the GPU (0 where a graph is replayed)."""
+    @property
+    def sequence_ms(self) -> float:
+        """Host milliseconds per sequence and step that nothing hides."""
         engine = self.cluster.profile.engine
-        if phase == "decode" and self._switches.cuda_graphs:
-            return engine.step_ms + engine.decode_layer_ms * layers, 0.0
-        return engine.step_ms, engine.prefill_layer_launch_ms * layers
+        return engine.sequence_ms + (0.0 if self._switches.asynchronous else engine.exposed_sequence_ms)
 
-    def _host_ms(self, terms: Terms, layers: int, step: StepShape) -> Floats:
+    @property
+    def graph_tokens(self) -> int:
+        """The largest step in tokens that replays CUDA graphs when it holds prefill chunks."""
+        return self._switches.graph_tokens if self._switches.cuda_graphs else 0
+
+    def host_parts(self, phase: Phase, layers: int, moe_layers: int = 0, in_graph: bool = False) -> tuple[float, float]:
+        """Host milliseconds of a step on a stage of that many layers, ``moe_layers`` of them with experts: what is
+        added to it, apart from its sequences, and what it takes to launch its kernels beside the GPU: one by one, or,
+        ``in_graph``, as graphs that every layer's attention interrupts (0 where one graph holds all)."""
+        engine, switches = self.cluster.profile.engine, self._switches
+        fixed = engine.step_ms + (0.0 if switches.asynchronous else engine.exposed_step_ms)
+        pieces, apart = engine.graph_layer_launch_ms * layers, engine.prefill_layer_launch_ms * layers
+        if phase == "prefill":
+            apart = (apart + engine.expert_layer_launch_ms * moe_layers) * (1 + switches.custom_ops)
+            return fixed, pieces if in_graph else apart
+        if not switches.cuda_graphs:
+            return fixed, apart
+        return fixed + engine.decode_layer_ms * layers, 0.0 if switches.full_graphs else pieces
+
+    def _host_ms(self, terms: Terms, layers: int, moe_layers: int, step: StepShape) -> Floats:
         """Engine overhead of a step: of launching and computing, the slower counts."""
-        fixed, launch = self.host_parts(step.phase, layers)
-        per_sequence = self.cluster.profile.engine.sequence_ms * np.asarray(step.sequences, dtype=float)
-        return np.asarray(fixed + per_sequence + np.maximum(launch - total(terms), 0.0))
+        fixed, launch = self.host_parts(step.phase, layers, moe_layers)
+        launch_ms = np.full(step.tokens.shape, launch)
+        if step.phase == "prefill":
+            in_graph = self.host_parts(step.phase, layers, moe_layers, in_graph=True)[1]
+            launch_ms = np.where(step.tokens <= self.graph_tokens, in_graph, launch)
+        per_sequence = self.sequence_ms * np.asarray(step.sequences, dtype=float)
+        return np.asarray(fixed + per_sequence + np.maximum(launch_ms - total(terms), 0.0))

@@ -102,12 +102,13 @@ def estimate_memory(
     engine: Engine,
     max_num_batched_tokens: Floats,
     max_num_seqs: Floats,
+    kv_element_bytes: float = 2,
 ) -> MemoryEstimate:
     """Memory of a structure for each pair of scheduler limits (arrays that broadcast)."""
     batched, seqs = np.broadcast_arrays(max_num_batched_tokens, max_num_seqs)
     stages = range(layout.pp)
     weights = max(weight_bytes(model, layout, stage) for stage in stages)
-    kv = max(kv_bytes_per_token(model, layout, stage) for stage in stages)
+    kv = max(kv_bytes_per_token(model, layout, stage, kv_element_bytes) for stage in stages)
     width = 4 * model.hidden + 3 * max(model.inter, model.heads * model.head_dim) / layout.tp
     activations = batched * width * 2.0 + seqs * model.padded_vocab * LOGIT_BYTES
     on_cpu = cluster.profile.arch == "cpu"

@@ -104,7 +104,12 @@ def _moe(profile: HardwareProfile, group: tuple[str, ...], rows: Columns) -> Arr
     names = ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size")
     tokens, hidden, inter, topk, experts, tp, ep = _numbers(rows, *names)
     routing = _routing(distribution, version)
-    return moe_ms(profile, dtype, tokens, hidden, inter, topk, experts, tp, ep, routing)
+    shape = (tokens, hidden, inter, topk, experts, tp, ep)
+    marlin = np.array(["marlin" in str(source) for source in rows.get("kernel_source", [""] * len(tokens))])
+    found = moe_ms(profile, dtype, *shape, routing)
+    if marlin.any():  # these kernels take 4-bit integers and 4-bit floats at the same rate
+        found = np.where(marlin, moe_ms(profile, "int4", *shape, routing), found)
+    return found
 
 
 def _routing(distribution: str, version: str) -> Routing:

@@ -19,6 +19,7 @@ from tuner.simulate.steps import (
     DECODE_FIXED,
     DECODE_LAUNCH,
     FIXED,
+    GRAPH_LAUNCH,
     LAUNCH,
     LAYERS,
     StepTable,
@@ -73,7 +74,8 @@ def mixed_stage_ms(
     gpu = low + (high - low) * (tokens - at * stride) / stride
     gpu += table.rows_ms[stage, decodes + chunks] + table.stages[stage, LAYERS] * attention
     host = table.stages[stage, FIXED] + table.sequence_ms * (decodes + chunks)
-    return float(max(gpu, table.stages[stage, LAUNCH]) + host)
+    launch = table.stages[stage, GRAPH_LAUNCH if tokens <= table.graph_tokens else LAUNCH]
+    return float(max(gpu, launch) + host)
 
 
 @compiled

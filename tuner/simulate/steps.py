@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.cost.latency import StepCosts, StepShape, Terms, total
-from tuner.cost.volume import stage_layers
+from tuner.cost.volume import stage_layers, stage_moe_layers
 from tuner.layout import ParallelLayout
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-LAYERS, FIXED, LAUNCH, DECODE_FIXED, DECODE_LAUNCH = range(5)  # columns of ``StepTable.stages``
+LAYERS, FIXED, LAUNCH, DECODE_FIXED, DECODE_LAUNCH, GRAPH_LAUNCH = range(6)  # columns of ``StepTable.stages``
 CONTEXT_BIN = 64  # tokens; the context grid lies on its multiples
 _EVEN_STEPS = 16  # context grid: steps of 128 tokens at first, geometric after that
 _CONTEXT_RATIO = 1.06
@@ -40,7 +40,8 @@ class StepTable(NamedTuple):
     ``tokens_ms`` [stage, new tokens // ``stride``], ``rows_ms`` [stage, sequences], ``decode_ms`` [stage, sequences];
     attention per layer: ``decode_attention_ms`` [sequences, context point], ``chunk_ms`` [chunk point, context point,
     own or fixed part]. ``context_point`` maps context // 64 to the grid point at or below it, ``chunk_at`` a chunk's
-    tokens to its place between points. ``stages`` [stage, LAYERS ... DECODE_LAUNCH]: its layers and host times in ms.
+    tokens to its place between points. ``stages`` [stage, LAYERS ... GRAPH_LAUNCH]: its layers and host times in ms,
+    the last for mixed steps of up to ``graph_tokens``, which replay graphs.
     """
 
     tokens_ms: Floats
@@ -54,6 +55,7 @@ class StepTable(NamedTuple):
     stages: Floats
     stride: int
     sequence_ms: float
+    graph_tokens: int
 
 
 def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) -> StepTable:
@@ -67,7 +69,7 @@ def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) ->
     heads = _without_attention(costs, layout, StepShape("prefill", _HEAD_TOKENS / rows, none, rows))
     decode = _without_attention(costs, layout, StepShape("decode", one, one, rows))
     chunk_at, chunk_ms = _chunk_attention(costs, layout, context)
-    layers = stage_layers(costs.model.layers, layout.pp)
+    layers = zip(stage_layers(costs.model.layers, layout.pp), stage_moe_layers(costs.model, layout.pp), strict=True)
     return StepTable(
         tokens_ms=prefill,
         rows_ms=_from_zero(heads - heads[:, :1]),
@@ -77,14 +79,17 @@ def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) ->
         chunk_at=chunk_at,
         context=context,
         context_point=_points_below(context),
-        stages=np.array([_stage_row(costs, n) for n in layers]),
+        stages=np.array([_stage_row(costs, *counts) for counts in layers]),
         stride=stride,
-        sequence_ms=costs.cluster.profile.engine.sequence_ms,
+        sequence_ms=costs.sequence_ms,
+        graph_tokens=costs.graph_tokens,
     )
 
 
-def _stage_row(costs: StepCosts, layers: int) -> tuple[float, ...]:
-    return (layers, *costs.host_parts("prefill", layers), *costs.host_parts("decode", layers))
+def _stage_row(costs: StepCosts, layers: int, moe_layers: int) -> tuple[float, ...]:
+    in_graph = costs.host_parts("prefill", layers, moe_layers, in_graph=True)[1]
+    prefill, decode = (costs.host_parts(phase, layers, moe_layers) for phase in ("prefill", "decode"))
+    return (layers, *prefill, *decode, in_graph)
 
 
 def _without_attention(costs: StepCosts, layout: ParallelLayout, step: StepShape) -> Floats:
