@@ -30,6 +30,39 @@ def percentile(samples: ArrayLike, level: float) -> float | None:
     return _nearest_rank(ordered, level) if ordered.size else None
 
 
+def percentile_interval(samples: ArrayLike, level: float, confidence: float = 0.95) -> tuple[float, float] | None:
+    """The interval that holds the true percentile with at least ``confidence``; None of too few samples.
+
+    Order statistics (Hahn and Meeker, Statistical Intervals, 1991, chapter 5): the number of samples at or below the
+    true percentile is binomial whatever the distribution, so two ranks bound it. Samples count as independent; where
+    requests that follow each other are alike the interval is too narrow. A high percentile has no upper bound in few
+    samples: p99 needs at least 368.
+    """
+    ordered = _ordered(samples)
+    if not 0 < level <= 100:
+        raise BadInput("percentile", level, "above 0 and at most 100")
+    count, tail = ordered.size, (1 - confidence) / 2
+    if not count or level == 100:
+        return None
+    low, below_high = _binomial_quantiles(count, level / 100, (tail, 1 - tail))
+    high = below_high + 1
+    return (float(ordered[low - 1]), float(ordered[high - 1])) if low >= 1 and high <= count else None
+
+
+def _binomial_quantiles(count: int, share: float, levels: tuple[float, float]) -> tuple[int, int]:
+    """The smallest numbers of successes out of ``count`` that are exceeded with at most 1 - level."""
+    spread = 10 * math.sqrt(count * share * (1 - share)) + 10  # beyond it no probability is left that counts
+    first, last = max(0, math.floor(count * share - spread)), min(count, math.ceil(count * share + spread))
+    ways = math.lgamma(count + 1)
+    logs = [
+        ways - math.lgamma(k + 1) - math.lgamma(count - k + 1) + k * math.log(share) + (count - k) * math.log1p(-share)
+        for k in range(first, last + 1)
+    ]
+    reached = np.cumsum(np.exp(logs))
+    low, high = (first + int(np.searchsorted(reached, level - 1e-12)) for level in levels)
+    return low, min(high, last)
+
+
 def quantiles(samples_ms: ArrayLike) -> Quantiles | None:
     """Count, mean and the kept percentiles of a latency in milliseconds; None of no samples."""
     ordered = _ordered(samples_ms)

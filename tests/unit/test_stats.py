@@ -8,7 +8,7 @@ from scipy import stats as scipy_stats
 
 from tuner.errors import BadInput
 from tuner.request import Metric, SloTarget
-from tuner.stats import attained, lag_limit_ms, percentile, quantiles, wilson
+from tuner.stats import attained, lag_limit_ms, percentile, percentile_interval, quantiles, wilson
 
 SAMPLES = st.lists(st.floats(0, 1e6), min_size=1, max_size=60)
 LEVELS = st.one_of(st.sampled_from([1, 50, 90, 95, 99, 99.9, 100]), st.integers(1, 100))
@@ -111,3 +111,32 @@ def test_a_request_attains_when_it_meets_every_target(latency_ms, targets, expec
 @pytest.mark.parametrize(("ttft_p50_ms", "limit_ms"), [(None, 20), (100, 20), (400, 20), (1000, 50)])
 def test_lag_limit(ttft_p50_ms, limit_ms):
     assert lag_limit_ms(ttft_p50_ms) == pytest.approx(limit_ms)
+
+
+@pytest.mark.parametrize(
+    ("count", "level", "ranks"),
+    [
+        (100, 50, (40, 61)),  # the binomial quantiles 40 and 60, and one rank more
+        (20, 50, (6, 15)),
+        (5, 50, None),
+        (6, 50, (1, 6)),
+        (367, 99, None),
+        (368, 99, (360, 368)),
+        (1000, 100, None),
+        (0, 50, None),
+    ],
+)
+def test_an_interval_of_a_percentile_is_a_pair_of_ranks(count, level, ranks):
+    found = percentile_interval(np.arange(1, count + 1), level)
+    assert found == ranks
+
+
+@pytest.mark.parametrize(("level", "count"), [(50, 30), (90, 200), (99, 1000)])
+def test_an_interval_holds_the_true_percentile_as_often_as_it_says(level, count):
+    random = np.random.default_rng(7)
+    true = -np.log1p(-level / 100)
+    held = sum(
+        low <= true <= high
+        for low, high in (percentile_interval(random.exponential(size=count), level) for _ in range(1000))
+    )
+    assert 0.94 <= held / 1000 <= 0.995
