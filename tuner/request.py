@@ -6,6 +6,7 @@ Unknown keys, wrong units and impossible values are refused with their path in t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -55,6 +56,17 @@ class SloTarget(_Document):
 
     def __str__(self) -> str:
         return f"{self.metric.value} p{self.percentile:g} ≤ {self.ms:g} ms"
+
+    @classmethod
+    def parse(cls, text: str, where: str = "--slo") -> SloTarget:
+        """A target written as ``METRIC:pPERCENTILE:MS``, such as ``ttft:p99:500``; raises BadInput for another text."""
+        allowed = "METRIC:pPERCENTILE:MS such as ttft:p99:500, with the metric one of " + ", ".join(Metric)
+        found = re.fullmatch(r"([a-z0-9]+):p([0-9.]+):([0-9.]+)(?:ms)?", text.strip().lower())
+        try:
+            metric, percentile, ms = found.groups() if found else ("", "", "")
+            return cls(metric=Metric(metric), percentile=float(percentile), ms=float(ms))
+        except ValueError:  # pydantic's ValidationError is one
+            raise BadInput(where, text, allowed) from None
 
 
 class TokenLengths(_Document):

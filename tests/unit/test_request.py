@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.fakes import document, make_request
 from tuner.errors import BadInput
-from tuner.request import ClusterSpec, Metric, Objective, load_request, parse_request
+from tuner.request import ClusterSpec, Metric, Objective, SloTarget, load_request, parse_request
 
 EXAMPLE = """
 model: meta-llama/Llama-3.1-70B        # a name we know, a directory with config.json, or a Hugging Face id
@@ -200,3 +200,25 @@ def test_any_value_anywhere_is_taken_or_refused_in_one_line(path, value):
         refused_at = None
         assert request == type(request).model_validate_json(request.model_dump_json())
     assert refused_at is None or refused_at.startswith(f"request: {path}")
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("ttft:p99:500", (Metric.TTFT, 99, 500)),
+        ("tpot:p99.9:30.5", (Metric.TPOT, 99.9, 30.5)),
+        (" E2E:P50:2000ms ", (Metric.E2E, 50, 2000)),
+    ],
+)
+def test_a_target_can_be_written_in_one_word(text, target):
+    found = SloTarget.parse(text)
+    assert (found.metric, found.percentile, found.ms) == target
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "ttft", "ttft:99:500", "ttft:p0:5", "ttft:p101:5", "ttft:p99:0", "ttft:p99:-1", "x:p99:1", "itl:p9.9.9:1"],
+)
+def test_another_word_is_no_target(text):
+    with pytest.raises(BadInput, match="ttft:p99:500"):
+        SloTarget.parse(text)
