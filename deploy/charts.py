@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from deploy.report_data import Fate, ReportData, ShownLayout, ShownMetric, ShownTrial
@@ -15,8 +16,8 @@ from deploy.report_data import Fate, ReportData, ShownLayout, ShownMetric, Shown
 Figure = dict[str, Any]
 
 SERIES = 6
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
-_DASHES = ("solid", "dash", "dot", "dashdot")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
+DASHES = ("solid", "dash", "dot", "dashdot")
 _LINE_CHARACTERS = 26
 _LOG_BEYOND_RATIO = 12.0
 _OUTCOMES = {
@@ -38,11 +39,11 @@ def latency_against_load(data: ReportData, metric: ShownMetric) -> Figure | None
         return None
     values = [value for trace in traces for value in trace["y"]]
     rates = [rate for trace in traces for rate in trace["x"]]
-    layout = _layout("offered rate, requests/s", f"{metric}, ms", log_y=_wide(values, metric.slo_ms))
+    layout = base_layout("offered rate, requests/s", f"{metric}, ms", log_y=wide(values, metric.slo_ms))
     layout["xaxis"]["rangemode"] = "tozero"
     if metric.slo_ms is not None:
         traces.append(_target(metric, max(rates)))
-    return _with_legend({"data": traces, "layout": layout})
+    return with_legend({"data": traces, "layout": layout})
 
 
 def predicted_against_measured(data: ReportData, metric: ShownMetric) -> Figure | None:
@@ -53,7 +54,7 @@ def predicted_against_measured(data: ReportData, metric: ShownMetric) -> Figure 
         if predicted is None or measured is None:
             continue
         seen += [predicted, measured]
-        hover = f"{_plain(row.layout)}<br>predicted %{{x:.4~g}} ms<br>measured %{{y:.4~g}} ms<extra></extra>"
+        hover = f"{plain(row.layout)}<br>predicted %{{x:.4~g}} ms<br>measured %{{y:.4~g}} ms<extra></extra>"
         point = {"x": [predicted], "y": [measured], "mode": "markers", "name": _wrapped(row.layout)}
         traces.append({"type": "scatter", **point, "marker": _marker(index, 12), "hovertemplate": hover})
     if not seen:
@@ -62,19 +63,19 @@ def predicted_against_measured(data: ReportData, metric: ShownMetric) -> Figure 
     diagonal = {"x": [low, high], "y": [low, high], "mode": "lines", "name": "predicted = measured"}
     line = {"color": "$muted", "dash": "dash", "width": 1.5}
     traces.insert(0, {"type": "scatter", **diagonal, "line": line, "hoverinfo": "skip"})
-    logarithmic = _wide(seen, None)
-    layout = _layout(f"predicted {metric}, ms", f"measured {metric}, ms", log_y=logarithmic)
+    logarithmic = wide(seen, None)
+    layout = base_layout(f"predicted {metric}, ms", f"measured {metric}, ms", log_y=logarithmic)
     both = {"range": [math.log10(low), math.log10(high)] if logarithmic else [low, high]}
     layout["xaxis"] |= both | {"type": layout["yaxis"]["type"]}
     layout["yaxis"] |= both
-    return _with_legend({"data": traces, "layout": layout})
+    return with_legend({"data": traces, "layout": layout})
 
 
 def funnel(data: ReportData) -> Figure | None:
     """How many layouts each stage kept. Bars are as long as log(1 + count): the first stage may hold a million."""
     if not data.funnel:
         return None
-    names = [_plain(stage.name) for stage in data.funnel]
+    names = [plain(stage.name) for stage in data.funnel]
     counts = [stage.kept for stage in data.funnel]
     bar = {
         "type": "bar",
@@ -87,7 +88,7 @@ def funnel(data: ReportData) -> Figure | None:
         "marker": {"color": "$series0"},
         "hovertemplate": "%{y}: %{text} layouts<extra></extra>",
     }
-    layout = _layout("", "", log_y=False)
+    layout = base_layout("", "", log_y=False)
     layout["xaxis"] |= {"visible": False, "range": [0, 1.2 * math.log10(1 + max(counts)) + 0.01]}
     layout["yaxis"] |= {"type": "category", "autorange": "reversed", "showgrid": False}
     layout |= {"showlegend": False, "height": 60 + 42 * len(names)}
@@ -105,7 +106,7 @@ def timeline(data: ReportData) -> Figure | None:
     if not used:
         return None
     traces = [_span_trace(key, found) for key, found in used.items()]
-    layout = _layout("time since the start, s", "", log_y=False)
+    layout = base_layout("time since the start, s", "", log_y=False)
     names = [_trial_label(row.trial) for row in data.launched if row.trial is not None]
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
     layout["yaxis"] |= {"categoryorder": "array", "categoryarray": names, "type": "category"}
@@ -143,14 +144,14 @@ def _span_trace(key: str, spans: list[tuple[str, float, float]]) -> Figure:
 
 
 def _line(row: ShownLayout, index: int, points: list[tuple[float, float]], metric: ShownMetric) -> Figure:
-    name = _plain(row.layout)
+    name = plain(row.layout)
     return {
         "type": "scatter",
         "mode": "lines+markers",
         "name": f"<b>{_wrapped(row.layout)}</b> (winner)" if row.fate is Fate.WINNER else _wrapped(row.layout),
         "x": [rate for rate, _ in points],
         "y": [value for _, value in points],
-        "line": {"color": f"$series{index % SERIES}", "dash": _DASHES[index // SERIES % len(_DASHES)]}
+        "line": {"color": f"$series{index % SERIES}", "dash": DASHES[index // SERIES % len(DASHES)]}
         | {"width": 3.5 if row.fate is Fate.WINNER else 2},
         "marker": _marker(index, 9),
         "hovertemplate": f"{name}<br>%{{x:.4~g}} requests/s<br>{metric}: %{{y:.4~g}} ms<extra></extra>",
@@ -170,15 +171,17 @@ def _target(metric: ShownMetric, up_to_rate: float) -> Figure:
 
 
 def _marker(index: int, size: int) -> Figure:
-    return {"color": f"$series{index % SERIES}", "symbol": _SYMBOLS[index % len(_SYMBOLS)], "size": size}
+    return {"color": f"$series{index % SERIES}", "symbol": SYMBOLS[index % len(SYMBOLS)], "size": size}
 
 
-def _wide(values: list[float], slo_ms: float | None) -> bool:
+def wide(values: Sequence[float], slo_ms: float | None) -> bool:
+    """True where the values (and the target) differ so much that only a logarithmic axis shows them all."""
     every = [*values, *([slo_ms] if slo_ms is not None else [])]
     return min(every) > 0 and max(every) / min(every) > _LOG_BEYOND_RATIO
 
 
-def _layout(x_title: str, y_title: str, *, log_y: bool) -> Figure:
+def base_layout(x_title: str, y_title: str, *, log_y: bool) -> Figure:
+    """Axes, colours and legend that all charts share."""
     axis = {"gridcolor": "$grid", "linecolor": "$muted", "zeroline": False, "automargin": True, "tickcolor": "$muted"}
     y_type = {"type": "log", "dtick": "D2"} if log_y else {"type": "linear", "rangemode": "tozero"}
     return {
@@ -195,7 +198,7 @@ def _layout(x_title: str, y_title: str, *, log_y: bool) -> Figure:
     }
 
 
-def _with_legend(figure: Figure) -> Figure:
+def with_legend(figure: Figure) -> Figure:
     """Room for a legend with a line per trace, as a narrow screen needs."""
     figure["layout"]["height"] += sum(22 + 18 * trace["name"].count("<br>") for trace in figure["data"])
     return figure
@@ -208,9 +211,9 @@ def _wrapped(layout: str) -> str:
         if lines[-1] and len(lines[-1]) + len(axis) > _LINE_CHARACTERS:
             lines.append("")
         lines[-1] += ("," if lines[-1] else "") + axis
-    return ",<br>".join(map(_plain, lines))
+    return ",<br>".join(map(plain, lines))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Plotly reads a few HTML tags in its labels; names must not be read so."""
     return html.escape(text, quote=False)

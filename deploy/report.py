@@ -1,17 +1,12 @@
-"""The HTML report of a study: one file, no network, legible in light and dark, on paper and on a phone.
-
-plotly.js comes inlined from plotly's wheel; style and script from ``report.css`` and ``report.js`` beside this file.
-A content security policy forbids the page to fetch anything.
-"""
+"""The HTML report of a study: one file, no network, legible in light and dark, on paper and on a phone."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from html import escape
-from importlib import resources
 
 from deploy import charts
+from deploy.page import card, chart, folded, page, pairs, section
 from deploy.report_data import Fate, ReportData, ShownLayout, ShownMetric, ShownStep
 from deploy.tables import NOTHING, Column, code, count, figure, share, table, yes_no
 
@@ -25,38 +20,11 @@ _METRICS = {
 
 def render_report(data: ReportData) -> str:
     """The whole page, about 5 MB (nearly all of it plotly.js); every text from outside is escaped."""
-    from plotly.offline import get_plotlyjs
-
     sections = (_headline, _request, _funnel, _latency, _predictions, _layouts, _timeline, _files, _reading)
-    body = "\n".join(filter(None, (section(data) for section in sections)))
-    figures = json.dumps(_figures(data), allow_nan=False).replace("<", "\\u003c")
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; \
-style-src 'unsafe-inline'; img-src data: blob:">
-<title>{escape(data.study)} · Parlay</title>
-<style>{_asset("report.css")}</style>
-</head>
-<body>
-<a class="skip" href="#layouts">Skip to the table of layouts</a>
-<header><p class="brand">Parlay</p><p>Study <b>{escape(data.study)}</b> of <b>{escape(data.model)}</b></p></header>
-<main>
-{body}
-</main>
-<script>{get_plotlyjs()}</script>
-<script type="application/json" id="figures">{figures}</script>
-<script>{_asset("report.js")}</script>
-</body>
-</html>
-"""
-
-
-def _asset(name: str) -> str:
-    return resources.files("deploy").joinpath(name).read_text(encoding="utf-8")
+    body = "\n".join(filter(None, (render(data) for render in sections)))
+    skip = '<a class="skip" href="#layouts">Skip to the table of layouts</a>'
+    about = f"Study <b>{escape(data.study)}</b> of <b>{escape(data.model)}</b>"
+    return page(data.study, about, body, _figures(data), skip)
 
 
 def _figures(data: ReportData) -> dict[str, charts.Figure]:
@@ -87,25 +55,16 @@ def _headline(data: ReportData) -> str:
 def _cards(data: ReportData, winner: ShownLayout) -> Iterable[str]:
     for metric in data.metrics:
         limit = f"SLO: at most {metric.slo_ms:g} ms" if metric.slo_ms is not None else "no target"
-        yield _card(str(metric), figure(winner.measured_ms.get(metric.name), "ms"), limit)
+        yield card(str(metric), figure(winner.measured_ms.get(metric.name), "ms"), limit)
     at = f"at {winner.rate_req_per_s:g} requests/s offered" if winner.rate_req_per_s is not None else ""
-    yield _card("Goodput", figure(winner.measured_goodput_req_per_s, "req/s"), at)
-    yield _card("Attainment", share(winner.attainment), "requests that met every target")
-    yield _card("Devices", str(winner.devices), "")
-
-
-def _card(label: str, value: str, note: str) -> str:
-    return f"<div><dt>{escape(label)}</dt><dd><b>{value}</b><small>{escape(note)}</small></dd></div>"
+    yield card("Goodput", figure(winner.measured_goodput_req_per_s, "req/s"), at)
+    yield card("Attainment", share(winner.attainment), "requests that met every target")
+    yield card("Devices", str(winner.devices), "")
 
 
 def _request(data: ReportData) -> str:
-    return f"""<section class="pair"><div><h2>What was asked</h2>{_pairs(data.request)}</div>
-<div><h2>Where it ran</h2>{_pairs(data.facts)}</div></section>"""
-
-
-def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
-    rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs)
-    return f'<dl class="pairs">{rows}</dl>' if rows else f"<p>{NOTHING}</p>"
+    return f"""<section class="pair"><div><h2>What was asked</h2>{pairs(data.request)}</div>
+<div><h2>Where it ran</h2>{pairs(data.facts)}</div></section>"""
 
 
 def _funnel(data: ReportData) -> str:
@@ -114,9 +73,9 @@ def _funnel(data: ReportData) -> str:
         reasons = "; ".join(f"{escape(reason)}: {number:,}" for reason, number in stage.dropped)
         rows.append([escape(stage.name), count(stage.kept), reasons or NOTHING])
     columns = [Column("Stage"), Column("Kept", number=True), Column("Dropped here")]
-    body = _chart("funnel", "Layouts kept by each stage (bar lengths are logarithmic)")
+    body = chart("funnel", "Layouts kept by each stage (bar lengths are logarithmic)")
     body += table("stages", "Layouts kept and dropped, stage by stage", columns, rows)
-    return _section("funnel", "From candidates to the winner", body)
+    return section("funnel", "From candidates to the winner", body)
 
 
 def _latency(data: ReportData) -> str:
@@ -126,7 +85,7 @@ def _latency(data: ReportData) -> str:
     names = (*names, "Goodput, req/s", "Attainment", "Sent", "Failed")
     columns = [Column("Layout"), *(Column(name, number=True) for name in names), Column("Meets SLO")]
     steps = table("steps", "Every measured load step", columns, rows)
-    return _section("load", "Latency against load", figures + _folded("As a table", steps))
+    return section("load", "Latency against load", figures + folded("As a table", steps))
 
 
 def _step_row(row: ShownLayout, step: ShownStep, metrics: Iterable[ShownMetric]) -> list[str]:
@@ -138,14 +97,14 @@ def _step_row(row: ShownLayout, step: ShownStep, metrics: Iterable[ShownMetric])
 def _predictions(data: ReportData) -> str:
     caption = "{}: each point is a layout; on the dashed line the model was right"
     figures = _each_metric(data, "error", caption, charts.predicted_against_measured)
-    return _section("predictions", "Predicted against measured", figures) if figures else ""
+    return section("predictions", "Predicted against measured", figures) if figures else ""
 
 
 def _each_metric(
     data: ReportData, prefix: str, caption: str, draw: Callable[[ReportData, ShownMetric], charts.Figure | None]
 ) -> str:
     shown = [metric for metric in data.metrics if draw(data, metric) is not None]
-    figures = "".join(_chart(f"{prefix}-{metric.name}", caption.format(metric)) for metric in shown)
+    figures = "".join(chart(f"{prefix}-{metric.name}", caption.format(metric)) for metric in shown)
     return f'<div class="grid">{figures}</div>' if figures else ""
 
 
@@ -161,8 +120,8 @@ def _layouts(data: ReportData) -> str:
     if rest:
         columns = [*start, *(Column("predicted", number=True, group=group) for group in groups)]
         untried = table("untried", "Layouts that were not launched", columns, rest)
-        body += _folded(f"Layouts that were not launched: {len(rest):,}", untried)
-    return _section("layouts", "All layouts", body)
+        body += folded(f"Layouts that were not launched: {len(rest):,}", untried)
+    return section("layouts", "All layouts", body)
 
 
 def _full_row(row: ShownLayout, metrics: Iterable[ShownMetric]) -> list[str]:
@@ -188,19 +147,19 @@ def _timeline(data: ReportData) -> str:
         return ""
     columns = [Column("Trial", number=True), Column("Layout")]
     columns += [Column(name, number=True) for name in ("Began at, s", "Ready after, s", "Took, s")]
-    body = _chart("timeline", "What each trial did, over time")
-    return _section("trials", "Trials", body + table("times", "The trials in their order", columns, rows))
+    body = chart("timeline", "What each trial did, over time")
+    return section("trials", "Trials", body + table("times", "The trials in their order", columns, rows))
 
 
 def _files(data: ReportData) -> str:
     rows = [[code(f.name), escape(f.what), code(f.use) if f.use else NOTHING] for f in data.files]
     columns = [Column("File"), Column("What it is"), Column("Use")]
-    return _section("files", "Files written", table("written", "Beside this page", columns, rows)) if rows else ""
+    return section("files", "Files written", table("written", "Beside this page", columns, rows)) if rows else ""
 
 
 def _reading(data: ReportData) -> str:
     terms = "".join(f"<li>{_METRICS[m.name]}, at percentile {m.percentile:g}.</li>" for m in data.metrics)
-    return _section(
+    return section(
         "reading",
         "How to read this",
         f"""<ul>{terms}
@@ -211,22 +170,6 @@ default.</li>
 <li>Dropped: the model showed that it cannot run or cannot win. Stopped: measured in part, then it had already lost.
 Failed: the launch or the measurement broke, which says nothing about its speed.</li>
 <li>“{NOTHING}” is a figure that does not exist; it is never zero.</li></ul>""",
-    )
-
-
-def _section(anchor: str, title: str, body: str) -> str:
-    return f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{escape(title)}</h2>{body}</section>'
-
-
-def _folded(title: str, body: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{body}</details>"
-
-
-def _chart(name: str, caption: str) -> str:
-    label = escape(caption)
-    return (
-        f'<figure><figcaption>{label}</figcaption><div class="chart" data-figure="{name}" role="img" '
-        f'aria-label="{label}; the figures are in a table on this page"></div></figure>'
     )
 
 

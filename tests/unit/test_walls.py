@@ -20,7 +20,7 @@ ONE_ROOM = {
     "optuna": {"tuner/search.py"},
     "sqlalchemy": {"tuner/store.py"},
     "ray": {"serve/launcher.py"},
-    "plotly": {"deploy/report.py"},
+    "plotly": {"deploy/page.py"},
     "scipy": set(),  # for fitting alone, which is not part of what is installed
 }
 HEAVY = {"ray", "vllm", "torch", "optuna", "sqlalchemy", "plotly", "scipy", "transformers", "aiohttp", "fastapi"}
