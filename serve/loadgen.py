@@ -1,4 +1,4 @@
-"""An open-loop streaming client for OpenAI-compatible completions.
+"""A streaming client for OpenAI-compatible completions and chats, in open and in closed loop.
 
 Every request is sent at its intended time, whatever the server does; nothing waits for a free connection and nothing
 is retried. All times are seconds of one ``time.perf_counter`` clock from the start of the window. Generated tokens are
@@ -9,225 +9,415 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
+import gc
 import resource
+import socket
+import ssl
 import time
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-import aiohttp
-
+from serve.alarm import Alarm
+from serve.connection import Connection
+from serve.endpoint import Endpoint
 from serve.sample import Outcome, Sample
-from tuner.errors import BadInput
+from serve.saturation import ClientLoad, Heartbeat
+from serve.stream import Answer
 
-MAX_EVENT_BYTES = 1 << 20
+__all__ = ["Call", "Endpoint", "LoadRun", "OpenCall", "Timeouts"]
+
 # Shorter than the 5 s after which uvicorn closes an idle connection: a request never meets one that is just closing.
 KEEPALIVE_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where to send: ``url`` without ``/v1``, the model name that requests carry, and extra headers (an API key)."""
-
-    url: str
-    model: str
-    headers: tuple[tuple[str, str], ...] = ()
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise BadInput("url", self.url, "http://HOST[:PORT] or https://HOST[:PORT]")
-
-    @property
-    def completions_url(self) -> str:
-        """Address of the completions endpoint."""
-        return self.url.rstrip("/") + "/v1/completions"
+# Timers have whole milliseconds: a shorter sleep would spin.
+SHORTEST_SLEEP_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to send ``intended_s`` after the start, its body ready."""
+    """One request to send ``intended_s`` after the start, its body ready. ``keep_text``: the answer's text is wanted.
+
+    ``user`` names the simulated user or session that makes it, where there is one.
+    """
 
     index: int
     intended_s: float
     body: bytes
     prompt_tokens: int
     output_tokens: int
+    keep_text: bool = False
+    user: int | None = None
 
 
-class _Malformed(Exception):
-    """The answer is not a completion stream; the text says why."""
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds until a request is given up: in all, for a connection, for the first byte, and between two reads."""
+
+    total_s: float
+    connect_s: float | None = None
+    first_byte_s: float | None = None
+    stall_s: float | None = None
 
 
-@dataclass(slots=True)
-class _Answer:
-    """What has been seen of one answer so far."""
+@dataclass(frozen=True, slots=True)
+class OpenCall:
+    """A request in flight: its times in seconds from the start of the window; None: no token yet."""
 
-    status: int | None = None
-    headers_s: float | None = None
-    chunk_s: list[float] = field(default_factory=list)
-    output_tokens: int | None = None
-    done: bool = False
-    error: str | None = None
+    index: int
+    intended_s: float
+    sent_s: float
+    first_token_s: float | None
 
-    def take(self, event: bytes, now_s: float) -> None:
-        """Fold in one event that arrived at ``now_s``."""
-        if event == b"[DONE]":
-            self.done = True
+
+Then = Callable[[Call, Sample], Call | None]
+
+
+class _Exchange:
+    """One request on its way."""
+
+    __slots__ = (
+        "answer",
+        "call",
+        "connection",
+        "first_byte_s",
+        "last_byte_s",
+        "run",
+        "sent_s",
+        "status",
+        "timers",
+    )
+
+    def __init__(self, run: LoadRun, call: Call, sent_s: float) -> None:
+        self.run, self.call, self.sent_s = run, call, sent_s
+        self.answer = Answer(call.output_tokens, call.keep_text)
+        self.first_byte_s: float | None = None
+        self.last_byte_s: float | None = None
+        self.status: int | None = None
+        self.connection: Connection | asyncio.Task[None] | None = None
+        self.timers: list[asyncio.TimerHandle] = []
+
+    def first_byte(self) -> None:
+        """The answer begins: from here on the stall limit holds instead of the first byte's."""
+        if len(self.timers) > 1:
+            self.timers.pop().cancel()
+        if self.run.timeouts.stall_s is not None:
+            self.watch_stall(self.run.timeouts.stall_s)
+
+    def watch_stall(self, wait_s: float) -> None:
+        """Look again after ``wait_s`` whether anything came."""
+        self.timers.append(asyncio.get_running_loop().call_later(wait_s, self.check_stall))
+
+    def check_stall(self) -> None:
+        """Give up when nothing came for the stall limit."""
+        limit_s = self.run.timeouts.stall_s
+        assert limit_s is not None
+        assert self.last_byte_s is not None
+        self.timers.pop()
+        quiet_s = time.perf_counter() - self.last_byte_s
+        if quiet_s >= limit_s:
+            self.run.expire(self, Outcome.STALLED, f"nothing for {quiet_s:.3g} s")
+        else:
+            self.watch_stall(max(limit_s - quiet_s, SHORTEST_SLEEP_S))
+
+    def expired(self) -> None:
+        """The request's whole time is over."""
+        if self.first_byte_s is None:
+            self.run.expire(self, *self.run.silence(self))
             return
-        try:
-            message = json.loads(event)
-        except ValueError:
-            raise _Malformed(f"not JSON: {_shown(event)}") from None
-        if not isinstance(message, dict):
-            raise _Malformed(f"not an object: {_shown(event)}")
-        if message.get("error") is not None:
-            self.error = _shown(event)
-            return
-        choices = message.get("choices")
-        if not isinstance(choices, list):
-            raise _Malformed(f"no choices: {_shown(event)}")
-        if choices:
-            self.chunk_s.append(now_s)
-        self._take_usage(message.get("usage"), event)
+        assert self.last_byte_s is not None
+        quiet_s = time.perf_counter() - self.last_byte_s
+        stalled = quiet_s > self.run.timeouts.total_s / 2
+        words = f"after {len(self.answer.chunk_s)} events, the last byte {quiet_s:.3g} s ago"
+        self.run.expire(self, Outcome.STALLED if stalled else Outcome.TIMEOUT, words)
 
-    def _take_usage(self, usage: Any, event: bytes) -> None:
-        if usage is None:
-            return
-        tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
-        if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0:
-            raise _Malformed(f"no completion_tokens in usage: {_shown(event)}")
-        self.output_tokens = tokens
-
-    def verdict(self, asked_tokens: int) -> tuple[Outcome, str | None]:
-        """What a stream that ended in good order amounts to."""
-        if self.error is not None:
-            return Outcome.SERVER_ERROR, self.error
-        if not self.done:
-            return Outcome.TRUNCATED, f"after {len(self.chunk_s)} events"
-        if not self.chunk_s or self.output_tokens == 0:
-            return Outcome.NO_TOKENS, None
-        if self.output_tokens is None:
-            return Outcome.NO_USAGE, None
-        if self.output_tokens < asked_tokens:
-            return Outcome.SHORT, f"{self.output_tokens} of {asked_tokens} tokens"
-        return Outcome.OK, None
+    def ended(self, outcome: Outcome, detail: str | None, reusable: bool) -> None:
+        """The answer is whole, or failed."""
+        self.run.exchange_ended(self, outcome, detail, reusable)
 
 
 class LoadRun:
-    """One window of load on one endpoint; its counters may be read while it runs."""
+    """One window of load on one endpoint; its counters may be read while it runs.
 
-    def __init__(self, endpoint: Endpoint, timeout_s: float) -> None:
+    ``timeouts`` may be the seconds in all. Retries do not exist: a request that fails is a sample that says so.
+    """
+
+    def __init__(self, endpoint: Endpoint, timeouts: Timeouts | float) -> None:
         self.endpoint = endpoint
-        self.timeout_s = timeout_s
+        self.timeouts = timeouts if isinstance(timeouts, Timeouts) else Timeouts(timeouts)
         self.sent = 0
         self.samples: list[Sample] = []
-        self._start: float | None = None
+        self.client_load: ClientLoad | None = None
+        self._start_s: float | None = None
+        self._head, self._tls = endpoint.request_head(), endpoint.tls()
+        self._addresses: list[str] = []
+        self._idle: list[Connection] = []
+        self._connections: set[Connection] = set()
+        self._open: dict[int, _Exchange] = {}
+        self._later: dict[int, asyncio.TimerHandle] = {}
+        self._then: Then | None = None
+        self._stopped = False
+        self._error: BaseException | None = None
+        self._alarm: Alarm | None = None
+        self._changed = asyncio.Event()
 
     @property
     def in_flight(self) -> int:
         """Requests sent and not yet ended."""
-        return self.sent - len(self.samples)
+        return len(self._open)
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the window opened; 0 before."""
-        return 0.0 if self._start is None else self._now()
+        return 0.0 if self._start_s is None else self._now()
 
-    async def run(self, calls: Iterable[Call]) -> list[Sample]:
-        """Send every call at its intended time, wait for all answers, and return the samples in order of sending.
+    def open_calls(self) -> list[OpenCall]:
+        """The requests in flight, oldest first."""
+        return [
+            OpenCall(one.call.index, one.call.intended_s, one.sent_s, self._since_start(one.answer.chunk_s[:1]))
+            for one in self._open.values()
+        ]
+
+    def stop(self, *, cut_off: bool = False) -> None:
+        """End the window early: nothing more is sent. What is in flight is waited for, or with ``cut_off`` dropped."""
+        self._stopped = True
+        for timer in self._later.values():
+            timer.cancel()
+        self._later.clear()
+        if cut_off:
+            for exchange in list(self._open.values()):
+                self.expire(exchange, Outcome.CUT_OFF, None)
+        self._wake()
+
+    async def run(
+        self, calls: Iterable[Call], then: Then | None = None, start_at_s: float | None = None
+    ) -> list[Sample]:
+        """Send every call at its intended time, wait for all answers, and return the samples in order of their index.
 
         ``calls`` come by rising ``intended_s``; each is drawn before its time is awaited, so that making its body
-        costs no lag unless the client is saturated. Ends at most ``timeout_s`` after the last send. A cancellation
-        closes every connection.
+        costs no lag unless the client is saturated. ``then`` is told of every sample and may answer with a call to
+        make next, at its ``intended_s`` or at once when that is past: a user of a closed loop, the next turn of a
+        session. ``start_at_s`` is the ``perf_counter`` at which the window opens, by default now. Ends at most the
+        total timeout after the last send. A cancellation closes every connection.
         """
         _raise_file_limit()
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
-        timeout = aiohttp.ClientTimeout(total=None)
-        headers = {"Content-Type": "application/json", **dict(self.endpoint.headers)}
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session,
-            asyncio.TaskGroup() as tasks,
-        ):
-            self._start = time.perf_counter()
-            for call in calls:
-                while (wait_s := call.intended_s - self._now()) > 0:
-                    await asyncio.sleep(wait_s)  # loops because timers of whole milliseconds may wake early
-                tasks.create_task(self._send(session, call))
+        self._then = then
+        with _no_collections():
+            heartbeat, alarm = Heartbeat(), Alarm()
+            self._start_s, self._alarm = time.perf_counter() if start_at_s is None else start_at_s, alarm
+            try:
+                await self._offer(calls, alarm)
+                while (self._open or self._later) and self._error is None:
+                    self._changed.clear()
+                    await self._changed.wait()
+            finally:
+                self.client_load, self._alarm = heartbeat.stop(), None
+                alarm.close()
+                await self._close()
+        if self._error is not None:
+            raise self._error
         return sorted(self.samples, key=lambda sample: sample.index)
 
-    def _now(self) -> float:
-        assert self._start is not None  # set by run before anything is sent
-        return time.perf_counter() - self._start
+    async def _offer(self, calls: Iterable[Call], alarm: Alarm) -> None:
+        assert self._start_s is not None
+        for call in calls:
+            while call.intended_s > self._now() and not self._stopped:
+                await alarm.wait_until(self._start_s + call.intended_s)
+            if self._stopped or self._error is not None:
+                return
+            self._send(call)
+            if self.sent % 64 == 0:
+                await asyncio.sleep(0)  # a schedule that is behind must not keep answers from being read
 
-    async def _send(self, session: aiohttp.ClientSession, call: Call) -> None:
-        answer, sent_s = _Answer(), self._now()
+    def _now(self) -> float:
+        assert self._start_s is not None  # set by run before anything is sent
+        return time.perf_counter() - self._start_s
+
+    def _since_start(self, first: list[float]) -> float | None:
+        assert self._start_s is not None
+        return first[0] - self._start_s if first else None
+
+    def _send(self, call: Call) -> None:
+        exchange = _Exchange(self, call, self._now())
+        if call.index in self._open:
+            raise ValueError(f"two calls have the index {call.index}")
+        self._open[call.index] = exchange
         self.sent += 1
+        loop = asyncio.get_running_loop()
+        exchange.timers.append(loop.call_later(self.timeouts.total_s, exchange.expired))
+        connection = self._idle_connection()
+        if connection is None:
+            exchange.connection = loop.create_task(self._connect(exchange))
+        else:
+            self._begin(exchange, connection)
+
+    def _begin(self, exchange: _Exchange, connection: Connection) -> None:
+        exchange.connection = connection
+        if self.timeouts.first_byte_s is not None:
+            timer = asyncio.get_running_loop().call_later(self.timeouts.first_byte_s, exchange.expired)
+            exchange.timers.append(timer)
+        body = exchange.call.body
+        connection.begin(exchange, b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+
+    def _idle_connection(self) -> Connection | None:
+        """The one used last, which is the least likely to be closed; one idle for long is closed instead."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.lost:
+                continue
+            if time.perf_counter() - connection.idle_since_s <= KEEPALIVE_S:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self, exchange: _Exchange) -> None:
         try:
-            async with asyncio.timeout(self.timeout_s):
-                outcome, detail = await self._exchange(session, call, answer)
-        except _Malformed as error:
-            outcome, detail = Outcome.MALFORMED, str(error)
-        except TimeoutError:
-            outcome, detail = Outcome.TIMEOUT, f"after {len(answer.chunk_s)} events and {self.timeout_s:g} s"
-        except aiohttp.ClientError as error:
-            outcome, detail = _broken(error), f"{type(error).__name__}: {error}"
-        self.samples.append(
-            Sample(
-                index=call.index,
-                intended_s=call.intended_s,
-                sent_s=sent_s,
-                headers_s=answer.headers_s,
-                chunk_s=tuple(answer.chunk_s),
-                end_s=self._now(),
-                prompt_tokens=call.prompt_tokens,
-                output_tokens=answer.output_tokens,
-                outcome=outcome,
-                status=answer.status,
-                detail=detail,
-            )
+            async with asyncio.timeout(self.timeouts.connect_s):
+                connection = await self._connected()
+        except Exception as error:
+            if exchange.call.index in self._open:
+                self.expire(exchange, *_unconnected(error))
+            return
+        if exchange.call.index not in self._open:
+            connection.close()
+            return
+        try:
+            self._begin(exchange, connection)
+        except Exception as error:
+            self._fail(error)
+
+    async def _connected(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        host, port = self.endpoint.address
+        if not self._addresses:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            self._addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        address = self._addresses[self.sent % len(self._addresses)]
+        name = host if self._tls is not None else None
+
+        def made() -> Connection:
+            connection = Connection(self._connections.discard, self._fail)
+            self._connections.add(connection)
+            return connection
+
+        _, connection = await loop.create_connection(made, address, port, ssl=self._tls, server_hostname=name)
+        return connection
+
+    def silence(self, exchange: _Exchange) -> tuple[Outcome, str]:
+        """What it means that not a byte came in time."""
+        if isinstance(exchange.connection, Connection):
+            return Outcome.NO_ANSWER, f"no byte of an answer after {self._now() - exchange.sent_s:.3g} s"
+        return Outcome.CONNECT_TIMEOUT, f"no connection after {self._now() - exchange.sent_s:.3g} s"
+
+    def expire(self, exchange: _Exchange, outcome: Outcome, detail: str | None) -> None:
+        """End an exchange from our side."""
+        if isinstance(exchange.connection, Connection):
+            exchange.connection.close()
+        elif exchange.connection is not None and exchange.connection is not asyncio.current_task():
+            exchange.connection.cancel()
+        self.exchange_ended(exchange, outcome, detail, reusable=False)
+
+    def exchange_ended(self, exchange: _Exchange, outcome: Outcome, detail: str | None, reusable: bool) -> None:
+        """Make the sample, and what follows from it."""
+        for timer in exchange.timers:
+            timer.cancel()
+        call = exchange.call
+        del self._open[call.index]
+        if reusable and isinstance(exchange.connection, Connection):
+            exchange.connection.idle_since_s = time.perf_counter()
+            self._idle.append(exchange.connection)
+        sample = self._sample(exchange, outcome, detail)
+        self.samples.append(sample)
+        if self._then is not None and not self._stopped:
+            try:
+                self._follow(self._then(call, sample))
+            except Exception as error:
+                self._fail(error)
+        if not self._open:
+            self._changed.set()
+
+    def _sample(self, exchange: _Exchange, outcome: Outcome, detail: str | None) -> Sample:
+        call, answer, start_s = exchange.call, exchange.answer, self._start_s
+        assert start_s is not None
+        return Sample(
+            index=call.index,
+            intended_s=call.intended_s,
+            sent_s=exchange.sent_s,
+            headers_s=None if exchange.first_byte_s is None else exchange.first_byte_s - start_s,
+            chunk_s=tuple([one_s - start_s for one_s in answer.chunk_s]),
+            end_s=self._now(),
+            prompt_tokens=call.prompt_tokens,
+            output_tokens=answer.output_tokens,
+            outcome=outcome,
+            status=exchange.status,
+            detail=detail,
+            counted_prompt_tokens=answer.prompt_tokens,
+            text="".join(answer.text) if call.keep_text else None,
         )
 
-    async def _exchange(
-        self, session: aiohttp.ClientSession, call: Call, answer: _Answer
-    ) -> tuple[Outcome, str | None]:
-        async with session.post(self.endpoint.completions_url, data=call.body, allow_redirects=False) as response:
-            answer.status, answer.headers_s = response.status, self._now()
-            if response.status != 200:
-                return Outcome.HTTP_ERROR, _shown(await response.content.read(300))
-            if response.content_type != "text/event-stream":
-                raise _Malformed(f"content type {response.content_type}")
-            async for events in _events(response.content):
-                now_s = self._now()
-                for event in events:
-                    answer.take(event, now_s)
-        return answer.verdict(call.output_tokens)
+    def _follow(self, call: Call | None) -> None:
+        if call is None:
+            return
+        wait_s = call.intended_s - self._now()
+        if wait_s <= 0:
+            self._send(call)
+            return
+
+        def due() -> None:
+            del self._later[call.index]
+            try:
+                self._follow(call)  # timers have whole milliseconds and may wake early
+            except Exception as error:
+                self._fail(error)
+
+        timer = asyncio.get_running_loop().call_later(max(wait_s, SHORTEST_SLEEP_S), due)
+        self._later[call.index] = timer
+
+    def _fail(self, error: BaseException) -> None:
+        """A defect of ours or of ``then``: the run ends with it."""
+        self._error = self._error or error
+        self._stopped = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        if self._alarm is not None:
+            self._alarm.wake()
+
+    async def _close(self) -> None:
+        for timer in self._later.values():
+            timer.cancel()
+        connecting = [one.connection for one in self._open.values() if isinstance(one.connection, asyncio.Task)]
+        for task in connecting:
+            task.cancel()
+        for exchange in self._open.values():
+            for timer in exchange.timers:
+                timer.cancel()
+        await asyncio.gather(*connecting, return_exceptions=True)
+        for connection in list(self._connections):
+            connection.close()
 
 
-async def _events(stream: aiohttp.StreamReader) -> AsyncIterator[list[bytes]]:
-    """The data lines of a server-sent event stream, read by read; OpenAI's events are one line each."""
-    rest = b""
-    async for block in stream.iter_any():
-        *lines, rest = (rest + block).split(b"\n")
-        if len(rest) > MAX_EVENT_BYTES:
-            raise _Malformed(f"an event of more than {MAX_EVENT_BYTES} bytes")
-        yield [line[5:].strip() for line in lines if line.startswith(b"data:")]
+def _unconnected(error: Exception) -> tuple[Outcome, str]:
+    words = f"{type(error).__name__}: {error}"
+    if isinstance(error, ssl.SSLError):
+        return Outcome.TLS, words
+    if isinstance(error, TimeoutError):
+        return Outcome.CONNECT_TIMEOUT, words
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return Outcome.CLIENT_LIMIT, words
+    return Outcome.REFUSED, words
 
 
-def _broken(error: aiohttp.ClientError) -> Outcome:
-    if isinstance(error, aiohttp.ClientOSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return Outcome.CLIENT_LIMIT
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return Outcome.REFUSED
-    if isinstance(error, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError):
-        return Outcome.RESET
-    return Outcome.MALFORMED  # what is left of aiohttp's tree: an answer that is not HTTP
-
-
-def _shown(text: bytes) -> str:
-    return " ".join(text[:200].decode("utf-8", "replace").split())
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """No garbage collection inside: with many samples alive, one takes longer than a token."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _raise_file_limit() -> None:

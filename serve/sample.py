@@ -10,29 +10,42 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What became of one request; all but OK are failures."""
+    """What became of one request; all but OK are failures, and CUT_OFF says nothing of the server."""
 
     OK = "ok"
-    REFUSED = "refused"  # no connection: refused, no route, unknown host, TLS
+    REFUSED = "refused"  # no connection: refused, no route, unknown host
+    TLS = "tls"  # the server's certificate or its TLS was not accepted
+    CONNECT_TIMEOUT = "connect_timeout"  # no connection in time
+    NO_ANSWER = "no_answer"  # connected and sent, and no byte of an answer in time
+    STALLED = "stalled"  # the answer began, then nothing came for longer than the stall limit
+    TIMEOUT = "timeout"  # still streaming when the request's time was over
+    CLOSED = "closed"  # the connection was closed before a byte of the answer
     RESET = "reset"  # the connection broke before the answer was whole
     HTTP_ERROR = "http_error"  # a status other than 200
-    TIMEOUT = "timeout"  # not done within the request's timeout
-    MALFORMED = "malformed"  # not HTTP, not an event stream, or not the JSON of a completion
+    NOT_HTTP = "not_http"  # what came back is not HTTP/1
+    NOT_A_STREAM = "not_a_stream"  # another content type than text/event-stream
+    EMPTY = "empty"  # status 200 and a whole answer without an event
+    MALFORMED = "malformed"  # an event that is not the JSON of a completion
+    HUGE_EVENT = "huge_event"  # an event without an end
     SERVER_ERROR = "server_error"  # an error object inside the stream
     TRUNCATED = "truncated"  # the stream ended in good order, but before [DONE]
     NO_TOKENS = "no_tokens"  # complete, and nothing was generated
     NO_USAGE = "no_usage"  # complete, but without the token counts that were asked for
     SHORT = "short"  # fewer tokens than asked, despite ignore_eos
+    OVERLONG = "overlong"  # more tokens than asked; a stream that does not end is cut off there
     CLIENT_LIMIT = "client_limit"  # this process ran out of file descriptors
+    CUT_OFF = "cut_off"  # the window was ended by its owner while the request was in flight
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """What was seen of one request.
 
-    ``sent_s`` is when it was handed to the connection, ``headers_s`` when the status line came, ``chunk_s`` when each
-    event that carries generated tokens came, ``end_s`` when the stream closed or the failure showed. ``output_tokens``
-    is the server's own count. A figure that was not seen is None.
+    ``sent_s`` is when the request was taken up: an idle connection got it, or a new one was begun. ``headers_s`` is
+    when the first byte of the answer came, ``chunk_s`` when each event that carries generated tokens came, ``end_s``
+    when the answer was whole or the failure showed. ``output_tokens`` is the server's own count, as is
+    ``counted_prompt_tokens``; ``prompt_tokens`` is what was meant to be sent. ``text`` is kept only where the call
+    asks for it. A figure that was not seen is None.
     """
 
     index: int
@@ -46,6 +59,8 @@ class Sample:
     outcome: Outcome
     status: int | None = None
     detail: str | None = None
+    counted_prompt_tokens: int | None = None
+    text: str | None = None
 
     @property
     def ok(self) -> bool:

@@ -249,4 +249,4 @@ def test_ctrl_c_ends_a_measurement_at_once():
 
 
 def test_an_endpoint_of_a_deployment_is_its_completions_address():
-    assert Endpoint("http://h:1/prefix/", "m").completions_url == "http://h:1/prefix/v1/completions"
+    assert Endpoint("http://h:1/prefix/", "m").request_path == "/prefix/v1/completions"
