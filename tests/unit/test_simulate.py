@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import make_request
@@ -68,6 +68,17 @@ def set_ups(draw):
     return chosen, draw(st.sampled_from([3200, 6000, ROOMY])), made
 
 
+# The less urgent stands first and gives way to itself: a step without any request, after which the next must follow.
+GIVES_WAY = load([0.0, 0.1], [2900, 270], [120, 60], priority=np.array([1, 0]))
+# A shared prefix is evicted in a step of decodes that can be repeated, and another request's copy takes its place.
+EVICTED = load(
+    [0, 0.01, 0.01, 0.01, 0.01, 0.9], [137, 500, 2500, 1, 1, 2999], [120, 1, 26, 100, 120, 2],
+    priority=np.array([1, 0, 0, 0, 0, 1]),
+)  # fmt: skip
+SMALL = (layout("tp=1,max_num_batched_tokens=256"), 3200)
+SYNCHRONOUS = SimulationSettings(asynchronous=False, gap_limits_ms=(8.0, 12.0))
+KEPT = replace(SYNCHRONOUS, long_prefill_tokens=200, shared_prefix_tokens=500)
+
 COLUMNS = ("arrival_s", "scheduled_s", "first_token_s", "end_s", "prefill_share", "decode_share", "kv_peak_share")
 COUNTS = ("preemptions", "replica", "steps", "slow_gaps")
 
@@ -81,6 +92,7 @@ def assert_same(one, other, rel=1e-9):
 
 @settings(max_examples=150, deadline=None)
 @given(set_up=set_ups(), sent=loads())
+@example(set_up=(*SMALL, KEPT), sent=EVICTED)
 def test_taking_steps_at_once_changes_nothing(set_up, sent):
     chosen, kv_tokens, made = set_up
     quick = simulate(COSTS, chosen, sent, kv_tokens=kv_tokens, settings=made)
@@ -93,6 +105,7 @@ def test_taking_steps_at_once_changes_nothing(set_up, sent):
 
 @settings(max_examples=150, deadline=None)
 @given(set_up=set_ups(), sent=loads())
+@example(set_up=(*SMALL, SYNCHRONOUS), sent=GIVES_WAY)
 def test_every_request_is_served_once_in_order_of_time(set_up, sent):
     chosen, kv_tokens, made = set_up
     run = simulate(COSTS, chosen, sent, kv_tokens=kv_tokens, settings=made)
@@ -110,6 +123,7 @@ def test_every_request_is_served_once_in_order_of_time(set_up, sent):
 
 @settings(max_examples=100, deadline=None)
 @given(sent=loads(), asynchronous=st.booleans(), kv_tokens=st.sampled_from([3200, ROOMY]))
+@example(sent=GIVES_WAY, asynchronous=False, kv_tokens=3200)
 def test_an_engine_works_exactly_while_it_has_work(sent, asynchronous, kv_tokens):
     made = SimulationSettings(asynchronous=asynchronous)
     run = simulate(COSTS, layout(), sent, kv_tokens=kv_tokens, settings=made)

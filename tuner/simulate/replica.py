@@ -125,8 +125,10 @@ def _dispatch(table: StepTable, limits: Limits, req: Records, state: State, r: i
             _start(table, limits, req, state, r, known_ms, held)
             if state.batches[r, state.replicas[r].batch_first].end_ms <= now:
                 return
-        elif held or view < now:  # nothing to run for who looked a step ago: look again, with all that is known now
-            state.replicas[r].view_ms = now
+        elif held or view < now or state.replicas[r].preempting:
+            state.replicas[
+                r
+            ].view_ms = now  # looked a step ago, or the least urgent, first in line, gave way: look again
         else:
             return
 
@@ -179,6 +181,9 @@ def _extend(
     most = BLOCK_TOKENS * ((state.replicas[r].free - state.replicas[r].idle_prefix) // size)
     for entry in range(size):
         q = state.batch_request[r, 0, entry]
+        group = req[q].group
+        if group != NONE and not req[q].holds_prefix and not state.prefixes[r, group].resident:
+            return  # its copy of a prefix that this step evicted becomes the shared one in the next
         most = min(most, req[q].output - req[q].generated - 1)
     until = np.inf  # a queue whose head cannot enter holds back all who come later
     if not waiting:
