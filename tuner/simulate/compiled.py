@@ -1,8 +1,8 @@
 """How the simulator's inner functions are compiled.
 
 Nothing in them allocates, so arrays need no reference counts: counting them from call to call would take five times as
-long as the work itself. Compiled code is kept beside the sources, or in NUMBA_CACHE_DIR, until one of them changes: left
-to itself, Numba looks at the file of a function alone and goes on calling what its callees were.
+long as the work itself. Compiled code is kept beside the sources, or in NUMBA_CACHE_DIR, until one of them changes: by
+itself, Numba looks at the file of a function alone and goes on calling what its callees were.
 """
 
 from __future__ import annotations
