@@ -7,19 +7,17 @@ failures, hardware that slows down. The same seed gives the same world. All that
 
 from __future__ import annotations
 
+import threading
 import time
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuner.arrivals import offered
 from tuner.cluster import Cluster
-from tuner.cost.latency import StepCosts, StepShape, Terms
+from tuner.conditions import AT_REST, Conditions, TrueCosts
 from tuner.cost.memory import estimate_memory
-from tuner.cost.volume import Phase
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.layout import ParallelLayout
 from tuner.model import ModelShape, load_model
@@ -29,133 +27,104 @@ from tuner.simulate import SimulationResult, SimulationSettings, Simulator
 from tuner.stats import percentile, quantiles
 from tuner.trial import Deployment, LaunchOrder, LoadStep, StepResult
 
+__all__ = ["Conditions", "SimulatedCluster", "SimulatedDeployment", "SimulatedLauncher", "SimulatedMeter"]
+
 NAME = "simulated"
 _START_UP_SPREAD = 0.1  # standard deviation of start-up times, on a log scale
-_RANDOM_FAILURES = (FailureReason.ENGINE_CRASHED, FailureReason.START_TIMED_OUT, FailureReason.REPLICA_DIED)
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """What the simulated cluster is like; by default nothing goes wrong and the model is right.
-
-    ``term_error`` is the standard deviation, on a log scale, of the factor between the true and the modelled price of
-    each cost term (``gemm``, ``attention``, each collective by link, ``host``); ``noise`` that of a factor on a whole
-    load step. ``slowdown_per_hour`` is the share by which everything slows per simulated hour. ``failures`` names
-    layouts that always fail, and how; of the others, a share of ``failure_share`` does. A start takes about
-    ``start_up_s``. ``pace`` is how many real seconds a simulated one lasts.
-    """
-
-    seed: int = 0
-    term_error: float = 0.0
-    noise: float = 0.0
-    slowdown_per_hour: float = 0.0
-    failures: Mapping[ParallelLayout, FailureReason] = field(default_factory=dict)
-    failure_share: float = 0.0
-    start_up_s: float = 90.0
-    pace: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("seed", "term_error", "noise", "slowdown_per_hour", "failure_share", "start_up_s", "pace"):
-            if not getattr(self, name) >= 0:
-                raise BadInput(f"conditions.{name}", getattr(self, name), "at least 0")
-        if self.failure_share > 1:
-            raise BadInput("conditions.failure_share", self.failure_share, "at most 1")
-
-    def random(self, *words: object) -> np.random.Generator:
-        """A stream of its own for whatever the words name."""
-        return np.random.default_rng([self.seed, zlib.crc32("|".join(map(str, words)).encode())])
-
-    def failure_of(self, layout: ParallelLayout) -> FailureReason | None:
-        """How a layout fails here, if it does; always the same way."""
-        if layout in self.failures:
-            return self.failures[layout]
-        random = self.random("failure", layout)
-        return (
-            _RANDOM_FAILURES[random.integers(len(_RANDOM_FAILURES))] if random.random() < self.failure_share else None
-        )
-
-
-class TrueCosts(StepCosts):
-    """Step prices as they are on the simulated cluster: the model's, each term times a factor of its own."""
-
-    def __init__(self, model: ModelShape, cluster: Cluster, conditions: Conditions, factor: float) -> None:
-        super().__init__(model, cluster)
-        self._conditions, self._factor = conditions, factor
-
-    def _scale(self, term: str) -> float:
-        error = self._conditions.term_error
-        return self._factor * float(np.exp(error * self._conditions.random("term", term).standard_normal()))
-
-    def stages(self, layout: ParallelLayout, step: StepShape) -> list[Terms]:
-        """As the model's, scaled; attention and host time are scaled where they are priced."""
-        own = ("attention", "host")
-        return [
-            {name: value if name in own else value * self._scale(name) for name, value in terms.items()}
-            for terms in super().stages(layout, step)
-        ]
-
-    def attention_ms(self, layout: ParallelLayout, step: StepShape) -> NDArray[np.float64]:
-        """As the model's, scaled."""
-        return super().attention_ms(layout, step) * self._scale("attention")
-
-    def host_parts(self, phase: Phase, layers: int, moe_layers: int = 0, in_graph: bool = False) -> tuple[float, float]:
-        """As the model's, scaled."""
-        added, launch = super().host_parts(phase, layers, moe_layers, in_graph)
-        return added * self._scale("host"), launch * self._scale("host")
 
 
 class SimulatedCluster:
     """The world: devices, what runs on them, and the simulated time. It outlives the launchers that use it.
 
-    Not thread-safe. ``clock_s`` moves on with every start and every load step.
+    Safe to use from several threads. With a pace, all of them live in one time, which goes by as real time does, faster
+    by ``1 / pace``: starts and load steps of several deployments overlap. Without one the clock stands still but for
+    starts and load steps, which follow each other whoever asks for them.
     """
 
-    def __init__(self, cluster: Cluster, conditions: Conditions = Conditions()) -> None:
+    def __init__(self, cluster: Cluster, conditions: Conditions = AT_REST) -> None:
         self.cluster, self.conditions = cluster, conditions
-        self.clock_s = 0.0
+        self._lock = threading.RLock()
         self._lost_devices = 0
         self._running: dict[str, SimulatedDeployment] = {}
+        self._began_at, self._passed_s = time.perf_counter(), 0.0
+        self._busy_device_s, self._counted_until_s = 0.0, 0.0
+
+    @property
+    def clock_s(self) -> float:
+        """Simulated seconds since the world began."""
+        pace = self.conditions.pace
+        return (time.perf_counter() - self._began_at) / pace if pace else self._passed_s
 
     @property
     def running(self) -> tuple[str, ...]:
         """Names of the deployments that hold devices, oldest first."""
-        return tuple(self._running)
+        with self._lock:
+            return tuple(self._running)
 
     @property
     def free_devices(self) -> int:
-        """Devices that no deployment holds."""
-        held = sum(deployment.layout.devices for deployment in self._running.values())
-        return self.cluster.devices - self._lost_devices - held
+        """Devices that no deployment holds; below 0 while lost nodes are still missed."""
+        with self._lock:
+            return self.cluster.devices - self._lost_devices - self._held_devices()
+
+    @property
+    def busy_device_s(self) -> float:
+        """Simulated seconds for which devices were held, summed over devices."""
+        with self._lock:
+            self._count_busy()
+            return self._busy_device_s
 
     @property
     def slowdown(self) -> float:
         """By which factor everything is slower than when the world began."""
         return 1 + self.conditions.slowdown_per_hour * self.clock_s / 3600
 
+    def _held_devices(self) -> int:
+        return sum(deployment.layout.devices for deployment in self._running.values())
+
+    def _count_busy(self) -> None:
+        now_s = self.clock_s
+        self._busy_device_s += self._held_devices() * (now_s - self._counted_until_s)
+        self._counted_until_s = now_s
+
     def lose_nodes(self, count: int) -> None:
         """Take nodes away; the youngest deployments die until the others fit."""
-        self._lost_devices = min(self._lost_devices + count * self.cluster.gpus_per_node, self.cluster.devices)
-        for deployment in reversed(list(self._running.values())):
-            if self.free_devices >= 0:
-                return
-            deployment.die("a node was lost")
+        with self._lock:
+            self._lost_devices = min(self._lost_devices + count * self.cluster.gpus_per_node, self.cluster.devices)
+            for deployment in reversed(list(self._running.values())):
+                if self.free_devices >= 0:
+                    return
+                deployment.die("a node was lost")
 
-    def pass_time(self, seconds: float) -> None:
-        """Let simulated time go by, at the pace of the conditions."""
-        self.clock_s += seconds
+    def pass_time(self, seconds: float, since_s: float | None = None) -> None:
+        """Let simulated time go by until so long after ``since_s`` (now, if left out)."""
         if self.conditions.pace:
-            time.sleep(seconds * self.conditions.pace)
+            until_s = (self.clock_s if since_s is None else since_s) + seconds
+            while (left_s := until_s - self.clock_s) > 0:
+                time.sleep(left_s * self.conditions.pace)
+            return
+        with self._lock:
+            self._count_busy()
+            self._passed_s += seconds
+            self._count_busy()
 
     def hold(self, deployment: SimulatedDeployment) -> None:
-        """Give a deployment its devices. Raises LaunchFailed where there are too few."""
-        if deployment.layout.devices > self.free_devices:
-            words = f"needs {deployment.layout.devices} devices, {self.free_devices} of {self.cluster.devices} are free"
-            raise LaunchFailed(FailureReason.PLACEMENT_IMPOSSIBLE, f"simulated: {words}")
-        self._running[deployment.app] = deployment
+        """Give a deployment its devices. Raises LaunchFailed where too few are free, BadInput for a name in use."""
+        with self._lock:
+            if deployment.app in self._running:
+                raise BadInput("app", deployment.app, "a name that nothing running has")
+            free = max(self.free_devices, 0)
+            if deployment.layout.devices > free:
+                words = f"needs {deployment.layout.devices} devices, {free} of {self.cluster.devices} are free"
+                raise LaunchFailed(FailureReason.PLACEMENT_IMPOSSIBLE, f"simulated: {words}")
+            self._count_busy()
+            self._running[deployment.app] = deployment
 
     def free(self, app: str) -> bool:
         """Take back a deployment's devices; True if it had any."""
-        return self._running.pop(app, None) is not None
+        with self._lock:
+            self._count_busy()
+            return self._running.pop(app, None) is not None
 
 
 @dataclass(eq=False)
@@ -195,6 +164,13 @@ class SimulatedDeployment:
     def failure(self) -> tuple[FailureReason, str] | None:
         """Why it is not healthy any more, or None."""
         return self._death
+
+    def require_alive(self) -> None:
+        """Raise LaunchFailed if nothing answers any more."""
+        if self._death is not None:
+            raise LaunchFailed(*self._death, self.log_tail())
+        if self.app not in self.world.running:
+            raise LaunchFailed(FailureReason.CLIENT_ERROR, "simulated: it was torn down", self.log_tail())
 
     def log_tail(self, lines: int = 20) -> tuple[str, ...]:
         """Its last log lines."""
@@ -240,7 +216,8 @@ class SimulatedLauncher:
         deployment = SimulatedDeployment(order.app, layout, order.request, model, int(memory.kv_tokens[0]), world)
         misfit = memory.misfit(0, order.request.max_model_len)
         if misfit is not None:
-            raise LaunchFailed(FailureReason.DOES_NOT_FIT, f"simulated: {misfit}")
+            deployment.say(misfit)
+            raise LaunchFailed(FailureReason.DOES_NOT_FIT, f"simulated: {misfit}", deployment.log_tail())
         world.hold(deployment)
         return deployment
 
@@ -251,8 +228,11 @@ class SimulatedLauncher:
         start_up_s = conditions.start_up_s * float(np.exp(spread))
         if reason is FailureReason.START_TIMED_OUT or start_up_s > limit_s:
             self._world.pass_time(limit_s)
-            raise LaunchFailed(FailureReason.START_TIMED_OUT, f"simulated: not ready within {limit_s:g} s")
+            words = f"not ready within {limit_s:g} s"
+            deployment.say(words)
+            raise LaunchFailed(FailureReason.START_TIMED_OUT, f"simulated: {words}", deployment.log_tail())
         self._world.pass_time(start_up_s)
+        deployment.require_alive()
         if reason not in (None, FailureReason.REPLICA_DIED):
             deployment.say(f"fails to start: {reason}")
             raise LaunchFailed(reason, f"simulated: {reason.value} at start", deployment.log_tail())
@@ -280,9 +260,8 @@ class SimulatedMeter:
         conditions = self._world.conditions
         if conditions.failure_of(deployment.layout) is FailureReason.REPLICA_DIED and not step.warmup:
             deployment.die("a worker was killed")
-        died = deployment.failure()
-        if died is not None:
-            raise LaunchFailed(*died, deployment.log_tail())
+        deployment.require_alive()
+        since_s = self._world.clock_s
         random = conditions.random("noise", deployment.app, step.index, step.seed)
         factor = self._world.slowdown * float(np.exp(conditions.noise * random.standard_normal()))
         simulator = Simulator(
@@ -293,7 +272,8 @@ class SimulatedMeter:
             settings=SimulationSettings.for_slo(request.workload, request.slo, seed=step.seed),
         )
         result = simulator.run(offered(request.workload, step.rate_req_per_s, step.duration_s, step.seed))
-        self._world.pass_time(result.duration_s)
+        self._world.pass_time(result.duration_s, since_s)
+        deployment.require_alive()
         deployment.say(f"served {len(result.arrival_s)} requests at {step.rate_req_per_s:g}/s")
         return _step_result(result, step, request)
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from serve.health import completes, served_models
 from serve.launcher import RayServeLauncher
 from serve.local import LocalProcessLauncher
+from serve.measure import HttpMeter
 from serve.processes import ProcessId, writers_under
 from serve.tiny_model import build_tiny_model
-from tuner.layout import ParallelLayout
+from tests.launcher_contract import OUTPUT_TOKENS, ContractBench, Fault
+from tuner.errors import FailureReason
 from tuner.request import TuneRequest, parse_request
-from tuner.trial import Deployment, Launcher, LaunchOrder
+from tuner.trial import Deployment, Launcher
 
 MAKERS: dict[str, Callable[..., Launcher]] = {
     "ray-serve": lambda port, state_dir: RayServeLauncher(None, port, state_dir=state_dir),
@@ -30,41 +35,49 @@ def request_for(model: Path, **engine: Any) -> TuneRequest:
         {
             "model": str(model),
             "cluster": {"gpu": "cpu", "gpus_per_node": 2},
-            "workload": {"prompt_tokens": 64, "output_tokens": 8, "arrival": {"requests_per_s": 1}},
+            "workload": {"prompt_tokens": 64, "output_tokens": OUTPUT_TOKENS, "arrival": {"requests_per_s": 1}},
             "slo": [{"metric": "ttft", "percentile": 99, "ms": 5000}],
             "engine": {"kv_cache_gib": 0.25, "max_model_len": 256, "start_timeout_s": 240} | engine,
         }
     )
 
 
-@dataclass
-class Bench:
-    """One launcher, the orders it was given, and what it has running."""
-
-    kind: str
-    launcher: Launcher
-    root: Path
-    said: list[str] = field(default_factory=list)
-    orders: int = 0
+class Bench(ContractBench):
+    """A launcher of real engines."""
 
     @property
     def state_dir(self) -> Path:
         return self.root / "state"
 
-    def order(self, request: TuneRequest, layout: str = "tp=1") -> LaunchOrder:
-        self.orders += 1
-        app = f"parlay-test-{self.orders}"
-        return LaunchOrder("test", self.orders, app, ParallelLayout.parse(layout), request, self.root / "logs" / app)
+    @property
+    def model(self) -> Path:
+        return self.root / "tiny"
 
-    def launch(self, request: TuneRequest, layout: str = "tp=1") -> Deployment:
-        return self.launcher.launch(self.order(request, layout), self.said.append)
+    def request(self, **engine: Any) -> TuneRequest:
+        return request_for(self.model, **engine)
 
-    def engine_processes(self) -> list[ProcessId]:
+    def fault(self, kind: str, scratch: Path) -> Fault:
+        if kind == "memory":
+            return Fault(self.request(kv_cache_gib=4000), FailureReason.DOES_NOT_FIT, "requested memory for kv")
+        model = shutil.copytree(self.model, scratch / "corrupt")
+        (model / "model.safetensors").write_bytes(b"\0" * 64)
+        return Fault(request_for(model), FailureReason.ENGINE_CRASHED, "SafetensorError")
+
+    def kill_worker(self, deployment: Deployment) -> None:
+        worker = next(process for process in self.left_running() if "VLLM::Worker" in command_of(process))
+        os.kill(worker.pid, signal.SIGKILL)
+
+    def left_running(self) -> list[ProcessId]:
         """vLLM's processes below this launcher, found by the files they write."""
         directories = [self.root / "logs"]
         for record in self.state_dir.glob("*.json"):
             directories += [Path(path) for path in json.loads(record.read_text())["directories"]]
         return [process for process in writers_under(directories) if "VLLM::" in command_of(process)]
+
+    def answers(self, deployment: Deployment) -> bool:
+        if served_models(deployment.url, timeout_s=10) != (deployment.model_id,):
+            return False
+        return completes(deployment.url, deployment.model_id, timeout_s=30)
 
 
 def command_of(process: ProcessId) -> str:
@@ -80,10 +93,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", params=sorted(MAKERS))
-def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path
+) -> Iterator[Bench]:
     root = tmp_path_factory.mktemp(request.param)
     launcher = MAKERS[request.param](None, root / "state")
-    yield Bench(request.param, launcher, root)
+    (root / "tiny").symlink_to(tiny_model)
+    yield Bench(request.param, launcher, HttpMeter(), root)
     launcher.close()
     assert not list((root / "state").glob("*.json"))
 

@@ -1,11 +1,10 @@
-"""The contract of ``Launcher`` and ``Deployment``, which every implementation must keep, on the real stack."""
+"""Real launchers and the real meter keep ``tests.launcher_contract``, and what only they can promise."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -17,43 +16,25 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from serve.health import completes, served_models
+from serve.health import served_models
 from serve.launcher import RayServeLauncher, require_ray_address
-from serve.measure import HttpMeter
 from serve.processes import end, free_port, require_free_port, writers_under
-from tests.real.conftest import MAKERS, Bench, command_of, request_for
-from tuner.errors import BadInput, FailureReason, LaunchFailed
-from tuner.request import Metric
-from tuner.trial import Deployment, LoadStep
+from tests.launcher_contract import LaunchContract, RunningContract, eventually
+from tests.real.conftest import MAKERS, Bench, request_for
+from tuner.errors import BadInput, LaunchFailed
+from tuner.trial import Deployment
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
 
-def eventually(seconds: float, holds: object) -> bool:
-    deadline = time.perf_counter() + seconds
-    while not (held := bool(holds())) and time.perf_counter() < deadline:  # type: ignore[operator]
-        time.sleep(0.2)
-    return held
+class TestRunning(RunningContract):
+    """The shared cases, and what only real processes have."""
 
-
-class TestRunning:
-    def test_a_deployment_serves_its_model(self, bench: Bench, deployment: Deployment) -> None:
-        assert served_models(deployment.url, timeout_s=10) == (deployment.model_id,) == ("tiny",)
-        assert completes(deployment.url, deployment.model_id, timeout_s=30)
-        assert 0 < deployment.ready_after_s < 240
-        assert deployment.failure() is None
+    def test_the_engine_and_its_log_are_real(self, bench: Bench, deployment: Deployment) -> None:
+        assert deployment.model_id == "tiny"
         assert any("INFO" in line for line in deployment.log_tail())
+        assert any((bench.root / "logs").rglob("*.*"))
         assert any("waiting for the engine" in words for words in bench.said)
-
-    def test_the_meter_measures_it(self, deployment: Deployment, tiny_model: Path) -> None:
-        request = request_for(tiny_model)
-        result = HttpMeter().measure(deployment, LoadStep(0, 4.0, 3.0, seed=1), request)
-        assert result.sent == result.completed > 3
-        assert result.failed == 0
-        assert set(result.latency) == set(Metric)
-        assert result.latency[Metric.E2E].mean_ms > result.latency[Metric.TTFT].mean_ms > 0
-        # Random weights stop at no end token: every request made its 8 tokens.
-        assert result.output_tok_per_s == pytest.approx(8 * result.completed / result.wall_s)
 
     def test_only_the_loopback_is_listened_on(self, deployment: Deployment) -> None:
         port = urlsplit(deployment.url).port
@@ -63,68 +44,8 @@ class TestRunning:
                 assert probe.connect_ex((address, port)) != 0
 
 
-def test_a_layout_larger_than_the_cluster_is_refused_at_once(bench: Bench, tiny_model: Path) -> None:
-    started = time.perf_counter()
-    with pytest.raises(LaunchFailed, match="needs 4 devices") as refused:
-        bench.launch(request_for(tiny_model), "tp=2,dp=2")
-    assert refused.value.reason is FailureReason.PLACEMENT_IMPOSSIBLE
-    assert time.perf_counter() - started < 60  # Ray may have to be started first
-
-
-@pytest.mark.parametrize(
-    ("fault", "reason", "said"),
-    [
-        ("corrupt weights", FailureReason.ENGINE_CRASHED, "SafetensorError"),
-        ("too much cache", FailureReason.DOES_NOT_FIT, "requested memory for kv"),
-    ],
-)
-def test_an_engine_that_dies_at_start_says_why(
-    bench: Bench, tiny_model: Path, tmp_path: Path, fault: str, reason: FailureReason, said: str
-) -> None:
-    request = request_for(tiny_model, kv_cache_gib=4000)
-    if fault == "corrupt weights":
-        model = shutil.copytree(tiny_model, tmp_path / "corrupt")
-        (model / "model.safetensors").write_bytes(b"\0" * 64)
-        request = request_for(model)
-    with pytest.raises(LaunchFailed) as failed:
-        bench.launch(request)
-    assert failed.value.reason is reason, failed.value
-    assert said in failed.value.detail
-    assert any(said in line for line in failed.value.log_tail)
-    assert eventually(5, lambda: not bench.engine_processes())
-
-
-def test_a_start_up_that_never_ends_is_cut_off(bench: Bench, tiny_model: Path) -> None:
-    with pytest.raises(LaunchFailed, match="not ready within 3 s") as failed:
-        bench.launch(request_for(tiny_model, start_timeout_s=3))
-    assert failed.value.reason is FailureReason.START_TIMED_OUT
-    assert not bench.engine_processes()
-
-
-def test_an_interrupted_launch_leaves_nothing(bench: Bench, tiny_model: Path) -> None:
-    def interrupt(words: str) -> None:
-        if bench.engine_processes():
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        bench.launcher.launch(bench.order(request_for(tiny_model), "tp=2"), interrupt)
-    assert not bench.engine_processes()
-
-
-def test_a_killed_worker_is_a_dead_replica(bench: Bench, tiny_model: Path) -> None:
-    running = bench.launch(request_for(tiny_model), "tp=2")
-    worker = next(process for process in bench.engine_processes() if "VLLM::Worker" in command_of(process))
-    os.kill(worker.pid, signal.SIGKILL)
-    assert eventually(40, running.failure)
-    failure = running.failure()
-    assert failure is not None
-    assert failure[0] is FailureReason.REPLICA_DIED
-    running.teardown()
-    running.teardown()
-    assert not bench.engine_processes()
-    assert not served_models(running.url, timeout_s=5)
-    assert running.log_tail()
-    assert any((bench.root / "logs").rglob("*.*"))
+class TestLaunching(LaunchContract):
+    """The shared cases."""
 
 
 @pytest.mark.parametrize("kind", sorted(MAKERS))
@@ -141,9 +62,10 @@ def test_a_port_in_use_is_refused_before_anything_starts(kind: str, tmp_path: Pa
 DRIVER = """
 import sys, time
 from pathlib import Path
+from serve.measure import HttpMeter
 from tests.real.conftest import MAKERS, Bench, request_for
 kind, root, model, port = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-bench = Bench(kind, MAKERS[kind](port, root / "state"), root)
+bench = Bench(kind, MAKERS[kind](port, root / "state"), HttpMeter(), root)
 print(bench.launch(request_for(model)).url, flush=True)
 time.sleep(600)
 """
@@ -158,11 +80,11 @@ def test_what_a_killed_run_leaves_is_removed_by_the_next(kind: str, tiny_model: 
         url = driver.stdout.readline().strip()
         assert url.startswith("http://")
         driver.kill()
-    left = Bench(kind, None, tmp_path)  # type: ignore[arg-type]
-    before = left.engine_processes()
+    left = Bench(kind, None, None, tmp_path)  # type: ignore[arg-type]
+    before = left.left_running()
     successor = MAKERS[kind](unused_port, left.state_dir)
     assert not any(process.alive for process in before)
-    assert not left.engine_processes()
+    assert not left.left_running()
     require_free_port(unused_port, "http_port")
     assert successor.remove_orphan("parlay-test-1")
     assert not successor.remove_orphan("parlay-test-1")
@@ -220,7 +142,7 @@ from pathlib import Path
 from serve.launcher import RayServeLauncher
 from tests.real.conftest import Bench, request_for
 address, root, model = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-bench = Bench("ray-serve", RayServeLauncher(address, None, state_dir=root / "state"), root)
+bench = Bench("ray-serve", RayServeLauncher(address, None, state_dir=root / "state"), None, root)
 print(bench.launch(request_for(model)).url, flush=True)
 time.sleep(600)
 """

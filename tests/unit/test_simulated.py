@@ -1,28 +1,80 @@
 """The simulated cluster keeps the contract of launchers and meters, and its conditions do what they say."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 from tests.fakes import copy_of_empty_store, make_request
+from tests.launcher_contract import OUTPUT_TOKENS, STEP, ContractBench, Fault, LaunchContract, RunningContract
 from tuner.cluster import Cluster
+from tuner.conditions import AT_REST, Conditions
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.layout import ParallelLayout
 from tuner.model import load_model
 from tuner.request import ClusterSpec, Metric
-from tuner.simulated import Conditions, SimulatedCluster, SimulatedLauncher, SimulatedMeter
+from tuner.simulated import SimulatedCluster, SimulatedLauncher, SimulatedMeter
 from tuner.space import load_space
 from tuner.store import Store
 from tuner.study import Observer, Setting, Study
-from tuner.trial import Launcher, LaunchOrder, LoadStep, Meter, TrialState
+from tuner.trial import LaunchOrder, LoadStep, TrialState
 
 REQUEST = make_request({"workload.prompt_tokens": 512, "workload.output_tokens": 32})
-STEP = LoadStep(0, 8.0, 20.0, seed=5)
-AT_REST = Conditions()
+LONG_STEP = LoadStep(0, 8.0, 20.0, seed=5)
 
 
 def cluster(nodes=1):
     return Cluster.from_spec(ClusterSpec(gpu="h100_sxm", nodes=nodes, gpus_per_node=8))
+
+
+class SimulatedBench(ContractBench):
+    """Two simulated devices."""
+
+    def __init__(self, root):
+        self.world = SimulatedCluster(Cluster.from_spec(ClusterSpec(gpu="h100_sxm", gpus_per_node=2)))
+        super().__init__("simulated", SimulatedLauncher(self.world), SimulatedMeter(self.world), root)
+
+    def request(self, **engine):
+        changes = {f"engine.{name}": value for name, value in engine.items()}
+        return make_request({"workload.output_tokens": OUTPUT_TOKENS} | changes)
+
+    def fault(self, kind, scratch):
+        if kind == "memory":
+            large = make_request({"model": "meta-llama/Llama-3.1-405B"})
+            return Fault(large, FailureReason.DOES_NOT_FIT, "GiB exceed")
+        doomed = ParallelLayout.parse("tp=1")
+        self.world.conditions = Conditions(failures={doomed: FailureReason.ENGINE_CRASHED})
+        return Fault(self.request(), FailureReason.ENGINE_CRASHED, "engine_crashed")
+
+    def kill_worker(self, deployment):
+        deployment.die("a worker was killed")
+
+    def left_running(self):
+        return self.world.running
+
+    def answers(self, deployment):
+        try:
+            return self.meter.measure(deployment, STEP, self.request()).failed == 0
+        except LaunchFailed:
+            return False
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return SimulatedBench(tmp_path)
+
+
+@pytest.fixture
+def deployment(bench):
+    return bench.launch(bench.request())
+
+
+class TestRunning(RunningContract):
+    """The shared cases."""
+
+
+class TestLaunching(LaunchContract):
+    """The shared cases."""
 
 
 class World:
@@ -39,7 +91,7 @@ class World:
         order = LaunchOrder("test", self.orders, app or f"app-{self.orders}", chosen, request, log_dir)
         return self.launcher.launch(order, self.said.append)
 
-    def measure(self, layout="tp=1", step=STEP, request=REQUEST, app=None):
+    def measure(self, layout="tp=1", step=LONG_STEP, request=REQUEST, app=None):
         deployment = self.launch(layout, request, app)
         try:
             return self.meter.measure(deployment, step, request)
@@ -51,11 +103,9 @@ def p99_ms(result, metric=Metric.TTFT):
     return result.latency[metric].p99_ms
 
 
-def test_it_is_a_launcher_and_a_meter_and_named_simulated():
+def test_it_is_named_simulated():
     world = World()
     deployment = world.launch()
-    assert isinstance(world.launcher, Launcher)
-    assert isinstance(world.meter, Meter)
     assert world.launcher.name == "simulated"
     assert deployment.url.startswith("simulated://")
     assert all(words.startswith("simulated") for words in (*world.said, *deployment.log_tail()))
@@ -84,15 +134,11 @@ def test_deployments_share_the_cluster():
     world.launch("tp=1")
 
 
-def test_the_meter_measures_what_a_meter_measures():
+def test_figures_are_counted_as_a_real_meter_counts_them():
     result = World().measure()
-    assert result.sent == result.completed > 100
-    assert result.failed == 0
-    assert set(result.latency) == set(Metric)
-    assert result.latency[Metric.E2E].mean_ms > result.latency[Metric.TTFT].mean_ms > 0
+    assert result.sent > 100
     assert result.slo_values_ms == (p99_ms(result), p99_ms(result, Metric.TPOT))
-    assert result.goodput_req_per_s == pytest.approx(result.attainment * result.sent / STEP.duration_s)
-    assert result.output_tok_per_s == pytest.approx(32 * result.completed / result.wall_s)
+    assert result.goodput_req_per_s == pytest.approx(result.attainment * result.sent / LONG_STEP.duration_s)
     assert result.schedule_lag_p99_ms is None
 
 
@@ -107,6 +153,60 @@ def test_requests_beyond_the_timeout_failed():
     with pytest.raises(LaunchFailed, match="timed out") as failed:
         World().measure(request=hopeless)
     assert failed.value.reason is FailureReason.CLIENT_ERROR
+
+
+def test_side_by_side_trials_share_devices_and_time():
+    """Threads start and stop deployments of two devices on eight; none is held twice, and none is lost."""
+    world = World(Conditions(pace=1e-5))
+    held, refused, spent_s = [], [], []
+
+    def trial(number):
+        began_s = world.cluster.clock_s
+        try:
+            deployment = world.launch("tp=2", app=f"trial-{number}")
+        except LaunchFailed as failure:
+            refused.append(failure.reason)
+            return
+        held.append(world.cluster.free_devices)
+        world.meter.measure(deployment, LONG_STEP, REQUEST)
+        deployment.teardown()
+        spent_s.append(world.cluster.clock_s - began_s)
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(trial, range(40)))
+    assert len(held) + len(refused) == 40
+    assert len(held) >= 4
+    assert min(held) >= 0
+    assert set(refused) <= {FailureReason.PLACEMENT_IMPOSSIBLE}
+    assert world.cluster.free_devices == 8
+    assert world.cluster.clock_s >= max(spent_s) > 100  # a start of 90 s, a step of 20 s
+    assert 2 * 100 * len(held) < world.cluster.busy_device_s <= 2 * sum(spent_s)
+    assert world.cluster.busy_device_s <= 8 * world.cluster.clock_s
+
+
+def test_devices_are_busy_while_they_are_held():
+    world = World()
+    deployment = world.launch("tp=4")
+    world.cluster.pass_time(100)
+    deployment.teardown()
+    world.cluster.pass_time(50)
+    assert world.cluster.busy_device_s == pytest.approx(4 * (world.cluster.clock_s - 50))
+
+
+def test_a_node_lost_during_a_step_ends_it(monkeypatch):
+    world = World()
+    deployment = world.launch("tp=8")
+    monkeypatch.setattr(world.cluster, "pass_time", lambda *seconds: world.cluster.lose_nodes(1))
+    with pytest.raises(LaunchFailed, match="a node was lost") as failed:
+        world.meter.measure(deployment, LONG_STEP, REQUEST)
+    assert failed.value.reason is FailureReason.REPLICA_DIED
+
+
+def test_a_name_in_use_is_refused():
+    world = World()
+    world.launch(app="mine")
+    with pytest.raises(BadInput, match="mine"):
+        world.launch(app="mine")
 
 
 def test_the_same_seed_is_the_same_world():
@@ -166,9 +266,9 @@ def test_a_layout_fails_at_start_on_demand(reason):
 def test_a_replica_dies_under_load_on_demand():
     world = World(Conditions(failures={ParallelLayout.parse("tp=2"): FailureReason.REPLICA_DIED}))
     deployment = world.launch("tp=2")
-    world.meter.measure(deployment, replace(STEP, index=-1, warmup=True), REQUEST)
+    world.meter.measure(deployment, replace(LONG_STEP, index=-1, warmup=True), REQUEST)
     with pytest.raises(LaunchFailed, match="killed") as failed:
-        world.meter.measure(deployment, STEP, REQUEST)
+        world.meter.measure(deployment, LONG_STEP, REQUEST)
     assert failed.value.reason is FailureReason.REPLICA_DIED
     assert deployment.failure()[0] is FailureReason.REPLICA_DIED
     assert world.cluster.free_devices == 8

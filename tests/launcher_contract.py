@@ -1,0 +1,157 @@
+"""What every ``Launcher``, ``Deployment`` and ``Meter`` must keep, those of real stacks and the simulated cluster alike.
+
+Classes of tests inherit ``RunningContract`` and ``LaunchContract``; the ``bench`` is how a kind is started, broken and
+looked at, and ``deployment`` one that a class of tests only looks at: it holds one of the two devices.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuner.errors import FailureReason, LaunchFailed
+from tuner.layout import ParallelLayout
+from tuner.request import Metric, TuneRequest
+from tuner.trial import Deployment, Launcher, LaunchOrder, LoadStep, Meter
+
+OUTPUT_TOKENS = 8  # of every request
+STEP = LoadStep(0, 4.0, 3.0, seed=1)
+
+
+def eventually(seconds: float, holds: object) -> bool:
+    deadline = time.perf_counter() + seconds
+    while not (held := bool(holds())) and time.perf_counter() < deadline:  # type: ignore[operator]
+        time.sleep(0.2)
+    return held
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A request that cannot start: why, and a word that its failure and its log must hold."""
+
+    request: TuneRequest
+    reason: FailureReason
+    said: str
+
+
+@dataclass
+class ContractBench:
+    """One launcher on two devices, the orders it was given, and what it has running."""
+
+    kind: str
+    launcher: Launcher
+    meter: Meter
+    root: Path
+    said: list[str] = field(default_factory=list)
+    orders: int = 0
+
+    def request(self, **engine: Any) -> TuneRequest:
+        """A request that starts; ``engine`` changes its section."""
+        raise NotImplementedError
+
+    def fault(self, kind: str, scratch: Path) -> Fault:
+        """How to break a start: ``crash`` or ``memory``."""
+        raise NotImplementedError
+
+    def kill_worker(self, deployment: Deployment) -> None:
+        """Have one of its processes die."""
+        raise NotImplementedError
+
+    def left_running(self) -> Sequence[object]:
+        """What holds devices now."""
+        raise NotImplementedError
+
+    def answers(self, deployment: Deployment) -> bool:
+        """Whether it serves its model now."""
+        raise NotImplementedError
+
+    def order(self, request: TuneRequest, layout: str = "tp=1") -> LaunchOrder:
+        self.orders += 1
+        app = f"parlay-test-{self.orders}"
+        return LaunchOrder("test", self.orders, app, ParallelLayout.parse(layout), request, self.root / "logs" / app)
+
+    def launch(self, request: TuneRequest, layout: str = "tp=1") -> Deployment:
+        return self.launcher.launch(self.order(request, layout), self.said.append)
+
+
+class RunningContract:
+    """What holds of a deployment that is up."""
+
+    def test_a_deployment_serves_its_model(self, bench: ContractBench, deployment: Deployment) -> None:
+        assert isinstance(bench.launcher, Launcher)
+        assert isinstance(bench.meter, Meter)
+        assert isinstance(deployment, Deployment)
+        assert bench.answers(deployment)
+        assert 0 < deployment.ready_after_s < 240
+        assert deployment.failure() is None
+        assert deployment.log_tail()
+        assert len(deployment.log_tail(1)) == 1
+        assert bench.said
+
+    def test_the_meter_measures_it(self, bench: ContractBench, deployment: Deployment) -> None:
+        result = bench.meter.measure(deployment, STEP, bench.request())
+        assert result.step == STEP
+        assert result.sent == result.completed > 3
+        assert result.failed == 0
+        assert not result.errors
+        assert set(result.latency) == set(Metric)
+        assert result.latency[Metric.E2E].mean_ms > result.latency[Metric.TTFT].mean_ms > 0
+        assert len(result.slo_values_ms) == len(bench.request().slo)
+        assert result.output_tok_per_s == pytest.approx(OUTPUT_TOKENS * result.completed / result.wall_s)
+
+
+class LaunchContract:
+    """How launches go wrong, and end."""
+
+    def test_a_layout_larger_than_the_cluster_is_refused_at_once(self, bench: ContractBench) -> None:
+        started = time.perf_counter()
+        with pytest.raises(LaunchFailed, match="needs 4 devices") as refused:
+            bench.launch(bench.request(), "tp=2,dp=2")
+        assert refused.value.reason is FailureReason.PLACEMENT_IMPOSSIBLE
+        assert time.perf_counter() - started < 60  # Ray may have to be started first
+
+    @pytest.mark.parametrize("kind", ["crash", "memory"])
+    def test_an_engine_that_dies_at_start_says_why(self, bench: ContractBench, tmp_path: Path, kind: str) -> None:
+        fault = bench.fault(kind, tmp_path)
+        with pytest.raises(LaunchFailed) as failed:
+            bench.launch(fault.request)
+        assert failed.value.reason is fault.reason, failed.value
+        assert fault.said in failed.value.detail
+        assert any(fault.said in line for line in failed.value.log_tail)
+        assert eventually(5, lambda: not bench.left_running())
+
+    def test_a_start_up_that_never_ends_is_cut_off(self, bench: ContractBench) -> None:
+        with pytest.raises(LaunchFailed, match="not ready within 3 s") as failed:
+            bench.launch(bench.request(start_timeout_s=3))
+        assert failed.value.reason is FailureReason.START_TIMED_OUT
+        assert not bench.left_running()
+
+    def test_an_interrupted_launch_leaves_nothing(self, bench: ContractBench) -> None:
+        def interrupt(words: str) -> None:
+            if bench.left_running():
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            bench.launcher.launch(bench.order(bench.request(), "tp=2"), interrupt)
+        assert not bench.left_running()
+
+    def test_a_killed_worker_is_a_dead_replica(self, bench: ContractBench) -> None:
+        running = bench.launch(bench.request(), "tp=2")
+        bench.kill_worker(running)
+        assert eventually(40, running.failure)
+        failure = running.failure()
+        assert failure is not None
+        assert failure[0] is FailureReason.REPLICA_DIED
+        running.teardown()
+        running.teardown()
+        assert not bench.left_running()
+        assert not bench.answers(running)
+        assert running.log_tail()
+
+    def test_there_is_no_orphan_of_a_name_never_launched(self, bench: ContractBench) -> None:
+        assert not bench.launcher.remove_orphan("parlay-never-launched")
