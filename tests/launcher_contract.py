@@ -1,4 +1,4 @@
-"""What every ``Launcher``, ``Deployment`` and ``Meter`` must keep, those of real stacks and the simulated cluster alike.
+"""What every ``Launcher``, ``Deployment`` and ``Meter`` must keep: those of real stacks, and the simulated cluster.
 
 Classes of tests inherit ``RunningContract`` and ``LaunchContract``; the ``bench`` is how a kind is started, broken and
 looked at, and ``deployment`` one that a class of tests only looks at: it holds one of the two devices.
