@@ -1,43 +1,212 @@
-"""The meter: one load step on one deployment, from the schedule to the figures."""
+"""The meter: one window of load on one endpoint, from the schedule to the figures.
+
+``parlay measure`` and the trials of a study run the same code.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, util
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
-import numpy as np
-
-from serve.loadgen import Call, Endpoint, LoadRun
-from serve.sample import Sample
-from tuner.arrivals import OfferedLoad, offered
+from serve.loadgen import Endpoint, LoadRun
+from serve.sample import Outcome, Sample
+from serve.saturation import ClientBound, ClientLoad, client_bound
+from serve.scrape import EngineWindow, Scraper
+from serve.sending import Sending, WindowOrder, order_of, sending
+from serve.summary import Verdict, WindowFigures, figures, latency_s
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.request import Metric, TuneRequest
-from tuner.stats import attained, lag_limit_ms, percentile, quantiles
-from tuner.trial import Deployment, LoadStep, StepResult
+from tuner.stats import percentile
+from tuner.trial import Deployment, LoadStep, Quantiles, StepResult
 
+TICK_S = 0.25
+LIVE_SAMPLES = 1000  # the medians while a window runs are over its latest answers: sorting all would delay the client
 PROGRESS_EVERY_S = 0.5
-_PREFIX_SEED = 0  # the same for every step, as a shared system prompt would be
 LatencySamples = Mapping[Metric, Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
 class LiveFigures:
-    """A load step while it runs; the medians are over the requests completed so far."""
+    """A window while it runs; the medians are over the latest requests that completed. ``expected`` is None in a
+    closed loop."""
 
-    step: LoadStep
+    order: WindowOrder
     elapsed_s: float
-    expected: int
+    expected: int | None
     sent: int
     in_flight: int
     completed: int
     failed: int
     ttft_p50_ms: float | None
     tpot_p50_ms: float | None
+    waiting: float | None = None
+    kv_cache_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A measured window: everything that was seen, and the figures folded from it.
+
+    ``client_bound`` says where the client was the bottleneck, ``ended_early`` is the verdict that ended the window
+    before its time, ``interrupted`` that its owner did.
+    """
+
+    order: WindowOrder
+    samples: tuple[Sample, ...]
+    figures: WindowFigures
+    client: ClientLoad | None
+    client_bound: ClientBound | None
+    engine: EngineWindow
+    start_s: float
+    ended_early: Verdict | None
+    interrupted: bool = False
+
+    @property
+    def invalid(self) -> str | None:
+        """Why the window tells nothing about the server; None where it does."""
+        if self.client_bound is not None:
+            return f"the client was the bottleneck: {self.client_bound.words}"
+        if self.engine.restarted:
+            return f"an engine restarted in the window: {', '.join(self.engine.restarted)}"
+        if not self.figures.completed:
+            return failures(self.samples) if self.figures.failed else "no request ended in the window"
+        return None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the window says of the SLO; None where it is invalid, or no SLO was asked."""
+        return None if self.invalid is not None else self.ended_early or self.figures.verdict
+
+    @property
+    def certain(self) -> bool:
+        """True where chance in the arrivals cannot turn the verdict."""
+        return self.ended_early is not None or (self.verdict is not None and self.figures.certain)
+
+
+@runtime_checkable
+class ServesMetrics(Protocol):
+    """A deployment that knows where its engines' own metrics are read."""
+
+    @property
+    def metrics_urls(self) -> tuple[str, ...]:
+        """Addresses of Prometheus texts, each of other engines."""
+
+
+class WindowRunner:
+    """Runs windows of load one after another, reading the engines' metrics beside them.
+
+    ``on_progress`` is called about twice a second in the measuring thread and should be quick. ``partial`` is the
+    window that a KeyboardInterrupt ended, with what had been seen of it.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        metrics_urls: Sequence[str] = (),
+        on_progress: Callable[[LiveFigures], None] | None = None,
+    ) -> None:
+        self.endpoint, self.metrics_urls, self.on_progress = endpoint, tuple(metrics_urls), on_progress
+        self.partial: Window | None = None
+
+    def run(self, order: WindowOrder) -> Window:
+        """Run the window to its end, or until its verdict is certain; requests then in flight are waited for and count.
+
+        Must not be called where an event loop runs; KeyboardInterrupt closes all connections and passes on.
+        """
+        run = LoadRun(self.endpoint, order.timeout_s)
+        sent = sending(order, self.endpoint)
+        with Scraper(self.metrics_urls, dict(self.endpoint.headers), self.endpoint.tls()) as scraper:
+            watch = _Watch(run, sent, scraper, self.on_progress)
+            try:
+                with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                    runner.run(watch.drive())
+            except KeyboardInterrupt:
+                self.partial = watch.window(interrupted=True)
+                raise
+            return watch.window()
+
+
+class _Watch:
+    """One window while it runs."""
+
+    def __init__(
+        self, run: LoadRun, sent: Sending, scraper: Scraper, tell: Callable[[LiveFigures], None] | None
+    ) -> None:
+        self._run, self._sending, self._scraper, self._tell = run, sent, scraper, tell
+        self._start_s = time.perf_counter()
+        self._ended_early: Verdict | None = None
+        self._offered_s = sent.order.duration_s
+        self._told_s = 0.0
+        self._counted = self._completed = 0
+
+    async def drive(self) -> None:
+        """Offer the load, look at it several times a second, and end it early where that is decided."""
+        self._start_s = time.perf_counter()
+        run = self._run
+        task = asyncio.create_task(run.run(self._sending.calls(), self._sending.then, self._start_s))
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=TICK_S)
+                self._tick()
+            self._report()
+        except BaseException:
+            self._offered_s = min(self._offered_s, run.elapsed_s)
+            run.stop(cut_off=True)
+            await asyncio.wait({task})
+            raise
+        task.result()
+
+    def _tick(self) -> None:
+        if self._run.elapsed_s - self._told_s >= PROGRESS_EVERY_S:
+            self._told_s = self._run.elapsed_s
+            self._report()
+
+    def _report(self) -> None:
+        new = self._run.samples[self._counted :]
+        self._counted += len(new)
+        self._completed += sum(sample.ok for sample in new)
+        if self._tell is not None:
+            self._tell(self._live())
+
+    def _live(self) -> LiveFigures:
+        run, scrape = self._run, self._scraper.latest
+        latest = [sample for sample in run.samples[-LIVE_SAMPLES:] if sample.ok]
+        ttft_s = percentile([s.ttft_s for s in latest if s.ttft_s is not None], 50)
+        tpot_s = percentile([s.tpot_s for s in latest if s.tpot_s is not None], 50)
+        return LiveFigures(
+            order=self._sending.order,
+            elapsed_s=run.elapsed_s,
+            expected=self._sending.expected,
+            sent=run.sent,
+            in_flight=run.in_flight,
+            completed=self._completed,
+            failed=self._counted - self._completed,
+            ttft_p50_ms=None if ttft_s is None else ttft_s * 1e3,
+            tpot_p50_ms=None if tpot_s is None else tpot_s * 1e3,
+            waiting=None if scrape is None else scrape.total("waiting"),
+            kv_cache_share=None if scrape is None else scrape.total("kv_cache_share"),
+        )
+
+    def window(self, interrupted: bool = False) -> Window:
+        """What was seen, folded."""
+        order, samples = self._sending.order, tuple(sorted(self._run.samples, key=lambda sample: sample.index))
+        found = figures(samples, order.slo, self._offered_s)
+        return Window(
+            order=order,
+            samples=samples,
+            figures=found,
+            client=self._run.client_load,
+            client_bound=client_bound(samples, self._run.client_load),
+            engine=self._scraper.window(self._start_s, time.perf_counter()),
+            start_s=self._start_s,
+            ended_early=self._ended_early,
+            interrupted=interrupted,
+        )
 
 
 class HttpMeter:
@@ -65,146 +234,56 @@ class HttpMeter:
         when every request failed. Must not be called where an event loop runs; KeyboardInterrupt closes all
         connections and passes on.
         """
-        load = offered(request.workload, step.rate_req_per_s, step.duration_s, step.seed)
-        run = LoadRun(Endpoint(deployment.url, deployment.model_id), request.load.request_timeout_s)
-        calls = prompt_calls(load, deployment.model_id, request.workload.shared_prefix_tokens, step, self.token_ids)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            samples = runner.run(self._watched(run, calls, step, len(load)))
-        _refuse_the_dead(deployment, samples)
-        result = summarise(samples, step, request)
+        urls = deployment.metrics_urls if isinstance(deployment, ServesMetrics) else ()
+        runner = WindowRunner(Endpoint(deployment.url, deployment.model_id), urls, self.on_progress)
+        window = runner.run(order_of(step, request, self.token_ids))
+        _refuse_the_dead(deployment, window.samples)
         if self.on_samples is not None:
-            self.on_samples(step, latency_s(samples))
-        return result
-
-    async def _watched(self, run: LoadRun, calls: Iterator[Call], step: LoadStep, expected: int) -> list[Sample]:
-        if self.on_progress is None:
-            return await run.run(calls)
-        ticker = asyncio.create_task(_tick(run, self.on_progress, step, expected))
-        try:
-            samples = await run.run(calls)
-        finally:
-            ticker.cancel()
-        if ticker.done():
-            ticker.result()  # it ends by itself only by an error of on_progress
-        self.on_progress(_live(run, step, expected))
-        return samples
+            self.on_samples(step, latency_s([sample for sample in window.samples if sample.ok]))
+        return step_result(window, step)
 
 
-def prompt_calls(
-    load: OfferedLoad, model: str, shared_prefix_tokens: int, step: LoadStep, token_ids: tuple[int, int]
-) -> Iterator[Call]:
-    """The requests of a window, made one by one as they are drawn, so that long prompts need no memory.
-
-    Prompts are token ids: their length is exact for any tokenizer. All open with the same ``shared_prefix_tokens``
-    ids; what follows is random and differs between requests and steps, so that prefix caching cannot help.
-    """
-    low, high = token_ids
-    prefix = np.random.default_rng(_PREFIX_SEED).integers(low, high, shared_prefix_tokens, endpoint=True).tolist()
-    options = {"model": model, "temperature": 0, "ignore_eos": True, "stream": True}
-    options["stream_options"] = {"include_usage": True}
-    rows = zip(load.offset_s.tolist(), load.prompt_tokens.tolist(), load.output_tokens.tolist(), strict=True)
-    for index, (offset_s, prompt_tokens, output_tokens) in enumerate(rows):
-        random = np.random.default_rng([step.seed, step.index + 1, int(step.warmup), index])
-        own = random.integers(low, high, prompt_tokens - shared_prefix_tokens, endpoint=True).tolist()
-        body = json.dumps({**options, "prompt": prefix + own, "max_tokens": output_tokens}).encode()
-        yield Call(index, offset_s, body, prompt_tokens, output_tokens)
-
-
-def summarise(samples: Sequence[Sample], step: LoadStep, request: TuneRequest) -> StepResult:
-    """Fold the samples of a window into its figures.
-
-    Goodput divides by the window in which requests were offered, not by the time until the last answer: the wait for
-    stragglers offers no load, and would make a rate depend on how long answers are. Output tokens per second divide
-    by the time from the first send to the last answer, as tokens are made until then.
-    """
-    whole = [sample for sample in samples if sample.ok]
-    latency_ms = {metric: np.asarray(values) * 1e3 for metric, values in latency_s(samples).items()}
-    latency = {metric: found for metric, values in latency_ms.items() if (found := quantiles(values)) is not None}
-    good = sum(attained(_one_ms(sample), request.slo) for sample in whole)
-    wall_s = max((s.end_s for s in samples), default=0.0) - min((s.sent_s for s in samples), default=0.0)
-    lag_ms = np.asarray([sample.lag_s for sample in samples]) * 1e3
-    tokens = sum(sample.output_tokens or 0 for sample in whole)
+def step_result(window: Window, step: LoadStep) -> StepResult:
+    """The figures of a window as a study keeps them."""
+    found = window.figures
     return StepResult(
         step=step,
-        sent=len(samples),
-        completed=len(whole),
-        failed=len(samples) - len(whole),
-        wall_s=wall_s,
-        latency=latency,
-        slo_values_ms=tuple(percentile(latency_ms.get(t.metric, ()), t.percentile) for t in request.slo),
-        attainment=good / len(samples) if samples else None,
-        goodput_req_per_s=good / step.duration_s if samples else None,
-        output_tok_per_s=tokens / wall_s if whole and wall_s > 0 else None,
-        schedule_lag_p99_ms=percentile(lag_ms, 99),
-        errors=dict(Counter(sample.error for sample in samples if not sample.ok)),
-        client_bound=_client_bound(samples, latency[Metric.TTFT].p50_ms if Metric.TTFT in latency else None),
+        sent=found.sent,
+        completed=found.completed,
+        failed=found.failed,
+        wall_s=found.wall_s,
+        latency={
+            metric: Quantiles(one.count, one.mean_ms, *(one.at_ms[level] for level in (50, 90, 95, 99)))
+            for metric, one in found.latency.items()
+        },
+        slo_values_ms=tuple(target.value_ms for target in found.targets),
+        attainment=found.attainment,
+        goodput_req_per_s=found.goodput_req_per_s,
+        output_tok_per_s=found.output_tok_per_s,
+        schedule_lag_p99_ms=found.schedule_lag_p99_ms,
+        errors=dict(found.errors),
+        client_bound=window.client_bound is not None,
     )
 
 
-def latency_s(samples: Sequence[Sample]) -> dict[Metric, list[float]]:
-    """Every metric's samples in seconds over the completed requests; ITL has one per gap, the others one per request.
-
-    A metric without a sample is absent.
-    """
-    found: dict[Metric, list[float]] = {metric: [] for metric in Metric}
-    for sample in samples:
-        if sample.ok:
-            for metric, values in _one_s(sample).items():
-                found[metric].extend(values)
-    return {metric: values for metric, values in found.items() if values}
-
-
-def _one_s(sample: Sample) -> dict[Metric, list[float]]:
-    single = ((Metric.TTFT, sample.ttft_s), (Metric.TPOT, sample.tpot_s), (Metric.E2E, sample.e2e_s))
-    values = {metric: [value] for metric, value in single if value is not None}
-    return {**values, Metric.ITL: sample.itl_s}
-
-
-def _one_ms(sample: Sample) -> dict[Metric, list[float]]:
-    return {metric: [value * 1e3 for value in values] for metric, values in _one_s(sample).items()}
-
-
-def _client_bound(samples: Sequence[Sample], ttft_p50_ms: float | None) -> bool:
-    """Did the client fail to keep its schedule: is the lag's p99 above its limit?"""
-    limit_ms = lag_limit_ms(ttft_p50_ms)
-    return 100 * sum(sample.lag_s * 1e3 > limit_ms for sample in samples) > len(samples)
-
-
 def _refuse_the_dead(deployment: Deployment, samples: Sequence[Sample]) -> None:
-    failed = [sample for sample in samples if not sample.ok]
+    failed = [sample for sample in samples if not sample.ok and sample.outcome is not Outcome.CUT_OFF]
     if not failed:
         return
-    (name, count), *_ = Counter(sample.error for sample in failed).most_common(1)
-    example = next(sample.detail for sample in failed if sample.error == name)
-    words = f"{len(failed)} of {len(samples)} requests failed; most often ({count}): {name}"
-    words += f", for example {example}" if example else ""
+    words = failures(samples)
     if (death := deployment.failure()) is not None:
         raise LaunchFailed(death[0], f"{death[1]}; {words}", deployment.log_tail())
     if len(failed) == len(samples):
         raise LaunchFailed(FailureReason.CLIENT_ERROR, words, deployment.log_tail())
 
 
-async def _tick(run: LoadRun, tell: Callable[[LiveFigures], None], step: LoadStep, expected: int) -> None:
-    while True:
-        await asyncio.sleep(PROGRESS_EVERY_S)
-        tell(_live(run, step, expected))
-
-
-def _live(run: LoadRun, step: LoadStep, expected: int) -> LiveFigures:
-    whole = [sample for sample in run.samples if sample.ok]
-    ttft_s = percentile([s.ttft_s for s in whole if s.ttft_s is not None], 50)
-    tpot_s = percentile([s.tpot_s for s in whole if s.tpot_s is not None], 50)
-    return LiveFigures(
-        step=step,
-        elapsed_s=run.elapsed_s,
-        expected=expected,
-        sent=run.sent,
-        in_flight=run.in_flight,
-        completed=len(whole),
-        failed=len(run.samples) - len(whole),
-        ttft_p50_ms=None if ttft_s is None else ttft_s * 1e3,
-        tpot_p50_ms=None if tpot_s is None else tpot_s * 1e3,
-    )
+def failures(samples: Sequence[Sample]) -> str:
+    """How many requests failed and of what, with an example; at least one did."""
+    failed = [sample for sample in samples if not sample.ok and sample.outcome is not Outcome.CUT_OFF]
+    (name, count), *_ = Counter(sample.error for sample in failed).most_common(1)
+    example = next((sample.detail for sample in failed if sample.error == name), None)
+    words = f"{len(failed)} of {len(samples)} requests failed; most often ({count}): {name}"
+    return words + (f", for example {example}" if example else "")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -52,7 +52,8 @@ class Served:
 
 
 class MockServer:
-    """Serves ``/v1/completions`` while its ``with`` block lasts.
+    """Serves completions and chats, the list of ``models`` and, where there is a text for them, ``/metrics``, while its
+    ``with`` block lasts; with a ``key`` only to those who send it.
 
     The first event leaves ``ttft_s`` after the request arrived and the others ``itl_s`` apart; each carries
     ``tokens_per_event`` tokens and ``text``. ``behaviour`` may be a function of the request's number. No answer begins
@@ -68,9 +69,13 @@ class MockServer:
         tokens_per_event: int = 1,
         text: str = "x",
         hold_until: int = 0,
+        models: tuple[str, ...] = ("tiny",),
+        metrics: Callable[[], str] | None = None,
+        key: str | None = None,
     ) -> None:
         self.behaviour, self.ttft_s, self.itl_s = behaviour, ttft_s, itl_s
         self.tokens_per_event, self.text, self.hold_until = tokens_per_event, text, hold_until
+        self.models, self.metrics, self.key = models, metrics, key
         self.served: list[Served] = []
         self.url = ""
         self._loop = asyncio.new_event_loop()
@@ -94,6 +99,9 @@ class MockServer:
     async def _main(self) -> None:
         app = web.Application(client_max_size=1 << 26)
         app.router.add_post("/v1/completions", self._complete)
+        app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_get("/v1/models", self._list_models)
+        app.router.add_get("/metrics", self._expose)
         runner = web.AppRunner(app, shutdown_timeout=0.05, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -103,8 +111,21 @@ class MockServer:
         await self._stop.wait()
         await runner.cleanup()
 
+    async def _list_models(self, request: web.Request) -> web.StreamResponse:
+        if self._refuses(request):
+            return web.json_response({"error": {"message": "who are you"}}, status=401)
+        return web.json_response({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
+
+    async def _expose(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(status=404) if self.metrics is None else web.Response(text=self.metrics())
+
+    def _refuses(self, request: web.Request) -> bool:
+        return self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}"
+
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         arrived_s = time.perf_counter()
+        if self._refuses(request):
+            return web.json_response({"error": {"message": "who are you"}}, status=401)
         served = Served(await request.json(), dict(request.headers), arrived_s)
         number = len(self.served)
         self.served.append(served)
@@ -141,7 +162,8 @@ class MockServer:
         for number in range(events):
             await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
             served.written_s.append(time.perf_counter())
-            await response.write(_event({"choices": [{"index": 0, "text": self.text}], "usage": None}))
+            said = {"delta": {"content": self.text}} if "messages" in served.body else {"text": self.text}
+            await response.write(_event({"choices": [{"index": 0, **said}], "usage": None}))
             due_s = served.written_s[-1] + self.itl_s
             if number == 1 and await self._misbehave(request, response, kind):
                 return

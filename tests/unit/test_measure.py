@@ -1,21 +1,30 @@
-"""One load step: from the workload to figures that count every request."""
+"""One window: from the workload to figures that count every request."""
 
 import json
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from serve.loadgen import Endpoint
-from serve.measure import HttpMeter, latency_s, prompt_calls, summarise
-from serve.sample import Outcome, Sample
+from serve.measure import HttpMeter, WindowRunner
+from serve.saturation import ClientBound, ClientLimit
+from serve.sending import order_of, sending
+from serve.summary import Verdict
 from tests.mock_server import Behaviour, MockServer, closed_port
-from tuner.arrivals import offered
+from tuner.arrivals import closed_load
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.request import Metric, parse_request
 from tuner.trial import LoadStep, Meter
+
+
+@pytest.fixture(autouse=True)
+def quiet_client(monkeypatch):
+    """Here the machine's other work must not decide whether a window is valid."""
+    monkeypatch.setattr("serve.measure.client_bound", lambda samples, load: None)
+
 
 DEAD = (FailureReason.REPLICA_DIED, "exit code -9")
 
@@ -62,11 +71,6 @@ def step(rate=20.0, seconds=0.5, seed=3, **other):
     return LoadStep(index=1, rate_req_per_s=rate, duration_s=seconds, seed=seed, **other)
 
 
-def sample(index=0, ttft_s=0.1, tpot_s=0.01, tokens=3, outcome=Outcome.OK, lag_s=0.0, sent_s=0.0):
-    chunks = tuple(sent_s + ttft_s + tpot_s * number for number in range(tokens))
-    return Sample(index, sent_s - lag_s, sent_s, sent_s, chunks, chunks[-1], 16, tokens, outcome)
-
-
 def test_a_meter_is_a_meter():
     assert isinstance(HttpMeter(), Meter)
 
@@ -90,6 +94,7 @@ def test_a_good_server_is_measured():
     }
     assert len(progress) >= 2
     assert (progress[-1].sent, progress[-1].completed, progress[-1].in_flight) == (24, 24, 0)
+    assert (progress[-1].expected, progress[-1].order.rate_req_per_s) == (24, 20)
     assert progress[-1].ttft_p50_ms == pytest.approx(result.latency[Metric.TTFT].p50_ms)
     for body in bodies:
         assert 16 <= len(body["prompt"]) <= 32
@@ -97,10 +102,10 @@ def test_a_good_server_is_measured():
         assert (body["stream"], body["stream_options"], body["model"]) == (True, {"include_usage": True}, "tiny")
 
 
-def prompts(a_step, prefix=8):
-    load = offered(request().workload, a_step.rate_req_per_s, a_step.duration_s, a_step.seed)
-    made = list(prompt_calls(load, "tiny", prefix, a_step, (10, 1000)))
-    assert [call.prompt_tokens for call in made] == load.prompt_tokens.tolist()
+def prompts(a_step):
+    order = order_of(a_step, request())
+    made = list(sending(order, Endpoint("http://h", "tiny")).calls())
+    assert [call.prompt_tokens for call in made] == order.load.prompt_tokens.tolist()
     return [tuple(json.loads(call.body)["prompt"]) for call in made]
 
 
@@ -159,58 +164,6 @@ def test_requests_in_flight_at_the_end_of_the_window_count():
     assert result.wall_s >= 0.4
 
 
-def test_attainment_is_of_all_requests_and_goodput_of_the_window():
-    samples = [
-        sample(0),
-        sample(1, ttft_s=0.6),
-        sample(2, tpot_s=0.06),
-        sample(3, outcome=Outcome.RESET),
-        sample(4, tokens=1),
-    ]
-    result = summarise(samples, step(seconds=2.0), request())
-    assert (result.sent, result.completed, result.attainment, result.goodput_req_per_s) == (5, 4, 0.4, 1.0)
-    assert result.slo_values_ms == pytest.approx((600, 60))
-    assert result.latency[Metric.TPOT].count == 3
-
-
-def test_without_a_whole_answer_there_is_no_figure():
-    result = summarise([sample(outcome=Outcome.TIMEOUT)], step(), request())
-    assert result.latency == {}
-    assert result.slo_values_ms == (None, None)
-    assert (result.attainment, result.output_tok_per_s) == (0.0, None)
-    nothing = summarise([], step(), request())
-    assert (nothing.attainment, nothing.goodput_req_per_s, nothing.schedule_lag_p99_ms) == (None, None, None)
-
-
-@pytest.mark.parametrize(
-    ("late_s", "count", "ttft_s", "marked"),
-    [
-        (0.03, 2, 0.1, True),
-        (0.03, 1, 0.1, False),
-        (0.03, 2, 1.0, False),
-        (0.06, 2, 1.0, True),
-        (0.019, 100, 0.1, False),
-    ],
-)
-def test_a_window_whose_client_lagged_is_marked(late_s, count, ttft_s, marked):
-    samples = [sample(index, ttft_s=ttft_s, lag_s=late_s if index < count else 0.0) for index in range(100)]
-    result = summarise(samples, step(), request())
-    assert result.client_bound is marked
-    assert (result.failed, result.errors) == (0, {})
-    assert result.schedule_lag_p99_ms == pytest.approx(late_s * 1e3 if count > 1 else 0)
-
-
-def test_samples_are_those_of_whole_answers():
-    found = latency_s([sample(0), sample(1, tokens=1), sample(2, outcome=Outcome.TRUNCATED)])
-    assert {metric: len(values) for metric, values in found.items()} == {
-        Metric.TTFT: 2,
-        Metric.TPOT: 1,
-        Metric.E2E: 2,
-        Metric.ITL: 2,
-    }
-    assert latency_s([]) == {}
-
-
 def test_an_error_of_the_progress_callback_is_not_lost():
     def fail(figures):
         raise ZeroDivisionError
@@ -250,3 +203,69 @@ def test_ctrl_c_ends_a_measurement_at_once():
 
 def test_an_endpoint_of_a_deployment_is_its_completions_address():
     assert Endpoint("http://h:1/prefix/", "m").request_path == "/prefix/v1/completions"
+
+
+def window(server, order=None, **changes):
+    order = order or order_of(step(), request())
+    return WindowRunner(Endpoint(server.url, "tiny")).run(replace(order, **changes))
+
+
+def test_a_closed_loop_keeps_its_users_busy_until_the_window_is_over():
+    load = closed_load(request().workload, users=3, requests=5, seed=1)
+    with MockServer(ttft_s=0.03) as server:
+        found = window(server, load=load, duration_s=0.4, rate_req_per_s=None)
+    assert len(server.served) == found.figures.completed == found.figures.sent
+    assert found.figures.sent > 5  # beyond the lengths that were drawn
+    assert [one.index for one in found.samples] == list(range(len(found.samples)))
+    for now_s in (one.sent_s for one in found.samples):
+        assert sum(one.sent_s <= now_s < one.end_s for one in found.samples) <= 3
+    assert max(one.sent_s for one in found.samples) < 0.4
+
+
+def test_a_chat_sends_messages():
+    with MockServer() as server:
+        runner = WindowRunner(Endpoint(server.url, "tiny", chat=True))
+        found = runner.run(order_of(step(), request()))
+    (message,) = server.served[0].body["messages"]
+    assert (message["role"], found.figures.completed) == ("user", 10)
+    assert len(message["content"].split()) == found.samples[0].prompt_tokens
+
+
+METRICS = """
+vllm:num_requests_waiting{{engine="0"}} {waiting}
+vllm:num_preemptions_total{{engine="0"}} {preemptions}
+"""
+
+
+def test_the_engines_own_figures_stand_beside_the_window():
+    with MockServer(metrics=lambda: METRICS.format(waiting=2, preemptions=len(server.served))) as server:
+        runner = WindowRunner(Endpoint(server.url, "tiny"), [f"{server.url}/metrics"])
+        found = runner.run(order_of(step(), request()))
+    assert (found.engine.waiting_max, found.engine.preemptions) == (2, 10)
+    assert (found.engine.running_mean, found.engine.missing) == (None, None)
+    assert found.invalid is None
+
+
+def test_an_engine_that_restarted_makes_the_window_invalid():
+    counts = iter([5, 1, 1, 1])
+    with MockServer(metrics=lambda: METRICS.format(waiting=0, preemptions=next(counts))) as server:
+        found = WindowRunner(Endpoint(server.url, "tiny"), [f"{server.url}/metrics"]).run(order_of(step(), request()))
+    assert "restarted" in (found.invalid or "")
+    assert found.verdict is None
+
+
+def test_a_window_whose_client_was_the_bottleneck_is_invalid(monkeypatch):
+    bound = ClientBound(ClientLimit.CPU, "the client used 99% of a core")
+    monkeypatch.setattr("serve.measure.client_bound", lambda samples, load: bound)
+    with MockServer() as server:
+        found = window(server)
+        result = HttpMeter().measure(FakeDeployment(server.url), step(), request())
+    assert (found.invalid, found.verdict) == ("the client was the bottleneck: the client used 99% of a core", None)
+    assert (found.figures.verdict, result.client_bound) == (Verdict.MET, True)
+
+
+def test_a_window_without_an_answer_is_invalid_and_not_slow():
+    with MockServer(Behaviour.HTTP_500) as server:
+        found = window(server)
+    assert "10 of 10 requests failed; most often (10): http_500" in (found.invalid or "")
+    assert (found.verdict, found.figures.verdict) == (None, Verdict.MISSED)

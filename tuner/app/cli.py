@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from tuner.app.measure_command import measure
 from tuner.errors import BadInput, NoFeasibleLayout, ParlayError
 from tuner.layout import ParallelLayout
 from tuner.request import load_request
@@ -208,6 +209,9 @@ def tune(
     _show(result.answer, result.decision, result.request, as_json)
     if result.decision.winner is None:
         raise NoFeasibleLayout(f"{result.decision.why}; {result.decision.remedy or 'see the logs of the trials'}")
+
+
+app.command()(measure)
 
 
 @app.command()

@@ -49,8 +49,7 @@ class Screen(Observer):
 
     def live(self, figures: LiveFigures) -> None:
         """What the meter sees now."""
-        step = figures.step
-        text = f"{self._head()}: {step.rate_req_per_s:g} req/s, {figures.completed}/{figures.expected} answered"
+        text = f"{self._head()}: {figures.order.name}, {figures.completed}/{figures.expected} answered"
         if figures.failed:
             text += f", {figures.failed} failed"
         text += f", TTFT p50 {number(figures.ttft_p50_ms, 0)} ms, TPOT p50 {number(figures.tpot_p50_ms, 1)} ms"

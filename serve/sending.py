@@ -1,0 +1,139 @@
+"""What a window sends: its schedule, its prompts, and in a closed loop what follows each answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from serve.endpoint import Endpoint
+from serve.loadgen import Call
+from serve.sample import Sample
+from tuner.arrivals import ClosedLoad, OfferedLoad, offered
+from tuner.request import SloTarget, TuneRequest
+from tuner.trial import LoadStep
+
+TOKEN_IDS = (10, 1000)  # first and last id of random prompts: in every vocabulary that is served, and none special
+_PREFIX_SEED = 0  # the same for every window, as a shared system prompt would be
+_WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school", "state")
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOrder:
+    """One window: a load, for ``duration_s`` seconds, and the SLO by which it is judged.
+
+    ``rate_req_per_s`` is what an open load offers on average, None in a closed loop. ``stream`` (seed, index, warm-up)
+    draws the prompts: windows that differ in it share no prompt beyond the ``shared_prefix_tokens``.
+    """
+
+    name: str
+    load: OfferedLoad | ClosedLoad
+    duration_s: float
+    slo: tuple[SloTarget, ...]
+    rate_req_per_s: float | None = None
+    shared_prefix_tokens: int = 0
+    timeout_s: float = 120.0
+    stream: tuple[int, int, int] = (0, 0, 0)
+    warmup: bool = False
+    token_ids: tuple[int, int] = TOKEN_IDS
+
+    @property
+    def users(self) -> int | None:
+        """Users of a closed loop; None in an open one."""
+        return self.load.users if isinstance(self.load, ClosedLoad) else None
+
+
+def order_of(step: LoadStep, request: TuneRequest, token_ids: tuple[int, int] = TOKEN_IDS) -> WindowOrder:
+    """The window of a trial's load step."""
+    return WindowOrder(
+        name=f"{step.rate_req_per_s:g} requests/s",
+        load=offered(request.workload, step.rate_req_per_s, step.duration_s, step.seed),
+        duration_s=step.duration_s,
+        slo=request.slo,
+        rate_req_per_s=step.rate_req_per_s,
+        shared_prefix_tokens=request.workload.shared_prefix_tokens,
+        timeout_s=request.load.request_timeout_s,
+        stream=(step.seed, step.index + 1, int(step.warmup)),
+        warmup=step.warmup,
+        token_ids=token_ids,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """The calls of a window in the order of their time; ``then`` is told of every answer and gives what follows it."""
+
+    order: WindowOrder
+    calls: Callable[[], Iterator[Call]]
+    then: Callable[[Call, Sample], Call | None] | None
+    expected: int | None
+
+
+def sending(order: WindowOrder, endpoint: Endpoint) -> Sending:
+    """The calls of a window, each made when it is drawn, so that long prompts need no memory."""
+    make = _Calls(order, endpoint)
+    load = order.load
+    if isinstance(load, ClosedLoad):
+        first = min(load.users, len(load))
+        return Sending(order, lambda: (make.call(index, 0.0, index) for index in range(first)), make.next_turn, None)
+    offsets = load.offset_s.tolist()
+    return Sending(order, lambda: (make.call(index, at_s) for index, at_s in enumerate(offsets)), None, len(load))
+
+
+class _Calls:
+    """Makes the requests of a window one by one.
+
+    Prompts are token ids where the endpoint takes them: their length is exact for any tokenizer. All open with the
+    same ``shared_prefix_tokens`` (those of one prefix group alike); what follows is random and differs between requests
+    and windows, so that prefix caching cannot help.
+    """
+
+    def __init__(self, order: WindowOrder, endpoint: Endpoint) -> None:
+        self._order, self._endpoint = order, endpoint
+        self._prompts, self._outputs = order.load.prompt_tokens.tolist(), order.load.output_tokens.tolist()
+        groups = order.load.prefix_group
+        self._groups: list[int] | None = None if groups is None else groups.tolist()
+        self._sent = order.users or 0
+
+    def call(self, index: int, intended_s: float, user: int | None = None) -> Call:
+        """The request of that index; a closed loop longer than the drawn lengths begins them anew."""
+        prompt_tokens, output_tokens = (
+            self._prompts[index % len(self._prompts)],
+            self._outputs[index % len(self._outputs)],
+        )
+        body = json.dumps(self._options(output_tokens) | self._prompt(index, prompt_tokens)).encode()
+        return Call(index, intended_s, body, prompt_tokens, output_tokens, user=user)
+
+    def next_turn(self, call: Call, sample: Sample) -> Call | None:
+        """What a user of a closed loop sends after an answer: the next request, until the window is over."""
+        load = self._order.load
+        assert isinstance(load, ClosedLoad)
+        at_s = sample.end_s + load.think_s
+        if at_s >= self._order.duration_s:
+            return None
+        self._sent += 1
+        return self.call(self._sent - 1, at_s, call.user)
+
+    def _options(self, output_tokens: int) -> dict[str, Any]:
+        return {
+            "model": self._endpoint.model,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "max_tokens": output_tokens,
+        }
+
+    def _prompt(self, index: int, tokens: int) -> dict[str, Any]:
+        group = 0 if self._groups is None else self._groups[index % len(self._groups)]
+        low, high = self._order.token_ids
+        shared = min(self._order.shared_prefix_tokens, tokens)
+        prefix = np.random.default_rng([_PREFIX_SEED, group]).integers(low, high, shared, endpoint=True).tolist()
+        own = np.random.default_rng([*self._order.stream, index]).integers(low, high, tokens - shared, endpoint=True)
+        ids = prefix + own.tolist()
+        if not self._endpoint.chat:
+            return {"prompt": ids}
+        return {"messages": [{"role": "user", "content": " ".join(_WORDS[one % len(_WORDS)] for one in ids)}]}

@@ -1,0 +1,74 @@
+"""A sweep of three windows as if it had been measured: one that meets its SLO, one that misses it, one invalid."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deploy.measure_report import MeasuredRun
+from serve.endpoint import Endpoint
+from serve.measure import Window
+from serve.sample import Outcome, Sample
+from serve.saturation import ClientBound, ClientLimit, ClientLoad
+from serve.scrape import EngineFigures, EngineWindow, Scrape, window_of
+from serve.sending import WindowOrder
+from serve.summary import figures
+from tuner.arrivals import offered
+from tuner.request import Arrival, SloTarget, TokenLengths, Workload
+
+SLO = (SloTarget.parse("ttft:p99:400"), SloTarget.parse("tpot:p90:30"))
+SECONDS = 30.0
+
+
+def measured_window(rate_req_per_s: float, index: int = 0, ttft_ms: float = 100.0, invalid: bool = False) -> Window:
+    """A window whose latencies rise with its number, the same at every call."""
+    work = Workload(
+        prompt_tokens=TokenLengths(mean=64),
+        output_tokens=TokenLengths(mean=8),
+        arrival=Arrival(requests_per_s=rate_req_per_s),
+    )
+    load = offered(work, rate_req_per_s, SECONDS, seed=index)
+    order = WindowOrder(f"{rate_req_per_s:g} req/s", load, SECONDS, SLO, rate_req_per_s)
+    random = np.random.default_rng(index)
+    samples = [_sample(number, at_s, ttft_ms, random) for number, at_s in enumerate(load.offset_s.tolist())]
+    start_s = 100.0 + 40 * index
+    return Window(
+        order=order,
+        samples=tuple(samples),
+        figures=figures(samples, SLO, SECONDS),
+        client=ClientLoad((0.001,) * 100, 0.2),
+        client_bound=ClientBound(ClientLimit.CPU, "the client used 99% of a core; add workers") if invalid else None,
+        engine=_engine(start_s, rate_req_per_s),
+        start_s=start_s,
+        ended_early=None,
+    )
+
+
+def _sample(number: int, at_s: float, ttft_ms: float, random: np.random.Generator) -> Sample:
+    first_s = at_s + 0.002 + float(random.lognormal(np.log(ttft_ms / 1e3), 0.4))
+    chunks = first_s + np.cumsum([0, *random.normal(0.02, 0.002, 7)])
+    outcome = Outcome.RESET if number == 17 else Outcome.OK
+    return Sample(number, at_s, at_s + 0.002, first_s, tuple(chunks.tolist()), float(chunks[-1]), 64, 8, outcome)
+
+
+def _engine(start_s: float, busy: float) -> EngineWindow:
+    rows = [
+        Scrape(start_s + at_s, {"0": EngineFigures(busy * at_s / 30, busy / 4, 0.02 * at_s, at_s // 10, 100 * at_s, 0)})
+        for at_s in range(31)
+    ]
+    return window_of(rows, start_s, start_s + 31)
+
+
+def measured_run() -> MeasuredRun:
+    """Three windows of a sweep."""
+    windows = (
+        measured_window(4, 0),
+        measured_window(16, 1, ttft_ms=220),
+        measured_window(64, 2, ttft_ms=900, invalid=True),
+    )
+    return MeasuredRun(
+        Endpoint("http://127.0.0.1:8000", "tiny"),
+        windows,
+        windows[0],
+        (("server", "http://127.0.0.1:8000"), ("SLO", "; ".join(map(str, SLO)))),
+        "ttft p99 ≤ 400 ms and tpot p90 ≤ 30 ms is met under 4 req/s",
+    )

@@ -1,0 +1,221 @@
+"""``parlay measure``: what it prints and writes, how it ends, and its one clear line for what cannot be measured."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from serve.probe import base_url
+from tests.mock_server import Behaviour, MockServer, closed_port
+from tuner.app.cli import app
+from tuner.errors import ParlayError
+
+ROOT = Path(__file__).parents[2]
+SHORT = ("--seconds", "0.4", "--warmup-seconds", "0", "--prompt-tokens", "16", "--output-tokens", "4")
+KEYS = {
+    *("url", "model", "protocol", "seed", "interrupted", "seconds", "windows", "load", "valid", "invalid_reason"),
+    *("ended_early", "meets_slo", "verdict_certain", "slo", "attainment", "attainment_interval", "ttft_ms", "tpot_ms"),
+    *("itl_ms", "e2e_ms", "ttft_from_intended_ms", "offered_req_per_s", "achieved_req_per_s", "goodput_req_per_s"),
+    *("prompt_tok_per_s", "output_tok_per_s", "sent", "completed", "failed", "cut_off", "errors", "offered_s"),
+    *("wall_s", "schedule_lag_ms", "client", "engine", "files"),
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet_client(monkeypatch):
+    """Here the machine's other work must not decide whether a window is valid."""
+    monkeypatch.setattr("serve.measure.client_bound", lambda samples, load: None)
+
+
+def measure(*words):
+    """Exit code, answer and error of the command."""
+    done = CliRunner().invoke(app, ["measure", *map(str, words)])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def answer(*words):
+    code, out, _ = measure(*words, *SHORT, "--json")
+    return code, json.loads(out)
+
+
+def test_the_answer_has_its_stable_keys():
+    with MockServer(ttft_s=0.01, itl_s=0.002) as server:
+        code, found = answer(server.url, "--rate", 50, "--slo", "ttft:p99:500", "--slo", "tpot:p90:100")
+    assert code == 0
+    assert set(found) >= KEYS
+    assert (found["model"], found["protocol"], found["completed"], found["failed"]) == ("tiny", "completions", 14, 0)
+    assert set(found["ttft_ms"]) == {"count", "mean", "p50", "p90", "p95", "p99", "intervals"}
+    low, high = found["ttft_ms"]["intervals"]["p50"]
+    assert 10 <= low <= found["ttft_ms"]["p50"] <= high
+    assert found["ttft_ms"]["intervals"]["p99"] is None  # of 14 requests
+    assert [target["met"] for target in found["slo"]] == [True, True]
+    assert found["engine"]["waiting_mean"] is None
+    assert "404" in found["engine"]["missing"]
+    (only,) = found["windows"]
+    assert only.items() <= found.items()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "slo", "code"),
+    [
+        (Behaviour.OK, [], 0),
+        (Behaviour.OK, ["--slo", "ttft:p99:5000"], 0),
+        (Behaviour.OK, ["--slo", "ttft:p99:0.001"], 3),
+        (lambda number: Behaviour.HTTP_500 if number else Behaviour.OK, [], 1),
+        (lambda number: Behaviour.HTTP_500 if number > 2 else Behaviour.OK, ["--slo", "ttft:p99:5000"], 3),
+    ],
+    ids=["no SLO", "met", "missed", "no answer after the first", "some fail"],
+)
+def test_the_exit_code_says_how_it_went(behaviour, slo, code):
+    with MockServer(behaviour) as server:
+        assert answer(server.url, "--rate", 20, *slo)[0] == code
+
+
+def test_a_sweep_stands_on_its_heaviest_window_that_met_the_slo():
+    with MockServer(lambda number: Behaviour.HTTP_500 if number > 40 else Behaviour.OK) as server:
+        code, found = answer(server.url, "--rate", 20, "--rate", 40, "--rate", 200, "--slo", "ttft:p99:5000")
+    assert code == 0
+    assert [window["load"]["name"] for window in found["windows"]] == ["20 req/s", "40 req/s", "200 req/s"]
+    assert [window["meets_slo"] for window in found["windows"]] == [True, True, False]
+    assert found["load"]["rate_req_per_s"] == pytest.approx(40, rel=0.5)
+
+
+def test_tables_are_for_people_and_the_warm_up_does_not_count(tmp_path):
+    words = ("--seconds", "0.4", "--warmup-seconds", "0.2", "--prompt-tokens", "8..16", "--output-tokens", "2")
+    with MockServer() as server:
+        code, out, err = measure(server.url + "/v1/", "--users", 2, *words, "--slo", "e2e:p50:1000")
+        bodies = [served.body for served in server.served]
+    assert code == 0
+    assert f"tiny at {server.url}" in err
+    for shown in ("2 users", "TTFT", "E2E", "e2e p50 ≤ 1000 ms", "schedule lag", "engine: no figures", "attainment"):
+        assert shown in out
+    assert all(8 <= len(body["prompt"]) <= 16 and body["max_tokens"] == 2 for body in bodies)
+
+
+def test_a_trace_is_replayed(tmp_path):
+    trace = tmp_path / "trace.csv"
+    trace.write_text("timestamp,prompt_tokens,output_tokens\n10,16,2\n10.1,24,3\n10.2,32,4\n")
+    with MockServer() as server:
+        code, found = answer(server.url, "--trace", trace)
+        lengths = [(len(served.body["prompt"]), served.body["max_tokens"]) for served in server.served]
+    assert (code, found["sent"]) == (0, 3)
+    assert lengths == [(16, 2), (16, 2), (24, 3), (32, 4)]  # the first request comes before all windows
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_every_request_has_its_record(suffix, tmp_path):
+    path = tmp_path / f"requests.{suffix}"
+    with MockServer(lambda number: Behaviour.RESET if number == 3 else Behaviour.OK) as server:
+        _, found = answer(server.url, "--rate", 20, "--requests-out", path)
+    assert found["files"] == {"requests": str(path)}
+    if suffix == "parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        rows = parquet.read_table(path).to_pylist()
+    else:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(rows) == found["sent"]
+    assert [row["outcome"] for row in rows].count("reset") == 1
+    whole = next(row for row in rows if row["outcome"] == "ok")
+    assert len(whole["chunk_s"]) == whole["output_tokens"] == 4
+    assert whole["ttft_ms"] == pytest.approx((whole["first_token_s"] - whole["sent_s"]) * 1e3)
+    assert whole["tpot_ms"] == pytest.approx((whole["chunk_s"][-1] - whole["chunk_s"][0]) * 1e3 / 3)
+
+
+def test_a_page_is_written(tmp_path):
+    path = tmp_path / "report.html"
+    with MockServer() as server:
+        answer(server.url, "--rate", 20, "--slo", "ttft:p99:500", "--report", path)
+    page = path.read_text()
+    assert "ttft p99 ≤ 500 ms is met under 20 req/s" in page
+    assert 'data-figure="share-ttft"' in page
+
+
+def test_a_key_is_sent_and_never_shown(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "s3cret")
+    with MockServer(key="s3cret") as server:
+        code, out, err = measure(server.url, "--rate", 20, *SHORT, "--json", "--api-key-env", "MY_KEY")
+        assert code == 0
+        assert "s3cret" not in out + err
+        with pytest.raises(ParlayError, match=r"got 'no key'; allowed: one that the server accepts.*401"):
+            measure(server.url, "--rate", 20, *SHORT)
+        monkeypatch.setenv("MY_KEY", "wrong")
+        with pytest.raises(ParlayError, match="got 'a key'") as caught:
+            measure(server.url, *SHORT, "--api-key-env", "MY_KEY")
+    assert (caught.value.exit_code, "wrong" in str(caught.value)) == (2, False)
+
+
+def test_a_wrong_model_names_what_is_served():
+    with (
+        MockServer(models=("big", "small")) as server,
+        pytest.raises(ParlayError, match=r"--model: got 'tiny'.*big, small"),
+    ):
+        measure(server.url, "--model", "tiny")
+    with MockServer(models=()) as server, pytest.raises(ParlayError, match="does not say what it serves"):
+        measure(server.url)
+
+
+def test_an_endpoint_that_answers_nothing_right_is_one_line():
+    with pytest.raises(ParlayError, match=r"/v1/models cannot be reached: .*refused") as caught:
+        measure(f"http://127.0.0.1:{closed_port()}")
+    assert (caught.value.exit_code, "\n" in str(caught.value)) == (1, False)
+    with (
+        MockServer(Behaviour.NOT_A_STREAM) as server,
+        pytest.raises(ParlayError, match="does not answer a first request: 1 of 1 requests failed"),
+    ):
+        measure(server.url)
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["--rate", "0"], "--rate"),
+        (["--users", "0"], "--users"),
+        (["--rate", "1", "--users", "1"], "--users"),
+        (["--slo", "ttft:99:5"], "--slo"),
+        (["--prompt-tokens", "9..3"], "--prompt-tokens"),
+        (["--output-tokens", "many"], "--output-tokens"),
+        (["--prompt-tokens", "8", "--shared-prefix-tokens", "8"], "--shared-prefix-tokens"),
+        (["--process", "weekly"], "--process"),
+        (["--burstiness", "2"], "--burstiness"),
+        (["--requests-out", "r.txt"], "--requests-out"),
+        (["--requests-out", "no/such/r.jsonl"], "--requests-out"),
+        (["--report", "no/such/r.html"], "--report"),
+        (["--trace", "no-such.csv"], "trace"),
+        (["--ca-file", "no-such.pem"], "ca_file"),
+    ],
+)
+def test_what_is_not_allowed_is_refused_before_anything_is_sent(words, where):
+    with MockServer() as server, pytest.raises(ParlayError) as caught:
+        measure(server.url, *words)
+    assert str(caught.value).startswith(where)
+    assert (caught.value.exit_code, server.served) == (2, [])
+
+
+@pytest.mark.parametrize("url", ["http://h:1", "http://h:1/", "http://h:1/v1", "http://h:1/v1/"])
+def test_an_address_may_end_in_v1(url):
+    assert base_url(url) == "http://h:1"
+
+
+def test_ctrl_c_shows_what_was_measured():
+    with MockServer(ttft_s=0.01) as server:
+        command = [sys.executable, "-m", "tuner.app.cli", "measure", server.url, "--rate", "50", "--seconds", "60"]
+        words = ["--warmup-seconds", "0", "--prompt-tokens", "8", "--output-tokens", "2", "--json"]
+        with subprocess.Popen(
+            [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        ) as process:
+            while len(server.served) < 20:
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    found = json.loads(out)
+    assert found["interrupted"] is True
+    assert found["completed"] >= 15
+    assert found["offered_s"] < 60
+    assert "Traceback" not in err

@@ -1,0 +1,118 @@
+"""From samples to figures: every request counts, chance has its interval, and a cut-off window is judged fairly."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve.sample import Outcome, Sample
+from serve.summary import Verdict, figures, judged, latency_s
+from tuner.request import Metric, SloTarget
+
+SLO = (SloTarget.parse("ttft:p99:500"), SloTarget.parse("tpot:p90:50"))
+
+
+def sample(index=0, ttft_s=0.1, tpot_s=0.01, tokens=3, outcome=Outcome.OK, lag_s=0.0, sent_s=0.0):
+    chunks = tuple(sent_s + ttft_s + tpot_s * number for number in range(tokens))
+    return Sample(index, sent_s - lag_s, sent_s, sent_s, chunks, chunks[-1], 16, tokens, outcome)
+
+
+def waiting(index, sent_s, end_s):
+    """A request that had no token when the window was cut off."""
+    return Sample(index, sent_s, sent_s, None, (), end_s, 16, None, Outcome.CUT_OFF)
+
+
+def test_attainment_is_of_all_requests_and_goodput_of_the_time_that_was_offered():
+    samples = [sample(0), sample(1, ttft_s=0.6), sample(2, tpot_s=0.06), sample(3, outcome=Outcome.RESET)]
+    samples.append(sample(4, tokens=1))
+    found = figures(samples, SLO, offered_s=2.0)
+    assert (found.sent, found.completed, found.failed, found.errors) == (5, 4, 1, {"reset": 1})
+    assert (found.attainment, found.goodput_req_per_s, found.offered_req_per_s) == (0.4, 1.0, 2.5)
+    assert found.attainment_interval == pytest.approx((0.118, 0.769), abs=1e-3)
+    ttft, tpot = found.targets
+    assert (ttft.value_ms, ttft.met, ttft.attainment) == (pytest.approx(600), False, 0.6)
+    assert (tpot.value_ms, tpot.met) == (pytest.approx(60), False)
+    assert found.latency[Metric.TPOT].count == 3
+    assert (found.verdict, found.certain) == (Verdict.MISSED, True)
+
+
+def test_nothing_is_claimed_of_nothing():
+    nothing = figures([], SLO, 1.0)
+    assert (nothing.attainment, nothing.goodput_req_per_s, nothing.schedule_lag_p99_ms) == (None, None, None)
+    assert (nothing.verdict, nothing.latency, nothing.ttft_from_intended) == (None, {}, None)
+    failed = figures([sample(outcome=Outcome.TIMEOUT)], SLO, 1.0)
+    assert (failed.attainment, failed.output_tok_per_s, failed.latency) == (0.0, None, {})
+    assert [target.value_ms for target in failed.targets] == [None, None]
+    assert failed.verdict is Verdict.MISSED
+    assert figures([sample()], (), 1.0).verdict is None
+
+
+@pytest.mark.parametrize(
+    ("count", "ttft_s", "verdict", "certain"),
+    [
+        (400, 0.1, Verdict.MET, True),
+        (100, 0.1, Verdict.MET, False),  # p99 of a hundred requests has no upper bound
+        (400, 0.6, Verdict.MISSED, True),
+        (100, 0.6, Verdict.MISSED, False),
+    ],
+)
+def test_a_verdict_says_whether_chance_could_turn_it(count, ttft_s, verdict, certain):
+    found = figures([sample(index, ttft_s=ttft_s) for index in range(count)], SLO[:1], 1.0)
+    assert (found.verdict, found.certain) == (verdict, certain)
+
+
+def test_a_wait_counts_from_the_intended_send_too():
+    found = figures([sample(lag_s=0.25, sent_s=1.0)], SLO, 1.0)
+    assert found.latency[Metric.TTFT].at_ms[50] == pytest.approx(100)
+    assert found.ttft_from_intended is not None
+    assert found.ttft_from_intended.at_ms[50] == pytest.approx(350)
+    assert found.schedule_lag_max_ms == pytest.approx(250)
+
+
+def test_a_cut_off_request_counts_once_its_age_alone_misses():
+    samples = [sample(0), waiting(1, 0.1, 1.0), waiting(2, 0.2, 1.0), waiting(3, 0.8, 1.0), waiting(4, 0.9, 1.0)]
+    assert [one.index for one in judged(samples, SLO)] == [0, 1, 2]
+    found = figures(samples, SLO, offered_s=1.0)
+    assert (found.sent, found.completed, found.cut_off, found.failed) == (3, 1, 2, 0)
+    assert (found.offered_s, found.attainment, found.verdict) == (0.8, pytest.approx(1 / 3), Verdict.MISSED)
+    assert found.latency[Metric.TTFT].at_ms[99] == pytest.approx(900)  # at least
+
+
+def test_fast_answers_after_an_undecided_request_do_not_count():
+    samples = [waiting(0, 0.8, 1.0), sample(1, sent_s=0.85), sample(2, sent_s=0.85)]
+    assert judged(samples, SLO) == []
+    assert figures(samples, SLO, 1.0).verdict is None
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 3)), min_size=1, max_size=40), st.floats(0.1, 8))
+def test_cutting_off_never_hides_a_miss_before_it(arrivals, cut_s):
+    """What was sent early enough to be decided by the cut is judged as if nothing had been cut."""
+    arrivals = sorted(arrivals)
+    whole = [sample(index, ttft_s=ttft_s, tokens=1, sent_s=at_s) for index, (at_s, ttft_s) in enumerate(arrivals)]
+    seen = [
+        one if one.end_s <= cut_s else waiting(one.index, one.sent_s, cut_s) for one in whole if one.sent_s <= cut_s
+    ]
+    kept = judged(seen, SLO)
+    expected = [one for one in whole if one.index < len(kept)]
+    assert sum(one.ttft_s > 0.5 for one in expected if one.ttft_s is not None) == sum(
+        not one.ok or (one.ttft_s or 0.0) > 0.5 for one in kept
+    )
+
+
+def test_samples_are_those_of_whole_answers():
+    found = latency_s([sample(0), sample(1, tokens=1), sample(2, outcome=Outcome.TRUNCATED)])
+    assert {metric: len(values) for metric, values in found.items()} == {
+        Metric.TTFT: 2,
+        Metric.TPOT: 1,
+        Metric.E2E: 2,
+        Metric.ITL: 2,
+    }
+    assert latency_s([]) == {}
+
+
+def test_rates_of_no_time_do_not_exist():
+    one = figures([sample(tokens=1, ttft_s=0.0)], SLO, 1.0)
+    assert one.wall_s == 0
+    assert (one.achieved_req_per_s, one.output_tok_per_s, one.offered_req_per_s) == (None, None, 1.0)
+    assert not math.isnan(one.attainment or 0.0)

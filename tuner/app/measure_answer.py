@@ -1,0 +1,106 @@
+"""What ``parlay measure --json`` prints; the keys are stable, new ones may be added. Absent figures are null."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from serve.measure import Window
+from serve.scrape import EngineWindow
+from serve.summary import Latency, TargetFigures
+from tuner.request import Metric
+
+_ENGINE = (
+    "waiting_mean",
+    "waiting_max",
+    "running_mean",
+    "running_max",
+    "kv_cache_share_mean",
+    "kv_cache_share_max",
+    "preemptions",
+    "prefix_queries_tokens",
+    "prefix_hits_tokens",
+    "prefix_hit_share",
+)
+
+
+def window_answer(window: Window) -> dict[str, Any]:
+    """One window."""
+    found, client = window.figures, window.client
+    verdict = window.verdict
+    return {
+        "load": {
+            "name": window.order.name,
+            "rate_req_per_s": window.order.rate_req_per_s,
+            "users": window.order.users,
+        },
+        "valid": window.invalid is None,
+        "invalid_reason": window.invalid,
+        "ended_early": window.ended_early.value if window.ended_early else None,
+        "meets_slo": None if verdict is None else verdict.value == "met",
+        "verdict_certain": None if verdict is None else window.certain,
+        "slo": [target_answer(one) for one in found.targets],
+        "attainment": found.attainment,
+        "attainment_interval": found.attainment_interval,
+        **{f"{metric.value}_ms": latency_answer(found.latency.get(metric)) for metric in Metric},
+        "ttft_from_intended_ms": latency_answer(found.ttft_from_intended),
+        "offered_req_per_s": found.offered_req_per_s,
+        "achieved_req_per_s": found.achieved_req_per_s,
+        "goodput_req_per_s": found.goodput_req_per_s,
+        "prompt_tok_per_s": found.prompt_tok_per_s,
+        "output_tok_per_s": found.output_tok_per_s,
+        "sent": found.sent,
+        "completed": found.completed,
+        "failed": found.failed,
+        "cut_off": found.cut_off,
+        "errors": dict(found.errors),
+        "offered_s": found.offered_s,
+        "wall_s": found.wall_s,
+        "schedule_lag_ms": {
+            "p50": found.schedule_lag_p50_ms,
+            "p99": found.schedule_lag_p99_ms,
+            "max": found.schedule_lag_max_ms,
+        },
+        "client": {
+            "bottleneck": window.client_bound is not None,
+            "reason": None if window.client_bound is None else window.client_bound.words,
+            "cpu_share": client.cpu_share if client else None,
+            "loop_lag_p99_ms": client.loop_lag_p99_ms if client else None,
+            "workers": client.workers if client else None,
+        },
+        "engine": engine_answer(window.engine),
+    }
+
+
+def latency_answer(latency: Latency | None) -> dict[str, Any]:
+    """Mean and percentiles in ms, and the 95 % interval of each percentile."""
+    if latency is None:
+        return {"count": 0, "mean": None, "p50": None, "p90": None, "p95": None, "p99": None, "intervals": {}}
+    at: Mapping[str, float] = {f"p{level:g}": value for level, value in latency.at_ms.items()}
+    intervals = {f"p{level:g}": value for level, value in latency.interval_ms.items()}
+    return {"count": latency.count, "mean": latency.mean_ms, **at, "intervals": intervals}
+
+
+def target_answer(found: TargetFigures) -> dict[str, Any]:
+    """One SLO target, its value and how sure it is."""
+    return {
+        "target": str(found.target),
+        "metric": found.target.metric.value,
+        "percentile": found.target.percentile,
+        "limit_ms": found.target.ms,
+        "ms": found.value_ms,
+        "interval_ms": found.interval_ms,
+        "attainment": found.attainment,
+        "met": found.met,
+        "certain": found.certain,
+    }
+
+
+def engine_answer(engine: EngineWindow) -> dict[str, Any]:
+    """The engines' own figures, and why there are none where there are none."""
+    return {
+        **{name: getattr(engine, name) for name in _ENGINE},
+        "scrapes": len(engine.scrapes),
+        "restarted": list(engine.restarted),
+        "missing": engine.missing,
+    }

@@ -1,0 +1,77 @@
+"""``parlay measure`` on the command line: its options; the work is in ``tuner.app.measuring``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Url = Annotated[str, typer.Argument(metavar="URL", help="The server, such as http://127.0.0.1:8000.")]
+
+
+def measure(
+    url: Url,
+    rate: Annotated[
+        list[float] | None, typer.Option(help="Requests/s of an open load; several make a sweep. Default: 1.")
+    ] = None,
+    users: Annotated[
+        list[int] | None, typer.Option(help="A closed loop of so many users instead; several make a sweep.")
+    ] = None,
+    trace: Annotated[Path | None, typer.Option(help="Arrivals and lengths from a recorded trace instead.")] = None,
+    slo: Annotated[
+        list[str] | None, typer.Option(help="A target, METRIC:pPERCENTILE:MS such as ttft:p99:500; may be repeated.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of a window.")] = 30.0,
+    warmup_seconds: Annotated[float, typer.Option(min=0, help="Load before the first window; not counted.")] = 5.0,
+    prompt_tokens: Annotated[str, typer.Option(help="Tokens, or LOW..HIGH for uniform lengths.")] = "256",
+    output_tokens: Annotated[str, typer.Option(help="Tokens, or LOW..HIGH for uniform lengths.")] = "64",
+    shared_prefix_tokens: Annotated[int, typer.Option(min=0, help="Tokens that open every prompt alike.")] = 0,
+    process: Annotated[str, typer.Option(help="Arrivals: poisson, constant or gamma.")] = "poisson",
+    burstiness: Annotated[float, typer.Option(help="Of gamma: squared coefficient of variation of the gaps.")] = 1.0,
+    chat: Annotated[bool, typer.Option("--chat", help="Ask /v1/chat/completions, not /v1/completions.")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="Model name in the requests; default: what the server lists.")
+    ] = None,
+    api_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the API key.")] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="File that holds the API key.")] = None,
+    ca_file: Annotated[Path | None, typer.Option(help="PEM file of the authorities to trust (https).")] = None,
+    metrics_url: Annotated[
+        list[str] | None, typer.Option(help="The engine's own metrics; default: URL/metrics. May be repeated.")
+    ] = None,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="After which a request has failed.")] = 120.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of arrivals, lengths and prompts.")] = 0,
+    requests_out: Annotated[
+        Path | None, typer.Option(help="One record per request: FILE.jsonl or FILE.parquet.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="An HTML page with charts.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")] = False,
+) -> None:
+    """Measure any OpenAI-compatible endpoint under load. Exit code 3: no window met the SLO; 1: none tells anything."""
+    from tuner.app.measuring import MeasureOptions, run_measure
+
+    options = MeasureOptions(
+        url=url,
+        rates=tuple(rate or ()),
+        users=tuple(users or ()),
+        trace=trace,
+        slo=tuple(slo or ()),
+        seconds=seconds,
+        warmup_seconds=warmup_seconds,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        shared_prefix_tokens=shared_prefix_tokens,
+        process=process,
+        burstiness=burstiness,
+        chat=chat,
+        model=model,
+        api_key_env=api_key_env,
+        api_key_file=api_key_file,
+        ca_file=ca_file,
+        metrics_urls=tuple(metrics_url or ()),
+        timeout_s=timeout_s,
+        seed=seed,
+        requests_out=requests_out,
+        report=report,
+    )
+    raise typer.Exit(run_measure(options, as_json))
