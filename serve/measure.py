@@ -10,15 +10,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module, util
-from typing import Protocol, cast, runtime_checkable
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 from serve.loadgen import Endpoint, LoadRun
 from serve.sample import Outcome, Sample
 from serve.saturation import ClientBound, ClientLoad, client_bound
 from serve.scrape import EngineWindow, Scraper
-from serve.sending import Sending, WindowOrder, order_of, sending
+from serve.sending import WindowOrder, expected_requests, order_of, share_of
 from serve.summary import Verdict, WindowFigures, figures, latency_s
+from serve.workers import WorkerRun, run_fast
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.request import Metric, TuneRequest
 from tuner.stats import percentile
@@ -100,8 +101,9 @@ class ServesMetrics(Protocol):
 class WindowRunner:
     """Runs windows of load one after another, reading the engines' metrics beside them.
 
-    ``on_progress`` is called about twice a second in the measuring thread and should be quick. ``partial`` is the
-    window that a KeyboardInterrupt ended, with what had been seen of it.
+    With several ``workers`` as many processes send; with one, this process. ``on_progress`` is called about twice a
+    second in the measuring thread and should be quick. ``partial`` is the window that a KeyboardInterrupt ended, with
+    what had been seen of it.
     """
 
     def __init__(
@@ -109,8 +111,10 @@ class WindowRunner:
         endpoint: Endpoint,
         metrics_urls: Sequence[str] = (),
         on_progress: Callable[[LiveFigures], None] | None = None,
+        workers: int = 1,
     ) -> None:
         self.endpoint, self.metrics_urls, self.on_progress = endpoint, tuple(metrics_urls), on_progress
+        self.workers = workers
         self.partial: Window | None = None
 
     def run(self, order: WindowOrder) -> Window:
@@ -118,13 +122,10 @@ class WindowRunner:
 
         Must not be called where an event loop runs; KeyboardInterrupt closes all connections and passes on.
         """
-        run = LoadRun(self.endpoint, order.timeout_s)
-        sent = sending(order, self.endpoint)
         with Scraper(self.metrics_urls, dict(self.endpoint.headers), self.endpoint.tls()) as scraper:
-            watch = _Watch(run, sent, scraper, self.on_progress)
+            watch = _Watch(order, self.endpoint, self.workers, scraper, self.on_progress)
             try:
-                with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                    runner.run(watch.drive())
+                run_fast(watch.drive())
             except KeyboardInterrupt:
                 self.partial = watch.window(interrupted=True)
                 raise
@@ -135,20 +136,32 @@ class _Watch:
     """One window while it runs."""
 
     def __init__(
-        self, run: LoadRun, sent: Sending, scraper: Scraper, tell: Callable[[LiveFigures], None] | None
+        self,
+        order: WindowOrder,
+        endpoint: Endpoint,
+        workers: int,
+        scraper: Scraper,
+        tell: Callable[[LiveFigures], None] | None,
     ) -> None:
-        self._run, self._sending, self._scraper, self._tell = run, sent, scraper, tell
+        self._order, self._scraper, self._tell = order, scraper, tell
+        self._run: LoadRun | WorkerRun
+        if workers > 1:
+            self._run = run = WorkerRun(endpoint, order.timeout_s, partial(share_of, order, endpoint), workers)
+            self._samples = run.run
+        else:
+            self._run = alone = LoadRun(endpoint, order.timeout_s)
+            share = share_of(order, endpoint)
+            self._samples = partial(alone.run, share.calls, share.then)
         self._start_s = time.perf_counter()
         self._ended_early: Verdict | None = None
-        self._offered_s = sent.order.duration_s
+        self._offered_s = order.duration_s
         self._told_s = 0.0
         self._counted = self._completed = 0
 
     async def drive(self) -> None:
         """Offer the load, look at it several times a second, and end it early where that is decided."""
-        self._start_s = time.perf_counter()
         run = self._run
-        task = asyncio.create_task(run.run(self._sending.calls(), self._sending.then, self._start_s))
+        task = asyncio.create_task(self._samples())
         try:
             while not task.done():
                 await asyncio.wait({task}, timeout=TICK_S)
@@ -156,12 +169,17 @@ class _Watch:
             self._report()
         except BaseException:
             self._offered_s = min(self._offered_s, run.elapsed_s)
-            run.stop(cut_off=True)
+            if run.elapsed_s > 0:
+                run.stop(cut_off=True)
+            else:
+                task.cancel()
             await asyncio.wait({task})
             raise
         task.result()
 
     def _tick(self) -> None:
+        if self._run.elapsed_s > 0:
+            self._start_s = time.perf_counter() - self._run.elapsed_s
         if self._run.elapsed_s - self._told_s >= PROGRESS_EVERY_S:
             self._told_s = self._run.elapsed_s
             self._report()
@@ -179,9 +197,9 @@ class _Watch:
         ttft_s = percentile([s.ttft_s for s in latest if s.ttft_s is not None], 50)
         tpot_s = percentile([s.tpot_s for s in latest if s.tpot_s is not None], 50)
         return LiveFigures(
-            order=self._sending.order,
+            order=self._order,
             elapsed_s=run.elapsed_s,
-            expected=self._sending.expected,
+            expected=expected_requests(self._order),
             sent=run.sent,
             in_flight=run.in_flight,
             completed=self._completed,
@@ -194,7 +212,7 @@ class _Watch:
 
     def window(self, interrupted: bool = False) -> Window:
         """What was seen, folded."""
-        order, samples = self._sending.order, tuple(sorted(self._run.samples, key=lambda sample: sample.index))
+        order, samples = self._order, tuple(sorted(self._run.samples, key=lambda sample: sample.index))
         found = figures(samples, order.slo, self._offered_s)
         return Window(
             order=order,
@@ -284,10 +302,3 @@ def failures(samples: Sequence[Sample]) -> str:
     example = next((sample.detail for sample in failed if sample.error == name), None)
     words = f"{len(failed)} of {len(samples)} requests failed; most often ({count}): {name}"
     return words + (f", for example {example}" if example else "")
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it is installed (it has no Windows wheel), else asyncio's own loop."""
-    if util.find_spec("uvloop") is None:
-        return None
-    return cast("Callable[[], asyncio.AbstractEventLoop]", import_module("uvloop").new_event_loop)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from serve.endpoint import Endpoint
 from serve.loadgen import Call
 from serve.sample import Sample
+from serve.workers import Share
 from tuner.arrivals import ClosedLoad, OfferedLoad, offered
 from tuner.request import SloTarget, TuneRequest
 from tuner.trial import LoadStep
@@ -62,25 +62,25 @@ def order_of(step: LoadStep, request: TuneRequest, token_ids: tuple[int, int] = 
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Sending:
-    """The calls of a window in the order of their time; ``then`` is told of every answer and gives what follows it."""
-
-    order: WindowOrder
-    calls: Callable[[], Iterator[Call]]
-    then: Callable[[Call, Sample], Call | None] | None
-    expected: int | None
+def expected_requests(order: WindowOrder) -> int | None:
+    """How many requests the window will send; None in a closed loop, where the answers decide."""
+    return None if isinstance(order.load, ClosedLoad) else len(order.load)
 
 
-def sending(order: WindowOrder, endpoint: Endpoint) -> Sending:
-    """The calls of a window, each made when it is drawn, so that long prompts need no memory."""
-    make = _Calls(order, endpoint)
+def share_of(order: WindowOrder, endpoint: Endpoint, worker: int = 0, workers: int = 1) -> Share:
+    """What one of several workers sends: every ``workers``-th request, or every ``workers``-th user of a closed loop.
+
+    All shares together are the window, whatever their number. Calls are made when they are drawn, so that long
+    prompts need no memory.
+    """
     load = order.load
+    make = _Calls(order, endpoint, worker, workers)
     if isinstance(load, ClosedLoad):
-        first = min(load.users, len(load))
-        return Sending(order, lambda: (make.call(index, 0.0, index) for index in range(first)), make.next_turn, None)
-    offsets = load.offset_s.tolist()
-    return Sending(order, lambda: (make.call(index, at_s) for index, at_s in enumerate(offsets)), None, len(load))
+        return Share((make.call(user, 0.0, user) for user in range(worker, load.users, workers)), make.next_turn)
+    mine = range(worker, len(load), workers)
+    return Share(
+        make.call(index, at_s) for index, at_s in zip(mine, load.offset_s[worker::workers].tolist(), strict=True)
+    )
 
 
 class _Calls:
@@ -91,12 +91,13 @@ class _Calls:
     and windows, so that prefix caching cannot help.
     """
 
-    def __init__(self, order: WindowOrder, endpoint: Endpoint) -> None:
+    def __init__(self, order: WindowOrder, endpoint: Endpoint, worker: int, workers: int) -> None:
         self._order, self._endpoint = order, endpoint
         self._prompts, self._outputs = order.load.prompt_tokens.tolist(), order.load.output_tokens.tolist()
         groups = order.load.prefix_group
         self._groups: list[int] | None = None if groups is None else groups.tolist()
-        self._sent = order.users or 0
+        # A closed loop's later requests: the numbers after its users', shared out like them.
+        self._next, self._step = -(-(order.users or 0) // workers) * workers + worker, workers
 
     def call(self, index: int, intended_s: float, user: int | None = None) -> Call:
         """The request of that index; a closed loop longer than the drawn lengths begins them anew."""
@@ -114,8 +115,9 @@ class _Calls:
         at_s = sample.end_s + load.think_s
         if at_s >= self._order.duration_s:
             return None
-        self._sent += 1
-        return self.call(self._sent - 1, at_s, call.user)
+        index = self._next
+        self._next += self._step
+        return self.call(index, at_s, call.user)
 
     def _options(self, output_tokens: int) -> dict[str, Any]:
         return {

@@ -11,7 +11,7 @@ import pytest
 from serve.loadgen import Endpoint
 from serve.measure import HttpMeter, WindowRunner
 from serve.saturation import ClientBound, ClientLimit
-from serve.sending import order_of, sending
+from serve.sending import order_of, share_of
 from serve.summary import Verdict
 from tests.mock_server import Behaviour, MockServer, closed_port
 from tuner.arrivals import closed_load
@@ -104,7 +104,7 @@ def test_a_good_server_is_measured():
 
 def prompts(a_step):
     order = order_of(a_step, request())
-    made = list(sending(order, Endpoint("http://h", "tiny")).calls())
+    made = list(share_of(order, Endpoint("http://h", "tiny")).calls)
     assert [call.prompt_tokens for call in made] == order.load.prompt_tokens.tolist()
     return [tuple(json.loads(call.body)["prompt"]) for call in made]
 
@@ -269,3 +269,35 @@ def test_a_window_without_an_answer_is_invalid_and_not_slow():
         found = window(server)
     assert "10 of 10 requests failed; most often (10): http_500" in (found.invalid or "")
     assert (found.verdict, found.figures.verdict) == (None, Verdict.MISSED)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+def test_the_shares_of_all_workers_are_the_window(workers):
+    order, endpoint = order_of(step(seconds=2), request()), Endpoint("http://h", "tiny")
+    shares = [list(share_of(order, endpoint, worker, workers).calls) for worker in range(workers)]
+    assert all(calls == sorted(calls, key=lambda call: call.intended_s) for calls in shares)
+    assert sorted((call for calls in shares for call in calls), key=lambda call: call.index) == list(
+        share_of(order, endpoint).calls
+    )
+
+
+def test_several_processes_send_one_window():
+    with MockServer(ttft_s=0.01) as server:
+        found = WindowRunner(Endpoint(server.url, "tiny"), workers=2).run(order_of(step(seconds=1), request()))
+        bodies = [served.body["prompt"] for served in server.served]
+    assert [one.index for one in found.samples] == list(range(20))
+    assert (found.figures.completed, found.client.workers) == (20, 2)
+    assert sorted(bodies) == sorted(
+        json.loads(call.body)["prompt"] for call in share_of(found.order, Endpoint(server.url, "tiny")).calls
+    )
+
+
+def test_users_are_shared_out_among_processes():
+    load = closed_load(request().workload, users=3, requests=100, seed=1)
+    with MockServer(ttft_s=0.03) as server:
+        order = replace(order_of(step(), request()), load=load, duration_s=0.4, rate_req_per_s=None)
+        found = WindowRunner(Endpoint(server.url, "tiny"), workers=2).run(order)
+    assert found.figures.completed == len(server.served) > 5
+    assert len({one.index for one in found.samples}) == len(found.samples)
+    for now_s in (one.sent_s for one in found.samples):
+        assert sum(one.sent_s <= now_s < one.end_s for one in found.samples) <= 3

@@ -40,6 +40,7 @@ def measure(
         list[str] | None, typer.Option(help="The engine's own metrics; default: URL/metrics. May be repeated.")
     ] = None,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="After which a request has failed.")] = 120.0,
+    workers: Annotated[int, typer.Option(min=1, help="Client processes, where one is the bottleneck.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of arrivals, lengths and prompts.")] = 0,
     requests_out: Annotated[
         Path | None, typer.Option(help="One record per request: FILE.jsonl or FILE.parquet.")
@@ -70,6 +71,7 @@ def measure(
         ca_file=ca_file,
         metrics_urls=tuple(metrics_url or ()),
         timeout_s=timeout_s,
+        workers=workers,
         seed=seed,
         requests_out=requests_out,
         report=report,

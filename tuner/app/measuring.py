@@ -58,6 +58,7 @@ class MeasureOptions:
     ca_file: Path | None = None
     metrics_urls: tuple[str, ...] = ()
     timeout_s: float = 120.0
+    workers: int = 1
     seed: int = 0
     requests_out: Path | None = None
     report: Path | None = None
@@ -134,7 +135,7 @@ def _measure(
 ) -> Measured:
     started = time.perf_counter()
     urls = options.metrics_urls or (f"{endpoint.url}/metrics",)
-    runner = WindowRunner(endpoint, urls, screen.live)
+    runner = WindowRunner(endpoint, urls, screen.live, options.workers)
     windows: list[Window] = []
     interrupted = False
     try:
