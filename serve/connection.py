@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._error_body = b""
         self._content_type = b""
-        self._sized = self._complete = self._headed = False
+        self._sized = self._complete = self._headed = self._keep_alive = False
         self.idle_since_s = 0.0
         self.lost = False
         # httptools looks its callbacks up by these names
@@ -89,6 +89,7 @@ class Connection(asyncio.Protocol):
         """The answer is whole."""
         if self._headed:
             self._complete = True
+            self._keep_alive = self._parser.should_keep_alive()  # it forgets when this returns
 
     # -- asyncio
 
@@ -130,7 +131,7 @@ class Connection(asyncio.Protocol):
                 self._end(*self._refusal(exchange))
                 return
         if self._complete:
-            self._finish(exchange, self._parser.should_keep_alive())
+            self._finish(exchange, self._keep_alive)
 
     def _finish(self, exchange: Exchange, keep_alive: bool) -> None:
         if exchange.status != 200 or self._content_type != b"text/event-stream":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -39,6 +40,11 @@ class Behaviour(StrEnum):
     BAD_USAGE = "bad_usage"
     ZERO_TOKENS = "zero_tokens"
     SHORT = "short"
+    OVERLONG = "overlong"
+    ENDLESS = "endless"
+    WRONG_MODEL = "wrong_model"
+    CLOSED = "closed"
+    EMPTY = "empty"
 
 
 @dataclass(slots=True)
@@ -48,6 +54,7 @@ class Served:
     body: dict[str, Any]
     headers: dict[str, str]
     arrived_s: float
+    peer: object
     written_s: list[float] = field(default_factory=list)
 
 
@@ -72,10 +79,11 @@ class MockServer:
         models: tuple[str, ...] = ("tiny",),
         metrics: Callable[[], str] | None = None,
         key: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.behaviour, self.ttft_s, self.itl_s = behaviour, ttft_s, itl_s
         self.tokens_per_event, self.text, self.hold_until = tokens_per_event, text, hold_until
-        self.models, self.metrics, self.key = models, metrics, key
+        self.models, self.metrics, self.key, self.tls = models, metrics, key, tls
         self.served: list[Served] = []
         self.url = ""
         self._loop = asyncio.new_event_loop()
@@ -104,9 +112,9 @@ class MockServer:
         app.router.add_get("/metrics", self._expose)
         runner = web.AppRunner(app, shutdown_timeout=0.05, access_log=None)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self.tls)
         await site.start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        self.url = f"http{'s' if self.tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
@@ -126,7 +134,7 @@ class MockServer:
         arrived_s = time.perf_counter()
         if self._refuses(request):
             return web.json_response({"error": {"message": "who are you"}}, status=401)
-        served = Served(await request.json(), dict(request.headers), arrived_s)
+        served = Served(await request.json(), dict(request.headers), arrived_s, _peer(request))
         number = len(self.served)
         self.served.append(served)
         if len(self.served) >= self.hold_until:
@@ -136,6 +144,14 @@ class MockServer:
         match kind:
             case Behaviour.HTTP_429 | Behaviour.HTTP_500:
                 return web.json_response({"error": {"message": "busy"}}, status=int(kind.value[-3:]))
+            case Behaviour.WRONG_MODEL:
+                message = {"message": "The model `m` does not exist.", "type": "NotFoundError", "code": 404}
+                return web.json_response({"error": message}, status=404)
+            case Behaviour.EMPTY:
+                return web.Response(content_type="text/event-stream")
+            case Behaviour.CLOSED:
+                assert request.transport is not None
+                request.transport.close()
             case Behaviour.REDIRECT:
                 return web.Response(status=307, headers={"Location": "/v1/completions"})
             case Behaviour.NOT_A_STREAM:
@@ -156,8 +172,11 @@ class MockServer:
         self, request: web.Request, response: web.StreamResponse, served: Served, kind: Behaviour
     ) -> None:
         asked = served.body["max_tokens"]
-        tokens = {Behaviour.ZERO_TOKENS: 0, Behaviour.SHORT: asked - 1}.get(kind, asked)
+        odd = {Behaviour.ZERO_TOKENS: 0, Behaviour.SHORT: asked - 1, Behaviour.OVERLONG: asked + 1}
+        tokens = {**odd, Behaviour.ENDLESS: 1 << 30}.get(kind, asked)
         events = -(-tokens // self.tokens_per_event)
+        if "messages" in served.body:  # as OpenAI does: who speaks, before anything is said
+            await response.write(_event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}))
         due_s = served.arrived_s + self.ttft_s
         for number in range(events):
             await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
@@ -169,7 +188,10 @@ class MockServer:
                 return
         if kind is not Behaviour.NO_USAGE:
             count: object = "many" if kind is Behaviour.BAD_USAGE else tokens
-            await response.write(_event({"choices": [], "usage": {"completion_tokens": count}}))
+            if "messages" in served.body:
+                await response.write(_event({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}))
+            usage = {"prompt_tokens": 3, "completion_tokens": count}
+            await response.write(_event({"choices": [], "usage": usage}))
         await response.write(b"data: [DONE]\n\n")
 
     async def _misbehave(self, request: web.Request, response: web.StreamResponse, kind: Behaviour) -> bool:
@@ -194,6 +216,11 @@ class MockServer:
             case _:
                 return False
         return True
+
+
+def _peer(request: web.Request) -> object:
+    """The address of the client's end of the connection."""
+    return None if request.transport is None else request.transport.get_extra_info("peername")
 
 
 def closed_port() -> int:

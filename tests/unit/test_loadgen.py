@@ -10,8 +10,7 @@ import pytest
 
 from serve.loadgen import Call, Endpoint, LoadRun, _unconnected
 from serve.sample import Outcome, Sample
-from tests.mock_server import Behaviour, MockServer, closed_port
-from tuner.errors import BadInput
+from tests.mock_server import Behaviour, MockServer
 
 
 def calls(count=1, gap_s=0.0, output_tokens=4):
@@ -21,53 +20,6 @@ def calls(count=1, gap_s=0.0, output_tokens=4):
 
 def load(url, requests, timeout_s=20.0, **endpoint):
     return asyncio.run(LoadRun(Endpoint(url, "m", **endpoint), timeout_s).run(requests))
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "outcome", "events"),
-    [
-        (Behaviour.OK, Outcome.OK, 4),
-        (Behaviour.HTTP_429, Outcome.HTTP_ERROR, 0),
-        (Behaviour.HTTP_500, Outcome.HTTP_ERROR, 0),
-        (Behaviour.REDIRECT, Outcome.HTTP_ERROR, 0),
-        (Behaviour.SLOW_HEADERS, Outcome.NO_ANSWER, 0),
-        (Behaviour.STALL, Outcome.STALLED, 2),
-        (Behaviour.RESET, Outcome.RESET, 2),
-        (Behaviour.NOT_HTTP, Outcome.NOT_HTTP, 0),
-        (Behaviour.NOT_A_STREAM, Outcome.NOT_A_STREAM, 0),
-        (Behaviour.NOT_JSON, Outcome.MALFORMED, 2),
-        (Behaviour.NO_CHOICES, Outcome.MALFORMED, 2),
-        (Behaviour.HUGE_EVENT, Outcome.HUGE_EVENT, 2),
-        (Behaviour.BAD_USAGE, Outcome.MALFORMED, 4),
-        (Behaviour.ERROR_EVENT, Outcome.SERVER_ERROR, 2),
-        (Behaviour.TRUNCATED, Outcome.TRUNCATED, 2),
-        (Behaviour.NO_USAGE, Outcome.NO_USAGE, 4),
-        (Behaviour.ZERO_TOKENS, Outcome.NO_TOKENS, 0),
-        (Behaviour.SHORT, Outcome.SHORT, 3),
-    ],
-)
-def test_every_behaviour_is_its_own_outcome(behaviour, outcome, events):
-    stalls = outcome in (Outcome.NO_ANSWER, Outcome.STALLED)
-    with MockServer(behaviour) as server:
-        (sample,) = load(server.url, calls(), timeout_s=1.0 if stalls else 20.0)
-    assert (sample.outcome, sample.ok) == (outcome, outcome is Outcome.OK)
-    # An aborted connection may take what was written just before with it.
-    assert len(sample.chunk_s) <= events if outcome is Outcome.RESET else len(sample.chunk_s) == events
-    if stalls:
-        assert sample.end_s - sample.sent_s >= 1.0
-
-
-def test_a_refused_connection_is_refused():
-    (sample,) = load(f"http://127.0.0.1:{closed_port()}", calls())
-    assert (sample.outcome, sample.status, sample.ttft_s) == (Outcome.REFUSED, None, None)
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "name"), [(Behaviour.HTTP_429, "http_429"), (Behaviour.HTTP_500, "http_500"), (Behaviour.OK, "ok")]
-)
-def test_http_errors_are_told_apart_by_status(behaviour, name):
-    with MockServer(behaviour) as server:
-        assert load(server.url, calls())[0].error == name
 
 
 def test_one_bad_answer_leaves_the_others_whole():
@@ -167,10 +119,98 @@ def test_cancellation_ends_a_run_that_waits():
         asyncio.run(cancelled(server.url))
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host", "http://", "file:///etc/passwd"])
-def test_what_is_no_address_is_refused(url):
-    with pytest.raises(BadInput):
-        Endpoint(url, "m")
+def test_a_chat_streams_as_completions_do():
+    """The event that only names the role and the last one without content are no tokens."""
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}).encode()
+    with MockServer(ttft_s=0.05, text="é") as server:
+        (sample,) = load(server.url, [Call(0, 0.0, body, 3, 4, keep_text=True)], chat=True)
+        (served,) = server.served
+    assert sample.ok
+    assert len(sample.chunk_s) == 4
+    assert sample.ttft_s >= served.written_s[0] - served.arrived_s
+    assert (sample.text, sample.counted_prompt_tokens) == ("éééé", 3)
+
+
+def test_a_closed_loop_waits_for_the_answer_and_thinks():
+    def then(call, sample):
+        return Call(call.index + 2, sample.end_s + 0.05, call.body, 3, 4) if call.index < 4 else None
+
+    with MockServer(ttft_s=0.02) as server:
+        run = LoadRun(Endpoint(server.url, "m"), 20.0)
+        samples = asyncio.run(run.run(calls(2), then))
+        assert len(server.served) == 6
+    assert [sample.index for sample in samples] == list(range(6))
+    for earlier, later in zip(samples, samples[2:], strict=False):
+        assert later.sent_s >= earlier.end_s + 0.05 == later.intended_s
+
+
+def test_users_use_their_connections_again():
+    def then(call, sample):
+        return Call(call.index + 1, 0.0, call.body, 3, 4) if call.index < 5 else None
+
+    with MockServer() as server:
+        run = LoadRun(Endpoint(server.url, "m"), 20.0)
+        samples = asyncio.run(run.run(calls(1), then))
+        assert {sample.outcome for sample in samples} == {Outcome.OK}
+        assert len({served.peer for served in server.served}) == 1
+
+
+def test_a_failed_request_is_told_too():
+    told = []
+    with MockServer(Behaviour.HTTP_500) as server:
+        run = LoadRun(Endpoint(server.url, "m"), 20.0)
+        samples = asyncio.run(run.run(calls(2), lambda call, sample: told.append((call.index, sample.error))))
+    assert sorted(told) == [(0, "http_500"), (1, "http_500")]
+    assert len(samples) == 2
+
+
+def test_an_error_of_the_caller_ends_the_run():
+    def then(call, sample):
+        raise RuntimeError("no more turns")
+
+    with MockServer() as server, pytest.raises(RuntimeError, match="no more turns"):
+        asyncio.run(LoadRun(Endpoint(server.url, "m"), 20.0).run(calls(3, gap_s=0.01), then))
+
+
+@pytest.mark.parametrize("cut_off", [True, False])
+def test_a_window_can_be_ended_early(cut_off):
+    async def stopped(url):
+        run = LoadRun(Endpoint(url, "m"), 20.0)
+        task = asyncio.create_task(run.run(calls(10, gap_s=0.0) + calls(20, gap_s=100.0)[10:]))
+        while len([call for call in run.open_calls() if call.first_token_s is not None]) < 10:
+            await asyncio.sleep(0.01)
+        run.stop(cut_off=cut_off)
+        return await task
+
+    with MockServer(itl_s=0.1) as server:
+        samples = asyncio.run(stopped(server.url))
+    assert len(samples) == 10
+    assert {sample.outcome for sample in samples} == {Outcome.CUT_OFF if cut_off else Outcome.OK}
+
+
+def test_a_window_may_open_later():
+    """By the server's log nothing comes before it has opened."""
+    start_s = time.perf_counter() + 0.2
+    with MockServer() as server:
+        samples = asyncio.run(LoadRun(Endpoint(server.url, "m"), 20.0).run(calls(3, gap_s=0.01), None, start_s))
+        assert all(served.arrived_s >= start_s for served in server.served)
+    assert all(sample.lag_s >= 0 for sample in samples)
+
+
+def test_an_index_is_used_once():
+    with MockServer(Behaviour.SLOW_HEADERS) as server, pytest.raises(ValueError, match="index 0"):
+        load(server.url, [*calls(), *calls()])
+
+
+def test_the_client_reports_on_itself():
+    with MockServer() as server:
+        run = LoadRun(Endpoint(server.url, "m"), 20.0)
+        asyncio.run(run.run(calls(10, gap_s=0.02)))
+    assert run.client_load is not None
+    assert len(run.client_load.loop_lag_s) > 1
+    assert all(lag_s >= 0 for lag_s in run.client_load.loop_lag_s)
+    assert run.client_load.cpu_share > 0
+    assert (run.sent, run.in_flight) == (10, 0)
 
 
 @pytest.mark.parametrize(
