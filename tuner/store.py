@@ -22,9 +22,10 @@ from tuner.errors import BadInput, FailureReason, StoreError
 from tuner.layout import ParallelLayout
 from tuner.prune import Candidate, DroppedGroup
 from tuner.request import TuneRequest
-from tuner.trial import StepResult, TrialResult, TrialState
+from tuner.trial import Purpose, StepResult, TrialResult, TrialState
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_LOCK = 0x7061726C6179  # "parlay", the key of PostgreSQL's advisory lock
 
 _meta = sa.MetaData()
 _versions = sa.Table("parlay_schema", _meta, sa.Column("version", sa.Integer, primary_key=True))
@@ -55,6 +56,24 @@ _trials = sa.Table(
     sa.Column("started_at", sa.Float, nullable=False),
     sa.Column("ready_after_s", sa.Float),
     sa.Column("seconds", sa.Float),
+    sa.Column("purpose", sa.String(20), nullable=False, server_default=Purpose.EXPLORE.value),
+    sa.Column("repeat", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("device_s", sa.Float),
+    sa.Column("driver", sa.String(200), nullable=False, server_default=""),
+    sa.Column("placement", sa.JSON),
+    sa.Column("ordered_s", sa.Float),
+)
+_SINCE_2 = ("purpose", "repeat", "device_s", "driver", "placement", "ordered_s")
+# The claim: of all drivers of a study, one launches a layout for the n-th time.
+_claims = sa.Index("parlay_claims", _trials.c.study, _trials.c.layout, _trials.c.repeat, unique=True)
+_drivers = sa.Table(
+    "parlay_drivers",
+    _meta,
+    sa.Column("study", sa.String(200), primary_key=True),
+    sa.Column("driver", sa.String(200), primary_key=True),
+    sa.Column("seen_at", sa.Float, nullable=False),
+    sa.Column("study_s", sa.Float, nullable=False),
+    sa.Column("lost_device_s", sa.Float, nullable=False, server_default="0"),
 )
 _steps = sa.Table(
     "parlay_steps",
@@ -119,6 +138,8 @@ class Store:
     def _prepare(self, shown: str) -> None:
         with self._engine.begin() as db:
             found = None
+            if self._engine.dialect.name == "postgresql":  # two drivers may open a new store at once
+                db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
             if sa.inspect(db).has_table(_versions.name):
                 found = db.scalar(sa.select(_versions.c.version))
             if found is not None and found > SCHEMA_VERSION:
@@ -126,9 +147,11 @@ class Store:
                     f"store {shown} has schema version {found}, this Parlay knows up to {SCHEMA_VERSION}: "
                     "use a newer Parlay, or another --store"
                 )
+            if found == 1:
+                _add_columns(db)
             _meta.create_all(db)
-            if found is None:
-                db.execute(sa.insert(_versions).values(version=SCHEMA_VERSION))
+            db.execute(sa.delete(_versions))
+            db.execute(sa.insert(_versions).values(version=SCHEMA_VERSION))
 
     def close(self) -> None:
         """Give back the connections."""
@@ -207,7 +230,16 @@ class Store:
         with self._writing() as db:
             db.execute(sa.update(_studies).where(_studies.c.name == name).values(decision=decision))
 
-    def begin_trial(self, study: str, number: int, layout: ParallelLayout, app: str, log_dir: Path) -> None:
+    def begin_trial(
+        self,
+        study: str,
+        number: int,
+        layout: ParallelLayout,
+        app: str,
+        log_dir: Path,
+        purpose: Purpose = Purpose.EXPLORE,
+        repeat: int = 0,
+    ) -> None:
         """Record the order before anything starts, so that an orphan can be found."""
         row = {
             "study": study,
@@ -217,6 +249,8 @@ class Store:
             "log_dir": str(log_dir),
             "state": TrialState.RUNNING.value,
             "started_at": time.time(),
+            "purpose": purpose.value,
+            "repeat": repeat,
         }
         with self._writing() as db:
             db.execute(sa.insert(_trials).values(row))
@@ -241,6 +275,7 @@ class Store:
             "log_tail": list(result.log_tail),
             "ready_after_s": result.ready_after_s,
             "seconds": result.seconds,
+            "device_s": result.device_s,
         }
         with self._writing() as db:
             db.execute(
@@ -289,7 +324,18 @@ def _trial(row: dict[str, Any], steps: Iterable[StepResult]) -> TrialResult:
         log_tail=tuple(row["log_tail"] or ()),
         ready_after_s=row["ready_after_s"],
         seconds=row["seconds"],
+        purpose=Purpose(row["purpose"]),
+        repeat=row["repeat"],
+        device_s=row["device_s"],
     )
+
+
+def _add_columns(db: sa.Connection) -> None:
+    """Bring the trials of schema version 1 to version 2, in which a layout may have several."""
+    for name in _SINCE_2:
+        column = sa.schema.CreateColumn(_trials.c[name]).compile(dialect=db.dialect)
+        db.execute(sa.text(f"ALTER TABLE {_trials.name} ADD COLUMN {column}"))
+    _claims.create(db)
 
 
 def _cause(error: Exception) -> str:

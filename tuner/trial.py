@@ -25,6 +25,13 @@ class TrialState(StrEnum):
     FAILED = "failed"
 
 
+class Purpose(StrEnum):
+    """Why a trial was launched."""
+
+    EXPLORE = "explore"
+    CONFIRM = "confirm"  # a layout that was measured before, measured again under other arrivals
+
+
 @dataclass(frozen=True, slots=True)
 class Quantiles:
     """Percentiles of one latency metric over the completed requests of a load step, in milliseconds."""
@@ -163,7 +170,11 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """One trial, finished: its steps, or why there are none."""
+    """One trial, finished: its steps, or why there are none.
+
+    ``repeat`` counts the earlier trials of the same layout: their arrivals differ. ``seconds`` is the wall time from
+    the order to the end of the teardown, ``device_s`` that time summed over the devices; both are None while it runs.
+    """
 
     number: int
     layout: ParallelLayout
@@ -174,6 +185,9 @@ class TrialResult:
     log_tail: tuple[str, ...] = ()
     ready_after_s: float | None = None
     seconds: float | None = None
+    purpose: Purpose = Purpose.EXPLORE
+    repeat: int = 0
+    device_s: float | None = None
 
     def shown_step(self, request: TuneRequest) -> StepResult | None:
         """The step that stands for the trial: the highest rate that met the SLO, else the lowest that was measured."""

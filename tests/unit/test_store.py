@@ -20,7 +20,7 @@ from tuner.prune import Candidate, DroppedGroup, Prediction
 from tuner.request import Metric
 from tuner.rules import DropReason
 from tuner.store import SCHEMA_VERSION, Store
-from tuner.trial import LoadStep, Quantiles, StepResult, TrialResult, TrialState
+from tuner.trial import LoadStep, Purpose, Quantiles, StepResult, TrialResult, TrialState
 
 REQUEST = make_request()
 LAYOUT = ParallelLayout(tp=2, executor="ray")
@@ -65,7 +65,7 @@ def reader(url, store):
 
 
 def begin(store, number, layout=LAYOUT):
-    store.begin_trial("s", number, layout, f"parlay-s-{number}", Path("/var/log/trial"))
+    store.begin_trial("s", number, layout, f"parlay-s-{number}", Path("/var/log/trial"), repeat=number)
 
 
 def test_a_study_comes_back_as_it_was(store, reader):
@@ -253,6 +253,28 @@ def test_a_wrong_url_is_refused_without_its_password(url, error):
     assert "s3cret" not in str(getattr(caught.value, "given", ""))
     assert caught.value.__cause__ is None
     assert "\n" not in str(caught.value)
+
+
+def test_a_store_of_version_1_is_brought_up_to_date(tmp_path):
+    url = f"sqlite:///{tmp_path}/store.db"
+    old = Store(url)
+    old.create_study("s", REQUEST, {})
+    begin(old, 0)
+    old.close()
+    with sqlite3.connect(tmp_path / "store.db") as db:
+        db.execute("DROP INDEX parlay_claims")
+        db.execute("DROP TABLE parlay_drivers")
+        for column in ("purpose", "repeat", "device_s", "driver", "placement", "ordered_s"):
+            db.execute(f"ALTER TABLE parlay_trials DROP COLUMN {column}")
+        db.execute("UPDATE parlay_schema SET version = 1")
+    db.close()
+    new = Store(url)
+    (trial,) = new.trials("s")
+    assert (trial.number, trial.layout, trial.purpose, trial.repeat) == (0, LAYOUT, Purpose.EXPLORE, 0)
+    with pytest.raises(StoreError, match="UNIQUE"):
+        new.begin_trial("s", 1, LAYOUT, "parlay-s-1", Path("/var/log/trial"))
+    new.begin_trial("s", 1, LAYOUT, "parlay-s-1", Path("/var/log/trial"), Purpose.CONFIRM, repeat=1)
+    assert [t.purpose for t in Store(url).trials("s")] == [Purpose.EXPLORE, Purpose.CONFIRM]
 
 
 def test_a_killed_writer_leaves_the_last_finished_write(tmp_path):
