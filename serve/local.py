@@ -132,6 +132,11 @@ class LocalProcessDeployment:
         return self._url
 
     @property
+    def metrics_urls(self) -> tuple[str, ...]:
+        """Where the server shows its engines' own metrics."""
+        return (f"{self._url}/metrics",)
+
+    @property
     def model_id(self) -> str:
         """The model name that requests must carry."""
         return self._model_id

@@ -281,6 +281,12 @@ def step_result(window: Window, step: LoadStep) -> StepResult:
         schedule_lag_p99_ms=found.schedule_lag_p99_ms,
         errors=dict(found.errors),
         client_bound=window.client_bound is not None,
+        slo_intervals_ms=tuple(target.interval_ms for target in found.targets),
+        attainment_interval=found.attainment_interval,
+        offered_s=found.offered_s,
+        ended_early=window.ended_early.value if window.ended_early else None,
+        invalid=window.invalid,
+        engine=window.engine.figures,
     )
 
 

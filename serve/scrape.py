@@ -56,6 +56,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
 }
 LEVELS = ("waiting", "running", "kv_cache_share")
 COUNTERS = ("preemptions", "prefix_queries_tokens", "prefix_hits_tokens")
+WINDOW_FIGURES = (*(f"{level}_{fold}" for level in LEVELS for fold in ("mean", "max")), *COUNTERS)
 _PREFIXES = ("vllm:", "ray_vllm:", "ray_vllm_")  # Ray turns the colon into an underscore in its newer exporters
 _ENGINE_LABELS = ("ReplicaId", "engine")
 _WANTED = tuple(prefix + name for prefix in _PREFIXES for names in _NAMES.values() for name in names)
@@ -96,6 +97,12 @@ class EngineWindow:
     prefix_hits_tokens: float | None = None
     restarted: tuple[str, ...] = ()
     missing: str | None = None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures that exist, by name."""
+        every = {name: getattr(self, name) for name in WINDOW_FIGURES}
+        return {name: value for name, value in every.items() if value is not None}
 
     @property
     def prefix_hit_share(self) -> float | None:

@@ -6,10 +6,10 @@ A failed trial is never a slow trial: it has a ``FailureReason`` and no figures.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from tuner.errors import FailureReason
 from tuner.layout import ParallelLayout
@@ -63,7 +63,13 @@ class StepResult:
     ``slo_values_ms`` holds the value at exactly the percentile of each SLO target, in the request's order (None where
     nothing completed). ``attainment`` is the share of all sent requests (failed ones count as missed) that met every
     target; ``goodput_req_per_s`` their rate over the window. ``client_bound``: requests left so late that the window
-    says more of the client than of the engine.
+    says more of the client than of the engine; ``invalid`` says this, or what else keeps it from telling anything.
+
+    ``slo_intervals_ms`` and ``attainment_interval`` are 95 % intervals. Requests were offered for ``offered_s`` seconds
+    (None: all of the step's): fewer where a verdict was certain before, which ``ended_early`` then names. ``engine``
+    holds the engine's own figures over the window, those that it exposes: ``waiting_mean``, ``waiting_max``,
+    ``running_mean``, ``running_max`` (requests), ``kv_cache_share_mean``, ``kv_cache_share_max`` (0 to 1),
+    ``preemptions``, ``prefix_queries_tokens``, ``prefix_hits_tokens``.
     """
 
     step: LoadStep
@@ -79,6 +85,12 @@ class StepResult:
     schedule_lag_p99_ms: float | None
     errors: dict[str, int]
     client_bound: bool = False
+    slo_intervals_ms: tuple[tuple[float, float] | None, ...] = ()
+    attainment_interval: tuple[float, float] | None = None
+    offered_s: float | None = None
+    ended_early: Literal["met", "missed"] | None = None
+    invalid: str | None = None
+    engine: dict[str, float] = field(default_factory=dict)
 
     def shown_ms(self, request: TuneRequest) -> tuple[float | None, ...]:
         """The values of ``request.shown_metrics`` at their percentiles, in ms."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from serve.loadgen import Endpoint
-from serve.measure import HttpMeter, WindowRunner
+from serve.measure import HttpMeter, WindowRunner, step_result
 from serve.saturation import ClientBound, ClientLimit
 from serve.sending import order_of, share_of
 from serve.summary import Verdict
@@ -88,6 +88,9 @@ def test_a_good_server_is_measured():
     assert result.latency[Metric.TTFT].p50_ms >= 10
     assert result.slo_values_ms == (result.latency[Metric.TTFT].p99_ms, result.latency[Metric.TPOT].p90_ms)
     assert result.goodput_req_per_s == pytest.approx(result.attainment * 24 / 1.2)
+    assert (result.offered_s, result.ended_early, result.invalid, result.engine) == (1.2, None, None, {})
+    assert result.slo_intervals_ms == (None, None)  # there is none of a p99 or p90 of 24 requests
+    assert result.attainment_interval[0] <= result.attainment <= result.attainment_interval[1]
     assert result.output_tok_per_s == pytest.approx(24 * 4 / result.wall_s)
     assert {metric: len(values) for metric, values in seen.items()} == {
         metric: figures.count for metric, figures in result.latency.items()
@@ -244,6 +247,7 @@ def test_the_engines_own_figures_stand_beside_the_window():
     assert (found.engine.waiting_max, found.engine.preemptions) == (2, 10)
     assert (found.engine.running_mean, found.engine.missing) == (None, None)
     assert found.invalid is None
+    assert step_result(found, step()).engine == {"waiting_mean": 2, "waiting_max": 2, "preemptions": 10}
 
 
 def test_an_engine_that_restarted_makes_the_window_invalid():

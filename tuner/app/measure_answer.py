@@ -6,22 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from serve.measure import Window
-from serve.scrape import EngineWindow
+from serve.scrape import WINDOW_FIGURES, EngineWindow
 from serve.summary import Latency, TargetFigures
 from tuner.request import Metric
-
-_ENGINE = (
-    "waiting_mean",
-    "waiting_max",
-    "running_mean",
-    "running_max",
-    "kv_cache_share_mean",
-    "kv_cache_share_max",
-    "preemptions",
-    "prefix_queries_tokens",
-    "prefix_hits_tokens",
-    "prefix_hit_share",
-)
 
 
 def window_answer(window: Window) -> dict[str, Any]:
@@ -99,7 +86,7 @@ def target_answer(found: TargetFigures) -> dict[str, Any]:
 def engine_answer(engine: EngineWindow) -> dict[str, Any]:
     """The engines' own figures, and why there are none where there are none."""
     return {
-        **{name: getattr(engine, name) for name in _ENGINE},
+        **{name: getattr(engine, name) for name in (*WINDOW_FIGURES, "prefix_hit_share")},
         "scrapes": len(engine.scrapes),
         "restarted": list(engine.restarted),
         "missing": engine.missing,
