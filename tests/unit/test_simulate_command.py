@@ -1,6 +1,7 @@
 """``parlay simulate`` as a person or a script meets it."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,41 @@ def test_people_are_told_that_it_is_simulated():
     text = console.export_text()
     for words in ("Simulated: tp=1,pp=1,dp=2", "8 users in a closed loop", "TTFT", "attainment", "2 replica(s)"):
         assert words in text
+
+
+def pools(prefill="tp=2", decode="tp=1,dp=2", **changes):
+    parse = ParallelLayout.parse
+    made = SimulateOptions(prefill_layout=parse(prefill), decode_layout=parse(decode), requests=100)
+    return replace(made, **changes)
+
+
+def test_two_pools_and_what_passes_between_them():
+    answer = simulate_answer(REQUEST, pools())
+    assert [(pool["role"], pool["gpus"]) for pool in answer["pools"]] == [("prefill", 2), ("decode", 2)]
+    assert answer["gpus"] == 4
+    assert answer["kv_transfer"]["mean_bytes_per_request"] == 32 * 2 * 8 * 128 * 2 * 512
+    assert 0 < answer["kv_transfer"]["mean_ms"] <= answer["kv_transfer"]["max_ms"]
+    assert [one["role"] for one in answer["replicas"]] == ["prefill", "decode", "decode"]
+    assert answer["max_rate_req_per_s"] > 0
+    assert simulate_answer(REQUEST, options())["kv_transfer"] is None
+    console = Console(file=io.StringIO(), width=200)
+    simulate_tables(console, answer)
+    text = console.file.getvalue()
+    assert "replica(s) for decode (tp=1" in text
+    assert "KV cache handed over: 67.1 MB" in text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (SimulateOptions(), "--prefill-layout with --decode-layout"),
+        (pools(layout=ParallelLayout()), "--prefill-layout with --decode-layout"),
+        (pools(decode_layout=None), "--decode-layout: got None"),
+        (pools(decode="tp=3"), "--decode-layout"),
+        (pools(prefill="tp=8"), "pools of 10 devices"),
+        (pools(users=4), "closed loop"),
+    ],
+)
+def test_pools_that_cannot_be_are_refused(wrong, message):
+    with pytest.raises(BadInput, match=message):
+        simulate_answer(REQUEST, wrong)

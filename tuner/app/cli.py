@@ -165,7 +165,9 @@ def validate_command(
 @app.command("simulate")
 def simulate_command(
     request_file: RequestFile,
-    layout: Annotated[str, typer.Option(help="The layout, such as tp=2,pp=1,dp=4.")],
+    layout: Annotated[str | None, typer.Option(help="The layout, such as tp=2,pp=1,dp=4.")] = None,
+    prefill_layout: Annotated[str | None, typer.Option(help="Instead: engines that prefill alone.")] = None,
+    decode_layout: Annotated[str | None, typer.Option(help="With it: those that decode, given the KV cache.")] = None,
     requests: Annotated[int, typer.Option(min=1, help="How many requests to simulate.")] = 1000,
     rate: Annotated[float | None, typer.Option(help="Requests/s; default: the request's.")] = None,
     users: Annotated[int | None, typer.Option(help="A closed loop of so many users instead.")] = None,
@@ -177,8 +179,10 @@ def simulate_command(
     """One layout under load, simulated: percentiles, attainment, and the highest rate within the SLO."""
     from tuner.app.simulating import SimulateOptions, simulate_answer, simulate_tables
 
-    chosen = ParallelLayout.parse(layout)
-    options = SimulateOptions(chosen, requests, rate, users, trace, router, seed)
+    whole, first, second = (
+        ParallelLayout.parse(text) if text else None for text in (layout, prefill_layout, decode_layout)
+    )
+    options = SimulateOptions(whole, first, second, requests, rate, users, trace, router, seed)
     answer = simulate_answer(load_request(request_file), options)
     if as_json:
         _print_json(answer)

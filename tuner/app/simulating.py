@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -17,12 +18,14 @@ from tuner.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, replay
 from tuner.cluster import Cluster
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import estimate_memory
+from tuner.cost.transfer import kv_transfer_bytes
 from tuner.errors import BadInput
 from tuner.layout import ParallelLayout
 from tuner.model import ModelShape, load_model
 from tuner.request import Metric, TuneRequest
 from tuner.rules import illegal
-from tuner.simulate import SimulationResult, SimulationSettings, Simulator, max_rate
+from tuner.simulate import DisaggregatedSimulator, Pool, SimulationResult, SimulationSettings, Simulator, max_rate
+from tuner.simulate.disaggregated import transfer_ms
 from tuner.stats import wilson
 
 _PERCENTILES = ("p50", "p90", "p95", "p99")
@@ -30,10 +33,13 @@ _PERCENTILES = ("p50", "p90", "p95", "p99")
 
 @dataclass(frozen=True, slots=True)
 class SimulateOptions:
-    """What to simulate beside the request: an open load at ``rate_req_per_s`` (None: the asked rate), a closed loop of
-    ``users``, or the arrivals and lengths of a ``trace`` file."""
+    """What to simulate beside the request: a ``layout``, or one for prefill and one for decode; an open load at
+    ``rate_req_per_s`` (None: the asked rate), a closed loop of ``users``, or the arrivals and lengths of a ``trace``
+    file."""
 
-    layout: ParallelLayout
+    layout: ParallelLayout | None = None
+    prefill_layout: ParallelLayout | None = None
+    decode_layout: ParallelLayout | None = None
     requests: int = 1000
     rate_req_per_s: float | None = None
     users: int | None = None
@@ -48,26 +54,68 @@ def simulate_answer(request: TuneRequest, options: SimulateOptions) -> dict[str,
     model, cluster = load_model(request.model), planned_cluster(request)
     load = _load(request, options)
     longest = max(request.max_model_len, int(np.max(load.prompt_tokens + load.output_tokens)))
-    kv_tokens = _kv_tokens(request, options.layout, model, cluster, longest)
+    pools = _pools(request, options, model, cluster, longest)
     settings = SimulationSettings.for_slo(request.workload, request.slo, router=options.router, seed=options.seed)
-    simulator = Simulator(
-        StepCosts(model, cluster), options.layout, kv_tokens=kv_tokens, longest_tokens=longest, settings=settings
-    )
+    costs, (serving, *decoding) = StepCosts(model, cluster), pools.values()
+    simulator: Simulator | DisaggregatedSimulator
+    if decoding:
+        simulator = DisaggregatedSimulator(costs, serving, decoding[0], longest_tokens=longest, settings=settings)
+    else:
+        simulator = Simulator(
+            costs, serving.layout, kv_tokens=serving.kv_tokens, longest_tokens=longest, settings=settings
+        )
     result = simulator.run(load)
     highest = max_rate(simulator, request.workload, request.slo, requests=options.requests, seed=options.seed)
     return {
         "simulated": True,
-        "layout": str(options.layout),
-        "gpus": options.layout.devices,
+        "layout": " -> ".join(str(pool.layout) for pool in pools.values()),
+        "gpus": sum(pool.layout.devices for pool in pools.values()),
+        "pools": [
+            {
+                "role": role,
+                "layout": str(pool.layout),
+                "gpus": pool.layout.devices,
+                "kv_tokens_per_replica": pool.kv_tokens,
+            }
+            for role, pool in pools.items()
+        ],
+        "kv_transfer": _transfer(costs, serving, decoding[0], load.prompt_tokens) if decoding else None,
         "load": _described(load, result),
         **_latencies(result),
         **_slo(request, result),
         "max_rate_req_per_s": highest,
         "output_tok_per_s": result.output_tok_per_s,
-        **_engine(result, kv_tokens),
+        **_engine(result, pools),
         "simulated_output_tokens": int(result.output_tokens.sum()),
         "seconds": time.perf_counter() - started,
     }
+
+
+def _pools(
+    request: TuneRequest, options: SimulateOptions, model: ModelShape, cluster: Cluster, longest: int
+) -> dict[str, Pool]:
+    """Engines by what they do: ``both``, or ``prefill`` and ``decode``."""
+    apart = {"prefill": options.prefill_layout, "decode": options.decode_layout}
+    chosen = apart if options.layout is None else {"both": options.layout}
+    if (options.layout is None) is (options.prefill_layout is None and options.decode_layout is None):
+        raise BadInput("--layout", str(options.layout), "a layout, or --prefill-layout with --decode-layout")
+    pools: dict[str, Pool] = {}
+    for role, layout in chosen.items():
+        option = "--layout" if role == "both" else f"--{role}-layout"
+        if layout is None:
+            raise BadInput(option, None, "a layout, as the other pool has one")
+        pools[role] = Pool(layout, _kv_tokens(request, option, layout, model, cluster, longest))
+    needed = sum(pool.layout.devices for pool in pools.values())
+    if needed > cluster.devices:
+        raise BadInput("--decode-layout", f"pools of {needed} devices", f"at most the cluster's {cluster.devices}")
+    return pools
+
+
+def _transfer(costs: StepCosts, prefill: Pool, decode: Pool, prompt_tokens: NDArray[np.int64]) -> dict[str, float]:
+    """What a request hands over between the pools, and how long that takes on an idle link."""
+    ms = transfer_ms(costs, prefill.layout, decode.layout, prompt_tokens)
+    sent = [kv_transfer_bytes(costs.model, int(tokens)) for tokens in prompt_tokens]
+    return {"mean_bytes_per_request": float(np.mean(sent)), "mean_ms": float(np.mean(ms)), "max_ms": float(np.max(ms))}
 
 
 def _load(request: TuneRequest, options: SimulateOptions) -> OfferedLoad | ClosedLoad:
@@ -86,15 +134,17 @@ def _load(request: TuneRequest, options: SimulateOptions) -> OfferedLoad | Close
     return offered(request.workload, rate, options.requests / rate, options.seed)
 
 
-def _kv_tokens(request: TuneRequest, layout: ParallelLayout, model: ModelShape, cluster: Cluster, longest: int) -> int:
+def _kv_tokens(
+    request: TuneRequest, option: str, layout: ParallelLayout, model: ModelShape, cluster: Cluster, longest: int
+) -> int:
     drop = illegal(model, layout, cluster)
     if drop is not None:
-        raise BadInput("--layout", str(layout), f"a layout that the engine accepts ({drop.figure})")
+        raise BadInput(option, str(layout), f"a layout that the engine accepts ({drop.figure})")
     limits = (np.array([float(layout.max_num_batched_tokens)]), np.array([float(layout.max_num_seqs)]))
     memory = estimate_memory(model, layout, cluster, request.engine, *limits)
     misfit = memory.misfit(0, longest)
     if misfit is not None:
-        raise BadInput("--layout", str(layout), f"a layout that fits ({misfit})")
+        raise BadInput(option, str(layout), f"a layout that fits ({misfit})")
     return int(memory.kv_tokens[0])
 
 
@@ -133,15 +183,15 @@ def _slo(request: TuneRequest, result: SimulationResult) -> dict[str, Any]:
     }
 
 
-def _engine(result: SimulationResult, kv_tokens: int) -> dict[str, Any]:
+def _engine(result: SimulationResult, pools: dict[str, Pool]) -> dict[str, Any]:
+    roles = [role for role, pool in pools.items() for _ in range(pool.layout.dp)]
+    columns = ("prefill_share", "decode_share", "kv_share", "kv_peak_share")
+    rows = zip(*(getattr(result, name).tolist() for name in columns), strict=True)
     return {
         "preemptions": int(result.preemptions.sum()),
-        "kv_tokens_per_replica": kv_tokens,
+        "kv_tokens_per_replica": next(iter(pools.values())).kv_tokens,
         "replicas": [
-            {"prefill_share": float(p), "decode_share": float(d), "kv_share": float(k), "kv_peak_share": float(top)}
-            for p, d, k, top in zip(
-                result.prefill_share, result.decode_share, result.kv_share, result.kv_peak_share, strict=True
-            )
+            {"role": role, **dict(zip(columns, row, strict=True))} for role, row in zip(roles, rows, strict=True)
         ],
     }
 
@@ -170,15 +220,27 @@ def simulate_tables(console: Console, answer: dict[str, Any]) -> None:
         f"{answer['max_rate_req_per_s']:.2f} req/s",
         highlight=False,
     )
-    replicas = answer["replicas"]
-    means = {name: sum(r[name] for r in replicas) / len(replicas) for name in replicas[0]}
-    console.print(
-        f"{len(replicas)} replica(s): prefill {means['prefill_share']:.0%}, decode {means['decode_share']:.0%} of the "
-        f"time; KV cache {means['kv_share']:.0%} full, at most {max(r['kv_peak_share'] for r in replicas):.0%} of "
-        f"{answer['kv_tokens_per_replica']:,} tokens; {answer['preemptions']} preemptions",
-        highlight=False,
-    )
+    if moved := answer["kv_transfer"]:
+        console.print(
+            f"KV cache handed over: {moved['mean_bytes_per_request'] / 1e6:.1f} MB and {moved['mean_ms']:.2f} ms per "
+            f"request, at most {moved['max_ms']:.2f} ms",
+            highlight=False,
+        )
+    for pool in answer["pools"]:
+        _pool_line(console, pool, [one for one in answer["replicas"] if one["role"] == pool["role"]])
+    console.print(f"{answer['preemptions']} preemptions", highlight=False)
     console.print(
         f"{answer['simulated_output_tokens']:,} output tokens, and the highest rate, in {answer['seconds']:.2f} s",
+        highlight=False,
+    )
+
+
+def _pool_line(console: Console, pool: dict[str, Any], replicas: list[dict[str, Any]]) -> None:
+    shares = {name: sum(one[name] for one in replicas) / len(replicas) for name in replicas[0] if name != "role"}
+    job = "" if pool["role"] == "both" else f" for {pool['role']} ({pool['layout']})"
+    console.print(
+        f"{len(replicas)} replica(s){job}: prefill {shares['prefill_share']:.0%}, decode {shares['decode_share']:.0%} "
+        f"of the time; KV cache {shares['kv_share']:.0%} full, at most {max(r['kv_peak_share'] for r in replicas):.0%} of "
+        f"{pool['kv_tokens_per_replica']:,} tokens",
         highlight=False,
     )

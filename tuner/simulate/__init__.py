@@ -3,7 +3,17 @@
 Numba is imported at the first run, not with this package: planning alone stays light.
 """
 
+from tuner.simulate.disaggregated import DisaggregatedSimulator, Pool
 from tuner.simulate.result import SimulationResult
 from tuner.simulate.run import ROUTERS, SimulationSettings, Simulator, max_rate, simulate
 
-__all__ = ["ROUTERS", "SimulationResult", "SimulationSettings", "Simulator", "max_rate", "simulate"]
+__all__ = [
+    "ROUTERS",
+    "DisaggregatedSimulator",
+    "Pool",
+    "SimulationResult",
+    "SimulationSettings",
+    "Simulator",
+    "max_rate",
+    "simulate",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,8 @@ ROUTERS = ("round_robin", "power_of_two", "least_loaded", "prefix_aware")
 
 @dataclass(frozen=True, slots=True)
 class SimulationSettings:
-    """How the engines schedule and what stands before them; the defaults are vLLM's and Ray Serve's.
+    """How the engines schedule and what stands before them; the defaults are vLLM's and Ray Serve's. Neither pipeline
+    stages nor CPUs (``vllm/platforms/cpu.py``) are scheduled asynchronously.
 
     ``long_prefill_tokens`` caps a chunk (0: no cap). ``prefix_hit_rate`` is the share of every prompt found in cache,
     ``shared_prefix_tokens`` open every prompt of a prefix group alike and are really kept and evicted. A request spends
@@ -64,6 +66,9 @@ class SimulationSettings:
         return cls(shared_prefix_tokens=prefix, gap_limits_ms=limits, router=router, seed=seed)
 
 
+DEFAULT_SETTINGS = SimulationSettings()
+
+
 class Simulator:
     """One layout, priced once, ready for any number of loads of up to ``longest_tokens`` per sequence."""
 
@@ -74,7 +79,7 @@ class Simulator:
         *,
         kv_tokens: int,
         longest_tokens: int,
-        settings: SimulationSettings = SimulationSettings(),
+        settings: SimulationSettings = DEFAULT_SETTINGS,
     ) -> None:
         self.layout, self.settings, self._longest = layout, settings, longest_tokens
         self._table: StepTable = step_table(costs, layout, longest_tokens)
@@ -86,16 +91,21 @@ class Simulator:
             long_prefill_tokens=settings.long_prefill_tokens,
             blocks=int(kv_tokens) // BLOCK_TOKENS,
             depth=layout.pp,
-            asynchronous=int(settings.asynchronous and layout.pp == 1),
+            asynchronous=int(settings.asynchronous and layout.pp == 1 and costs.cluster.profile.arch != "cpu"),
             chunked=int(settings.chunked_prefill),
             skip=int(settings.skip),
         )
 
-    def run(self, load: OfferedLoad | ClosedLoad) -> SimulationResult:
-        """Simulate a load to the end of its last request. Raises BadInput for a request that can never be held."""
+    def run(self, load: OfferedLoad | ClosedLoad, received_tokens: Ints | None = None) -> SimulationResult:
+        """Simulate a load to the end of its last request; the KV cache of ``received_tokens`` comes with each.
+
+        Raises BadInput for a request that can never be held.
+        """
         from tuner.simulate.drive import run
 
         req, state = self._prepare(load)
+        if received_tokens is not None:
+            req["received"] = received_tokens
         random = np.random.default_rng([self.settings.seed, len(req)])
         draws = random.integers(0, self.layout.dp, size=(len(req), 2))
         homes = np.full(state.prefixes.shape[1], NONE, dtype=np.int64)
@@ -175,7 +185,7 @@ def simulate(
     load: OfferedLoad | ClosedLoad,
     *,
     kv_tokens: int,
-    settings: SimulationSettings = SimulationSettings(),
+    settings: SimulationSettings = DEFAULT_SETTINGS,
 ) -> SimulationResult:
     """Serve ``load`` with ``layout.dp`` replicas of ``kv_tokens`` tokens of KV cache each.
 
@@ -185,8 +195,15 @@ def simulate(
     return Simulator(costs, layout, kv_tokens=kv_tokens, longest_tokens=longest, settings=settings).run(load)
 
 
+class Serving(Protocol):
+    """Whatever serves a load in simulation: one pool of engines, or two."""
+
+    def run(self, load: OfferedLoad | ClosedLoad) -> SimulationResult:
+        """Serve a load to the end of its last request."""
+
+
 def max_rate(
-    simulator: Simulator, workload: Workload, slo: Sequence[SloTarget], *, requests: int = 1000, seed: int = 0
+    simulator: Serving, workload: Workload, slo: Sequence[SloTarget], *, requests: int = 1000, seed: int = 0
 ) -> float:
     """The highest rate in requests/s at which every target holds at its percentile; 0 where none does.
 

@@ -75,6 +75,8 @@ def _admit_waiting(limits: Limits, req: Records, state: State, r: int, place: in
         if group != NONE and state.prefixes[r, group].resident:
             shared = state.prefixes[r, group].blocks
             hit = max(hit, shared * BLOCK_TOKENS)
+        if req[q].preemptions == 0:
+            hit = max(hit, req[q].received)
         known = req[q].prompt + req[q].generated
         free_now = state.replicas[r].free + (shared if shared and state.prefixes[r, group].users else 0)
         new = _chunk(limits, known - hit, budget)

@@ -19,8 +19,9 @@ NONE = -1
 # A first value in compiled code: a literal would have all callees compiled for it, too.
 ZERO = cast(int, np.int64(0))
 
-# One request. Given: when it was sent and reaches an engine, its lengths, tokens found in the prefix cache, group of a
-# shared prefix and class of urgency (0 first). ``link`` chains queues. The rest is its state and its record.
+# One request. Given: when it was sent and reaches an engine, its lengths, tokens found in the prefix cache or received
+# from another engine (lost when preempted), group of a shared prefix and class of urgency (0 first). ``link`` chains
+# queues. The rest is its state and its record.
 REQUEST = np.dtype(
     [
         *((name, np.float64) for name in ("sent_ms", "ready_ms", "scheduled_ms", "first_ms", "last_ms", "end_ms")),
@@ -28,7 +29,7 @@ REQUEST = np.dtype(
             (name, np.int64)
             for name in ("prompt", "output", "cached", "group", "rank", "link", "computed", "generated")
         ),
-        *((name, np.int64) for name in ("blocks", "in_flight", "holds_prefix", "preemptions", "replica")),
+        *((name, np.int64) for name in ("blocks", "in_flight", "holds_prefix", "preemptions", "replica", "received")),
     ],
     align=True,
 )
