@@ -237,10 +237,11 @@ def simulate_tables(console: Console, answer: dict[str, Any]) -> None:
 
 def _pool_line(console: Console, pool: dict[str, Any], replicas: list[dict[str, Any]]) -> None:
     shares = {name: sum(one[name] for one in replicas) / len(replicas) for name in replicas[0] if name != "role"}
+    peak = max(one["kv_peak_share"] for one in replicas)
     job = "" if pool["role"] == "both" else f" for {pool['role']} ({pool['layout']})"
     console.print(
         f"{len(replicas)} replica(s){job}: prefill {shares['prefill_share']:.0%}, decode {shares['decode_share']:.0%} "
-        f"of the time; KV cache {shares['kv_share']:.0%} full, at most {max(r['kv_peak_share'] for r in replicas):.0%} of "
+        f"of the time; KV cache {shares['kv_share']:.0%} full, at most {peak:.0%} of "
         f"{pool['kv_tokens_per_replica']:,} tokens",
         highlight=False,
     )
