@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,18 +22,23 @@ from tuner.merit import merit, slo_ratio
 from tuner.prune import Candidate
 from tuner.request import Objective, TuneRequest
 from tuner.space import STRUCTURE_AXES
-from tuner.trial import StepResult, TrialResult, TrialState
+from tuner.trial import Purpose, StepResult, TrialResult, TrialState
 
 _LAYOUT = "layout"
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """The next layout to launch, why it is its turn, and Optuna's number for it."""
+    """The next layout to launch, why it is its turn, and Optuna's number for it.
+
+    ``repeat`` counts the earlier trials of the layout.
+    """
 
     layout: ParallelLayout
     why: str
     handle: int
+    purpose: Purpose = Purpose.EXPLORE
+    repeat: int = 0
 
 
 class Search:
@@ -67,20 +72,28 @@ class Search:
             else:
                 self.tell(trial.number, result)
 
-    def ask(self) -> Proposal | None:
-        """The next layout, or None when nothing is left that could still win."""
-        left = [c for c in self._ranked if c.layout not in self._done and not self._beaten(c)]
+    def ask(
+        self, running: Sequence[ParallelLayout] = (), fits: Callable[[ParallelLayout], bool] | None = None
+    ) -> Proposal | None:
+        """The next layout beside the ``running`` ones, of those that ``fits`` has room for; None when no such layout
+        could still win."""
+        known = {*self._done, *running}
+        left = [c for c in self._ranked if c.layout not in known and not self._beaten(c)]
+        if fits is not None:
+            left = [c for c in left if fits(c.layout)]
         if not left:
             return None
-        chosen, why = self._first_of_shape(left) or self._variant_of_best(left) or (None, "")
+        chosen, why = self._first_of_shape(left, running) or self._variant_of_best(left) or (None, "")
         if chosen is None:
             chosen, why = self._sampled(left)
         self._study.enqueue_trial(self._params(chosen.layout), user_attrs={_LAYOUT: str(chosen.layout), "why": why})
         trial = self._study.ask(self._distributions)
         return Proposal(chosen.layout, why, trial.number)
 
-    def _first_of_shape(self, left: Sequence[Candidate]) -> tuple[Candidate, str] | None:
-        tried = {layout.shape for layout in self._done}
+    def _first_of_shape(
+        self, left: Sequence[Candidate], running: Sequence[ParallelLayout]
+    ) -> tuple[Candidate, str] | None:
+        tried = {layout.shape for layout in (*self._done, *running)}
         found = next((c for c in left if c.layout.shape not in tried), None)
         return (found, "best of its degrees of parallelism by the model") if found else None
 

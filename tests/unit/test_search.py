@@ -83,6 +83,21 @@ def test_shapes_then_variants_of_the_best_then_the_sampler(url):
     assert reasons[7:] == ["nearest to what the TPE sampler makes of the trials so far", "the last one left"]
 
 
+def test_what_runs_is_not_proposed_again(url):
+    search = Search(url, "s", REQUEST, RANKED)
+    running = []
+    while (proposal := search.ask(running)) is not None:
+        running.append(proposal.layout)
+    assert sorted(running) == sorted(c.layout for c in RANKED)
+    assert len({layout.shape for layout in running[:4]}) == 4
+
+
+def test_only_what_fits_is_proposed(url):
+    search = Search(url, "s", REQUEST, RANKED)
+    assert search.ask(fits=lambda layout: layout.devices > 8) is None
+    assert search.ask(fits=lambda layout: layout.devices > 2).layout.tp == 4
+
+
 def test_nothing_is_left_of_an_empty_ranking(url):
     assert Search(url, "s", REQUEST, []).ask() is None
 
