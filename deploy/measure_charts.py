@@ -76,7 +76,7 @@ def distribution(windows: Sequence[Window], metric: Metric) -> Figure | None:
     """The share of requests (ITL: of gaps) up to each value, a line per window, and the targets."""
     traces = []
     for index, window in enumerate(windows):
-        values = np.sort(np.asarray(latency_s(window.samples).get(metric, ()))) * 1e3
+        values = np.sort(np.asarray(latency_s(window.counted).get(metric, ()))) * 1e3
         if not values.size:
             continue
         shares = np.linspace(0, 1, min(values.size, CDF_POINTS) + 1)[1:]

@@ -12,8 +12,9 @@ from deploy.page import card, chart, page, pairs, section
 from deploy.tables import NOTHING, Column, count, figure, share, table
 from serve.endpoint import Endpoint
 from serve.measure import Window
-from serve.summary import Latency, Verdict
+from serve.summary import Latency
 from tuner.request import Metric
+from tuner.sequential import Verdict
 
 _READING = """<ul>
 <li>TTFT: from sending a request to its first token; TPOT: mean time of each token after the first; ITL: between two

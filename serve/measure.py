@@ -8,20 +8,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
 
-from serve.loadgen import Endpoint, LoadRun
+from serve.loadgen import Call, Endpoint, LoadRun, Then
 from serve.sample import Outcome, Sample
 from serve.saturation import ClientBound, ClientLoad, client_bound
 from serve.scrape import EngineWindow, Scraper
 from serve.sending import WindowOrder, expected_requests, order_of, share_of
-from serve.summary import Verdict, WindowFigures, figures, latency_s
+from serve.summary import WindowFigures, figures, latency_s, one_ms, unsteady
 from serve.workers import WorkerRun, run_fast
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.request import Metric, TuneRequest
+from tuner.sequential import SloTest, Verdict, Waiting
 from tuner.stats import percentile
 from tuner.trial import Deployment, LoadStep, Quantiles, StepResult
 
@@ -53,8 +54,8 @@ class LiveFigures:
 class Window:
     """A measured window: everything that was seen, and the figures folded from it.
 
-    ``client_bound`` says where the client was the bottleneck, ``ended_early`` is the verdict that ended the window
-    before its time, ``interrupted`` that its owner did.
+    ``client_bound`` says where the client was the bottleneck, ``unsteady`` how the queue grew; ``ended_early`` is the
+    verdict that ended the window before its time, ``interrupted`` that its owner did.
     """
 
     order: WindowOrder
@@ -62,10 +63,16 @@ class Window:
     figures: WindowFigures
     client: ClientLoad | None
     client_bound: ClientBound | None
+    unsteady: str | None
     engine: EngineWindow
     start_s: float
     ended_early: Verdict | None
     interrupted: bool = False
+
+    @property
+    def counted(self) -> tuple[Sample, ...]:
+        """The samples that count: all but those of the lead-in."""
+        return tuple(sample for sample in self.samples if sample.intended_s >= self.order.lead_s)
 
     @property
     def invalid(self) -> str | None:
@@ -74,19 +81,25 @@ class Window:
             return f"the client was the bottleneck: {self.client_bound.words}"
         if self.engine.restarted:
             return f"an engine restarted in the window: {', '.join(self.engine.restarted)}"
-        if not self.figures.completed:
+        if not self.figures.completed and self.ended_early is None:
             return failures(self.samples) if self.figures.failed else "no request ended in the window"
+        if self.unsteady is not None and self._found is Verdict.MET:
+            return f"not steady, so a longer window may miss the SLO: {self.unsteady}"
         return None
+
+    @property
+    def _found(self) -> Verdict | None:
+        return Verdict.MISSED if self.ended_early is Verdict.MISSED else self.figures.verdict
 
     @property
     def verdict(self) -> Verdict | None:
         """What the window says of the SLO; None where it is invalid, or no SLO was asked."""
-        return None if self.invalid is not None else self.ended_early or self.figures.verdict
+        return None if self.invalid is not None else self._found
 
     @property
     def certain(self) -> bool:
         """True where chance in the arrivals cannot turn the verdict."""
-        return self.ended_early is not None or (self.verdict is not None and self.figures.certain)
+        return self.verdict is not None and (self.ended_early is self.verdict or self.figures.certain)
 
 
 @runtime_checkable
@@ -101,6 +114,9 @@ class ServesMetrics(Protocol):
 class WindowRunner:
     """Runs windows of load one after another, reading the engines' metrics beside them.
 
+    An open load ends as soon as it is certain that its SLO is met or missed (see ``tuner.sequential``), unless
+    ``whole_windows`` are asked for: then requests in flight are waited for where it is met, and cut off where it is
+    missed, as an overloaded server may need long for them.
     With several ``workers`` as many processes send; with one, this process. ``on_progress`` is called about twice a
     second in the measuring thread and should be quick. ``partial`` is the window that a KeyboardInterrupt ended, with
     what had been seen of it.
@@ -112,9 +128,11 @@ class WindowRunner:
         metrics_urls: Sequence[str] = (),
         on_progress: Callable[[LiveFigures], None] | None = None,
         workers: int = 1,
+        *,
+        whole_windows: bool = False,
     ) -> None:
         self.endpoint, self.metrics_urls, self.on_progress = endpoint, tuple(metrics_urls), on_progress
-        self.workers = workers
+        self.workers, self.whole_windows = workers, whole_windows
         self.partial: Window | None = None
 
     def run(self, order: WindowOrder) -> Window:
@@ -123,13 +141,36 @@ class WindowRunner:
         Must not be called where an event loop runs; KeyboardInterrupt closes all connections and passes on.
         """
         with Scraper(self.metrics_urls, dict(self.endpoint.headers), self.endpoint.tls()) as scraper:
-            watch = _Watch(order, self.endpoint, self.workers, scraper, self.on_progress)
+            test = SloTest(order.slo, order.end_s, first_index=order.first_counted) if self._stops(order) else None
+            watch = _Watch(order, self._load(order), scraper, self.on_progress, test)
             try:
                 run_fast(watch.drive())
             except KeyboardInterrupt:
                 self.partial = watch.window(interrupted=True)
                 raise
             return watch.window()
+
+    def _stops(self, order: WindowOrder) -> bool:
+        return bool(order.slo) and order.users is None and not self.whole_windows
+
+    def _load(self, order: WindowOrder) -> _Load:
+        if self.workers > 1:
+            return _Load(
+                WorkerRun(self.endpoint, order.timeout_s, partial(share_of, order, self.endpoint), self.workers)
+            )
+        share = share_of(order, self.endpoint)
+        return _Load(LoadRun(self.endpoint, order.timeout_s), (share.calls, share.then))
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """A run of one process or several, and what it is started with."""
+
+    run: LoadRun | WorkerRun
+    share: tuple[Iterable[Call], Then | None] = ((), None)
+
+    async def samples(self) -> list[Sample]:
+        return await (self.run.run() if isinstance(self.run, WorkerRun) else self.run.run(*self.share))
 
 
 class _Watch:
@@ -138,37 +179,30 @@ class _Watch:
     def __init__(
         self,
         order: WindowOrder,
-        endpoint: Endpoint,
-        workers: int,
+        load: _Load,
         scraper: Scraper,
         tell: Callable[[LiveFigures], None] | None,
+        test: SloTest | None,
     ) -> None:
-        self._order, self._scraper, self._tell = order, scraper, tell
-        self._run: LoadRun | WorkerRun
-        if workers > 1:
-            self._run = run = WorkerRun(endpoint, order.timeout_s, partial(share_of, order, endpoint), workers)
-            self._samples = run.run
-        else:
-            self._run = alone = LoadRun(endpoint, order.timeout_s)
-            share = share_of(order, endpoint)
-            self._samples = partial(alone.run, share.calls, share.then)
+        self._order, self._load, self._scraper, self._tell, self._test = order, load, scraper, tell, test
+        self._run = load.run
         self._start_s = time.perf_counter()
         self._ended_early: Verdict | None = None
-        self._offered_s = order.duration_s
+        self._stopped_s = order.end_s
         self._told_s = 0.0
         self._counted = self._completed = 0
 
     async def drive(self) -> None:
         """Offer the load, look at it several times a second, and end it early where that is decided."""
         run = self._run
-        task = asyncio.create_task(self._samples())
+        task = asyncio.create_task(self._load.samples())
         try:
             while not task.done():
                 await asyncio.wait({task}, timeout=TICK_S)
                 self._tick()
             self._report()
         except BaseException:
-            self._offered_s = min(self._offered_s, run.elapsed_s)
+            self._stopped_s = min(self._stopped_s, run.elapsed_s)
             if run.elapsed_s > 0:
                 run.stop(cut_off=True)
             else:
@@ -178,18 +212,38 @@ class _Watch:
         task.result()
 
     def _tick(self) -> None:
-        if self._run.elapsed_s > 0:
-            self._start_s = time.perf_counter() - self._run.elapsed_s
-        if self._run.elapsed_s - self._told_s >= PROGRESS_EVERY_S:
-            self._told_s = self._run.elapsed_s
+        elapsed_s = self._run.elapsed_s
+        if elapsed_s > 0:
+            self._start_s = time.perf_counter() - elapsed_s
+        if elapsed_s - self._told_s >= PROGRESS_EVERY_S:
+            self._told_s = elapsed_s
             self._report()
+            if self._ended_early is None and elapsed_s < self._order.end_s:
+                self._judge(elapsed_s)
 
     def _report(self) -> None:
         new = self._run.samples[self._counted :]
         self._counted += len(new)
         self._completed += sum(sample.ok for sample in new)
+        if self._test is not None:
+            for sample in new:
+                self._test.ended(sample.index, sample.sent_s, one_ms(sample) if sample.ok else None)
         if self._tell is not None:
             self._tell(self._live())
+
+    def _judge(self, elapsed_s: float) -> None:
+        """End the window where its verdict is certain."""
+        if self._test is None:
+            return
+        asked = self._order.load.output_tokens
+        waiting = (
+            Waiting(call.index, call.sent_s, call.first_token_s, int(asked[call.index]))
+            for call in self._run.open_calls()
+        )
+        self._ended_early = self._test.update(elapsed_s, waiting)
+        if self._ended_early is not None:
+            self._stopped_s = elapsed_s
+            self._run.stop(cut_off=self._ended_early is Verdict.MISSED)
 
     def _live(self) -> LiveFigures:
         run, scrape = self._run, self._scraper.latest
@@ -212,15 +266,17 @@ class _Watch:
 
     def window(self, interrupted: bool = False) -> Window:
         """What was seen, folded."""
-        order, samples = self._order, tuple(sorted(self._run.samples, key=lambda sample: sample.index))
-        found = figures(samples, order.slo, self._offered_s)
+        order, load = self._order, self._run.client_load
+        samples = tuple(sorted(self._run.samples, key=lambda sample: sample.index))
+        counted = [sample for sample in samples if sample.intended_s >= order.lead_s]
         return Window(
             order=order,
             samples=samples,
-            figures=found,
-            client=self._run.client_load,
-            client_bound=client_bound(samples, self._run.client_load),
-            engine=self._scraper.window(self._start_s, time.perf_counter()),
+            figures=figures(counted, order.slo, max(0.0, self._stopped_s - order.lead_s), order.lead_s),
+            client=load,
+            client_bound=client_bound(counted, load),
+            unsteady=unsteady(counted),
+            engine=self._scraper.window(self._start_s + order.lead_s, time.perf_counter()),
             start_s=self._start_s,
             ended_early=self._ended_early,
             interrupted=interrupted,

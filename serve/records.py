@@ -44,7 +44,7 @@ def records(windows: Iterable[Window]) -> Iterator[dict[str, Any]]:
     for number, window in enumerate(windows):
         head = {"window": number, "load": window.order.name, "valid": window.invalid is None}
         for sample in window.samples:
-            yield head | record(sample)
+            yield head | {"counted": sample.intended_s >= window.order.lead_s} | record(sample)
 
 
 def record(sample: Sample) -> dict[str, Any]:

@@ -23,8 +23,9 @@ _WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life
 
 @dataclass(frozen=True, slots=True)
 class WindowOrder:
-    """One window: a load, for ``duration_s`` seconds, and the SLO by which it is judged.
+    """One window: a load, the ``duration_s`` seconds of it that count, and the SLO by which it is judged.
 
+    The first ``lead_s`` seconds are sent and not counted: engine and caches start cold, and a queue from nothing.
     ``rate_req_per_s`` is what an open load offers on average, None in a closed loop. ``stream`` (seed, index, warm-up)
     draws the prompts: windows that differ in it share no prompt beyond the ``shared_prefix_tokens``.
     """
@@ -33,12 +34,22 @@ class WindowOrder:
     load: OfferedLoad | ClosedLoad
     duration_s: float
     slo: tuple[SloTarget, ...]
+    lead_s: float = 0.0
     rate_req_per_s: float | None = None
     shared_prefix_tokens: int = 0
     timeout_s: float = 120.0
     stream: tuple[int, int, int] = (0, 0, 0)
-    warmup: bool = False
     token_ids: tuple[int, int] = TOKEN_IDS
+
+    @property
+    def end_s(self) -> float:
+        """When the last request may be sent, in seconds from the start."""
+        return self.lead_s + self.duration_s
+
+    @property
+    def first_counted(self) -> int:
+        """Number of the first request of an open load that counts."""
+        return int(np.searchsorted(self.load.offset_s, self.lead_s)) if isinstance(self.load, OfferedLoad) else 0
 
     @property
     def users(self) -> int | None:
@@ -57,7 +68,6 @@ def order_of(step: LoadStep, request: TuneRequest, token_ids: tuple[int, int] = 
         shared_prefix_tokens=request.workload.shared_prefix_tokens,
         timeout_s=request.load.request_timeout_s,
         stream=(step.seed, step.index + 1, int(step.warmup)),
-        warmup=step.warmup,
         token_ids=token_ids,
     )
 
@@ -113,7 +123,7 @@ class _Calls:
         load = self._order.load
         assert isinstance(load, ClosedLoad)
         at_s = sample.end_s + load.think_s
-        if at_s >= self._order.duration_s:
+        if at_s >= self._order.end_s:
             return None
         index = self._next
         self._next += self._step

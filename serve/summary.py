@@ -11,25 +11,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serve.sample import Outcome, Sample
 from tuner.request import Metric, SloTarget
+from tuner.sequential import Verdict
+from tuner.series import BATCHES, in_flight, trend
 from tuner.stats import attained, percentile, percentile_interval, wilson
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
+_LEAST_FOR_TREND = 100
 Interval = tuple[float, float]
 Floats = NDArray[np.float64]
-
-
-class Verdict(StrEnum):
-    """What a window says of the SLO."""
-
-    MET = "met"
-    MISSED = "missed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +112,17 @@ def judged(samples: Sequence[Sample], slo: Sequence[SloTarget]) -> list[Sample]:
     return kept
 
 
-def figures(samples: Sequence[Sample], slo: Sequence[SloTarget], offered_s: float) -> WindowFigures:
-    """Fold the samples of a window in which requests were offered for ``offered_s`` seconds.
+def figures(
+    samples: Sequence[Sample], slo: Sequence[SloTarget], offered_s: float, start_s: float = 0.0
+) -> WindowFigures:
+    """Fold the samples of a window in which requests were offered for ``offered_s`` seconds from ``start_s`` on.
 
     Where requests were cut off, the window ends for all figures at the first one that is undecided.
     """
     counted = judged(samples, slo)
     if len(counted) < len(samples):
         kept = {sample.index for sample in counted}
-        offered_s = min(offered_s, min(s.intended_s for s in samples if s.index not in kept))
+        offered_s = min(offered_s, min(s.intended_s for s in samples if s.index not in kept) - start_s)
     whole = [sample for sample in counted if sample.ok]
     cut = [sample for sample in counted if sample.outcome is Outcome.CUT_OFF]
     latency_ms = {metric: np.asarray(values) * 1e3 for metric, values in latency_s(counted).items()}
@@ -155,6 +152,28 @@ def figures(samples: Sequence[Sample], slo: Sequence[SloTarget], offered_s: floa
         schedule_lag_p99_ms=percentile(lag_ms, 99),
         schedule_lag_max_ms=max(lag_ms, default=None),
     )
+
+
+def unsteady(samples: Sequence[Sample]) -> str | None:
+    """In words: the queue grew throughout the window, so that its figures depend on how long it was; else None.
+
+    Both must rise beyond chance and materially: the requests in flight (by half of their mean and by two) and TTFT
+    (by a quarter of its mean). Fewer than a hundred answers show no trend.
+    """
+    whole = sorted((s for s in samples if s.ok and s.ttft_s is not None), key=lambda sample: sample.sent_s)
+    if len(whole) < _LEAST_FOR_TREND:
+        return None
+    first_s, last_s = whole[0].sent_s, whole[-1].sent_s
+    at_s = np.linspace(first_s, last_s, 20 * BATCHES)
+    busy = in_flight([s.sent_s for s in samples], [s.end_s for s in samples], at_s).astype(np.float64)
+    wait_ms = np.asarray([s.ttft_s or 0.0 for s in whole]) * 1e3
+    queue, wait = trend(at_s, busy), trend([s.sent_s for s in whole], wait_ms)
+    more, slower_ms = queue.per_s * (last_s - first_s), wait.per_s * (last_s - first_s)
+    grew = queue.rises and more >= max(2.0, 0.5 * float(busy.mean()))
+    slowed = wait.rises and slower_ms >= 0.25 * float(wait_ms.mean())
+    if not (grew and slowed):
+        return None
+    return f"requests in flight rose by {more:.0f} and TTFT by {slower_ms:.0f} ms over the window"
 
 
 def latency(samples_ms: Floats) -> Latency:

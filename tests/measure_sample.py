@@ -37,6 +37,7 @@ def measured_window(rate_req_per_s: float, index: int = 0, ttft_ms: float = 100.
         figures=figures(samples, SLO, SECONDS),
         client=ClientLoad((0.001,) * 100, 0.2),
         client_bound=ClientBound(ClientLimit.CPU, "the client used 99% of a core; add workers") if invalid else None,
+        unsteady=None,
         engine=_engine(start_s, rate_req_per_s),
         start_s=start_s,
         ended_early=None,

@@ -10,13 +10,14 @@ import pytest
 
 from serve.loadgen import Endpoint
 from serve.measure import HttpMeter, WindowRunner, step_result
+from serve.sample import Outcome, Sample
 from serve.saturation import ClientBound, ClientLimit
 from serve.sending import order_of, share_of
-from serve.summary import Verdict
 from tests.mock_server import Behaviour, MockServer, closed_port
 from tuner.arrivals import closed_load
 from tuner.errors import BadInput, FailureReason, LaunchFailed
-from tuner.request import Metric, parse_request
+from tuner.request import Metric, SloTarget, parse_request
+from tuner.sequential import Verdict
 from tuner.trial import LoadStep, Meter
 
 
@@ -296,12 +297,70 @@ def test_several_processes_send_one_window():
     )
 
 
-def test_users_are_shared_out_among_processes():
-    load = closed_load(request().workload, users=3, requests=100, seed=1)
-    with MockServer(ttft_s=0.03) as server:
-        order = replace(order_of(step(), request()), load=load, duration_s=0.4, rate_req_per_s=None)
-        found = WindowRunner(Endpoint(server.url, "tiny"), workers=2).run(order)
-    assert found.figures.completed == len(server.served) > 5
-    assert len({one.index for one in found.samples}) == len(found.samples)
-    for now_s in (one.sent_s for one in found.samples):
-        assert sum(one.sent_s <= now_s < one.end_s for one in found.samples) <= 3
+def test_users_are_shared_out_and_no_two_requests_have_one_number():
+    load = closed_load(request().workload, users=5, requests=100, seed=1)
+    order = replace(order_of(step(seconds=9), request()), load=load)
+    numbers = []
+    for worker in range(3):
+        share = share_of(order, Endpoint("http://h", "tiny"), worker, 3)
+        for call in share.calls:
+            while call is not None:
+                numbers.append(call.index)
+                end_s = call.intended_s + 1.5
+                done = Sample(call.index, 0, 0, 0, (end_s,), end_s, 16, 4, Outcome.OK)
+                call = share.then(call, done)
+    assert len(numbers) == len(set(numbers)) == 5 * 6
+    assert set(range(5)) < set(numbers)
+
+
+def long_order(*slo, rate=100.0, seconds=30.0):
+    asked = request(slo=[target.model_dump() for target in map(SloTarget.parse, slo)])
+    return order_of(step(rate=rate, seconds=seconds), asked)
+
+
+def test_a_window_ends_when_the_slo_is_certainly_missed_and_leaves_nothing_in_flight():
+    with MockServer(ttft_s=3.0) as server:
+        found = window(server, long_order("ttft:p90:100"))
+    assert (found.ended_early, found.verdict, found.certain) == (Verdict.MISSED, Verdict.MISSED, True)
+    assert found.figures.offered_s < 20
+    assert found.figures.cut_off > 0
+    assert found.figures.failed == 0
+    assert (found.figures.targets[0].value_ms or 0) > 100
+    assert max(one.end_s for one in found.samples) < 20
+
+
+def test_a_window_ends_when_the_slo_is_certainly_met_and_waits_for_its_answers():
+    with MockServer(ttft_s=0.02) as server:
+        found = window(server, long_order("ttft:p90:5000"))
+    assert (found.ended_early, found.verdict, found.certain) == (Verdict.MET, Verdict.MET, True)
+    assert found.figures.offered_s < 20
+    assert found.figures.completed == found.figures.sent == len(server.served)
+    assert found.figures.goodput_req_per_s == pytest.approx(found.figures.sent / found.figures.offered_s)
+
+
+def test_a_whole_window_is_asked_for():
+    with MockServer(ttft_s=0.02) as server:
+        runner = WindowRunner(Endpoint(server.url, "tiny"), whole_windows=True)
+        found = runner.run(long_order("ttft:p50:5000", seconds=1.5))
+    assert (found.ended_early, found.figures.offered_s) == (None, 1.5)
+
+
+def test_the_lead_in_is_sent_and_does_not_count():
+    order = order_of(step(seconds=1.0), request())
+    with MockServer(lambda number: Behaviour.HTTP_500 if number < 10 else Behaviour.OK) as server:
+        found = window(server, order, lead_s=0.5, duration_s=0.5)
+    assert (len(found.samples), len(found.counted)) == (20, 10)
+    assert (found.figures.sent, found.figures.completed, found.figures.failed) == (10, 10, 0)
+    assert found.figures.offered_req_per_s == pytest.approx(20)
+
+
+def test_a_window_that_met_its_slo_while_the_queue_grew_decides_nothing(monkeypatch):
+    monkeypatch.setattr("serve.measure.unsteady", lambda samples: "requests in flight rose by 9")
+    with MockServer() as server:
+        met = window(server, long_order("ttft:p99:5000", rate=20, seconds=0.5))
+        missed = window(server, long_order("ttft:p99:0.001", rate=20, seconds=0.5))
+    assert (met.verdict, met.invalid) == (
+        None,
+        "not steady, so a longer window may miss the SLO: requests in flight rose by 9",
+    )
+    assert (missed.verdict, missed.invalid) == (Verdict.MISSED, None)

@@ -2,13 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.sample import Outcome, Sample
-from serve.summary import Verdict, figures, judged, latency_s
+from serve.summary import figures, judged, latency_s, unsteady
 from tuner.request import Metric, SloTarget
+from tuner.sequential import Verdict
 
 SLO = (SloTarget.parse("ttft:p99:500"), SloTarget.parse("tpot:p90:50"))
 
@@ -116,3 +118,50 @@ def test_rates_of_no_time_do_not_exist():
     assert one.wall_s == 0
     assert (one.achieved_req_per_s, one.output_tok_per_s, one.offered_req_per_s) == (None, None, 1.0)
     assert not math.isnan(one.attainment or 0.0)
+
+
+def load(ttft_s, count=200, seconds=20.0):
+    """Requests at an even rate whose TTFT is a function of the time, with some noise."""
+    random = np.random.default_rng(3)
+    times = np.linspace(0, seconds, count)
+    return [
+        sample(number, ttft_s=float(ttft_s(at_s) * random.uniform(0.7, 1.3)), sent_s=float(at_s))
+        for number, at_s in enumerate(times)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ttft_s", "grows"),
+    [
+        (lambda at_s: 0.4, False),
+        (lambda at_s: 0.1 + 0.1 * at_s, True),
+        (lambda at_s: 3.0 - 0.1 * at_s, False),  # a queue that empties
+        (lambda at_s: 0.5 + 0.4 * np.sin(at_s), False),
+        (lambda at_s: 0.0005 * at_s, False),  # beyond chance, but never two requests
+    ],
+    ids=["even", "growing", "falling", "waves", "a little"],
+)
+def test_a_queue_that_grows_throughout_is_named(ttft_s, grows):
+    words = unsteady(load(ttft_s))
+    assert (words is not None) is grows
+    if words:
+        assert "requests in flight rose by" in words
+
+
+def test_few_answers_show_no_trend():
+    assert unsteady(load(lambda at_s: 0.1 + 0.1 * at_s, count=60)) is None
+    assert unsteady([]) is None
+
+
+def test_a_steady_load_is_rarely_called_unsteady():
+    """M/M/1 at 70 % of its capacity, from an empty start."""
+    random, alarms = np.random.default_rng(11), 0
+    for _ in range(100):
+        arrived = np.cumsum(random.exponential(1 / 7, 400))
+        ended = 0.0
+        made = []
+        for number, at_s in enumerate(arrived):
+            ended = max(ended, at_s) + random.exponential(0.1)
+            made.append(sample(number, ttft_s=float(ended - at_s), tokens=1, sent_s=float(at_s)))
+        alarms += unsteady(made) is not None
+    assert alarms <= 3

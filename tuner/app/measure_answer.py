@@ -23,6 +23,7 @@ def window_answer(window: Window) -> dict[str, Any]:
         },
         "valid": window.invalid is None,
         "invalid_reason": window.invalid,
+        "steady": window.unsteady is None,
         "ended_early": window.ended_early.value if window.ended_early else None,
         "meets_slo": None if verdict is None else verdict.value == "met",
         "verdict_certain": None if verdict is None else window.certain,
@@ -41,6 +42,7 @@ def window_answer(window: Window) -> dict[str, Any]:
         "failed": found.failed,
         "cut_off": found.cut_off,
         "errors": dict(found.errors),
+        "lead_s": window.order.lead_s,
         "offered_s": found.offered_s,
         "wall_s": found.wall_s,
         "schedule_lag_ms": {

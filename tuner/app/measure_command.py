@@ -23,7 +23,7 @@ def measure(
         list[str] | None, typer.Option(help="A target, METRIC:pPERCENTILE:MS such as ttft:p99:500; may be repeated.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of a window.")] = 30.0,
-    warmup_seconds: Annotated[float, typer.Option(min=0, help="Load before the first window; not counted.")] = 5.0,
+    warmup_seconds: Annotated[float, typer.Option(min=0, help="Load before each window that does not count.")] = 5.0,
     prompt_tokens: Annotated[str, typer.Option(help="Tokens, or LOW..HIGH for uniform lengths.")] = "256",
     output_tokens: Annotated[str, typer.Option(help="Tokens, or LOW..HIGH for uniform lengths.")] = "64",
     shared_prefix_tokens: Annotated[int, typer.Option(min=0, help="Tokens that open every prompt alike.")] = 0,
@@ -41,6 +41,9 @@ def measure(
     ] = None,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="After which a request has failed.")] = 120.0,
     workers: Annotated[int, typer.Option(min=1, help="Client processes, where one is the bottleneck.")] = 1,
+    whole_windows: Annotated[
+        bool, typer.Option("--whole-windows", help="Do not end a window early when its verdict is certain.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of arrivals, lengths and prompts.")] = 0,
     requests_out: Annotated[
         Path | None, typer.Option(help="One record per request: FILE.jsonl or FILE.parquet.")
@@ -72,6 +75,7 @@ def measure(
         metrics_urls=tuple(metrics_url or ()),
         timeout_s=timeout_s,
         workers=workers,
+        whole_windows=whole_windows,
         seed=seed,
         requests_out=requests_out,
         report=report,

@@ -11,9 +11,10 @@ from rich.table import Table
 
 from serve.endpoint import Endpoint
 from serve.measure import LiveFigures, Window
-from serve.summary import Latency, Verdict
+from serve.summary import Latency
 from tuner.app.tables import ABSENT, number
 from tuner.request import Metric
+from tuner.sequential import Verdict
 
 _LEVELS = (50.0, 90.0, 95.0, 99.0)
 
@@ -88,7 +89,7 @@ class MeasureScreen:
             counts = (str(now.sent), str(now.in_flight), str(now.completed), str(now.failed))
             queue, fullest = number(now.waiting, 0), _share(now.kv_cache_share)
             medians = (number(now.ttft_p50_ms, 0), number(now.tpot_p50_ms))
-            elapsed = f"{now.elapsed_s:.0f} / {now.order.duration_s:.0f}"
+            elapsed = f"{now.elapsed_s:.0f} / {now.order.end_s:.0f}"
             table.add_row(now.order.name, elapsed, *counts, *medians, queue, fullest)
         self._live.update(table, refresh=True)
 
@@ -181,6 +182,8 @@ def _lines(window: Window) -> list[str]:
         f"{found.sent} requests in {found.offered_s:.1f} s, {found.completed} answered, {found.failed} failed{errors}: "
         f"{number(found.achieved_req_per_s, 2)} requests/s, {number(found.output_tok_per_s, 0)} output tokens/s"
     )
+    if window.unsteady is not None:
+        lines.append(f"not steady: {window.unsteady}; the figures depend on the window's length")
     lines.append(_client_line(window))
     lines.append(_engine_line(window))
     return lines

@@ -24,12 +24,12 @@ from serve.measure import Window, WindowRunner, failures
 from serve.probe import EndpointFailed, base_url, choose_model, offered_models
 from serve.records import check_records, write_records
 from serve.sending import WindowOrder
-from serve.summary import Verdict
 from tuner.app.measure_answer import window_answer
 from tuner.app.measure_screen import MeasureScreen, summary_tables
 from tuner.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, replay
 from tuner.errors import BadInput
 from tuner.request import Arrival, SloTarget, TokenLengths, Workload
+from tuner.sequential import Verdict
 
 INTERRUPTED = 130
 CLOSED_LOOP_REQUESTS = 100_000  # lengths that are drawn for a closed loop; a longer one begins them anew
@@ -60,6 +60,7 @@ class MeasureOptions:
     timeout_s: float = 120.0
     workers: int = 1
     seed: int = 0
+    whole_windows: bool = False
     requests_out: Path | None = None
     report: Path | None = None
 
@@ -135,20 +136,18 @@ def _measure(
 ) -> Measured:
     started = time.perf_counter()
     urls = options.metrics_urls or (f"{endpoint.url}/metrics",)
-    runner = WindowRunner(endpoint, urls, screen.live, options.workers)
+    runner = WindowRunner(endpoint, urls, screen.live, options.workers, whole_windows=options.whole_windows)
     windows: list[Window] = []
     interrupted = False
     try:
         _first_answer(WindowRunner(endpoint), orders[0])
-        if options.warmup_seconds > 0:
-            runner.run(_warmup(orders[0], options))
         for order in orders:
             windows.append(runner.run(order))
             screen.measured(windows[-1])
     except KeyboardInterrupt:
         interrupted = True
         partial = runner.partial
-        if partial is not None and not partial.order.warmup and partial.figures.sent:
+        if partial is not None and partial.figures.sent:
             windows.append(partial)
             screen.measured(partial)
     return Measured(options, endpoint, slo, tuple(windows), interrupted, time.perf_counter() - started)
@@ -158,7 +157,7 @@ def _first_answer(runner: WindowRunner, order: WindowOrder) -> None:
     """One request before the load: what is wrong with all of them shows here, in one line."""
     load = order.load
     one = OfferedLoad(np.zeros(1), load.prompt_tokens[:1], load.output_tokens[:1])
-    window = runner.run(replace(order, load=one, duration_s=1.0, slo=(), stream=(*order.stream[:2], 2), warmup=True))
+    window = runner.run(replace(order, load=one, lead_s=0.0, duration_s=1.0, slo=(), stream=(*order.stream[:2], 2)))
     if window.figures.failed:
         raise EndpointFailed(f"{runner.endpoint.url} does not answer a first request: {failures(window.samples)}")
 
@@ -186,33 +185,37 @@ def _orders(options: MeasureOptions, slo: tuple[SloTarget, ...]) -> list[WindowO
             load=load,
             duration_s=seconds,
             slo=slo,
-            rate_req_per_s=None if isinstance(load, ClosedLoad) else len(load) / seconds,
+            lead_s=lead_s,
+            rate_req_per_s=None if isinstance(load, ClosedLoad) else len(load) / (lead_s + seconds),
             shared_prefix_tokens=options.shared_prefix_tokens,
             timeout_s=options.timeout_s,
             stream=(options.seed, index + 1, 0),
         )
-        for index, (name, load, seconds) in enumerate(_loads(options))
+        for index, (name, load, lead_s, seconds) in enumerate(_loads(options))
     ]
 
 
-def _loads(options: MeasureOptions) -> Iterator[tuple[str, OfferedLoad | ClosedLoad, float]]:
-    """Name, load and length in seconds of each window."""
+def _loads(options: MeasureOptions) -> Iterator[tuple[str, OfferedLoad | ClosedLoad, float, float]]:
+    """Name and load of each window, the seconds of it that do not count, and those that do: all of a trace."""
     if options.trace is not None:
         load = replay(options.trace)
-        yield options.trace.name, load, max(float(load.offset_s[-1]), 1e-3)
+        yield options.trace.name, load, 0.0, max(float(load.offset_s[-1]), 1e-3)
         return
+    lead_s = options.warmup_seconds
     for users in options.users:
         if users < 1:
             raise BadInput("--users", users, "at least 1")
-        yield (
-            f"{users} user{'s' if users > 1 else ''}",
-            closed_load(_workload(options, 1.0), users, max(CLOSED_LOOP_REQUESTS, users), options.seed),
-            options.seconds,
-        )
+        drawn = closed_load(_workload(options, 1.0), users, max(CLOSED_LOOP_REQUESTS, users), options.seed)
+        yield f"{users} user{'s' if users > 1 else ''}", drawn, lead_s, options.seconds
     for rate in () if options.users else options.rates or (1.0,):
-        if not (math.isfinite(rate) and rate > 0):
-            raise BadInput("--rate", rate, "a finite number above 0")
-        yield f"{rate:g} req/s", offered(_workload(options, rate), rate, options.seconds, options.seed), options.seconds
+        yield f"{rate:g} req/s", _open_load(options, rate), lead_s, options.seconds
+
+
+def _open_load(options: MeasureOptions, rate_req_per_s: float) -> OfferedLoad:
+    if not (math.isfinite(rate_req_per_s) and rate_req_per_s > 0):
+        raise BadInput("--rate", rate_req_per_s, "a finite number above 0")
+    seconds = options.warmup_seconds + options.seconds
+    return offered(_workload(options, rate_req_per_s), rate_req_per_s, seconds, options.seed)
 
 
 def _workload(options: MeasureOptions, rate_req_per_s: float) -> Workload:
@@ -244,18 +247,6 @@ def _lengths(where: str, text: str) -> TokenLengths:
     if not 1 <= low <= high:
         raise BadInput(where, text, "a number of tokens of at least 1, or LOW..HIGH")
     return TokenLengths(mean=(low + high) // 2, min=low, max=high)
-
-
-def _warmup(order: WindowOrder, options: MeasureOptions) -> WindowOrder:
-    """The first load for a few seconds, with other prompts."""
-    load = order.load
-    if isinstance(load, OfferedLoad):
-        first = max(1, int((load.offset_s < options.warmup_seconds).sum()))
-        load = OfferedLoad(load.offset_s[:first], load.prompt_tokens[:first], load.output_tokens[:first])
-    seconds = min(options.warmup_seconds, order.duration_s)
-    return replace(
-        order, name="warm-up", load=load, duration_s=seconds, slo=(), stream=(*order.stream[:2], 1), warmup=True
-    )
 
 
 def _write(measured: Measured) -> dict[str, str]:
