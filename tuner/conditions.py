@@ -61,6 +61,12 @@ class Conditions:
 
 
 AT_REST = Conditions()
+SEED_FACT = "simulated cluster, seed"  # by which a study's facts tell that nothing in it was measured
+
+
+def simulated_seed(facts: Mapping[str, str]) -> int | None:
+    """The seed of the simulated cluster that a study ran on; None where its engines were real."""
+    return int(facts[SEED_FACT]) if SEED_FACT in facts else None
 
 
 class TrueCosts(StepCosts):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from tuner.conditions import simulated_seed
 from tuner.cost.breakdown import Breakdown
 from tuner.cost.paper import paper_volume
 from tuner.cost.transfer import kv_links, kv_transfer_bytes
@@ -152,8 +153,16 @@ def trial_answer(trial: TrialResult, request: TuneRequest, predicted: Prediction
     }
 
 
-def decision_answer(decision: Decision, request: TuneRequest, files: Mapping[str, str]) -> dict[str, Any]:
-    """The decision of a study; ``winner`` is None where no layout met the SLO."""
+def simulated_answer(facts: Mapping[str, str]) -> dict[str, Any]:
+    """Whether a study's cluster was simulated, and with which seed."""
+    seed = simulated_seed(facts)
+    return {"simulated": seed is not None, "simulated_seed": seed}
+
+
+def decision_answer(
+    decision: Decision, request: TuneRequest, files: Mapping[str, str], facts: Mapping[str, str]
+) -> dict[str, Any]:
+    """The decision of a study; ``winner`` is None where no layout met the SLO. ``facts`` are the study's."""
 
     def shown(trials: Sequence[TrialResult]) -> list[dict[str, Any]]:
         return [trial_answer(t, request, decision.predictions.get(str(t.layout))) for t in trials]
@@ -161,6 +170,7 @@ def decision_answer(decision: Decision, request: TuneRequest, files: Mapping[str
     winner = shown([decision.winner])[0] if decision.winner else None
     return {
         "study": decision.study,
+        **simulated_answer(facts),
         "winner": winner,
         "runner_up": str(decision.runner_up.layout) if decision.runner_up else None,
         "pareto": [

@@ -197,18 +197,22 @@ def tune(
     store: StoreUrl = None,
     study: Annotated[str | None, typer.Option(help="Name of the study; default: made from the request.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study of that name.")] = False,
-    launcher: Annotated[str, typer.Option(help="ray (Ray Serve) or local (a vLLM process per layout).")] = "ray",
+    launcher: Annotated[
+        str, typer.Option(help="ray (Ray Serve), local (a vLLM process per layout) or simulated (no engine at all).")
+    ] = "ray",
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster; default: start a local one.")] = None,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the trials' endpoint; 0: any.")] = 0,
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Serve /metrics here; 0: any.")] = None,
+    simulated_seed: Annotated[int, typer.Option(min=0, help="Of the simulated cluster.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Search, launch, measure, decide and emit: the main job."""
     from tuner.app.tuning import TuneOptions, run_tune
 
     options = TuneOptions(
-        request_file, out, _store_url(store, out), study, resume, launcher, ray_address, http_port, metrics_port
-    )
+        request_file, out, _store_url(store, out), study, resume, launcher, ray_address, http_port, metrics_port,
+        simulated_seed,
+    )  # fmt: skip
     result = run_tune(options, _err)
     _show(result.answer, result.decision, result.request, as_json)
     if result.decision.winner is None:
@@ -227,7 +231,7 @@ def show(name: StudyName = None, out: Out = DEFAULT_OUT, store: StoreUrl = None,
     from tuner.app.wiring import decision_of
 
     decision = decision_of(db, record)
-    _show(decision_answer(decision, record.request, {}), decision, record.request, as_json)
+    _show(decision_answer(decision, record.request, {}, record.facts), decision, record.request, as_json)
 
 
 @app.command()
@@ -241,13 +245,16 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Why the winner won, and where a layout's milliseconds go."""
+    from tuner.app.answers import simulated_answer
     from tuner.app.explaining import explain_study
 
     db, record = _study(name, out, store)
     explained = explain_study(db, record, ParallelLayout.parse(layout) if layout else None)
+    origin = simulated_answer(record.facts)
     if as_json:
-        _print_json(explained.answer)
+        _print_json(origin | explained.answer)
     else:
+        _name_simulated(origin)
         explained.print(_out, record.request)
 
 
@@ -262,9 +269,12 @@ def emit(
     """Print the deployment spec of a study's winner."""
     from deploy.specs import emit as emit_spec
     from tuner.app.wiring import application, decision_of
+    from tuner.conditions import simulated_seed
     from tuner.study import service_name
 
     db, record = _study(name, out, store)
+    if simulated_seed(record.facts) is not None:
+        raise BadInput("STUDY", record.name, "a study of real engines; this one's cluster was simulated")
     decision = decision_of(db, record)
     measured = {str(trial.layout): trial.layout for trial in decision.trials if trial.steps}
     if layout is not None:
@@ -299,7 +309,15 @@ def _show(answer: dict[str, Any], decision: Any, request: Any, as_json: bool) ->
         return
     from tuner.app.tables import decision_tables
 
+    _name_simulated(answer)
     decision_tables(_out, decision, request, answer["files"])
+
+
+def _name_simulated(answer: dict[str, Any]) -> None:
+    """Say it before any figure where no engine ran."""
+    if answer["simulated"]:
+        seed = answer["simulated_seed"]
+        _out.print(f"Simulated (seed {seed}): no figure here is from a real engine.", style="bold yellow")
 
 
 def _study(name: str | None, out: Path, store: str | None) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from deploy.report_data import Fate, ReportData, ShownFile, ShownLayout, ShownMetric, ShownStep, ShownTrial, Stage
 from tuner.app.tables import outcome, short_names
+from tuner.conditions import simulated_seed
 from tuner.decide import Decision
 from tuner.layout import ParallelLayout
 from tuner.prune import Candidate
@@ -43,6 +44,7 @@ def report_data(
         layouts=_layouts(record, decision, metrics, starts_s, names),
         files=tuple(ShownFile(name, USES[kind][0], USES[kind][1].format(name)) for kind, name in files.items()),
         facts=tuple(record.facts.items()),
+        simulated=simulated_seed(record.facts) is not None,
     )
 
 

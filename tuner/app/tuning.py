@@ -16,6 +16,8 @@ from tuner.app.answers import decision_answer
 from tuner.app.screen import Screen
 from tuner.app.telemetry import Telemetry
 from tuner.app.wiring import facts, planned_cluster, write_results
+from tuner.cluster import Cluster
+from tuner.conditions import SEED_FACT, Conditions, simulated_seed
 from tuner.decide import Decision
 from tuner.errors import BadInput
 from tuner.layout import ParallelLayout
@@ -26,14 +28,17 @@ from tuner.search import Proposal
 from tuner.space import load_space
 from tuner.store import Store
 from tuner.study import Observer, Setting, Study, default_name
-from tuner.trial import Deployment, Launcher, LoadStep, StepResult, TrialResult
+from tuner.trial import Deployment, Launcher, LoadStep, Meter, StepResult, TrialResult
 
-LAUNCHERS = ("ray", "local")
+LAUNCHERS = ("ray", "local", "simulated")
 
 
 @dataclass(frozen=True, slots=True)
 class TuneOptions:
-    """What the operator gave on the command line beside the request; 0 or None for a port: any, or no endpoint."""
+    """What the operator gave on the command line beside the request; 0 or None for a port: any, or no endpoint.
+
+    ``simulated_seed`` is that of the cluster of the ``simulated`` launcher.
+    """
 
     request_file: Path
     out: Path
@@ -44,6 +49,7 @@ class TuneOptions:
     ray_address: str | None
     http_port: int
     metrics_port: int | None
+    simulated_seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +87,23 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
         stack.callback(screen.close)
         told = TelemetryObserver(name, request, telemetry)
         observers += [screen, told]
-        meter = HttpMeter(on_progress=screen.live, on_samples=told.samples)
-        launcher = stack.enter_context(_launcher(options))
+        known = facts()
+        launcher: Launcher
+        meter: Meter
+        if options.launcher == "simulated":
+            launcher, meter = _simulated(setting.cluster, options.simulated_seed)
+            known[SEED_FACT] = str(options.simulated_seed)
+            screen.note(f"simulated cluster, seed {options.simulated_seed}: no figure is from a real engine")
+        else:
+            meter = HttpMeter(on_progress=screen.live, on_samples=told.samples)
+            launcher = stack.enter_context(_launcher(options))
+        _same_kind(store, options, name, known)
         study = Study(setting, store, launcher, meter, Fanout(observers))
-        decision = study.run(options.resume, facts())
+        decision = study.run(options.resume, known)
         screen.close()
         record = store.study(name)
         files = write_results(options.out / name, store, record, decision)
-        answer = decision_answer(decision, request, {kind: str(path) for kind, path in files.items()})
+        answer = decision_answer(decision, request, {kind: str(path) for kind, path in files.items()}, record.facts)
         store.save_decision(name, answer)
         return TuneResult(decision, request, answer)
 
@@ -106,11 +121,28 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 def _with_cluster(request: TuneRequest, options: TuneOptions) -> TuneRequest:
     """The request with its cluster discovered, where it asks for that."""
-    if request.cluster != "ray":
+    if request.cluster != "ray" or options.launcher == "simulated":
         return request
     from serve.launcher import discover_cluster
 
     return request.model_copy(update={"cluster": discover_cluster(options.ray_address or "auto")})
+
+
+def _simulated(cluster: Cluster, seed: int) -> tuple[Launcher, Meter]:
+    """A cluster whose prices differ from the model's as those of a real one may, and whose steps scatter."""
+    from tuner.simulated import SimulatedCluster, SimulatedLauncher, SimulatedMeter
+
+    world = SimulatedCluster(cluster, Conditions(seed=seed, term_error=0.1, noise=0.02))
+    return SimulatedLauncher(world), SimulatedMeter(world)
+
+
+def _same_kind(store: Store, options: TuneOptions, name: str, facts: Mapping[str, str]) -> None:
+    """Refuse to go on with a study on another kind of cluster, or in another simulated world."""
+    known = store.find_study(name) if options.resume else None
+    if known is not None and simulated_seed(known.facts) != simulated_seed(facts):
+        seed = simulated_seed(known.facts)
+        kind = "a real launcher" if seed is None else f"--launcher simulated --simulated-seed {seed}"
+        raise BadInput("--launcher", options.launcher, f"{kind}, with which study {name} began")
 
 
 @contextmanager

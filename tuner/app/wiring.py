@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuner.cluster import Cluster
+from tuner.conditions import simulated_seed
 from tuner.cost.breakdown import Breakdown, breakdown
 from tuner.cost.latency import StepCosts
 from tuner.decide import Decision, decide
@@ -102,7 +103,10 @@ def application(request: TuneRequest, layout: ParallelLayout, app: str) -> dict[
 
 
 def write_results(directory: Path, store: Store, record: StudyRecord, decision: Decision) -> dict[str, Path]:
-    """Write the winner's specs (if there is one), the report and the decision; the paths by kind."""
+    """Write the winner's specs, the report and the decision; the paths by kind.
+
+    No spec comes of a study without a winner, nor of one whose cluster was simulated.
+    """
     import json
 
     from deploy.report import render_report
@@ -112,7 +116,7 @@ def write_results(directory: Path, store: Store, record: StudyRecord, decision: 
     from tuner.study import service_name
 
     files: dict[str, Path] = {}
-    if decision.winner is not None:
+    if decision.winner is not None and simulated_seed(record.facts) is None:
         layout = decision.winner.layout
         app = application(record.request, layout, service_name(record.request))
         files |= write_all(directory, layout, record.request, app)
@@ -120,6 +124,7 @@ def write_results(directory: Path, store: Store, record: StudyRecord, decision: 
     page = render_report(report_data(record, decision, store.trial_starts(record.name), names))
     files["report"] = write_whole(directory / REPORT, page)
     files["decision"] = directory / DECISION
-    answer = decision_answer(decision, record.request, {kind: str(path) for kind, path in files.items()})
+    paths = {kind: str(path) for kind, path in files.items()}
+    answer = decision_answer(decision, record.request, paths, record.facts)
     write_whole(files["decision"], json.dumps(answer, indent=2) + "\n")
     return files
