@@ -43,6 +43,13 @@ class Objective(StrEnum):
     MIN_COST = "min_cost"
 
 
+class Isolation(StrEnum):
+    """What trials side by side may share, beside the cluster."""
+
+    NODE = "node"  # nothing starts on a node where a trial is measured, and no two trials share a node's NICs
+    NONE = "none"
+
+
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
@@ -173,10 +180,12 @@ class Engine(_Document):
 
 
 class Budget(_Document):
-    """When to stop launching: trials, or minutes of wall time, whichever comes first."""
+    """When to stop launching: trials, minutes of wall time, GPU-hours held or US dollars, whichever comes first."""
 
     launches: Count = 6
     minutes: Positive = 60.0
+    gpu_hours: Positive | None = None
+    usd: Positive | None = None
 
 
 class TuneRequest(_Document):
@@ -191,6 +200,7 @@ class TuneRequest(_Document):
     engine: Engine = Engine()
     load: Load = Load()
     budget: Budget = Budget()
+    isolation: Isolation = Isolation.NODE
 
     @property
     def rates_req_per_s(self) -> tuple[float, ...]:

@@ -61,12 +61,18 @@ class Search:
             pruner=optuna.pruners.ThresholdPruner(upper=1.0),
         )
 
-    def recall(self, finished: Sequence[TrialResult]) -> None:
-        """Take over the trials of an earlier run; what it left open in Optuna ends as the trial did, if it did."""
+    def recall(self, finished: Sequence[TrialResult], running: Sequence[ParallelLayout] = ()) -> None:
+        """Take over the trials of earlier runs and of other drivers.
+
+        What is open in Optuna and not among the ``running`` ends as its trial did, or fails where that has no end.
+        """
         self._done = {result.layout: result for result in finished}
         by_name = {str(result.layout): result for result in finished}
+        alive = {str(layout) for layout in running}
         for trial in self._study.get_trials(deepcopy=False, states=(OptunaState.RUNNING, OptunaState.WAITING)):
-            result = by_name.get(trial.user_attrs.get(_LAYOUT, ""))
+            if (name := trial.user_attrs.get(_LAYOUT, "")) in alive:
+                continue
+            result = by_name.get(name)
             if result is None or trial.state is OptunaState.WAITING:
                 self._study._storage.set_trial_state_values(trial._trial_id, OptunaState.FAIL)
             else:
@@ -86,9 +92,23 @@ class Search:
         chosen, why = self._first_of_shape(left, running) or self._variant_of_best(left) or (None, "")
         if chosen is None:
             chosen, why = self._sampled(left)
-        self._study.enqueue_trial(self._params(chosen.layout), user_attrs={_LAYOUT: str(chosen.layout), "why": why})
-        trial = self._study.ask(self._distributions)
-        return Proposal(chosen.layout, why, trial.number)
+        return Proposal(chosen.layout, why, self._opened(chosen.layout, why))
+
+    def _opened(self, layout: ParallelLayout, why: str) -> int:
+        """Number of a new running trial in Optuna; it never waits in a queue, where another driver would take it."""
+        trial = optuna.trial.create_trial(
+            state=OptunaState.RUNNING,
+            params=self._params(layout),
+            distributions=self._distributions,
+            user_attrs={_LAYOUT: str(layout), "why": why},
+        )
+        storage = self._study._storage
+        number = storage.get_trial_number_from_id(storage.create_new_trial(self._study._study_id, trial))
+        return int(number)
+
+    def withdraw(self, handle: int) -> None:
+        """Take back a proposal that is not launched: another driver was faster."""
+        self._study.tell(handle, state=OptunaState.FAIL)
 
     def _first_of_shape(
         self, left: Sequence[Candidate], running: Sequence[ParallelLayout]
