@@ -23,7 +23,7 @@ def vllm_command(layout: ParallelLayout, request: TuneRequest, config: Mapping[s
     arguments = vllm_args(layout, request, model_source=loading.get("model_source") or loading["model_id"])
     environment = config["runtime_env"]["env_vars"]
     flags = _by_flag(arguments)
-    if is_cpu(request):
+    if is_cpu(layout, request):
         start = ["python3", "-m", "vllm.entrypoints.openai.api_server"]
     else:
         start = ["vllm", "serve", flags.pop(0)[1]]
@@ -61,7 +61,7 @@ def _advice(layout: ParallelLayout, request: TuneRequest) -> list[str]:
             f"Measured as {layout.dp} independent replicas of {layout.devices_per_replica} device(s) behind Ray"
         )
         lines.append("Serve's router; in this command vLLM's own data parallelism balances between them.")
-    per_node = cluster_of(request).gpus_per_node
+    per_node = cluster_of(layout, request).gpus_per_node
     if layout.devices > per_node:
         nodes = -(-layout.devices // per_node)
         lines.append(

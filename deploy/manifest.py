@@ -118,10 +118,10 @@ def plan_serving(
     measured: ``min(devices per replica, devices per node)``. A replica that does not fill its last node gets a smaller
     second group. Data-parallel ranks that share their experts are one group of devices.
     """
-    gpu = not is_cpu(request)
+    gpu = not is_cpu(layout, request)
     memory_gib = platform.memory_gib_per_device or (64 if gpu else 16)
     groups = []
-    for name, replicas, devices in _groups(layout, cluster_of(request).gpus_per_node):
+    for name, replicas, devices in _groups(layout, cluster_of(layout, request).gpus_per_node):
         cpus = (platform.cpus_per_gpu if gpu else 1) * devices + platform.spare_cpus
         logical = devices if on_logical_gpus(layout, request) else 0
         groups.append(WorkerGroup(name, replicas, devices, cpus, memory_gib * devices, logical))

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from serve.placement import PROFILES
 from tuner.errors import BadInput
 from tuner.layout import ParallelLayout
 from tuner.request import ClusterSpec, TuneRequest
@@ -42,16 +43,31 @@ def served_model_id(request: TuneRequest) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(request.model).name).strip("-.") or "model"
 
 
-def is_cpu(request: TuneRequest) -> bool:
+def is_cpu(layout: ParallelLayout, request: TuneRequest) -> bool:
     """True where each "device" is a CPU core."""
-    return cluster_of(request).gpu == "cpu"
+    return cluster_of(layout, request).gpu == "cpu"
 
 
-def cluster_of(request: TuneRequest) -> ClusterSpec:
-    """The request's cluster; raises BadInput where it still has to be discovered."""
-    if request.cluster == "ray":
+def cluster_of(layout: ParallelLayout, request: TuneRequest) -> ClusterSpec:
+    """The node group where a layout lives.
+
+    Raises BadInput where the cluster still has to be discovered, or has several groups and the layout names none.
+    """
+    groups = request.on(layout.gpu).groups
+    if not groups:
         raise BadInput("cluster", "ray", "a cluster that was discovered before a layout is launched on it")
-    return request.cluster
+    if len(groups) > 1:
+        raise BadInput("layout.gpu", None, ", ".join(group.gpu for group in groups))
+    return groups[0]
+
+
+def accelerator_type(gpu: str) -> str:
+    """Ray's name of a profile's device, by which replicas find the nodes that have it; raises BadInput without one."""
+    found = [kind for kind, profile in PROFILES.items() if profile == gpu]
+    if not found:
+        allowed = ", ".join(sorted(set(PROFILES.values())))
+        raise BadInput("cluster: gpu", gpu, f"a device that Ray tells from others, where node groups differ: {allowed}")
+    return found[-1]  # the longer name of A100s, which says how much memory they have
 
 
 def attention_dp(layout: ParallelLayout) -> bool:
@@ -89,12 +105,12 @@ def engine_kwargs(layout: ParallelLayout, request: TuneRequest) -> dict[str, Any
         kwargs["all2all_backend"] = layout.all2all
     if attention_dp(layout):
         kwargs["data_parallel_size"] = layout.dp
-    return kwargs | _memory_kwargs(request) | (_cpu_kwargs(layout) if is_cpu(request) else {})
+    return kwargs | _memory_kwargs(layout, request) | (_cpu_kwargs(layout) if is_cpu(layout, request) else {})
 
 
-def _memory_kwargs(request: TuneRequest) -> dict[str, Any]:
+def _memory_kwargs(layout: ParallelLayout, request: TuneRequest) -> dict[str, Any]:
     kv_cache_gib = request.engine.kv_cache_gib
-    if is_cpu(request):
+    if is_cpu(layout, request):
         return {"kv_cache_memory_bytes": int((kv_cache_gib or CPU_KV_CACHE_GIB) * GIB)}
     memory: dict[str, Any] = {"gpu_memory_utilization": request.engine.gpu_memory_utilization}
     if kv_cache_gib is not None:
@@ -111,7 +127,7 @@ def _cpu_kwargs(layout: ParallelLayout) -> dict[str, Any]:
 def environment(layout: ParallelLayout, request: TuneRequest, *, model_source: str) -> dict[str, str]:
     """Environment variables of the engine's processes. A local model never asks the Hugging Face hub."""
     found = dict(_ENVIRONMENT)
-    if is_cpu(request):
+    if is_cpu(layout, request):
         found |= _CPU_ENVIRONMENT
     if on_logical_gpus(layout, request):
         found["VLLM_PLUGINS"] = CPU_ON_RAY
@@ -120,7 +136,7 @@ def environment(layout: ParallelLayout, request: TuneRequest, *, model_source: s
 
 def on_logical_gpus(layout: ParallelLayout, request: TuneRequest) -> bool:
     """True where Ray's executor places ranks on CPU cores, which Ray then counts as GPUs (see ``serve.cpu_on_ray``)."""
-    return layout.executor == "ray" and is_cpu(request)
+    return layout.executor == "ray" and is_cpu(layout, request)
 
 
 def check_served(layout: ParallelLayout, request: TuneRequest) -> None:
@@ -131,7 +147,7 @@ def check_served(layout: ParallelLayout, request: TuneRequest) -> None:
     """
     if layout.executor == "uni":
         raise BadInput("layout.executor", layout.executor, "mp, ray under Ray Serve")
-    per_node = cluster_of(request).gpus_per_node
+    per_node = cluster_of(layout, request).gpus_per_node
     if layout.executor == "mp" and layout.devices_per_replica > per_node:
         allowed = f"ray, as {layout.devices_per_replica} devices of a replica span nodes of {per_node}"
         raise BadInput("layout.executor", "mp", allowed)
@@ -159,9 +175,9 @@ def serve_app(
     config = _llm_config(layout, request, model_source)
     grouped = attention_dp(layout)
     ingress: dict[str, Any] = {
-        "num_replicas": 1 if is_cpu(request) else INGRESS_REPLICAS_PER_ENGINE * layout.dp,
+        "num_replicas": 1 if is_cpu(layout, request) else INGRESS_REPLICAS_PER_ENGINE * layout.dp,
         "max_ongoing_requests": MAX_ONGOING_REQUESTS,
-        "ray_actor_options": {"num_cpus": 0 if is_cpu(request) else 1},
+        "ray_actor_options": {"num_cpus": 0 if is_cpu(layout, request) else 1},
     }
     models: dict[str, Any] = {"llm_config": config} if grouped else {"llm_configs": [config]}
     return {
@@ -201,22 +217,25 @@ def _llm_config(layout: ParallelLayout, request: TuneRequest, model_source: str)
 
 
 def _replica_resources(layout: ParallelLayout, request: TuneRequest) -> dict[str, Any]:
-    if is_cpu(request):
+    if is_cpu(layout, request):
         return {"num_cpus": 0}
     return {"num_cpus": 1, "num_gpus": layout.devices_per_replica if layout.executor == "mp" else 0}
 
 
 def _placement(layout: ParallelLayout, request: TuneRequest) -> dict[str, Any]:
     """Bundles of one replica: a device each. Serve adds the replica's own resources to the first."""
-    one_node = layout.devices_per_replica <= cluster_of(request).gpus_per_node
+    one_node = layout.devices_per_replica <= cluster_of(layout, request).gpus_per_node
+    bundles: list[dict[str, float]]
     if on_logical_gpus(layout, request):
         bundles = [{"CPU": 1, "GPU": 1}] * layout.devices_per_replica
-    elif is_cpu(request):
+    elif is_cpu(layout, request):
         bundles = [{"CPU": 1}] * layout.devices_per_replica
     elif layout.executor == "mp":
         bundles = [{"CPU": 1}]  # the replica's own num_gpus make this the bundle of all its devices
     else:
         bundles = [{"GPU": 1}] * layout.devices_per_replica
+    if layout.gpu is not None and not is_cpu(layout, request):  # Ray Serve LLM refuses accelerator_type with kind "cpu"
+        bundles = [bundle | {f"accelerator_type:{accelerator_type(layout.gpu)}": 0.001} for bundle in bundles]
     return {"bundles": [dict(bundle) for bundle in bundles], "strategy": "STRICT_PACK" if one_node else "PACK"}
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from serve.engine import check_served, refused, serve_app, served_model_id
+from serve.engine import check_served, cluster_of, refused, serve_app, served_model_id
 from serve.health import Waiting, served_models, warm_up
 from serve.logs import SEARCHED_LINES, SHOWN_LINES, crash, keep, tail
 from serve.placement import cluster_of_nodes, demand, fits
@@ -134,7 +134,7 @@ class RayServeLauncher:
         try:
             if self._address is None:
                 progress("starting Ray")
-                self._start_local(order.request.cluster)
+                self._start_local(cluster_of(order.layout, order.request))
             else:
                 progress(f"connecting to Ray at {self._address}")
                 self._connect(self._address)
@@ -145,20 +145,20 @@ class RayServeLauncher:
             self.close()
             raise
 
-    def _start_local(self, cluster: ClusterSpec | str) -> None:
+    def _start_local(self, cluster: ClusterSpec) -> None:
         if self._http_port is not None:
             require_free_port(self._http_port, "http_port")
         # Ray's sockets lie below this directory, and a socket's path has at most 107 bytes: hence not in state_dir.
         self._scratch = Path(tempfile.mkdtemp(prefix="parlay-"))
         for kind in ("scratch", "directories"):
             self._record.add(kind, self._scratch)
-        on_cpus = isinstance(cluster, ClusterSpec) and cluster.gpu == "cpu"
+        on_cpus = cluster.gpu == "cpu"
         with _environment(RAY_USAGE_STATS_ENABLED="0", TMPDIR=str(self._scratch)):
             self._connected = True  # before, so that an interrupted start is stopped as well
             _ray_init(
-                num_cpus=cluster.devices if on_cpus and isinstance(cluster, ClusterSpec) else None,
+                num_cpus=cluster.devices if on_cpus else None,
                 # What Ray's executor takes for a device on CPUs: see serve.cpu_on_ray.
-                num_gpus=cluster.devices if on_cpus and isinstance(cluster, ClusterSpec) else None,
+                num_gpus=cluster.devices if on_cpus else None,
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 _temp_dir=str(self._scratch / "ray"),
@@ -194,8 +194,8 @@ class RayServeLauncher:
         return f"http://{host}:{port}"
 
     def _require_devices(self, order: LaunchOrder) -> None:
-        cluster, needed = order.request.cluster, order.layout.devices
-        if isinstance(cluster, ClusterSpec) and needed > cluster.devices:
+        cluster, needed = cluster_of(order.layout, order.request), order.layout.devices
+        if needed > cluster.devices:
             detail = f"{order.layout} needs {needed} devices; the cluster has {cluster.devices}"
             raise LaunchFailed(FailureReason.PLACEMENT_IMPOSSIBLE, detail)
 
@@ -336,7 +336,7 @@ def require_ray_address(address: str) -> None:
         raise BadInput("address", address, f"a Ray cluster that answers, and lets this machine in ({said})")
 
 
-def discover_cluster(address: str) -> ClusterSpec:
+def discover_cluster(address: str) -> ClusterSpec | tuple[ClusterSpec, ...]:
     """The nodes and devices of the Ray cluster at ``address``; see ``cluster_of_nodes``."""
     import ray
 

@@ -197,7 +197,7 @@ class LocalProcessDeployment:
 
 
 def _require_devices(order: LaunchOrder) -> None:
-    layout, cluster = order.layout, cluster_of(order.request)
+    layout, cluster = order.layout, cluster_of(order.layout, order.request)
     if layout.devices > cluster.gpus_per_node:
         raise LaunchFailed(
             FailureReason.PLACEMENT_IMPOSSIBLE,

@@ -5,6 +5,7 @@ Pure: nodes come as Ray reports their resources, so that the impossible is refus
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,11 +65,13 @@ def _holds(node: Resources, bundle: Resources) -> bool:
     return all(node.get(name, 0.0) >= amount for name, amount in bundle.items() if amount > 0)
 
 
-def cluster_of_nodes(nodes: Sequence[Resources]) -> ClusterSpec:
+def cluster_of_nodes(nodes: Sequence[Resources]) -> ClusterSpec | tuple[ClusterSpec, ...]:
     """The nodes and devices of a cluster, as a request's ``cluster``; CPUs are the devices where there is no GPU.
 
+    Nodes of different accelerators are node groups.
+
     Where some nodes have GPUs, those without (a head that only coordinates) are left out. Raises BadInput where nodes
-    differ in accelerator or in number of devices, or the accelerator has no hardware profile.
+    of one accelerator differ in their number of devices, or the accelerator has no hardware profile.
     """
     equipped = [node for node in nodes if node.get("GPU", 0) >= 1 and not _gpus_are_cores(node)]
     if not equipped:
@@ -76,11 +79,12 @@ def cluster_of_nodes(nodes: Sequence[Resources]) -> ClusterSpec:
         if len(set(cores)) != 1:
             raise BadInput("cluster", f"ray, with nodes of {cores} CPUs", "equal nodes")
         return ClusterSpec(gpu="cpu", nodes=len(cores), gpus_per_node=cores[0])
-    kinds = {(_profile(node), int(node["GPU"])) for node in equipped}
-    if len(kinds) != 1:
-        raise BadInput("cluster", f"ray, with nodes of {sorted(kinds)}", "equal nodes")
-    profile, count = kinds.pop()
-    return ClusterSpec(gpu=profile, nodes=len(equipped), gpus_per_node=count)
+    counts = Counter((_profile(node), int(node["GPU"])) for node in equipped)
+    kinds = sorted(counts)
+    if len({profile for profile, _ in kinds}) < len(kinds):
+        raise BadInput("cluster", f"ray, with nodes of {kinds}", "equal nodes of each accelerator")
+    groups = tuple(ClusterSpec(gpu=profile, nodes=counts[profile, each], gpus_per_node=each) for profile, each in kinds)
+    return groups if len(groups) > 1 else groups[0]
 
 
 def _gpus_are_cores(node: Resources) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from functools import total_ordering
 from typing import Any
@@ -15,6 +16,7 @@ ALL2ALL_BACKENDS = (
     "deepep_low_latency",
     "flashinfer_all2allv",
 )
+_GPU_NAME = re.compile(r"[A-Za-z0-9._/-]+")
 _ALWAYS_PRINTED = ("tp", "pp", "dp")
 
 
@@ -27,6 +29,7 @@ class ParallelLayout:
     ``dcp`` (decode context parallelism) reuses tensor-parallel ranks and adds none. ``ep`` spreads experts over the
     tp × pcp × dp ranks of a stage. ``executor`` is vLLM's distributed executor backend, ``all2all`` its expert
     dispatch; ``max_num_batched_tokens`` and ``max_num_seqs`` are the scheduler's limits per step and replica.
+    ``gpu`` names the node group where the cluster has several; a layout never spans two.
     """
 
     tp: int = 1
@@ -39,6 +42,7 @@ class ParallelLayout:
     all2all: str = "allgather_reducescatter"
     max_num_batched_tokens: int = 2048
     max_num_seqs: int = 256
+    gpu: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("tp", "pp", "dp", "dcp", "pcp", "max_num_batched_tokens", "max_num_seqs"):
@@ -51,6 +55,8 @@ class ParallelLayout:
             raise BadInput("layout.executor", self.executor, ", ".join(EXECUTORS))
         if self.all2all not in ALL2ALL_BACKENDS:
             raise BadInput("layout.all2all", self.all2all, ", ".join(ALL2ALL_BACKENDS))
+        if self.gpu is not None and not _GPU_NAME.fullmatch(self.gpu):
+            raise BadInput("layout.gpu", self.gpu, "a profile's name or path of letters, digits and . _ - /")
 
     @property
     def devices_per_replica(self) -> int:
@@ -63,9 +69,9 @@ class ParallelLayout:
         return self.devices_per_replica * self.dp
 
     @property
-    def shape(self) -> tuple[int, int, int, bool, int, int]:
-        """The degrees of parallelism alone, without executor and scheduler knobs."""
-        return (self.tp, self.pp, self.dp, self.ep, self.dcp, self.pcp)
+    def shape(self) -> tuple[int, int, int, bool, int, int, str]:
+        """The degrees of parallelism and the node group alone, without executor and scheduler knobs."""
+        return (self.tp, self.pp, self.dp, self.ep, self.dcp, self.pcp, self.gpu or "")
 
     def as_dict(self) -> dict[str, Any]:
         """Every axis by name, in declaration order."""
@@ -74,7 +80,11 @@ class ParallelLayout:
     def __lt__(self, other: object) -> bool:
         if not isinstance(other, ParallelLayout):
             return NotImplemented
-        return (self.devices, *self.as_dict().values()) < (other.devices, *other.as_dict().values())
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[Any, ...]:
+        return (self.devices, *(value or "" if name == "gpu" else value for name, value in self.as_dict().items()))
 
     def __str__(self) -> str:
         """``tp=4,pp=2,dp=1`` and, after it, every other axis that is not at its default."""
@@ -87,7 +97,7 @@ class ParallelLayout:
 
         Raises BadInput for an axis that does not exist, stands twice, or has a value of the wrong kind.
         """
-        kinds = {f.name: type(f.default) for f in fields(cls)}
+        kinds = {f.name: str if f.default is None else type(f.default) for f in fields(cls)}
         values: dict[str, Any] = {}
         for part in text.split(","):
             name, sign, word = (piece.strip() for piece in part.partition("="))

@@ -65,11 +65,12 @@ class Priced:
     """A replica with all its deployments: arrays of (``members``, chunk limits, sequence limits), without the first
     axis where the number of replicas does not matter.
 
-    ``members`` differ in the number of replicas and in the executor. ``cap`` is how many sequences a replica can hold.
-    ``ttft_ms`` and ``tpot_ms`` are means at the asked rate, NaN where it cannot be carried. ``why`` is 0 where kept,
-    else 1 + the index of a DropReason, whose figure is in ``figures``.
+    ``costs`` priced its steps, on its node group. ``members`` differ in the number of replicas and in the executor.
+    ``cap`` is how many sequences a replica can hold. ``ttft_ms`` and ``tpot_ms`` are means at the asked rate, NaN where
+    it cannot be carried. ``why`` is 0 where kept, else 1 + the index of a DropReason, whose figure is in ``figures``.
     """
 
+    costs: StepCosts
     members: Sequence[ParallelLayout]
     knobs: Knobs
     curve: Curve
@@ -128,6 +129,7 @@ def price(
     why[limits < seqs] = _code(DropReason.SCHEDULER)
     figures[DropReason.SCHEDULER] = "max_num_batched_tokens below max_num_seqs"
     return Priced(
+        costs=costs,
         members=members,
         knobs=knobs,
         curve=curve,

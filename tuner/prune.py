@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tuner.cluster import Cluster
+from tuner.cluster import Cluster, Fleet, usd_per_million_tokens
 from tuner.cost.latency import StepCosts
 from tuner.cost.steady import Floats, Shapes, interpolate, load_curve
 from tuner.cost.techniques import NONE, Techniques
@@ -56,11 +56,14 @@ class Candidate:
     """A layout that was kept, with its prediction.
 
     ``what_if`` names the techniques that the prediction supposes; with any, the layout cannot be launched as priced.
+    ``usd_per_million_tokens`` is per output tokens at the asked rate, None where the layout cannot carry it.
     """
 
     layout: ParallelLayout
     prediction: Prediction
     what_if: tuple[str, ...] = ()
+    usd_per_hour: float | None = None
+    usd_per_million_tokens: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +117,19 @@ class _Drops:
         return tuple(sorted(self._groups.values(), key=lambda g: (reasons.index(g.reason), g.example)))
 
 
-def _size(layout: ParallelLayout) -> tuple[int, ...]:
+def _size(layout: ParallelLayout) -> tuple[int | str, ...]:
     return (layout.devices, *layout.shape)
 
 
 def plan(
     request: TuneRequest,
     model: ModelShape,
-    cluster: Cluster,
+    cluster: Cluster | Fleet,
     space: Space,
     keep: int = KEPT,
     techniques: Techniques = NONE,
 ) -> Plan:
-    """Price the whole space. Raises BadInput when no point of it is legal.
+    """Price the whole space, on every node group of the cluster. Raises BadInput when no point of it is legal.
 
     With ``techniques``, the plan is what it would be if the engine had them, and says so in ``what_if``.
     """
@@ -134,23 +137,42 @@ def plan(
     if request.max_model_len > model.max_position:
         allowed = f"prompts and outputs that fit {model.max_position} tokens"
         raise BadInput("workload", f"{request.max_model_len} tokens", allowed)
-    costs, drops, knobs = StepCosts(model, cluster, techniques=techniques), _Drops(), Knobs.of(space)
-
-    def verdict(structure: ParallelLayout) -> Drop | None:
-        fitting = knobs.fitting(structure)
-        return techniques.verdict(model, fitting, illegal(model, fitting, cluster))
-
-    total, replicas = _legal(space, knobs, verdict, drops)
-    if not replicas:
+    drops = _Drops()
+    total, priced = price_all(request, model, cluster, space, techniques, drops)
+    if not priced:
         reasons = "; ".join(f"{g.example}: {g.figure}" for g in drops.groups()[:3])
         raise BadInput("space", f"{total} candidates, none legal ({reasons})", "at least one layout that fits")
-    shapes = _shapes(request, knobs, {members[0].pp for members in replicas}, techniques)
-    curves = (load_curve(costs, members[0], shapes[members[0].pp]) for members in replicas)
-    priced = [price(request, costs, members, curve, knobs) for members, curve in zip(replicas, curves, strict=True)]
     ranked = _rank(request, priced, drops, keep)
     if techniques:
         ranked = tuple(replace(candidate, what_if=techniques.names) for candidate in ranked)
     return Plan(total, ranked, drops.groups(), time.perf_counter() - started, techniques.names)
+
+
+def price_all(
+    request: TuneRequest,
+    model: ModelShape,
+    cluster: Cluster | Fleet,
+    space: Space,
+    techniques: Techniques = NONE,
+    drops: _Drops | None = None,
+) -> tuple[int, list[Priced]]:
+    """(candidates in all, the legal ones priced by replica); ``drops`` is told of those that a rule refuses."""
+    knobs, total, priced = Knobs.of(space), 0, list[Priced]()
+    for group in cluster.groups:
+        costs = StepCosts(model, group, techniques=techniques)
+
+        def verdict(structure: ParallelLayout, group: Cluster = group) -> Drop | None:
+            fitting = knobs.fitting(structure)
+            return techniques.verdict(model, fitting, illegal(model, fitting, group))
+
+        count, replicas = _legal(space.on(group.gpu), knobs, verdict, _Drops() if drops is None else drops)
+        shapes = _shapes(request, knobs, {members[0].pp for members in replicas}, techniques)
+        curves = (load_curve(costs, members[0], shapes[members[0].pp]) for members in replicas)
+        priced += [
+            price(request, costs, members, curve, knobs) for members, curve in zip(replicas, curves, strict=True)
+        ]
+        total += count
+    return total, priced
 
 
 def _shapes(request: TuneRequest, knobs: Knobs, depths: set[int], techniques: Techniques) -> dict[int, Shapes]:
@@ -224,11 +246,16 @@ def _sort_keys(request: TuneRequest, priced: Priced) -> list[Floats]:
     latency = np.nan_to_num(priced.ttft_ms + priced.tpot_ms * decoded, nan=np.inf)
     misses = (~priced.meets).astype(float)
     devices = np.array([float(member.devices) for member in priced.members])[:, None, None]
+    keys = {
+        Objective.MIN_GPUS: np.where(priced.meets, devices, 0.0),
+        Objective.MIN_COST: np.where(priced.meets, devices * (priced.costs.cluster.usd_per_gpu_hour or 1.0), 0.0),
+        Objective.MAX_GOODPUT: -np.round(priced.goodput, 6),
+        Objective.MIN_LATENCY: latency,
+    }
+    wanted = [keys[objective] for objective in request.objectives]
     if request.objective is Objective.MAX_GOODPUT:
-        return [-np.round(priced.goodput, 6), latency, devices]
-    if request.objective is Objective.MIN_LATENCY:
-        return [misses, latency, devices]
-    return [misses, np.where(priced.meets, devices, 0.0), -np.where(priced.meets, 0.0, priced.goodput), latency]
+        return [*wanted, latency, devices]
+    return [misses, *wanted, -np.where(priced.meets, 0.0, priced.goodput), latency, devices]
 
 
 def _candidate(request: TuneRequest, priced: Priced, flat: int) -> Candidate:
@@ -248,7 +275,12 @@ def _candidate(request: TuneRequest, priced: Priced, flat: int) -> Candidate:
         meets_slo=bool(priced.meets[member, row, column]),
         steps=_steps(request, priced, member, row, column),
     )
-    return Candidate(priced.knobs.layout(priced.members[member], row * priced.knobs.seqs.size + column), prediction)
+    layout = priced.knobs.layout(priced.members[member], row * priced.knobs.seqs.size + column)
+    price = priced.costs.cluster.usd_per_gpu_hour
+    usd = None if price is None else price * layout.devices
+    tokens_per_s = request.workload.arrival.requests_per_s * request.workload.output_tokens.mean
+    each = None if usd is None or prediction.ttft_ms is None else usd_per_million_tokens(usd, tokens_per_s)
+    return Candidate(layout, prediction, usd_per_hour=usd, usd_per_million_tokens=each)
 
 
 def _steps(

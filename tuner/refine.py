@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tuner.arrivals import offered
-from tuner.cluster import Cluster
+from tuner.cluster import Cluster, Fleet
 from tuner.cost.latency import StepCosts
 from tuner.layout import ParallelLayout
 from tuner.model import ModelShape
@@ -32,7 +32,7 @@ class _Judged:
     standing: int
 
 
-def refine(request: TuneRequest, model: ModelShape, cluster: Cluster, planned: Plan, wanted: int) -> Plan:
+def refine(request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet, planned: Plan, wanted: int) -> Plan:
     """Simulate down the ranking until ``wanted`` different engines have held the SLO, or all were tried; rank again.
 
     Layouts that differ in their executor alone are one engine, simulated once. A plan under a what-if stays as it is:
@@ -41,13 +41,13 @@ def refine(request: TuneRequest, model: ModelShape, cluster: Cluster, planned: P
     started = time.perf_counter()
     if planned.what_if:
         return planned
-    costs = StepCosts(model, cluster)
+    costs = {group: StepCosts(model, group) for group in cluster.groups}
     known: dict[ParallelLayout, tuple[Prediction, int]] = {}
     judged, held = [], 0
     for candidate in planned.ranked:
         engine = replace(candidate.layout, executor="mp")
         if engine not in known and held < wanted:
-            known[engine] = _simulated(request, costs, candidate)
+            known[engine] = _simulated(request, costs[cluster.group(engine)], candidate)
             held += known[engine][1] == 0
         if engine in known:
             prediction, standing = known[engine]

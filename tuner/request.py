@@ -136,18 +136,26 @@ class Workload(_Document):
 
 
 class ClusterSpec(_Document):
-    """The devices to plan for: equal nodes of one GPU (a hardware profile's name, or a path to one)."""
+    """Equal nodes of one GPU (a hardware profile's name, or a path to one): the whole cluster, or a group of its nodes.
+
+    ``usd_per_gpu_hour`` replaces the profile's price; ``node_selector`` the Kubernetes labels by which pods find it.
+    """
 
     gpu: Annotated[str, Field(min_length=1)]
     nodes: Count = 1
     gpus_per_node: Count
     inter_node_gb_per_s: Positive | None = None
     fabric: str | None = None
+    usd_per_gpu_hour: Positive | None = None
+    node_selector: dict[str, str] | None = None
 
     @property
     def devices(self) -> int:
         """Devices in all."""
         return self.nodes * self.gpus_per_node
+
+
+NodeGroups = Annotated[tuple[ClusterSpec, ...], Field(min_length=1)]
 
 
 class Load(_Document):
@@ -189,18 +197,75 @@ class Budget(_Document):
 
 
 class TuneRequest(_Document):
-    """The whole request."""
+    """The whole request.
+
+    ``cluster`` is one kind of node or a list of node groups with a GPU each. ``objective`` may be written as a list of
+    two: then the first chooses the winner, ``second_objective`` breaks its ties, and the decision shows the Pareto
+    front of both. ``attainment`` is the share of requests that must meet every target, beside the targets' percentiles.
+    """
 
     model: Annotated[str, Field(min_length=1)]
-    cluster: ClusterSpec | Literal["ray"]
+    cluster: ClusterSpec | NodeGroups | Literal["ray"]
     workload: Workload
     slo: Annotated[tuple[SloTarget, ...], Field(min_length=1)]
+    attainment: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
     objective: Objective = Objective.MIN_GPUS
+    second_objective: Objective | None = None
     space: str | dict[str, Any] = "dense"
     engine: Engine = Engine()
     load: Load = Load()
     budget: Budget = Budget()
     isolation: Isolation = Isolation.NODE
+
+    @model_validator(mode="before")
+    @classmethod
+    def _two_objectives(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("objective"), list | tuple):
+            return value
+        named = value["objective"]
+        if not 1 <= len(named) <= 2:
+            raise ValueError("objective: one of " + ", ".join(Objective) + ", or a list of two of them")
+        return value | {"objective": named[0], "second_objective": named[1] if len(named) == 2 else None}
+
+    @model_validator(mode="after")
+    def _objectives_differ(self) -> TuneRequest:
+        if self.second_objective is self.objective:
+            raise ValueError("two different objectives")
+        return self
+
+    @field_validator("cluster")
+    @classmethod
+    def _one_group_per_gpu(cls, cluster: Any) -> Any:
+        if isinstance(cluster, tuple):
+            gpus = [group.gpu for group in cluster]
+            if len(set(gpus)) < len(gpus):
+                raise ValueError("each GPU in one node group")
+            return cluster if len(cluster) > 1 else cluster[0]
+        return cluster
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """One objective, or two where the Pareto front is asked for; the first chooses the winner."""
+        return (self.objective, self.second_objective) if self.second_objective else (self.objective,)
+
+    @property
+    def groups(self) -> tuple[ClusterSpec, ...]:
+        """The node groups; none while the cluster still has to be discovered."""
+        if isinstance(self.cluster, ClusterSpec):
+            return (self.cluster,)
+        return () if isinstance(self.cluster, str) else self.cluster
+
+    def on(self, gpu: str | None) -> TuneRequest:
+        """The request as the layouts of one node group see it (``ParallelLayout.gpu``): its cluster is that group.
+
+        The request itself where the cluster has one group; raises BadInput for a GPU that no group has.
+        """
+        if gpu is None or not isinstance(self.cluster, tuple):
+            return self
+        found = next((group for group in self.cluster if group.gpu == gpu), None)
+        if found is None:
+            raise BadInput("layout.gpu", gpu, ", ".join(group.gpu for group in self.cluster))
+        return self.model_copy(update={"cluster": found})
 
     @property
     def rates_req_per_s(self) -> tuple[float, ...]:
@@ -208,7 +273,7 @@ class TuneRequest(_Document):
         if self.load.rates_req_per_s is not None:
             return self.load.rates_req_per_s
         asked = self.workload.arrival.requests_per_s
-        shares = (0.5, 1.0, 1.5, 2.0) if self.objective is Objective.MAX_GOODPUT else (0.5, 1.0)
+        shares = (0.5, 1.0, 1.5, 2.0) if Objective.MAX_GOODPUT in self.objectives else (0.5, 1.0)
         return tuple(asked * share for share in shares)
 
     @property
@@ -273,7 +338,7 @@ def _allowed(place: tuple[str, ...], issue: ErrorDetails) -> str:
     kind = issue["type"]
     if kind == "extra_forbidden":
         return "one of the known keys: " + ", ".join(_section(place[:-1]).model_fields)
-    if place in _UNIONS:
+    if place in _UNIONS and kind != "value_error":
         return _UNIONS[place]
     if kind == "missing":
         return "a value; this key is required"
@@ -288,9 +353,9 @@ def _allowed(place: tuple[str, ...], issue: ErrorDetails) -> str:
     return issue["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
 
 
-_UNION_BRANCHES = ("ClusterSpec", "literal['ray']", "str", "dict[str,any]")
+_UNION_BRANCHES = ("ClusterSpec", "tuple[ClusterSpec, ...]", "literal['ray']", "str", "dict[str,any]")
 _UNIONS = {
-    ("cluster",): "ray, or a mapping with the keys " + ", ".join(ClusterSpec.model_fields),
+    ("cluster",): "ray, a mapping with the keys " + ", ".join(ClusterSpec.model_fields) + ", or a list of such",
     ("space",): "the name of a search space, or a mapping of axes to lists of values",
 }
 _SECTIONS: dict[str, type[BaseModel]] = {

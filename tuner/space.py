@@ -7,7 +7,7 @@ combination; the scheduler's knobs multiply them, so a million candidates stay a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -20,16 +20,21 @@ from tuner.layout import ParallelLayout
 
 SPACES_DIR = Path(__file__).resolve().parent.parent / "search_spaces"
 KNOB_AXES = ("max_num_batched_tokens", "max_num_seqs")
-STRUCTURE_AXES = tuple(f.name for f in fields(ParallelLayout) if f.name not in KNOB_AXES)
-_DEFAULTS = {f.name: f.default for f in fields(ParallelLayout)}
+STRUCTURE_AXES = tuple(f.name for f in fields(ParallelLayout) if f.name not in (*KNOB_AXES, "gpu"))
+_DEFAULTS = {f.name: f.default for f in fields(ParallelLayout) if f.name != "gpu"}  # the cluster's groups, not an axis
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Axes and their values; an axis left out has its default alone."""
+    """Axes and their values; an axis left out has its default alone. ``gpu`` is the node group of all its layouts."""
 
     name: str
     axes: Mapping[str, tuple[Any, ...]]
+    gpu: str | None = None
+
+    def on(self, gpu: str | None) -> Space:
+        """The same space on one node group."""
+        return replace(self, gpu=gpu)
 
     @property
     def size(self) -> int:
@@ -44,7 +49,9 @@ class Space:
         """Every combination of the structure axes, knobs at the first of their values."""
         first = tuple(self.values(axis)[0] for axis in KNOB_AXES)
         combinations = product(*(self.values(axis) for axis in STRUCTURE_AXES))
-        yield from (ParallelLayout(*structure, *first) for structure in dict.fromkeys(map(_canonical, combinations)))
+        for structure in dict.fromkeys(map(_canonical, combinations)):
+            axes = dict(zip((*STRUCTURE_AXES, *KNOB_AXES), (*structure, *first), strict=True))
+            yield ParallelLayout(**axes, gpu=self.gpu)
 
 
 def _canonical(structure: tuple[Any, ...]) -> tuple[Any, ...]:

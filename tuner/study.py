@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tuner.cluster import Cluster
+from tuner.cluster import Cluster, Fleet
 from tuner.decide import Decision, decide
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.model import ModelShape
@@ -63,7 +63,7 @@ class Setting:
     name: str
     request: TuneRequest
     model: ModelShape
-    cluster: Cluster
+    cluster: Cluster | Fleet
     space: Space
     log_root: Path
 

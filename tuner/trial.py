@@ -99,11 +99,21 @@ class StepResult:
         return tuple((rest | at_target).get(key) for key in request.shown_metrics)
 
     def meets(self, request: TuneRequest) -> bool:
-        """True when every SLO target holds at its percentile and no request failed."""
-        if self.failed or not self.completed:
+        """True when every SLO target holds at its percentile, enough requests met all of them, and none failed.
+
+        A window in which the client was the bottleneck shows nothing about the layout: it does not meet the SLO, and
+        ``misses`` is false for it too.
+        """
+        if self.failed or not self.completed or self.client_bound:
+            return False
+        if request.attainment is not None and (self.attainment is None or self.attainment < request.attainment):
             return False
         pairs = zip(request.slo, self.slo_values_ms, strict=True)
         return all(value is not None and value <= target.ms for target, value in pairs)
+
+    def misses(self, request: TuneRequest) -> bool:
+        """True when the window shows that the layout does not meet the SLO."""
+        return not self.client_bound and not self.meets(request)
 
 
 @dataclass(frozen=True, slots=True)

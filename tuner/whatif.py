@@ -19,7 +19,7 @@ from tuner.layout import ParallelLayout
 from tuner.model import ModelShape
 from tuner.prune import Candidate, Plan, plan
 from tuner.request import Objective, TuneRequest
-from tuner.space import Space
+from tuner.space import KNOB_AXES, STRUCTURE_AXES, Space
 
 _FIGURES = {Objective.MAX_GOODPUT: "goodput_req_per_s", Objective.MIN_LATENCY: "e2e_ms"}
 
@@ -183,7 +183,7 @@ class _Question:
 
     def alone(self, layout: ParallelLayout, techniques: Techniques) -> Standing:
         """One layout, whatever its place in the ranking."""
-        point = Space("one layout", {f.name: (getattr(layout, f.name),) for f in fields(layout)})
+        point = Space("one layout", {axis: (getattr(layout, axis),) for axis in (*STRUCTURE_AXES, *KNOB_AXES)})
         try:
             found = plan(self.request, self.model, self.cluster, point, techniques=techniques)
         except BadInput as error:  # no rule of the engine lets it be

@@ -22,6 +22,7 @@ LAYOUTS = st.builds(
     all2all=st.sampled_from(ALL2ALL_BACKENDS),
     max_num_batched_tokens=st.integers(1, 10**6),
     max_num_seqs=st.integers(1, 10**4),
+    gpu=st.none() | st.sampled_from(["h100_sxm", "profiles/mine.yaml"]),
 )
 
 
@@ -34,6 +35,7 @@ LAYOUTS = st.builds(
         (ParallelLayout(tp=2, executor="ray"), "tp=2,pp=1,dp=1,executor=ray"),
         (ParallelLayout(max_num_batched_tokens=8192), "tp=1,pp=1,dp=1,max_num_batched_tokens=8192"),
         (ParallelLayout(tp=8, dcp=2, pcp=2), "tp=8,pp=1,dp=1,dcp=2,pcp=2"),
+        (ParallelLayout(tp=2, gpu="l40s"), "tp=2,pp=1,dp=1,gpu=l40s"),
     ],
 )
 def test_str_shows_the_degrees_and_what_is_not_default(layout, text):
@@ -105,6 +107,8 @@ def test_devices_are_those_of_all_replicas(layout):
         ("executor=mp;rm -rf", "layout.executor"),
         ("all2all=pplx", "layout.all2all"),
         ("max_num_seqs=0", "layout.max_num_seqs"),
+        ("gpu=", "layout.gpu"),
+        ("gpu=h100 sxm", "layout.gpu"),
     ],
 )
 def test_parse_refuses(text, where):

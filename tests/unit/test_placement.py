@@ -52,13 +52,18 @@ def test_a_cluster_is_its_equal_nodes(nodes: list[Resources], cluster: ClusterSp
     assert cluster_of_nodes(nodes) == cluster
 
 
+def test_nodes_of_different_accelerators_are_groups() -> None:
+    found = cluster_of_nodes([H100X8, {"GPU": 4.0, "accelerator_type:L40S": 1.0}, H100X8])
+    groups = (("h100_sxm", 2, 8), ("l40s", 1, 4))
+    assert found == tuple(ClusterSpec(gpu=gpu, nodes=nodes, gpus_per_node=each) for gpu, nodes, each in groups)
+
+
 @pytest.mark.parametrize(
     "nodes",
     [
         [],
         [CPU2, {"CPU": 4.0}],
         [H100X8, {**H100X8, "GPU": 4.0}],
-        [H100X8, {"GPU": 8.0, "accelerator_type:A100-80G": 1.0}],
         [{"GPU": 1.0, "accelerator_type:K80": 1.0}],
         [{"GPU": 1.0}],
     ],

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.fakes import document, make_request
 from tuner.errors import BadInput
-from tuner.request import ClusterSpec, Metric, Objective, SloTarget, load_request, parse_request
+from tuner.request import ClusterSpec, Metric, Objective, SloTarget, TuneRequest, load_request, parse_request
 
 EXAMPLE = """
 model: meta-llama/Llama-3.1-70B        # a name we know, a directory with config.json, or a Hugging Face id
@@ -89,8 +89,8 @@ REFUSED = [
     ("slo", [{"metric": "ttft", "ms": 5}], "slo.0.percentile", NOTHING, "required"),
     ("model", 70, "model", None, "a valid string"),
     ("model", "", "model", None, "not empty"),
-    ("cluster", "slurm", "cluster", None, "ray, or a mapping with the keys gpu, nodes, gpus_per_node"),
-    ("cluster", 16, "cluster", None, "ray, or a mapping with the keys gpu, nodes, gpus_per_node"),
+    ("cluster", "slurm", "cluster", None, "ray, a mapping with the keys gpu, nodes, gpus_per_node"),
+    ("cluster", 16, "cluster", None, "ray, a mapping with the keys gpu, nodes, gpus_per_node"),
     ("cluster", {"gpu": "h100_sxm"}, "cluster.gpus_per_node", NOTHING, "required"),
     ("cluster.nodes", 0, "cluster.nodes", None, "greater than or equal to 1"),
     ("cluster.nodes", True, "cluster.nodes", None, "a valid integer"),
@@ -222,3 +222,32 @@ def test_a_target_can_be_written_in_one_word(text, target):
 def test_another_word_is_no_target(text):
     with pytest.raises(BadInput, match="ttft:p99:500"):
         SloTarget.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "first", "second"),
+    [
+        ("min_cost", "min_cost", None),
+        (["min_cost"], "min_cost", None),
+        (["min_cost", "max_goodput"], "min_cost", "max_goodput"),
+    ],
+)
+def test_an_objective_or_two(given, first, second):
+    request = make_request({"objective": given})
+    assert (request.objective, request.second_objective) == (first, second)
+    assert request.objectives == ((first, second) if second else (first,))
+    assert TuneRequest.model_validate_json(request.model_dump_json()) == request
+    beyond = max(request.rates_req_per_s) > request.workload.arrival.requests_per_s
+    assert beyond is (second == "max_goodput")  # goodput is only seen at rates beyond the asked one
+
+
+@pytest.mark.parametrize("given", [[], ["min_cost", "min_cost"], ["min_cost", "min_gpus", "max_goodput"], ["fastest"]])
+def test_objectives_that_are_refused(given):
+    with pytest.raises(BadInput):
+        make_request({"objective": given})
+
+
+@pytest.mark.parametrize("share", [0, 1, 1.5, "0.99", True])
+def test_an_attainment_is_a_share(share):
+    with pytest.raises(BadInput, match="attainment"):
+        make_request({"attainment": share})

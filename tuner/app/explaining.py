@@ -9,7 +9,8 @@ from rich.console import Console
 
 from tuner.app.answers import dropped_answer, ranked_answer
 from tuner.app.tables import breakdown_table, dropped_table
-from tuner.app.wiring import breakdowns, decision_of, planned_cluster
+from tuner.app.wiring import breakdowns, decision_of
+from tuner.cluster import requested_cluster
 from tuner.cost.breakdown import Breakdown
 from tuner.decide import Decision
 from tuner.errors import BadInput
@@ -61,13 +62,13 @@ def explain_study(store: Store, record: StudyRecord, layout: ParallelLayout | No
     else:
         chosen = [layout] if layout in ranked else []
         dropped = () if chosen else _why_dropped(record, decision, layout)
-    model, cluster = load_model(record.request.model), planned_cluster(record.request)
+    model, cluster = load_model(record.request.model), requested_cluster(record.request)
     splits = breakdowns(record.request, model, cluster, [one for one in chosen if one in ranked])
     return Explained(decision, tuple(ranked[one] for one in splits), splits, tuple(dropped))
 
 
 def _why_dropped(record: StudyRecord, decision: Decision, layout: ParallelLayout) -> tuple[DroppedGroup, ...]:
-    drop = illegal(load_model(record.request.model), layout, planned_cluster(record.request))
+    drop = illegal(load_model(record.request.model), layout, requested_cluster(record.request).group(layout))
     if drop is not None:
         return (DroppedGroup(drop.reason, 1, layout, drop.figure),)
     same = tuple(g for g in decision.dropped if g.example == layout)

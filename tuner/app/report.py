@@ -61,16 +61,16 @@ def _metrics(request: TuneRequest) -> tuple[ShownMetric, ...]:
 
 
 def _request_facts(request: TuneRequest) -> tuple[tuple[str, str], ...]:
-    cluster, work = request.cluster, request.workload
-    devices = "discovered from Ray" if cluster == "ray" else f"{cluster.nodes} × {cluster.gpus_per_node} {cluster.gpu}"
+    work = request.workload
+    devices = ", ".join(f"{group.nodes} × {group.gpus_per_node} {group.gpu}" for group in request.groups)
     return (
-        ("cluster", devices),
+        ("cluster", devices or "discovered from Ray"),
         ("prompt tokens", f"{work.prompt_tokens.mean} (mean)"),
         ("output tokens", f"{work.output_tokens.mean} (mean)"),
         ("arrivals", f"{work.arrival.process}, {work.arrival.requests_per_s:g} requests/s"),
         ("load steps", ", ".join(f"{rate:g}" for rate in request.rates_req_per_s) + " requests/s"),
         ("SLO", "; ".join(str(target) for target in request.slo)),
-        ("objective", request.objective.value),
+        ("objective", " and ".join(request.objectives)),
     )
 
 

@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tuner.app.tables import number
-from tuner.app.wiring import planned_cluster
 from tuner.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, replay
-from tuner.cluster import Cluster
+from tuner.cluster import Cluster, requested_cluster
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import estimate_memory
 from tuner.cost.transfer import kv_transfer_bytes
@@ -51,7 +50,7 @@ class SimulateOptions:
 def simulate_answer(request: TuneRequest, options: SimulateOptions) -> dict[str, Any]:
     """Simulate; raises BadInput for a layout that the engine refuses or that does not fit."""
     started = time.perf_counter()
-    model, cluster = load_model(request.model), planned_cluster(request)
+    model, cluster = load_model(request.model), requested_cluster(request).group(options.layout)
     load = _load(request, options)
     longest = max(request.max_model_len, int(np.max(load.prompt_tokens + load.output_tokens)))
     pools = _pools(request, options, model, cluster, longest)

@@ -15,8 +15,8 @@ from serve.measure import HttpMeter
 from tuner.app.answers import decision_answer
 from tuner.app.screen import Screen
 from tuner.app.telemetry import Telemetry
-from tuner.app.wiring import facts, planned_cluster, write_results
-from tuner.cluster import Cluster
+from tuner.app.wiring import facts, write_results
+from tuner.cluster import Cluster, Fleet, requested_cluster
 from tuner.conditions import SEED_FACT, Conditions, simulated_seed
 from tuner.decide import Decision
 from tuner.errors import BadInput
@@ -69,7 +69,7 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
         name=name,
         request=request,
         model=load_model(request.model),
-        cluster=planned_cluster(request),
+        cluster=requested_cluster(request),
         space=load_space(request.space),
         log_root=options.out / name / "logs",
     )

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cluster import Cluster
+from tuner.cluster import Cluster, Fleet, requested_cluster
 from tuner.conditions import simulated_seed
 from tuner.cost.breakdown import Breakdown, breakdown
 from tuner.cost.latency import StepCosts
@@ -19,7 +19,7 @@ from tuner.errors import BadInput
 from tuner.layout import ParallelLayout
 from tuner.model import ModelShape, load_model
 from tuner.prune import Plan, plan
-from tuner.request import ClusterSpec, TuneRequest
+from tuner.request import TuneRequest
 from tuner.space import load_space
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def plan_request(request: TuneRequest, simulate: int = 0) -> tuple[Plan, dict[Pa
 
     With ``simulate`` the ranking is simulated until so many layouts have held the SLO.
     """
-    model, cluster = load_model(request.model), planned_cluster(request)
+    model, cluster = load_model(request.model), requested_cluster(request)
     found = plan(request, model, cluster, load_space(request.space))
     if simulate:
         from tuner.refine import refine
@@ -58,23 +58,18 @@ def suppose(request: TuneRequest, techniques: Sequence[str]) -> WhatIf:
     from tuner.cost.techniques import parse_techniques
     from tuner.whatif import what_if
 
-    model, cluster = load_model(request.model), planned_cluster(request)
+    model, cluster = load_model(request.model), requested_cluster(request)
+    if not isinstance(cluster, Cluster):
+        raise BadInput("--what-if", "a cluster of several GPUs", "one node group; ask for each by itself")
     return what_if(request, model, cluster, load_space(request.space), parse_techniques(techniques))
 
 
 def breakdowns(
-    request: TuneRequest, model: ModelShape, cluster: Cluster, layouts: list[ParallelLayout]
+    request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet, layouts: list[ParallelLayout]
 ) -> dict[ParallelLayout, Breakdown]:
     """Where the milliseconds of each layout go."""
-    costs = StepCosts(model, cluster)
-    return {layout: breakdown(costs, layout, request) for layout in layouts}
-
-
-def planned_cluster(request: TuneRequest) -> Cluster:
-    """The cluster that a request names; a cluster that must be discovered is refused here."""
-    if not isinstance(request.cluster, ClusterSpec):
-        raise BadInput("cluster", request.cluster, "gpu, nodes and gpus_per_node; only tune asks a running Ray")
-    return Cluster.from_spec(request.cluster)
+    costs = {group: StepCosts(model, group) for group in cluster.groups}
+    return {layout: breakdown(costs[cluster.group(layout)], layout, request) for layout in layouts}
 
 
 def facts() -> dict[str, str]:
