@@ -101,10 +101,10 @@ class StepResult:
     def meets(self, request: TuneRequest) -> bool:
         """True when every SLO target holds at its percentile, enough requests met all of them, and none failed.
 
-        A window in which the client was the bottleneck shows nothing about the layout: it does not meet the SLO, and
+        A window in which the client was the bottleneck, or that is invalid, shows nothing about the layout: it does not meet the SLO, and
         ``misses`` is false for it too.
         """
-        if self.failed or not self.completed or self.client_bound:
+        if self.failed or not self.completed or self.client_bound or self.invalid is not None:
             return False
         if request.attainment is not None and (self.attainment is None or self.attainment < request.attainment):
             return False
@@ -113,7 +113,7 @@ class StepResult:
 
     def misses(self, request: TuneRequest) -> bool:
         """True when the window shows that the layout does not meet the SLO."""
-        return not self.client_bound and not self.meets(request)
+        return not self.client_bound and self.invalid is None and not self.meets(request)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,8 @@ class SimulateOptions:
 def simulate_answer(request: TuneRequest, options: SimulateOptions) -> dict[str, Any]:
     """Simulate; raises BadInput for a layout that the engine refuses or that does not fit."""
     started = time.perf_counter()
-    model, cluster = load_model(request.model), requested_cluster(request).group(options.layout)
+    first = options.layout or options.prefill_layout or ParallelLayout()  # both pools live in one node group
+    model, cluster = load_model(request.model), requested_cluster(request).group(first)
     load = _load(request, options)
     longest = max(request.max_model_len, int(np.max(load.prompt_tokens + load.output_tokens)))
     pools = _pools(request, options, model, cluster, longest)
