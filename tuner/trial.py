@@ -101,8 +101,8 @@ class StepResult:
     def meets(self, request: TuneRequest) -> bool:
         """True when every SLO target holds at its percentile, enough requests met all of them, and none failed.
 
-        A window in which the client was the bottleneck, or that is invalid, shows nothing about the layout: it does not meet the SLO, and
-        ``misses`` is false for it too.
+        A window in which the client was the bottleneck, or that is invalid, shows nothing about the layout: it does
+        not meet the SLO, and ``misses`` is false for it too.
         """
         if self.failed or not self.completed or self.client_bound or self.invalid is not None:
             return False

@@ -128,10 +128,12 @@ def _with_cluster(request: TuneRequest, options: TuneOptions) -> TuneRequest:
     return request.model_copy(update={"cluster": discover_cluster(options.ray_address or "auto")})
 
 
-def _simulated(cluster: Cluster, seed: int) -> tuple[Launcher, Meter]:
+def _simulated(cluster: Cluster | Fleet, seed: int) -> tuple[Launcher, Meter]:
     """A cluster whose prices differ from the model's as those of a real one may, and whose steps scatter."""
     from tuner.simulated import SimulatedCluster, SimulatedLauncher, SimulatedMeter
 
+    if not isinstance(cluster, Cluster):
+        raise BadInput("--launcher", "simulated", "ray or local, where the cluster has several GPUs")
     world = SimulatedCluster(cluster, Conditions(seed=seed, term_error=0.1, noise=0.02))
     return SimulatedLauncher(world), SimulatedMeter(world)
 
