@@ -274,7 +274,7 @@ class _Watch:
             samples=samples,
             figures=figures(counted, order.slo, max(0.0, self._stopped_s - order.lead_s), order.lead_s),
             client=load,
-            client_bound=client_bound(counted, load),
+            client_bound=client_bound(counted, load, order.slo),
             unsteady=unsteady(counted),
             engine=self._scraper.window(self._start_s + order.lead_s, time.perf_counter()),
             start_s=self._start_s,

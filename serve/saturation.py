@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from serve.sample import Sample
+from tuner.request import Metric, SloTarget
 from tuner.stats import lag_limit_ms, percentile
 
 HEARTBEAT_S = 0.01
@@ -61,17 +62,20 @@ class ClientBound:
     words: str
 
 
-def client_bound(samples: Iterable[Sample], load: ClientLoad | None) -> ClientBound | None:
+def client_bound(
+    samples: Iterable[Sample], load: ClientLoad | None, slo: Sequence[SloTarget] = ()
+) -> ClientBound | None:
     """The first limit that the client met, or None when the window speaks of the server.
 
     Lateness counts when its 99th percentile passes ``lag_limit_ms``: 20 ms, or 5 % of the median TTFT where that is
-    more. Without ``load`` only the samples are judged.
+    more; also below 5 % of the smallest TTFT or E2E target of an ``slo`` it cannot turn the verdict. Without ``load`` only the samples are judged.
     """
     samples = list(samples)
     if starved := sum(sample.outcome.value == "client_limit" for sample in samples):
         return ClientBound(ClientLimit.FILE_LIMIT, f"{starved} requests found no free file descriptor (ulimit -n)")
     ttft_s = percentile([s.ttft_s for s in samples if s.ok and s.ttft_s is not None], 50)
-    limit_ms = lag_limit_ms(None if ttft_s is None else ttft_s * 1e3)
+    targets_ms = [target.ms for target in slo if target.metric in (Metric.TTFT, Metric.E2E)]
+    limit_ms = max(lag_limit_ms(None if ttft_s is None else ttft_s * 1e3), lag_limit_ms(min(targets_ms, default=None)))
     lag_s = percentile([sample.lag_s for sample in samples], 99)
     busy = "" if load is None else f"; the client used {load.cpu_share:.0%} of a core"
     if lag_s is not None and lag_s * 1e3 > limit_ms:

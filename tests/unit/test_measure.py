@@ -24,7 +24,7 @@ from tuner.trial import LoadStep, Meter
 @pytest.fixture(autouse=True)
 def quiet_client(monkeypatch):
     """Here the machine's other work must not decide whether a window is valid."""
-    monkeypatch.setattr("serve.measure.client_bound", lambda samples, load: None)
+    monkeypatch.setattr("serve.measure.client_bound", lambda *_: None)
 
 
 DEAD = (FailureReason.REPLICA_DIED, "exit code -9")
@@ -261,7 +261,7 @@ def test_an_engine_that_restarted_makes_the_window_invalid():
 
 def test_a_window_whose_client_was_the_bottleneck_is_invalid(monkeypatch):
     bound = ClientBound(ClientLimit.CPU, "the client used 99% of a core")
-    monkeypatch.setattr("serve.measure.client_bound", lambda samples, load: bound)
+    monkeypatch.setattr("serve.measure.client_bound", lambda *_: bound)
     with MockServer() as server:
         found = window(server)
         result = HttpMeter().measure(FakeDeployment(server.url), step(), request())

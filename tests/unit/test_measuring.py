@@ -28,7 +28,7 @@ KEYS = {
 @pytest.fixture(autouse=True)
 def quiet_client(monkeypatch):
     """Here the machine's other work must not decide whether a window is valid."""
-    monkeypatch.setattr("serve.measure.client_bound", lambda samples, load: None)
+    monkeypatch.setattr("serve.measure.client_bound", lambda *_: None)
 
 
 def measure(*words):

@@ -8,6 +8,7 @@ import pytest
 from serve.alarm import Alarm
 from serve.sample import Outcome, Sample
 from serve.saturation import ClientLimit, ClientLoad, Heartbeat, client_bound
+from tuner.request import SloTarget
 
 
 def sample(lag_s=0.0, ttft_s=0.1, outcome=Outcome.OK):
@@ -37,6 +38,14 @@ def load(loop_lag_s=0.0, cpu_share=0.5):
 def test_which_limit_the_client_met(samples, client, limit):
     found = client_bound(samples, client)
     assert (None if found is None else found.limit) is limit
+
+
+@pytest.mark.parametrize(
+    ("words", "bound"), [(["ttft:p99:500"], False), (["ttft:p99:100"], True), (["tpot:p99:900"], True), ([], True)]
+)
+def test_lateness_that_cannot_turn_the_verdict_does_not_count(words, bound):
+    late = [sample(lag_s=0.024)] * 100
+    assert (client_bound(late, load(), [SloTarget.parse(text) for text in words]) is not None) is bound
 
 
 def test_the_words_give_the_figures():
