@@ -68,7 +68,8 @@ def client_bound(
     """The first limit that the client met, or None when the window speaks of the server.
 
     Lateness counts when its 99th percentile passes ``lag_limit_ms``: 20 ms, or 5 % of the median TTFT where that is
-    more; also below 5 % of the smallest TTFT or E2E target of an ``slo`` it cannot turn the verdict. Without ``load`` only the samples are judged.
+    more; also below 5 % of the smallest TTFT or E2E target of an ``slo`` it cannot turn the verdict. Without ``load``
+    only the samples are judged.
     """
     samples = list(samples)
     if starved := sum(sample.outcome.value == "client_limit" for sample in samples):
