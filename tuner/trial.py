@@ -106,6 +106,8 @@ class StepResult:
         """
         if self.failed or not self.completed or self.client_bound or self.invalid is not None:
             return False
+        if self.ended_early == "missed":
+            return False
         if request.attainment is not None and (self.attainment is None or self.attainment < request.attainment):
             return False
         pairs = zip(request.slo, self.slo_values_ms, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Any
 
 from tuner.conditions import simulated_seed
@@ -129,6 +130,15 @@ def step_answer(step: StepResult, request: TuneRequest) -> dict[str, Any]:
         "output_tok_per_s": step.output_tok_per_s,
         "schedule_lag_p99_ms": step.schedule_lag_p99_ms,
         "meets_slo": step.meets(request),
+        "slo": [
+            {"target": str(target), "ms": value, "interval_ms": interval}
+            for target, value, interval in zip_longest(request.slo, step.slo_values_ms, step.slo_intervals_ms)
+        ],
+        "attainment_interval": step.attainment_interval,
+        "invalid_reason": step.invalid,
+        "ended_early": step.ended_early,
+        "offered_s": step.offered_s,
+        "engine": step.engine,
         "errors": step.errors,
         **latency,
     }

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 
 from serve.measure import LiveFigures
@@ -94,9 +95,12 @@ class Screen(Observer):
         for metric in (Metric.TTFT, Metric.TPOT):
             if (found := result.latency.get(metric)) is not None:
                 parts.append(f"{metric.value.upper()} p50 {number(found.p50_ms)} p99 {number(found.p99_ms)} ms")
-        parts.append("meets the SLO" if result.meets(self._request) else "misses the SLO")
-        if result.client_bound:
-            parts.append("[yellow]the client was late sending: read with care[/yellow]")
+        if result.invalid is not None:
+            parts.append(f"[yellow]invalid: {escape(result.invalid)}[/yellow]")
+        else:
+            parts.append("meets the SLO" if result.meets(self._request) else "misses the SLO")
+        if result.ended_early is not None and result.offered_s is not None:
+            parts.append(f"certain after {result.offered_s:.1f} s")
         self.note("  " + ", ".join(parts))
 
     def trial_finished(self, result: TrialResult) -> None:
