@@ -6,12 +6,16 @@ It prints its port, serves until its standard input closes, then writes the log.
 library: an epoll loop, and one queue for each of the two delays. A constant delay keeps a queue in order of its due
 times, so nothing is sorted. Every event is one ``send``; nothing is held back to be sent with the next.
 
+With ``--slots N`` at most N answers stream at a time and the others wait in order of arrival, as behind an engine with
+so many sequences: it then has a limit of N / (TTFT + (tokens − 1) × ITL) requests per second.
+
 It understands just enough HTTP for the clients measured with it (``Content-Length`` bodies, keep-alive).
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import re
 import select
@@ -84,8 +88,10 @@ class Peer:
 class Mock:
     """The server: ``serve`` runs until standard input ends."""
 
-    def __init__(self, ttft_s: float, itl_s: float, port: int = 0) -> None:
-        self.ttft_s, self.itl_s = ttft_s, itl_s
+    def __init__(self, ttft_s: float, itl_s: float, slots: int | None = None, port: int = 0) -> None:
+        self.ttft_s, self.itl_s, self.slots = ttft_s, itl_s, slots
+        self._running = 0
+        self._waiting: deque[Answer] = deque()
         self.log: list[Answer] = []
         self._peers: dict[int, Peer] = {}
         self._first: deque[tuple[float, Answer]] = deque()
@@ -158,13 +164,22 @@ class Mock:
         peer.answer = answer
         self.log.append(answer)
         peer.socket.send(HEAD)
-        self._first.append((arrived_s + self.ttft_s, answer))
+        self._waiting.append(answer)
+        self._admit(arrived_s)
+
+    def _admit(self, now_s: float) -> None:
+        while self._waiting and (self.slots is None or self._running < self.slots):
+            answer = self._waiting.popleft()
+            if answer.open:
+                self._running += 1
+                self._first.append((now_s + self.ttft_s, answer))
 
     def _send_due(self, queue: deque[tuple[float, Answer]]) -> None:
         now = time.perf_counter
         while queue and queue[0][0] <= now():
             due_s, answer = queue.popleft()
             if not answer.open:
+                self._leave()
                 continue
             written_s = answer.written_s
             written_s.append(now())
@@ -176,8 +191,14 @@ class Mock:
                     usage = {"prompt_tokens": 8, "completion_tokens": answer.asked, "total_tokens": 8 + answer.asked}
                     answer.socket.send(event(answer.chat, [], usage))
                     answer.socket.send(DONE)
+                    self._leave()
             except OSError:  # the client has gone, or has not read for so long that the socket's buffer is full
                 answer.open = False
+                self._leave()
+
+    def _leave(self) -> None:
+        self._running -= 1
+        self._admit(time.perf_counter())
 
     def _drop(self, peer: Peer) -> None:
         self._epoll.unregister(peer.socket.fileno())
@@ -203,12 +224,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ttft-ms", type=float, default=20.0)
     parser.add_argument("--itl-ms", type=float, default=5.0)
+    parser.add_argument("--slots", type=int)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", type=Path)
     asked = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the benchmark, which closes our standard input
-    mock = Mock(asked.ttft_ms / 1e3, asked.itl_ms / 1e3, asked.port)
+    mock = Mock(asked.ttft_ms / 1e3, asked.itl_ms / 1e3, asked.slots, asked.port)
     print(mock.port, flush=True)
+    gc.disable()  # with a long log alive, a collection takes longer than a token
     mock.serve()
     if asked.log is not None:
         write_log(asked.log, mock.log)
