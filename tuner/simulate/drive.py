@@ -1,14 +1,18 @@
 """All replicas together, compiled: requests come, a router picks a replica for each, and the replicas live on.
 
 Open loads drive each replica no further than the router must know. In a closed loop the end of one request sends the
-next, so replicas go event by event, in the order of time, and none looks beyond the next event of the others.
+next, so replicas go event by event, in the order of time, and none looks beyond the next event of the others. Replicas
+that share experts step together.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tuner.simulate.compiled import compiled
+from tuner.simulate.lockstep import advance_together, finished_together, next_event_together_ms, step_together
 from tuner.simulate.replica import advance, next_event_ms, step
 from tuner.simulate.scheduler import send
 from tuner.simulate.state import NONE, ZERO, Floats, Ints, Limits, Records, State
@@ -46,6 +50,15 @@ def run(
             send(req, state, _route(req, state, router, sent, draws, homes), sent)
             others = min(others, req[sent].ready_ms)
             sent += 1
+        if limits.together:
+            advance_together(table, limits, req, state, -np.inf, np.inf)
+            if math.isnan(next_event_together_ms(req, state)):
+                return
+            ended = finished_together(state)
+            step_together(limits, req, state)
+            due = min(due + finished_together(state) - ended, count)
+            now = state.replicas[0].clock_ms + delays_ms[0]
+            continue
         advance(table, limits, req, state, first, -np.inf, others)
         first, others = _next_two(req, state)
         if first == NONE:
@@ -57,7 +70,9 @@ def run(
     blind = replicas == 1 or router == ROUND_ROBIN
     for q in range(count + 1):
         until = req[q].ready_ms if q < count else np.inf
-        for r in range(replicas):
+        if limits.together and (q == count or not blind):
+            advance_together(table, limits, req, state, until, until)
+        for r in range(0 if limits.together else replicas):
             drawn = router != POWER_OF_TWO or q == count or r == draws[q, 0] or r == draws[q, 1]
             if drawn and (q == count or not blind):
                 advance(table, limits, req, state, r, until, until)

@@ -84,7 +84,7 @@ def advance(
 ) -> None:
     """Let a replica live through all that happens to it by ``until_ms``; arrivals are known up to ``known_ms``."""
     while True:
-        _dispatch(table, limits, req, state, r, known_ms)
+        dispatch(table, limits, req, state, r, known_ms)
         if not next_event_ms(req, state, r) <= until_ms:
             return
         step(limits, req, state, r)
@@ -104,14 +104,14 @@ def next_event_ms(req: Records, state: State, r: int) -> float:
 def step(limits: Limits, req: Records, state: State, r: int) -> None:
     """Go to the next event: end the oldest batch, or wake up for an arrival."""
     if state.replicas[r].batch_count:
-        _complete(limits, req, state, r)
+        complete(limits, req, state, r)
     else:
         state.replicas[r].clock_ms = max(req[state.replicas[r].inbox_first].ready_ms, state.replicas[r].clock_ms)
         state.replicas[r].view_ms = state.replicas[r].clock_ms
 
 
 @compiled
-def _dispatch(table: StepTable, limits: Limits, req: Records, state: State, r: int, known_ms: float) -> None:
+def dispatch(table: StepTable, limits: Limits, req: Records, state: State, r: int, known_ms: float) -> None:
     """Compose and start batches while there is room for them."""
     now, held = state.replicas[r].clock_ms, False
     while state.replicas[r].batch_count < limits.depth:
@@ -285,7 +285,7 @@ def gap_bin(gap_ms: float) -> int:
 
 
 @compiled
-def _complete(limits: Limits, req: Records, state: State, r: int) -> None:
+def complete(limits: Limits, req: Records, state: State, r: int) -> None:
     """End the oldest batch: its requests get their tokens, those that are finished leave (or are held one step)."""
     place = state.replicas[r].batch_first
     end, steps = state.batches[r, place].end_ms, state.batches[r, place].steps

@@ -85,6 +85,7 @@ class Simulator:
         self._table: StepTable = step_table(costs, layout, longest_tokens)
         request_ms = settings.request_ms
         self._request_ms = costs.cluster.profile.engine.request_ms if request_ms is None else request_ms
+        together = layout.ep and layout.dp > 1 and layout.pp == 1  # pipelines keep their own time here
         self._limits = Limits(
             max_batched_tokens=layout.max_num_batched_tokens,
             max_seqs=layout.max_num_seqs,
@@ -93,7 +94,8 @@ class Simulator:
             depth=layout.pp,
             asynchronous=int(settings.asynchronous and layout.pp == 1 and costs.cluster.profile.arch != "cpu"),
             chunked=int(settings.chunked_prefill),
-            skip=int(settings.skip),
+            skip=int(settings.skip and not together),
+            together=int(together),
         )
 
     def run(self, load: OfferedLoad | ClosedLoad, received_tokens: Ints | None = None) -> SimulationResult:

@@ -60,7 +60,8 @@ PREFIX = np.dtype(
 
 
 class Limits(NamedTuple):
-    """Scheduler limits of one replica; flags are 0 or 1. ``depth`` is the most batches in flight (pipeline stages)."""
+    """Scheduler limits of one replica; flags are 0 or 1. ``depth`` is the most batches in flight (pipeline stages);
+    ``together``: replicas step together."""
 
     max_batched_tokens: int
     max_seqs: int
@@ -70,6 +71,7 @@ class Limits(NamedTuple):
     asynchronous: int
     chunked: int
     skip: int
+    together: int
 
 
 class State(NamedTuple):

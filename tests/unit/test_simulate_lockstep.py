@@ -1,0 +1,94 @@
+"""Replicas that share experts step together: all wait for the slowest."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import make_request
+from tests.unit.test_simulate import ROOMY, assert_same, load, loads
+from tuner.arrivals import closed_load
+from tuner.cluster import Cluster
+from tuner.cost.latency import StepCosts
+from tuner.layout import ParallelLayout
+from tuner.model import load_model
+from tuner.request import ClusterSpec
+from tuner.simulate import SimulationSettings, simulate
+
+COSTS = StepCosts(
+    load_model("Qwen/Qwen3-30B-A3B"), Cluster.from_spec(ClusterSpec(gpu="h100_sxm", nodes=1, gpus_per_node=8))
+)
+SHARED = ParallelLayout.parse("tp=1,dp=2,ep=true,max_num_batched_tokens=8192")
+APART = replace(SHARED, ep=False)
+IN_TURN = SimulationSettings(router="round_robin", asynchronous=False, gap_limits_ms=(30.0,))
+
+
+def serve(layout, sent, made=IN_TURN, kv_tokens=ROOMY):
+    return simulate(COSTS, layout, sent, kv_tokens=kv_tokens, settings=made)
+
+
+def test_a_prompt_on_one_replica_delays_the_tokens_of_the_other():
+    sent = load([0.0, 0.5], [200, 8000], [200, 2])
+    together, alone = serve(SHARED, sent), serve(SHARED, load([0.0], [200], [200]))
+    np.testing.assert_array_equal(together.replica, [0, 1])
+    prefill_ms = (together.first_token_s[1] - together.scheduled_s[1]) * 1e3
+    assert prefill_ms > 30
+    assert together.slow_gaps[0, 0] == 1
+    delay_ms = (together.end_s[0] - alone.end_s[0]) * 1e3
+    assert delay_ms == pytest.approx(prefill_ms - alone.tpot_ms[0], rel=0.1)
+    assert serve(APART, sent).slow_gaps[0, 0] == 0
+
+
+def test_who_comes_to_an_idle_replica_waits_for_the_step_of_the_other():
+    sent = load([0.0, 0.05], [8000, 100], [2, 2])
+    run = serve(SHARED, sent)
+    assert sent.offset_s[1] < run.first_token_s[0]
+    assert run.scheduled_s[1] == run.first_token_s[0]
+    assert serve(APART, sent).scheduled_s[1] < run.scheduled_s[1]
+
+
+def test_equal_batches_take_what_one_takes():
+    one, two = serve(SHARED, load([0.0], [500], [60])), serve(SHARED, load([0.0, 0.0], [500, 500], [60, 60]))
+    np.testing.assert_allclose(two.end_s, [one.end_s[0]] * 2)
+    np.testing.assert_allclose(two.decode_share, [one.decode_share[0]] * 2)
+
+
+def test_tensor_parallel_ranks_alone_do_not_wait_for_replicas():
+    """One replica has nobody to wait for."""
+    sent = load(np.arange(20) * 0.02, [700] * 20, [40] * 20)
+    single = replace(SHARED, dp=1)
+    assert_same(serve(single, sent), serve(single, sent, replace(IN_TURN, skip=False)))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    sent=loads(),
+    dp=st.sampled_from([2, 4]),
+    made=st.builds(
+        SimulationSettings,
+        asynchronous=st.booleans(),
+        router=st.sampled_from(["round_robin", "power_of_two", "least_loaded"]),
+    ),
+    kv_tokens=st.sampled_from([3200, ROOMY]),
+)
+def test_every_request_is_served_once_and_steps_are_shared(sent, dp, made, kv_tokens):
+    run = serve(replace(SHARED, dp=dp), sent, made, kv_tokens)
+    assert (run.arrival_s <= run.scheduled_s).all()
+    assert (run.scheduled_s < run.first_token_s).all()
+    assert ((run.first_token_s < run.end_s) == (run.output_tokens > 1)).all()
+    assert run.gap_counts.sum() == (run.output_tokens - 1).sum()
+    assert (run.prefill_share + run.decode_share <= 1 + 1e-9).all()
+    # No token comes while another replica's step is under way: a replica's steps end when all end.
+    assert len(np.unique(np.concatenate([run.first_token_s, run.end_s]))) <= run.steps.sum()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_closed_loop_keeps_its_users_busy(asynchronous):
+    request = make_request({"workload.prompt_tokens": {"mean": 500, "min": 300, "max": 700}})
+    sent = closed_load(request.workload, 9, 60, seed=1)
+    run = serve(SHARED, sent, replace(IN_TURN, asynchronous=asynchronous))
+    in_flight = [((run.arrival_s <= t) & (run.end_s > t)).sum() for t in run.arrival_s]
+    assert max(in_flight) == 9
+    np.testing.assert_allclose(np.sort(run.arrival_s)[9:], np.sort(run.end_s)[:51])
