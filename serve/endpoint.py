@@ -20,7 +20,8 @@ class Endpoint:
 
     ``chat`` asks for ``/v1/chat/completions`` instead of ``/v1/completions``. ``headers`` go with every request and
     are never shown, as they may hold a key. ``ca_file`` is a PEM file of the authorities to trust instead of the
-    system's; the certificate of an ``https`` server is always checked. Raises BadInput for what cannot be sent to.
+    system's; the certificate of an ``https`` server is always checked. No proxy is used. Raises BadInput for what
+    cannot be sent to.
     """
 
     url: str
@@ -33,6 +34,8 @@ class Endpoint:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname or _FORBIDDEN.search(self.url):
             raise BadInput("url", self.url, "http://HOST[:PORT] or https://HOST[:PORT]")
+        if parts.username is not None or parts.password is not None:
+            raise BadInput("url", "an address with a name or password", "an API key by variable or file")
         try:
             _ = parts.port
         except ValueError:

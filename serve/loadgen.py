@@ -8,68 +8,28 @@ counted from ``usage``, never from the text, which may be empty; one event of th
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
-import resource
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from serve.alarm import Alarm
+from serve.calls import Call, OpenCall, Timeouts
 from serve.connection import Connection
 from serve.endpoint import Endpoint
+from serve.pool import Pool, raise_file_limit, unconnected
 from serve.sample import Outcome, Sample
 from serve.saturation import ClientLoad, Heartbeat
 from serve.stream import Answer
 
 __all__ = ["Call", "Endpoint", "LoadRun", "OpenCall", "Timeouts"]
 
-# Shorter than the 5 s after which uvicorn closes an idle connection: a request never meets one that is just closing.
-KEEPALIVE_S = 2.0
 # Timers have whole milliseconds: a shorter sleep would spin.
 SHORTEST_SLEEP_S = 0.001
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request to send ``intended_s`` after the start, its body ready. ``keep_text``: the answer's text is wanted.
-
-    ``user`` names the simulated user or session that makes it, where there is one.
-    """
-
-    index: int
-    intended_s: float
-    body: bytes
-    prompt_tokens: int
-    output_tokens: int
-    keep_text: bool = False
-    user: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds until a request is given up: in all, for a connection, for the first byte, and between two reads."""
-
-    total_s: float
-    connect_s: float | None = None
-    first_byte_s: float | None = None
-    stall_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OpenCall:
-    """A request in flight: its times in seconds from the start of the window; None: no token yet."""
-
-    index: int
-    intended_s: float
-    sent_s: float
-    first_token_s: float | None
-
-
 Then = Callable[[Call, Sample], Call | None]
+"""Told of every sample; answers with the call that follows from it, if any."""
 
 
 class _Exchange:
@@ -148,10 +108,7 @@ class LoadRun:
         self.samples: list[Sample] = []
         self.client_load: ClientLoad | None = None
         self._start_s: float | None = None
-        self._head, self._tls = endpoint.request_head(), endpoint.tls()
-        self._addresses: list[str] = []
-        self._idle: list[Connection] = []
-        self._connections: set[Connection] = set()
+        self._head, self._pool = endpoint.request_head(), Pool(endpoint, self._fail)
         self._open: dict[int, _Exchange] = {}
         self._later: dict[int, asyncio.TimerHandle] = {}
         self._then: Then | None = None
@@ -168,7 +125,7 @@ class LoadRun:
     @property
     def elapsed_s(self) -> float:
         """Seconds since the window opened; 0 before."""
-        return 0.0 if self._start_s is None else self._now()
+        return 0.0 if self._start_s is None else max(0.0, self._now())
 
     def open_calls(self) -> list[OpenCall]:
         """The requests in flight, oldest first."""
@@ -199,7 +156,7 @@ class LoadRun:
         session. ``start_at_s`` is the ``perf_counter`` at which the window opens, by default now. Ends at most the
         total timeout after the last send. A cancellation closes every connection.
         """
-        _raise_file_limit()
+        raise_file_limit()
         self._then = then
         with _no_collections():
             heartbeat, alarm = Heartbeat(), Alarm()
@@ -244,7 +201,7 @@ class LoadRun:
         self.sent += 1
         loop = asyncio.get_running_loop()
         exchange.timers.append(loop.call_later(self.timeouts.total_s, exchange.expired))
-        connection = self._idle_connection()
+        connection = self._pool.idle()
         if connection is None:
             exchange.connection = loop.create_task(self._connect(exchange))
         else:
@@ -258,24 +215,13 @@ class LoadRun:
         body = exchange.call.body
         connection.begin(exchange, b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
 
-    def _idle_connection(self) -> Connection | None:
-        """The one used last, which is the least likely to be closed; one idle for long is closed instead."""
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.lost:
-                continue
-            if time.perf_counter() - connection.idle_since_s <= KEEPALIVE_S:
-                return connection
-            connection.close()
-        return None
-
     async def _connect(self, exchange: _Exchange) -> None:
         try:
             async with asyncio.timeout(self.timeouts.connect_s):
-                connection = await self._connected()
+                connection = await self._pool.connect()
         except Exception as error:
             if exchange.call.index in self._open:
-                self.expire(exchange, *_unconnected(error))
+                self.expire(exchange, *unconnected(error))
             return
         if exchange.call.index not in self._open:
             connection.close()
@@ -284,23 +230,6 @@ class LoadRun:
             self._begin(exchange, connection)
         except Exception as error:
             self._fail(error)
-
-    async def _connected(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        host, port = self.endpoint.address
-        if not self._addresses:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            self._addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
-        address = self._addresses[self.sent % len(self._addresses)]
-        name = host if self._tls is not None else None
-
-        def made() -> Connection:
-            connection = Connection(self._connections.discard, self._fail)
-            self._connections.add(connection)
-            return connection
-
-        _, connection = await loop.create_connection(made, address, port, ssl=self._tls, server_hostname=name)
-        return connection
 
     def silence(self, exchange: _Exchange) -> tuple[Outcome, str]:
         """What it means that not a byte came in time."""
@@ -323,8 +252,7 @@ class LoadRun:
         call = exchange.call
         del self._open[call.index]
         if reusable and isinstance(exchange.connection, Connection):
-            exchange.connection.idle_since_s = time.perf_counter()
-            self._idle.append(exchange.connection)
+            self._pool.give_back(exchange.connection)
         sample = self._sample(exchange, outcome, detail)
         self.samples.append(sample)
         if self._then is not None and not self._stopped:
@@ -393,19 +321,7 @@ class LoadRun:
             for timer in exchange.timers:
                 timer.cancel()
         await asyncio.gather(*connecting, return_exceptions=True)
-        for connection in list(self._connections):
-            connection.close()
-
-
-def _unconnected(error: Exception) -> tuple[Outcome, str]:
-    words = f"{type(error).__name__}: {error}"
-    if isinstance(error, ssl.SSLError):
-        return Outcome.TLS, words
-    if isinstance(error, TimeoutError):
-        return Outcome.CONNECT_TIMEOUT, words
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return Outcome.CLIENT_LIMIT, words
-    return Outcome.REFUSED, words
+        self._pool.close()
 
 
 @contextmanager
@@ -418,10 +334,3 @@ def _no_collections() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _raise_file_limit() -> None:
-    """Let this process open as many connections as the system allows it: each request in flight holds one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -45,6 +45,13 @@ def test_what_is_sent_where(url, chat, address, line, host):
     assert lines[-1] == "Content-Length: "
 
 
+@pytest.mark.parametrize("url", ["http://user:secret@h", "http://secret@h"])
+def test_a_password_in_an_address_is_refused_and_not_repeated(url):
+    with pytest.raises(BadInput) as bad:
+        Endpoint(url, "m")
+    assert "secret" not in str(bad.value)
+
+
 @pytest.mark.parametrize("header", [("X-A", "b\r\nX-C: d"), ("X: A", "b"), ("X A", "b"), ("X\n", "b")])
 def test_a_header_cannot_smuggle_another(header):
     with pytest.raises(BadInput):

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from serve.loadgen import Call, Endpoint, LoadRun, _unconnected
+from serve.loadgen import Call, Endpoint, LoadRun
+from serve.pool import unconnected
 from serve.sample import Outcome, Sample
 from tests.mock_server import Behaviour, MockServer
 
@@ -225,4 +226,4 @@ def test_the_client_reports_on_itself():
     ],
 )
 def test_a_connection_that_fails_says_whose_fault_it_was(error, outcome):
-    assert _unconnected(error)[0] is outcome
+    assert unconnected(error)[0] is outcome
