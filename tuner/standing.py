@@ -44,8 +44,8 @@ class Standing:
 
     ``slo_ms`` are the values of the SLO's targets in the request's order, ``e2e_ms`` the mean E2E latency and
     ``output_tok_per_s`` those of the steps at which layouts are compared, ``goodput`` in requests/s that at the highest
-    held rate. ``attainment`` is over the requests of all runs, with Wilson's 95 % interval. ``confirmed`` is None without a confirmation run that showed
-    anything, else whether all of them held the asked rate.
+    held rate. ``attainment`` is over the requests of all runs, with Wilson's 95 % interval. ``confirmed`` is None
+    without a confirmation run that showed anything, else whether all of them held the asked rate.
     """
 
     layout: ParallelLayout

@@ -335,6 +335,8 @@ def timeless(decision):
         runner_up=decision.runner_up and replace(decision.runner_up, seconds=None),
         pareto=tuple(replace(t, seconds=None) for t in decision.pareto),
         trials=tuple(replace(t, seconds=None) for t in decision.trials),
+        standings=tuple(str(standing.layout) for standing in decision.standings),
+        spent=decision.spent.launches,
     )
 
 
