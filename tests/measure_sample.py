@@ -19,22 +19,30 @@ SLO = (SloTarget.parse("ttft:p99:400"), SloTarget.parse("tpot:p90:30"))
 SECONDS = 30.0
 
 
-def measured_window(rate_req_per_s: float, index: int = 0, ttft_ms: float = 100.0, invalid: bool = False) -> Window:
-    """A window whose latencies rise with its number, the same at every call."""
+def measured_window(
+    rate_req_per_s: float,
+    index: int = 0,
+    ttft_ms: float = 100.0,
+    invalid: bool = False,
+    broken: int | None = 17,
+    seconds: float = SECONDS,
+) -> Window:
+    """A window with TTFT around ``ttft_ms`` in which the request number ``broken`` fails; the same at every call."""
     work = Workload(
         prompt_tokens=TokenLengths(mean=64),
         output_tokens=TokenLengths(mean=8),
         arrival=Arrival(requests_per_s=rate_req_per_s),
     )
-    load = offered(work, rate_req_per_s, SECONDS, seed=index)
-    order = WindowOrder(f"{rate_req_per_s:g} req/s", load, SECONDS, SLO, rate_req_per_s)
+    load = offered(work, rate_req_per_s, seconds, seed=index)
+    order = WindowOrder(f"{rate_req_per_s:g} req/s", load, seconds, SLO, rate_req_per_s=rate_req_per_s)
     random = np.random.default_rng(index)
-    samples = [_sample(number, at_s, ttft_ms, random) for number, at_s in enumerate(load.offset_s.tolist())]
+    times_s = load.offset_s.tolist()
+    samples = [_sample(number, at_s, ttft_ms, random, number == broken) for number, at_s in enumerate(times_s)]
     start_s = 100.0 + 40 * index
     return Window(
         order=order,
         samples=tuple(samples),
-        figures=figures(samples, SLO, SECONDS),
+        figures=figures(samples, SLO, seconds),
         client=ClientLoad((0.001,) * 100, 0.2),
         client_bound=ClientBound(ClientLimit.CPU, "the client used 99% of a core; add workers") if invalid else None,
         unsteady=None,
@@ -44,10 +52,10 @@ def measured_window(rate_req_per_s: float, index: int = 0, ttft_ms: float = 100.
     )
 
 
-def _sample(number: int, at_s: float, ttft_ms: float, random: np.random.Generator) -> Sample:
+def _sample(number: int, at_s: float, ttft_ms: float, random: np.random.Generator, broken: bool) -> Sample:
     first_s = at_s + 0.002 + float(random.lognormal(np.log(ttft_ms / 1e3), 0.4))
     chunks = first_s + np.cumsum([0, *random.normal(0.02, 0.002, 7)])
-    outcome = Outcome.RESET if number == 17 else Outcome.OK
+    outcome = Outcome.RESET if broken else Outcome.OK
     return Sample(number, at_s, at_s + 0.002, first_s, tuple(chunks.tolist()), float(chunks[-1]), 64, 8, outcome)
 
 

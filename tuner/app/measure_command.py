@@ -19,6 +19,9 @@ def measure(
         list[int] | None, typer.Option(help="A closed loop of so many users instead; several make a sweep.")
     ] = None,
     trace: Annotated[Path | None, typer.Option(help="Arrivals and lengths from a recorded trace instead.")] = None,
+    find_rate: Annotated[
+        bool, typer.Option("--find-rate", help="Search the highest rate within the SLO: from --rate, or between two.")
+    ] = False,
     slo: Annotated[
         list[str] | None, typer.Option(help="A target, METRIC:pPERCENTILE:MS such as ttft:p99:500; may be repeated.")
     ] = None,
@@ -52,13 +55,15 @@ def measure(
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")] = False,
 ) -> None:
     """Measure any OpenAI-compatible endpoint under load. Exit code 3: no window met the SLO; 1: none tells anything."""
-    from tuner.app.measuring import MeasureOptions, run_measure
+    from tuner.app.measure_orders import MeasureOptions
+    from tuner.app.measuring import run_measure
 
     options = MeasureOptions(
         url=url,
         rates=tuple(rate or ()),
         users=tuple(users or ()),
         trace=trace,
+        find_rate=find_rate,
         slo=tuple(slo or ()),
         seconds=seconds,
         warmup_seconds=warmup_seconds,

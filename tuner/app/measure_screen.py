@@ -13,6 +13,7 @@ from serve.endpoint import Endpoint
 from serve.measure import LiveFigures, Window
 from serve.summary import Latency
 from tuner.app.tables import ABSENT, number
+from tuner.rate_search import RateFound, SearchEnd
 from tuner.request import Metric
 from tuner.sequential import Verdict
 
@@ -94,11 +95,15 @@ class MeasureScreen:
         self._live.update(table, refresh=True)
 
 
-def summary_tables(console: Console, windows: Sequence[Window], shown: Window, files: Mapping[str, str]) -> None:
+def summary_tables(
+    console: Console, windows: Sequence[Window], shown: Window, found: RateFound | None, files: Mapping[str, str]
+) -> None:
     """All windows, then the latencies of the shown one with their intervals, then what else it says."""
     if len(windows) > 1:
         console.print(_windows_table(windows))
     console.print(_latency_table(shown))
+    if found is not None:
+        console.print(found_words(found), style="bold", highlight=False, soft_wrap=True)
     for line in _lines(shown):
         console.print(line, highlight=False, soft_wrap=True)
     for window in windows:
@@ -106,6 +111,28 @@ def summary_tables(console: Console, windows: Sequence[Window], shown: Window, f
             console.print(f"{window.order.name} is invalid: {window.invalid}", style="yellow", markup=False)
     for kind, path in files.items():
         console.print(f"{kind}: {path}", highlight=False, soft_wrap=True)
+
+
+def found_words(found: RateFound) -> str:
+    """What a search for the highest rate ended with, in one sentence."""
+    between = f"{_rate(found.at_least_req_per_s)} and {_rate(found.at_most_req_per_s)} requests/s"
+    if found.rate_req_per_s is None:
+        words = "no rate was seen to meet the SLO"
+    else:
+        words = f"the SLO holds up to {found.rate_req_per_s:.3g} requests/s; the limit is between {between} (90 %)"
+    end = {
+        SearchEnd.LOWEST_FAILS: "not even the lowest rate meets it",
+        SearchEnd.HIGHEST_PASSES: "the highest rate that was allowed still meets it",
+        SearchEnd.CLIENT_SATURATED: "the client cannot send more",
+        SearchEnd.NO_WINDOWS_LEFT: "more windows would narrow it",
+        None: "the search was not finished",
+    }
+    after = f", after {found.windows} windows"
+    return words + after + (f"; {end[found.end]}" if found.end in end else "")
+
+
+def _rate(value: float | None) -> str:
+    return "an unknown rate" if value is None else f"{value:.3g}"
 
 
 def verdict_words(window: Window) -> str:

@@ -7,13 +7,9 @@ could be judged, 130 interrupted; what had been measured by then is shown.
 from __future__ import annotations
 
 import json
-import math
-import re
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,44 +21,15 @@ from serve.probe import EndpointFailed, base_url, choose_model, offered_models
 from serve.records import check_records, write_records
 from serve.sending import WindowOrder
 from tuner.app.measure_answer import window_answer
-from tuner.app.measure_screen import MeasureScreen, summary_tables
-from tuner.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, replay
+from tuner.app.measure_orders import Hunt, MeasureOptions, Sweep
+from tuner.app.measure_screen import MeasureScreen, found_words, summary_tables
+from tuner.arrivals import OfferedLoad
 from tuner.errors import BadInput
-from tuner.request import Arrival, SloTarget, TokenLengths, Workload
+from tuner.rate_search import RateFound
+from tuner.request import SloTarget
 from tuner.sequential import Verdict
 
 INTERRUPTED = 130
-CLOSED_LOOP_REQUESTS = 100_000  # lengths that are drawn for a closed loop; a longer one begins them anew
-
-
-@dataclass(frozen=True, slots=True)
-class MeasureOptions:
-    """What the operator gave on the command line."""
-
-    url: str
-    rates: tuple[float, ...] = ()
-    users: tuple[int, ...] = ()
-    trace: Path | None = None
-    slo: tuple[str, ...] = ()
-    seconds: float = 30.0
-    warmup_seconds: float = 5.0
-    prompt_tokens: str = "256"
-    output_tokens: str = "64"
-    shared_prefix_tokens: int = 0
-    process: str = "poisson"
-    burstiness: float = 1.0
-    chat: bool = False
-    model: str | None = None
-    api_key_env: str | None = None
-    api_key_file: Path | None = None
-    ca_file: Path | None = None
-    metrics_urls: tuple[str, ...] = ()
-    timeout_s: float = 120.0
-    workers: int = 1
-    seed: int = 0
-    whole_windows: bool = False
-    requests_out: Path | None = None
-    report: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +40,7 @@ class Measured:
     endpoint: Endpoint
     slo: tuple[SloTarget, ...]
     windows: tuple[Window, ...]
+    found: RateFound | None
     interrupted: bool
     seconds: float
 
@@ -80,7 +48,9 @@ class Measured:
     def shown(self) -> Window:
         """The window that stands for the run: the heaviest that met the SLO; without one the first that is valid."""
         met = [window for window in self.windows if window.verdict is Verdict.MET]
-        if met:
+        found = [w for w in met if self.found is not None and w.order.rate_req_per_s == self.found.rate_req_per_s]
+        if found or met:
+            met = found or met
             return max(met, key=lambda window: window.figures.offered_req_per_s or 0.0)
         return next((window for window in self.windows if window.invalid is None), self.windows[0])
 
@@ -91,6 +61,8 @@ class Measured:
             return INTERRUPTED
         if all(window.invalid is not None for window in self.windows):
             return 1
+        if self.found is not None:
+            return 3 if self.found.rate_req_per_s is None else 0
         return 3 if self.slo and all(window.verdict is not Verdict.MET for window in self.windows) else 0
 
 
@@ -98,18 +70,19 @@ def run_measure(options: MeasureOptions, as_json: bool) -> int:
     """Measure, show and write what was asked; the exit code. Whatever can be refused is refused before load is sent."""
     out, err = (Console(file=file, width=None if file.isatty() else 180) for file in (sys.stdout, sys.stderr))
     slo = tuple(SloTarget.parse(text) for text in options.slo)
-    endpoint, orders = _endpoint(options), _orders(options, slo)
+    endpoint = _endpoint(options)
+    source = Hunt(options, slo) if options.find_rate else Sweep(options, slo)
     _check_files(options)
     endpoint = replace(endpoint, model=choose_model(offered_models(endpoint), options.model, endpoint.url))
     with MeasureScreen(err, endpoint) as screen:
-        measured = _measure(options, endpoint, orders, slo, screen)
+        measured = _measure(options, endpoint, source, slo, screen)
     if not measured.windows:
         return INTERRUPTED
     files = _write(measured)
     if as_json:
         sys.stdout.write(json.dumps(measure_answer(measured) | {"files": files}, indent=2) + "\n")
     else:
-        summary_tables(out, measured.windows, measured.shown, files)
+        summary_tables(out, measured.windows, measured.shown, measured.found, files)
     return measured.exit_code
 
 
@@ -122,6 +95,7 @@ def measure_answer(measured: Measured) -> dict[str, Any]:
         "seed": measured.options.seed,
         "interrupted": measured.interrupted,
         "seconds": measured.seconds,
+        "found_rate": None if measured.found is None else asdict(measured.found),
         **window_answer(measured.shown),
         "windows": [window_answer(window) for window in measured.windows],
     }
@@ -130,7 +104,7 @@ def measure_answer(measured: Measured) -> dict[str, Any]:
 def _measure(
     options: MeasureOptions,
     endpoint: Endpoint,
-    orders: list[WindowOrder],
+    source: Sweep | Hunt,
     slo: tuple[SloTarget, ...],
     screen: MeasureScreen,
 ) -> Measured:
@@ -140,17 +114,22 @@ def _measure(
     windows: list[Window] = []
     interrupted = False
     try:
-        _first_answer(WindowRunner(endpoint), orders[0])
-        for order in orders:
+        order = source.ask()
+        if order is not None:
+            _first_answer(WindowRunner(endpoint), order)
+        while order is not None:
             windows.append(runner.run(order))
             screen.measured(windows[-1])
+            source.tell(windows[-1])
+            order = source.ask()
     except KeyboardInterrupt:
         interrupted = True
         partial = runner.partial
         if partial is not None and partial.figures.sent:
             windows.append(partial)
             screen.measured(partial)
-    return Measured(options, endpoint, slo, tuple(windows), interrupted, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Measured(options, endpoint, slo, tuple(windows), source.found, interrupted, seconds)
 
 
 def _first_answer(runner: WindowRunner, order: WindowOrder) -> None:
@@ -172,81 +151,6 @@ def _check_files(options: MeasureOptions) -> None:
         check_records(options.requests_out)
     if options.report is not None and not options.report.absolute().parent.is_dir():
         raise BadInput("--report", str(options.report), "a file in a directory that exists")
-
-
-def _orders(options: MeasureOptions, slo: tuple[SloTarget, ...]) -> list[WindowOrder]:
-    ways = {"--rate": options.rates, "--users": options.users, "--trace": options.trace}
-    given = [name for name, value in ways.items() if value]
-    if len(given) > 1:
-        raise BadInput(given[1], f"also {given[0]}", "one of " + ", ".join(ways))
-    return [
-        WindowOrder(
-            name=name,
-            load=load,
-            duration_s=seconds,
-            slo=slo,
-            lead_s=lead_s,
-            rate_req_per_s=None if isinstance(load, ClosedLoad) else len(load) / (lead_s + seconds),
-            shared_prefix_tokens=options.shared_prefix_tokens,
-            timeout_s=options.timeout_s,
-            stream=(options.seed, index + 1, 0),
-        )
-        for index, (name, load, lead_s, seconds) in enumerate(_loads(options))
-    ]
-
-
-def _loads(options: MeasureOptions) -> Iterator[tuple[str, OfferedLoad | ClosedLoad, float, float]]:
-    """Name and load of each window, the seconds of it that do not count, and those that do: all of a trace."""
-    if options.trace is not None:
-        load = replay(options.trace)
-        yield options.trace.name, load, 0.0, max(float(load.offset_s[-1]), 1e-3)
-        return
-    lead_s = options.warmup_seconds
-    for users in options.users:
-        if users < 1:
-            raise BadInput("--users", users, "at least 1")
-        drawn = closed_load(_workload(options, 1.0), users, max(CLOSED_LOOP_REQUESTS, users), options.seed)
-        yield f"{users} user{'s' if users > 1 else ''}", drawn, lead_s, options.seconds
-    for rate in () if options.users else options.rates or (1.0,):
-        yield f"{rate:g} req/s", _open_load(options, rate), lead_s, options.seconds
-
-
-def _open_load(options: MeasureOptions, rate_req_per_s: float) -> OfferedLoad:
-    if not (math.isfinite(rate_req_per_s) and rate_req_per_s > 0):
-        raise BadInput("--rate", rate_req_per_s, "a finite number above 0")
-    seconds = options.warmup_seconds + options.seconds
-    return offered(_workload(options, rate_req_per_s), rate_req_per_s, seconds, options.seed)
-
-
-def _workload(options: MeasureOptions, rate_req_per_s: float) -> Workload:
-    if options.process not in ("poisson", "constant", "gamma"):
-        raise BadInput("--process", options.process, "poisson, constant, gamma")
-    prompts = _lengths("--prompt-tokens", options.prompt_tokens)
-    if options.shared_prefix_tokens >= prompts.bounds[0]:
-        allowed = f"less than the shortest prompt, {prompts.bounds[0]} tokens"
-        raise BadInput("--shared-prefix-tokens", options.shared_prefix_tokens, allowed)
-    if options.burstiness != 1 and options.process != "gamma":
-        raise BadInput("--burstiness", options.burstiness, "with --process gamma only")
-    if not (math.isfinite(options.burstiness) and options.burstiness > 0):
-        raise BadInput("--burstiness", options.burstiness, "a finite number above 0")
-    arrival = Arrival.model_validate(
-        {"process": options.process, "requests_per_s": rate_req_per_s, "burstiness": options.burstiness}
-    )
-    return Workload(
-        prompt_tokens=prompts,
-        output_tokens=_lengths("--output-tokens", options.output_tokens),
-        arrival=arrival,
-        shared_prefix_tokens=options.shared_prefix_tokens,
-    )
-
-
-def _lengths(where: str, text: str) -> TokenLengths:
-    found = re.fullmatch(r"(\d{1,9})(?:\.\.(\d{1,9}))?", text.strip())
-    low = int(found[1]) if found else 0
-    high = int(found[2] or low) if found else 0
-    if not 1 <= low <= high:
-        raise BadInput(where, text, "a number of tokens of at least 1, or LOW..HIGH")
-    return TokenLengths(mean=(low + high) // 2, min=low, max=high)
 
 
 def _write(measured: Measured) -> dict[str, str]:
@@ -271,6 +175,8 @@ def _headline(measured: Measured) -> str:
         return "No window is valid"
     if not slo:
         return f"{measured.endpoint.model} under {shown.order.name}"
+    if measured.found is not None:
+        return f"{found_words(measured.found)}, within {slo}"
     kept = "met" if shown.verdict is Verdict.MET else "missed"
     return f"{slo} is {kept} under {shown.order.name}"
 
