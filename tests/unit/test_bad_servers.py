@@ -11,6 +11,32 @@ from serve.loadgen import Call, Endpoint, LoadRun, Timeouts
 from serve.sample import Outcome
 from tests.mock_server import Behaviour, MockServer, closed_port
 
+BEHAVIOURS = [
+    (Behaviour.OK, "ok", 4),
+    (Behaviour.HTTP_429, "http_429", 0),
+    (Behaviour.HTTP_500, "http_500", 0),
+    (Behaviour.WRONG_MODEL, "http_404", 0),
+    (Behaviour.REDIRECT, "http_307", 0),
+    (Behaviour.SLOW_HEADERS, "no_answer", 0),
+    (Behaviour.STALL, "stalled", 2),
+    (Behaviour.RESET, "reset", 2),
+    (Behaviour.CLOSED, "closed", 0),
+    (Behaviour.EMPTY, "empty", 0),
+    (Behaviour.NOT_HTTP, "not_http", 0),
+    (Behaviour.NOT_A_STREAM, "not_a_stream", 0),
+    (Behaviour.NOT_JSON, "malformed", 2),
+    (Behaviour.NO_CHOICES, "malformed", 2),
+    (Behaviour.HUGE_EVENT, "huge_event", 2),
+    (Behaviour.BAD_USAGE, "malformed", 4),
+    (Behaviour.ERROR_EVENT, "server_error", 2),
+    (Behaviour.TRUNCATED, "truncated", 2),
+    (Behaviour.NO_USAGE, "no_usage", 4),
+    (Behaviour.ZERO_TOKENS, "no_tokens", 0),
+    (Behaviour.SHORT, "short", 3),
+    (Behaviour.OVERLONG, "overlong", 5),
+    (Behaviour.ENDLESS, "overlong", 21),
+]
+
 
 def calls(count=1, output_tokens=4):
     body = json.dumps({"model": "m", "prompt": [1, 2, 3], "max_tokens": output_tokens, "stream": True}).encode()
@@ -21,34 +47,7 @@ def load(url, timeouts=20.0, requests=None):
     return asyncio.run(LoadRun(Endpoint(url, "m"), timeouts).run(requests or calls()))
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "name", "events"),
-    [
-        (Behaviour.OK, "ok", 4),
-        (Behaviour.HTTP_429, "http_429", 0),
-        (Behaviour.HTTP_500, "http_500", 0),
-        (Behaviour.WRONG_MODEL, "http_404", 0),
-        (Behaviour.REDIRECT, "http_307", 0),
-        (Behaviour.SLOW_HEADERS, "no_answer", 0),
-        (Behaviour.STALL, "stalled", 2),
-        (Behaviour.RESET, "reset", 2),
-        (Behaviour.CLOSED, "closed", 0),
-        (Behaviour.EMPTY, "empty", 0),
-        (Behaviour.NOT_HTTP, "not_http", 0),
-        (Behaviour.NOT_A_STREAM, "not_a_stream", 0),
-        (Behaviour.NOT_JSON, "malformed", 2),
-        (Behaviour.NO_CHOICES, "malformed", 2),
-        (Behaviour.HUGE_EVENT, "huge_event", 2),
-        (Behaviour.BAD_USAGE, "malformed", 4),
-        (Behaviour.ERROR_EVENT, "server_error", 2),
-        (Behaviour.TRUNCATED, "truncated", 2),
-        (Behaviour.NO_USAGE, "no_usage", 4),
-        (Behaviour.ZERO_TOKENS, "no_tokens", 0),
-        (Behaviour.SHORT, "short", 3),
-        (Behaviour.OVERLONG, "overlong", 5),
-        (Behaviour.ENDLESS, "overlong", 21),
-    ],
-)
+@pytest.mark.parametrize(("behaviour", "name", "events"), BEHAVIOURS)
 def test_every_behaviour_is_its_own_outcome(behaviour, name, events):
     stalls = name in ("no_answer", "stalled")
     with MockServer(behaviour) as server:
