@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from tuner.errors import BadInput
@@ -223,15 +223,16 @@ class TuneRequest(_Document):
         if not isinstance(value, dict) or not isinstance(value.get("objective"), list | tuple):
             return value
         named = value["objective"]
-        if not 1 <= len(named) <= 2:
-            raise ValueError("objective: one of " + ", ".join(Objective) + ", or a list of two of them")
+        if not 1 <= len(named) <= 2 or any(one not in list(Objective) for one in named) or len(set(named)) < len(named):
+            return value  # refused as the value of ``objective``
         return value | {"objective": named[0], "second_objective": named[1] if len(named) == 2 else None}
 
-    @model_validator(mode="after")
-    def _objectives_differ(self) -> TuneRequest:
-        if self.second_objective is self.objective:
-            raise ValueError("two different objectives")
-        return self
+    @field_validator("second_objective")
+    @classmethod
+    def _objectives_differ(cls, second: Objective | None, info: ValidationInfo) -> Objective | None:
+        if second is not None and second is info.data.get("objective"):
+            raise ValueError("another objective than the first")
+        return second
 
     @field_validator("cluster")
     @classmethod
@@ -356,6 +357,7 @@ def _allowed(place: tuple[str, ...], issue: ErrorDetails) -> str:
 _UNION_BRANCHES = ("ClusterSpec", "tuple[ClusterSpec, ...]", "literal['ray']", "str", "dict[str,any]")
 _UNIONS = {
     ("cluster",): "ray, a mapping with the keys " + ", ".join(ClusterSpec.model_fields) + ", or a list of such",
+    ("objective",): "one of " + ", ".join(Objective) + ", or a list of two of them that differ",
     ("space",): "the name of a search space, or a mapping of axes to lists of values",
 }
 _SECTIONS: dict[str, type[BaseModel]] = {

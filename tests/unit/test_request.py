@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fakes import document, make_request
@@ -104,7 +104,7 @@ REFUSED = [
     ("workload.prompt_tokens", {"mean": 9, "min": 2, "max": 20}, "workload.prompt_tokens", None, "midway"),
     ("workload.arrival.process", "bursty", "workload.arrival.process", None, "'poisson'"),
     ("workload.arrival.requests_per_s", 0, "workload.arrival.requests_per_s", None, "greater than 0"),
-    ("objective", "cheap", "objective", None, "'min_gpus', 'max_goodput', 'min_latency' or 'min_cost'"),
+    ("objective", "cheap", "objective", None, "min_gpus, max_goodput, min_latency, min_cost, or a list"),
     ("space", 3, "space", None, "the name of a search space, or a mapping of axes"),
     ("space", ["dense"], "space", None, "the name of a search space, or a mapping of axes"),
     ("engine.dtype", "int3", "engine.dtype", None, "'bfloat16'"),
@@ -191,6 +191,10 @@ PATHS += ["objective", "engine", "engine.dtype", "load", "load.rates_req_per_s",
 
 
 @given(path=st.sampled_from(PATHS), value=JSON_VALUES)
+@example(path="objective", value=[])
+@example(path="objective", value=["min_gpus", []])
+@example(path="objective", value=["min_gpus", "min_gpus"])
+@example(path="second_objective", value="min_gpus")
 def test_any_value_anywhere_is_taken_or_refused_in_one_line(path, value):
     try:
         request = parse_request(document({path: value}))
