@@ -77,11 +77,14 @@ class SloTarget(_Document):
 
 
 class TokenLengths(_Document):
-    """Prompt or output lengths in tokens: fixed at ``mean``, or uniform on [``min``, ``max``] around it."""
+    """Prompt or output lengths in tokens: fixed at ``mean``, uniform on [``min``, ``max``] around it, or from a
+    ``distribution`` with that ``mean`` and standard deviation ``sd``, cut off at the bounds."""
 
     mean: Count
     min: Count | None = None
     max: Count | None = None
+    distribution: Literal["uniform", "normal", "lognormal"] = "uniform"
+    sd: Positive | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -93,6 +96,14 @@ class TokenLengths(_Document):
         low, high = self.bounds
         if (self.min is None) != (self.max is None) or not low <= self.mean <= high:
             raise ValueError("min and max together, with min ≤ mean ≤ max")
+        if self.distribution != "uniform":
+            if self.sd is None or self.max is None:
+                raise ValueError(f"sd, min and max with distribution {self.distribution}")
+            if max(high - self.mean, self.mean - low) < 0.1 * self.sd:
+                raise ValueError("bounds that leave a part of the distribution (sd much narrower)")
+            return self
+        if self.sd is not None:
+            raise ValueError("sd with distribution normal or lognormal only")
         if abs(low + high - 2 * self.mean) > 1:
             raise ValueError(f"a mean midway between min and max ({(low + high) // 2})")
         return self
@@ -104,18 +115,42 @@ class TokenLengths(_Document):
 
 
 class Arrival(_Document):
-    """How requests arrive: a Poisson process, one every 1/rate seconds, or gaps from a gamma distribution whose squared
-    coefficient of variation is ``burstiness``."""
+    """How requests arrive, at ``requests_per_s`` on average.
 
-    process: Literal["constant", "poisson", "gamma"] = "poisson"
+    ``poisson``; ``constant``: one every 1/rate seconds; ``gamma``: gaps from a gamma distribution whose squared
+    coefficient of variation is ``burstiness``; ``ramp`` and ``step``: Poisson with a rate that changes over the window,
+    evenly or at its half, from ``start_share`` times the mean to as far beyond it; ``trace``: the arrivals and lengths
+    of the file ``trace``, replayed at the asked rate; ``closed_loop``: ``users`` who each send ``think_s`` seconds
+    after their last answer (layouts are planned for ``requests_per_s``).
+    """
+
+    process: Literal["constant", "poisson", "gamma", "ramp", "step", "trace", "closed_loop"] = "poisson"
     requests_per_s: Positive
     burstiness: Positive = 1.0
+    start_share: Annotated[float, Field(ge=0, le=2, strict=True)] = 0.5
+    trace: Annotated[str, Field(min_length=1)] | None = None
+    users: Count | None = None
+    think_s: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = 0.0
 
     @model_validator(mode="after")
-    def _burstiness_of_gamma(self) -> Arrival:
-        if self.burstiness != 1 and self.process != "gamma":
-            raise ValueError("burstiness with process gamma only")
+    def _keys_of_the_process(self) -> Arrival:
+        for key, processes in _KEYS_OF_PROCESSES.items():
+            given = getattr(self, key) != type(self).model_fields[key].default
+            if given and self.process not in processes:
+                raise ValueError(f"{key} with process {' or '.join(processes)} only")
+        for key in ("trace", "users"):
+            if self.process in _KEYS_OF_PROCESSES[key] and getattr(self, key) is None:
+                raise ValueError(f"{key}, with process {self.process}")
         return self
+
+
+_KEYS_OF_PROCESSES = {
+    "burstiness": ("gamma",),
+    "start_share": ("ramp", "step"),
+    "trace": ("trace",),
+    "users": ("closed_loop",),
+    "think_s": ("closed_loop",),
+}
 
 
 class Workload(_Document):

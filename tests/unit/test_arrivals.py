@@ -153,14 +153,15 @@ def test_a_trace_is_replayed_in_order_of_time(tmp_path):
     assert load.output_tokens.tolist() == [6, 7, 5]
     assert load.prefix_group is None
     path.write_text("timestamp,prompt_tokens,output_tokens,prefix_group\n3,1,1,0\n2,1,1,4\n")
-    assert replay(path).prefix_group.tolist() == [4, 0]
+    assert replay(path).prefix_group.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("timestamp,prompt_tokens,output_tokens\n", "0 requests"),
-        ("timestamp,prompt_tokens\n1,2\n", "line 2, output_tokens"),
+        ("timestamp,prompt_tokens\n1,2\n", "a trace with the columns timestamp, prompt_tokens, output_tokens; or"),
+        ("timestamp,prompt_tokens,output_tokens\n1,2\n", "line 2, output_tokens"),
         ("timestamp,prompt_tokens,output_tokens\n1,2,3\n2,0,3\n", "line 3, prompt_tokens: got '0'"),
         ("timestamp,prompt_tokens,output_tokens\nnoon,2,3\n", "line 2, timestamp: got 'noon'"),
         ("timestamp,prompt_tokens,output_tokens\nnan,2,3\n", "line 2, timestamp"),
@@ -176,3 +177,118 @@ def test_what_is_no_trace_is_refused_by_line_and_column(tmp_path, text, message)
 def test_a_trace_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(BadInput, match="readable CSV"):
         replay(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("start_share", [0.0, 0.5, 1.0, 1.7, 2.0])
+@pytest.mark.parametrize("process", ["ramp", "step"])
+def test_a_changing_rate_is_a_poisson_process_of_that_rate(process, start_share):
+    """By time-rescaling: sent through its expected count, the process must be an even one."""
+    offset_s = schedule(process, 50, 200, seed=4, start_share=start_share)
+    assert len(offset_s) == pytest.approx(50 * 200, abs=5 * np.sqrt(50 * 200))
+    t = offset_s / 200
+    if process == "ramp":
+        expected = start_share * t + (1 - start_share) * t**2
+    else:
+        expected = np.where(t < 0.5, start_share * t, start_share / 2 + (2 - start_share) * (t - 0.5))
+    gaps = np.diff(expected * 50 * 200, prepend=0.0)
+    assert scipy_stats.kstest(gaps, scipy_stats.expon.cdf).pvalue > 0.01
+    counts = np.histogram(expected, 200)[0]
+    assert counts.var(ddof=1) / counts.mean() == pytest.approx(1, abs=5 * np.sqrt(2 / 200))
+
+
+@given(
+    process=st.sampled_from(["ramp", "step"]), rate=RATES, duration_s=DURATIONS, seed=SEEDS, start_share=st.floats(0, 2)
+)
+def test_changing_rates_ascend_within_the_window_and_repeat(process, rate, duration_s, seed, start_share):
+    offset_s = schedule(process, rate, duration_s, seed, start_share=start_share)
+    assert (np.diff(offset_s) >= 0).all()
+    assert ((offset_s >= 0) & (offset_s < duration_s)).all()
+    np.testing.assert_array_equal(offset_s, schedule(process, rate, duration_s, seed, start_share=start_share))
+
+
+def poisson_load(rate=100, seconds=100, process="poisson", seed=9):
+    workload = Workload(
+        prompt_tokens=UNIFORM, output_tokens=UNIFORM, arrival=Arrival(process=process, requests_per_s=rate)
+    )
+    return offered(workload, rate, seconds, seed)
+
+
+@pytest.mark.parametrize("process", ["poisson", "constant", "ramp", "step"])
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_the_shares_of_all_workers_are_the_schedule(process, workers):
+    load = poisson_load(process=process)
+    shares = [load.share(worker, workers) for worker in range(workers)]
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    order = np.argsort(np.concatenate([share.offset_s for share in shares]), kind="stable")
+    for name in ("offset_s", "prompt_tokens", "output_tokens"):
+        together = np.concatenate([getattr(share, name) for share in shares])[order]
+        np.testing.assert_array_equal(together, getattr(load, name))
+    with pytest.raises(BadInput, match="worker"):
+        load.share(workers, workers)
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_what_several_workers_send_together_is_poisson(workers):
+    load = poisson_load()
+    merged_s = np.sort(np.concatenate([load.share(worker, workers).offset_s for worker in range(workers)]))
+    gaps_s = np.diff(merged_s, prepend=0.0)
+    assert scipy_stats.kstest(gaps_s, scipy_stats.expon(scale=1 / 100).cdf).pvalue > 0.01
+    counts = np.histogram(merged_s, np.arange(0, 100.05, 0.1))[0]
+    assert counts.var(ddof=1) / counts.mean() == pytest.approx(1, abs=5 * np.sqrt(2 / len(counts)))
+    own_gaps_s = np.diff(load.share(0, workers).offset_s)  # of one worker, every so many-th: Erlang gaps
+    assert scipy_stats.kstest(own_gaps_s, scipy_stats.gamma(workers, scale=1 / 100).cdf).pvalue > 0.01
+
+
+def test_gamma_counts_vary_by_their_burstiness():
+    offset_s = schedule("gamma", 20, 4000, seed=7, burstiness=4)
+    counts = np.histogram(offset_s, np.arange(0, 4001, 20.0))[0]
+    assert counts.var(ddof=1) / counts.mean() == pytest.approx(4, rel=0.5)  # of many events per bin, as of renewals
+
+
+@pytest.mark.parametrize("distribution", ["normal", "lognormal"])
+def test_lengths_follow_their_distribution_between_their_bounds(distribution):
+    wide = TokenLengths(mean=1000, min=1, max=100_000, distribution=distribution, sd=200)
+    drawn = lengths(wide, 20_000, seed=2)
+    assert drawn.mean() == pytest.approx(1000, rel=0.01)
+    assert drawn.std() == pytest.approx(200, rel=0.05)
+    values = drawn if distribution == "normal" else np.log(drawn)
+    assert abs(scipy_stats.skew(values)) < 0.1
+    narrow = lengths(wide.model_copy(update={"min": 900, "max": 1300}), 5000, seed=2)
+    assert narrow.min() >= 900
+    assert narrow.max() <= 1300
+    assert np.bincount(narrow)[[900, 1300]].max() < 100  # cut off, not heaped up at the bounds
+
+
+def test_a_closed_loop_offers_no_rate():
+    arrival = Arrival(process="closed_loop", requests_per_s=5, users=3, think_s=1.0)
+    with pytest.raises(BadInput, match="closed loop"):
+        offered(Workload(prompt_tokens=10, output_tokens=10, arrival=arrival), 5, 10, 1)
+
+
+@pytest.mark.parametrize(
+    ("arrival", "message"),
+    [
+        ({"process": "closed_loop"}, "users, with process closed_loop"),
+        ({"process": "trace"}, "trace, with process trace"),
+        ({"users": 3}, "users with process closed_loop only"),
+        ({"start_share": 0.2}, "start_share with process ramp or step only"),
+        ({"process": "ramp", "start_share": 2.5}, "less than or equal to 2"),
+    ],
+)
+def test_keys_belong_to_their_process(arrival, message):
+    with pytest.raises(ValueError, match=message):
+        Arrival(**{"requests_per_s": 5} | arrival)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"distribution": "normal"}, "sd, min and max"),
+        ({"distribution": "lognormal", "sd": 5, "mean": 10}, "sd, min and max"),
+        ({"sd": 5}, "sd with distribution"),
+        ({"distribution": "normal", "sd": 1e9, "min": 9, "max": 11}, "part of the distribution"),
+    ],
+)
+def test_lengths_that_make_no_distribution_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        TokenLengths(**{"mean": 10} | given)

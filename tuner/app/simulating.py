@@ -125,9 +125,11 @@ def _load(request: TuneRequest, options: SimulateOptions) -> OfferedLoad | Close
         raise BadInput(given[1], f"also {given[0]}", "one of --rate, --users and --trace")
     if options.trace is not None:
         return replay(options.trace)
-    if options.users is not None:
-        return closed_load(request.workload, options.users, options.requests, options.seed)
-    asked = request.workload.arrival.requests_per_s
+    arrival = request.workload.arrival
+    users = arrival.users if not given else options.users
+    if users is not None:
+        return closed_load(request.workload, users, options.requests, options.seed, arrival.think_s)
+    asked = arrival.requests_per_s
     rate = asked if options.rate_req_per_s is None else options.rate_req_per_s
     if not rate > 0:
         raise BadInput("--rate", rate, "a number above 0")

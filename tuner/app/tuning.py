@@ -16,6 +16,7 @@ from tuner.app.answers import decision_answer
 from tuner.app.screen import Screen
 from tuner.app.telemetry import Telemetry
 from tuner.app.wiring import facts, write_results
+from tuner.arrivals import offered
 from tuner.cluster import Cluster, Fleet, requested_cluster
 from tuner.conditions import SEED_FACT, Conditions, simulated_seed
 from tuner.decide import Decision
@@ -64,6 +65,7 @@ class TuneResult:
 def run_tune(options: TuneOptions, console: Console) -> TuneResult:
     """Run the study and write its files. Everything that can be refused is refused before anything starts."""
     request = _with_cluster(load_request(options.request_file), options)
+    offered(request.workload, request.rates_req_per_s[0], request.load.seconds, seed=0)  # a loop or no trace is refused
     name = options.study or default_name(request)
     setting = Setting(
         name=name,

@@ -13,7 +13,7 @@ from tuner.arrivals import ClosedLoad, OfferedLoad, offered
 from tuner.cost.latency import StepCosts
 from tuner.errors import BadInput
 from tuner.layout import ParallelLayout
-from tuner.request import Metric, SloTarget, Workload
+from tuner.request import Arrival, Metric, SloTarget, Workload
 from tuner.simulate.result import SimulationResult
 from tuner.simulate.state import BLOCK_TOKENS, NONE, Limits, Records, State, new_requests, new_state
 from tuner.simulate.steps import StepTable, step_table
@@ -210,8 +210,11 @@ def max_rate(
     """The highest rate in requests/s at which every target holds at its percentile; 0 where none does.
 
     Doubles or halves from the asked rate until it is bracketed, then bisects to 1 %. Every rate sees the same requests
-    at another speed (common random numbers), so that chance does not decide between two rates.
+    at another speed (common random numbers), so that chance does not decide between two rates. The users of a closed
+    loop are taken for Poisson arrivals.
     """
+    if workload.arrival.process == "closed_loop":
+        workload = workload.model_copy(update={"arrival": Arrival(requests_per_s=workload.arrival.requests_per_s)})
 
     def holds(rate_req_per_s: float) -> bool:
         load = offered(workload, rate_req_per_s, requests / rate_req_per_s, seed)
