@@ -140,6 +140,9 @@ class EngineOverheads:
     of the other matrix products when they run for long, as clocks drop. ``collective_wait_us`` is how long ranks wait
     for the last one at each collective, beyond what loops of one collective show. ``exposed_step_ms`` per step and
     ``exposed_sequence_ms`` per running sequence are host time that asynchronous scheduling hides behind the GPU.
+    ``lean_launch`` is the share of the launch times without a graph that vLLM 0.18 and later take. ``expert_spread``
+    is the factor of ``expert_share`` where devices hold different experts: all wait for the busiest. In steps with
+    prompts, experts in fp8 blocks take ``block_experts`` times as long: their rows are quantised by separate kernels.
     """
 
     __pydantic_config__ = _STRICT
@@ -158,6 +161,9 @@ class EngineOverheads:
     collective_wait_us: float = 0.0
     exposed_step_ms: float = 0.0
     exposed_sequence_ms: float = 0.0
+    lean_launch: float = 1.0
+    expert_spread: float = 1.0
+    block_experts: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

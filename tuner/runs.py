@@ -5,6 +5,7 @@ Columns are those of the AIConfigurator project's collection of public runs, mos
 where they differ from 1, ``pp_size``, ``attention_dp_size``, ``moe_tp_size`` and ``moe_ep_size``; ``backend_version``
 and ``id``. What a table leaves out of an engine's settings follows the launch scripts of the benchmark
 (``benchmarks/single_node`` of SemiAnalysisAI/InferenceX); columns of the names in ``SETTINGS`` overrule them.
+Rows with an empty ``attention_dp_size`` are the AIConfigurator project's own runs: another client, other lengths.
 """
 
 from __future__ import annotations
@@ -26,14 +27,24 @@ OLDEST_RELEASE = "0.11"  # of the runs; what a row without a version is priced a
 NIGHTLY_RELEASE = "0.18"  # of the runs named by a nightly build
 SEQUENCES = 256  # at least; the scripts allow as many as there are users
 BATCHED_TOKENS = 8192  # vLLM's default on the GPUs of the runs
+SHORTEST_SHARE = 0.8  # of the nominal length: InferenceX draws prompts and outputs evenly from there to all of it
+OWN_SHORTEST_SHARE = 0.97  # the project's own client keeps lengths: TTFT shows users nearly in step
+REPEATED_PROMPTS = 100  # distinct prompts of that client unless told otherwise (AIPerf's --num-dataset-entries)
 _NODE_GPUS = 8
 _VARIANTS = re.compile(r"-(instruct|hf|chat|fp8|fp4|nvfp4|kv|\d{4})$")
-_DTYPES = {"": "bf16", "bfloat16": "bf16", "float16": "bf16", "int4_wo": "int4", "fp8_static": "fp8"}
+_DTYPES = {
+    "": "bf16", "bfloat16": "bf16", "float16": "bf16", "fp8_static": "fp8", "int4_wo": "int4", "w4afp8": "int4",
+    "int8_wo": "int8", "sq": "int8", "w4a16_mxfp4": "mxfp4",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run: ``users`` each send their next prompt when the last is answered; lengths are nominal, in tokens."""
+    """One run: ``users`` each send their next prompt when the last is answered; lengths are nominal, in tokens.
+
+    Lengths are drawn from ``shortest_share`` of the nominal ones up to them; of ``distinct_prompts`` (None: all), what
+    was computed before is found in the prefix cache.
+    """
 
     model: ModelShape
     cluster: Cluster
@@ -44,6 +55,8 @@ class Run:
     output_tokens: int
     users: int
     gpu_memory_utilization: float
+    shortest_share: float = SHORTEST_SHARE
+    distinct_prompts: int | None = None
 
 
 def run_of(points: Points, row: int) -> Run:
@@ -63,6 +76,7 @@ def run_of(points: Points, row: int) -> Run:
         cuda_graphs=script.switches.cuda_graphs and fields.get("enforce_eager", "") not in ("1", "true", "True"),
     )
     batched = _count(fields, "max_num_batched_tokens", script.batched_tokens or BATCHED_TOKENS)
+    own = fields.get("attention_dp_size", "1") == ""
     return Run(
         model=model,
         cluster=Cluster(profile, -(-gpus // _NODE_GPUS), min(gpus, _NODE_GPUS), profile.fabric),
@@ -73,7 +87,16 @@ def run_of(points: Points, row: int) -> Run:
         output_tokens=_count(fields, "output_tokens"),
         users=users,
         gpu_memory_utilization=float(fields.get("gpu_memory_utilization") or 0.9),
+        shortest_share=OWN_SHORTEST_SHARE if own else SHORTEST_SHARE,
+        distinct_prompts=REPEATED_PROMPTS if own and _cached(model) else None,
     )
+
+
+def _cached(model: ModelShape) -> bool:
+    """Did prompts that came again find themselves in the prefix cache? Concluded from the measurements, no script says
+    so: of the project's own runs, those of Llama-3.1-8B serve prompts at up to three quarters of the GPU's fp8 peak,
+    the others show no reuse."""
+    return "Llama-3.1-8B" in model.name
 
 
 def _layout(fields: dict[str, str], model: ModelShape) -> tuple[ParallelLayout, int, int]:

@@ -1,7 +1,7 @@
 """Predict measured closed-loop runs: the analytical core prices their steps, the simulator serves their requests.
 
-Each run is played as it was measured: all users start at once, about ten prompts per user, lengths drawn between 80
-and 100 % of the nominal ones; TTFT and TPOT are means over requests.
+Each run is played as it was measured: all users start at once, about ten prompts per user, lengths drawn from a share
+of the nominal ones up to them; TTFT and TPOT are means over requests.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tuner.points import Points
 from tuner.request import Engine
 from tuner.runs import Run, run_of
 from tuner.simulate import SimulationSettings, Simulator
+from tuner.simulate.state import BLOCK_TOKENS
 from tuner.validate import E2E, Prediction, Validation, measured_column
 
 Floats = NDArray[np.float64]
 
 PROMPTS_PER_USER = 10
-SHORTEST = 0.8  # of the nominal length
 FIGURES = ("ttft_ms", "tpot_ms")
 _NUMBERS = ("prompt_tokens", "output_tokens", "concurrency", "tp_size")
 _MAYBE = ("pp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size")
@@ -70,13 +70,19 @@ class RunPredictor:
 
     def _simulator(self, run: Run) -> Simulator:
         longest, tokens = run.prompt_tokens + run.output_tokens, kv_tokens(run)
-        key = (run.model, run.cluster, run.vllm_version, run.switches, run.layout, longest, tokens)
+        hits = self._hit_rate(run)
+        key = (run.model, run.cluster, run.vllm_version, run.switches, run.layout, longest, tokens, hits)
         if key not in self._simulators:
-            settings = SimulationSettings(asynchronous=run.switches.asynchronous)
+            settings = SimulationSettings(asynchronous=run.switches.asynchronous, prefix_hit_rate=hits)
             self._simulators[key] = Simulator(
                 self.costs(run), run.layout, kv_tokens=tokens, longest_tokens=longest, settings=settings
             )
         return self._simulators[key]
+
+    def _hit_rate(self, run: Run) -> float:
+        """Share of the prompts that came before, where there are fewer of them than requests."""
+        requests = self._prompts * run.users
+        return max(0.0, 1 - run.distinct_prompts / requests) if run.distinct_prompts else 0.0
 
     def load(self, run: Run) -> ClosedLoad:
         """The requests of a run."""
@@ -84,18 +90,22 @@ class RunPredictor:
         count = self._prompts * run.users
 
         def lengths(nominal: int) -> NDArray[np.int64]:
-            return random.integers(max(1, int(SHORTEST * nominal)), nominal, size=count, endpoint=True)
+            return random.integers(max(1, int(run.shortest_share * nominal)), nominal, size=count, endpoint=True)
 
         return ClosedLoad(run.users, lengths(run.prompt_tokens), lengths(run.output_tokens))
 
 
 def kv_tokens(run: Run) -> int:
-    """Tokens that one replica's cache holds."""
+    """Tokens that one replica's cache holds; at least the longest request where the weights fit, since the run took
+    place."""
     engine = Engine(gpu_memory_utilization=run.gpu_memory_utilization)
     batched, seqs = np.array([run.layout.max_num_batched_tokens]), np.array([run.layout.max_num_seqs])
     element = 1 if run.switches.kv_cache_dtype.startswith("fp8") else 2
     memory = estimate_memory(run.model, run.layout, run.cluster, engine, batched, seqs, element)
-    return int(memory.kv_tokens[0])
+    found = int(memory.kv_tokens[0])
+    longest = -(-(run.prompt_tokens + run.output_tokens) // BLOCK_TOKENS) * BLOCK_TOKENS
+    fits = memory.weights_bytes < run.cluster.profile.memory_bytes
+    return max(found, longest) if fits else found
 
 
 def validate_runs(points: Points, probes: Points | None = None) -> Validation:

@@ -2,7 +2,7 @@
 
     python -m tests.fit.engine --data DIR [--write]
 
-DIR holds vllm_e2e_dev.csv. A dozen constants, shared by all models and layouts (``tuner/profiles/engines/vllm.yaml``;
+DIR holds vllm_e2e_dev.csv. Fifteen constants, shared by all models and layouts (``tuner/profiles/engines/vllm.yaml``;
 one is Blackwell's own), are fitted in log space: least squares of log(predicted / measured) over mean TTFT and TPOT of
 the runs, each predicted by the simulator, with a soft-L1 loss, so that doubtful rows pull little. The slope of every
 row is found once; ``held_out`` uses that to leave out a model x GPU pair, solve again and predict the pair.
@@ -27,13 +27,13 @@ from tuner.validate_e2e import FIGURES, RunPredictor
 Floats = NDArray[np.float64]
 
 FILE = "vllm_e2e_dev.csv"
-SOFT = np.array([0.15, 0.06])  # residuals of TTFT and TPOT beyond this many log units count linearly
+SOFT = np.array([0.15, 0.03])  # residuals of TTFT and TPOT beyond this many log units count linearly
 PULL = 0.3  # weight of one constant's log distance from its start, beside all rows
 STEP = 0.05  # log units of a finite difference: well above the simulator's grain
 SHARED = (
     "prefill_layer_launch_ms", "expert_layer_launch_ms", "graph_layer_launch_ms", "request_ms", "layer_kernels",
     "expert_layer_ms", "expert_share", "expert_crowding", "collective_wait_us", "exposed_step_ms",
-    "exposed_sequence_ms",
+    "exposed_sequence_ms", "lean_launch", "expert_spread", "block_experts",
 )  # fmt: skip
 BLACKWELL = ("prefill_slowdown",)
 NAMES = SHARED + BLACKWELL

@@ -281,3 +281,45 @@ def test_without_graphs_a_step_takes_as_long_as_the_host_needs_to_launch_it(tp, 
     on_gpu_ms = float((total(terms) - host)[0])
     assert (on_gpu_ms < launch_ms) is bound_by_host
     assert float(total(terms)[0]) >= max(on_gpu_ms, launch_ms)
+
+
+def _step_ms(short: str, layout: str, step: StepShape, release: str | None = None, **engine: float) -> float:
+    """A step of the only stage, with other engine constants."""
+    where = cluster()
+    profile = replace(where.profile, engine=replace(where.profile.engine, **engine))
+    costs = StepCosts(MODELS[short], replace(where, profile=profile), release)
+    return float(total(costs.stages(ParallelLayout.parse(layout), step)[0]).item())
+
+
+PROMPT = StepShape("prefill", np.full(1, 1024.0), np.zeros(1), np.ones(1))
+TOKEN = StepShape("decode", np.ones(1), np.full(1, 1024.0), np.full(1, 4.0))
+
+
+@pytest.mark.parametrize(("release", "lean"), [("0.17", False), ("0.18", True), ("0.29.1", True), (None, True)])
+def test_later_releases_launch_kernels_in_less_host_time(release: str | None, lean: bool) -> None:
+    short_prompt = StepShape("prefill", np.full(1, 600.0), np.zeros(1), np.ones(1))
+    layout = "tp=8,pp=1,dp=1"
+    assert (
+        _step_ms("8B", layout, short_prompt, release, lean_launch=0.5)
+        < _step_ms("8B", layout, short_prompt, release, lean_launch=1.0)
+    ) == lean
+    assert _step_ms("8B", layout, TOKEN, release, lean_launch=0.5) == _step_ms("8B", layout, TOKEN, release)
+
+
+def test_experts_spread_over_devices_wait_for_the_busiest() -> None:
+    def slower(layout: str) -> float:
+        times = [_step_ms("qwen-moe", layout, TOKEN, expert_spread=factor) for factor in (1.0, 1.2)]
+        return times[1] - times[0]
+
+    assert slower("tp=4,pp=1,dp=1") == 0
+    assert slower("tp=4,pp=1,dp=1,ep=true") > 0
+
+
+@pytest.mark.parametrize(
+    ("short", "step", "slower"), [("qwen-moe", PROMPT, True), ("qwen-moe", TOKEN, False), ("gpt-oss", PROMPT, False)]
+)
+def test_only_experts_in_fp8_blocks_quantise_rows_in_steps_with_prompts(
+    short: str, step: StepShape, slower: bool
+) -> None:
+    plain, factor = (_step_ms(short, "tp=1,pp=1,dp=1", step, block_experts=value) for value in (1.0, 2.0))
+    assert (factor > plain) == slower

@@ -12,7 +12,10 @@ from tuner.errors import BadInput
 from tuner.profile import PROFILE_DIR, known_profiles, load_profile, profile_from_document
 
 MEASURED = ("a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "l40s")
-INHERITING = {"a100_40gb_sxm": "a100_sxm", "gh200": "h200_sxm", "b300_sxm": "b200_sxm"}
+INHERITING = {
+    "a100_40gb_sxm": "a100_sxm", "gh200": "h200_sxm", "b300_sxm": "b200_sxm",
+    "gb200": "b200_sxm", "gb300": "b200_sxm",
+}  # fmt: skip
 PARAMETERS_PER_PROFILE = 120
 SECTIONS = ("gemm", "attention_prefill", "attention_decode", "moe", "elementwise", "engine")
 

@@ -120,6 +120,30 @@ def test_a_run_without_a_price_is_refused_by_name(fields: dict[str, str], named:
         RunPredictor(1).predict(run(**fields))
 
 
+def test_a_projects_own_run_keeps_its_lengths_and_repeats_prompts_where_they_were_cached() -> None:
+    theirs, own = run(), run(attention_dp_size="")
+    assert (theirs.shortest_share, own.shortest_share) == (0.8, 0.97)
+    assert theirs.distinct_prompts is own.distinct_prompts is None
+    cached = run(attention_dp_size="", model_path="nvidia/Llama-3.1-8B-Instruct-FP8", concurrency="64")
+    predictor = RunPredictor()
+    fresh = predictor.predict(replace(cached, distinct_prompts=None))
+    assert predictor.predict(cached).ttft_ms < fresh.ttft_ms
+    assert predictor.predict(replace(cached, distinct_prompts=10**6)) == fresh
+
+
+def test_a_run_that_took_place_is_scored_even_where_the_memory_estimate_says_no() -> None:
+    full = run(model_path="meta-llama/Llama-3.1-70B", gemm_quant_mode="fp8", tp_size="1", gpu_memory_utilization="0.5")
+    assert kv_tokens(full) == 1152
+    assert RunPredictor(2).predict(full).ttft_ms > 0
+
+
+@pytest.mark.parametrize("mode", ["sq", "int8_wo", "w4afp8", "w4a16_mxfp4", "fp8_static", "fp8_block"])
+@pytest.mark.parametrize("gpu", ["a100_sxm", "h100_sxm", "b200_sxm", "gb300"])
+def test_precisions_of_the_collection_are_priced_on_every_gpu(mode: str, gpu: str) -> None:
+    found = RunPredictor(1).predict(run(system=gpu, gemm_quant_mode=mode))
+    assert 0 < found.tpot_ms < found.ttft_ms
+
+
 def test_the_same_run_is_predicted_alike_and_more_users_wait_longer() -> None:
     predictor = RunPredictor(2)
     few, many = predictor.predict(run()), predictor.predict(run(concurrency="64"))

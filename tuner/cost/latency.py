@@ -27,6 +27,7 @@ __all__ = ["EngineSwitches", "StepCosts", "StepShape", "Terms", "total"]
 ELEMENTWISE_PASSES = 12  # reads and writes of an activation row per layer: two norms with residual, rotary, activation
 SUSTAINED_TOKENS = 512.0  # tokens of a step at which half of the slowdown is felt
 CROWDED_ROWS = 64.0  # rows per expert at which crowding is half felt: a tile
+LEAN_RELEASE = (0, 18)  # of vLLM: launches fewer and cheaper kernels around the experts than those before
 _LINKS = {
     "tp": "tensor",
     "tp-rows": "tensor rows",
@@ -75,6 +76,8 @@ class StepCosts:
         techniques: Techniques = NONE,
     ) -> None:
         self.model, self.cluster, self._switches, self.techniques = model, cluster, switches, techniques
+        lean = vllm_version is None or tuple(map(int, vllm_version.split(".")[:2])) >= LEAN_RELEASE
+        self._launch_share = cluster.profile.engine.lean_launch if lean else 1.0
         self._collectives = CollectiveModel.of(
             cluster.profile, cluster.fabric, vllm_version, cluster.inter_node_gb_per_s, switches.custom_allreduce
         )
@@ -251,14 +254,18 @@ class StepCosts:
         )
         if experts.shared_inter:
             router = router + self._mlp_ms(experts.shared_inter, layout, step)
-        served = self._served_share(tokens * experts.topk / experts.count) * routed + profile.engine.expert_layer_ms
+        served = self._served_share(tokens * experts.topk / experts.count, moe_ep > 1) * routed
+        if step.phase == "prefill" and model.expert_dtype == "fp8_block":
+            served = served * profile.engine.block_experts
+        served = served + profile.engine.expert_layer_ms
         return attention | self._with_gemm(attention, np.asarray(router)) | {"experts": np.asarray(served)}
 
-    def _served_share(self, rows_per_expert: Floats) -> Floats:
-        """Time of expert products under a real router, per time in tables of their kernels."""
+    def _served_share(self, rows_per_expert: Floats, spread: bool) -> Floats:
+        """Time of experts under a real router, per time in tables of their kernels; ``spread``: over devices."""
         engine = self.cluster.profile.engine
         crowded = rows_per_expert / (rows_per_expert + CROWDED_ROWS)
-        return np.asarray(engine.expert_share + (engine.expert_crowding - engine.expert_share) * crowded)
+        few = engine.expert_share * (engine.expert_spread if spread else 1.0)
+        return np.asarray(few + (engine.expert_crowding - few) * crowded)
 
     def _head_terms(self, layout: ParallelLayout, step: StepShape) -> Terms:
         """LM head and sampling on the last stage: one row per sequence."""
@@ -304,7 +311,7 @@ class StepCosts:
         pieces, apart = engine.graph_layer_launch_ms * layers, engine.prefill_layer_launch_ms * layers
         if phase == "prefill":
             apart = (apart + engine.expert_layer_launch_ms * moe_layers) * (1 + switches.custom_ops)
-            return fixed, pieces if in_graph else apart
+            return fixed, pieces if in_graph else apart * self._launch_share
         if not switches.cuda_graphs:
             return fixed, apart
         return fixed + engine.decode_layer_ms * layers, 0.0 if switches.full_graphs else pieces
