@@ -172,10 +172,10 @@ def seconds_beyond(window_s: float) -> float:
         return time.perf_counter() - started_s - window_s
 
 
-def until_verdict(rate_per_s: float) -> tuple[str, float]:
+def until_verdict(rate_per_s: float, seed: int) -> tuple[str, float]:
     """Which verdict on TTFT p99 <= 100 ms, and after how many seconds of a window of 60 s, asked twice a second."""
     target = SloTarget(metric=Metric.TTFT, percentile=99, ms=100)
-    offsets_s = schedule("poisson", rate_per_s, FIXED_WINDOW_S, 3).tolist()
+    offsets_s = schedule("poisson", rate_per_s, FIXED_WINDOW_S, seed).tolist()
 
     async def watched(url: str) -> tuple[str, float]:
         run, test, told = LoadRun(Endpoint(url, "mock"), 120.0), SloTest((target,), FIXED_WINDOW_S), 0
@@ -250,13 +250,25 @@ def honesty_rows(seconds: float) -> Iterator[Row]:
     )
 
 
-def verdict_rows() -> Iterator[Row]:
-    """How soon the SLO is decided on a server with a known limit."""
+def verdict_rows(seeds: int) -> Iterator[Row]:
+    """How soon the SLO is decided, by the real clock, on a server that can answer so many requests per second."""
     for factor, right in ((2.0, "missed"), (0.5, "met")):
-        found, after_s = until_verdict(factor * LIMIT_PER_S)
-        share = after_s / FIXED_WINDOW_S
-        shown = f"{found} after {after_s:.1f} s: {share:.0%} of {FIXED_WINDOW_S:.0f} s"
-        yield f"SLO verdict at {factor:g} x the limit", shown, "<= 25 %: " + verdict(found == right and share <= 0.25)
+        found = [until_verdict(factor * LIMIT_PER_S, seed) for seed in range(1, seeds + 1)]
+        wrong = sum(word != right for word, _ in found)
+        after_s = [seconds for _, seconds in found]
+        worst_s = max(after_s)
+        shown = f"{right}, {wrong} of {seeds} otherwise; median {np.median(after_s):.1f} s, longest {worst_s:.1f} s"
+        met = not wrong and worst_s <= 0.25 * FIXED_WINDOW_S
+        asked = f"<= {0.25 * FIXED_WINDOW_S:g} s (25 % of {FIXED_WINDOW_S:g} s): {verdict(met)}"
+        yield f"SLO verdict at {factor:g} x the limit of {LIMIT_PER_S:.0f} requests/s", shown, asked
+
+
+def machine() -> str:
+    """In words, with what else it was doing."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unnamed")
+    when, python = f"{datetime.now(UTC):%Y-%m-%d}", sys.version.split()[0]
+    return f"{when}, {os.cpu_count()} cores ({model}), Python {python}, load average before {os.getloadavg()[0]:.1f}"
 
 
 def main() -> None:
@@ -264,23 +276,22 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--peers", default="", help="aiperf,guidellm")
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seeds", type=int, default=5, help="windows per rate until a verdict")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    where = (
-        f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, {datetime.now(UTC):%Y-%m-%d}, load average before"
-    )
-    lines = [f"{where} {os.getloadavg()[0]:.1f}; client, server and peers share the cores.", ""]
+    lines = [f"{machine()}; client, server and peers share the cores.", ""]
     lines += ["| what | measured | target |", "|---|---|---|"]
     print("\n".join(lines))
     peers = [name for name in asked.peers.split(",") if name]
     floods = (flood_rows(peers, users, asked.seconds) for users in (USERS, 4 * USERS))
-    for group in (honesty_rows(asked.seconds), verdict_rows(), *floods):
+    for group in (honesty_rows(asked.seconds), verdict_rows(asked.seeds), *floods):
         for row in group:
             lines.append(f"| {' | '.join(row)} |")
             print(lines[-1], flush=True)
     if asked.out is not None:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text("# The load generator, measured\n\n" + "\n".join(lines) + "\n")
+        command = f"    python -m tests.benchmarks.load_generator {' '.join(sys.argv[1:])}"
+        asked.out.write_text("\n".join(["# The load generator, measured", "", command, "", *lines, ""]))
 
 
 if __name__ == "__main__":
