@@ -67,6 +67,7 @@ def test_a_breakdown_sums_to_the_idle_figures(run: Run) -> None:
 def test_tables_are_shown_to_people(run: Run) -> None:
     code, out, _ = run("plan", written())
     assert code == 0
+    assert "out of reach" not in out
     for words in ("candidates priced", "Where the milliseconds go", "Dropped before launch", "tp=1,pp=1,dp=1"):
         assert words in out
 
@@ -74,9 +75,20 @@ def test_tables_are_shown_to_people(run: Run) -> None:
 def test_no_layout_within_the_slo_is_exit_code_3(run: Run) -> None:
     code, out, err = run("plan", written({"workload.arrival.requests_per_s": 1e5}), "--json")
     assert code == 3
-    assert json.loads(out)["ranked"]
+    answer = json.loads(out)
+    assert answer["ranked"]
+    assert answer["infeasible"]["proven"] is True
+    assert set(answer["infeasible"]["bounds"][0]) >= {"kind", "best", "needed", "unit", "proven", "layout", "text"}
+    assert {change["kind"] for change in answer["infeasible"]["would_take"]} == {"rate"}
     assert "requests/s within the SLO" in err
     assert "more devices" in err
+
+
+def test_people_read_what_would_make_it_feasible(run: Run) -> None:
+    code, out, _ = run("plan", written({"slo.0.ms": 2.0}))
+    assert code == 3
+    assert "out of reach: ttft: one request alone takes" in out
+    assert re.search(r"Any of these would do, by the model:\n  a target of \d+ ms for ttft p99 instead of 2", out)
 
 
 def test_volume_reproduces_the_papers_worked_example(run: Run) -> None:

@@ -13,6 +13,7 @@ from tuner.cost.paper import paper_volume
 from tuner.cost.transfer import kv_links, kv_transfer_bytes
 from tuner.cost.volume import Engine, request_operations, system_totals
 from tuner.decide import Decision
+from tuner.infeasible import Infeasible
 from tuner.layout import ParallelLayout
 from tuner.model import ModelShape
 from tuner.prune import Candidate, DroppedGroup, Plan, Prediction
@@ -59,16 +60,20 @@ def volume_answer(
 
 
 def plan_answer(
-    plan: Plan, breakdowns: Mapping[ParallelLayout, Breakdown], supposed: WhatIf | None = None
+    plan: Plan,
+    breakdowns: Mapping[ParallelLayout, Breakdown],
+    supposed: WhatIf | None = None,
+    reasons: Infeasible | None = None,
 ) -> dict[str, Any]:
     """The ranking; ``breakdown`` is None for candidates that were not broken down, ``what_if`` where nothing was
-    supposed."""
+    supposed, ``infeasible`` where a layout meets the SLO."""
     return {
         "candidates": plan.candidates,
         "dropped": [dropped_answer(group) for group in plan.dropped],
         "ranked": [ranked_answer(candidate, breakdowns.get(candidate.layout)) for candidate in plan.ranked],
         "seconds": plan.seconds,
         "what_if": supposed.as_dict() if supposed else None,
+        "infeasible": reasons.as_dict() if reasons else None,
     }
 
 
@@ -170,9 +175,14 @@ def simulated_answer(facts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def decision_answer(
-    decision: Decision, request: TuneRequest, files: Mapping[str, str], facts: Mapping[str, str]
+    decision: Decision,
+    request: TuneRequest,
+    files: Mapping[str, str],
+    facts: Mapping[str, str],
+    reasons: Infeasible | None = None,
 ) -> dict[str, Any]:
-    """The decision of a study; ``winner`` is None where no layout met the SLO. ``facts`` are the study's."""
+    """The decision of a study; ``winner`` is None where no layout met the SLO, for the ``reasons`` then given.
+    ``facts`` are the study's."""
 
     def shown(trials: Sequence[TrialResult]) -> list[dict[str, Any]]:
         return [trial_answer(t, request, decision.predictions.get(str(t.layout))) for t in trials]
@@ -191,5 +201,6 @@ def decision_answer(
         "dropped": [dropped_answer(group) for group in decision.dropped],
         "why": decision.why,
         "remedy": decision.remedy,
+        "infeasible": reasons.as_dict() if reasons else None,
         "files": dict(files),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,20 +58,23 @@ def plan_command(
 ) -> None:
     """Rank layouts without launching anything."""
     from tuner.app.answers import plan_answer
-    from tuner.app.wiring import plan_request, suppose
+    from tuner.app.wiring import plan_request, suppose, why_infeasible
 
     request = load_request(request_file)
     supposed = suppose(request, what_if) if what_if else None
     found, splits = plan_request(request, simulate)
+    meeting = any(candidate.prediction.meets_slo for candidate in found.ranked)
+    reasons = None if meeting else why_infeasible(request)
     if as_json:
-        _print_json(plan_answer(found, splits, supposed))
+        _print_json(plan_answer(found, splits, supposed, reasons))
     else:
         from tuner.app.tables import plan_tables, what_if_tables
 
         plan_tables(_out, found, top, splits)
         if supposed:
             what_if_tables(_out, supposed, found)
-    if not any(candidate.prediction.meets_slo for candidate in found.ranked):
+        _print_lines(reasons.lines() if reasons else ())
+    if not meeting:
         raise NoFeasibleLayout(_plan_shortfall(found))
 
 
@@ -228,10 +232,12 @@ def show(name: StudyName = None, out: Out = DEFAULT_OUT, store: StoreUrl = None,
     from tuner.app.answers import decision_answer
 
     db, record = _study(name, out, store)
-    from tuner.app.wiring import decision_of
+    from tuner.app.wiring import decision_of, why_infeasible
 
     decision = decision_of(db, record)
-    _show(decision_answer(decision, record.request, {}, record.facts), decision, record.request, as_json)
+    ended = record.decision is not None and decision.winner is None
+    reasons = why_infeasible(record.request, decision) if ended else None
+    _show(decision_answer(decision, record.request, {}, record.facts, reasons), decision, record.request, as_json)
 
 
 @app.command()
@@ -311,6 +317,7 @@ def _show(answer: dict[str, Any], decision: Any, request: Any, as_json: bool) ->
 
     _name_simulated(answer)
     decision_tables(_out, decision, request, answer["files"])
+    _print_lines(answer["infeasible"]["lines"] if answer["infeasible"] else ())
 
 
 def _name_simulated(answer: dict[str, Any]) -> None:
@@ -348,6 +355,11 @@ def _plan_shortfall(found: Any) -> str:
         f"by the model the best, {best.layout}, carries {rate:.2f} requests/s within the SLO; "
         "more devices, a lower rate or wider targets are needed"
     )
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        _out.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _print_json(answer: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from serve.measure import HttpMeter
 from tuner.app.answers import decision_answer
 from tuner.app.screen import Screen
 from tuner.app.telemetry import Telemetry
-from tuner.app.wiring import facts, write_results
+from tuner.app.wiring import facts, why_infeasible, write_results
 from tuner.arrivals import offered
 from tuner.cluster import Cluster, Fleet, requested_cluster
 from tuner.conditions import SEED_FACT, Conditions, simulated_seed
@@ -105,7 +105,9 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
         screen.close()
         record = store.study(name)
         files = write_results(options.out / name, store, record, decision)
-        answer = decision_answer(decision, request, {kind: str(path) for kind, path in files.items()}, record.facts)
+        reasons = None if decision.winner else why_infeasible(request, decision)
+        paths = {kind: str(path) for kind, path in files.items()}
+        answer = decision_answer(decision, request, paths, record.facts, reasons)
         store.save_decision(name, answer)
         return TuneResult(decision, request, answer)
 

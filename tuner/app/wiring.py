@@ -23,6 +23,7 @@ from tuner.request import TuneRequest
 from tuner.space import load_space
 
 if TYPE_CHECKING:
+    from tuner.infeasible import Infeasible
     from tuner.store import Store, StudyRecord
     from tuner.whatif import WhatIf
 
@@ -70,6 +71,14 @@ def breakdowns(
     """Where the milliseconds of each layout go."""
     costs = {group: StepCosts(model, group) for group in cluster.groups}
     return {layout: breakdown(costs[cluster.group(layout)], layout, request) for layout in layouts}
+
+
+def why_infeasible(request: TuneRequest, decision: Decision | None = None) -> Infeasible:
+    """Why no layout meets the SLO, and what would do: by the model, corrected by a study's trials where there are."""
+    from tuner.infeasible import infeasible, slower_than_predicted
+
+    slower = slower_than_predicted(request, decision) if decision else 1.0
+    return infeasible(request, load_model(request.model), load_space(request.space), slower)
 
 
 def facts() -> dict[str, str]:
@@ -120,6 +129,7 @@ def write_results(directory: Path, store: Store, record: StudyRecord, decision: 
     files["report"] = write_whole(directory / REPORT, page)
     files["decision"] = directory / DECISION
     paths = {kind: str(path) for kind, path in files.items()}
-    answer = decision_answer(decision, record.request, paths, record.facts)
+    reasons = None if decision.winner else why_infeasible(record.request, decision)
+    answer = decision_answer(decision, record.request, paths, record.facts, reasons)
     write_whole(files["decision"], json.dumps(answer, indent=2) + "\n")
     return files
