@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from tuner.app.measure_command import measure
 from tuner.errors import BadInput, NoFeasibleLayout, ParlayError
 from tuner.layout import ParallelLayout
 from tuner.request import load_request
+
+if TYPE_CHECKING:
+    from tuner.app.tuning import TuneResult
 
 DEFAULT_OUT = Path("parlay-out")
 
@@ -220,7 +223,7 @@ def tune(
     result = run_tune(options, _err)
     _show(result.answer, result.decision, result.request, as_json)
     if result.decision.winner is None:
-        raise NoFeasibleLayout(f"{result.decision.why}; {result.decision.remedy or 'see the logs of the trials'}")
+        raise NoFeasibleLayout(_tune_shortfall(result))
 
 
 app.command()(measure)
@@ -342,6 +345,12 @@ def _study(name: str | None, out: Path, store: str | None) -> Any:
 
 def _store_url(store: str | None, out: Path) -> str:
     return store or f"sqlite:///{out / 'parlay.db'}"
+
+
+def _tune_shortfall(result: TuneResult) -> str:
+    if not result.decision.trials:
+        return "nothing was worth a launch; " + " ".join(result.answer["infeasible"]["lines"][:1])
+    return f"{result.decision.why}; {result.decision.remedy or 'see the logs of the trials'}"
 
 
 def _plan_shortfall(found: Any) -> str:

@@ -221,6 +221,8 @@ def decision_tables(console: Console, decision: Decision, request: TuneRequest, 
 
 def trials_table(console: Console, decision: Decision, request: TuneRequest) -> None:
     """Every launched layout, predicted and measured side by side; the winner is marked."""
+    if not decision.trials:
+        return
     names, common = short_names(trial.layout for trial in decision.trials)
     table = Table(title=f"Study {decision.study}", **_left(_caption(common)))
     table.add_column("", justify="right")
