@@ -130,6 +130,8 @@ def flood_by(name: str, users: int, seconds: float) -> Flood:
         tokenizer = build_tiny_model(Path(folder) / "tokenizer")
         with mock() as server:
             seen = PEERS[name](server.url, users, seconds, TOKENS, tokenizer, Path(folder))
+    streamed = server.log["written"]
+    assert np.median(streamed) == TOKENS, f"{name} had answers of {np.median(streamed):g} tokens"
     return Flood(seen.requests_per_s, seen.ttft_p50_ms, server.ttft_p50_ms(), seen.wall_s)
 
 
