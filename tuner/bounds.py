@@ -54,18 +54,22 @@ class Deployments:
         self.fits: Mask = np.broadcast_to(fits, priced.ttft_ms.shape)
         self.replicas: Floats = np.array([float(member.dp) for member in priced.members])
 
-    def at_asked(self, target: SloTarget) -> Floats:
-        """The target's metric in ms at the asked rate; infinite where that rate cannot be carried."""
+    def at_asked(self, metric: Metric, percentile: float | None) -> Floats:
+        """A metric in ms at the asked rate, its mean without a percentile; infinite where it cannot be carried."""
         rate = self.request.workload.arrival.requests_per_s * self.slower / self.replicas
-        value, batch = interpolate(self.priced.curve.rate_req_per_s, self._values(target), rate)
+        value, batch = interpolate(self.priced.curve.rate_req_per_s, self._values(metric, percentile), rate)
         carried = (batch[..., None] <= self.priced.cap) & self.fits
         return np.where(carried, value[..., None] * self.slower, np.inf)
+
+    def target_ms(self, target: SloTarget) -> Floats:
+        """What the target bounds, in ms at the asked rate."""
+        return self.at_asked(target.metric, target.percentile)
 
     def meeting(self) -> Mask:
         """Where every target holds at the asked rate."""
         meets = self.fits
         for target in self.request.slo:
-            meets = meets & (self.at_asked(target) <= target.ms)
+            meets = meets & (self.target_ms(target) <= target.ms)
         return meets
 
     def idle_ms(self, metric: Metric) -> Floats:
@@ -81,7 +85,7 @@ class Deployments:
         rates = self.priced.curve.rate_req_per_s
         within = np.ones(rates.shape, dtype=bool)
         for target in self.request.slo:
-            within &= self._values(target) * self.slower <= target.ms
+            within &= self._values(target.metric, target.percentile) * self.slower <= target.ms
         column = np.searchsorted(BATCHES, self.priced.cap, side="right") - 1
         if at_most:
             within[:, 1:] |= within[:, :-1].copy()
@@ -96,9 +100,8 @@ class Deployments:
         member, pair = divmod(flat, self.priced.knobs.count)
         return self.priced.knobs.layout(self.priced.members[member], pair)
 
-    def _values(self, target: SloTarget) -> Floats:
-        output = float(self.request.workload.output_tokens.mean)
-        return self.priced.curve.at(target.metric, target.percentile, output)
+    def _values(self, metric: Metric, percentile: float | None) -> Floats:
+        return self.priced.curve.at(metric, percentile, float(self.request.workload.output_tokens.mean))
 
 
 def best_of(all_: Sequence[Deployments], value: Callable[[Deployments], Floats]) -> tuple[float, ParallelLayout | None]:

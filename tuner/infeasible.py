@@ -123,10 +123,10 @@ def _slo_changes(request: TuneRequest, found: Sequence[Deployments]) -> Iterator
     for target in request.slo:
 
         def alone(one: Deployments, relaxed: SloTarget = target) -> Floats:
-            value = one.at_asked(relaxed)
+            value = one.target_ms(relaxed)
             for other in request.slo:
                 if other is not relaxed:
-                    value = np.where(one.at_asked(other) <= other.ms, value, np.inf)
+                    value = np.where(one.target_ms(other) <= other.ms, value, np.inf)
             return value
 
         value_ms, layout = best_of(found, alone)
@@ -135,7 +135,7 @@ def _slo_changes(request: TuneRequest, found: Sequence[Deployments]) -> Iterator
             text = f"a target of {_ceil(value_ms)} ms for {name} instead of {target.ms:g}, with {layout}"
             changes.append(Change("slo", name, value_ms, "ms", str(layout), text))
     if not changes:
-        times, layout = best_of(found, lambda one: np.max([one.at_asked(t) / t.ms for t in request.slo], axis=0))
+        times, layout = best_of(found, lambda one: np.max([one.target_ms(t) / t.ms for t in request.slo], axis=0))
         if layout is not None and times > 1:
             wider = " and ".join(f"{t.metric.value} p{t.percentile:g} of {_ceil(t.ms * times)} ms" for t in request.slo)
             text = f"targets {_ceil(times, 2)} × as wide, {wider}, with {layout}"

@@ -18,6 +18,7 @@ from tuner.layout import ParallelLayout
 from tuner.model import ModelShape
 from tuner.prune import Candidate, DroppedGroup, Plan, Prediction
 from tuner.request import TuneRequest
+from tuner.standing import Spread, Standing
 from tuner.trial import StepResult, TrialResult
 from tuner.whatif import WhatIf
 
@@ -154,6 +155,9 @@ def trial_answer(trial: TrialResult, request: TuneRequest, predicted: Prediction
     shown = trial.shown_step(request)
     return {
         "number": trial.number,
+        "purpose": trial.purpose.value,
+        "repeat": trial.repeat,
+        "device_s": trial.device_s,
         "layout": str(trial.layout),
         "gpus": trial.layout.devices,
         "state": trial.state.value,
@@ -166,6 +170,39 @@ def trial_answer(trial: TrialResult, request: TuneRequest, predicted: Prediction
         "predicted": prediction_answer(predicted) if predicted else None,
         "steps": [step_answer(step, request) for step in trial.steps],
     }
+
+
+def standing_answer(standing: Standing, request: TuneRequest) -> dict[str, Any]:
+    """One layout with all its runs; spreads over them in ms, requests/s and tokens/s."""
+    pairs = zip(request.slo, standing.slo_ms, strict=True)
+    return {
+        "layout": str(standing.layout),
+        "gpus": standing.layout.devices,
+        "meets_slo": standing.meets,
+        "runs": standing.runs,
+        "failed": standing.failures,
+        "confirmed": standing.confirmed,
+        "held_req_per_s": standing.held_req_per_s,
+        "slo": [{"target": str(target), **_spread_answer(spread)} for target, spread in pairs],
+        "e2e_ms": _spread_answer(standing.e2e_ms),
+        "goodput_req_per_s": _spread_answer(standing.goodput),
+        "attainment": standing.attainment,
+        "attainment_interval": standing.attainment_interval,
+        "usd_per_hour": standing.usd_per_hour,
+        "usd_per_million_tokens": standing.usd_per_million_tokens,
+    }
+
+
+def _spread_answer(spread: Spread | None) -> dict[str, Any]:
+    """Over runs; ``interval`` is that of a single run."""
+    if spread is None:
+        return {"mean": None, "low": None, "high": None, "runs": 0, "interval": None}
+    return asdict(spread)
+
+
+def spent_answer(decision: Decision, request: TuneRequest) -> dict[str, Any]:
+    """What was spent, and the budgets."""
+    return {"spent": asdict(decision.spent), "budget": request.budget.model_dump()}
 
 
 def simulated_answer(facts: Mapping[str, str]) -> dict[str, Any]:
@@ -198,6 +235,8 @@ def decision_answer(
             for row in shown(decision.pareto)
         ],
         "trials": shown(decision.trials),
+        "standings": [standing_answer(standing, request) for standing in decision.standings],
+        **spent_answer(decision, request),
         "dropped": [dropped_answer(group) for group in decision.dropped],
         "why": decision.why,
         "remedy": decision.remedy,

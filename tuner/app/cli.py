@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,12 +70,12 @@ def plan_command(
     if as_json:
         _print_json(plan_answer(found, splits, supposed, reasons))
     else:
-        from tuner.app.tables import plan_tables, what_if_tables
+        from tuner.app.tables import plan_tables, print_lines, what_if_tables
 
         plan_tables(_out, found, top, splits)
         if supposed:
             what_if_tables(_out, supposed, found)
-        _print_lines(reasons.lines() if reasons else ())
+        print_lines(_out, reasons.lines() if reasons else ())
     if not meeting:
         raise NoFeasibleLayout(_plan_shortfall(found))
 
@@ -238,9 +237,10 @@ def show(name: StudyName = None, out: Out = DEFAULT_OUT, store: StoreUrl = None,
     from tuner.app.wiring import decision_of, why_infeasible
 
     decision = decision_of(db, record)
-    ended = record.decision is not None and decision.winner is None
-    reasons = why_infeasible(record.request, decision) if ended else None
-    _show(decision_answer(decision, record.request, {}, record.facts, reasons), decision, record.request, as_json)
+    ended = record.decision is not None
+    reasons = why_infeasible(record.request, decision) if ended and decision.winner is None else None
+    answer = decision_answer(decision, record.request, {}, record.facts, reasons)
+    _show({**answer, "ended": ended}, decision, record.request, as_json)
 
 
 @app.command()
@@ -261,7 +261,7 @@ def explain(
     explained = explain_study(db, record, ParallelLayout.parse(layout) if layout else None)
     origin = simulated_answer(record.facts)
     if as_json:
-        _print_json(origin | explained.answer)
+        _print_json(origin | explained.answer(record.request))
     else:
         _name_simulated(origin)
         explained.print(_out, record.request)
@@ -316,11 +316,12 @@ def _show(answer: dict[str, Any], decision: Any, request: Any, as_json: bool) ->
     if as_json:
         _print_json(answer)
         return
-    from tuner.app.tables import decision_tables
+    from tuner.app.study_tables import decision_tables
+    from tuner.app.tables import print_lines
 
     _name_simulated(answer)
-    decision_tables(_out, decision, request, answer["files"])
-    _print_lines(answer["infeasible"]["lines"] if answer["infeasible"] else ())
+    decision_tables(_out, decision, request, answer["files"], answer.get("ended", True))
+    print_lines(_out, answer["infeasible"]["lines"] if answer["infeasible"] else ())
 
 
 def _name_simulated(answer: dict[str, Any]) -> None:
@@ -364,11 +365,6 @@ def _plan_shortfall(found: Any) -> str:
         f"by the model the best, {best.layout}, carries {rate:.2f} requests/s within the SLO; "
         "more devices, a lower rate or wider targets are needed"
     )
-
-
-def _print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        _out.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _print_json(answer: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""``parlay explain``: why a study's winner won, and for one layout where its milliseconds go or why it was dropped."""
+"""``parlay explain``: why a study's winner won, what came second, what was never tried and why that is safe."""
 
 from __future__ import annotations
 
@@ -7,64 +7,116 @@ from typing import Any
 
 from rich.console import Console
 
-from tuner.app.answers import dropped_answer, ranked_answer
-from tuner.app.tables import breakdown_table, dropped_table
-from tuner.app.wiring import breakdowns, decision_of
+from tuner.app.answers import dropped_answer, ranked_answer, spent_answer, standing_answer
+from tuner.app.study_tables import budget_line, standings_table
+from tuner.app.tables import breakdown_table, dropped_table, print_lines
+from tuner.app.wiring import breakdowns, decision_of, why_infeasible
 from tuner.cluster import requested_cluster
 from tuner.cost.breakdown import Breakdown
 from tuner.decide import Decision
 from tuner.errors import BadInput
+from tuner.infeasible import Infeasible, slower_than_predicted
 from tuner.layout import ParallelLayout
 from tuner.model import load_model
+from tuner.priced import MARGIN
 from tuner.prune import Candidate, DroppedGroup
 from tuner.request import TuneRequest
-from tuner.rules import illegal
+from tuner.rules import DropReason, illegal
+from tuner.space import load_space
 from tuner.store import Store, StudyRecord
+from tuner.untried import Untried, untried
+
+_FACT = "it could not have run"
+_MISSES = f"even {MARGIN:g} × faster than the model, one request alone misses the target"
+_RANKED = "a judgement of the model: below, by how much it would have to err"
+_MEASURED = "what was measured says so"
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """The pieces of an explanation, for people and for machines."""
+    """The pieces of an explanation, for people and for machines.
+
+    ``dropped`` says what never was launched, ``planned`` is what the plan dropped of it; ``waiting`` counts the
+    candidates that were kept and not launched either.
+    ``rivals`` is None without a winner, ``reasons`` with one.
+    """
 
     decision: Decision
     candidates: tuple[Candidate, ...]
     splits: dict[ParallelLayout, Breakdown]
     dropped: tuple[DroppedGroup, ...]
+    planned: tuple[DroppedGroup, ...]
+    waiting: int
+    rivals: Untried | None
+    reasons: Infeasible | None
 
-    @property
-    def answer(self) -> dict[str, Any]:
+    def answer(self, request: TuneRequest) -> dict[str, Any]:
         """The explanation as JSON."""
         return {
             "study": self.decision.study,
             "why": self.decision.why,
             "remedy": self.decision.remedy,
+            "standings": [standing_answer(standing, request) for standing in self.decision.standings],
             "layouts": [ranked_answer(c, self.splits.get(c.layout)) for c in self.candidates],
-            "dropped": [dropped_answer(group) for group in self.dropped],
+            "dropped": [{**dropped_answer(group), "why_safe": self.why_safe(group)} for group in self.dropped],
+            "kept_but_not_launched": self.waiting,
+            "untried": self.rivals.as_dict() if self.rivals else None,
+            "infeasible": self.reasons.as_dict() if self.reasons else None,
+            **spent_answer(self.decision, request),
         }
+
+    def why_safe(self, group: DroppedGroup) -> str:
+        """Why nothing was lost by not launching a group."""
+        if group.reason in (DropReason.SLO_TTFT, DropReason.SLO_TPOT, DropReason.SLO_E2E):
+            return _MISSES
+        if group.reason is not DropReason.OUTRANKED:
+            return _FACT
+        return _RANKED if group in self.planned else _MEASURED
 
     def print(self, console: Console, request: TuneRequest) -> None:
         """The explanation in the terminal."""
-        console.print(self.decision.why, soft_wrap=True, highlight=False)
-        if self.decision.remedy:
-            console.print(self.decision.remedy, soft_wrap=True, highlight=False)
+        print_lines(console, [text for text in (self.decision.why, self.decision.remedy) if text])
+        standings_table(console, self.decision, request)
         breakdown_table(console, self.candidates, self.splits)
-        dropped_table(console, self.dropped)
+        dropped_table(console, self.dropped, self.why_safe)
+        lines = [f"{self.waiting} kept candidates were not launched."] if self.waiting else []
+        lines += self.rivals.lines() if self.rivals else []
+        lines += self.reasons.lines() if self.reasons else []
+        print_lines(console, [*lines, budget_line(self.decision, request)])
 
 
 def explain_study(store: Store, record: StudyRecord, layout: ParallelLayout | None) -> Explained:
     """Explain the winner beside the runner-up, or one layout; raises BadInput for one that is not of the space."""
-    decision = decision_of(store, record)
+    decision, request = decision_of(store, record), record.request
     ranked = {candidate.layout: candidate for candidate in record.ranked or ()}
-    if layout is None:
+    tried = {trial.layout for trial in decision.trials}
+    rivals = reasons = None
+    model, cluster = load_model(request.model), requested_cluster(request)
+    if layout is not None:
+        chosen = [layout] if layout in ranked else []
+        dropped = () if chosen else _why_dropped(record, decision, layout)
+    else:
         chosen = [t.layout for t in (decision.winner, decision.runner_up) if t is not None]
         chosen = chosen or [t.layout for t in decision.trials[:2]]
         dropped = decision.dropped
-    else:
-        chosen = [layout] if layout in ranked else []
-        dropped = () if chosen else _why_dropped(record, decision, layout)
-    model, cluster = load_model(record.request.model), requested_cluster(record.request)
-    splits = breakdowns(record.request, model, cluster, [one for one in chosen if one in ranked])
-    return Explained(decision, tuple(ranked[one] for one in splits), splits, tuple(dropped))
+        if decision.winner is not None:
+            slower = slower_than_predicted(request, decision)
+            rivals = untried(request, model, load_space(request.space), decision.standings[0], tried, slower)
+        elif record.decision is not None:
+            reasons = why_infeasible(request, decision)
+    splits = breakdowns(request, model, cluster, [one for one in chosen if one in ranked])
+    named = {group.example for group in decision.dropped}
+    waiting = 0 if layout else len([one for one in ranked if one not in tried and one not in named])
+    return Explained(
+        decision=decision,
+        candidates=tuple(ranked[one] for one in splits),
+        splits=splits,
+        dropped=tuple(dropped),
+        planned=tuple(record.dropped or ()),
+        waiting=waiting,
+        rivals=rivals,
+        reasons=reasons,
+    )
 
 
 def _why_dropped(record: StudyRecord, decision: Decision, layout: ParallelLayout) -> tuple[DroppedGroup, ...]:

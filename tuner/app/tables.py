@@ -1,18 +1,19 @@
-"""Tables for people: what ``plan``, ``volume``, ``show`` and ``explain`` print."""
+"""Tables for people: what ``plan``, ``volume``, ``collective`` and ``validate`` print, and parts of a study's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from tuner.cost.breakdown import Breakdown
-from tuner.decide import Decision
 from tuner.layout import ParallelLayout
 from tuner.prune import Candidate, DroppedGroup, Plan
 from tuner.request import TuneRequest
+from tuner.rules import DropReason
 from tuner.trial import TrialResult, TrialState
 from tuner.whatif import Standing, WhatIf
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tuner.validate import Validation
 
 ABSENT = "–"
+MOST_ALIKE = 4  # rows of one reason in a table of drops
 _ERRORS = ("mean", "median")
 
 
@@ -37,7 +39,8 @@ def short_names(layouts: Iterable[ParallelLayout]) -> tuple[dict[ParallelLayout,
     return names, ", ".join(f"{axis}={next(iter(value))}" for axis, value in common.items())
 
 
-def _caption(common: str) -> str | None:
+def caption_of(common: str) -> str | None:
+    """What all layouts of a table share, below it."""
     return f"all with {common}" if common else None
 
 
@@ -54,7 +57,9 @@ def plan_tables(console: Console, plan: Plan, top: int, breakdowns: Mapping[Para
         dropped_table(console, plan.dropped)
         return
     names, common = short_names(candidate.layout for candidate, _ in rows)
-    table = Table(title=f"{plan.candidates:,} candidates priced in {plan.seconds:.2f} s", **_left(_caption(common)))
+    table = Table(
+        title=f"{plan.candidates:,} candidates priced in {plan.seconds:.2f} s", **left_title(caption_of(common))
+    )
     for name in ("", "layout", "alike", "devices", "TTFT ms", "TPOT ms", "goodput req/s", "meets SLO"):
         table.add_column(name, justify="left" if name == "layout" else "right", overflow="fold")
     for place, (candidate, alike) in enumerate(rows, 1):
@@ -80,7 +85,8 @@ def _distinct(ranked: Sequence[Candidate]) -> list[tuple[Candidate, int]]:
     return list(found.values())
 
 
-def _left(caption: str | None = None) -> dict[str, Any]:
+def left_title(caption: str | None = None) -> dict[str, Any]:
+    """A table's title and caption at its left edge."""
     return {"title_justify": "left", "caption": caption, "caption_justify": "left"}
 
 
@@ -91,7 +97,7 @@ def breakdown_table(
     if not candidates:
         return
     names, common = short_names(candidate.layout for candidate in candidates)
-    table = Table(title="Where the milliseconds go (one request alone)", **_left(_caption(common)))
+    table = Table(title="Where the milliseconds go (one request alone)", **left_title(caption_of(common)))
     table.add_column("term", overflow="fold")
     for candidate in candidates:
         table.add_column(f"{names[candidate.layout]}\nTTFT", justify="right", overflow="fold")
@@ -107,19 +113,50 @@ def breakdown_table(
     console.print(table)
 
 
-def dropped_table(console: Console, dropped: Sequence[DroppedGroup]) -> None:
-    """What never was launched, and the figure that decided it."""
+def dropped_table(
+    console: Console, dropped: Sequence[DroppedGroup], safe: Callable[[DroppedGroup], str] | None = None
+) -> None:
+    """What never was launched, the figure that decided it, and why that is ``safe``. Beyond ``MOST_ALIKE`` rows of one
+    reason, the rest is one row."""
     if not dropped:
         return
-    names, common = short_names(group.example for group in dropped)
-    table = Table(title="Dropped before launch", **_left(_caption(common)))
+    shown = list[DroppedGroup]()
+    more: dict[DropReason, int] = {}
+    for group in _merged(dropped):
+        if sum(one.reason is group.reason for one in shown) < MOST_ALIKE:
+            shown.append(group)
+        else:
+            more[group.reason] = more.get(group.reason, 0) + group.count
+    names, common = short_names(group.example for group in shown)
+    table = Table(title="Dropped before launch", **left_title(caption_of(common)))
     table.add_column("reason")
     table.add_column("count", justify="right")
     table.add_column("for example", overflow="fold")
     table.add_column("figure", overflow="fold")
-    for group in dropped:
-        table.add_row(group.reason.value, f"{group.count:,}", names[group.example], group.figure)
+    if safe:
+        table.add_column("why that is safe", overflow="fold")
+    for group in shown:
+        cells = [safe(group)] if safe else []
+        table.add_row(group.reason.value, f"{group.count:,}", names[group.example], group.figure, *cells)
+    for reason, count in more.items():
+        table.add_row(reason.value, f"{count:,}", "more", ABSENT, *([ABSENT] if safe else []))
     console.print(table)
+
+
+def _merged(dropped: Sequence[DroppedGroup]) -> list[DroppedGroup]:
+    """Groups of one reason and figure as one, by the first example."""
+    found: dict[tuple[DropReason, str], DroppedGroup] = {}
+    for group in dropped:
+        key = (group.reason, group.figure)
+        known = found.get(key)
+        found[key] = replace(known, count=known.count + group.count) if known else group
+    return list(found.values())
+
+
+def print_lines(console: Console, lines: Iterable[str]) -> None:
+    """Sentences, one per line, as they are."""
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def what_if_tables(console: Console, supposed: WhatIf, plan: Plan) -> None:
@@ -127,7 +164,7 @@ def what_if_tables(console: Console, supposed: WhatIf, plan: Plan) -> None:
     standings = [s for e in supposed.effects for s in (e.before, e.after) if s is not None]
     names, common = short_names(dict.fromkeys(standing.layout for standing in standings))
     table = Table(
-        title="What if (the engine has none of these; nothing here can be emitted)", **_left(_caption(common))
+        title="What if (the engine has none of these; nothing here can be emitted)", **left_title(caption_of(common))
     )
     table.add_column("technique", overflow="fold")
     table.add_column("best layout", overflow="fold")
@@ -206,64 +243,18 @@ def collective_table(console: Console, answer: Mapping[str, Any]) -> None:
         console.print(answer["why"], soft_wrap=True, highlight=False, markup=False)
 
 
-def decision_tables(console: Console, decision: Decision, request: TuneRequest, files: Mapping[str, str]) -> None:
-    """A study's end: launched layouts, dropped ones, the winner and why, and the files."""
-    trials_table(console, decision, request)
-    dropped_table(console, decision.dropped)
-    if decision.winner is not None:
-        console.print(f"[bold green]Winner[/bold green]: [bold]{decision.winner.layout}[/bold]", highlight=False)
-    console.print(decision.why, soft_wrap=True, highlight=False, markup=False)
-    if decision.remedy:
-        console.print(decision.remedy, soft_wrap=True, highlight=False, markup=False)
-    for kind, path in files.items():
-        console.print(f"  {kind:12} {path}", highlight=False, markup=False, soft_wrap=True)
-
-
-def trials_table(console: Console, decision: Decision, request: TuneRequest) -> None:
-    """Every launched layout, predicted and measured side by side; the winner is marked."""
-    if not decision.trials:
-        return
-    names, common = short_names(trial.layout for trial in decision.trials)
-    table = Table(title=f"Study {decision.study}", **_left(_caption(common)))
-    table.add_column("", justify="right")
-    table.add_column("layout", overflow="fold")
-    table.add_column("outcome", overflow="fold")
-    table.add_column("req/s", justify="right")
-    for metric, percentile in request.shown_metrics:
-        table.add_column(f"{metric.value.upper()} p{percentile:g} ms\nmodel", justify="right")
-        table.add_column("\nmeasured", justify="right")
-    table.add_column("attained", justify="right")
-    table.add_column("goodput\nreq/s", justify="right")
-    for trial in decision.trials:
-        table.add_row(*_trial_cells(trial, names[trial.layout], decision, request))
-    console.print(table)
-
-
-def _trial_cells(trial: TrialResult, name: str, decision: Decision, request: TuneRequest) -> list[str]:
-    won = decision.winner is not None and trial.number == decision.winner.number
-    step = trial.shown_step(request)
-    measured = step.shown_ms(request) if step else (None,) * len(request.shown_metrics)
-    pairs = zip(decision.predicted_ms(request, trial), measured, strict=True)
-    return [
-        "★" if won else str(trial.number + 1),
-        name,
-        outcome(trial, request),
-        number(step.step.rate_req_per_s if step else None, 2),
-        *(number(value) for pair in pairs for value in pair),
-        ABSENT if step is None or step.attainment is None else f"{step.attainment:.0%}",
-        number(step.goodput_req_per_s if step else None, 2),
-    ]
-
-
 def outcome(trial: TrialResult, request: TuneRequest) -> str:
     """How a trial ended, in a few words."""
     if trial.state is TrialState.FAILED:
         return f"failed: {trial.failure.value if trial.failure else 'unknown'}"
     if trial.state is TrialState.RUNNING:
         return "running"
-    if trial.best_step(request) is None:
+    best = trial.best_step(request)
+    if best is None:
         return "misses the SLO"
-    return "meets the SLO" if trial.state is TrialState.MEASURED else "meets it, then saturates"
+    return (
+        "meets the SLO" if trial.state is TrialState.MEASURED else f"meets it up to {best.step.rate_req_per_s:g} req/s"
+    )
 
 
 def validation_tables(console: Console, found: Validation) -> None:

@@ -18,8 +18,9 @@ from tuner.decide import Decision, decide
 from tuner.errors import BadInput
 from tuner.layout import ParallelLayout
 from tuner.model import ModelShape, load_model
-from tuner.prune import Plan, plan
+from tuner.prune import DroppedGroup, Plan, plan
 from tuner.request import TuneRequest
+from tuner.rules import DropReason
 from tuner.space import load_space
 
 if TYPE_CHECKING:
@@ -94,9 +95,14 @@ def facts() -> dict[str, str]:
 
 
 def decision_of(store: Store, record: StudyRecord) -> Decision:
-    """The decision as the stored trials stand now."""
-    trials = store.trials(record.name)
-    return decide(record.name, record.request, trials, record.ranked or (), record.dropped or ())
+    """The decision as the stored trials stand now, with the drops that it was made with."""
+    trials, dropped = store.trials(record.name), record.dropped or ()
+    if record.decision is not None:
+        dropped = tuple(
+            DroppedGroup(DropReason(g["reason"]), g["count"], ParallelLayout.parse(g["example"]), g["figure"])
+            for g in record.decision["dropped"]
+        )
+    return decide(record.name, record.request, trials, record.ranked or (), dropped)
 
 
 def application(request: TuneRequest, layout: ParallelLayout, app: str) -> dict[str, object]:
