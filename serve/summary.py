@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve.sample import Outcome, Sample
+from tuner.histogram import Histogram
 from tuner.request import Metric, SloTarget
 from tuner.sequential import Verdict
 from tuner.series import BATCHES, in_flight, trend
@@ -29,12 +30,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """One latency in milliseconds: percentiles by level, and the 95 % interval of each (None of too few samples)."""
+    """One latency in milliseconds: percentiles by level, the 95 % interval of each (None of too few samples), and all
+    values by bucket, to be merged with those of other windows."""
 
     count: int
     mean_ms: float
     at_ms: Mapping[float, float]
     interval_ms: Mapping[float, Interval | None]
+    histogram: Histogram
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +183,7 @@ def latency(samples_ms: Floats) -> Latency:
     """Mean, percentiles and their intervals of at least one sample, in milliseconds."""
     at_ms = {level: percentile(samples_ms, level) or 0.0 for level in PERCENTILES}
     spread = {level: percentile_interval(samples_ms, level) for level in PERCENTILES}
-    return Latency(int(samples_ms.size), float(samples_ms.mean()), at_ms, spread)
+    return Latency(int(samples_ms.size), float(samples_ms.mean()), at_ms, spread, Histogram.of(samples_ms))
 
 
 def latency_s(samples: Sequence[Sample]) -> dict[Metric, list[float]]:

@@ -17,6 +17,7 @@ from tests.mock_server import Behaviour, MockServer, closed_port
 from tuner.app.cli import app
 from tuner.app.measure_orders import Hunt, MeasureOptions
 from tuner.errors import BadInput, ParlayError
+from tuner.histogram import Histogram
 from tuner.rate_search import SearchEnd
 from tuner.sequential import Verdict
 
@@ -56,7 +57,10 @@ def test_the_answer_has_its_stable_keys():
     assert code == 0
     assert set(found) >= KEYS
     assert (found["model"], found["protocol"], found["completed"], found["failed"]) == ("tiny", "completions", 14, 0)
-    assert set(found["ttft_ms"]) == {"count", "mean", "p50", "p90", "p95", "p99", "intervals"}
+    assert set(found["ttft_ms"]) == {"count", "mean", "p50", "p90", "p95", "p99", "intervals", "histogram"}
+    histogram = Histogram.read(found["ttft_ms"]["histogram"])
+    assert histogram.total == found["ttft_ms"]["count"]
+    assert histogram.percentile_ms(50) == pytest.approx(found["ttft_ms"]["p50"], rel=1e-3)
     low, high = found["ttft_ms"]["intervals"]["p50"]
     assert 10 <= low <= found["ttft_ms"]["p50"] <= high
     assert found["ttft_ms"]["intervals"]["p99"] is None  # of 14 requests

@@ -62,12 +62,14 @@ def window_answer(window: Window) -> dict[str, Any]:
 
 
 def latency_answer(latency: Latency | None) -> dict[str, Any]:
-    """Mean and percentiles in ms, and the 95 % interval of each percentile."""
+    """Mean and percentiles in ms, the 95 % interval of each percentile, and all values as HdrHistogram's text (µs)."""
     if latency is None:
-        return {"count": 0, "mean": None, "p50": None, "p90": None, "p95": None, "p99": None, "intervals": {}}
+        nothing = dict.fromkeys(("mean", "p50", "p90", "p95", "p99"))
+        return {"count": 0, **nothing, "intervals": {}, "histogram": None}
     at: Mapping[str, float] = {f"p{level:g}": value for level, value in latency.at_ms.items()}
     intervals = {f"p{level:g}": value for level, value in latency.interval_ms.items()}
-    return {"count": latency.count, "mean": latency.mean_ms, **at, "intervals": intervals}
+    text = latency.histogram.text()
+    return {"count": latency.count, "mean": latency.mean_ms, **at, "intervals": intervals, "histogram": text}
 
 
 def target_answer(found: TargetFigures) -> dict[str, Any]:
