@@ -12,6 +12,7 @@ from tests.unit.test_simulate import ROOMY, assert_same, load, loads
 from tuner.arrivals import closed_load
 from tuner.cluster import Cluster
 from tuner.cost.latency import StepCosts
+from tuner.cost.steps import StepShape, total
 from tuner.layout import ParallelLayout
 from tuner.model import load_model
 from tuner.request import ClusterSpec
@@ -49,10 +50,21 @@ def test_who_comes_to_an_idle_replica_waits_for_the_step_of_the_other():
     assert serve(APART, sent).scheduled_s[1] < run.scheduled_s[1]
 
 
-def test_equal_batches_take_what_one_takes():
-    one, two = serve(SHARED, load([0.0], [500], [60])), serve(SHARED, load([0.0, 0.0], [500, 500], [60, 60]))
-    np.testing.assert_allclose(two.end_s, [one.end_s[0]] * 2)
-    np.testing.assert_allclose(two.decode_share, [one.decode_share[0]] * 2)
+def test_equal_batches_take_what_their_price_says():
+    """Two prompts of 500 tokens, priced as a batch of 500 on every replica."""
+    run = serve(SHARED, load([0.0, 0.0], [500, 500], [1, 1]))
+    (terms,) = COSTS.stages(SHARED, StepShape("prefill", np.full(1, 500.0), np.zeros(1), np.ones(1)))
+    np.testing.assert_allclose((run.end_s - run.scheduled_s) * 1e3, float(total(terms)[0]), rtol=1e-3)
+
+
+@pytest.mark.parametrize("prompt", [500, 8000])
+def test_experts_serve_the_tokens_that_all_replicas_bring(prompt):
+    one, two = (serve(SHARED, load([0.0] * n, [prompt] * n, [1] * n)) for n in (1, 2))
+    (terms,) = COSTS.stages(SHARED, StepShape("prefill", np.full(1, float(prompt)), np.zeros(1), np.ones(1)))
+    saved_ms = float((two.end_s[0] - one.end_s[0]) * 1e3)
+    of_experts_ms = sum(float(ms[0]) for name, ms in terms.items() if name == "experts" or " expert " in name)
+    assert 0.02 * of_experts_ms < saved_ms < 0.6 * of_experts_ms
+    np.testing.assert_allclose(one.prefill_share[0] * one.end_s[0], one.end_s[0] - one.scheduled_s[0])
 
 
 def test_tensor_parallel_ranks_alone_do_not_wait_for_replicas():

@@ -66,17 +66,48 @@ def finished_together(state: State) -> int:
 
 @compiled
 def _begin(table: StepTable, limits: Limits, req: Records, state: State, known_ms: float) -> None:
-    """Compose a step on every replica, unless one is under way; it ends for all when the slowest is done."""
-    end = -np.inf
+    """Compose a step on every replica, unless one is under way; it ends for all when the slowest is done.
+
+    A batch is priced as if all replicas had one like it; the experts serve the tokens that all of them really bring.
+    """
     for r in range(len(state.replicas)):
         if state.replicas[r].batch_count:
             return
-    for r in range(len(state.replicas)):
+    replicas = len(state.replicas)
+    tokens, end = ZERO, -np.inf
+    for r in range(replicas):
         dispatch(table, limits, req, state, r, known_ms)
+        tokens += _tokens(state, r)
+    of_all_ms = _shared_ms(table, tokens / replicas)
+    for r in range(replicas):
         if state.replicas[r].batch_count:
-            end = max(end, state.batches[r, 0].end_ms)
-    for r in range(len(state.replicas)):
+            now = state.replicas[r].clock_ms
+            priced_ms = state.batches[r, 0].end_ms - now
+            took_ms = priced_ms - _shared_ms(table, float(_tokens(state, r))) + of_all_ms
+            more = took_ms / priced_ms - 1
+            state.replicas[r].busy_decode_ms += more * state.batches[r, 0].decode_ms
+            state.replicas[r].busy_prefill_ms += more * state.batches[r, 0].prefill_ms
+            end = max(end, now + took_ms)
+    for r in range(replicas):
         if state.replicas[r].batch_count:
             state.batches[r, 0].first_end_ms = end
             state.batches[r, 0].end_ms = end
             state.stage_free_ms[r, 0] = end
+
+
+@compiled
+def _tokens(state: State, r: int) -> int:
+    """New tokens of a replica's batch."""
+    tokens = ZERO
+    if state.replicas[r].batch_count:
+        for entry in range(state.batches[r, 0].size):
+            tokens += state.batch_tokens[r, 0, entry]
+    return tokens
+
+
+@compiled
+def _shared_ms(table: StepTable, tokens: float) -> float:
+    """What the experts take in a step where each replica has so many tokens for them."""
+    at = int(tokens) // table.stride
+    low, high = table.shared_ms[0, at], table.shared_ms[0, at + 1]
+    return float(low + (high - low) * (tokens - at * table.stride) / table.stride)

@@ -151,14 +151,17 @@ def _start(table: StepTable, limits: Limits, req: Records, state: State, r: int,
             chunks, tokens, own, fixed = chunks + 1, tokens + new, own + part, max(fixed, floor)
     mean = total / max(decodes, 1)
     end, begin = now, now
+    state.batches[r, place].decode_ms = state.batches[r, place].prefill_ms = 0.0
     for stage in range(limits.depth):
         decode_ms = decode_stage_ms(table, stage, decodes, mean) if decodes else 0.0
         ms = mixed_stage_ms(table, stage, decodes, mean, chunks, tokens, own + fixed) if chunks else decode_ms
         begin = max(end, state.stage_free_ms[r, stage])
         end = begin + ms
         state.stage_free_ms[r, stage] = end
-        state.replicas[r].busy_decode_ms += min(decode_ms, ms) / limits.depth
-        state.replicas[r].busy_prefill_ms += max(ms - decode_ms, 0.0) / limits.depth
+        state.batches[r, place].decode_ms += min(decode_ms, ms) / limits.depth
+        state.batches[r, place].prefill_ms += max(ms - decode_ms, 0.0) / limits.depth
+    state.replicas[r].busy_decode_ms += state.batches[r, place].decode_ms
+    state.replicas[r].busy_prefill_ms += state.batches[r, place].prefill_ms
     state.batches[r, place].steps = 1
     state.batches[r, place].first_end_ms = end
     state.batches[r, place].last_start_ms = begin

@@ -45,10 +45,10 @@ REPLICA = np.dtype(
     ],
     align=True,
 )
-# One batch in flight: ``steps`` repetitions of one step.
+# One batch in flight: ``steps`` repetitions of one step; what its prompts and its other tokens count as in one.
 BATCH = np.dtype(
     [
-        *((name, np.float64) for name in ("first_end_ms", "last_start_ms", "end_ms")),
+        *((name, np.float64) for name in ("first_end_ms", "last_start_ms", "end_ms", "prefill_ms", "decode_ms")),
         *((name, np.int64) for name in ("size", "steps")),
     ],
     align=True,

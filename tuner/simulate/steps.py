@@ -12,6 +12,7 @@ Attention of several prefill chunks is one kernel: each chunk adds its own work,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,8 @@ _HEAD_TOKENS = 4096.0  # new tokens of a step in which only the number of sequen
 class StepTable(NamedTuple):
     """Tables of one layout; a named tuple because compiled code takes it as it is.
 
-    ``tokens_ms`` [stage, new tokens // ``stride``], ``rows_ms`` [stage, sequences], ``decode_ms`` [stage, sequences];
+    ``tokens_ms`` [stage, new tokens // ``stride``], of which replicas that share experts spend ``shared_ms`` on them,
+    ``rows_ms`` [stage, sequences], ``decode_ms`` [stage, sequences];
     attention per layer: ``decode_attention_ms`` [sequences, context point], ``chunk_ms`` [chunk point, context point,
     own or fixed part]. ``context_point`` maps context // 64 to the grid point at or below it, ``chunk_at`` a chunk's
     tokens to its place between points. ``stages`` [stage, LAYERS ... GRAPH_LAUNCH]: its layers and host times in ms,
@@ -45,6 +47,7 @@ class StepTable(NamedTuple):
     """
 
     tokens_ms: Floats
+    shared_ms: Floats
     rows_ms: Floats
     decode_ms: Floats
     decode_attention_ms: Floats
@@ -65,13 +68,15 @@ def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) ->
     one, none = np.ones(1), np.zeros(1)
     tokens = np.maximum(np.arange(0.0, layout.max_num_batched_tokens + 2 * stride, stride), 1.0)
     context = _context_grid(longest_tokens)
-    prefill = _without_attention(costs, layout, StepShape("prefill", tokens, none, one))
+    prompts = StepShape("prefill", tokens, none, one)
+    prefill, shared = _without_attention(costs, layout, prompts), _of_experts(costs, layout, prompts)
     heads = _without_attention(costs, layout, StepShape("prefill", _HEAD_TOKENS / rows, none, rows))
     decode = _without_attention(costs, layout, StepShape("decode", one, one, rows))
     chunk_at, chunk_ms = _chunk_attention(costs, layout, context)
     layers = zip(stage_layers(costs.model.layers, layout.pp), stage_moe_layers(costs.model, layout.pp), strict=True)
     return StepTable(
         tokens_ms=prefill,
+        shared_ms=shared,
         rows_ms=_from_zero(heads - heads[:, :1]),
         decode_ms=_from_zero(decode),
         decode_attention_ms=_decode_attention(costs, layout, context),
@@ -95,11 +100,19 @@ def _stage_row(costs: StepCosts, layers: int, moe_layers: int) -> tuple[float, .
 def _without_attention(costs: StepCosts, layout: ParallelLayout, step: StepShape) -> Floats:
     """[stage, entry]: GPU milliseconds of a step but for its attention."""
 
-    def rest(terms: Terms) -> Floats:
-        kept = {name: value for name, value in terms.items() if name not in ("attention", "host")}
-        return np.broadcast_to(total(kept), step.tokens.shape)
+    return _sums(costs, layout, step, lambda name: name not in ("attention", "host"))
 
-    return np.array([rest(terms) for terms in costs.stages(layout, step)])
+
+def _of_experts(costs: StepCosts, layout: ParallelLayout, step: StepShape) -> Floats:
+    """[stage, entry]: GPU milliseconds of a step's routed experts and of sending tokens to them."""
+    return _sums(costs, layout, step, lambda name: name == "experts" or " expert " in name)
+
+
+def _sums(costs: StepCosts, layout: ParallelLayout, step: StepShape, kept: Callable[[str], bool]) -> Floats:
+    def chosen(terms: Terms) -> Floats:
+        return np.broadcast_to(total({name: ms for name, ms in terms.items() if kept(name)}), step.tokens.shape)
+
+    return np.array([chosen(terms) for terms in costs.stages(layout, step)])
 
 
 def _from_zero(table: Floats) -> Floats:
