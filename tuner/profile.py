@@ -102,14 +102,14 @@ class MoeFit:
 
     ``rows_efficiency`` is the share of the bandwidth at which rows enter and leave experts, ``elsewhere_efficiency``
     that for rows routed to other devices (they are still sorted, padded and summed), ``expert_us`` per active
-    expert; an expert's rows are padded to ``tile_rows``.
+    expert; an expert's rows are padded to tiles of up to ``tile_rows``.
     """
 
     __pydantic_config__ = _STRICT
     floor_us: float
     compute_efficiency: float
     memory_efficiency: float
-    rows_efficiency: float
+    rows_efficiency: float = 0.3  # where too few rows tell
     elsewhere_efficiency: float = 2.0
     expert_us: float = 0.0
     tile_rows: float = 64.0

@@ -120,10 +120,8 @@ def moe_jobs(system: str) -> list[Job]:
 
 def _marlin_job(system: str, dtypes: tuple[str, ...]) -> Job:
     """Few rows: only what they all show is fitted."""
-    start = MoeFit(35.0, 0.4, 0.8, 0.15)
-    free: tuple[str, ...] = ("floor_us", "compute_efficiency", "memory_efficiency")
-    if system != "b200_sxm":
-        start, free = replace(start, elsewhere_efficiency=0.15), (*free, "elsewhere_efficiency")
+    start = MoeFit(35.0, 0.4, 0.8, elsewhere_efficiency=0.3)
+    free = ("floor_us", "compute_efficiency", "memory_efficiency", "elsewhere_efficiency")
     return Job(system, "moe", "int4", start, free, dtypes, marlin=True)
 
 

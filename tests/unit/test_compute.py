@@ -214,6 +214,28 @@ def test_random_routing_reads_the_expected_number_of_distinct_experts(tokens: in
     assert float(terms.memory_ms) == pytest.approx(expected_weights_ms("h100_sxm", distinct), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "tile"), [(16, 8), (128, 8), (200, 16), (512, 32), (1000, 64), (8192, 64)]
+)  # of 128 experts, 8 each: 1 to 512 rows per expert
+def test_few_rows_per_expert_are_padded_to_small_tiles(tokens: int, tile: int) -> None:
+    profile = load_profile("h100_sxm")
+    terms = moe_terms(profile, "bf16", tokens, 4096, 1536, 8, 128, routing=Routing(0.0))
+    load = tokens * 8 / 128
+    rows = 128 * (tile if load < tile else load + tile / 2)
+    peak = profile.peak_flops_per_s["bf16"] * profile.moe["bf16"].compute_efficiency
+    assert float(terms.compute_ms) == pytest.approx(1e3 * 6 * 4096 * 1536 * rows / peak)
+
+
+@pytest.mark.parametrize(("dtype", "hidden", "inter"), [("int4", 3072, 384), ("mxfp4", 3072, 384), ("bf16", 2880, 360)])
+def test_sides_of_4_bit_weights_are_rounded_up(dtype: str, hidden: int, inter: int) -> None:
+    """gpt-oss on 8 devices: 2880 wide, 2880 / 8 = 360 per device."""
+    given, padded = (
+        float(moe_terms(load_profile("h100_sxm"), dtype, 4096, h, i, 4, 128, t).compute_ms)
+        for h, i, t in ((2880, 2880, 8), (hidden, inter, 1))
+    )
+    assert given == pytest.approx(padded)
+
+
 def test_skewed_routing_costs_more_on_the_busiest_device() -> None:
     profile = load_profile("h100_sxm")
     even, skewed = (

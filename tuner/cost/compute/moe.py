@@ -3,7 +3,8 @@
     t = floor + ||weights of active experts, padded rows x 6 x hidden x inter||_3 + rows in and out of the experts
         + rows routed elsewhere + active experts x overhead
 
-An expert's weights are read once if at least one token is routed to it, and its rows are padded to a tile. How loads
+An expert's weights are read once if at least one token is routed to it, and its rows are padded to a tile: the power of
+two that its mean load needs (so TensorRT-LLM's kernels choose; Marlin's and Triton's do nearly the same). How loads
 spread over experts follows the routing: evenly, at random, or by a power law (benchmarks name its exponent); of the
 devices that share the experts the most loaded one is priced, since all wait for it.
 """
@@ -21,6 +22,12 @@ from tuner.profile import HardwareProfile
 _QUANTILES = 24
 _FEW_TOKENS_SPREAD = 200.0  # heaviest over lightest expert of the power law when there are fewer slots than experts
 _TOP_OF = 0.56  # the largest of E draws sits near the quantile 1 - 0.56 / E
+
+
+_SMALLEST_TILE = 8.0
+# Sides that kernels of 4-bit weights are given, rounded up (vLLM's ``fused_moe/oracle/mxfp4.py``).
+_PADDED = ("int4", "mxfp4", "mxfp4_fp8")
+_HIDDEN_MULTIPLE, _INTER_MULTIPLE = 256, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +65,12 @@ def moe_terms(
         *(np.asarray(x, dtype=float) for x in (tokens, hidden, inter, topk, experts, moe_tp, moe_ep))
     )
     shard, here = full / tp, count / ep
+    if kind.kind in _PADDED:
+        width, shard = _multiple(width, _HIDDEN_MULTIPLE), _multiple(shard, _INTER_MULTIPLE)
+    tile = _tile_rows(t * k / here, fit.tile_rows)
     load = _loads(routing or Routing(), t, k, count, ep)
     busy = _busy_share(routing or Routing(), load, t, k, count)
     active = np.maximum(busy.mean(-1) * here, np.minimum(1.0, t * k / ep))
-    tile = fit.tile_rows
     padded = np.where(load < tile, busy * tile, load + tile / 2).mean(-1) * here
     rows = load.mean(-1) * here
     bandwidth = profile.memory_bytes_per_s
@@ -87,6 +96,16 @@ def moe_ms(
 ) -> Array:
     """Milliseconds of the routed experts of one layer; see ``moe_terms``."""
     return moe_terms(profile, dtype, tokens, hidden, inter, topk, experts, moe_tp, moe_ep, routing).total_ms
+
+
+def _multiple(side: Array, of: int) -> Array:
+    return np.asarray(np.ceil(side / of) * of)
+
+
+def _tile_rows(rows: Array, most: float) -> Array:
+    """Rows of the tile that a kernel takes for so many rows per expert, those routed elsewhere included."""
+    wanted = np.exp2(np.ceil(np.log2(rows)))
+    return np.asarray(np.minimum(np.maximum(wanted, _SMALLEST_TILE), most))[..., None]
 
 
 def _loads(routing: Routing, t: Array, k: Array, count: Array, ep: Array) -> Array:
