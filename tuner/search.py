@@ -1,8 +1,8 @@
 """Which candidate is launched next. The only module with Optuna: it keeps the trials, samples and prunes.
 
-The model's ranking is the prior. It tells degrees of parallelism apart, but hardly an executor or a scheduler knob, so
-the best candidate of each shape goes first, then the variants of the best measured one, and after those Optuna's
-TPE sampler, constrained by the SLO, chooses among what is left.
+With a belief (``tuner.belief``), launches go where ``tuner.choice`` sees the likeliest winner for its cost, until a
+better one is unlikely. Without one the ranking is the prior: the best candidate of each shape first, then the variants
+of the best measured one, and after those Optuna's TPE sampler, constrained by the SLO, chooses among what is left.
 """
 
 from __future__ import annotations
@@ -13,18 +13,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState as OptunaState
 
+from tuner.belief import Belief, engine_of
+from tuner.choice import CLEARLY, UNLIKELY, Outlook, choose, outlook, price_of
 from tuner.layout import ParallelLayout
+from tuner.lessons import doomed
 from tuner.merit import merit, slo_ratio
 from tuner.prune import Candidate
 from tuner.request import Objective, TuneRequest
 from tuner.space import STRUCTURE_AXES
 from tuner.trial import Purpose, StepResult, TrialResult, TrialState
 
-_LAYOUT = "layout"
+_LAYOUT, _REPEAT = "layout", "repeat"
+_CONVINCED = 3  # measured trials without one that meets the SLO before the belief may say that none will
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +48,26 @@ class Proposal:
 
 
 class Search:
-    """Ask for the next layout, report its load steps, tell how it ended. One Optuna study per study, in its store."""
+    """Ask for the next layout, report its load steps, tell how it ended. One Optuna study per study, in its store.
 
-    def __init__(self, store_url: str, study: str, request: TuneRequest, ranked: Sequence[Candidate]) -> None:
+    With a ``belief`` the launches follow it, and the winner is measured again before it is announced; without one they
+    follow the ranking, then Optuna's sampler.
+    """
+
+    def __init__(
+        self,
+        store_url: str,
+        study: str,
+        request: TuneRequest,
+        ranked: Sequence[Candidate],
+        belief: Belief | None = None,
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        self._request, self._ranked = request, list(ranked)
+        self._request, self._ranked, self._belief = request, list(ranked), belief
         self._by_layout = {c.layout: c for c in ranked}
         self._distributions = _distributions(ranked)
-        self._done: dict[ParallelLayout, TrialResult] = {}
+        self._done: dict[ParallelLayout, tuple[TrialResult, ...]] = {}
         self._study = optuna.create_study(
             storage=optuna.storages.RDBStorage(store_url),
             study_name=study,
@@ -66,25 +83,34 @@ class Search:
 
         What is open in Optuna and not among the ``running`` ends as its trial did, or fails where that has no end.
         """
-        self._done = {result.layout: result for result in finished}
-        by_name = {str(result.layout): result for result in finished}
+        self._done = {}
+        for result in finished:
+            self._remember(result)
+        by_name = {(str(result.layout), result.repeat): result for result in finished}
         alive = {str(layout) for layout in running}
         for trial in self._study.get_trials(deepcopy=False, states=(OptunaState.RUNNING, OptunaState.WAITING)):
             if (name := trial.user_attrs.get(_LAYOUT, "")) in alive:
                 continue
-            result = by_name.get(name)
-            if result is None or trial.state is OptunaState.WAITING:
+            ended = by_name.get((name, trial.user_attrs.get(_REPEAT, 0)))
+            if ended is None or trial.state is OptunaState.WAITING:
                 self._study._storage.set_trial_state_values(trial._trial_id, OptunaState.FAIL)
             else:
-                self.tell(trial.number, result)
+                self.tell(trial.number, ended)
+
+    def _remember(self, result: TrialResult) -> None:
+        earlier = [r for r in self._done.get(result.layout, ()) if r.repeat != result.repeat]
+        self._done[result.layout] = (*earlier, result)
 
     def ask(
         self, running: Sequence[ParallelLayout] = (), fits: Callable[[ParallelLayout], bool] | None = None
     ) -> Proposal | None:
         """The next layout beside the ``running`` ones, of those that ``fits`` has room for; None when no such layout
         could still win."""
+        if self._belief is not None:
+            return self._believed(self._belief, set(running), fits)
         known = {*self._done, *running}
-        left = [c for c in self._ranked if c.layout not in known and not self._beaten(c)]
+        beaten = self._beaten()
+        left = [c for c in self._ranked if c.layout not in known and not beaten(c)]
         if fits is not None:
             left = [c for c in left if fits(c.layout)]
         if not left:
@@ -94,13 +120,69 @@ class Search:
             chosen, why = self._sampled(left)
         return Proposal(chosen.layout, why, self._opened(chosen.layout, why))
 
-    def _opened(self, layout: ParallelLayout, why: str) -> int:
+    def _believed(
+        self, belief: Belief, running: set[ParallelLayout], fits: Callable[[ParallelLayout], bool] | None
+    ) -> Proposal | None:
+        """Explore while a win is likely enough and a launch is left beside the confirmation; then confirm."""
+        best, launched = self.best(), sum(map(len, self._done.values())) + len(running)
+        again = self._unconfirmed(best)
+        if again is None or self._request.budget.launches - launched > 1:
+            left, seen = self._outlook(belief, running, best)
+            if not best or seen.anything >= UNLIKELY or (not seen.meets.any() and again is None):
+                roomy = left & np.array([fits is None or fits(c.layout) for c in belief.candidates], dtype=bool)
+                chosen = choose(belief, roomy, seen)
+                if chosen is not None and not self._hopeless(seen):
+                    layout, chance = belief.candidates[chosen].layout, float(seen.chance[chosen])
+                    why = (
+                        f"best for its cost with a probability of {chance:.0%}" if chance else "misses the SLO by least"
+                    )
+                    return Proposal(layout, why, self._opened(layout, why))
+                if roomy.sum() < left.sum():
+                    return None  # what could win has no room yet
+        if again is None or again in running or (fits is not None and not fits(again)):
+            return None
+        repeat, why = len(self._done[again]), "measured again before it is announced"
+        handle = self._opened(again, why, repeat)
+        return Proposal(again, why, handle, Purpose.CONFIRM, repeat)
+
+    def _outlook(
+        self, belief: Belief, running: set[ParallelLayout], best: tuple[TrialResult, ...]
+    ) -> tuple[NDArray[np.bool_], Outlook]:
+        """Which candidates may be launched, and what may come of them. One that runs already, but for the executor and
+        the number of sequences, would teach the same."""
+        belief.observe({layout: [s for r in results for s in r.steps] for layout, results in self._done.items()})
+        trials = [result for results in self._done.values() for result in results]
+        busy, beaten = {engine_of(layout) for layout in running}, self._beaten()
+        left = np.array(
+            [
+                c.layout not in self._done
+                and engine_of(c.layout) not in busy
+                and not beaten(c)
+                and doomed(c.layout, trials) is None
+                for c in belief.candidates
+            ],
+            dtype=bool,
+        )
+        return left, outlook(self._request, belief, left, best)
+
+    def _hopeless(self, seen: Outlook) -> bool:
+        """After some launches that all missed the SLO, no draw of the belief has a layout that meets it."""
+        measured = [r for results in self._done.values() for r in results if r.state is not TrialState.FAILED]
+        return len(measured) >= _CONVINCED and seen.anything == 0.0
+
+    def _unconfirmed(self, best: tuple[TrialResult, ...]) -> ParallelLayout | None:
+        """The best layout, if it meets the SLO and was measured once."""
+        if not best or not merit(self._request, *best)[0] or self._request.budget.launches <= _CONVINCED:
+            return None
+        return best[0].layout if len(best) == 1 else None
+
+    def _opened(self, layout: ParallelLayout, why: str, repeat: int = 0) -> int:
         """Number of a new running trial in Optuna; it never waits in a queue, where another driver would take it."""
         trial = optuna.trial.create_trial(
             state=OptunaState.RUNNING,
             params=self._params(layout),
             distributions=self._distributions,
-            user_attrs={_LAYOUT: str(layout), "why": why},
+            user_attrs={_LAYOUT: str(layout), "why": why, _REPEAT: repeat},
         )
         storage = self._study._storage
         number = storage.get_trial_number_from_id(storage.create_new_trial(self._study._study_id, trial))
@@ -119,11 +201,11 @@ class Search:
 
     def _variant_of_best(self, left: Sequence[Candidate]) -> tuple[Candidate, str] | None:
         best = self.best()
-        if best is None:
+        if not best:
             return None
         for axis in ("executor", "max_num_batched_tokens", "max_num_seqs", "all2all"):
             for candidate in left:
-                if _differ_in(candidate.layout, best.layout) == [axis]:
+                if _differ_in(candidate.layout, best[0].layout) == [axis]:
                     return candidate, f"the best so far with another {axis}"
         return None
 
@@ -139,6 +221,8 @@ class Search:
 
     def report(self, handle: int, step: StepResult) -> str | None:
         """Give a measured load step; the answer says why the trial has already lost, or is None to go on."""
+        if step.invalid:
+            return None  # it says nothing of the layout
         ratio = slo_ratio(self._request, step)
         if ratio is None or step.failed:
             return f"requests failed at {step.step.rate_req_per_s:g} requests/s"
@@ -150,31 +234,65 @@ class Search:
 
     def tell(self, handle: int, result: TrialResult) -> None:
         """Give a finished trial. A failed one is FAIL to Optuna: it has no value, and is not a slow one."""
-        self._done[result.layout] = result
+        self._remember(result)
         if result.state is TrialState.FAILED:
             self._study.tell(handle, state=OptunaState.FAIL)
             return
         feasible, key = merit(self._request, result)
-        optuna.trial.Trial(self._study, self._trial_id(handle)).set_constraint("slo", -1.0 if feasible else 1.0)
+        trial = optuna.trial.Trial(self._study, self._trial_id(handle))
+        trial.set_constraint("slo", -1.0 if feasible else 1.0)
+        for step in result.steps:
+            trial.set_user_attr(f"at {step.step.rate_req_per_s:g} requests/s", list(step.slo_values_ms))
         missed_by = 1e6 + 1e3 * key[0] + min(key[1], 1e3)  # the same order as the key, as one number
         self._study.tell(handle, values=_finite(key[0] if feasible else missed_by))
 
-    def best(self) -> TrialResult | None:
-        """The best measured trial so far: one that meets the SLO before one that does not."""
-        measured = [r for r in self._done.values() if r.state is not TrialState.FAILED and r.steps]
-        return min(measured, key=lambda r: (not (m := merit(self._request, r))[0], m[1]), default=None)
+    def best(self) -> tuple[TrialResult, ...]:
+        """The trials of the best measured layout so far, one that meets the SLO before one that does not; none at
+        first."""
+
+        def key(trials: tuple[TrialResult, ...]) -> tuple[bool, tuple[float, ...]]:
+            meets, order = merit(self._request, *trials)
+            return not meets, order
+
+        measured = [trials for trials in self._done.values() if any(trial.steps for trial in trials)]
+        return min(measured, key=key, default=())
 
     def unbeatable(self) -> list[tuple[Candidate, str]]:
-        """Candidates that need no launch because a measured one beats whatever they could show."""
-        return [(c, why) for c in self._ranked if c.layout not in self._done and (why := self._beaten(c))]
+        """Candidates that need no launch: a measured one beats whatever they could show, or they would fail."""
+        left = [c for c in self._ranked if c.layout not in self._done]
+        beaten = self._beaten()
+        found = [(c, why) for c in left if (why := beaten(c))]
+        if self._belief is None:
+            return found
+        best, trials = self.best(), [r for results in self._done.values() for r in results]
+        _, seen = self._outlook(self._belief, set(), best)
+        chances = dict(zip(self._belief.candidates, seen.chance, strict=True))
+        named = {c for c, _ in found}
+        for candidate in left:
+            if candidate not in named:
+                why = doomed(candidate.layout, trials)
+                if why is None and best and chances.get(candidate, 1.0) < UNLIKELY:
+                    why = f"beats {best[0].layout} by over {CLEARLY:.0%} with a probability of {chances[candidate]:.1%}"
+                if why is not None:
+                    found.append((candidate, why))
+        return found
 
-    def _beaten(self, candidate: Candidate) -> str | None:
+    def _beaten(self) -> Callable[[Candidate], str | None]:
+        """Of each candidate, why what was measured beats whatever it could show; None where it could win."""
         best = self.best()
-        if best is None or self._request.objective not in (Objective.MIN_GPUS, Objective.MIN_COST):
-            return None
-        if merit(self._request, best)[0] and candidate.layout.devices > best.layout.devices:
-            return f"needs {candidate.layout.devices} devices; {best.layout} meets the SLO with {best.layout.devices}"
-        return None
+        by_price = self._request.objective in (Objective.MIN_GPUS, Objective.MIN_COST)
+        if not best or not by_price or not merit(self._request, *best)[0]:
+            return lambda candidate: None
+        layout, price = best[0].layout, price_of(self._request, best[0].layout)
+
+        def why(candidate: Candidate) -> str | None:
+            if price_of(self._request, candidate.layout) <= price:
+                return None
+            if self._request.objective is Objective.MIN_COST and candidate.layout.gpu != layout.gpu:
+                return f"costs more than {layout}, which meets the SLO"
+            return f"needs {candidate.layout.devices} devices; {layout} meets the SLO with {layout.devices}"
+
+        return why
 
     def _params(self, layout: ParallelLayout) -> dict[str, Any]:
         return {axis: getattr(layout, axis) for axis in self._distributions}

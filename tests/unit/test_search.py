@@ -131,7 +131,7 @@ def test_a_step_that_holds_after_others_goes_on(url):
 def test_a_failed_trial_is_no_slow_trial(url):
     search = Search(url, "s", REQUEST, RANKED)
     proposed = drive(search, lambda n, layout: crashed(n, layout), launches=3)
-    assert search.best() is None
+    assert search.best() == ()
     assert len({layout for layout, _ in proposed}) == 3  # and it is not tried again
     trials = optuna.load_study(study_name="s", storage=url).trials
     assert [(t.state.name, t.value, t.intermediate_values) for t in trials] == [("FAIL", None, {})] * 3
@@ -208,7 +208,7 @@ def test_what_was_finished_but_not_told_is_told_on_recall(url):
     result = measured(0, proposal.layout, [20] * 4)
     again = Search(url, "s", REQUEST, RANKED)
     again.recall([result])
-    assert again.best() == result
+    assert again.best() == (result,)
     trials = optuna.load_study(study_name="s", storage=url).trials
     assert [(trial.state.name, trial.constraints) for trial in trials] == [("COMPLETE", {"slo": -1.0})]
 

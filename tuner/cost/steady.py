@@ -97,13 +97,20 @@ def load_curve(costs: StepCosts, layout: ParallelLayout, shapes: Shapes) -> Curv
     idle_ttft = request_ms + prefill.sum(axis=0) + (shapes.chunks - 1) * slowest
     busy = (shapes.chunks * slowest)[:, None]  # ms of the bottleneck stage per request
     step = np.maximum(decode.sum(axis=0), np.minimum(BATCHES, layout.pp) * decode.max(axis=0))
-    decoded = max(shapes.output_tokens - 1, 1.0)
-    tpot = step + np.maximum(BATCHES - 1, 0.0) * busy / decoded
-    residence = decoded * tpot + busy
+    return curve_of(idle_ttft, busy, step, shapes.output_tokens)
+
+
+def curve_of(idle_ttft_ms: Floats, busy_ms: Floats, step_ms: Floats, output_tokens: float) -> Curve:
+    """The curve of an engine whose bottleneck stage is ``busy_ms`` busy with the prefill of a request, and whose decode
+    steps last ``step_ms``; axes as in ``Curve``, the first of ``busy_ms`` alone, that of ``step_ms`` optional."""
+    decoded = max(output_tokens - 1, 1.0)
+    tpot = step_ms + np.maximum(BATCHES - 1, 0.0) * busy_ms / decoded
+    residence = decoded * tpot + busy_ms
     rate = 1e3 * BATCHES / residence
-    utilisation = np.minimum(rate * busy / 1e3, 0.999)
-    wait = utilisation * busy / (2 * (1 - utilisation))
-    return Curve(idle_ttft, float(step[0]), np.maximum.accumulate(rate, axis=1), tpot, wait, step, utilisation)
+    utilisation = np.minimum(rate * busy_ms / 1e3, 0.999)
+    wait = utilisation * busy_ms / (2 * (1 - utilisation))
+    idle_tpot_ms = float(step_ms.flat[0])
+    return Curve(idle_ttft_ms, idle_tpot_ms, np.maximum.accumulate(rate, axis=1), tpot, wait, step_ms, utilisation)
 
 
 def _stage_totals(stages: list[Terms], shape: tuple[int, ...]) -> Floats:

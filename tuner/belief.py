@@ -1,0 +1,309 @@
+"""What is believed of every candidate's latency: the model's prices, how far each may be off, and what trials taught.
+
+Every cost term of the model (``gemm``, ``attention``, each collective by link, ``host``) has an unknown factor, TTFT
+and TPOT have one each for what the closed form leaves out, and every engine a residual of its own. All log-normal. A
+trial's latencies update them together (Gauss-Newton steps of a Bayesian regression whose design is each latency's
+sensitivity to each factor, Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, section 2.1); a
+candidate that shares terms with a measured one is then known better, too. Forecasts are draws from that posterior, put
+through the load curve of ``tuner.cost.steady``, because latency near saturation is nowhere near linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.cluster import Cluster, Fleet
+from tuner.cost.latency import StepCosts
+from tuner.cost.steady import BATCHES, Curve, Floats, Shapes, curve_of
+from tuner.layout import ParallelLayout
+from tuner.model import ModelShape
+from tuner.prune import Candidate
+from tuner.request import Metric, TuneRequest
+from tuner.trial import StepResult
+
+# Standard deviations on a log scale. Terms: twice the median held-out error of the priced operations (5 to 12 %,
+# README), since a site differs from the tables' machines too. The others: the closed form against the simulator
+# with the same prices (``python -m tests.benchmarks.search --residuals``).
+TERM_SD = 0.25
+OFFSET_SD = {Metric.TTFT: 0.25, Metric.TPOT: 0.10}
+RESIDUAL_SD = {Metric.TTFT: 0.15, Metric.TPOT: 0.05}
+QUEUE_SD = 0.35  # more of it, per e-fold by which waiting stretches a latency
+_TAIL_SD = {Metric.TTFT: 0.3, Metric.TPOT: 0.1}  # of a percentile that one request lies beyond
+_OVERLOAD = 8.0  # power by which latency grows with the rate beyond the last batch of a curve
+_DRAWN = 1_000_000  # draws × candidates
+_STEPS = 4  # of Gauss and Newton
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Draws from the belief, of shape (draws, candidates): ``held`` is the number of load steps, from the lowest rate,
+    at which the SLO holds; ``e2e_ms`` the mean latency at the asked rate; ``miss`` log(latency ÷ target) there, of the
+    target that is missed by most (infinite beyond capacity)."""
+
+    held: NDArray[np.int64]
+    e2e_ms: Floats
+    miss: Floats
+
+
+class Belief:
+    """Of all candidates of one request. ``observe`` what was measured, then ask for a ``forecast``."""
+
+    def __init__(self, request: TuneRequest, candidates: Sequence[Candidate], prices: _Prices) -> None:
+        self._request, self._prices = request, prices
+        self._rates = np.array(request.rates_req_per_s)
+        self._asked = int(np.argmin(np.abs(self._rates - request.workload.arrival.requests_per_s)))
+        self.candidates = tuple(candidates)
+        self._engine_of = np.array([prices.index[engine_of(c.layout)] for c in candidates], dtype=int)
+        held = request.workload.prompt_tokens.mean + request.workload.output_tokens.mean
+        self._cap = np.array([min(c.layout.max_num_seqs, c.prediction.kv_tokens / held) for c in candidates])
+        self._channels = [Metric.TTFT if m is Metric.TTFT else Metric.TPOT for m, _ in request.shown_metrics]
+        self._mean, self._root = np.zeros(len(prices.terms) + 2), np.diag(self._prior_sd())
+        self._seen: dict[ParallelLayout, tuple[StepResult, ...]] = {}
+        self._residuals: dict[int, int] = {}  # engine: where its two residuals stand in the state
+
+    @classmethod
+    def of(
+        cls, request: TuneRequest, candidates: Sequence[Candidate], model: ModelShape, cluster: Cluster | Fleet
+    ) -> Belief:
+        """The belief before any trial."""
+        return cls(request, candidates, _Prices.of(request, candidates, model, cluster))
+
+    @property
+    def factors(self) -> Mapping[str, tuple[float, float]]:
+        """By cost term, and ``ttft`` and ``tpot`` for what no term explains: (factor on the price, its log's sd)."""
+        names = (*self._prices.terms, Metric.TTFT.value, Metric.TPOT.value)
+        sd = np.sqrt((self._root**2).sum(axis=1))
+        return {name: (float(np.exp(self._mean[i])), float(sd[i])) for i, name in enumerate(names)}
+
+    def observe(self, seen: Mapping[ParallelLayout, Sequence[StepResult]]) -> None:
+        """Believe what the load steps of all trials so far say; layouts that are no candidates say nothing."""
+        known = {k: tuple(s for s in v if not s.step.warmup and not s.invalid) for k, v in seen.items()}
+        known = {k: v for k, v in known.items() if v and engine_of(k) in self._prices.index}
+        if known != self._seen:
+            self._seen = known
+            self._update()
+
+    def forecast(self) -> Forecast:
+        """Draws, the same ones for the same trials. Candidates of one engine and capacity share theirs."""
+        prices, engines = self._prices, len(self._prices.index)
+        draws = int(np.clip(_DRAWN // max(len(self.candidates), 1), 64, 256))
+        random = np.random.default_rng(20260301)
+        state = self._mean + random.standard_normal((draws, self._mean.size)) @ self._root.T
+        residual = random.standard_normal((draws, engines, 2)) * list(RESIDUAL_SD.values())
+        for engine, place in self._residuals.items():
+            residual[:, engine] = state[:, place : place + 2]
+        terms = len(prices.terms)
+        offset = residual + state[:, None, terms : terms + 2]
+        queue = QUEUE_SD * random.standard_normal((draws, engines, 1))
+        asked = self._forecast(np.exp(state[:, :terms]), offset, queue)
+        ratio, batch, e2e_ms = asked
+        carried = batch[:, self._engine_of] <= self._cap[:, None]
+        miss = np.where(carried, ratio[:, self._engine_of], np.inf)
+        held = np.cumprod(miss <= 0, axis=-1).sum(axis=-1)
+        return Forecast(held, e2e_ms[:, self._engine_of], miss[..., self._asked])
+
+    def _forecast(self, factors: Floats, offset: Floats, queue: Floats) -> tuple[Floats, Floats, Floats]:
+        """(log of the worst latency ÷ target, batch needed) of shape (draws, engines, rates), and E2E at the asked."""
+        everything = np.arange(len(self._prices.index))
+        curve = self._prices.curve(factors, everything)
+        idle_ms = curve.idle_ttft_ms.reshape(len(factors), -1, 1)
+        rates = np.tile(self._rates / self._prices.replicas[everything][:, None], (len(factors), 1))
+        place = _Place.of(curve, rates)
+        shape = (*offset.shape[:2], self._rates.size)
+        batch = np.where(place.beyond, np.inf, place.batch).reshape(shape)
+        output = float(self._request.workload.output_tokens.mean)
+        worst = np.full(shape, -np.inf)
+        for target in self._request.slo:
+            value = place.log_of(curve.at(target.metric, target.percentile, output)).reshape(shape)
+            channel = 0 if target.metric is Metric.TTFT else 1
+            if channel == 0:
+                value = value + queue * np.maximum(value - np.log(idle_ms), 0.0)
+            worst = np.maximum(worst, value + offset[..., channel, None] - np.log(target.ms))
+        e2e = place.log_of(curve.at(Metric.E2E, None, output)).reshape(shape)[..., self._asked] + offset[..., 1]
+        return worst, batch, np.exp(e2e)
+
+    def _prior_sd(self) -> Floats:
+        return np.array([TERM_SD] * len(self._prices.terms) + list(OFFSET_SD.values()))
+
+    def _update(self) -> None:
+        """Maximum of the posterior and its covariance there, from the prior and all load steps seen."""
+        rows = list(self._rows())
+        terms, engines = len(self._prices.terms), sorted({row.engine for row in rows})
+        self._residuals = {engine: terms + 2 + 2 * i for i, engine in enumerate(engines)}
+        sd = np.concatenate([self._prior_sd(), np.tile(list(RESIDUAL_SD.values()), len(engines))])
+        state = np.zeros(sd.size)
+        measured = np.array([row.log_ms for row in rows])
+        precision = np.diag(sd**-2.0)
+        for _ in range(_STEPS if rows else 0):
+            predicted, design, stretch = self._linearised(state, rows, engines)
+            noise = np.array([row.sd for row in rows]) ** 2 + (QUEUE_SD * stretch) ** 2
+            off = (measured - predicted) / np.sqrt(noise)
+            weight = 1 / (noise * (1 + (off / 3) ** 2))  # a wild value counts less: Student's t
+            precision = np.diag(sd**-2.0) + design.T @ (weight[:, None] * design)
+            gradient = design.T @ (weight * (measured - predicted)) - state / sd**2
+            state = state + np.clip(np.linalg.solve(precision, gradient), -0.5, 0.5)
+        self._mean = state
+        self._root = np.linalg.cholesky(np.linalg.inv(precision))
+
+    def _rows(self) -> list[_Row]:
+        found = []
+        for layout, steps in self._seen.items():
+            for step in steps:
+                values = zip(self._request.shown_metrics, self._channels, step.shown_ms(self._request), strict=True)
+                for i, ((_, percentile), channel, ms) in enumerate(values):
+                    if ms is not None and ms > 0:
+                        beyond = max(step.completed * (1 - percentile / 100), 0.2)
+                        sd = float(np.clip(_TAIL_SD[channel] / np.sqrt(beyond), 0.02, 0.6))
+                        engine = self._prices.index[engine_of(layout)]
+                        found.append(_Row(engine, step.step.rate_req_per_s, i, float(np.log(ms)), sd))
+        return found
+
+    def _linearised(self, state: Floats, rows: Sequence[_Row], engines: list[int]) -> tuple[Floats, Floats, Floats]:
+        """(log latencies predicted of the rows, their derivatives, e-folds by which waiting stretches each)."""
+        terms, delta = len(self._prices.terms), 0.02
+        moved = np.exp(np.vstack([state[:terms], state[:terms] + delta * np.eye(terms)]))
+        curve = self._prices.curve(moved, np.array(engines))
+        output, shape = float(self._request.workload.output_tokens.mean), (terms + 1, len(engines))
+        idle = np.log(curve.idle_ttft_ms.reshape(shape)[0])
+        values = [curve.at(metric, percentile, output) for metric, percentile in self._request.shown_metrics]
+        replicas = np.tile(self._prices.replicas[engines], terms + 1)
+        predicted, stretch = np.zeros(len(rows)), np.zeros(len(rows))
+        design = np.zeros((len(rows), state.size))
+        for rate in {row.rate_req_per_s for row in rows}:
+            place = _Place.of(curve, (rate / replicas)[:, None])
+            logs = [place.log_of(value)[:, 0].reshape(shape) for value in values]
+            for n, row in enumerate(rows):
+                if row.rate_req_per_s == rate:
+                    at, channel = engines.index(row.engine), 0 if self._channels[row.metric] is Metric.TTFT else 1
+                    found = logs[row.metric][:, at]
+                    own = self._residuals[row.engine] + channel
+                    predicted[n] = found[0] + state[terms + channel] + state[own]
+                    design[n, :terms] = (found[1:] - found[0]) / delta
+                    design[n, [terms + channel, own]] = 1.0
+                    stretch[n] = max(found[0] - idle[at], 0.0) if channel == 0 else 0.0
+        return predicted, design, stretch
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One measured latency: which engine, at which rate, which of the shown metrics, its log and that one's sd."""
+
+    engine: int
+    rate_req_per_s: float
+    metric: int
+    log_ms: float
+    sd: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where rates lie on curves; arrays of (curves, rates)."""
+
+    high: NDArray[np.intp]
+    share: Floats
+    batch: Floats
+    beyond: NDArray[np.bool_]
+    excess: Floats
+
+    @classmethod
+    def of(cls, curve: Curve, rate_req_per_s: Floats) -> _Place:
+        known = curve.rate_req_per_s
+        above = np.stack([(known < rate[:, None]).sum(axis=1) for rate in rate_req_per_s.T], axis=1)
+        high = np.clip(above, 1, known.shape[1] - 1)
+        start, end = np.take_along_axis(known, high - 1, 1), np.take_along_axis(known, high, 1)
+        share = np.clip((rate_req_per_s - start) / np.maximum(end - start, 1e-12), 0.0, 1.0)
+        batch = BATCHES[high - 1] + share * (BATCHES[high] - BATCHES[high - 1])
+        excess = np.log(np.maximum(rate_req_per_s / known[:, -1:], 1.0))
+        return cls(high, share, batch, above >= known.shape[1], excess)
+
+    def log_of(self, values: Floats) -> Floats:
+        """Log of a curve's values at these rates, steeply rising beyond capacity."""
+        low, high = np.take_along_axis(values, self.high - 1, 1), np.take_along_axis(values, self.high, 1)
+        return np.asarray(np.log(low + self.share * (high - low)) + _OVERLOAD * self.excess)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prices:
+    """Milliseconds of each engine by term, of all stages together and of the slowest: ``prefill`` of one chunk with
+    axes (engines, terms), ``decode`` with a last axis of ``BATCHES``."""
+
+    terms: tuple[str, ...]
+    index: Mapping[ParallelLayout, int]
+    prefill: tuple[Floats, Floats]
+    decode: tuple[Floats, Floats]
+    chunks: Floats
+    stages: Floats
+    replicas: Floats
+    request_ms: Floats
+    output_tokens: float
+
+    @classmethod
+    def of(
+        cls, request: TuneRequest, candidates: Sequence[Candidate], model: ModelShape, cluster: Cluster | Fleet
+    ) -> _Prices:
+        """Of all engines of the candidates; terms of several node groups are told apart by their GPU."""
+        index: dict[ParallelLayout, int] = {}
+        for candidate in candidates:
+            index.setdefault(engine_of(candidate.layout), len(index))
+        limits = sorted({layout.max_num_batched_tokens for layout in index})
+        shapes = Shapes.of(request, np.array(limits, dtype=float), 1)
+        deep = {pp: shapes.for_stages(pp) for pp in {layout.pp for layout in index}}
+        costs = {gpu: StepCosts(model, cluster.group(one)) for one in index for gpu in (one.gpu,)}
+        known: dict[object, tuple[Any, ...]] = {}
+        rows, columns = [], []
+        for layout in index:
+            replica = replace(layout, max_num_batched_tokens=limits[-1], dp=layout.dp if layout.ep else 1)
+            if replica not in known:
+                shape = deep[layout.pp]
+                priced = [costs[layout.gpu].stages(replica, step) for step in (shape.prefill, shape.decode)]
+                own = f"{layout.gpu} " if layout.gpu else ""
+                known[replica] = (*_by_term(priced[0], (len(limits),), own), *_by_term(priced[1], BATCHES.shape, own))
+            rows.append(known[replica])
+            columns.append(limits.index(layout.max_num_batched_tokens))
+        terms = tuple(dict.fromkeys(name for row in rows for part in row for name in part))
+
+        def table(part: int, column: int | None) -> Floats:
+            empty = np.zeros(BATCHES.shape)
+            found = [[row[part].get(name, empty) for name in terms] for row in rows]
+            if column is None:
+                return np.array(found)
+            return np.array([[v[c] if v is not empty else 0.0 for v in line]
+                             for line, c in zip(found, columns, strict=True)])  # fmt: skip
+
+        return cls(
+            terms, index, (table(0, 0), table(1, 0)), (table(2, None), table(3, None)),
+            shapes.chunks[columns], np.array([float(layout.pp) for layout in index]),
+            np.array([float(layout.dp) for layout in index]),
+            np.array([costs[layout.gpu].cluster.profile.engine.request_ms for layout in index]),
+            float(request.workload.output_tokens.mean),
+        )  # fmt: skip
+
+    def curve(self, factors: Floats, engines: NDArray[np.intp]) -> Curve:
+        """The load curves of engines under each row of ``factors``, the engines of a row together."""
+        chunks = self.chunks[engines]
+        whole, slowest = (factors @ part[engines].T for part in self.prefill)
+        idle_ms = self.request_ms[engines] + whole + (chunks - 1) * slowest
+        steps, longest = (np.einsum("sk,ekb->seb", factors, part[engines], optimize=True) for part in self.decode)
+        step_ms = np.maximum(steps, np.minimum(BATCHES, self.stages[engines][:, None]) * longest)
+        rows = step_ms.reshape(-1, BATCHES.size)
+        return curve_of(idle_ms.ravel(), (chunks * slowest).reshape(-1, 1), rows, self.output_tokens)
+
+
+def _by_term(stages: Sequence[Mapping[str, Floats]], shape: tuple[int, ...], own: str) -> tuple[dict[str, Floats], ...]:
+    """Terms of all stages together, and of the slowest; ``own`` stands before their names."""
+    whole: dict[str, Floats] = {}
+    for terms in stages:
+        for name, value in terms.items():
+            whole[own + name] = whole.get(own + name, np.zeros(shape)) + np.broadcast_to(value, shape)
+    slowest = max(stages, key=lambda terms: sum(float(np.sum(value)) for value in terms.values()))
+    return whole, {own + name: np.broadcast_to(value, shape) for name, value in slowest.items()}
+
+
+def engine_of(layout: ParallelLayout) -> ParallelLayout:
+    """What decides a layout's steps: neither the executor nor the number of sequences it may hold."""
+    return replace(layout, executor="mp", max_num_seqs=1)
