@@ -8,20 +8,19 @@ ruled out. Nothing is launched any more once a win is less likely than ``UNLIKEL
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuner.belief import Belief, Forecast
-from tuner.cluster import usd_per_hour
 from tuner.cost.steps import Floats
 from tuner.layout import ParallelLayout
-from tuner.merit import merit, objective_value
+from tuner.merit import held_req_per_s, objective_value
 from tuner.prune import Candidate
 from tuner.request import Objective, TuneRequest
-from tuner.trial import TrialResult
+from tuner.trial import TrialResult, TrialState
 
 CLEARLY = 0.02  # share of the objective
 UNLIKELY = 0.02  # probability
@@ -39,51 +38,58 @@ class Outlook:
     anything: float
 
 
-def outlook(request: TuneRequest, belief: Belief, left: NDArray[np.bool_], best: Sequence[TrialResult]) -> Outlook:
-    """What may come of the candidates that are ``left``, given the trials of the best measured layout so far."""
+def outlook(
+    request: TuneRequest, belief: Belief, left: NDArray[np.bool_], best: Mapping[Objective, Sequence[TrialResult]]
+) -> Outlook:
+    """What may come of the candidates that are ``left``, given the trials of the best measured layout by objective.
+
+    With two objectives a win is one on either of them: both ends of the Pareto front are looked for.
+    """
     forecast = belief.forecast()
-    values = np.where(left, _values(request, belief.candidates, forecast), np.inf)
-    bar = value_of(request, *best) if best else np.inf
-    leader = values.min(axis=1, keepdims=True, initial=np.inf)
-    wins = np.isfinite(values) & (values <= leader * (1 + CLEARLY)) & (values < bar * (1 - CLEARLY))
+    wins = np.zeros(forecast.held.shape, dtype=bool)
+    meets = np.zeros(forecast.held.shape, dtype=bool)
+    for objective in request.objectives:
+        values = np.where(left, _values(request, objective, belief.candidates, forecast), np.inf)
+        bar = value_of(request, objective, best[objective]) if best.get(objective) else np.inf
+        leader = values.min(axis=1, keepdims=True, initial=np.inf)
+        meets |= np.isfinite(values)
+        wins |= np.isfinite(values) & (values <= leader * (1 + CLEARLY)) & (values < bar * (1 - CLEARLY))
     miss = np.clip(forecast.miss, -5.0, 5.0).mean(axis=0)
-    return Outlook(wins.mean(axis=0), np.isfinite(values).mean(axis=0), miss, float(wins.any(axis=1).mean()))
+    return Outlook(wins.mean(axis=0), meets.mean(axis=0), miss, float(wins.any(axis=1).mean()))
 
 
 def choose(belief: Belief, left: NDArray[np.bool_], seen: Outlook) -> int | None:
     """Index of the candidate to launch, or None when none is left."""
     if not left.any():
         return None
-    devices = np.array([float(c.layout.devices) for c in belief.candidates])
-    if seen.chance.max() > 0:
-        return int(np.argmax(np.where(left, seen.chance / np.sqrt(devices), -1.0)))
+    if seen.chance[left].max() > 0:
+        return int(np.argmax(np.where(left, seen.chance / np.sqrt(belief.devices), -1.0)))
     return int(np.argmin(np.where(left, seen.miss, np.inf)))
 
 
-def value_of(request: TuneRequest, *trials: TrialResult) -> float:
-    """The first objective of a measured layout, less is better; infinite where it misses the SLO."""
-    if not merit(request, *trials)[0]:
+def value_of(request: TuneRequest, objective: Objective, trials: Sequence[TrialResult]) -> float:
+    """An objective of a measured layout as a figure of which less is better; infinite where it misses the SLO."""
+    held = held_req_per_s(request, trials) or 0.0
+    enough = 0.0 if objective is Objective.MAX_GOODPUT else request.workload.arrival.requests_per_s * _ENOUGH
+    if not held or held < enough:
         return float("inf")
-    value = objective_value(request, request.objective, trials)
-    return 1 / -value if request.objective is Objective.MAX_GOODPUT else value
+    return 1 / held if objective is Objective.MAX_GOODPUT else objective_value(request, objective, trials)
 
 
-def price_of(request: TuneRequest, layout: ParallelLayout) -> float:
-    """What a layout costs before it is measured: devices, or US dollars per hour where that is the objective."""
-    usd = usd_per_hour(request, layout) if request.objective is Objective.MIN_COST else None
-    return float(layout.devices) if usd is None else usd
+def price_of(request: TuneRequest, objective: Objective, layout: ParallelLayout) -> float:
+    """What a layout costs by an objective that asks for no latency: devices, or US dollars per hour."""
+    return objective_value(request, objective, [TrialResult(0, layout, TrialState.RUNNING)])
 
 
-def _values(request: TuneRequest, candidates: tuple[Candidate, ...], forecast: Forecast) -> Floats:
+def _values(request: TuneRequest, objective: Objective, candidates: Sequence[Candidate], forecast: Forecast) -> Floats:
     """As ``value_of``, of shape (draws, candidates)."""
     rates = np.array(request.rates_req_per_s)
-    if request.objective is Objective.MAX_GOODPUT:
+    if objective is Objective.MAX_GOODPUT:
         return np.append(np.inf, 1 / rates)[forecast.held]
     enough = int(np.searchsorted(rates, request.workload.arrival.requests_per_s * _ENOUGH)) + 1
-    if request.objective is Objective.MIN_LATENCY:
+    if objective is Objective.MIN_LATENCY:
         return np.where(forecast.held >= enough, forecast.e2e_ms, np.inf)
-    price = [usd_per_hour(request, c.layout) if request.objective is Objective.MIN_COST else None for c in candidates]
-    value = np.array(
-        [float(c.layout.devices) if usd is None else usd for c, usd in zip(candidates, price, strict=True)]
-    )
-    return np.where(forecast.held >= enough, value, np.inf)
+    same = {(c.layout.gpu, c.layout.devices): c.layout for c in candidates}
+    known = {key: price_of(request, objective, layout) for key, layout in same.items()}
+    prices = np.array([known[c.layout.gpu, c.layout.devices] for c in candidates])
+    return np.where(forecast.held >= enough, prices, np.inf)

@@ -16,8 +16,11 @@ TWICE = 2  # crashes of a backend in unlike shapes, and no success, before it is
 def doomed(layout: ParallelLayout, trials: Iterable[TrialResult]) -> str | None:
     """Why a layout would fail, by the failures seen so far; None when nothing says so."""
     trials = list(trials)
-    for trial in trials:
-        if trial.state is TrialState.FAILED and (why := _shares(layout, trial)) is not None:
+    failed = [trial for trial in trials if trial.state is TrialState.FAILED]
+    if not failed:
+        return None
+    for trial in failed:
+        if (why := _shares(layout, trial)) is not None:
             return why
     for axis in _BACKENDS:
         value = getattr(layout, axis)

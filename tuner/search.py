@@ -19,17 +19,19 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState as OptunaState
 
-from tuner.belief import Belief, engine_of
-from tuner.choice import CLEARLY, UNLIKELY, Outlook, choose, outlook, price_of
+from tuner.belief import Belief
+from tuner.choice import CLEARLY, UNLIKELY, Outlook, choose, outlook, price_of, value_of
 from tuner.layout import ParallelLayout
 from tuner.lessons import doomed
 from tuner.merit import merit, slo_ratio
 from tuner.prune import Candidate
 from tuner.request import Objective, TuneRequest
 from tuner.space import STRUCTURE_AXES
+from tuner.term_prices import engine_of
 from tuner.trial import Purpose, StepResult, TrialResult, TrialState
 
 _LAYOUT, _REPEAT = "layout", "repeat"
+_NEAREST = "misses the SLO by least"
 _CONVINCED = 3  # measured trials without one that meets the SLO before the belief may say that none will
 
 
@@ -109,8 +111,8 @@ class Search:
         if self._belief is not None:
             return self._believed(self._belief, set(running), fits)
         known = {*self._done, *running}
-        beaten = self._beaten()
-        left = [c for c in self._ranked if c.layout not in known and not beaten(c)]
+        beaten = self._bar()
+        left = [c for c in self._ranked if c.layout not in known and beaten(c.layout) is None]
         if fits is not None:
             left = [c for c in left if fits(c.layout)]
         if not left:
@@ -124,20 +126,19 @@ class Search:
         self, belief: Belief, running: set[ParallelLayout], fits: Callable[[ParallelLayout], bool] | None
     ) -> Proposal | None:
         """Explore while a win is likely enough and a launch is left beside the confirmation; then confirm."""
-        best, launched = self.best(), sum(map(len, self._done.values())) + len(running)
-        again = self._unconfirmed(best)
+        launched = sum(map(len, self._done.values())) + len(running)
+        again = self._unconfirmed()
         if again is None or self._request.budget.launches - launched > 1:
-            left, seen = self._outlook(belief, running, best)
-            if not best or seen.anything >= UNLIKELY or (not seen.meets.any() and again is None):
+            left, seen = self._outlook(belief, running)
+            lost = again is None and not self._met() and not self._hopeless(seen)
+            if not self._done or seen.anything >= UNLIKELY or lost:
                 roomy = left & np.array([fits is None or fits(c.layout) for c in belief.candidates], dtype=bool)
                 chosen = choose(belief, roomy, seen)
-                if chosen is not None and not self._hopeless(seen):
+                if chosen is not None:
                     layout, chance = belief.candidates[chosen].layout, float(seen.chance[chosen])
-                    why = (
-                        f"best for its cost with a probability of {chance:.0%}" if chance else "misses the SLO by least"
-                    )
+                    why = f"best for its cost with a probability of {chance:.0%}" if chance else _NEAREST
                     return Proposal(layout, why, self._opened(layout, why))
-                if roomy.sum() < left.sum():
+                if left.any():
                     return None  # what could win has no room yet
         if again is None or again in running or (fits is not None and not fits(again)):
             return None
@@ -145,36 +146,43 @@ class Search:
         handle = self._opened(again, why, repeat)
         return Proposal(again, why, handle, Purpose.CONFIRM, repeat)
 
-    def _outlook(
-        self, belief: Belief, running: set[ParallelLayout], best: tuple[TrialResult, ...]
-    ) -> tuple[NDArray[np.bool_], Outlook]:
+    def _outlook(self, belief: Belief, running: set[ParallelLayout]) -> tuple[NDArray[np.bool_], Outlook]:
         """Which candidates may be launched, and what may come of them. One that runs already, but for the executor and
         the number of sequences, would teach the same."""
         belief.observe({layout: [s for r in results for s in r.steps] for layout, results in self._done.items()})
-        trials = [result for results in self._done.values() for result in results]
-        busy, beaten = {engine_of(layout) for layout in running}, self._beaten()
+        trials, beaten = self._trials(), self._bar()
+        busy = {engine_of(layout) for layout in running}
         left = np.array(
             [
                 c.layout not in self._done
-                and engine_of(c.layout) not in busy
-                and not beaten(c)
+                and beaten(c.layout) is None
+                and (not busy or engine_of(c.layout) not in busy)
                 and doomed(c.layout, trials) is None
                 for c in belief.candidates
             ],
             dtype=bool,
         )
+        best = {objective: self.best(objective) for objective in self._request.objectives}
         return left, outlook(self._request, belief, left, best)
+
+    def _trials(self) -> list[TrialResult]:
+        return [result for results in self._done.values() for result in results]
+
+    def _met(self) -> bool:
+        leader = self.best()
+        return bool(leader) and merit(self._request, *leader)[0]
 
     def _hopeless(self, seen: Outlook) -> bool:
         """After some launches that all missed the SLO, no draw of the belief has a layout that meets it."""
-        measured = [r for results in self._done.values() for r in results if r.state is not TrialState.FAILED]
+        measured = [result for result in self._trials() if result.state is not TrialState.FAILED]
         return len(measured) >= _CONVINCED and seen.anything == 0.0
 
-    def _unconfirmed(self, best: tuple[TrialResult, ...]) -> ParallelLayout | None:
+    def _unconfirmed(self) -> ParallelLayout | None:
         """The best layout, if it meets the SLO and was measured once."""
-        if not best or not merit(self._request, *best)[0] or self._request.budget.launches <= _CONVINCED:
+        leader = self.best()
+        if len(leader) != 1 or not self._met() or self._request.budget.launches <= _CONVINCED:
             return None
-        return best[0].layout if len(best) == 1 else None
+        return leader[0].layout
 
     def _opened(self, layout: ParallelLayout, why: str, repeat: int = 0) -> int:
         """Number of a new running trial in Optuna; it never waits in a queue, where another driver would take it."""
@@ -246,53 +254,48 @@ class Search:
         missed_by = 1e6 + 1e3 * key[0] + min(key[1], 1e3)  # the same order as the key, as one number
         self._study.tell(handle, values=_finite(key[0] if feasible else missed_by))
 
-    def best(self) -> tuple[TrialResult, ...]:
-        """The trials of the best measured layout so far, one that meets the SLO before one that does not; none at
-        first."""
+    def best(self, objective: Objective | None = None) -> tuple[TrialResult, ...]:
+        """The trials of the best measured layout so far, by the request's order or by one objective; layouts that meet
+        the SLO come first. None at first."""
+        measured = [rs for rs in self._done.values() if any(r.steps and r.state is not TrialState.FAILED for r in rs)]
 
-        def key(trials: tuple[TrialResult, ...]) -> tuple[bool, tuple[float, ...]]:
-            meets, order = merit(self._request, *trials)
-            return not meets, order
+        def key(results: tuple[TrialResult, ...]) -> tuple[Any, ...]:
+            meets, order = merit(self._request, *results)
+            first = () if objective is None else (value_of(self._request, objective, results),)
+            return (*first, not meets, order)
 
-        measured = [trials for trials in self._done.values() if any(trial.steps for trial in trials)]
         return min(measured, key=key, default=())
 
     def unbeatable(self) -> list[tuple[Candidate, str]]:
         """Candidates that need no launch: a measured one beats whatever they could show, or they would fail."""
-        left = [c for c in self._ranked if c.layout not in self._done]
-        beaten = self._beaten()
-        found = [(c, why) for c in left if (why := beaten(c))]
-        if self._belief is None:
-            return found
-        best, trials = self.best(), [r for results in self._done.values() for r in results]
-        _, seen = self._outlook(self._belief, set(), best)
-        chances = dict(zip(self._belief.candidates, seen.chance, strict=True))
-        named = {c for c, _ in found}
-        for candidate in left:
-            if candidate not in named:
-                why = doomed(candidate.layout, trials)
-                if why is None and best and chances.get(candidate, 1.0) < UNLIKELY:
-                    why = f"beats {best[0].layout} by over {CLEARLY:.0%} with a probability of {chances[candidate]:.1%}"
-                if why is not None:
-                    found.append((candidate, why))
-        return found
+        beaten, trials, best = self._bar(), self._trials(), self.best()
+        left = {c: beaten(c.layout) or doomed(c.layout, trials) for c in self._ranked if c.layout not in self._done}
+        if self._belief is not None and best:
+            _, seen = self._outlook(self._belief, set())
+            for candidate, chance in zip(self._belief.candidates, seen.chance, strict=True):
+                if left.get(candidate, "known") is None and chance < UNLIKELY:
+                    left[candidate] = f"beats {best[0].layout} by over {CLEARLY:.0%} with a probability of {chance:.1%}"
+        return [(candidate, why) for candidate, why in left.items() if why is not None]
 
-    def _beaten(self) -> Callable[[Candidate], str | None]:
-        """Of each candidate, why what was measured beats whatever it could show; None where it could win."""
-        best = self.best()
-        by_price = self._request.objective in (Objective.MIN_GPUS, Objective.MIN_COST)
-        if not best or not by_price or not merit(self._request, *best)[0]:
-            return lambda candidate: None
-        layout, price = best[0].layout, price_of(self._request, best[0].layout)
+    def _bar(self) -> Callable[[ParallelLayout], str | None]:
+        """A rule that says why a layout cannot beat the best measured one, whatever it could show, or None."""
+        leader, objective = self.best(), self._request.objective
+        prices = objective in (Objective.MIN_GPUS, Objective.MIN_COST) and self._request.second_objective is None
+        if not prices or not leader or not merit(self._request, *leader)[0]:
+            return lambda layout: None
+        best, known = leader[0].layout, dict[tuple[str | None, int], float]()
+        limit = price_of(self._request, objective, best)
 
-        def why(candidate: Candidate) -> str | None:
-            if price_of(self._request, candidate.layout) <= price:
+        def rule(layout: ParallelLayout) -> str | None:
+            key = (layout.gpu, layout.devices)
+            if key not in known:
+                known[key] = price_of(self._request, objective, layout)
+            if known[key] <= limit:
                 return None
-            if self._request.objective is Objective.MIN_COST and candidate.layout.gpu != layout.gpu:
-                return f"costs more than {layout}, which meets the SLO"
-            return f"needs {candidate.layout.devices} devices; {layout} meets the SLO with {layout.devices}"
+            unit = "US dollars per hour" if known[key] != layout.devices else "devices"
+            return f"needs {known[key]:g} {unit}; {best} meets the SLO with {limit:g}"
 
-        return why
+        return rule
 
     def _params(self, layout: ParallelLayout) -> dict[str, Any]:
         return {axis: getattr(layout, axis) for axis in self._distributions}

@@ -109,7 +109,8 @@ class Problem:
         if steps is None:
             return float("inf")
         eased = tuple(_scaled(step, 1 / (1 + slack)) for step in steps)
-        value = value_of(self.request, TrialResult(0, layout, TrialState.MEASURED, eased))
+        trial = TrialResult(0, layout, TrialState.MEASURED, eased)
+        value = value_of(self.request, self.request.objective, [trial])
         return value * (1 + slack) if self.request.objective == "min_latency" else value
 
     def regret(self, layout: ParallelLayout) -> float:

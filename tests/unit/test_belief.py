@@ -115,7 +115,7 @@ def test_executors_are_forecast_alike():
 def test_the_first_choice_is_likely_and_stands_high(objective):
     request, ranked, belief = setting({"objective": objective})
     left = np.ones(len(ranked), dtype=bool)
-    seen = outlook(request, belief, left, ())
+    seen = outlook(request, belief, left, {})
     chosen = choose(belief, left, seen)
     assert seen.chance[chosen] >= 0.2 * seen.chance.max() > 0
     assert (seen.chance <= seen.meets + 1e-12).all()
@@ -127,8 +127,8 @@ def test_a_measured_winner_leaves_nothing_to_win():
     smallest = min(ranked, key=lambda c: c.layout.devices)
     easy = steps_of(request, ranked[0], 0.01)
     best = TrialResult(0, smallest.layout, TrialState.MEASURED, easy)
-    seen = outlook(request, belief, np.ones(len(ranked), dtype=bool), [best])
-    assert value_of(request, best) == smallest.layout.devices
+    seen = outlook(request, belief, np.ones(len(ranked), dtype=bool), {request.objective: [best]})
+    assert value_of(request, request.objective, [best]) == smallest.layout.devices
     assert seen.anything == 0 == seen.chance.max()
 
 
@@ -136,7 +136,7 @@ def test_where_nothing_can_meet_the_slo_the_nearest_is_chosen():
     request, ranked, belief = setting({"slo.1.ms": 4.5, "workload.arrival.requests_per_s": 1})
     left = np.ones(len(ranked), dtype=bool)
     belief.observe({c.layout: steps_of(request, c, 4.0) for c in ranked[::5]})
-    seen = outlook(request, belief, left, ())
+    seen = outlook(request, belief, left, {})
     assert seen.anything == 0
     assert seen.miss[choose(belief, left, seen)] == seen.miss.min() > 0
     assert choose(belief, ~left, seen) is None
