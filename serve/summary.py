@@ -4,6 +4,9 @@ Every latency counts from the actual send; TTFT is also kept from the intended s
 arrival process would wait. Rates divide by the time in which requests were offered: the wait for stragglers offers no
 load, and would make a rate depend on how long answers are. Output tokens divide by the time from the first send to the
 last answer, as tokens are made until then.
+
+Requests and tokens that follow each other are alike (one batch, one queue), so intervals count them as fewer than they
+are: as many as independent ones would tell as much.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from serve.sample import Outcome, Sample
 from tuner.histogram import Histogram
 from tuner.request import Metric, SloTarget
 from tuner.sequential import Verdict
-from tuner.series import BATCHES, in_flight, trend
+from tuner.series import BATCHES, effective_size, in_flight, trend
 from tuner.stats import attained, percentile, percentile_interval, wilson
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
@@ -130,7 +133,8 @@ def figures(
     cut = [sample for sample in counted if sample.outcome is Outcome.CUT_OFF]
     latency_ms = {metric: np.asarray(values) * 1e3 for metric, values in latency_s(counted).items()}
     waits_ms = [s.ttft_from_intended_s * 1e3 for s in whole if s.ttft_from_intended_s is not None]
-    good = sum(attained(one_ms(sample), slo) for sample in whole)
+    kept_slo = [sample.ok and attained(one_ms(sample), slo) for sample in counted]
+    good = sum(kept_slo)
     wall_s = max((s.end_s for s in counted), default=0.0) - min((s.sent_s for s in counted), default=0.0)
     lag_ms = [sample.lag_s * 1e3 for sample in counted]
     return WindowFigures(
@@ -145,7 +149,7 @@ def figures(
         ttft_from_intended=latency(np.asarray(waits_ms)) if waits_ms else None,
         targets=tuple(_target(target, latency_ms, counted) for target in slo),
         attainment=good / len(counted) if counted else None,
-        attainment_interval=wilson(good, len(counted)),
+        attainment_interval=wilson(good, len(counted), size=effective_size(kept_slo)),
         offered_req_per_s=_rate(len(counted), offered_s) if counted else None,
         achieved_req_per_s=_rate(len(whole), wall_s) if whole else None,
         goodput_req_per_s=_rate(good, offered_s) if counted else None,
@@ -180,23 +184,28 @@ def unsteady(samples: Sequence[Sample]) -> str | None:
 
 
 def latency(samples_ms: Floats) -> Latency:
-    """Mean, percentiles and their intervals of at least one sample, in milliseconds."""
+    """Mean, percentiles and their intervals of at least one sample, in milliseconds, in order of time."""
     at_ms = {level: percentile(samples_ms, level) or 0.0 for level in PERCENTILES}
-    spread = {level: percentile_interval(samples_ms, level) for level in PERCENTILES}
+    spread = {level: _interval_ms(samples_ms, level) for level in PERCENTILES}
     return Latency(int(samples_ms.size), float(samples_ms.mean()), at_ms, spread, Histogram.of(samples_ms))
 
 
 def latency_s(samples: Sequence[Sample]) -> dict[Metric, list[float]]:
-    """Every metric's samples in seconds over the completed requests; ITL has one per gap, the others one per request.
+    """Every metric's samples in seconds over the completed requests, in the order of the requests; ITL in that of time:
+    it has one sample per gap, the others one per request.
 
     A request that was cut off stands with what it had waited by then, which its latency exceeds. A metric without a
     sample is absent.
     """
     found: dict[Metric, list[float]] = {metric: [] for metric in Metric}
+    gap_ended_s: list[float] = []
     for sample in samples:
         if sample.ok or sample.outcome is Outcome.CUT_OFF:
             for metric, values in _one_s(sample).items():
                 found[metric].extend(values)
+        if sample.ok:
+            gap_ended_s.extend(sample.chunk_s[1:])
+    found[Metric.ITL] = np.asarray(found[Metric.ITL])[np.argsort(gap_ended_s, kind="stable")].tolist()
     return {metric: values for metric, values in found.items() if values}
 
 
@@ -220,9 +229,18 @@ def _target(target: SloTarget, latency_ms: Mapping[Metric, Floats], samples: Seq
     return TargetFigures(
         target,
         percentile(values_ms, target.percentile),
-        percentile_interval(values_ms, target.percentile),
+        _interval_ms(values_ms, target.percentile),
         within / len(samples) if samples else None,
     )
+
+
+def _interval_ms(values_ms: Floats, level: float) -> Interval | None:
+    """The 95 % interval of a percentile of values in order of time.
+
+    How much they depend on each other shows in the crossings of that percentile; those of one above 90 are too rare.
+    """
+    above = values_ms > (percentile(values_ms, min(level, 90.0)) or 0.0)
+    return percentile_interval(values_ms, level, size=effective_size(above))
 
 
 def _rate(count: float, seconds: float) -> float | None:

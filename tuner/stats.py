@@ -30,23 +30,28 @@ def percentile(samples: ArrayLike, level: float) -> float | None:
     return _nearest_rank(ordered, level) if ordered.size else None
 
 
-def percentile_interval(samples: ArrayLike, level: float, confidence: float = 0.95) -> tuple[float, float] | None:
+def percentile_interval(
+    samples: ArrayLike, level: float, confidence: float = 0.95, *, size: float | None = None
+) -> tuple[float, float] | None:
     """The interval that holds the true percentile with at least ``confidence``; None of too few samples.
 
     Order statistics (Hahn and Meeker, Statistical Intervals, 1991, chapter 5): the number of samples at or below the
-    true percentile is binomial whatever the distribution, so two ranks bound it. Samples count as independent; where
-    requests that follow each other are alike the interval is too narrow. A high percentile has no upper bound in few
-    samples: p99 needs at least 368.
+    true percentile is binomial whatever the distribution, so two ranks bound it. ``size`` is the number of independent
+    samples that these are worth (None: they are independent), as ``tuner.series.effective_size`` finds it. A high
+    percentile has no upper bound in few samples: p99 needs at least 368 independent ones.
     """
     ordered = _ordered(samples)
     if not 0 < level <= 100:
         raise BadInput("percentile", level, "above 0 and at most 100")
     count, tail = ordered.size, (1 - confidence) / 2
-    if not count or level == 100:
+    worth = count if size is None else min(count, int(size))
+    if not worth or level == 100:
         return None
-    low, below_high = _binomial_quantiles(count, level / 100, (tail, 1 - tail))
+    low, below_high = _binomial_quantiles(worth, level / 100, (tail, 1 - tail))
     high = below_high + 1
-    return (float(ordered[low - 1]), float(ordered[high - 1])) if low >= 1 and high <= count else None
+    if low < 1 or high > worth:
+        return None
+    return float(ordered[low * count // worth - 1]), float(ordered[-(-high * count // worth) - 1])
 
 
 def _binomial_quantiles(count: int, share: float, levels: tuple[float, float]) -> tuple[int, int]:
@@ -85,8 +90,13 @@ def attained(latency_ms: Mapping[Metric, Sequence[float]], targets: Sequence[Slo
     return True
 
 
-def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Wilson's score interval of a share (Wilson 1927, without continuity correction); None of nothing counted."""
+def wilson(
+    successes: int, total: int, confidence: float = 0.95, *, size: float | None = None
+) -> tuple[float, float] | None:
+    """Wilson's score interval of a share (Wilson 1927, without continuity correction); None of nothing counted.
+
+    ``size`` is the number of independent cases that these are worth (None: they are independent).
+    """
     if not 0 <= successes <= total:
         raise BadInput("successes", successes, f"0 to {total}")
     if not 0 < confidence < 1:
@@ -94,9 +104,10 @@ def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float,
     if not total:
         return None
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, spread = successes / total, z * z / total
+    worth = total if size is None else min(float(total), size)
+    share, spread = successes / total, z * z / worth
     centre = share + spread / 2
-    half = z * math.sqrt(share * (1 - share) / total + spread / (4 * total))
+    half = z * math.sqrt(share * (1 - share) / worth + spread / (4 * worth))
     low = (centre - half) / (1 + spread) if successes else 0.0
     high = (centre + half) / (1 + spread) if successes < total else 1.0
     return low, high

@@ -131,6 +131,29 @@ def test_an_interval_of_a_percentile_is_a_pair_of_ranks(count, level, ranks):
     assert found == ranks
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "ranks"),
+    [
+        (100, 100, (40, 61)),
+        (100, 1000, (40, 61)),  # never more than they are
+        (1000, 100, (400, 610)),
+        (1000, 100.9, (400, 610)),
+        (1000, 5, None),
+        (1000, 0, None),
+    ],
+)
+def test_what_is_worth_fewer_has_the_interval_of_fewer(count, size, ranks):
+    assert percentile_interval(np.arange(1, count + 1), 50, size=size) == ranks
+
+
+@given(successes=st.integers(0, 40), size=st.floats(1, 40))
+def test_a_share_of_fewer_independent_cases_is_less_certain(successes, size):
+    low, high = wilson(successes, 40)
+    wider_low, wider_high = wilson(successes, 40, size=size)
+    assert wider_low <= low + 1e-12
+    assert high <= wider_high + 1e-12
+
+
 @pytest.mark.parametrize(("level", "count"), [(50, 30), (90, 200), (99, 1000)])
 def test_an_interval_holds_the_true_percentile_as_often_as_it_says(level, count):
     random = np.random.default_rng(7)

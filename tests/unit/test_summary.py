@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.sample import Outcome, Sample
-from serve.summary import figures, judged, latency_s, unsteady
+from serve.summary import figures, judged, latency, latency_s, unsteady
 from tuner.request import Metric, SloTarget
 from tuner.sequential import Verdict
 
@@ -146,6 +146,30 @@ def test_a_queue_that_grows_throughout_is_named(ttft_s, grows):
     assert (words is not None) is grows
     if words:
         assert "requests in flight rose by" in words
+
+
+@pytest.mark.parametrize(("level", "quantile"), [(50, 0.0), (90, 1.2816)])
+@pytest.mark.parametrize("memory", [0.0, 0.5, 0.9])
+def test_intervals_hold_as_often_as_they_say_where_neighbours_are_alike(memory, level, quantile):
+    """Lognormal values with a first-order memory; independent ones would hold the median in 42 % at 0.9."""
+    random, held, found = np.random.default_rng(5), 0, 0
+    for _ in range(200):
+        state = random.standard_normal(1500) * math.sqrt(1 - memory**2)
+        state[0] = random.standard_normal()
+        for place in range(1, state.size):
+            state[place] += memory * state[place - 1]
+        interval_ms = latency(np.exp(state)).interval_ms[level]
+        found += interval_ms is not None
+        held += interval_ms is not None and interval_ms[0] <= math.exp(quantile) <= interval_ms[1]
+    assert found >= 190
+    assert held / found >= 0.92
+
+
+def test_gaps_stand_in_the_order_of_time():
+    slow, quick = sample(0, tpot_s=0.4), sample(1, tpot_s=0.1, sent_s=0.05)
+    assert latency_s([slow, quick])[Metric.ITL] == pytest.approx([0.1, 0.1, 0.4, 0.4])
+    both = latency_s([slow, sample(2, sent_s=0.2)])[Metric.ITL]
+    assert both == pytest.approx([0.01, 0.01, 0.4, 0.4])
 
 
 def test_few_answers_show_no_trend():
