@@ -13,11 +13,9 @@ from tuner.cost.collectives import (
     CommGroup,
     Fabric,
     collective_report,
-    expected_destinations,
     known_fabrics,
     load_fabric,
     predict_collective_rows,
-    routed_buffer_bytes,
 )
 from tuner.cost.collectives.fits import fits_of, parse_fits
 from tuner.cost.collectives.topology import fabric_from_document, place
@@ -282,32 +280,3 @@ def test_bad_rows() -> None:
         predict_collective_rows({k: [v] for k, v in (row | {"op_name": "scan"}).items()})
     with pytest.raises(BadInput, match="vLLM_custom_graph"):
         predict_collective_rows({k: [v] for k, v in (row | {"kernel_source": "MSCCL"}).items()})
-
-
-# -- expert routing ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("ranks", "experts", "top_k", "expected"),
-    [(1, 64, 8, 1.0), (8, 8, 2, 2.0), (2, 4, 2, 2 * (1 - 1 / 6)), (8, 256, 256, 8.0)],
-)
-def test_expected_destinations(ranks: int, experts: int, top_k: int, expected: float) -> None:
-    assert expected_destinations(ranks, experts, top_k) == pytest.approx(expected)
-
-
-@given(st.integers(1, 6), st.integers(1, 4), st.data())
-def test_destinations_are_bounded_by_ranks_and_experts(lg_ranks: int, per_rank: int, data: st.DataObject) -> None:
-    ranks = 2**lg_ranks
-    experts = ranks * per_rank
-    top_k = data.draw(st.integers(1, experts))
-    copies = expected_destinations(ranks, experts, top_k)
-    assert 1 - 1e-9 <= copies <= min(ranks, top_k) + 1e-9
-    per_token = routed_buffer_bytes(10, 512, ranks, experts, top_k)
-    assert per_token <= routed_buffer_bytes(10, 512, ranks, experts, top_k, copy_per_expert=True) + 1e-6
-
-
-def test_bad_routing() -> None:
-    with pytest.raises(BadInput, match="multiple of the 3 ranks"):
-        expected_destinations(3, 8, 2)
-    with pytest.raises(BadInput, match="1 to 8"):
-        expected_destinations(2, 8, 9)

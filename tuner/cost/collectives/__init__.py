@@ -3,7 +3,6 @@
 from tuner.cost.collectives.cost import OPERATIONS, Cost
 from tuner.cost.collectives.model import CollectiveModel, Estimate
 from tuner.cost.collectives.report import collective_report, predict_collective_rows
-from tuner.cost.collectives.routing import expected_destinations, routed_buffer_bytes
 from tuner.cost.collectives.topology import CommGroup, Fabric, known_fabrics, load_fabric
 
 __all__ = [
@@ -14,9 +13,7 @@ __all__ = [
     "Estimate",
     "Fabric",
     "collective_report",
-    "expected_destinations",
     "known_fabrics",
     "load_fabric",
     "predict_collective_rows",
-    "routed_buffer_bytes",
 ]

@@ -91,8 +91,9 @@ class Nvrar(Technique):
     source: ClassVar[str] = "arXiv 2511.09557"
     acts_on: ClassVar[str] = "all-reduces between nodes, of 128 KiB and more"
     priced: ClassVar[str] = (
-        "the lesser of the engine's choice and 2(G−1)·α_in + lg N·α_out + M/G·(2(G−1)/β_in + 2·lg N/β_out) with "
-        "three kernel launches"
+        "the least of the engine's choice and of two protocols, 2(G−1)·α_in + r·α_out + M/G·(2(G−1)/β_in + "
+        "s/β_out) with three kernel launches: a flag in every word (r = lg N, s = 2·lg N), or a signal after the "
+        "data (r = 2·lg N, s = lg N)"
     )
     exact: ClassVar[bool] = True
     outputs: ClassVar[str] = "outputs stay the same but for the order of a floating-point sum"
