@@ -55,7 +55,7 @@ def predicted_against_measured(data: ReportData, metric: ShownMetric) -> Figure 
             continue
         seen += [predicted, measured]
         hover = f"{plain(row.layout)}<br>predicted %{{x:.4~g}} ms<br>measured %{{y:.4~g}} ms<extra></extra>"
-        point = {"x": [predicted], "y": [measured], "mode": "markers", "name": _wrapped(row.layout)}
+        point = {"x": [predicted], "y": [measured], "mode": "markers", "name": wrapped(row.layout)}
         traces.append({"type": "scatter", **point, "marker": _marker(index, 12), "hovertemplate": hover})
     if not seen:
         return None
@@ -148,7 +148,7 @@ def _line(row: ShownLayout, index: int, points: list[tuple[float, float]], metri
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": f"<b>{_wrapped(row.layout)}</b> (winner)" if row.fate is Fate.WINNER else _wrapped(row.layout),
+        "name": f"<b>{wrapped(row.layout)}</b> (winner)" if row.fate is Fate.WINNER else wrapped(row.layout),
         "x": [rate for rate, _ in points],
         "y": [value for _, value in points],
         "line": {"color": f"$series{index % SERIES}", "dash": DASHES[index // SERIES % len(DASHES)]}
@@ -204,7 +204,7 @@ def with_legend(figure: Figure) -> Figure:
     return figure
 
 
-def _wrapped(layout: str) -> str:
+def wrapped(layout: str) -> str:
     """A layout over as many lines as a narrow screen needs."""
     lines = [""]
     for axis in layout.split(","):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from html import escape
 
-from deploy import charts
+from deploy import charts, standing_charts
 from deploy.page import card, chart, folded, page, pairs, section
-from deploy.report_data import Fate, ReportData, ShownLayout, ShownMetric, ShownStep
+from deploy.report_data import Fate, ReportData, ShownLayout, ShownMetric, ShownSpread, ShownStanding, ShownStep
 from deploy.tables import NOTHING, Column, code, count, figure, share, table, yes_no
 
 _METRICS = {
@@ -20,7 +20,7 @@ _METRICS = {
 
 def render_report(data: ReportData) -> str:
     """The whole page, about 5 MB (nearly all of it plotly.js); every text from outside is escaped."""
-    sections = (_headline, _request, _funnel, _latency, _predictions, _layouts, _timeline, _files, _reading)
+    sections = (_headline, _request, _standings, _funnel, _latency, _predictions, _layouts, _timeline, _files, _reading)
     body = "\n".join(filter(None, (render(data) for render in sections)))
     skip = '<a class="skip" href="#layouts">Skip to the table of layouts</a>'
     about = f"Study <b>{escape(data.study)}</b> of <b>{escape(data.model)}</b>"
@@ -29,7 +29,9 @@ def render_report(data: ReportData) -> str:
 
 def _figures(data: ReportData) -> dict[str, charts.Figure]:
     figures: dict[str, charts.Figure | None] = {"funnel": charts.funnel(data), "timeline": charts.timeline(data)}
+    figures["front"] = standing_charts.front(data)
     for metric in data.metrics:
+        figures[f"spread-{metric.name}"] = standing_charts.spread(data, metric)
         figures[f"load-{metric.name}"] = charts.latency_against_load(data, metric)
         figures[f"error-{metric.name}"] = charts.predicted_against_measured(data, metric)
     return {name: figure for name, figure in figures.items() if figure is not None}
@@ -63,8 +65,56 @@ def _cards(data: ReportData, winner: ShownLayout) -> Iterable[str]:
 
 
 def _request(data: ReportData) -> str:
+    spent = f"<h2>What was spent</h2>{_budget(data)}" if data.budget else ""
     return f"""<section class="pair"><div><h2>What was asked</h2>{pairs(data.request)}</div>
-<div><h2>Where it ran</h2>{pairs(data.facts)}</div></section>"""
+<div><h2>Where it ran</h2>{pairs(data.facts)}{spent}</div></section>"""
+
+
+def _budget(data: ReportData) -> str:
+    rows = []
+    for one in data.budget:
+        of = NOTHING if one.limit is None else figure(one.limit)
+        used = NOTHING if one.limit is None else _meter(one.name, one.spent / one.limit)
+        rows.append([escape(one.name), figure(one.spent), of, used])
+    columns = [Column("Budget"), Column("Spent", number=True), Column("Of", number=True), Column("")]
+    return table("budget", "Each budget and what the study used of it", columns, rows)
+
+
+def _meter(name: str, used: float) -> str:
+    label = f"{escape(name)}: {used:.0%} used"
+    return f'<meter min="0" max="1" value="{min(used, 1):.3f}" aria-label="{label}">{used:.0%}</meter> {used:.0%}'
+
+
+def _standings(data: ReportData) -> str:
+    if not data.standings:
+        return ""
+    body = ""
+    if data.axes is not None and standing_charts.front(data) is not None:
+        body += chart("front", f"{data.axes[1]} against {data.axes[0]}, of the layouts that meet the SLO")
+    caption = "{} of each layout and its spread over repeated runs"
+    body += _each_metric(data, "spread", caption, standing_charts.spread)
+    targets = [metric for metric in data.metrics if metric.slo_ms is not None]
+    columns = [Column("Layout"), Column("Meets SLO"), Column("Runs")]
+    names = ["Devices", "Holds, req/s", *(f"{m}, ms (of {m.slo_ms:g})" for m in targets), "Attainment (at least)"]
+    names += ["USD/hour", "USD per million tokens"]
+    columns += [Column(name, number=True) for name in names]
+    rows = [_standing_row(row, targets) for row in data.standings]
+    body += table("standings-table", "All runs of a layout together, best first", columns, rows)
+    return section("standings", "Where each layout stands", body)
+
+
+def _standing_row(row: ShownStanding, targets: Iterable[ShownMetric]) -> list[str]:
+    attained = NOTHING if row.attainment is None else f"{share(row.attainment)} ({share(row.attainment_at_least)})"
+    figures = [str(row.devices), figure(row.held_req_per_s), *(_spread(row.slo_ms.get(m.name)) for m in targets)]
+    money = [figure(row.usd_per_hour), figure(row.usd_per_million_tokens)]
+    return [code(row.layout), yes_no(row.meets_slo), escape(row.runs), *figures, attained, *money]
+
+
+def _spread(found: ShownSpread | None) -> str:
+    if found is None:
+        return NOTHING
+    around = f" ({figure(found.low)} to {figure(found.high)})" if found.high > found.low else ""
+    return figure(found.mean) + around
 
 
 def _funnel(data: ReportData) -> str:

@@ -87,6 +87,46 @@ class ShownLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownSpread:
+    """A figure over repeated runs: its mean, and the lowest and highest of them (of one: its 95 % interval)."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShownStanding:
+    """A measured layout with all its runs; ``slo_ms`` by metric name, ``at`` its place on ``ReportData.axes``.
+
+    ``attainment_at_least`` is the lower end of the 95 % interval. ``runs`` says how many there were, and whether a
+    confirmation run held too.
+    """
+
+    layout: str
+    devices: int
+    meets_slo: bool
+    runs: str
+    held_req_per_s: float | None
+    slo_ms: Mapping[str, ShownSpread | None]
+    attainment: float | None
+    attainment_at_least: float | None
+    usd_per_hour: float | None
+    usd_per_million_tokens: float | None
+    at: tuple[ShownSpread | None, ShownSpread | None]
+    on_front: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShownBudget:
+    """What was spent of a budget, in its unit; ``limit`` is None where none was set."""
+
+    name: str
+    spent: float
+    limit: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class ShownFile:
     """An emitted file, relative to the report: what it is and the command that uses it."""
 
@@ -101,7 +141,7 @@ class ReportData:
 
     ``headline`` is one sentence, ``why`` the paragraphs that explain the decision; ``request`` and ``facts`` are
     (label, value) pairs of what was asked, and of versions and machine. ``simulated`` says that no figure is from a
-    real engine.
+    real engine. ``standings`` are the measured layouts, best first, ``axes`` the objectives of the Pareto front.
     """
 
     study: str
@@ -115,6 +155,9 @@ class ReportData:
     files: tuple[ShownFile, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     simulated: bool = False
+    standings: tuple[ShownStanding, ...] = ()
+    axes: tuple[str, str] | None = None
+    budget: tuple[ShownBudget, ...] = ()
 
     @property
     def winner(self) -> ShownLayout | None:

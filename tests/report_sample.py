@@ -9,9 +9,12 @@ from deploy.report import render_report
 from deploy.report_data import (
     Fate,
     ReportData,
+    ShownBudget,
     ShownFile,
     ShownLayout,
     ShownMetric,
+    ShownSpread,
+    ShownStanding,
     ShownStep,
     ShownTrial,
     Stage,
@@ -51,6 +54,36 @@ def _launched(
         trial=trial,
         **more,  # type: ignore[arg-type]
     )
+
+
+def _standing(
+    layout: str, ttft: tuple[float, float, float], tpot: tuple[float, float, float], goodput: float, **more: object
+) -> ShownStanding:
+    devices = 2 if "2" in layout.split("max_")[0] else 1
+    fields: dict[str, object] = {
+        "layout": layout,
+        "devices": devices,
+        "meets_slo": True,
+        "runs": "2, confirmed",
+        "held_req_per_s": 2.0,
+        "slo_ms": {"ttft": ShownSpread(*ttft), "tpot": ShownSpread(*tpot)},
+        "attainment": 0.99,
+        "attainment_at_least": 0.951,
+        "usd_per_hour": 1.5 * devices,
+        "usd_per_million_tokens": 4.2,
+        "at": (ShownSpread(devices, devices, devices), ShownSpread(goodput, goodput - 0.05, goodput + 0.05)),
+        "on_front": True,
+    }
+    return ShownStanding(**(fields | more))  # type: ignore[arg-type]
+
+
+STANDINGS = (
+    _standing("tp=2,pp=1,dp=1", (588, 571, 605), (38.4, 37.9, 38.9), 1.98),
+    _standing("tp=1,pp=1,dp=2", (524, 490, 561), (43.4, 42.0, 44.8), 1.97, runs="1", on_front=False),
+    _standing("tp=1,pp=1,dp=1", (690, 650, 730), (33.0, 32.0, 34.0), 0.99, runs="1", held_req_per_s=1.0),
+    _standing("tp=1,pp=2,dp=1", (1290, 1290, 1290), (61.0, 61.0, 61.0), 0.5, meets_slo=False, on_front=False,
+              attainment=None, attainment_at_least=None, usd_per_hour=None, usd_per_million_tokens=None),
+)  # fmt: skip
 
 
 def sample(*, simulated: bool = False) -> ReportData:
@@ -127,6 +160,13 @@ def sample(*, simulated: bool = False) -> ReportData:
             ("Began", "2026-11-21 09:00 UTC, took 5 min 50 s"),
         ),
         simulated=simulated,
+        standings=STANDINGS,
+        axes=("devices", "goodput, requests/s"),
+        budget=(
+            ShownBudget("launches", 5, 6),
+            ShownBudget("minutes in trials", 5.8, 8),
+            ShownBudget("GPU-hours", 0.2, None),
+        ),
     )
 
 

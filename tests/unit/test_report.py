@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy import charts, tables
+from deploy import charts, standing_charts, tables
 from deploy.report import render_report
-from deploy.report_data import Fate, ReportData, ShownLayout, ShownMetric, Stage
+from deploy.report_data import Fate, ReportData, ShownLayout, ShownMetric, ShownSpread, Stage
 from tests import tools
 from tests.report_sample import TPOT, TTFT, sample
 
@@ -89,7 +89,9 @@ def test_every_chart_has_its_figure_and_every_figure_its_place() -> None:
     page = render_report(sample())
     places = re.findall(r'data-figure="([^"]+)"', page)
     assert sorted(places) == sorted(embedded(page))
-    assert set(places) == {"funnel", "timeline", "load-ttft", "load-tpot", "error-ttft", "error-tpot"}
+    assert set(places) == {"funnel", "timeline", "load-ttft", "load-tpot", "error-ttft", "error-tpot", "front",
+        "spread-ttft", "spread-tpot",
+    }  # fmt: skip
 
 
 def test_plotly_knows_every_property_that_the_charts_use() -> None:
@@ -121,6 +123,35 @@ def test_predictions_lie_beside_their_measurements() -> None:
     diagonal, *points = figure["data"]
     assert diagonal["x"] == diagonal["y"]
     assert [(point["x"][0], point["y"][0]) for point in points] == [(500, 588), (590, 2901), (680, 524), (770, 1290)]
+
+
+def test_the_front_joins_the_layouts_that_no_other_beats_on_both() -> None:
+    figure = standing_charts.front(sample())
+    assert figure is not None
+    line, *points = figure["data"]
+    assert list(zip(line["x"], line["y"], strict=True)) == [(1, 0.99), (2, 1.98)]
+    assert [point["name"] for point in points] == ["tp=2,pp=1,dp=1 (winner)", "tp=1,pp=1,dp=2", "tp=1,pp=1,dp=1"]
+    assert points[0]["error_y"]["array"] == [pytest.approx(0.05)]
+    assert points[0]["error_x"]["visible"] is False
+
+
+def test_the_spread_over_runs_is_drawn_around_their_mean() -> None:
+    figure = standing_charts.spread(sample(), TTFT)
+    assert figure is not None
+    points, target = figure["data"]
+    assert points["x"] == [588, 524, 690, 1290]
+    assert (points["error_x"]["array"][0], points["error_x"]["arrayminus"][0]) == (17, 17)
+    assert target["x"] == [900.0, 900.0]
+    certain = tuple(replace(row, slo_ms={"ttft": ShownSpread(5, 5, 5)}) for row in sample().standings)
+    assert standing_charts.spread(replace(sample(), standings=certain), TTFT) is None
+
+
+def test_what_was_spent_is_beside_its_limit() -> None:
+    text = " ".join(Outline(render_report(sample())).text.split())
+    assert "minutes in trials5.8872% 72%" in text
+    assert "GPU-hours0.2––" in text
+    assert "99.0 % (95.1 %)" in text
+    assert "588 (571 to 605)" in text
 
 
 def test_a_trial_is_split_where_its_engine_was_ready() -> None:
@@ -193,6 +224,6 @@ def test_a_browser_draws_every_chart_without_complaint(scheme: str, tmp_path: Pa
     for name in embedded(page.read_text(encoding="utf-8")):
         place = dom.index(f'data-figure="{name}"')
         assert "main-svg" in dom[place : place + 4000], name
-    assert dom.count('class="trace scatter') == 4 + 1 + 4 + 1 + 4 + 1 + 3 + 1
+    assert dom.count('class="trace scatter') == (4 + 1) * 2 + (4 + 1) + (3 + 1) + (3 + 1) + (1 + 1) * 2
     surface = "23, 27, 33" if scheme == "dark" else "255, 255, 255"
     assert f"background: rgb({surface})" in dom

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from deploy.report_data import Fate, ReportData, ShownFile, ShownLayout, ShownMetric, ShownStep, ShownTrial, Stage
+from tuner.app.report_standings import axis_titles, budgets_shown, standings_shown
 from tuner.app.tables import outcome, short_names
 from tuner.conditions import simulated_seed
 from tuner.decide import Decision
@@ -45,6 +46,9 @@ def report_data(
         files=tuple(ShownFile(name, USES[kind][0], USES[kind][1].format(name)) for kind, name in files.items()),
         facts=tuple(record.facts.items()),
         simulated=simulated_seed(record.facts) is not None,
+        standings=standings_shown(decision, request, names),
+        axes=axis_titles(decision, request),
+        budget=budgets_shown(decision, request),
     )
 
 
@@ -138,7 +142,7 @@ def _launched(
     step = trial.shown_step(request)
     predicted = decision.predictions.get(str(trial.layout))
     reason = trial.detail or outcome(trial, request)
-    timing = ShownTrial(trial.number, starts_s.get(trial.number, 0.0), trial.ready_after_s, trial.seconds or 0.0)
+    timing = ShownTrial(trial.number + 1, starts_s.get(trial.number, 0.0), trial.ready_after_s, trial.seconds or 0.0)
     return ShownLayout(
         layout=str(trial.layout),
         devices=trial.layout.devices,

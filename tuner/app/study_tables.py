@@ -102,9 +102,6 @@ def standings_table(console: Console, decision: Decision, request: TuneRequest) 
 
 
 def _standing_cells(standing: Standing, name: str, request: TuneRequest, priced: bool) -> list[str]:
-    runs = str(standing.runs)
-    if standing.confirmed is not None:
-        runs += ", confirmed" if standing.confirmed else ", refuted"
     attained = ABSENT if standing.attainment is None else f"{standing.attainment:.1%}"
     if standing.attainment_interval is not None:
         attained += f"\n({standing.attainment_interval[0]:.1%})"
@@ -113,13 +110,19 @@ def _standing_cells(standing: Standing, name: str, request: TuneRequest, priced:
     return [
         name if standing.meets else f"{name} (misses)",
         str(standing.layout.devices),
-        runs,
+        runs_of(standing),
         number(standing.held_req_per_s, 2),
         *(_against(spread, target) for spread, target in pairs),
         attained,
         _spread(standing.e2e_ms, 0),
         *money,
     ]
+
+
+def runs_of(standing: Standing) -> str:
+    """How many runs a layout has, and what its confirmation said."""
+    verdict = {None: "", True: ", confirmed", False: ", refuted"}[standing.confirmed]
+    return f"{standing.runs}{verdict}"
 
 
 def _against(spread: Spread | None, target: SloTarget) -> str:
