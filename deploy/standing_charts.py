@@ -64,17 +64,12 @@ def spread(data: ReportData, metric: ShownMetric) -> Figure | None:
         "hovertemplate": f"%{{y}}<br>{metric}: %{{x:.4~g}} ms<extra></extra>",
     }  # fmt: skip
     target = {
-        "x": [metric.slo_ms, metric.slo_ms], "y": [-0.5, len(names) - 0.5], "mode": "lines",
+        "x": [metric.slo_ms] * len(names), "y": names, "mode": "lines",
         "name": f"SLO: at most {metric.slo_ms:g} ms", "line": {"color": "$target", "dash": "longdash", "width": 2},
     }  # fmt: skip
     layout = base_layout(f"{metric}, ms", "", log_y=False)
     layout["xaxis"]["rangemode"] = "tozero"
-    layout["yaxis"] |= {
-        "type": "category",
-        "autorange": "reversed",
-        "showgrid": False,
-        "ticklabelposition": "inside top",
-    }
+    layout["yaxis"] |= {"type": "category", "range": [len(names) - 0.5, -0.5], "showgrid": False}
     layout["height"] = 130 + sum(30 + 18 * name.count("<br>") for name in names)
     traces = [{"type": "scatter", **points}, {"type": "scatter", **target, "hoverinfo": "skip"}]
     return with_legend({"data": traces, "layout": layout})
