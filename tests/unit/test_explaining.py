@@ -42,6 +42,10 @@ def test_an_explanation_has_all_its_parts(studies):
     assert all(group["why_safe"] for group in answer["dropped"])
     assert answer["untried"]["fitting"] > 0
     assert answer["infeasible"] is None
+    assert answer["learnt"]
+    for one in answer["learnt"]:
+        assert one["low"] < one["factor"] < one["high"]
+        assert one["high"] / one["low"] <= one["prior_high"] / one["prior_low"] * (1 + 1e-9)
     assert 1 <= answer["spent"]["launches"] <= answer["budget"]["launches"] == 3
 
 
@@ -49,6 +53,7 @@ def test_people_read_the_margin_what_was_not_tried_and_the_budget(studies):
     text = studies("explain", "feasible").stdout
     assert "All runs of a layout together, best first" in text
     assert "% of it" in text  # the margin to the target
+    assert "What the trials taught" in text
     assert "why that is safe" in text
     assert "it could not have run" in text
     assert "more deployments fit the devices" in text

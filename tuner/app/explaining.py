@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from tuner.app.answers import dropped_answer, ranked_answer, spent_answer, standing_answer
 from tuner.app.study_tables import budget_line, standings_table
-from tuner.app.tables import breakdown_table, dropped_table, print_lines
+from tuner.app.tables import breakdown_table, dropped_table, left_title, print_lines
 from tuner.app.wiring import breakdowns, decision_of, why_infeasible
+from tuner.belief import Belief
 from tuner.cluster import requested_cluster
 from tuner.cost.breakdown import Breakdown
 from tuner.decide import Decision
@@ -26,10 +30,25 @@ from tuner.space import load_space
 from tuner.store import Store, StudyRecord
 from tuner.untried import Untried, untried
 
+_SURER, _MOVED = 0.9, 0.05  # a price counts as learnt: a tenth surer, or moved by five per cent
 _FACT = "it could not have run"
 _MISSES = f"even {MARGIN:g} × faster than the model, one request alone misses the target"
 _RANKED = "a judgement of the model: below, by how much it would have to err"
 _MEASURED = "what was measured says so"
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What the trials say of one price of the model: it has to be multiplied by ``factor``, with 95 % between ``low``
+    and ``high``; before any trial that was ``prior_low`` to ``prior_high``. ``ttft`` and ``tpot`` stand for all of that
+    latency which no term explains."""
+
+    term: str
+    factor: float
+    low: float
+    high: float
+    prior_low: float
+    prior_high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +66,7 @@ class Explained:
     dropped: tuple[DroppedGroup, ...]
     planned: tuple[DroppedGroup, ...]
     waiting: int
+    learnt: tuple[Learnt, ...]
     rivals: Untried | None
     reasons: Infeasible | None
 
@@ -60,6 +80,7 @@ class Explained:
             "layouts": [ranked_answer(c, self.splits.get(c.layout)) for c in self.candidates],
             "dropped": [{**dropped_answer(group), "why_safe": self.why_safe(group)} for group in self.dropped],
             "kept_but_not_launched": self.waiting,
+            "learnt": [asdict(one) for one in self.learnt],
             "untried": self.rivals.as_dict() if self.rivals else None,
             "infeasible": self.reasons.as_dict() if self.reasons else None,
             **spent_answer(self.decision, request),
@@ -78,6 +99,7 @@ class Explained:
         print_lines(console, [text for text in (self.decision.why, self.decision.remedy) if text])
         standings_table(console, self.decision, request)
         breakdown_table(console, self.candidates, self.splits)
+        _learnt_table(console, self.learnt)
         dropped_table(console, self.dropped, self.why_safe)
         lines = [f"{self.waiting} kept candidates were not launched."] if self.waiting else []
         lines += self.rivals.lines() if self.rivals else []
@@ -114,9 +136,41 @@ def explain_study(store: Store, record: StudyRecord, layout: ParallelLayout | No
         dropped=tuple(dropped),
         planned=tuple(record.dropped or ()),
         waiting=waiting,
+        learnt=() if layout else _learnt(record, decision),
         rivals=rivals,
         reasons=reasons,
     )
+
+
+def _learnt(record: StudyRecord, decision: Decision) -> tuple[Learnt, ...]:
+    """Prices that the trials moved or made surer, those that moved most first."""
+    if not record.ranked:
+        return ()
+    model, cluster = load_model(record.request.model), requested_cluster(record.request)
+    belief = Belief.of(record.request, record.ranked, model, cluster)
+    before = belief.factors
+    belief.observe({standing.layout: [s for t in standing.trials for s in t.steps] for standing in decision.standings})
+    found = []
+    for term, (factor, sd) in belief.factors.items():
+        middle, prior_sd = before[term]
+        if sd < _SURER * prior_sd or abs(math.log(factor / middle)) > _MOVED:
+            wide = [m * math.exp(sign * 1.96 * s) for m, s in ((factor, sd), (middle, prior_sd)) for sign in (-1, 1)]
+            found.append(Learnt(term, factor, *wide))
+    return tuple(sorted(found, key=lambda one: -abs(math.log(one.factor))))
+
+
+def _learnt_table(console: Console, learnt: Sequence[Learnt]) -> None:
+    if not learnt:
+        return
+    table = Table(title="What the trials taught: factors on the model's prices", **left_title())
+    table.add_column("price")
+    for name in ("factor", "95 % interval", "before"):
+        table.add_column(name, justify="right")
+    for one in learnt:
+        table.add_row(
+            one.term, f"{one.factor:.2f}", f"{one.low:.2f}–{one.high:.2f}", f"{one.prior_low:.2f}–{one.prior_high:.2f}"
+        )  # fmt: skip
+    console.print(table)
 
 
 def _why_dropped(record: StudyRecord, decision: Decision, layout: ParallelLayout) -> tuple[DroppedGroup, ...]:
