@@ -38,7 +38,8 @@ _SECRET = re.compile(r"(?i)(^|_)(token|secret|password|passwd|api_key|access_key
 def emit(
     spec_format: str, layout: ParallelLayout, request: TuneRequest, app: Application, platform: Platform | None = None
 ) -> str:
-    """The text of one spec. ``spec_format`` is one of FORMATS; ``app`` is the application that was launched.
+    """The text of one spec. ``spec_format`` is one of FORMATS; ``app`` is the application that was launched. Without a
+    ``platform``, the plain one with the node selector of the layout's node group.
 
     Raises BadInput for an unknown format, an application that does not describe ``layout``, or one whose environment
     holds a secret (it would be written in clear; a Secret must carry it).
@@ -46,7 +47,9 @@ def emit(
     if spec_format not in FORMATS:
         raise BadInput("format", spec_format, ", ".join(FORMATS))
     _check(layout, app)
-    return _WRITERS[spec_format](layout, request, app, platform or Platform())
+    groups = request.on(layout.gpu).groups
+    selector = groups[0].node_selector if len(groups) == 1 else None
+    return _WRITERS[spec_format](layout, request, app, platform or Platform(node_selector=selector or {}))
 
 
 def write_all(

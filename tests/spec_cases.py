@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from deploy.manifest import Platform
@@ -19,7 +19,7 @@ class Case:
     layout: ParallelLayout
     request: TuneRequest
     source: str
-    platform: Platform = field(default_factory=Platform)
+    platform: Platform | None = None
 
     @property
     def app(self) -> dict[str, Any]:
@@ -27,15 +27,24 @@ class Case:
 
 
 def make_case(
-    name: str, layout: str, *, model: str, gpu: str, nodes: int, per_node: int, platform: Platform | None = None
+    name: str,
+    layout: str,
+    *,
+    model: str,
+    gpu: str,
+    nodes: int,
+    per_node: int,
+    platform: Platform | None = None,
+    groups: tuple[dict[str, Any], ...] = (),
 ) -> Case:
+    cluster = {"gpu": gpu, "nodes": nodes, "gpus_per_node": per_node}
     document = {
         "model": model,
-        "cluster": {"gpu": gpu, "nodes": nodes, "gpus_per_node": per_node},
+        "cluster": [cluster, *groups] if groups else cluster,
         "workload": {"prompt_tokens": 1024, "output_tokens": 128, "arrival": {"requests_per_s": 8}},
         "slo": [{"metric": "ttft", "percentile": 99, "ms": 500}, {"metric": "tpot", "percentile": 99, "ms": 30}],
     }
-    return Case(name, ParallelLayout.parse(layout), parse_request(document), model, platform or Platform())
+    return Case(name, ParallelLayout.parse(layout), parse_request(document), model, platform)
 
 
 _LLAMA, _QWEN = "meta-llama/Llama-3.1-70B", "Qwen/Qwen3-235B-A22B-FP8"
@@ -46,6 +55,15 @@ CASES = (
     make_case("experts", "tp=2,pp=1,dp=8,ep=true,executor=ray", model=_QWEN, gpu="h200_sxm", nodes=2, per_node=8),
     make_case("cpu", "tp=1,pp=2,dp=2", model="/models/tiny llama", gpu="cpu", nodes=1, per_node=4),
     make_case("cpu-on-ray", "tp=2,pp=1,dp=1,executor=ray", model="/models/tiny", gpu="cpu", nodes=1, per_node=2),
+    make_case(
+        "node-group",
+        "tp=4,pp=1,dp=1,gpu=a100_sxm",
+        model=_LLAMA,
+        gpu="h100_sxm",
+        nodes=1,
+        per_node=8,
+        groups=({"gpu": "a100_sxm", "nodes": 2, "gpus_per_node": 4, "node_selector": {"pool": "a100"}},),
+    ),
     make_case(
         "own-platform",
         "tp=2,pp=1,dp=1",

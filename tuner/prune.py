@@ -305,4 +305,7 @@ def _merit(request: TuneRequest, candidate: Candidate) -> str:
         return f"{prediction.goodput_req_per_s:.2f} requests/s within the SLO"
     if prediction.ttft_ms is None or prediction.tpot_ms is None:
         return f"{prediction.goodput_req_per_s:.2f} requests/s within the SLO, below the asked rate"
-    return f"{candidate.layout.devices} devices, TTFT {prediction.ttft_ms:.0f} ms, TPOT {prediction.tpot_ms:.1f} ms"
+    cost = f"{candidate.layout.devices} devices"
+    if request.objective is Objective.MIN_COST and candidate.usd_per_hour is not None:
+        cost = f"{candidate.usd_per_hour:.2f} US dollars per hour"
+    return f"{cost}, TTFT {prediction.ttft_ms:.0f} ms, TPOT {prediction.tpot_ms:.1f} ms"

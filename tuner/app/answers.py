@@ -94,6 +94,9 @@ def ranked_answer(candidate: Candidate, split: Breakdown | None) -> dict[str, An
     return {
         "layout": str(candidate.layout),
         "gpus": candidate.layout.devices,
+        "gpu": candidate.layout.gpu,
+        "usd_per_hour": candidate.usd_per_hour,
+        "usd_per_million_tokens": candidate.usd_per_million_tokens,
         **prediction_answer(prediction),
         "breakdown": {"ttft_ms": dict(split.ttft_ms), "tpot_ms": dict(split.tpot_ms)} if split else None,
     }

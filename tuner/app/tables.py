@@ -60,12 +60,15 @@ def plan_tables(console: Console, plan: Plan, top: int, breakdowns: Mapping[Para
     table = Table(
         title=f"{plan.candidates:,} candidates priced in {plan.seconds:.2f} s", **left_title(caption_of(common))
     )
-    for name in ("", "layout", "alike", "devices", "TTFT ms", "TPOT ms", "goodput req/s", "meets SLO"):
+    priced = any(candidate.usd_per_hour is not None for candidate, _ in rows)
+    names_of = ["", "layout", "alike", "devices", *(["USD/hour", "USD per\nM tokens"] if priced else [])]
+    for name in (*names_of, "TTFT ms", "TPOT ms", "goodput req/s", "meets SLO"):
         table.add_column(name, justify="left" if name == "layout" else "right", overflow="fold")
     for place, (candidate, alike) in enumerate(rows, 1):
         p = candidate.prediction
+        money = [number(candidate.usd_per_hour, 2), number(candidate.usd_per_million_tokens, 2)] if priced else []
         table.add_row(
-            str(place), names[candidate.layout], f"+{alike}" if alike else "", str(candidate.layout.devices),
+            str(place), names[candidate.layout], f"+{alike}" if alike else "", str(candidate.layout.devices), *money,
             number(p.ttft_ms), number(p.tpot_ms, 2), number(p.goodput_req_per_s, 2),
             ("yes" if p.meets_slo else "no") + (", simulated" if p.simulated else ""),
         )  # fmt: skip
