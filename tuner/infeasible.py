@@ -25,7 +25,7 @@ from tuner.request import ClusterSpec, SloTarget, TuneRequest
 from tuner.space import Space
 
 MOST_TIMES = 16  # a cluster or a link so many times larger is the most that is looked at
-LINK_STEPS = (2, 4, 8, 16)
+STEPS = (2, 4, 8, 16)  # by which a link is made faster, or a rate lower
 BOARD_GPUS = 8  # in one node, as servers of NVIDIA GPUs are built
 
 
@@ -33,7 +33,7 @@ BOARD_GPUS = 8  # in one node, as servers of NVIDIA GPUs are built
 class Change:
     """One change that would do, by the model; ``value`` is in ``unit``.
 
-    ``kind`` is slo, rate, gpus_per_node, nodes or link.
+    ``kind`` is slo, rate, gpus_per_node, nodes or link; or slo_and_rate, where it takes ``rate_req_per_s`` as well.
     """
 
     kind: str
@@ -42,6 +42,7 @@ class Change:
     unit: str
     layout: str
     text: str
+    rate_req_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,8 @@ def infeasible(request: TuneRequest, model: ModelShape, space: Space, slower: fl
     changes = [*_slo_changes(request, found), *_rate_change(found)]
     for changed in (_gpus_per_node_changes, _node_changes, _link_changes):
         changes += changed(request, model, space, slower)
+    if not changes:
+        changes += _both_changes(request, found)
     return Infeasible(told, tuple(changes), slower)
 
 
@@ -134,13 +137,25 @@ def _slo_changes(request: TuneRequest, found: Sequence[Deployments]) -> Iterator
             name = f"{target.metric.value} p{target.percentile:g}"
             text = f"a target of {_ceil(value_ms)} ms for {name} instead of {target.ms:g}, with {layout}"
             changes.append(Change("slo", name, value_ms, "ms", str(layout), text))
-    if not changes:
-        times, layout = best_of(found, lambda one: np.max([one.target_ms(t) / t.ms for t in request.slo], axis=0))
-        if layout is not None and times > 1:
-            wider = " and ".join(f"{t.metric.value} p{t.percentile:g} of {_ceil(t.ms * times)} ms" for t in request.slo)
-            text = f"targets {_ceil(times, 2)} × as wide, {wider}, with {layout}"
-            changes.append(Change("slo", "all", times, "× the targets", str(layout), text))
-    yield from changes
+    yield from changes or _all_targets(request, found)
+
+
+def _all_targets(request: TuneRequest, found: Sequence[Deployments]) -> Iterator[Change]:
+    """The layout whose worst target is missed by the smallest factor, and the values that it would need."""
+    best: tuple[float, ParallelLayout, list[float]] | None = None
+    for one in found:
+        values = np.stack([one.target_ms(target).ravel() for target in request.slo])
+        times = (values / [[target.ms] for target in request.slo]).max(axis=0)
+        place = int(np.argmin(times))
+        if np.isfinite(times[place]) and (best is None or times[place] < best[0]):
+            best = float(times[place]), one.layout(place), [float(value) for value in values[:, place]]
+    if best is not None and best[0] > 1:
+        times_wider, layout, needed = best
+        pairs = [(target, value) for target, value in zip(request.slo, needed, strict=True) if value > target.ms]
+        wider = " and ".join(f"{_ceil(ms)} ms for {t.metric.value} p{t.percentile:g}" for t, ms in pairs)
+        instead = " and ".join(f"{target.ms:g}" for target, _ in pairs)
+        text = f"targets of {wider} instead of {instead}, with {layout}"
+        yield Change("slo", "all", times_wider, "× the targets", str(layout), text)
 
 
 def _rate_change(found: Sequence[Deployments]) -> Iterator[Change]:
@@ -148,6 +163,20 @@ def _rate_change(found: Sequence[Deployments]) -> Iterator[Change]:
     if layout is not None and rate < 0:
         text = f"a rate of at most {math.floor(-rate * 100) / 100:g} requests/s, with {layout}"
         yield Change("rate", "requests_per_s", -rate, "requests/s", str(layout), text)
+
+
+def _both_changes(request: TuneRequest, found: Sequence[Deployments]) -> Iterator[Change]:
+    """Where no change alone would do: a lower rate together with wider targets, the rate halved until one would."""
+    asked = request.workload.arrival
+    for times in STEPS:
+        arrival = asked.model_copy(update={"requests_per_s": asked.requests_per_s / times})
+        lower = request.model_copy(update={"workload": request.workload.model_copy(update={"arrival": arrival})})
+        wider = list(_slo_changes(lower, [Deployments(lower, one.priced, one.slower) for one in found]))
+        for change in wider:
+            text = f"{arrival.requests_per_s:g} requests/s and {change.text}"
+            yield replace(change, kind="slo_and_rate", text=text, rate_req_per_s=arrival.requests_per_s)
+        if wider:
+            return
 
 
 def _feasible(
@@ -217,7 +246,7 @@ def _link_changes(request: TuneRequest, model: ModelShape, space: Space, slower:
         if spec.nodes == 1:
             continue
         now = spec.inter_node_gb_per_s or _own_gb_per_s(Cluster.from_spec(spec))
-        for times in LINK_STEPS:
+        for times in STEPS:
             faster = spec.model_copy(update={"inter_node_gb_per_s": now * times})
             layout = _feasible(request, model, space, faster, gpu, slower)
             if layout is not None:

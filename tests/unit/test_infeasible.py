@@ -44,6 +44,9 @@ CASES: dict[str, tuple[dict[str, Any], str, set[str]]] = {
     "two small nodes": (
         {"cluster": TWO_NODES, "workload.arrival.requests_per_s": 2000.0}, "rate", {"rate", "nodes"},
     ),
+    "a target and a rate out of reach": (
+        {"slo.0.ms": 2.0, "workload.arrival.requests_per_s": 2500.0}, "ttft", {"slo_and_rate"},
+    ),
     "weights that do not fit": (
         {"model": "meta-llama/Llama-3.1-70B", "cluster": {"gpu": "h100_sxm", "gpus_per_node": 1}},
         "memory", {"gpus_per_node"},
@@ -75,10 +78,17 @@ def test_each_change_alone_makes_the_plan_feasible(changes, kind, told):
         assert meets(changed(request, change)), change.text
 
 
+def at_rate(request: TuneRequest, requests_per_s: float) -> TuneRequest:
+    arrival = request.workload.arrival.model_copy(update={"requests_per_s": requests_per_s})
+    return request.model_copy(update={"workload": request.workload.model_copy(update={"arrival": arrival})})
+
+
 def changed(request: TuneRequest, change: Any) -> TuneRequest:
     """The request with one change made, wide enough for rounding; replicas for the devices that it adds."""
     wider = {"space": {**AXES, "dp": [2**i for i in range(9)]}}
-    if change.kind == "slo":
+    if change.rate_req_per_s is not None:
+        request = at_rate(request, change.rate_req_per_s)
+    if change.kind in ("slo", "slo_and_rate"):
         slo = tuple(
             target.model_copy(update={"ms": (target.ms if change.what == "all" else 1.0) * change.value * (1 + 1e-9)})
             if change.what in ("all", f"{target.metric.value} p{target.percentile:g}") else target
@@ -86,8 +96,7 @@ def changed(request: TuneRequest, change: Any) -> TuneRequest:
         )  # fmt: skip
         return request.model_copy(update={"slo": slo})
     if change.kind == "rate":
-        arrival = request.workload.arrival.model_copy(update={"requests_per_s": change.value * (1 - 1e-9)})
-        return request.model_copy(update={"workload": request.workload.model_copy(update={"arrival": arrival})})
+        return at_rate(request, change.value * (1 - 1e-9))
     update: dict[str, Any] = {
         "nodes": {"nodes": int(change.value)},
         "gpus_per_node": {"gpus_per_node": int(change.value)},
