@@ -18,7 +18,7 @@ from serve.sample import Outcome, Sample
 from serve.saturation import ClientBound, ClientLoad, client_bound
 from serve.scrape import EngineWindow, Scraper
 from serve.sending import WindowOrder, expected_requests, order_of, share_of
-from serve.summary import WindowFigures, figures, latency_s, one_ms, unsteady
+from serve.summary import WindowFigures, figures, latency_s, one_ms, unsteady, warm_up_left_s
 from serve.workers import WorkerRun, run_fast
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.request import Metric, TuneRequest
@@ -55,7 +55,8 @@ class Window:
     """A measured window: everything that was seen, and the figures folded from it.
 
     ``client_bound`` says where the client was the bottleneck, ``unsteady`` how the queue grew; ``ended_early`` is the
-    verdict that ended the window before its time, ``interrupted`` that its owner did.
+    verdict that ended the window before its time, ``interrupted`` that its owner did. ``warm_up_s`` are the first
+    seconds that count and look like warm-up all the same.
     """
 
     order: WindowOrder
@@ -68,6 +69,7 @@ class Window:
     start_s: float
     ended_early: Verdict | None
     interrupted: bool = False
+    warm_up_s: float | None = None
 
     @property
     def counted(self) -> tuple[Sample, ...]:
@@ -280,6 +282,7 @@ class _Watch:
             start_s=self._start_s,
             ended_early=self._ended_early,
             interrupted=interrupted,
+            warm_up_s=warm_up_left_s(counted),
         )
 
 

@@ -22,7 +22,7 @@ from serve.sample import Outcome, Sample
 from tuner.histogram import Histogram
 from tuner.request import Metric, SloTarget
 from tuner.sequential import Verdict
-from tuner.series import BATCHES, effective_size, in_flight, trend
+from tuner.series import BATCHES, design_effect, effective_size, in_flight, trend, warm_up
 from tuner.stats import attained, percentile, percentile_interval, wilson
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
@@ -181,6 +181,27 @@ def unsteady(samples: Sequence[Sample]) -> str | None:
     if not (grew and slowed):
         return None
     return f"requests in flight rose by {more:.0f} and TTFT by {slower_ms:.0f} ms over the window"
+
+
+def warm_up_left_s(samples: Sequence[Sample]) -> float | None:
+    """Seconds from the first send in which answers began much more slowly than in all the rest of the window, as while
+    an engine still compiles or fills its caches; None where nothing of the kind shows, or in fewer than a hundred
+    answers.
+
+    The cut is MSER-5's. The mean TTFT before it must exceed that after it by half, and by five standard errors of as
+    many requests of the rest: a queue at 90 % of its capacity passes for that in one window of 15, one at 30 % in one
+    of 40, so this decides nothing.
+    """
+    whole = sorted((s for s in samples if s.ok and s.ttft_s is not None), key=lambda sample: sample.sent_s)
+    wait_s = np.asarray([s.ttft_s for s in whole], dtype=np.float64)
+    cut = warm_up(wait_s) if wait_s.size >= _LEAST_FOR_TREND else None
+    if not cut:
+        return None
+    rest_s = wait_s[cut:]
+    error_s = float(rest_s.std()) * np.sqrt(design_effect(rest_s) * (1 / cut + 1 / rest_s.size))
+    more_s = float(wait_s[:cut].mean() - rest_s.mean())
+    slow = more_s >= 0.5 * float(rest_s.mean()) and more_s > 5 * error_s
+    return whole[cut].sent_s - whole[0].sent_s if slow else None
 
 
 def latency(samples_ms: Floats) -> Latency:

@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from serve.probe import base_url
@@ -16,6 +18,7 @@ from tests.measure_sample import SLO, measured_window
 from tests.mock_server import Behaviour, MockServer, closed_port
 from tuner.app.cli import app
 from tuner.app.measure_orders import Hunt, MeasureOptions
+from tuner.app.measure_screen import summary_tables
 from tuner.errors import BadInput, ParlayError
 from tuner.histogram import Histogram
 from tuner.rate_search import SearchEnd
@@ -25,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 SHORT = ("--seconds", "0.4", "--warmup-seconds", "0", "--prompt-tokens", "16", "--output-tokens", "4")
 KEYS = {
     *("url", "model", "protocol", "seed", "interrupted", "seconds", "windows", "load", "valid", "invalid_reason"),
+    *("warm_up_left_s",),
     *("ended_early", "meets_slo", "verdict_certain", "slo", "attainment", "attainment_interval", "ttft_ms", "tpot_ms"),
     *("itl_ms", "e2e_ms", "ttft_from_intended_ms", "offered_req_per_s", "achieved_req_per_s", "goodput_req_per_s"),
     *("prompt_tok_per_s", "output_tok_per_s", "sent", "completed", "failed", "cut_off", "errors", "offered_s"),
@@ -304,3 +308,17 @@ def test_a_search_shows_its_rate_in_words_and_keys(monkeypatch):
     assert set(found["found_rate"]) == {"rate_req_per_s", "at_least_req_per_s", "at_most_req_per_s", "windows", "end"}
     assert found["load"]["rate_req_per_s"] == found["found_rate"]["rate_req_per_s"]
     assert f"the SLO holds up to {found['found_rate']['rate_req_per_s']:.3g} requests/s" in shown
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        ({"warm_up_s": 4.2}, "the first 4.2 s that count were much slower than the rest"),
+        ({"unsteady": "requests in flight rose by 9"}, "not steady: requests in flight rose by 9"),
+    ],
+)
+def test_what_the_window_should_not_have_held_is_said(seen, words):
+    out, window = Console(file=StringIO(), width=200), measured_window(4)
+    for shown, said in ((window, False), (replace(window, **seen), True)):
+        summary_tables(out, (shown,), shown, None, {})
+        assert (words in out.file.getvalue()) is said

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.sample import Outcome, Sample
-from serve.summary import figures, judged, latency, latency_s, unsteady
+from serve.summary import figures, judged, latency, latency_s, unsteady, warm_up_left_s
 from tuner.request import Metric, SloTarget
 from tuner.sequential import Verdict
 
@@ -189,3 +189,32 @@ def test_a_steady_load_is_rarely_called_unsteady():
             made.append(sample(number, ttft_s=float(ended - at_s), tokens=1, sent_s=float(at_s)))
         alarms += unsteady(made) is not None
     assert alarms <= 3
+
+
+def answers(ttft_s, every_s=0.1):
+    return [sample(place, ttft_s=float(one), tokens=1, sent_s=place * every_s) for place, one in enumerate(ttft_s)]
+
+
+def test_a_warm_up_that_counts_is_named_with_its_length():
+    found = []
+    for seed in range(40):
+        ttft_s = np.random.default_rng(seed).lognormal(np.log(0.1), 0.3, 340)
+        ttft_s[:40] *= np.linspace(5, 1.5, 40)
+        found.append(warm_up_left_s(answers(ttft_s)))
+    seen_s = [one for one in found if one is not None]
+    assert len(seen_s) >= 36
+    assert 2.5 <= np.median(seen_s) <= 6
+
+
+def test_what_is_alike_throughout_has_no_warm_up():
+    steady = [np.random.default_rng(seed).exponential(0.1, 400) for seed in range(50)]
+    assert sum(warm_up_left_s(answers(ttft_s)) is not None for ttft_s in steady) <= 1
+
+
+@pytest.mark.parametrize(
+    "ttft_s",
+    [np.linspace(0.1, 1, 300), np.full(300, 0.1), np.r_[np.full(30, 0.01), np.full(270, 0.1)], np.full(40, 0.1), []],
+    ids=["slower and slower", "constant", "faster at first", "too few", "nothing"],
+)
+def test_only_a_slow_beginning_is_a_warm_up(ttft_s):
+    assert warm_up_left_s(answers(ttft_s)) is None

@@ -24,6 +24,7 @@ def window_answer(window: Window) -> dict[str, Any]:
         "valid": window.invalid is None,
         "invalid_reason": window.invalid,
         "steady": window.unsteady is None,
+        "warm_up_left_s": window.warm_up_s,
         "ended_early": window.ended_early.value if window.ended_early else None,
         "meets_slo": None if verdict is None else verdict.value == "met",
         "verdict_certain": None if verdict is None else window.certain,

@@ -211,6 +211,9 @@ def _lines(window: Window) -> list[str]:
     )
     if window.unsteady is not None:
         lines.append(f"not steady: {window.unsteady}; the figures depend on the window's length")
+    if window.warm_up_s is not None:
+        words = f"the first {window.warm_up_s:.1f} s that count were much slower than the rest"
+        lines.append(f"{words}: if that was warm-up, lengthen --warmup-seconds ({window.order.lead_s:g})")
     lines.append(_client_line(window))
     lines.append(_engine_line(window))
     return lines
