@@ -5,7 +5,8 @@
 DIR holds vllm_e2e_dev.csv. Fifteen constants, shared by all models and layouts (``tuner/profiles/engines/vllm.yaml``;
 one is Blackwell's own), are fitted in log space: least squares of log(predicted / measured) over mean TTFT and TPOT of
 the runs, each predicted by the simulator, with a soft-L1 loss, so that doubtful rows pull little. The slope of every
-row is found once; ``held_out`` uses that to leave out a model x GPU pair, solve again and predict the pair.
+row is found once; ``held_out`` uses that to leave out a model x GPU pair, solve again and predict the pair. What rows
+leave open is drawn to ``ORIGIN``, not to the constants as shipped, so nothing of a pair left out comes back that way.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ SHARED = (
 )  # fmt: skip
 BLACKWELL = ("prefill_slowdown",)
 NAMES = SHARED + BLACKWELL
+# What is expected before any run is seen: ratios of 1; times of a few launches of 5 us, of an HTTP request, of a step.
+ORIGIN = {
+    "prefill_layer_launch_ms": 0.3, "expert_layer_launch_ms": 1.0, "graph_layer_launch_ms": 0.1, "request_ms": 15.0,
+    "layer_kernels": 5.0, "expert_layer_ms": 0.01, "expert_share": 1.0, "expert_crowding": 1.0,
+    "collective_wait_us": 3.0, "exposed_step_ms": 2.0, "exposed_sequence_ms": 0.01, "lean_launch": 1.0,
+    "expert_spread": 1.0, "block_experts": 1.0, "prefill_slowdown": 1.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,11 @@ def start() -> Floats:
     """Logs of the constants as shipped."""
     engine = load_profile("b200_sxm").engine
     return np.log([getattr(engine, name) for name in NAMES])
+
+
+def origin() -> Floats:
+    """Logs of what is expected before any run is seen."""
+    return np.log([ORIGIN[name] for name in NAMES])
 
 
 def predict(runs: Sequence[Run], logs: Floats) -> Floats:
@@ -99,13 +112,13 @@ class Linear:
         moved = [np.log(predict(table.runs, logs + STEP * unit) / table.measured) for unit in np.eye(len(logs))]
         return cls(logs, values, np.stack([(other - values) / STEP for other in moved], axis=-1))
 
-    def solve(self, weight: Floats, origin: Floats, reach: float = 0.5) -> Floats:
-        """Logs that fit the weighted rows best, at most ``reach`` from here; drawn to ``origin`` a little."""
+    def solve(self, weight: Floats, reach: float = 0.5) -> Floats:
+        """Logs that fit the weighted rows best, at most ``reach`` from here; drawn to ``ORIGIN`` a little."""
 
         def residuals(change: Floats) -> Floats:
             scaled = (self.values + self.slopes @ change) / SOFT
             robust = np.sign(scaled) * np.sqrt(2 * (np.sqrt(1 + scaled**2) - 1)) * np.sqrt(weight)[:, None]
-            return np.concatenate([robust.ravel(), PULL * (self.logs + change - origin)])
+            return np.concatenate([robust.ravel(), PULL * (self.logs + change - origin())])
 
         found = least_squares(residuals, np.zeros(len(self.logs)), bounds=(-reach, reach))
         return np.asarray(self.logs + found.x)
@@ -113,10 +126,9 @@ class Linear:
 
 def fit(table: Table, rounds: int = 4) -> Linear:
     """The constants that fit all rows best, and the slopes there."""
-    origin = start()
-    linear = Linear.around(table, origin)
+    linear = Linear.around(table, start())
     for _ in range(rounds):
-        linear = Linear.around(table, linear.solve(table.weight, origin))
+        linear = Linear.around(table, linear.solve(table.weight))
         print(_summary(linear), flush=True)
     return linear
 
@@ -127,7 +139,7 @@ def held_out(table: Table, linear: Linear) -> Floats:
     found = np.full(table.measured.shape, np.nan)
     for pair in np.unique(pairs):
         rows = np.flatnonzero(pairs == pair)
-        logs = linear.solve(np.where(pairs == pair, 0.0, table.weight), start())
+        logs = linear.solve(np.where(pairs == pair, 0.0, table.weight))
         found[rows] = predict([table.runs[row] for row in rows], logs)
     return found
 
