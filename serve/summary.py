@@ -189,7 +189,7 @@ def warm_up_left_s(samples: Sequence[Sample]) -> float | None:
     answers.
 
     The cut is MSER-5's. The mean TTFT before it must exceed that after it by half, and by five standard errors of as
-    many requests of the rest: a queue at 90 % of its capacity passes for that in one window of 15, one at 30 % in one
+    many requests of the rest: a queue at 90 % of its capacity passes for that in one window of ten, one at 30 % in one
     of 40, so this decides nothing.
     """
     whole = sorted((s for s in samples if s.ok and s.ttft_s is not None), key=lambda sample: sample.sent_s)

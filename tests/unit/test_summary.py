@@ -211,6 +211,18 @@ def test_what_is_alike_throughout_has_no_warm_up():
     assert sum(warm_up_left_s(answers(ttft_s)) is not None for ttft_s in steady) <= 1
 
 
+@pytest.mark.parametrize(("busy", "at_most"), [(0.3, 1 / 25), (0.9, 1 / 8)])
+def test_a_steady_queue_seldom_looks_like_a_warm_up(busy, at_most):
+    """M/M/1 in its steady state: 300 windows of 600 requests."""
+    random, alarms = np.random.default_rng(3), 0
+    for _ in range(300):
+        gaps_s, served_s = random.exponential(0.1 / busy, 900), random.exponential(0.1, 900)
+        walk_s = np.r_[0.0, np.cumsum(served_s[:-1] - gaps_s[1:])]
+        ttft_s = walk_s - np.minimum.accumulate(walk_s) + served_s  # Lindley's recursion, solved
+        alarms += warm_up_left_s(answers(ttft_s[300:])) is not None
+    assert alarms / 300 <= at_most
+
+
 @pytest.mark.parametrize(
     "ttft_s",
     [np.linspace(0.1, 1, 300), np.full(300, 0.1), np.r_[np.full(30, 0.01), np.full(270, 0.1)], np.full(40, 0.1), []],
