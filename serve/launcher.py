@@ -34,6 +34,7 @@ POLL_S = 0.25
 STOP_PATIENCE_S = 5.0
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 KIND = "ray-local"
+MANY = 10_000  # the cluster's room is the limit
 
 
 class RayServeLauncher:
@@ -64,6 +65,14 @@ class RayServeLauncher:
     def name(self) -> str:
         """``ray-serve``."""
         return "ray-serve"
+
+    @property
+    def parallel(self) -> int:
+        """As many as a running cluster has room for; on a Ray of its own as many as the machine has GPUs, at least one.
+
+        Engines on the cores of one machine would disturb each other.
+        """
+        return MANY if self._address is not None else max(1, len(list(Path("/dev").glob("nvidia[0-9]*"))))
 
     def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
         """See ``tuner.trial.Launcher``: what Ray Serve LLM cannot run."""

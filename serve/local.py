@@ -55,6 +55,11 @@ class LocalProcessLauncher:
         """``local-process``."""
         return "local-process"
 
+    @property
+    def parallel(self) -> int:
+        """One: nothing here gives each server devices of its own."""
+        return 1
+
     def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
         """See ``tuner.trial.Launcher``: a process without Ray has no Ray executor."""
         return "executor ray; a local process runs mp or uni" if layout.executor == "ray" else None

@@ -3,6 +3,7 @@
 ParlayError                 exit code 1: it failed
 ├── BadInput                exit code 2: what was given is not allowed
 ├── StoreError              exit code 1: the study store cannot be used
+│   └── LeaseLost           another driver of the study has taken over a trial of this one
 ├── LaunchFailed            one trial could not start (carries a FailureReason); the study goes on
 └── NoFeasibleLayout        exit code 3: a valid run, but nothing meets the SLO
 """
@@ -46,6 +47,10 @@ class BadInput(ParlayError):
 
 class StoreError(ParlayError):
     """The study store cannot be opened, read or written."""
+
+
+class LeaseLost(StoreError):
+    """A trial that this process runs is another driver's by now: nothing more may be said of it here."""
 
 
 class LaunchFailed(ParlayError):

@@ -192,6 +192,11 @@ class SimulatedLauncher:
         """What it is."""
         return NAME
 
+    @property
+    def parallel(self) -> int:
+        """As many as there are devices, where time goes by with a pace; else one, since nothing overlaps."""
+        return self._world.cluster.devices if self._world.conditions.pace else 1
+
     def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
         """It runs whatever the engine accepts."""
         drop = illegal(load_model(request.model), layout, self._world.cluster)

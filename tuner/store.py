@@ -2,14 +2,16 @@
 
 One row per study, candidate, trial and load step; what is nested is JSON of our frozen dataclasses. Any SQLAlchemy URL
 will do; SQLite is the default. Writes are one transaction each, so a killed process loses at most the measurement in
-flight. Several processes may read while one drives a study.
+flight. Several processes may drive one study: a trial belongs to the driver that claimed it, and to another once that
+gives no sign of life any more. With SQLite they must share a machine.
 """
 
 from __future__ import annotations
 
+import fcntl
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +20,9 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
-from tuner.errors import BadInput, FailureReason, StoreError
+from tuner.errors import BadInput, FailureReason, LeaseLost, StoreError
 from tuner.layout import ParallelLayout
+from tuner.packing import Placement
 from tuner.prune import Candidate, DroppedGroup
 from tuner.request import TuneRequest
 from tuner.trial import Purpose, StepResult, TrialResult, TrialState
@@ -74,6 +77,7 @@ _drivers = sa.Table(
     sa.Column("seen_at", sa.Float, nullable=False),
     sa.Column("study_s", sa.Float, nullable=False),
     sa.Column("lost_device_s", sa.Float, nullable=False, server_default="0"),
+    sa.Column("lost_trials", sa.Integer, nullable=False, server_default="0"),
 )
 _steps = sa.Table(
     "parlay_steps",
@@ -107,11 +111,46 @@ class StudyRecord:
 
 @dataclass(frozen=True, slots=True)
 class OpenTrial:
-    """A trial that began and has no end: what a killed process leaves."""
+    """A trial that began and has no end: it runs, or a killed driver left it.
+
+    ``ordered_s`` is the study's time when it began. ``placement`` is None where nothing is known of its devices.
+    """
 
     number: int
     layout: ParallelLayout
     app: str
+    log_dir: Path
+    driver: str
+    placement: Placement | None
+    ordered_s: float | None
+    purpose: Purpose
+    repeat: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialClaim:
+    """What a driver wants to launch; ``ordered_s`` is the study's time now."""
+
+    driver: str
+    layout: ParallelLayout
+    purpose: Purpose
+    repeat: int
+    ordered_s: float
+    log_root: Path
+
+
+@dataclass(frozen=True, slots=True)
+class DriverRecord:
+    """A process that drives, or drove, a study.
+
+    ``silent_s`` since its last sign of life, ``study_s`` the study's time then; ``lost_device_s`` was spent on trials
+    that never ended, and that it took over.
+    """
+
+    driver: str
+    silent_s: float
+    study_s: float
+    lost_device_s: float
 
 
 class Store:
@@ -174,13 +213,36 @@ class Store:
         except sa.exc.SQLAlchemyError as error:
             raise StoreError(f"the store could not be read: {_cause(error)}") from None
 
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep out every other process that asks for the same, to the end of the block; writing goes on as usual."""
+        if self._engine.dialect.name == "postgresql":
+            with self._engine.connect() as db:
+                db.execute(sa.select(sa.func.pg_advisory_lock(_LOCK + 1)))
+                try:
+                    yield
+                finally:
+                    db.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK + 1)))
+                    db.commit()
+        elif (database := self._engine.url.database) and self._engine.dialect.name == "sqlite":
+            with Path(f"{database}.lock").open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+        else:
+            yield
+
     def create_study(self, name: str, request: TuneRequest, facts: dict[str, str]) -> None:
         """Begin a study; raises BadInput when the name is taken."""
         if self.find_study(name) is not None:
-            raise BadInput("--study", name, "a name that is not taken; --resume goes on with a study that is")
+            raise _taken(name)
         row = {"name": name, "created_at": time.time(), "request": request.model_dump_json(), "facts": facts}
-        with self._writing() as db:
-            db.execute(sa.insert(_studies).values(row))
+        try:
+            with self._writing() as db:
+                db.execute(sa.insert(_studies).values(row))
+        except StoreError as error:
+            if isinstance(error.__context__, sa.exc.IntegrityError):  # another driver was a moment faster
+                raise _taken(name) from None
+            raise
 
     def study_names(self) -> list[str]:
         """Names of all studies, newest first."""
@@ -230,33 +292,93 @@ class Store:
         with self._writing() as db:
             db.execute(sa.update(_studies).where(_studies.c.name == name).values(decision=decision))
 
-    def begin_trial(
-        self,
-        study: str,
-        number: int,
-        layout: ParallelLayout,
-        app: str,
-        log_dir: Path,
-        purpose: Purpose = Purpose.EXPLORE,
-        repeat: int = 0,
-    ) -> None:
-        """Record the order before anything starts, so that an orphan can be found."""
-        row = {
-            "study": study,
-            "number": number,
-            "layout": str(layout),
-            "app": app,
-            "log_dir": str(log_dir),
-            "state": TrialState.RUNNING.value,
-            "started_at": time.time(),
-            "purpose": purpose.value,
-            "repeat": repeat,
-        }
-        with self._writing() as db:
-            db.execute(sa.insert(_trials).values(row))
+    def claim_trial(
+        self, study: str, claim: TrialClaim, place: Callable[[Sequence[OpenTrial]], Placement | None], launches: int
+    ) -> OpenTrial | None:
+        """Record an order before anything starts: no other driver launches this layout for the same repeat.
 
-    def add_step(self, study: str, trial: int, result: StepResult) -> None:
-        """Keep one measured load step."""
+        ``place`` chooses the devices, given all trials that hold some; while it does, no other driver claims any. None
+        where the layout is claimed already, where there is no room, or ``launches`` trials were begun before.
+        """
+        try:
+            with self._writing() as db:
+                _lock(db, study)
+                rows = db.execute(sa.select(_trials).where(_trials.c.study == study)).mappings().all()
+                taken = any((row["layout"], row["repeat"]) == (str(claim.layout), claim.repeat) for row in rows)
+                placement = place([_open(row) for row in rows if row["state"] == TrialState.RUNNING.value])
+                if taken or placement is None or len(rows) >= launches:
+                    return None
+                number = max((row["number"] for row in rows), default=-1) + 1
+                lost = db.scalar(sa.select(sa.func.sum(_drivers.c.lost_trials)).where(_drivers.c.study == study))
+                app = app_name(study, number, lost or 0)
+                row = {
+                    "study": study,
+                    "number": number,
+                    "layout": str(claim.layout),
+                    "app": app,
+                    "log_dir": str(claim.log_root / f"trial-{number:03d}"),
+                    "state": TrialState.RUNNING.value,
+                    "started_at": time.time(),
+                    "purpose": claim.purpose.value,
+                    "repeat": claim.repeat,
+                    "driver": claim.driver,
+                    "placement": [list(pair) for pair in placement.held],
+                    "ordered_s": claim.ordered_s,
+                }
+                db.execute(sa.insert(_trials).values(row))
+                return _open(row)
+        except StoreError as error:
+            if isinstance(error.__context__, sa.exc.IntegrityError):  # a driver that did not wait for the lock
+                return None
+            raise
+
+    def beat(self, study: str, driver: str, study_s: float) -> None:
+        """A driver's sign of life, and the study's time by its clock."""
+        with self._writing() as db:
+            mine = (_drivers.c.study == study) & (_drivers.c.driver == driver)
+            values = {"seen_at": _now(db), "study_s": study_s}
+            if not db.execute(sa.update(_drivers).where(mine).values(values)).rowcount:
+                db.execute(sa.insert(_drivers).values(study=study, driver=driver, **values))
+
+    def leave(self, study: str, driver: str) -> None:
+        """Say that a driver works on the study no more: what it left is free at once."""
+        with self._writing() as db:
+            mine = (_drivers.c.study == study) & (_drivers.c.driver == driver)
+            db.execute(sa.update(_drivers).where(mine).values(seen_at=0.0))
+
+    def drivers(self, study: str) -> list[DriverRecord]:
+        """All drivers that the study ever had."""
+        with self._reading() as db:
+            now = _now(db)
+            rows = db.execute(sa.select(_drivers).where(_drivers.c.study == study)).mappings().all()
+        return [DriverRecord(row["driver"], now - row["seen_at"], row["study_s"], row["lost_device_s"]) for row in rows]
+
+    def take_over(self, study: str, driver: str, gone: Callable[[str, float | None], bool]) -> list[OpenTrial]:
+        """Make the trials of drivers that are ``gone``, as ``tuner.lease.is_gone`` says, this driver's; oldest first.
+
+        Of all drivers that try, one gets them; its business is then to remove what runs, and to forget the trial. The
+        answer names the drivers that lost them.
+        """
+        with self._writing() as db:
+            _lock(db, study)
+            query = sa.select(_drivers.c.driver, _drivers.c.seen_at).where(_drivers.c.study == study)
+            seen = {name: float(seen_at) for name, seen_at in db.execute(query)}
+            unfinished = (_trials.c.state == TrialState.RUNNING.value) | (
+                _trials.c.failure == FailureReason.CANCELLED.value
+            )
+            query = sa.select(_trials).where(_trials.c.study == study, unfinished).order_by(_trials.c.number)
+            now = _now(db)
+            found = []
+            for row in db.execute(query).mappings().all():
+                silent_s = now - seen[row["driver"]] if row["driver"] in seen else None
+                if row["driver"] != driver and gone(row["driver"], silent_s):
+                    this = (_trials.c.study == study) & (_trials.c.number == row["number"])
+                    db.execute(sa.update(_trials).where(this).values(driver=driver))
+                    found.append(_open(row))
+            return found
+
+    def add_step(self, study: str, trial: int, result: StepResult, driver: str) -> None:
+        """Keep one measured load step; raises LeaseLost where the trial is another driver's by now."""
         row = {
             "study": study,
             "trial": trial,
@@ -264,10 +386,11 @@ class Store:
             "result": _STEP.dump_json(result).decode(),
         }
         with self._writing() as db:
+            _require_owner(db, study, trial, driver)
             db.execute(sa.insert(_steps).values(row))
 
-    def finish_trial(self, study: str, result: TrialResult) -> None:
-        """Record a trial's end; its steps are stored already."""
+    def finish_trial(self, study: str, result: TrialResult, driver: str) -> None:
+        """Record a trial's end; its steps are stored already. Raises LeaseLost as ``add_step`` does."""
         values = {
             "state": result.state.value,
             "failure": result.failure.value if result.failure else None,
@@ -278,13 +401,21 @@ class Store:
             "device_s": result.device_s,
         }
         with self._writing() as db:
+            _require_owner(db, study, result.number, driver)
             db.execute(
                 sa.update(_trials).where(_trials.c.study == study, _trials.c.number == result.number).values(values)
             )
 
-    def forget_trial(self, study: str, number: int) -> None:
-        """Drop a trial that never ended, and its steps: it will be run again from the start."""
+    def forget_trial(self, study: str, number: int, driver: str, device_s: float) -> None:
+        """Drop a trial that never ended, and its steps: it will be run again from the start.
+
+        ``device_s``, the seconds for which it held devices, summed over them, stay counted, with the driver.
+        """
+        lost = {"lost_device_s": _drivers.c.lost_device_s + device_s, "lost_trials": _drivers.c.lost_trials + 1}
         with self._writing() as db:
+            _require_owner(db, study, number, driver)
+            mine = (_drivers.c.study == study) & (_drivers.c.driver == driver)
+            db.execute(sa.update(_drivers).where(mine).values(lost))
             db.execute(sa.delete(_steps).where(_steps.c.study == study, _steps.c.trial == number))
             db.execute(sa.delete(_trials).where(_trials.c.study == study, _trials.c.number == number))
 
@@ -293,7 +424,7 @@ class Store:
         query = sa.select(_trials).where(_trials.c.study == study, _trials.c.state == TrialState.RUNNING.value)
         with self._reading() as db:
             rows = db.execute(query.order_by(_trials.c.number)).mappings().all()
-        return [OpenTrial(row["number"], ParallelLayout.parse(row["layout"]), row["app"]) for row in rows]
+        return [_open(row) for row in rows]
 
     def trial_starts(self, study: str) -> dict[int, float]:
         """When each trial began, in seconds from the start of the study."""
@@ -328,6 +459,52 @@ def _trial(row: dict[str, Any], steps: Iterable[StepResult]) -> TrialResult:
         repeat=row["repeat"],
         device_s=row["device_s"],
     )
+
+
+def _taken(name: str) -> BadInput:
+    return BadInput("--study", name, "a name that is not taken; --resume goes on with a study that is")
+
+
+def _open(row: Mapping[Any, Any]) -> OpenTrial:
+    held = row["placement"]
+    return OpenTrial(
+        number=row["number"],
+        layout=ParallelLayout.parse(row["layout"]),
+        app=row["app"],
+        log_dir=Path(row["log_dir"]),
+        driver=row["driver"],
+        placement=None if held is None else Placement(tuple((node, count) for node, count in held)),
+        ordered_s=row["ordered_s"],
+        purpose=Purpose(row["purpose"]),
+        repeat=row["repeat"],
+    )
+
+
+def app_name(study: str, number: int, lost: int = 0) -> str:
+    """The deployment's name of a trial, unique in a cluster and known before it starts.
+
+    ``lost`` trials of the study never ended: a number that is used again gets another name, so that the driver that
+    lost the trial cannot tear down its successor's deployment.
+    """
+    return f"parlay-{study}-{number}" + (f"-{lost}" if lost else "")
+
+
+def _lock(db: sa.Connection, study: str) -> None:
+    """Let one driver of the study at a time go on, until its transaction ends."""
+    db.execute(sa.update(_studies).where(_studies.c.name == study).values(name=study))
+
+
+def _now(db: sa.Connection) -> float:
+    """Seconds since 1970 by one clock for all drivers: the server's, or that of the one machine that uses SQLite."""
+    if db.dialect.name == "sqlite":
+        return time.time()
+    return float(db.scalar(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()))) or 0.0)
+
+
+def _require_owner(db: sa.Connection, study: str, number: int, driver: str) -> None:
+    mine = (_trials.c.study == study) & (_trials.c.number == number) & (_trials.c.driver == driver)
+    if not db.execute(sa.update(_trials).where(mine).values(driver=driver)).rowcount:
+        raise LeaseLost(f"trial {number} of {study} was taken over: this process gave no sign of life for too long")
 
 
 def _add_columns(db: sa.Connection) -> None:

@@ -13,6 +13,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from tuner.errors import FailureReason
 from tuner.layout import ParallelLayout
+from tuner.packing import Placement
 from tuner.request import Metric, TuneRequest
 
 
@@ -123,7 +124,7 @@ class LaunchOrder:
     """All that a launcher needs to bring up one trial.
 
     ``app`` is the deployment's unique name, known before anything starts, so that an orphan can be found by it;
-    ``log_dir`` is where the trial's logs are kept.
+    ``log_dir`` is where the trial's logs are kept. ``placement`` names the devices that it may use, by node; None: any.
     """
 
     study: str
@@ -132,6 +133,7 @@ class LaunchOrder:
     layout: ParallelLayout
     request: TuneRequest
     log_dir: Path
+    placement: Placement | None = None
 
 
 @runtime_checkable
@@ -167,6 +169,10 @@ class Launcher(Protocol):
     @property
     def name(self) -> str:
         """What it is, as shown to people: ``ray-serve``, ``local-process``."""
+
+    @property
+    def parallel(self) -> int:
+        """How many deployments it can keep up side by side; 1 where they would disturb each other."""
 
     def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
         """Why this launcher cannot run the layout as it is written, or None; asked before anything starts."""

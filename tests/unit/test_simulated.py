@@ -12,11 +12,12 @@ from tuner.conditions import AT_REST, Conditions
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.layout import ParallelLayout
 from tuner.model import load_model
+from tuner.observer import Observer
 from tuner.request import ClusterSpec, Metric
 from tuner.simulated import SimulatedCluster, SimulatedLauncher, SimulatedMeter
 from tuner.space import load_space
 from tuner.store import Store
-from tuner.study import Observer, Setting, Study
+from tuner.study import Setting, Study
 from tuner.trial import LaunchOrder, LoadStep, TrialState
 
 REQUEST = make_request({"workload.prompt_tokens": 512, "workload.output_tokens": 32})

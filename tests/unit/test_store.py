@@ -16,10 +16,11 @@ from tests.fakes import make_candidate, make_request, make_step
 from tests.unit.test_layout import LAYOUTS
 from tuner.errors import BadInput, FailureReason, StoreError
 from tuner.layout import ParallelLayout
+from tuner.packing import Placement
 from tuner.prune import Candidate, DroppedGroup, Prediction
 from tuner.request import Metric
 from tuner.rules import DropReason
-from tuner.store import SCHEMA_VERSION, Store
+from tuner.store import SCHEMA_VERSION, Store, TrialClaim
 from tuner.trial import LoadStep, Purpose, Quantiles, StepResult, TrialResult, TrialState
 
 REQUEST = make_request()
@@ -65,7 +66,8 @@ def reader(url, store):
 
 
 def begin(store, number, layout=LAYOUT):
-    store.begin_trial("s", number, layout, f"parlay-s-{number}", Path("/var/log/trial"), repeat=number)
+    claim = TrialClaim("me", layout, Purpose.EXPLORE, number, 0.0, Path("/var/log"))
+    return store.claim_trial("s", claim, lambda held: Placement(((0, layout.devices),)), launches=10**6)
 
 
 def test_a_study_comes_back_as_it_was(store, reader):
@@ -112,10 +114,10 @@ def test_a_trial_is_durable_at_every_step(store, reader):
     assert [(t.state, t.steps) for t in reader.trials("s")] == [(TrialState.RUNNING, ())]
     steps = tuple(make_step(LoadStep(i, 4.0 * (i + 1), 1.0, i), REQUEST, 20.0 + i) for i in range(3))
     for upto, step in enumerate(steps, 1):
-        store.add_step("s", 0, step)
+        store.add_step("s", 0, step, "me")
         assert reader.trials("s")[0].steps == steps[:upto]
     result = TrialResult(0, LAYOUT, TrialState.STOPPED, steps, detail="missed", ready_after_s=12.5, seconds=99.25)
-    store.finish_trial("s", result)
+    store.finish_trial("s", result, "me")
     assert reader.trials("s") == [result]
     assert reader.open_trials("s") == []
 
@@ -125,7 +127,7 @@ def test_a_failed_trial_keeps_its_reason_and_its_last_log_lines(store, reader):
     begin(store, 0)
     tail = ("one", "two ≤ “three”\x1b[0m")
     result = TrialResult(0, LAYOUT, TrialState.FAILED, (), FailureReason.ENGINE_CRASHED, "it died", tail, None, 3.5)
-    store.finish_trial("s", result)
+    store.finish_trial("s", result, "me")
     assert reader.trials("s") == [result]
 
 
@@ -133,8 +135,8 @@ def test_a_forgotten_trial_leaves_nothing_and_its_number_is_free(store, reader):
     store.create_study("s", REQUEST, {})
     for number in (0, 1):
         begin(store, number)
-        store.add_step("s", number, make_step(LoadStep(0, 4.0, 1.0, 0), REQUEST, 20.0))
-    store.forget_trial("s", 1)
+        store.add_step("s", number, make_step(LoadStep(0, 4.0, 1.0, 0), REQUEST, 20.0), "me")
+    store.forget_trial("s", 1, "me", 0.0)
     assert [t.number for t in reader.trials("s")] == [0]
     begin(store, 1)
     assert [len(t.steps) for t in reader.trials("s")] == [1, 0]
@@ -211,11 +213,10 @@ def test_a_lost_table_is_a_store_error_in_one_line(url, store):
         assert "\n" not in str(caught.value)
 
 
-def test_an_unfinished_write_leaves_nothing(store, reader):
+def test_a_layout_is_claimed_once_for_a_repeat(store, reader):
     store.create_study("s", REQUEST, {})
-    begin(store, 0)
-    with pytest.raises(StoreError):
-        begin(store, 0)
+    assert begin(store, 0).number == 0
+    assert begin(store, 0) is None
     assert len(reader.trials("s")) == 1
 
 
@@ -271,10 +272,9 @@ def test_a_store_of_version_1_is_brought_up_to_date(tmp_path):
     new = Store(url)
     (trial,) = new.trials("s")
     assert (trial.number, trial.layout, trial.purpose, trial.repeat) == (0, LAYOUT, Purpose.EXPLORE, 0)
-    with pytest.raises(StoreError, match="UNIQUE"):
-        new.begin_trial("s", 1, LAYOUT, "parlay-s-1", Path("/var/log/trial"))
-    new.begin_trial("s", 1, LAYOUT, "parlay-s-1", Path("/var/log/trial"), Purpose.CONFIRM, repeat=1)
-    assert [t.purpose for t in Store(url).trials("s")] == [Purpose.EXPLORE, Purpose.CONFIRM]
+    assert begin(new, 0) is None
+    assert begin(new, 1).app == "parlay-s-1"
+    assert [t.repeat for t in Store(url).trials("s")] == [0, 1]
 
 
 def test_a_killed_writer_leaves_the_last_finished_write(tmp_path):
@@ -320,10 +320,10 @@ STEPS = st.builds(
 @given(layout=LAYOUTS, step=STEPS)
 def test_any_layout_and_any_step_come_back_as_they_were(shared_sqlite, layout, step):
     number = next(_databases)
-    begin(shared_sqlite, number, layout)
-    shared_sqlite.add_step("s", number, step)
+    number = begin(shared_sqlite, number, layout).number
+    shared_sqlite.add_step("s", number, step, "me")
     (found,) = [t for t in shared_sqlite.trials("s") if t.number == number]
-    shared_sqlite.forget_trial("s", number)
+    shared_sqlite.forget_trial("s", number, "me", 0.0)
     assert found.layout == layout
     assert found.steps == (step,)
 

@@ -1,76 +1,14 @@
 """A study from its plan to its decision on a scripted cluster: its budget, its bad days, and being killed anywhere."""
 
-from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
-
 import pytest
 
-from tests.fakes import FakeDeployment, FakeLauncher, FakeMeter, copy_of_empty_store, make_request
-from tuner.cluster import Cluster
+from tests.fakes import copy_of_empty_store, make_request
+from tests.world import CRASH, TP1, TP1_RAY, TP2, TP2_DP2, World
+from tuner.driving import BASE_SEED, load_steps
 from tuner.errors import BadInput, FailureReason, LaunchFailed
-from tuner.model import load_model
 from tuner.rules import DropReason
-from tuner.search import Search
-from tuner.space import load_space
-from tuner.store import Store
-from tuner.study import BASE_SEED, Observer, Setting, Study, app_name, default_name, load_steps
+from tuner.study import default_name
 from tuner.trial import TrialState
-
-SPACE = {"tp": [1, 2], "dp": [1, 2], "executor": ["mp", "ray"]}
-TP1, TP1_RAY = "tp=1,pp=1,dp=1", "tp=1,pp=1,dp=1,executor=ray"
-TP2, TP1_DP2, TP2_DP2 = "tp=2,pp=1,dp=1", "tp=1,pp=1,dp=2", "tp=2,pp=1,dp=2"
-CRASH = LaunchFailed(FailureReason.ENGINE_CRASHED, "exit code 1", ("CUDA error",))
-
-
-@dataclass
-class Journal(Observer):
-    """What a study told, as words."""
-
-    told: list[str] = field(default_factory=list)
-
-    def planned(self, plan):
-        self.told.append("planned")
-
-    def trial_started(self, number, launches, proposal):
-        self.told.append(f"started {number} of {launches}")
-
-    def launching(self, number, text):
-        self.told.append(f"launching {number}: {text}")
-
-    def ready(self, number, deployment):
-        self.told.append(f"ready {number}")
-
-    def step_started(self, number, step, steps):
-        self.told.append(f"step {step.index} of {steps}")
-
-    def step_measured(self, number, result):
-        self.told.append(f"measured {result.step.index}")
-
-    def trial_finished(self, result):
-        self.told.append(f"finished {result.number}: {result.failure or result.state}")
-
-    def resumed(self, finished, orphans):
-        self.told.append(f"resumed {len(finished)} finished, {len(orphans)} orphans")
-
-
-@dataclass
-class World:
-    """A cluster and a store that outlive the processes that use them, and how fast each layout is on that cluster."""
-
-    url: str
-    folder: object
-    ttft_ms: object = staticmethod(lambda layout, step: 10 * step.rate_req_per_s / layout.devices)
-    failures: dict = field(default_factory=dict)
-    running: set = field(default_factory=set)
-
-    def process(self, changes=None, name="s"):
-        """A study as one process runs it: (study, launcher, meter, store, journal)."""
-        request = make_request({"space": SPACE, "objective": "max_goodput", **(changes or {})})
-        cluster = Cluster.from_spec(request.cluster)
-        setting = Setting(name, request, load_model(request.model), cluster, load_space(request.space), self.folder)
-        store, journal = Store(self.url), Journal()
-        launcher, meter = FakeLauncher(self.failures, self.running), FakeMeter(self.ttft_ms)
-        return Study(setting, store, launcher, meter, journal), launcher, meter, store, journal
 
 
 @pytest.fixture
@@ -196,12 +134,9 @@ def test_the_budget_of_launches(world, launches):
 
 
 @pytest.mark.parametrize(("minutes", "launched"), [(1.0, 1), (1.5, 2), (2.5, 3)])
-def test_the_budget_of_minutes(world, monkeypatch, minutes, launched):
-    now_s = [0.0]
-    monkeypatch.setattr("tuner.study.time", SimpleNamespace(perf_counter=lambda: now_s[0]))
-
+def test_the_budget_of_minutes(world, minutes, launched):
     def measured(layout, step):
-        now_s[0] += 60 if step.warmup else 0
+        world.now_s += 60 if step.warmup else 0
         return 10.0
 
     world.ttft_ms = measured
@@ -210,33 +145,29 @@ def test_the_budget_of_minutes(world, monkeypatch, minutes, launched):
     assert len(launcher.launched) == launched
 
 
-def test_minutes_that_a_killed_run_spent_count_on_resume(world, monkeypatch):
-    now_s = [0.0]
-    monkeypatch.setattr("tuner.study.time", SimpleNamespace(perf_counter=lambda: now_s[0]))
-
+def test_minutes_that_a_stopped_run_spent_count_on_resume(world):
     def measured(layout, step):
-        now_s[0] += 60 if step.warmup else 0
-        return KeyboardInterrupt() if now_s[0] == 120 else 10.0
+        world.now_s += 60 if step.warmup else 0
+        return KeyboardInterrupt() if world.now_s == 120 else 10.0
 
     world.ttft_ms = measured
     with pytest.raises(KeyboardInterrupt):
         world.process({"budget.minutes": 2.5})[0].run(resume=False, facts={})
     study, launcher, _, _, _ = world.process({"budget.minutes": 2.5})
     study.run(resume=True, facts={})
-    assert len(launcher.launched) == 2  # one minute was spent on the trial that finished
+    assert len(launcher.launched) == 1  # two minutes were spent: on a trial that finished, and on one that did not
 
 
 @pytest.mark.parametrize("at", ["launch", -1, 0, 1])
-def test_interrupt_tears_down_and_leaves_the_trial_open(world, at):
+def test_interrupt_tears_down_and_records_the_trial_as_cancelled(world, at):
     world.ttft_ms = lambda layout, step: KeyboardInterrupt() if step.index == at else 10.0
     world.failures = {TP2_DP2: KeyboardInterrupt()} if at == "launch" else {}
     study, _, _, store, journal = world.process()
     with pytest.raises(KeyboardInterrupt):
         study.run(resume=False, facts={})
     assert world.running == set()
-    assert [(t.number, str(t.layout)) for t in store.open_trials("s")] == [(0, TP2_DP2)]
+    assert [(t.number, str(t.layout), t.failure) for t in store.trials("s")] == [(0, TP2_DP2, FailureReason.CANCELLED)]
     assert journal.told[-1] == "finished 0: cancelled"
-    assert [t.state for t in store.trials("s")] == [TrialState.RUNNING]
 
 
 def test_a_defect_of_ours_is_not_taken_for_a_failed_trial(world):
@@ -278,114 +209,6 @@ def test_resume_of_a_finished_study_launches_nothing(world):
     assert study.run(resume=True, facts={}) == first
     assert launcher.orders == []
     assert "resumed 2 finished, 0 orphans" in journal.told
-
-
-class Killed(BaseException):
-    """The process is gone: nothing of it runs any more, not even its clean-up."""
-
-
-class Clock:
-    """Counts what a process does to the world outside it, and kills it before the n-th deed."""
-
-    def __init__(self, monkeypatch, launcher, meter, store, kill_at):
-        self.deeds, self.kill_at, self.dead = [], kill_at, False
-        writes = ("create_study", "save_plan", "begin_trial", "add_step", "finish_trial", "forget_trial")
-        for owner, names in (
-            (launcher, ("launch", "remove_orphan")),
-            (meter, ("measure",)),
-            (store, writes),
-        ):
-            for name in names:
-                self._watch(monkeypatch, owner, name)
-        for name in ("ask", "report", "tell"):
-            self._watch(monkeypatch, Search, name)
-        teardown = FakeDeployment.teardown
-        monkeypatch.setattr(FakeDeployment, "teardown", lambda gone: None if self.dead else teardown(gone))
-
-    def _watch(self, monkeypatch, owner, name):
-        done = getattr(owner, name)
-
-        def watched(*args, **kwargs):
-            if len(self.deeds) == self.kill_at:
-                self.dead = True
-                raise Killed
-            self.deeds.append(name)
-            return done(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, watched)
-
-
-def run_killed(monkeypatch, world, changes, kill_at):
-    """Run until the deed ``kill_at``; (decision or None, layouts launched, deeds)."""
-    study, launcher, meter, store, _ = world.process(changes)
-    with monkeypatch.context() as patch:
-        clock = Clock(patch, launcher, meter, store, kill_at)
-        try:
-            decision = study.run(resume=True, facts={})
-        except Killed:
-            decision = None
-    store.close()
-    return decision, launcher.launched, clock.deeds
-
-
-def timeless(decision):
-    return replace(
-        decision,
-        winner=decision.winner and replace(decision.winner, seconds=None),
-        runner_up=decision.runner_up and replace(decision.runner_up, seconds=None),
-        pareto=tuple(replace(t, seconds=None) for t in decision.pareto),
-        trials=tuple(replace(t, seconds=None) for t in decision.trials),
-        standings=tuple(str(standing.layout) for standing in decision.standings),
-        spent=decision.spent.launches,
-    )
-
-
-def test_a_study_killed_before_any_deed_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
-    changes = {"budget.launches": 3, "load.rates_req_per_s": [8]}
-    crashing = {TP1_DP2: CRASH, TP2: CRASH}
-
-    def new_world(name):
-        return World(copy_of_empty_store(tmp_path / f"{name}.db"), tmp_path / name, failures=crashing)
-
-    undisturbed, launched, deeds = run_killed(monkeypatch, new_world("whole"), changes, None)
-    assert deeds.count("launch") == 3
-    for kill_at in range(len(deeds)):
-        world = new_world(f"killed-{kill_at}")
-        nothing, before, _ = run_killed(monkeypatch, world, changes, kill_at)
-        assert nothing is None
-        resumed, after, _ = run_killed(monkeypatch, world, changes, None)
-        where = f"killed before deed {kill_at}, {deeds[kill_at]}"
-        assert timeless(resumed) == timeless(undisturbed), where
-        assert world.running == set(), where
-        assert len(before) + len(after) <= len(launched) + 1, where  # nothing twice but the one in flight
-        assert list(dict.fromkeys(before + after)) == launched, where
-
-
-def test_a_study_killed_again_and_again_ends_all_the_same(tmp_path, monkeypatch):
-    changes = {"budget.launches": 3, "load.rates_req_per_s": [8]}
-    calm = World(copy_of_empty_store(tmp_path / "calm.db"), tmp_path / "calm")
-    undisturbed, launched, _ = run_killed(monkeypatch, calm, changes, None)
-    world = World(copy_of_empty_store(tmp_path / "wild.db"), tmp_path / "wild")
-    every, resumed, lives = [], None, 0
-    while resumed is None:
-        resumed, some, _ = run_killed(monkeypatch, world, changes, 11 + lives)
-        every += some
-        lives += 1
-    assert 2 < lives < 20
-    assert timeless(resumed) == timeless(undisturbed)
-    assert set(every) == set(launched)
-    assert world.running == set()
-
-
-def test_orphans_of_a_killed_run_are_torn_down_by_their_name(world, monkeypatch):
-    _, before, deeds = run_killed(monkeypatch, world, {"budget.launches": 1}, 5)
-    assert deeds[-1] == "launch"
-    assert world.running == {app_name("s", 0)}
-    study, launcher, _, _, journal = world.process({"budget.launches": 1})
-    study.run(resume=True, facts={})
-    assert launcher.removed == ["parlay-s-0"]
-    assert "resumed 0 finished, 1 orphans" in journal.told
-    assert launcher.launched == before
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from rich.status import Status
 
 from serve.measure import LiveFigures
 from tuner.app.tables import number, outcome
+from tuner.driving import load_steps
+from tuner.observer import Observer
 from tuner.prune import Plan
 from tuner.request import Metric, TuneRequest
 from tuner.search import Proposal
-from tuner.study import Observer, load_steps
 from tuner.trial import Deployment, LoadStep, StepResult, TrialResult
 
 FIRST_GUESS_READY_S = 60.0

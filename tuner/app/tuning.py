@@ -23,12 +23,13 @@ from tuner.decide import Decision
 from tuner.errors import BadInput
 from tuner.layout import ParallelLayout
 from tuner.model import load_model
+from tuner.observer import Observer
 from tuner.prune import Plan
 from tuner.request import Metric, TuneRequest, load_request
 from tuner.search import Proposal
 from tuner.space import load_space
 from tuner.store import Store
-from tuner.study import Observer, Setting, Study, default_name
+from tuner.study import Setting, Study, default_name
 from tuner.trial import Deployment, Launcher, LoadStep, Meter, StepResult, TrialResult
 
 LAUNCHERS = ("ray", "local", "simulated")
