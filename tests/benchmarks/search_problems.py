@@ -19,7 +19,7 @@ import numpy as np
 from tuner.choice import value_of
 from tuner.cluster import Cluster
 from tuner.conditions import Conditions
-from tuner.errors import LaunchFailed
+from tuner.errors import FailureReason, LaunchFailed
 from tuner.layout import ParallelLayout
 from tuner.model import ModelShape, load_model
 from tuner.prune import Plan, plan
@@ -29,6 +29,7 @@ from tuner.space import load_space
 from tuner.study import load_steps
 from tuner.trial import LaunchOrder, StepResult, TrialResult, TrialState
 
+Truth = tuple[StepResult, ...] | FailureReason
 CACHE = Path(tempfile.gettempdir()) / "parlay-search-truth"
 EVERYTHING = 100_000
 TOLERANCE = 0.03  # by which a target may be missed and still count as met: what the noise may hide
@@ -63,7 +64,7 @@ _PROBLEMS: tuple[tuple[Any, ...], ...] = (
     ("Qwen/Qwen3-30B-A3B", "h100_sxm", 1, 8, _FAST, 1024, 128, TIGHT, "min_gpus", _EXPERTS),
     ("Qwen/Qwen3-30B-A3B", "l40s", 2, 4, _SLOW, 512, 128, LOOSE, "min_cost", _EXPERTS),
     ("mistralai/Mixtral-8x7B-v0.1", "a100_sxm", 2, 8, _FAST, 1024, 128, LOOSE, "min_gpus", _EXPERTS),
-    ("openai/gpt-oss-120b", "h100_sxm", 2, 8, _FAST, 1024, 256, TIGHT, "max_goodput", _EXPERTS),
+    ("openai/gpt-oss-120b", "h100_sxm", 2, 8, _FAST, 1024, 256, LOOSE, "max_goodput", _EXPERTS),
     ("Qwen/Qwen3-235B-A22B-FP8", "h100_sxm", 4, 8, _FAST, 1024, 128, LOOSE, "min_gpus", _EXPERTS),
     ("MiniMaxAI/MiniMax-M2.5", "h200_sxm", 4, 8, _SLOW, 2048, 128, TIGHT, "min_latency", _EXPERTS),
     ("deepseek-ai/DeepSeek-V3", "h200_sxm", 8, 8, _FAST, 1024, 128, LOOSE, "min_cost", _EXPERTS),
@@ -74,22 +75,25 @@ COUNT = len(_PROBLEMS)
 
 @dataclass(frozen=True)
 class Problem:
-    """A request, what the funnel makes of it, and the truth of every legal layout: its load steps, or None where it
-    does not start."""
+    """A request, what the funnel makes of it, and the truth of every legal layout: its load steps, or how it
+    fails."""
 
     name: str
     request: TuneRequest
     model: ModelShape
     cluster: Cluster
     planned: Plan
-    truth: Mapping[ParallelLayout, tuple[StepResult, ...] | None]
+    truth: Mapping[ParallelLayout, Truth]
     optimum: float
 
     def trial(self, number: int, layout: ParallelLayout, repeat: int, noise: float, seed: int) -> TrialResult:
         """A launch: the truth times a factor of its own, ended by the first load step that misses the SLO."""
         steps = self.truth[_served(layout)]
-        if steps is None:
-            return TrialResult(number, layout, TrialState.FAILED, repeat=repeat)
+        if isinstance(steps, FailureReason):
+            held_s = START_UP_S * layout.devices
+            return TrialResult(
+                number, layout, TrialState.FAILED, failure=steps, seconds=START_UP_S, repeat=repeat, device_s=held_s
+            )
         random = np.random.default_rng([seed, repeat, *str(layout).encode()])
         seen: list[StepResult] = []
         for step in steps:
@@ -106,7 +110,7 @@ class Problem:
     def value(self, layout: ParallelLayout, slack: float = 0.0) -> float:
         """The objective of a layout in truth, less is better; infinite where it misses the SLO beyond ``slack``."""
         steps = self.truth[_served(layout)]
-        if steps is None:
+        if isinstance(steps, FailureReason):
             return float("inf")
         eased = tuple(_scaled(step, 1 / (1 + slack)) for step in steps)
         trial = TrialResult(0, layout, TrialState.MEASURED, eased)
@@ -124,7 +128,18 @@ class Problem:
 
 
 def problem(number: int, conditions: Conditions) -> Problem:
-    """A problem with its truth, from the cache where it was measured before."""
+    """A problem with its truth, from the cache where it was measured before.
+
+    A world in which no layout meets the SLO is no tuning problem: the next seed is taken instead.
+    """
+    found = _problem(number, conditions)
+    while not np.isfinite(found.optimum):
+        conditions = replace(conditions, seed=conditions.seed + 1000)
+        found = _problem(number, conditions)
+    return found
+
+
+def _problem(number: int, conditions: Conditions) -> Problem:
     name, gpu, nodes, per_node, link, prompt, output, tightness, objective, axes = _PROBLEMS[number]
     document: dict[str, Any] = {
         "model": name,
@@ -161,7 +176,7 @@ def problem(number: int, conditions: Conditions) -> Problem:
 
 def _measured(
     request: TuneRequest, model: ModelShape, cluster: Cluster, layouts: list[ParallelLayout], conditions: Conditions
-) -> dict[ParallelLayout, tuple[StepResult, ...] | None]:
+) -> dict[ParallelLayout, Truth]:
     """Every layout at every rate, without noise."""
     words = f"{request.model_dump_json()} {conditions} {len(layouts)}"
     path = CACHE / f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.pickle"
@@ -170,21 +185,23 @@ def _measured(
     world = SimulatedCluster(cluster, replace(conditions, noise=0.0))
     launcher, meter = SimulatedLauncher(world), SimulatedMeter(world)
     steps = [step for step in load_steps(request) if not step.warmup]
-    truth: dict[ParallelLayout, tuple[StepResult, ...] | None] = {}
+    truth: dict[ParallelLayout, Truth] = {}
     for layout in layouts:
         order = LaunchOrder("truth", 0, str(layout), layout, request, CACHE)
+        found: list[StepResult] = []
+        deployment = None
         try:
             deployment = launcher.launch(order, lambda _: None)
-        except LaunchFailed:
-            truth[layout] = None
-            continue
-        found: list[StepResult] = []
-        for step in steps:
-            found.append(meter.measure(deployment, step, request))
-            if not _scaled(found[-1], 0.7).meets(request):
-                break  # so far off that no noise makes it good, nor any higher rate
-        deployment.teardown()
-        truth[layout] = tuple(found)
+            for step in steps:
+                found.append(meter.measure(deployment, step, request))
+                if not _scaled(found[-1], 0.7).meets(request):
+                    break  # so far off that no noise makes it good, nor any higher rate
+        except LaunchFailed as failure:
+            truth[layout] = tuple(found) or failure.reason
+        else:
+            truth[layout] = tuple(found)
+        if deployment is not None:
+            deployment.teardown()
     CACHE.mkdir(exist_ok=True)
     path.write_bytes(pickle.dumps(truth))
     return truth

@@ -1,0 +1,197 @@
+"""How few launches the search needs: 24 tuning problems on a simulated cluster, beside search without a model.
+
+    python -m tests.benchmarks.search [--quick] [--out FILE]
+
+Every legal layout of every problem is measured without noise first (cached outside the repository), which gives the
+true optimum. Then all strategies search the same worlds under the same noise: once where the model's prices are right,
+once where every cost term is off by a random factor (standard deviation 30 % on a log scale).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tests.benchmarks.search_peers import PEERS, Run, parlay
+from tests.benchmarks.search_problems import COUNT, Problem, problem
+from tests.fakes import copy_of_empty_store
+from tuner.belief import Belief
+from tuner.cluster import Cluster
+from tuner.conditions import Conditions
+from tuner.model import load_model
+from tuner.prune import plan
+from tuner.request import parse_request
+from tuner.search import Search
+from tuner.space import load_space
+from tuner.trial import TrialResult, TrialState
+
+NOISE = 0.02  # standard deviation of a factor on a whole load step
+WORLDS = {"calibrated": 0.0, "distorted": 0.3}
+WITHIN = 0.03
+BUDGET = 12
+PEER_LAUNCHES = 40
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Runs of one strategy in one world."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+    def row(self) -> str:
+        """Its line of the table."""
+        launches = [run.launches_to(WITHIN) for run in self.runs]
+        regret = [run.final(BUDGET) for run in self.runs]
+        gpu_s = [run.gpu_s_to(WITHIN) for run in self.runs]
+        cells = [
+            self.name,
+            f"{_count(np.median(launches))} / {_count(max(launches))}",
+            _count(float(np.median(gpu_s))),
+            f"{_share(np.median(regret))} / {_share(_p95(regret))}",
+            f"{np.mean([regret <= WITHIN for regret in regret]):.0%}",
+        ]
+        return "| " + " | ".join(cells) + " |"
+
+
+def _p95(values: Sequence[float]) -> float:
+    return sorted(values)[min(math.ceil(0.95 * len(values)), len(values)) - 1]
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if math.isfinite(value) else f"> {PEER_LAUNCHES}"
+
+
+def _share(value: float) -> str:
+    return f"{value:.1%}" if math.isfinite(value) else "misses the SLO"
+
+
+def compare(quick: bool, seeds: int) -> list[str]:
+    """The table of each world, as lines."""
+    lines = []
+    for world, error in WORLDS.items():
+        runs: dict[str, list[Run]] = {"parlay": [], **{name: [] for name in PEERS}}
+        kept = 0
+        for number in range(0, COUNT, 3 if quick else 1):
+            found = problem(number, Conditions(seed=number, term_error=error))
+            kept += found.optimum_kept
+            for seed in range(seeds):
+                for name, own in runs.items():
+                    own.append(_strategy(name, found, seed))
+            _tell(world, found, {name: own[-seeds:] for name, own in runs.items()})
+        problems = len(runs["parlay"]) // seeds
+        lines += [
+            f"### {world.capitalize()} predictor ({problems} problems, {seeds} noise seeds each)",
+            "",
+            "| strategy | launches to within 3 %, median / worst | GPU-s to that point, median | "
+            f"final regret after {BUDGET} launches, median / p95 | found it |",
+            "|---|---|---|---|---|",
+            *(Scores(name, tuple(own)).row() for name, own in runs.items()),
+            "",
+            f"GPU-seconds of parlay ÷ best peer ({_best_peer(runs)[0]}): {_best_peer(runs)[1]:.2f} "
+            "(ratio of the sums; a run that never got there counts with all that it spent).",
+            f"Optimum dropped before launch: {problems - kept} of {problems}.",
+            "",
+        ]
+    return lines
+
+
+def _strategy(name: str, found: Problem, seed: int) -> Run:
+    if name == "parlay":
+        return parlay(found, NOISE, seed, BUDGET)
+    return PEERS[name](found, NOISE, seed, PEER_LAUNCHES)
+
+
+def _best_peer(runs: dict[str, list[Run]]) -> tuple[str, float]:
+    """The peer that spent the least to get within 3 %, and our GPU-seconds as a share of its."""
+
+    def spent(name: str) -> float:
+        return sum(run.gpu_s_to(WITHIN) if run.launches_to(WITHIN) < math.inf else run.gpu_s[-1] for run in runs[name])
+
+    best = min(PEERS, key=spent)
+    return best, spent("parlay") / spent(best)
+
+
+def _tell(world: str, found: Problem, runs: dict[str, list[Run]]) -> None:
+    words = " ".join(f"{name} {'/'.join(_count(run.launches_to(WITHIN)) for run in own)}" for name, own in runs.items())
+    ours = runs["parlay"]
+    launches, regrets = [len(run.regrets) for run in ours], [_share(run.final(BUDGET)) for run in ours]
+    dropped = "" if found.optimum_kept else " OPTIMUM DROPPED"
+    seconds = sum(run.seconds for own in runs.values() for run in own)
+    print(f"{world} {found.name}: {words}; ended after {launches} with {regrets}{dropped}, {seconds:.0f} s", flush=True)
+
+
+def overhead(count: int = 16_384) -> str:
+    """Time of one ask after a trial, with so many candidates."""
+    document = {
+        "model": "meta-llama/Llama-3.1-8B",
+        "cluster": {"gpu": "h100_sxm", "nodes": 4, "gpus_per_node": 8},
+        "workload": {"prompt_tokens": 1024, "output_tokens": 128, "arrival": {"requests_per_s": 60}},
+        "slo": [{"metric": "ttft", "percentile": 95, "ms": 200}, {"metric": "tpot", "percentile": 95, "ms": 20}],
+        "objective": "max_goodput",
+        "space": {
+            "tp": [1, 2, 4, 8], "pp": [1, 2, 4], "dp": [1, 2, 4, 8, 16, 32], "executor": ["mp", "ray"],
+            "max_num_batched_tokens": list(range(1024, 16384, 1024)), "max_num_seqs": list(range(16, 1024, 32)),
+        },
+    }  # fmt: skip
+    request = parse_request(document)
+    model, cluster = load_model(request.model), Cluster.from_spec(request.cluster)  # type: ignore[arg-type]
+    ranked = plan(request, model, cluster, load_space(request.space), count).ranked
+    started = time.perf_counter()
+    belief = Belief.of(request, ranked, model, cluster)
+    made_ms = (time.perf_counter() - started) * 1e3
+    found = problem(0, Conditions())
+    steps = next(steps for steps in found.truth.values() if isinstance(steps, tuple))
+    times = []
+    with tempfile.TemporaryDirectory() as folder:
+        search = Search(copy_of_empty_store(Path(folder) / "s.db"), "s", request, ranked, belief)
+        for number in range(5):
+            started = time.perf_counter()
+            proposal = search.ask()
+            times.append((time.perf_counter() - started) * 1e3)
+            if proposal is None:
+                break
+            slow = tuple(replace(s, step=replace(s.step, rate_req_per_s=r))
+                         for s, r in zip(steps, request.rates_req_per_s, strict=False))  # fmt: skip
+            search.tell(proposal.handle, TrialResult(number, proposal.layout, TrialState.MEASURED, slow))
+    return (
+        f"Overhead between trials at {len(ranked):,} candidates: median {np.median(times):.0f} ms, "
+        f"worst {max(times):.0f} ms (and {made_ms:.0f} ms once, for the prices)."
+    )
+
+
+def machine() -> str:
+    """Where the times come from."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return f"{cpu}, one process, Python {platform.python_version()}; the clusters are simulated"
+
+
+def main() -> None:
+    """Print the tables, and write them where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="every third problem, one noise seed")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", choices=("compare", "overhead"))
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args()
+    lines = ["# Search economy", "", f"`python -m tests.benchmarks.search`, on {machine()}.", ""]
+    if chosen.only != "overhead":
+        lines += compare(chosen.quick, chosen.seeds)
+    if chosen.only != "compare":
+        lines += [overhead(), ""]
+    print("\n".join(lines))
+    if chosen.out is not None:
+        chosen.out.write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
