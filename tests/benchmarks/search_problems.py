@@ -19,6 +19,7 @@ import numpy as np
 from tuner.choice import value_of
 from tuner.cluster import Cluster
 from tuner.conditions import Conditions
+from tuner.driving import load_steps
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.layout import ParallelLayout
 from tuner.model import ModelShape, load_model
@@ -26,7 +27,6 @@ from tuner.prune import Plan, plan
 from tuner.request import TuneRequest, parse_request
 from tuner.simulated import SimulatedCluster, SimulatedLauncher, SimulatedMeter
 from tuner.space import load_space
-from tuner.study import load_steps
 from tuner.trial import LaunchOrder, StepResult, TrialResult, TrialState
 
 Truth = tuple[StepResult, ...] | FailureReason
