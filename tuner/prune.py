@@ -20,13 +20,14 @@ from tuner.errors import BadInput
 from tuner.layout import ParallelLayout
 from tuner.model import ModelShape
 from tuner.priced import MARGIN, Knobs, Priced, price
+from tuner.ranking import columns, contenders, smallest
 from tuner.request import Objective, TuneRequest
 from tuner.rules import Drop, DropReason, illegal
 from tuner.space import Space
 
 __all__ = ["KEPT", "MARGIN", "Candidate", "DroppedGroup", "Plan", "Prediction", "plan"]
 
-KEPT = 64  # candidates handed on
+KEPT = 64  # candidates handed on, and as many that would win if they were faster by ``MARGIN``
 MOST_GROUPS = 24  # drops are told by degrees of parallelism as long as there are no more groups than this
 
 
@@ -211,51 +212,21 @@ def _rank(request: TuneRequest, priced: Sequence[Priced], drops: _Drops, keep: i
     if not owner.size:
         return ()
     flat = np.concatenate(kept)
-    columns = [[np.broadcast_to(key, r.ttft_ms.shape).ravel()[k] for key in _sort_keys(request, r)]
-               for r, k in zip(priced, kept, strict=True)]  # fmt: skip
-    keys = [np.concatenate(parts) for parts in zip(*columns, strict=True)]
-    order = _smallest(keys, keep + 1)
+    keys = columns(request, priced, kept)
+    order = smallest(keys, keep + 1)
+    beaten = order.pop() if owner.size > keep else None
     chosen = [_candidate(request, priced[owner[i]], int(flat[i])) for i in order]
-    if owner.size > keep:
-        beaten = chosen.pop()
-        figure = f"{_merit(request, beaten)}; the best has {_merit(request, chosen[0])} and {keep} come before it"
-        drops.add(DropReason.OUTRANKED, int(owner.size - keep), beaten.layout, figure)
-    return tuple(chosen)
-
-
-def _smallest(keys: Sequence[Floats], count: int) -> list[int]:
-    """Indices of the first ``count`` rows in the order of the keys, most important first; ties as they come.
-
-    Only rows that tie in all keys before are compared by the next, so that a million are not sorted for a few dozen.
-    """
-    pool, sure = np.arange(keys[0].size), []
-    for key in keys:
-        if pool.size <= count:
-            break
-        values = key[pool]
-        edge = np.partition(values, count - 1)[count - 1]
-        sure.append(pool[values < edge])
-        pool, count = pool[values == edge], count - sure[-1].size
-    found = np.sort(np.concatenate([*sure, pool[:count]]))
-    return [int(i) for i in found[np.lexsort([key[found] for key in reversed(keys)])]]
-
-
-def _sort_keys(request: TuneRequest, priced: Priced) -> list[Floats]:
-    """Columns to sort by, smallest first, most important first; infinities where a layout cannot carry the rate."""
-    decoded = max(request.workload.output_tokens.mean - 1, 0)
-    latency = np.nan_to_num(priced.ttft_ms + priced.tpot_ms * decoded, nan=np.inf)
-    misses = (~priced.meets).astype(float)
-    devices = np.array([float(member.devices) for member in priced.members])[:, None, None]
-    keys = {
-        Objective.MIN_GPUS: np.where(priced.meets, devices, 0.0),
-        Objective.MIN_COST: np.where(priced.meets, devices * (priced.costs.cluster.usd_per_gpu_hour or 1.0), 0.0),
-        Objective.MAX_GOODPUT: -np.round(priced.goodput, 6),
-        Objective.MIN_LATENCY: latency,
-    }
-    wanted = [keys[objective] for objective in request.objectives]
-    if request.objective is Objective.MAX_GOODPUT:
-        return [*wanted, latency, devices]
-    return [misses, *wanted, -np.where(priced.meets, 0.0, priced.goodput), latency, devices]
+    if beaten is None:
+        return tuple(chosen)
+    rivals, whole = contenders(request, priced, kept, keys, order, keep)
+    left = int(owner.size - keep - len(rivals))
+    if left:
+        rest = int(np.argmin(np.isin(np.arange(owner.size), [*order, *rivals]))) if beaten in rivals else beaten
+        example = _candidate(request, priced[owner[rest]], int(flat[rest]))
+        figure = f"{_merit(request, example)}; the best has {_merit(request, chosen[0])} and {keep} come before it"
+        figure += f"; even {MARGIN:g} × faster, none of these would win" if whole else ""
+        drops.add(DropReason.OUTRANKED, left, example.layout, figure)
+    return (*chosen, *(_candidate(request, priced[owner[i]], int(flat[i])) for i in rivals))
 
 
 def _candidate(request: TuneRequest, priced: Priced, flat: int) -> Candidate:

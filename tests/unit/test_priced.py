@@ -10,7 +10,8 @@ from tuner.cluster import Cluster
 from tuner.layout import ParallelLayout
 from tuner.model import load_model
 from tuner.priced import Knobs
-from tuner.prune import _smallest, plan
+from tuner.prune import plan
+from tuner.ranking import smallest
 from tuner.space import Space, load_space
 
 AXES = {
@@ -49,7 +50,7 @@ _KEY = st.lists(st.sampled_from([0.0, 1.0, 2.0, np.inf]), min_size=30, max_size=
 @given(keys=st.lists(_KEY, min_size=1, max_size=4), count=st.integers(1, 40))
 def test_the_smallest_are_the_head_of_a_full_sort(keys, count):
     columns = [np.array(key) for key in keys]
-    assert _smallest(columns, count) == [int(i) for i in np.lexsort(columns[::-1])[:count]]
+    assert smallest(columns, count) == [int(i) for i in np.lexsort(columns[::-1])[:count]]
 
 
 def test_knobs_that_no_pair_of_which_suits_are_left_as_they_are_given():
