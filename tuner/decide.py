@@ -65,7 +65,7 @@ def decide(
     """Choose among the finished trials; pure, so an interrupted study that is resumed decides alike."""
     order = standings(request, trials)
     feasible = [standing for standing in order if standing.meets]
-    why, remedy = (_why(request, feasible), None) if feasible else _shortfall(request, order, trials)
+    why, remedy = (_why(request, feasible, len(order)), None) if feasible else _shortfall(request, order, trials)
     return Decision(
         study=study,
         winner=feasible[0].trial if feasible else None,
@@ -94,17 +94,25 @@ def spent(request: TuneRequest, trials: Sequence[TrialResult]) -> Spent:
     )
 
 
-def _why(request: TuneRequest, feasible: Sequence[Standing]) -> str:
+def _why(request: TuneRequest, feasible: Sequence[Standing], measured: int) -> str:
     winner = feasible[0]
     text = (
         f"{winner.layout} meets {_slo(request)} at {winner.held_req_per_s:g} requests/s ({_targets(request, winner)})"
     )
     text += f" on {_devices(winner)}"
     if len(feasible) == 1:
-        text += "; no other measured layout does."
+        text += "; no other measured layout does." if measured > 1 else "; no other layout was measured."
     else:
         text += f". Second: {feasible[1].layout}, {_gap(request, winner, feasible[1])}."
-    return " ".join([text, *_evidence(winner)])
+    return " ".join([text, _margin(request, winner), *_evidence(winner)])
+
+
+def _margin(request: TuneRequest, winner: Standing) -> str:
+    """How far its worst run stays below each target."""
+    pairs = zip(request.slo, winner.slo_ms, strict=True)
+    left = [f"{1 - spread.high / t.ms:.0%} of the {t.metric.value} target" for t, spread in pairs if spread is not None]
+    run = "Its worst run leaves" if winner.runs > 1 else "That leaves"
+    return f"{run} {' and '.join(left)} to spare."
 
 
 def _evidence(winner: Standing) -> list[str]:

@@ -90,7 +90,14 @@ def test_the_objective_chooses(objective, winner):
             "min_gpus",
             [("tp=2,pp=1,dp=1", [30, 30]), ("tp=1,pp=1,dp=1", [50, 150])],
             f"tp=2,pp=1,dp=1 meets {SLO} at 8 requests/s (ttft p99 30 ms, tpot p99 3 ms) "
-            "on 2 devices; no other measured layout does.",
+            "on 2 devices; no other measured layout does. "
+            "That leaves 70% of the ttft target and 94% of the tpot target to spare.",
+        ),
+        (
+            "min_gpus",
+            [("tp=2,pp=1,dp=1", [30, 30])],
+            f"tp=2,pp=1,dp=1 meets {SLO} at 8 requests/s (ttft p99 30 ms, tpot p99 3 ms) "
+            "on 2 devices; no other layout was measured. ",
         ),
     ],
 )
@@ -232,6 +239,7 @@ def test_the_spread_of_repeated_runs_is_told():
     assert standing.e2e_ms.share == pytest.approx(30 / 255)
     assert decision.winner.number == 1  # the confirmation stands for the layout
     assert "ttft p99 85 ms, 80 to 90 over 2 runs" in decision.why
+    assert "Its worst run leaves 10% of the ttft target and 82% of the tpot target to spare." in decision.why
     assert "A confirmation run" in decision.why
 
 

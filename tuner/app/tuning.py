@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -31,6 +32,9 @@ from tuner.space import load_space
 from tuner.store import Store
 from tuner.study import Setting, Study, default_name
 from tuner.trial import Deployment, Launcher, LoadStep, Meter, StepResult, TrialResult
+
+if TYPE_CHECKING:
+    from tuner.simulated import SimulatedCluster
 
 LAUNCHERS = ("ray", "local", "simulated")
 
@@ -93,15 +97,19 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
         known = facts()
         launcher: Launcher
         meter: Meter
+        clock: Callable[[], float] = time.perf_counter
         if options.launcher == "simulated":
-            launcher, meter = _simulated(setting.cluster, options.simulated_seed)
+            from tuner.simulated import SimulatedLauncher, SimulatedMeter
+
+            world = _simulated(setting.cluster, options.simulated_seed)
+            launcher, meter, clock = SimulatedLauncher(world), SimulatedMeter(world), lambda: world.clock_s
             known[SEED_FACT] = str(options.simulated_seed)
             screen.note(f"simulated cluster, seed {options.simulated_seed}: no figure is from a real engine")
         else:
             meter = HttpMeter(on_progress=screen.live, on_samples=told.samples)
             launcher = stack.enter_context(_launcher(options))
         _same_kind(store, options, name, known)
-        study = Study(setting, store, launcher, meter, Fanout(observers))
+        study = Study(setting, store, launcher, meter, Fanout(observers), clock=clock)
         decision = study.run(options.resume, known)
         screen.close()
         record = store.study(name)
@@ -133,14 +141,13 @@ def _with_cluster(request: TuneRequest, options: TuneOptions) -> TuneRequest:
     return request.model_copy(update={"cluster": discover_cluster(options.ray_address or "auto")})
 
 
-def _simulated(cluster: Cluster | Fleet, seed: int) -> tuple[Launcher, Meter]:
+def _simulated(cluster: Cluster | Fleet, seed: int) -> SimulatedCluster:
     """A cluster whose prices differ from the model's as those of a real one may, and whose steps scatter."""
-    from tuner.simulated import SimulatedCluster, SimulatedLauncher, SimulatedMeter
+    from tuner.simulated import SimulatedCluster
 
     if not isinstance(cluster, Cluster):
         raise BadInput("--launcher", "simulated", "ray or local, where the cluster has several GPUs")
-    world = SimulatedCluster(cluster, Conditions(seed=seed, term_error=0.1, noise=0.02))
-    return SimulatedLauncher(world), SimulatedMeter(world)
+    return SimulatedCluster(cluster, Conditions(seed=seed, term_error=0.1, noise=0.02))
 
 
 def _same_kind(store: Store, options: TuneOptions, name: str, facts: Mapping[str, str]) -> None:
