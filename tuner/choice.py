@@ -8,8 +8,10 @@ ruled out. Nothing is launched any more once a win is less likely than ``UNLIKEL
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +19,15 @@ from numpy.typing import NDArray
 from tuner.belief import Belief, Forecast
 from tuner.cost.steps import Floats
 from tuner.layout import ParallelLayout
-from tuner.merit import held_req_per_s, objective_value
+from tuner.merit import asked_steps, held_req_per_s, objective_value, slo_ratio
 from tuner.prune import Candidate
 from tuner.request import Objective, TuneRequest
 from tuner.trial import TrialResult, TrialState
 
 CLEARLY = 0.02  # share of the objective
 UNLIKELY = 0.02  # probability
+_AS_SURE = 0.05  # of a probability
+RUN_SD = 0.1  # of the log of a p99 over repeated windows of some hundred requests, as on the simulated cluster
 _ENOUGH = 1 - 1e-9  # of the asked rate, but for rounding
 
 
@@ -67,6 +71,27 @@ def choose(belief: Belief, left: NDArray[np.bool_], seen: Outlook) -> int | None
     return int(np.argmin(np.where(left, seen.miss, np.inf)))
 
 
+def holding(request: TuneRequest, belief: Belief) -> Floats:
+    """By candidate, the probability that it meets the SLO at the asked rate; for goodput, at the lowest load step."""
+    goodput = request.objective is Objective.MAX_GOODPUT
+    return np.asarray((belief.forecast().held >= (1 if goodput else _steps_asked(request))).mean(axis=0))
+
+
+def confirmation_chance(request: TuneRequest, trials: Sequence[TrialResult]) -> float:
+    """The probability that a layout which met the SLO meets it again, by its distance from the targets; 1 where it was
+    confirmed."""
+    ratios = [ratio for step in asked_steps(request, trials) if (ratio := slo_ratio(request, step)) is not None]
+    if len(ratios) != 1:
+        return float(bool(ratios))
+    return NormalDist().cdf(-math.log(max(ratios[0], 1e-9)) / RUN_SD)
+
+
+def surest(belief: Belief, left: NDArray[np.bool_], holds: Floats) -> int:
+    """Index of the candidate that is the likeliest to meet the SLO, of those about as likely the smallest."""
+    sure = left & (holds >= holds[left].max() - _AS_SURE)
+    return int(np.argmin(np.where(sure, belief.devices, np.inf)))
+
+
 def value_of(request: TuneRequest, objective: Objective, trials: Sequence[TrialResult]) -> float:
     """An objective of a measured layout as a figure of which less is better; infinite where it misses the SLO."""
     held = held_req_per_s(request, trials) or 0.0
@@ -86,10 +111,15 @@ def _values(request: TuneRequest, objective: Objective, candidates: Sequence[Can
     rates = np.array(request.rates_req_per_s)
     if objective is Objective.MAX_GOODPUT:
         return np.append(np.inf, 1 / rates)[forecast.held]
-    enough = int(np.searchsorted(rates, request.workload.arrival.requests_per_s * _ENOUGH)) + 1
+    enough = _steps_asked(request)
     if objective is Objective.MIN_LATENCY:
         return np.where(forecast.held >= enough, forecast.e2e_ms, np.inf)
     same = {(c.layout.gpu, c.layout.devices): c.layout for c in candidates}
     known = {key: price_of(request, objective, layout) for key, layout in same.items()}
     prices = np.array([known[c.layout.gpu, c.layout.devices] for c in candidates])
     return np.where(forecast.held >= enough, prices, np.inf)
+
+
+def _steps_asked(request: TuneRequest) -> int:
+    """Load steps up to the one at the asked rate."""
+    return int(np.searchsorted(request.rates_req_per_s, request.workload.arrival.requests_per_s * _ENOUGH)) + 1

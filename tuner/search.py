@@ -20,7 +20,18 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState as OptunaState
 
 from tuner.belief import Belief
-from tuner.choice import CLEARLY, UNLIKELY, Outlook, choose, outlook, price_of, value_of
+from tuner.choice import (
+    CLEARLY,
+    UNLIKELY,
+    Outlook,
+    choose,
+    confirmation_chance,
+    holding,
+    outlook,
+    price_of,
+    surest,
+    value_of,
+)
 from tuner.layout import ParallelLayout
 from tuner.lessons import doomed
 from tuner.merit import merit, slo_ratio
@@ -32,6 +43,8 @@ from tuner.trial import Purpose, StepResult, TrialResult, TrialState
 
 _LAYOUT, _REPEAT = "layout", "repeat"
 _NEAREST = "misses the SLO by least"
+_LAST = 2  # launches: one that meets the SLO and its confirmation
+_SURER = 0.15  # by this probability a layout must be likelier to meet the SLO than the best that was measured
 _CONVINCED = 3  # measured trials without one that meets the SLO before the belief may say that none will
 
 
@@ -127,6 +140,10 @@ class Search:
     ) -> Proposal | None:
         """Explore while a win is likely enough and a launch is left beside the confirmation; then confirm."""
         launched = sum(map(len, self._done.values())) + len(running)
+        if self._request.budget.launches - launched <= _LAST:
+            safe = self._secured(belief, running, fits)
+            if safe is not None:
+                return safe
         again = self._unconfirmed()
         if again is None or self._request.budget.launches - launched > 1:
             left, seen = self._outlook(belief, running)
@@ -146,7 +163,27 @@ class Search:
         handle = self._opened(again, why, repeat)
         return Proposal(again, why, handle, Purpose.CONFIRM, repeat)
 
-    def _outlook(self, belief: Belief, running: set[ParallelLayout]) -> tuple[NDArray[np.bool_], Outlook]:
+    def _secured(
+        self, belief: Belief, running: set[ParallelLayout], fits: Callable[[ParallelLayout], bool] | None
+    ) -> Proposal | None:
+        """With the last launches, where nothing that was measured is likely to be confirmed: the surest layout."""
+        left, _ = self._outlook(belief, running, whatever_it_costs=True)
+        if not self._done or running:
+            return None
+        holds = holding(self._request, belief)
+        met = [trials for trials in self._done.values() if merit(self._request, *trials)[0]]
+        own = max((confirmation_chance(self._request, trials) for trials in met), default=0.0)
+        left &= np.array([fits is None or fits(c.layout) for c in belief.candidates], dtype=bool)
+        if not left.any() or holds[left].max() < own + _SURER:
+            return None
+        chosen = surest(belief, left, holds)
+        why = f"meets the SLO with a probability of {holds[chosen]:.0%}; of what was measured none is as sure"
+        layout = belief.candidates[chosen].layout
+        return Proposal(layout, why, self._opened(layout, why))
+
+    def _outlook(
+        self, belief: Belief, running: set[ParallelLayout], whatever_it_costs: bool = False
+    ) -> tuple[NDArray[np.bool_], Outlook]:
         """Which candidates may be launched, and what may come of them. One that runs already, but for the executor and
         the number of sequences, would teach the same."""
         belief.observe({layout: [s for r in results for s in r.steps] for layout, results in self._done.items()})
@@ -155,7 +192,7 @@ class Search:
         left = np.array(
             [
                 c.layout not in self._done
-                and beaten(c.layout) is None
+                and (whatever_it_costs or beaten(c.layout) is None)
                 and (not busy or engine_of(c.layout) not in busy)
                 and doomed(c.layout, trials) is None
                 for c in belief.candidates
