@@ -175,12 +175,11 @@ class Store:
             raise StoreError(f"store {shown} cannot be opened: {_cause(error)}") from None
 
     def _prepare(self, shown: str) -> None:
-        with self._engine.begin() as db:
-            found = None
-            if self._engine.dialect.name == "postgresql":  # two drivers may open a new store at once
-                db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-            if sa.inspect(db).has_table(_versions.name):
-                found = db.scalar(sa.select(_versions.c.version))
+        """Make the tables, or bring those of an older version up to date; two drivers may open a new store at once."""
+        if self._version() == SCHEMA_VERSION:
+            return
+        with self.exclusive(), self._engine.begin() as db:
+            found = self._version()
             if found is not None and found > SCHEMA_VERSION:
                 raise StoreError(
                     f"store {shown} has schema version {found}, this Parlay knows up to {SCHEMA_VERSION}: "
@@ -191,6 +190,11 @@ class Store:
             _meta.create_all(db)
             db.execute(sa.delete(_versions))
             db.execute(sa.insert(_versions).values(version=SCHEMA_VERSION))
+
+    def _version(self) -> int | None:
+        with self._engine.connect() as db:
+            known = sa.inspect(db).has_table(_versions.name)
+            return db.scalar(sa.select(_versions.c.version)) if known else None
 
     def close(self) -> None:
         """Give back the connections."""
@@ -218,11 +222,11 @@ class Store:
         """Keep out every other process that asks for the same, to the end of the block; writing goes on as usual."""
         if self._engine.dialect.name == "postgresql":
             with self._engine.connect() as db:
-                db.execute(sa.select(sa.func.pg_advisory_lock(_LOCK + 1)))
+                db.execute(sa.select(sa.func.pg_advisory_lock(_LOCK)))
                 try:
                     yield
                 finally:
-                    db.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK + 1)))
+                    db.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK)))
                     db.commit()
         elif (database := self._engine.url.database) and self._engine.dialect.name == "sqlite":
             with Path(f"{database}.lock").open("w") as file:

