@@ -55,9 +55,14 @@ def _headline(data: ReportData) -> str:
 
 
 def _cards(data: ReportData, winner: ShownLayout) -> Iterable[str]:
+    best = data.standings[0].slo_ms if data.standings else {}
     for metric in data.metrics:
         limit = f"SLO: at most {metric.slo_ms:g} ms" if metric.slo_ms is not None else "no target"
-        yield card(str(metric), figure(winner.measured_ms.get(metric.name), "ms"), limit)
+        value, found = winner.measured_ms.get(metric.name), best.get(metric.name)
+        if found is not None:
+            value = found.mean
+            limit += f"; {figure(found.low)} to {figure(found.high)}" if found.high > found.low else ""
+        yield card(str(metric), figure(value, "ms"), limit)
     at = f"at {winner.rate_req_per_s:g} requests/s offered" if winner.rate_req_per_s is not None else ""
     yield card("Goodput", figure(winner.measured_goodput_req_per_s, "req/s"), at)
     yield card("Attainment", share(winner.attainment), "requests that met every target")

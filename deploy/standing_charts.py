@@ -68,7 +68,7 @@ def spread(data: ReportData, metric: ShownMetric) -> Figure | None:
         "name": f"SLO: at most {metric.slo_ms:g} ms", "line": {"color": "$target", "dash": "longdash", "width": 2},
     }  # fmt: skip
     layout = base_layout(f"{metric}, ms", "", log_y=False)
-    layout["xaxis"]["rangemode"] = "tozero"
+    layout["xaxis"]["range"] = [0, 1.08 * max(metric.slo_ms, *(found.high for _, found in rows))]
     layout["yaxis"] |= {"type": "category", "range": [len(names) - 0.5, -0.5], "showgrid": False}
     layout["height"] = 130 + sum(30 + 18 * name.count("<br>") for name in names)
     traces = [{"type": "scatter", **points}, {"type": "scatter", **target, "hoverinfo": "skip"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from tuner.app.tables import outcome, short_names
 from tuner.conditions import simulated_seed
 from tuner.decide import Decision
 from tuner.layout import ParallelLayout
-from tuner.prune import Candidate
+from tuner.prune import Candidate, DroppedGroup
 from tuner.request import TuneRequest
 from tuner.store import StudyRecord
 from tuner.trial import StepResult, TrialResult, TrialState
@@ -79,28 +80,31 @@ def _request_facts(request: TuneRequest) -> tuple[tuple[str, str], ...]:
 
 
 def _funnel(record: StudyRecord, decision: Decision) -> tuple[Stage, ...]:
-    by_reason: dict[str, int] = {}
-    for group in decision.dropped:
-        by_reason[group.reason.value] = by_reason.get(group.reason.value, 0) + group.count
-    total = record.candidates_total or 0
-    measured = [t for t in decision.trials if t.state is not TrialState.FAILED]
-    failures: dict[str, int] = {}
-    for trial in decision.trials:
-        if trial.failure is not None:
-            failures[trial.failure.value] = failures.get(trial.failure.value, 0) + 1
-    meeting = [t for t in measured if t.best_step(record.request) is not None]
+    """Layouts, not trials; what measurements made needless was not dropped by the model."""
+    planned, total = record.dropped or (), record.candidates_total or 0
+    left = total - sum(group.count for group in planned)
+    launched = {trial.layout for trial in decision.trials}
+    needless = [group for group in decision.dropped if group not in planned]
+    beside = left - len(launched) - sum(group.count for group in needless)
+    failures = Counter(t.failure.value for t in decision.trials if t.failure is not None)
+    meeting = sum(standing.meets for standing in decision.standings)
+    missing = len(decision.standings) - meeting
+    skipped = (("could not win by then", sum(g.count for g in needless)), ("left when the search ended", beside))
     return (
         Stage("candidates", total),
-        Stage("left by the model", total - sum(by_reason.values()), tuple(by_reason.items())),
-        Stage("launched", len(decision.trials)),
-        Stage("measured", len(measured), tuple(failures.items())),
-        Stage(
-            "meet the SLO",
-            len(meeting),
-            (("misses the SLO", missing),) if (missing := len(measured) - len(meeting)) else (),
-        ),
+        Stage("left by the model", left, tuple(_by_reason(planned).items())),
+        Stage("launched", len(launched), tuple((reason, count) for reason, count in skipped if count > 0)),
+        Stage("measured", len(decision.standings), tuple(failures.items())),
+        Stage("meet the SLO", meeting, (("misses the SLO", missing),) if missing else ()),
         Stage("winner", 1 if decision.winner else 0),
     )
+
+
+def _by_reason(groups: Sequence[DroppedGroup]) -> Counter[str]:
+    found = Counter[str]()
+    for group in groups:
+        found[group.reason.value] += group.count
+    return found
 
 
 def _layouts(
@@ -111,7 +115,7 @@ def _layouts(
     names: Mapping[ParallelLayout, str],
 ) -> tuple[ShownLayout, ...]:
     launched = [
-        replace(_launched(t, record.request, decision, metrics, starts_s), layout=names[t.layout])
+        replace(_launched(t, record.request, decision, metrics, starts_s), layout=names[t.layout] + _run(t, decision))
         for t in decision.trials
     ]
     tried = {trial.layout for trial in decision.trials}
@@ -126,6 +130,13 @@ def _layouts(
         for group in decision.dropped
     ]  # fmt: skip
     return (*launched, *rows, *dropped)
+
+
+def _run(trial: TrialResult, decision: Decision) -> str:
+    """Which run of its layout a trial was, where that has several; the winner's name stays plain."""
+    won = decision.winner is not None and trial.number == decision.winner.number
+    alone = sum(other.layout == trial.layout for other in decision.trials) == 1
+    return "" if won or alone else f" (run {trial.repeat + 1})"
 
 
 def _launched(
