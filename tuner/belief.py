@@ -21,20 +21,22 @@ from tuner.cost.steady import BATCHES, Curve, Floats
 from tuner.layout import ParallelLayout
 from tuner.model import ModelShape
 from tuner.prune import Candidate
+from tuner.rehearsal import rehearse, served_as
 from tuner.request import Metric, TuneRequest
 from tuner.term_prices import TermPrices, engine_of
 from tuner.trial import StepResult
 
-# Standard deviations on a log scale. Terms: twice the median held-out error of the priced operations (5 to 12 %,
-# README), since a site differs from the tables' machines too. The others: the closed form against the simulator
-# with the same prices (``python -m tests.benchmarks.search --residuals``).
-TERM_SD = 0.25
+# Standard deviations on a log scale. Terms: the held-out errors of the priced operations have medians of 5 to 12 %
+# (README) with longer tails, and a site differs from the tables' machines too. The others: what the closed form misses
+# and a simulation with the same prices does not tell of other prices.
+TERM_SD = 0.3
 OFFSET_SD = {Metric.TTFT: 0.25, Metric.TPOT: 0.10}
 RESIDUAL_SD = {Metric.TTFT: 0.15, Metric.TPOT: 0.05}
 QUEUE_SD = 0.35  # more of it, per e-fold by which waiting stretches a latency
 _TAIL_SD = {Metric.TTFT: 0.3, Metric.TPOT: 0.1}  # of a percentile that one request lies beyond
 _OVERLOAD = 8.0  # power by which latency grows with the rate beyond the last batch of a curve
 _DRAWN = 1_000_000  # draws × candidates
+_FARTHEST = 2.5  # logs by which the simulator may differ from the closed form
 _STEPS = 4  # of Gauss and Newton
 
 
@@ -52,26 +54,42 @@ class Forecast:
 class Belief:
     """Of all candidates of one request. ``observe`` what was measured, then ask for a ``forecast``."""
 
-    def __init__(self, request: TuneRequest, candidates: Sequence[Candidate], prices: TermPrices) -> None:
+    def __init__(
+        self,
+        request: TuneRequest,
+        candidates: Sequence[Candidate],
+        prices: TermPrices,
+        rehearsed: Mapping[ParallelLayout, Floats],
+    ) -> None:
         self._request, self._prices = request, prices
         self._rates = np.array(request.rates_req_per_s)
         self._asked = int(np.argmin(np.abs(self._rates - request.workload.arrival.requests_per_s)))
         self.candidates = tuple(candidates)
         self.devices = np.array([float(c.layout.devices) for c in candidates])
-        self._engine_of = np.array([prices.index[engine_of(c.layout)] for c in candidates], dtype=int)
+        self._place: dict[ParallelLayout, int] = {}  # layouts that serve alike have one place
+        self._place_of = np.array(
+            [self._place.setdefault(served_as(c.layout), len(self._place)) for c in candidates], dtype=int
+        )
+        served = [candidates[i] for i in np.unique(self._place_of, return_index=True)[1]]
+        self._engine_of = np.array([prices.index[engine_of(c.layout)] for c in served], dtype=int)
         held = request.workload.prompt_tokens.mean + request.workload.output_tokens.mean
-        self._cap = np.array([min(c.layout.max_num_seqs, c.prediction.kv_tokens / held) for c in candidates])
+        caps = [min(c.layout.max_num_seqs, c.prediction.kv_tokens / held) for c in served]
+        self._shift = self._shifts(rehearsed)
+        simulated = [layout in rehearsed for layout in self._place]
+        self._cap = np.where(simulated, np.inf, caps)  # the simulator minds it
         self._channels = [Metric.TTFT if m is Metric.TTFT else Metric.TPOT for m, _ in request.shown_metrics]
         self._mean, self._root = np.zeros(len(prices.terms) + 2), np.diag(self._prior_sd())
         self._seen: dict[ParallelLayout, tuple[StepResult, ...]] = {}
+        self._drawn: Forecast | None = None
         self._residuals: dict[int, int] = {}  # engine: where its two residuals stand in the state
 
     @classmethod
     def of(
         cls, request: TuneRequest, candidates: Sequence[Candidate], model: ModelShape, cluster: Cluster | Fleet
     ) -> Belief:
-        """The belief before any trial."""
-        return cls(request, candidates, TermPrices.of(request, candidates, model, cluster))
+        """The belief before any trial: the closed form's prices, and how the simulator's latencies differ from it."""
+        prices = TermPrices.of(request, candidates, model, cluster)
+        return cls(request, candidates, prices, rehearse(request, candidates, model, cluster))
 
     @property
     def factors(self) -> Mapping[str, tuple[float, float]]:
@@ -85,13 +103,18 @@ class Belief:
         known = {k: tuple(s for s in v if not s.step.warmup and not s.invalid) for k, v in seen.items()}
         known = {k: v for k, v in known.items() if v and engine_of(k) in self._prices.index}
         if known != self._seen:
-            self._seen = known
+            self._seen, self._drawn = known, None
             self._update()
 
     def forecast(self) -> Forecast:
-        """Draws, the same ones for the same trials. Candidates of one engine and capacity share theirs."""
+        """Draws, the same ones for the same trials. Layouts that serve alike share theirs."""
+        if self._drawn is None:
+            self._drawn = self._draw()
+        return self._drawn
+
+    def _draw(self) -> Forecast:
         prices, engines = self._prices, len(self._prices.index)
-        draws = int(np.clip(_DRAWN // max(len(self.candidates), 1), 64, 256))
+        draws = int(np.clip(_DRAWN // max(len(self._place), 1), 64, 256))
         random = np.random.default_rng(20260301)
         state = self._mean + random.standard_normal((draws, self._mean.size)) @ self._root.T
         residual = random.standard_normal((draws, engines, 2)) * list(RESIDUAL_SD.values())
@@ -101,14 +124,18 @@ class Belief:
         offset = residual + state[:, None, terms : terms + 2]
         queue = QUEUE_SD * random.standard_normal((draws, engines, 1))
         asked = self._forecast(np.exp(state[:, :terms]), offset, queue)
-        ratio, batch, e2e_ms = asked
-        carried = batch[:, self._engine_of] <= self._cap[:, None]
-        miss = np.where(carried, ratio[:, self._engine_of], np.inf)
+        batch, values, e2e_ms = asked
+        miss = np.full((draws, len(self._place), self._rates.size), -np.inf)
+        for target, value in zip(self._request.slo, values, strict=True):
+            place = self._request.shown_metrics.index((target.metric, target.percentile))
+            np.maximum(miss, value[:, self._engine_of] + self._shift[..., place], out=miss)
+        miss[batch[:, self._engine_of] > self._cap[:, None]] = np.inf
         held = np.cumprod(miss <= 0, axis=-1).sum(axis=-1)
-        return Forecast(held, e2e_ms[:, self._engine_of], miss[..., self._asked])
+        e2e = e2e_ms[:, self._engine_of] * np.exp(self._shift[:, self._asked, -1])
+        return Forecast(held[:, self._place_of], e2e[:, self._place_of], miss[:, self._place_of, self._asked])
 
-    def _forecast(self, factors: Floats, offset: Floats, queue: Floats) -> tuple[Floats, Floats, Floats]:
-        """(log of the worst latency ÷ target, batch needed) of shape (draws, engines, rates), and E2E at the asked."""
+    def _forecast(self, factors: Floats, offset: Floats, queue: Floats) -> tuple[Floats, list[Floats], Floats]:
+        """(batch needed, by target log(latency ÷ target)) of shape (draws, engines, rates), and E2E at the asked."""
         everything = np.arange(len(self._prices.index))
         curve = self._prices.curve(factors, everything)
         idle_ms = curve.idle_ttft_ms.reshape(len(factors), -1, 1)
@@ -117,15 +144,39 @@ class Belief:
         shape = (*offset.shape[:2], self._rates.size)
         batch = np.where(place.beyond, np.inf, place.batch).reshape(shape)
         output = float(self._request.workload.output_tokens.mean)
-        worst = np.full(shape, -np.inf)
+        values = []
         for target in self._request.slo:
             value = place.log_of(curve.at(target.metric, target.percentile, output)).reshape(shape)
             channel = 0 if target.metric is Metric.TTFT else 1
             if channel == 0:
                 value = value + queue * np.maximum(value - np.log(idle_ms), 0.0)
-            worst = np.maximum(worst, value + offset[..., channel, None] - np.log(target.ms))
+            values.append(value + offset[..., channel, None] - np.log(target.ms))
         e2e = place.log_of(curve.at(Metric.E2E, None, output)).reshape(shape)[..., self._asked] + offset[..., 1]
-        return worst, batch, np.exp(e2e)
+        return batch, values, np.exp(e2e)
+
+    def _shifts(self, rehearsed: Mapping[ParallelLayout, Floats]) -> Floats:
+        """log(simulated ÷ closed form), with axes (places, rates, shown metrics and E2E).
+
+        A layout that was not simulated is taken to differ as the median of the others of its pipeline depth does.
+        """
+        output, metrics = float(self._request.workload.output_tokens.mean), self._request.shown_metrics
+        everything = np.arange(len(self._prices.index))
+        curve = self._prices.curve(np.ones((1, len(self._prices.terms))), everything)
+        place = _Place.of(curve, self._rates / self._prices.replicas[everything][:, None])
+        closed = np.stack([place.log_of(curve.at(m, p, output)) for m, p in (*metrics, (Metric.E2E, None))], axis=-1)
+        shift = np.full((len(self._place), *closed.shape[1:]), np.nan)
+        for i, layout in enumerate(self._place):
+            said = rehearsed.get(layout)
+            if said is not None:
+                shift[i] = np.clip(said - closed[self._engine_of[i]], -_FARTHEST, _FARTHEST)
+        for rate in range(1, self._rates.size):
+            shift[:, rate] = np.where(np.isnan(shift[:, rate]), shift[:, rate - 1], shift[:, rate])
+        depth = np.array([layout.pp for layout in self._place])
+        for alike in (*(depth == pp for pp in set(depth)), depth > 0):
+            known = shift[alike & ~np.isnan(shift).any(axis=(1, 2))]
+            if len(known):
+                shift[alike] = np.where(np.isnan(shift[alike]), np.median(known, axis=0), shift[alike])
+        return np.nan_to_num(shift)
 
     def _prior_sd(self) -> Floats:
         return np.array([TERM_SD] * len(self._prices.terms) + list(OFFSET_SD.values()))
@@ -160,7 +211,11 @@ class Belief:
                         beyond = max(step.completed * (1 - percentile / 100), 0.2)
                         sd = float(np.clip(_TAIL_SD[channel] / np.sqrt(beyond), 0.02, 0.6))
                         engine = self._prices.index[engine_of(layout)]
-                        found.append(_Row(engine, step.step.rate_req_per_s, i, float(np.log(ms)), sd))
+                        rate = step.step.rate_req_per_s
+                        at = int(np.argmin(np.abs(self._rates - rate)))
+                        own = self._place.get(served_as(layout))
+                        shift = 0.0 if own is None else float(self._shift[own, at, i])
+                        found.append(_Row(engine, rate, i, float(np.log(ms)) - shift, sd))
         return found
 
     def _linearised(self, state: Floats, rows: Sequence[_Row], engines: list[int]) -> tuple[Floats, Floats, Floats]:
@@ -191,7 +246,8 @@ class Belief:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One measured latency: which engine, at which rate, which of the shown metrics, its log and that one's sd."""
+    """One measured latency: which engine, at which rate, which of the shown metrics, its log as the closed form would
+    have it, and that one's sd."""
 
     engine: int
     rate_req_per_s: float

@@ -24,8 +24,8 @@ from tuner.prune import Candidate
 from tuner.request import Objective, TuneRequest
 from tuner.trial import TrialResult, TrialState
 
-CLEARLY = 0.02  # share of the objective
-UNLIKELY = 0.02  # probability
+CLEARLY = 0.03  # share of the objective
+UNLIKELY = 0.01  # probability
 _AS_SURE = 0.05  # of a probability
 RUN_SD = 0.1  # of the log of a p99 over repeated windows of some hundred requests, as on the simulated cluster
 _ENOUGH = 1 - 1e-9  # of the asked rate, but for rounding

@@ -66,19 +66,21 @@ def test_the_belief_centres_on_the_predictions():
         assert ms == pytest.approx(predicted, rel=0.12), candidate.layout
 
 
-@pytest.mark.parametrize("factor", [0.6, 1.6])
-def test_a_measured_layout_teaches_of_its_kin(factor):
-    request, ranked, belief = setting({"workload.arrival.requests_per_s": 4})
-    before = belief.forecast().e2e_ms
-    seen = ranked[0]
-    belief.observe({seen.layout: steps_of(request, seen, factor)})
-    after = belief.forecast().e2e_ms
-    moved = np.median(after, axis=0) / np.median(before, axis=0)
+def test_a_measured_layout_teaches_of_its_kin():
+    forecasts = []
+    for factor in (0.6, 1.6):
+        request, ranked, belief = setting({"workload.arrival.requests_per_s": 4})
+        before = belief.forecast().e2e_ms
+        seen = ranked[0]
+        belief.observe({seen.layout: steps_of(request, seen, factor)})
+        forecasts.append(belief.forecast().e2e_ms)
+    fast, slow = forecasts
+    moved = np.median(slow, axis=0) / np.median(fast, axis=0)
     own = [i for i, c in enumerate(ranked) if c.layout.shape == seen.layout.shape]
     kin = [i for i, c in enumerate(ranked) if c.layout.shape != seen.layout.shape]
-    assert moved[own] == pytest.approx(factor, rel=0.1)
-    assert (np.sign(np.log(moved[kin])) == np.sign(np.log(factor))).all()
-    assert (after.std(axis=0) / after.mean(axis=0))[own].max() < (before.std(axis=0) / before.mean(axis=0))[own].min()
+    assert moved[own] == pytest.approx(1.6 / 0.6, rel=0.1)
+    assert moved[kin].min() > 1.2
+    assert (slow.std(axis=0) / slow.mean(axis=0))[own].max() < (before.std(axis=0) / before.mean(axis=0))[own].min()
 
 
 def test_nothing_is_learnt_of_warm_up_invalid_windows_and_strangers():
@@ -147,6 +149,6 @@ def test_prices_add_up_to_the_model():
     ones = np.ones((1, len(belief._prices.terms)))
     curve = belief._prices.curve(ones, np.arange(len(belief._prices.index)))
     for i, candidate in enumerate(ranked):
-        engine = belief._engine_of[i]
+        engine = belief._engine_of[belief._place_of[i]]
         assert curve.idle_ttft_ms[engine] == pytest.approx(candidate.prediction.idle_ttft_ms)
         assert curve.step_ms[engine, 0] == pytest.approx(candidate.prediction.idle_tpot_ms)
