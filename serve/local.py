@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from serve.deployed import Deployed
 from serve.engine import cluster_of, environment, served_model_id, vllm_args
 from serve.health import Waiting, served_models, warm_up
 from serve.logs import SEARCHED_LINES, SHOWN_LINES, crash, tail
@@ -112,7 +113,7 @@ class LocalProcessLauncher:
         self._record.drop("directories", logs)
 
 
-class LocalProcessDeployment:
+class LocalProcessDeployment(Deployed):
     """Implements ``tuner.trial.Deployment`` for one server process and the engine processes below it."""
 
     def __init__(
@@ -124,32 +125,16 @@ class LocalProcessDeployment:
         logs: Path,
         on_teardown: Callable[[], None],
     ) -> None:
-        self._process, self._url, self._model_id = process, url, model_id
+        super().__init__(url, model_id)
+        self._process = process
         self._logs, self._on_teardown = logs, on_teardown
         self._leader = identify(process.pid)
         self._ready: frozenset[ProcessId] | None = None
-        self._ready_after_s = 0.0
-        self._down = False
-
-    @property
-    def url(self) -> str:
-        """Base URL, without ``/v1``."""
-        return self._url
 
     @property
     def metrics_urls(self) -> tuple[str, ...]:
         """Where the server shows its engines' own metrics."""
         return (f"{self._url}/metrics",)
-
-    @property
-    def model_id(self) -> str:
-        """The model name that requests must carry."""
-        return self._model_id
-
-    @property
-    def ready_after_s(self) -> float:
-        """Seconds from the order to the first healthy answers."""
-        return self._ready_after_s
 
     def failure(self) -> tuple[FailureReason, str] | None:
         """REPLICA_DIED where the server, or an engine process that it had when it was ready, has ended."""

@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from serve.health import served_models
-from serve.launcher import RayServeLauncher, require_ray_address
+from serve.launcher import RayServeLauncher
 from serve.processes import end, free_port, require_free_port, writers_under
+from serve.ray_api import require_ray_address
 from tests.launcher_contract import LaunchContract, RunningContract, eventually
 from tests.real.conftest import MAKERS, Bench, request_for
 from tuner.errors import BadInput, LaunchFailed
@@ -33,7 +34,6 @@ class TestRunning(RunningContract):
     def test_the_engine_and_its_log_are_real(self, bench: Bench, deployment: Deployment) -> None:
         assert deployment.model_id == "tiny"
         assert any("INFO" in line for line in deployment.log_tail())
-        assert any((bench.root / "logs").rglob("*.*"))
         assert any("waiting for the engine" in words for words in bench.said)
 
     def test_only_the_loopback_is_listened_on(self, deployment: Deployment) -> None:
@@ -150,7 +150,8 @@ time.sleep(600)
 NEXT = """
 import json, sys
 from pathlib import Path
-from serve.launcher import RayServeLauncher, discover_cluster
+from serve.launcher import RayServeLauncher
+from serve.ray_api import discover_cluster
 address, root = sys.argv[1], Path(sys.argv[2])
 found = discover_cluster(address)
 launcher = RayServeLauncher(address, None, state_dir=root / "state")

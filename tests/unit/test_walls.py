@@ -19,7 +19,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 ONE_ROOM = {
     "optuna": {"tuner/search.py"},
     "sqlalchemy": {"tuner/store.py"},
-    "ray": {"serve/launcher.py"},
+    "ray": {"serve/ray_api.py"},
     "plotly": {"deploy/page.py"},
     "scipy": set(),  # for fitting alone, which is not part of what is installed
 }

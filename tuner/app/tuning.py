@@ -136,7 +136,7 @@ def _with_cluster(request: TuneRequest, options: TuneOptions) -> TuneRequest:
     """The request with its cluster discovered, where it asks for that."""
     if request.cluster != "ray" or options.launcher == "simulated":
         return request
-    from serve.launcher import discover_cluster
+    from serve.ray_api import discover_cluster
 
     return request.model_copy(update={"cluster": discover_cluster(options.ray_address or "auto")})
 
