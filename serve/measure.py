@@ -153,7 +153,7 @@ class WindowRunner:
             return watch.window()
 
     def _stops(self, order: WindowOrder) -> bool:
-        return bool(order.slo) and order.users is None and not self.whole_windows
+        return bool(order.slo) and order.users is None and not (order.rate_changes or self.whole_windows)
 
     def _load(self, order: WindowOrder) -> _Load:
         if self.workers > 1:
@@ -277,7 +277,7 @@ class _Watch:
             figures=figures(counted, order.slo, max(0.0, self._stopped_s - order.lead_s), order.lead_s),
             client=load,
             client_bound=client_bound(counted, load, order.slo),
-            unsteady=unsteady(counted),
+            unsteady=None if order.rate_changes else unsteady(counted),
             engine=self._scraper.window(self._start_s + order.lead_s, time.perf_counter()),
             start_s=self._start_s,
             ended_early=self._ended_early,

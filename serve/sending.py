@@ -1,4 +1,4 @@
-"""What a window sends: its schedule, its prompts, and in a closed loop what follows each answer."""
+"""What a window sends: its schedule, its prompts, and what follows an answer: in a closed loop, or in a session."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serve.endpoint import Endpoint
 from serve.loadgen import Call
@@ -17,6 +18,7 @@ from tuner.request import SloTarget, TuneRequest
 from tuner.trial import LoadStep
 
 TOKEN_IDS = (10, 1000)  # first and last id of random prompts: in every vocabulary that is served, and none special
+CHANGING_PROCESSES = ("ramp", "step", "trace")
 _PREFIX_SEED = 0  # the same for every window, as a shared system prompt would be
 _WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school", "state")
 
@@ -27,7 +29,8 @@ class WindowOrder:
 
     The first ``lead_s`` seconds are sent and not counted: engine and caches start cold, and a queue from nothing.
     ``rate_req_per_s`` is what an open load offers on average, None in a closed loop. ``stream`` (seed, index, warm-up)
-    draws the prompts: windows that differ in it share no prompt beyond the ``shared_prefix_tokens``.
+    draws the prompts: windows that differ in it share no prompt beyond the ``shared_prefix_tokens``. ``rate_changes``
+    by design, as in a ramp or a recorded trace: then a part of the window does not tell how all of it will go.
     """
 
     name: str
@@ -40,6 +43,7 @@ class WindowOrder:
     timeout_s: float = 120.0
     stream: tuple[int, int, int] = (0, 0, 0)
     token_ids: tuple[int, int] = TOKEN_IDS
+    rate_changes: bool = False
 
     @property
     def end_s(self) -> float:
@@ -69,6 +73,7 @@ def order_of(step: LoadStep, request: TuneRequest, token_ids: tuple[int, int] = 
         timeout_s=request.load.request_timeout_s,
         stream=(step.seed, step.index + 1, int(step.warmup)),
         token_ids=token_ids,
+        rate_changes=request.workload.arrival.process in CHANGING_PROCESSES,
     )
 
 
@@ -78,7 +83,7 @@ def expected_requests(order: WindowOrder) -> int | None:
 
 
 def share_of(order: WindowOrder, endpoint: Endpoint, worker: int = 0, workers: int = 1) -> Share:
-    """What one of several workers sends: every ``workers``-th request, or every ``workers``-th user of a closed loop.
+    """What one of several workers sends: every ``workers``-th request, user of a closed loop, or session of a trace.
 
     All shares together are the window, whatever their number. Calls are made when they are drawn, so that long
     prompts need no memory.
@@ -87,10 +92,22 @@ def share_of(order: WindowOrder, endpoint: Endpoint, worker: int = 0, workers: i
     make = _Calls(order, endpoint, worker, workers)
     if isinstance(load, ClosedLoad):
         return Share((make.call(user, 0.0, user) for user in range(worker, load.users, workers)), make.next_turn)
-    mine = range(worker, len(load), workers)
-    return Share(
-        make.call(index, at_s) for index, at_s in zip(mine, load.offset_s[worker::workers].tolist(), strict=True)
-    )
+    if load.session is not None:
+        mine = [index for index in _firsts(load.session) if load.session[index] % workers == worker]
+        return Share((make.call(index, float(load.offset_s[index])) for index in mine), make.next_of_session)
+    return Share(make.call(index, float(load.offset_s[index])) for index in range(worker, len(load), workers))
+
+
+def _firsts(session: NDArray[np.int64]) -> list[int]:
+    firsts: list[int] = np.sort(np.unique(session, return_index=True)[1]).tolist()
+    return firsts
+
+
+def _followers(session: NDArray[np.int64]) -> dict[int, int]:
+    """Index of a turn → index of the next one of its session."""
+    by_session = np.argsort(session, kind="stable")
+    same = session[by_session[1:]] == session[by_session[:-1]]
+    return dict(zip(by_session[:-1][same].tolist(), by_session[1:][same].tolist(), strict=True))
 
 
 class _Calls:
@@ -98,7 +115,8 @@ class _Calls:
 
     Prompts are token ids where the endpoint takes them: their length is exact for any tokenizer. All open with the
     same ``shared_prefix_tokens`` (those of one prefix group alike); what follows is random and differs between requests
-    and windows, so that prefix caching cannot help.
+    and windows, so that prefix caching cannot help. Only the turns of one session open with the turn before: their
+    lengths count the conversation so far, in which random tokens stand for the answers.
     """
 
     def __init__(self, order: WindowOrder, endpoint: Endpoint, worker: int, workers: int) -> None:
@@ -106,6 +124,9 @@ class _Calls:
         self._prompts, self._outputs = order.load.prompt_tokens.tolist(), order.load.output_tokens.tolist()
         groups = order.load.prefix_group
         self._groups: list[int] | None = None if groups is None else groups.tolist()
+        session = order.load.session if isinstance(order.load, OfferedLoad) else None
+        self._sessions: list[int] | None = None if session is None else session.tolist()
+        self._after = {} if session is None else _followers(session)
         # A closed loop's later requests: the numbers after its users', shared out like them.
         self._next, self._step = -(-(order.users or 0) // workers) * workers + worker, workers
 
@@ -129,6 +150,15 @@ class _Calls:
         self._next += self._step
         return self.call(index, at_s, call.user)
 
+    def next_of_session(self, call: Call, sample: Sample) -> Call | None:
+        """The next turn, at its time in the trace but not before the answer to this one; none after the window."""
+        index = self._after.get(call.index)
+        if index is None:
+            return None
+        assert isinstance(self._order.load, OfferedLoad)
+        at_s = max(float(self._order.load.offset_s[index]), sample.end_s)
+        return self.call(index, at_s) if at_s <= self._order.end_s else None
+
     def _options(self, output_tokens: int) -> dict[str, Any]:
         return {
             "model": self._endpoint.model,
@@ -144,7 +174,8 @@ class _Calls:
         low, high = self._order.token_ids
         shared = min(self._order.shared_prefix_tokens, tokens)
         prefix = np.random.default_rng([_PREFIX_SEED, group]).integers(low, high, shared, endpoint=True).tolist()
-        own = np.random.default_rng([*self._order.stream, index]).integers(low, high, tokens - shared, endpoint=True)
+        number = index if self._sessions is None else self._sessions[index]
+        own = np.random.default_rng([*self._order.stream, number]).integers(low, high, tokens - shared, endpoint=True)
         ids = prefix + own.tolist()
         if not self._endpoint.chat:
             return {"prompt": ids}

@@ -197,6 +197,13 @@ def test_an_endpoint_that_answers_nothing_right_is_one_line():
         (["--prompt-tokens", "8", "--shared-prefix-tokens", "8"], "--shared-prefix-tokens"),
         (["--process", "weekly"], "--process"),
         (["--burstiness", "2"], "--burstiness"),
+        (["--start-share", "2"], "--start-share"),
+        (["--process", "ramp", "--start-share", "3"], "--start-share"),
+        (["--process", "ramp", "--find-rate", "--slo", "ttft:p99:500"], "--find-rate"),
+        (["--think-seconds", "2"], "--think-seconds"),
+        (["--trace-speed", "2"], "--trace-speed"),
+        (["--trace-window", "0..2"], "--trace-window"),
+        (["--trace", "t.csv", "--trace-window", "2..1"], "--trace-window"),
         (["--requests-out", "r.txt"], "--requests-out"),
         (["--requests-out", "no/such/r.jsonl"], "--requests-out"),
         (["--report", "no/such/r.html"], "--report"),
@@ -322,3 +329,47 @@ def test_what_the_window_should_not_have_held_is_said(seen, words):
     for shown, said in ((window, False), (replace(window, **seen), True)):
         summary_tables(out, (shown,), shown, None, {})
         assert (words in out.file.getvalue()) is said
+
+
+def test_the_turns_of_a_session_follow_each_other_and_carry_the_conversation(tmp_path):
+    trace = tmp_path / "trace.csv"
+    rows = ("0,16,2,a", "0,16,2,b", "0.01,24,2,a", "0.02,40,2,a", "0.06,24,2,b")
+    trace.write_text("\n".join(("timestamp,prompt_tokens,output_tokens,session", *rows)))
+    with MockServer(ttft_s=0.1) as server:
+        code, found = answer(server.url, "--trace", trace, "--trace-speed", 0.1)
+        served = server.served[1:]  # after the first answer
+    assert (code, found["completed"]) == (0, 5)
+    opening = next(one for one in served if len(one.body["prompt"]) == 40).body["prompt"][:16]
+    first, second, third = (one for one in served if one.body["prompt"][:16] == opening)
+    assert second.body["prompt"][:16] == first.body["prompt"]
+    assert third.body["prompt"][:24] == second.body["prompt"]
+    assert first.written_s[-1] < second.arrived_s
+    assert second.written_s[-1] < third.arrived_s
+
+
+def test_a_part_of_a_trace_is_replayed_at_several_speeds(tmp_path):
+    trace = tmp_path / "azure.csv"
+    times = "".join(f"2023-11-16 18:00:{second:02d}.0000000,16,2\n" for second in range(10))
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + times)
+    with MockServer() as server:
+        speeds = ("--trace-speed", 10, "--trace-speed", 20)
+        code, found = answer(server.url, "--trace", trace, "--trace-window", "2..6", *speeds)
+    assert code == 0
+    assert [window["load"]["name"] for window in found["windows"]] == ["azure.csv at 10 x", "azure.csv at 20 x"]
+    assert [window["sent"] for window in found["windows"]] == [4, 4]
+
+
+@pytest.mark.parametrize("process", ["ramp", "step"])
+def test_a_window_whose_rate_changes_goes_on_to_its_end(process):
+    with MockServer() as server:
+        slo = ("--slo", "ttft:p50:9000", "--start-share", 0)
+        code, found = answer(server.url, "--rate", 1000, "--process", process, *slo)
+    assert code == 0
+    assert found["ended_early"] is None
+    assert found["steady"] is True
+
+
+def test_users_think_after_an_answer():
+    with MockServer() as server:
+        _, found = answer(server.url, "--users", 2, "--think-seconds", 0.25)
+    assert found["sent"] == 4  # of two users, at 0 and 0.25 s of 0.4

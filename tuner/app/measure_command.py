@@ -18,7 +18,14 @@ def measure(
     users: Annotated[
         list[int] | None, typer.Option(help="A closed loop of so many users instead; several make a sweep.")
     ] = None,
-    trace: Annotated[Path | None, typer.Option(help="Arrivals and lengths from a recorded trace instead.")] = None,
+    think_seconds: Annotated[float, typer.Option(min=0, help="What each of --users waits after an answer.")] = 0.0,
+    trace: Annotated[
+        Path | None, typer.Option(help="Replay a recorded trace instead: ours, Azure LLM, BurstGPT or Mooncake.")
+    ] = None,
+    trace_speed: Annotated[
+        list[float] | None, typer.Option(help="How much faster than recorded; several make a sweep. Default: 1.")
+    ] = None,
+    trace_window: Annotated[str | None, typer.Option(help="Only FROM..TO seconds of the recording.")] = None,
     find_rate: Annotated[
         bool, typer.Option("--find-rate", help="Search the highest rate within the SLO: from --rate, or between two.")
     ] = False,
@@ -30,8 +37,11 @@ def measure(
     prompt_tokens: Annotated[str, typer.Option(help="Tokens, or LOW..HIGH for uniform lengths.")] = "256",
     output_tokens: Annotated[str, typer.Option(help="Tokens, or LOW..HIGH for uniform lengths.")] = "64",
     shared_prefix_tokens: Annotated[int, typer.Option(min=0, help="Tokens that open every prompt alike.")] = 0,
-    process: Annotated[str, typer.Option(help="Arrivals: poisson, constant or gamma.")] = "poisson",
+    process: Annotated[str, typer.Option(help="Arrivals: poisson, constant, gamma, ramp or step.")] = "poisson",
     burstiness: Annotated[float, typer.Option(help="Of gamma: squared coefficient of variation of the gaps.")] = 1.0,
+    start_share: Annotated[
+        float, typer.Option(help="Of ramp and step: the rate at first, as a share of the mean; it ends as far beyond.")
+    ] = 0.5,
     chat: Annotated[bool, typer.Option("--chat", help="Ask /v1/chat/completions, not /v1/completions.")] = False,
     model: Annotated[
         str | None, typer.Option(help="Model name in the requests; default: what the server lists.")
@@ -62,7 +72,10 @@ def measure(
         url=url,
         rates=tuple(rate or ()),
         users=tuple(users or ()),
+        think_seconds=think_seconds,
         trace=trace,
+        trace_speeds=tuple(trace_speed or ()),
+        trace_window=trace_window,
         find_rate=find_rate,
         slo=tuple(slo or ()),
         seconds=seconds,
@@ -72,6 +85,7 @@ def measure(
         shared_prefix_tokens=shared_prefix_tokens,
         process=process,
         burstiness=burstiness,
+        start_share=start_share,
         chat=chat,
         model=model,
         api_key_env=api_key_env,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from serve.measure import Window
 from serve.saturation import ClientLimit
-from serve.sending import WindowOrder
+from serve.sending import CHANGING_PROCESSES, WindowOrder
 from tuner.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, replay
 from tuner.errors import BadInput
 from tuner.rate_search import RateFound, RateSearch
@@ -29,6 +29,9 @@ class MeasureOptions:
     rates: tuple[float, ...] = ()
     users: tuple[int, ...] = ()
     trace: Path | None = None
+    trace_speeds: tuple[float, ...] = ()
+    trace_window: str | None = None
+    think_seconds: float = 0.0
     find_rate: bool = False
     slo: tuple[str, ...] = ()
     seconds: float = 30.0
@@ -38,6 +41,7 @@ class MeasureOptions:
     shared_prefix_tokens: int = 0
     process: str = "poisson"
     burstiness: float = 1.0
+    start_share: float = 0.5
     chat: bool = False
     model: str | None = None
     api_key_env: str | None = None
@@ -60,6 +64,13 @@ class Sweep:
         given = [name for name, value in ways.items() if value]
         if len(given) > 1:
             raise BadInput(given[1], f"also {given[0]}", "one of " + ", ".join(ways))
+        for name, value, way in (
+            ("--trace-speed", options.trace_speeds, "--trace"),
+            ("--trace-window", options.trace_window, "--trace"),
+            ("--think-seconds", options.think_seconds, "--users"),
+        ):
+            if value and not ways[way]:
+                raise BadInput(name, value, f"with {way} only")
         self._left = [_order(options, slo, load, index) for index, load in enumerate(_loads(options))]
 
     def ask(self) -> WindowOrder | None:
@@ -87,6 +98,8 @@ class Hunt:
             raise BadInput("--find-rate", "no --slo", "a target to search for, such as --slo ttft:p99:500")
         if options.users or options.trace:
             raise BadInput("--find-rate", "--users or --trace", "an open load at rates of its own")
+        if options.process in CHANGING_PROCESSES:
+            raise BadInput("--find-rate", f"--process {options.process}", "a process whose rate stays")
         if len(options.rates) > 2:
             raise BadInput("--rate", list(options.rates), "one rate to begin with, or two between which to search")
         rates = [_positive(rate) for rate in options.rates or (4.0,)]
@@ -150,19 +163,24 @@ def _order(options: MeasureOptions, slo: tuple[SloTarget, ...], named: _Named, i
         shared_prefix_tokens=options.shared_prefix_tokens,
         timeout_s=options.timeout_s,
         stream=(options.seed, index + 1, 0),
+        rate_changes=options.trace is not None or options.process in CHANGING_PROCESSES,
     )
 
 
 def _loads(options: MeasureOptions) -> Iterator[_Named]:
     if options.trace is not None:
-        load = replay(options.trace)
-        seconds = max(float(load.offset_s[-1]), 1e-3)
-        yield _Named(options.trace.name, load, len(load) / seconds, 0.0, seconds)
+        for speed in options.trace_speeds or (1.0,):
+            load = replay(options.trace, speed, _trace_window_s(options.trace_window))
+            seconds = max(float(load.offset_s[-1]), 1e-3)
+            name = options.trace.name + ("" if speed == 1 else f" at {speed:g} x")
+            yield _Named(name, load, len(load) / seconds, 0.0, seconds)
         return
     for users in options.users:
         if users < 1:
             raise BadInput("--users", users, "at least 1")
-        drawn = closed_load(_workload(options, 1.0), users, max(CLOSED_LOOP_REQUESTS, users), options.seed)
+        drawn = closed_load(
+            _workload(options, 1.0), users, max(CLOSED_LOOP_REQUESTS, users), options.seed, options.think_seconds
+        )
         name = f"{users} user{'s' if users > 1 else ''}"
         yield _Named(name, drawn, None, options.warmup_seconds, options.seconds)
     for rate in () if options.users else options.rates or (1.0,):
@@ -175,6 +193,15 @@ def _open_load(options: MeasureOptions, rate_req_per_s: float, number: int) -> _
     return _Named(f"{rate_req_per_s:.4g} req/s", load, rate_req_per_s, options.warmup_seconds, options.seconds)
 
 
+def _trace_window_s(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\.\.(\d{1,9}(?:\.\d{1,6})?)", text.strip())
+    if not found or float(found[1]) >= float(found[2]):
+        raise BadInput("--trace-window", text, "FROM..TO in seconds of the recording, such as 0..600")
+    return float(found[1]), float(found[2])
+
+
 def _positive(rate: float) -> float:
     if not (math.isfinite(rate) and rate > 0):
         raise BadInput("--rate", rate, "a finite number above 0")
@@ -182,8 +209,8 @@ def _positive(rate: float) -> float:
 
 
 def _workload(options: MeasureOptions, rate_req_per_s: float) -> Workload:
-    if options.process not in ("poisson", "constant", "gamma"):
-        raise BadInput("--process", options.process, "poisson, constant, gamma")
+    if options.process not in ("poisson", "constant", "gamma", "ramp", "step"):
+        raise BadInput("--process", options.process, "poisson, constant, gamma, ramp, step")
     prompts = _lengths("--prompt-tokens", options.prompt_tokens)
     if options.shared_prefix_tokens >= prompts.bounds[0]:
         allowed = f"less than the shortest prompt, {prompts.bounds[0]} tokens"
@@ -192,9 +219,13 @@ def _workload(options: MeasureOptions, rate_req_per_s: float) -> Workload:
         raise BadInput("--burstiness", options.burstiness, "with --process gamma only")
     if not (math.isfinite(options.burstiness) and options.burstiness > 0):
         raise BadInput("--burstiness", options.burstiness, "a finite number above 0")
-    arrival = Arrival.model_validate(
-        {"process": options.process, "requests_per_s": rate_req_per_s, "burstiness": options.burstiness}
-    )
+    changing = options.process in CHANGING_PROCESSES
+    if options.start_share != 0.5 and not changing:
+        raise BadInput("--start-share", options.start_share, "with --process ramp or step only")
+    if not 0 <= options.start_share <= 2:
+        raise BadInput("--start-share", options.start_share, "0 to 2")
+    shape = {"start_share": options.start_share} if changing else {"burstiness": options.burstiness}
+    arrival = Arrival.model_validate({"process": options.process, "requests_per_s": rate_req_per_s, **shape})
     return Workload(
         prompt_tokens=prompts,
         output_tokens=_lengths("--output-tokens", options.output_tokens),
