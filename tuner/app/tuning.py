@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,7 +25,7 @@ from tuner.decide import Decision
 from tuner.errors import BadInput
 from tuner.layout import ParallelLayout
 from tuner.model import load_model
-from tuner.observer import Observer
+from tuner.observer import Observer, Spent
 from tuner.prune import Plan
 from tuner.request import Metric, TuneRequest, load_request
 from tuner.search import Proposal
@@ -185,12 +186,12 @@ class TelemetryObserver(Observer):
         self._study, self._request, self._telemetry = study, request, telemetry
         self._layouts: dict[int, ParallelLayout] = {}
         self._predicted: dict[ParallelLayout, tuple[tuple[float | None, ...], ...]] = {}
-        self._samples: Mapping[Metric, Sequence[float]] = {}
+        self._samples: dict[int, Mapping[Metric, Sequence[float]]] = {}  # by the thread that measured them
         telemetry.study_started(study, request)
 
     def samples(self, step: LoadStep, samples_s: Mapping[Metric, Sequence[float]]) -> None:
         """The raw samples of the step that was just measured, in seconds."""
-        self._samples = samples_s
+        self._samples[threading.get_ident()] = samples_s
 
     def planned(self, plan: Plan) -> None:
         dropped: dict[str, int] = {}
@@ -208,7 +209,7 @@ class TelemetryObserver(Observer):
 
     def step_measured(self, number: int, result: StepResult) -> None:
         layout = self._layouts[number]
-        self._telemetry.step_measured(self._study, layout, result, self._samples)
+        self._telemetry.step_measured(self._study, layout, result, self._samples.pop(threading.get_ident(), {}))
         if result.step.warmup or layout not in self._predicted:
             return
         pairs = zip(self._predicted[layout][result.step.index], result.shown_ms(self._request), strict=True)
@@ -253,3 +254,9 @@ class Fanout(Observer):
 
     def resumed(self, finished: Sequence[TrialResult], orphans: Sequence[str]) -> None:
         self._tell(lambda o: o.resumed(finished, orphans))
+
+    def best_so_far(self, best: TrialResult | None, spent: Spent) -> None:
+        self._tell(lambda o: o.best_so_far(best, spent))
+
+    def ended(self, why: str) -> None:
+        self._tell(lambda o: o.ended(why))
