@@ -28,7 +28,7 @@ from tuner.space import STRUCTURE_AXES
 from tuner.trial import TrialResult, TrialState
 
 AXES = (*(axis for axis in STRUCTURE_AXES if axis != "executor"), "max_num_batched_tokens", "max_num_seqs")
-_PATIENCE = 300  # proposals in a row that need no launch, before a peer has nothing new to ask
+_PATIENCE = 8  # proposals in a row that need no launch, before a peer is given a random new layout
 
 
 @dataclass(frozen=True, slots=True)
