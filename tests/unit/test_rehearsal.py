@@ -9,11 +9,13 @@ from tuner.cluster import Cluster
 from tuner.model import load_model
 from tuner.rehearsal import rehearse, served_as
 
+SPACE = {"tp": [1, 2], "dp": [1, 2], "executor": ["mp", "ray"]}
+
 
 @pytest.fixture(scope="module")
 def calm():
     """(request at a low rate, some candidates, model, cluster)."""
-    request, ranked, _ = setting({"workload.arrival.requests_per_s": 4, "space": {"tp": [1, 2], "dp": [1, 2]}})
+    request, ranked, _ = setting({"workload.arrival.requests_per_s": 4, "space": SPACE})
     return request, ranked, load_model(request.model), Cluster.from_spec(request.cluster)
 
 
