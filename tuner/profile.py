@@ -138,11 +138,14 @@ class EngineOverheads:
     products take as long as experts get less than a tile of rows (real routers repeat themselves, so fewer experts are
     read), ``expert_crowding`` the factor when they get many (the most loaded ones decide). ``prefill_slowdown`` is that
     of the other matrix products when they run for long, as clocks drop. ``collective_wait_us`` is how long ranks wait
-    for the last one at each collective, beyond what loops of one collective show. ``exposed_step_ms`` per step and
+    for the last one at each collective, beyond what loops of one collective show; ``prompt_wait_us`` comes on top in
+    steps with long prompts, in which ranks drift further apart. ``exposed_step_ms`` per step and
     ``exposed_sequence_ms`` per running sequence are host time that asynchronous scheduling hides behind the GPU.
     ``lean_launch`` is the share of the launch times without a graph that vLLM 0.18 and later take. ``expert_spread``
     is the factor of ``expert_share`` where devices hold different experts: all wait for the busiest. In steps with
     prompts, experts in fp8 blocks take ``block_experts`` times as long: their rows are quantised by separate kernels.
+    With an fp8 KV cache, ``fp8_cache_kernels`` of the small kernels are left (attention quantises its output itself,
+    vLLM 21716 and 25179).
     """
 
     __pydantic_config__ = _STRICT
@@ -159,11 +162,13 @@ class EngineOverheads:
     expert_crowding: float = 1.0
     prefill_slowdown: float = 1.0
     collective_wait_us: float = 0.0
+    prompt_wait_us: float = 0.0
     exposed_step_ms: float = 0.0
     exposed_sequence_ms: float = 0.0
     lean_launch: float = 1.0
     expert_spread: float = 1.0
     block_experts: float = 1.0
+    fp8_cache_kernels: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ SHORTEST_SHARE = 0.8  # of the nominal length: InferenceX draws prompts and outp
 OWN_SHORTEST_SHARE = 0.97  # the project's own client keeps lengths: TTFT shows users nearly in step
 REPEATED_PROMPTS = 100  # distinct prompts of that client unless told otherwise (AIPerf's --num-dataset-entries)
 _NODE_GPUS = 8
+_SYSTEMS = {"gb200_sxm": "gb200", "gb300_sxm": "gb300"}  # their names in some releases of the collection
 _VARIANTS = re.compile(r"-(instruct|hf|chat|fp8|fp4|nvfp4|kv|\d{4})$")
 _DTYPES = {
     "": "bf16", "bfloat16": "bf16", "float16": "bf16", "fp8_static": "fp8", "int4_wo": "int4", "w4afp8": "int4",
@@ -62,7 +63,7 @@ class Run:
 def run_of(points: Points, row: int) -> Run:
     """The run of one row; raises BadInput for a model, device or precision that cannot be priced."""
     fields = {name: column[row] for name, column in points.columns.items()}
-    profile = load_profile(fields["system"])
+    profile = load_profile(_SYSTEMS.get(fields["system"], fields["system"]))
     blackwell = profile.arch == "blackwell"
     model = at_precision(_model(fields["model_path"]), fields.get("gemm_quant_mode", ""), blackwell)
     release = _release(fields.get("backend_version", ""))

@@ -2,8 +2,8 @@
 
     python -m tests.fit.engine --data DIR [--write]
 
-DIR holds vllm_e2e_dev.csv. Fifteen constants, shared by all models and layouts (``tuner/profiles/engines/vllm.yaml``;
-one is Blackwell's own), are fitted in log space: least squares of log(predicted / measured) over mean TTFT and TPOT of
+DIR holds vllm_e2e_dev.csv. Seventeen constants, shared by all models and layouts (``tuner/profiles/engines/vllm.yaml``;
+two are Blackwell's own), are fitted in log space: least squares of log(predicted / measured) over mean TTFT and TPOT of
 the runs, each predicted by the simulator, with a soft-L1 loss, so that doubtful rows pull little. The slope of every
 row is found once; ``held_out`` uses that to leave out a model x GPU pair, solve again and predict the pair. What rows
 leave open is drawn to ``ORIGIN``, not to the constants as shipped, so nothing of a pair left out comes back that way.
@@ -34,16 +34,17 @@ STEP = 0.05  # log units of a finite difference: well above the simulator's grai
 SHARED = (
     "prefill_layer_launch_ms", "expert_layer_launch_ms", "graph_layer_launch_ms", "request_ms", "layer_kernels",
     "expert_layer_ms", "expert_share", "expert_crowding", "collective_wait_us", "exposed_step_ms",
-    "exposed_sequence_ms", "lean_launch", "expert_spread", "block_experts",
+    "exposed_sequence_ms", "lean_launch", "expert_spread", "block_experts", "fp8_cache_kernels",
 )  # fmt: skip
-BLACKWELL = ("prefill_slowdown",)
+BLACKWELL = ("prefill_slowdown", "prompt_wait_us")
 NAMES = SHARED + BLACKWELL
 # What is expected before any run is seen: ratios of 1; times of a few launches of 5 us, of an HTTP request, of a step.
 ORIGIN = {
     "prefill_layer_launch_ms": 0.3, "expert_layer_launch_ms": 1.0, "graph_layer_launch_ms": 0.1, "request_ms": 15.0,
     "layer_kernels": 5.0, "expert_layer_ms": 0.01, "expert_share": 1.0, "expert_crowding": 1.0,
     "collective_wait_us": 3.0, "exposed_step_ms": 2.0, "exposed_sequence_ms": 0.01, "lean_launch": 1.0,
-    "expert_spread": 1.0, "block_experts": 1.0, "prefill_slowdown": 1.0,
+    "expert_spread": 1.0, "block_experts": 1.0, "prompt_wait_us": 10.0,
+    "fp8_cache_kernels": 1.0, "prefill_slowdown": 1.0,
 }  # fmt: skip
 
 

@@ -129,7 +129,11 @@ def _moe_job(system: str, key: str, dtypes: tuple[str, ...]) -> Job:
     """Triton's kernels also sort, pad and sum rows routed elsewhere; CUTLASS's and TensorRT-LLM's skip them."""
     start = MoeFit(35.0, 0.5, 0.8, 0.5, expert_us=0.1)
     free: tuple[str, ...] = ("floor_us", "compute_efficiency", "memory_efficiency", "rows_efficiency", "expert_us")
-    skips = {"b200_sxm": ("bf16", "fp8", "nvfp4"), "h100_sxm": ("fp8", "fp8_block"), "h200_sxm": ("fp8", "fp8_block")}
+    skips = {
+        "b200_sxm": ("bf16", "fp8", "nvfp4", "mxfp4"),
+        "h100_sxm": ("fp8", "fp8_block"),
+        "h200_sxm": ("fp8", "fp8_block"),
+    }
     if key not in skips.get(system, ()):
         start, free = replace(start, elsewhere_efficiency=0.5), (*free, "elsewhere_efficiency")
     return Job(system, "moe", key, start, free, dtypes)

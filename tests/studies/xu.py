@@ -184,7 +184,14 @@ _BY_MODEL: tuple[tuple[str, Callable[[str], Finding], dict[str, str]], ...] = (
     ),
     ("TTFT grows with the links of a pipeline, and more per link across nodes", _pipeline_ttft, {}),
     ("TPOT grows with the links of a pipeline, and more across nodes", _pipeline_tpot, {}),
-    ("On 8 GPUs, TP has the best TTFT for short sequences", _best_of_eight(_ttft), {}),
+    (
+        "On 8 GPUs, TP has the best TTFT for short sequences",
+        _best_of_eight(_ttft),
+        {
+            "Llama-3.2-3B": "4 % behind TP=4 × PP=2, whose all-reduces stay in the node: the shards of a small model "
+            "save less than those between nodes cost"
+        },
+    ),
     ("On 8 GPUs, TP has the best TPOT for short generations", _best_of_eight(_tpot), {}),
     ("On 8 GPUs, TP has the best E2E for short generations", _best_of_eight(_e2e), {}),
     ("On 8 GPUs, TP4×PP2 has a worse TPOT than PP8", _hybrid_is_worst(_tpot), dict.fromkeys(MODELS, _READS)),

@@ -26,6 +26,7 @@ __all__ = ["EngineSwitches", "StepCosts", "StepShape", "Terms", "total"]
 
 ELEMENTWISE_PASSES = 12  # reads and writes of an activation row per layer: two norms with residual, rotary, activation
 SUSTAINED_TOKENS = 512.0  # tokens of a step at which half of the slowdown is felt
+DRIFT_TOKENS = 1024.0  # tokens of a step between whose all-reduces ranks drift half as far apart as they ever do
 CROWDED_ROWS = 64.0  # rows per expert at which crowding is half felt: a tile
 LEAN_RELEASE = (0, 18)  # of vLLM: launches fewer and cheaper kernels around the experts than those before
 _LINKS = {
@@ -164,10 +165,13 @@ class StepCosts:
             projections = compute.gemm_ms(profile, dtype, n, width, hidden)
             projections = projections + compute.gemm_ms(profile, dtype, n, hidden, heads * model.head_dim)
         row_bytes = ELEMENTWISE_PASSES * model.hidden * 2.0
+        kernels = profile.engine.layer_kernels
+        if self._switches.kv_cache_dtype.startswith("fp8"):
+            kernels *= profile.engine.fp8_cache_kernels
         return {
             "gemm": np.asarray(projections),
             "attention": self.attention_ms(layout, step),
-            "elementwise": np.asarray(compute.elementwise_ms(profile, n * row_bytes, profile.engine.layer_kernels)),
+            "elementwise": np.asarray(compute.elementwise_ms(profile, n * row_bytes, kernels)),
         }
 
     def _latent_projections_ms(self, n: Floats, heads: int, phase: Phase) -> Floats:
@@ -286,6 +290,8 @@ class StepCosts:
             us = self.techniques.collective_us(self._hardware, kind, size, group, us)
             if group.ranks > 1 and not (self._switches.fused_allreduce and kind == "allreduce"):
                 us = us + self.cluster.profile.engine.collective_wait_us
+            if group.ranks > 1 and kind != "sendrecv" and step.phase == "prefill":
+                us = us + self.cluster.profile.engine.prompt_wait_us * tokens / (tokens + DRIFT_TOKENS)
             self._messages[key] = us / 1e3
         where = "between nodes" if group.nodes > 1 else "in node"
         name = f"{operation.operation} {_LINKS[operation.group]} {where}"
