@@ -1,6 +1,6 @@
 """Fit what vLLM adds to the kernels of a step to measured closed-loop runs.
 
-    python -m tests.fit.engine --data DIR [--write]
+    python -m tests.fit.engine --data DIR [--rounds N]
 
 DIR holds vllm_e2e_dev.csv. Seventeen constants, shared by all models and layouts (``tuner/profiles/engines/vllm.yaml``;
 two are Blackwell's own), are fitted in log space: least squares of log(predicted / measured) over mean TTFT and TPOT of
@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 FILE = "vllm_e2e_dev.csv"
 SOFT = np.array([0.15, 0.03])  # residuals of TTFT and TPOT beyond this many log units count linearly
-PULL = 0.3  # weight of one constant's log distance from its start, beside all rows
+PULL = 0.3  # weight of one constant's log distance from ORIGIN, beside all rows
 STEP = 0.05  # log units of a finite difference: well above the simulator's grain
 SHARED = (
     "prefill_layer_launch_ms", "expert_layer_launch_ms", "graph_layer_launch_ms", "request_ms", "layer_kernels",
