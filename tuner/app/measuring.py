@@ -192,8 +192,19 @@ def _facts(measured: Measured) -> tuple[tuple[str, str], ...]:
         ("prompt tokens", "from the trace" if options.trace else options.prompt_tokens),
         ("output tokens", "from the trace" if options.trace else options.output_tokens),
         ("shared prefix", f"{options.shared_prefix_tokens} tokens"),
-        ("arrivals", "closed loop" if options.users else "trace" if options.trace else options.process),
+        ("arrivals", _arrivals(options)),
         ("SLO", "; ".join(map(str, measured.slo)) or "none"),
         ("seed", str(options.seed)),
         *(("client " + name, value) for name, value in facts().items() if name in ("machine", "parlay")),
     )
+
+
+def _arrivals(options: MeasureOptions) -> str:
+    if options.users:
+        return "closed loop" + (f", {options.think_seconds:g} s after each answer" if options.think_seconds else "")
+    if options.trace:
+        return "trace" + (f", its seconds {options.trace_window}" if options.trace_window else "")
+    extra = {"gamma": f", burstiness {options.burstiness:g}"} | dict.fromkeys(
+        ("ramp", "step"), f", from {options.start_share:g} of the mean rate"
+    )
+    return options.process + extra.get(options.process, "")
