@@ -178,7 +178,9 @@ def _shortfall(
     """In words: how near the best measured layout came, and what would make it enough."""
     if not order:
         reasons = {t.failure.value for t in trials if t.failure}
-        return "no layout could be measured" + (f" ({', '.join(sorted(reasons))})" if reasons else ""), None
+        if not reasons:
+            return "nothing has been measured", None
+        return f"no layout could be measured ({', '.join(sorted(reasons))})", None
     best, asked = order[0], request.workload.arrival.requests_per_s
     missing = missing_step(request, best)
     text = f"no measured layout meets {_slo(request)} at {asked:g} requests/s; the nearest is {best.layout}"

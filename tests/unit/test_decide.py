@@ -149,7 +149,7 @@ def test_failed_requests_are_named_not_their_latency():
 @pytest.mark.parametrize(
     ("trials", "why"),
     [
-        ([], "no layout could be measured"),
+        ([], "nothing has been measured"),
         ([crash(0, "tp=1,pp=1,dp=1")], "no layout could be measured (engine_crashed)"),
         (
             [crash(0, "tp=1,pp=1,dp=1"), crash(1, "tp=2,pp=1,dp=1", FailureReason.DOES_NOT_FIT)],
