@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from serve.endpoint import Endpoint
 from serve.loadgen import Call
+from serve.prompts import chat_text
 from serve.sample import Sample
 from serve.workers import Share
 from tuner.arrivals import ClosedLoad, OfferedLoad, offered
@@ -30,7 +32,8 @@ class WindowOrder:
     The first ``lead_s`` seconds are sent and not counted: engine and caches start cold, and a queue from nothing.
     ``rate_req_per_s`` is what an open load offers on average, None in a closed loop. ``stream`` (seed, index, warm-up)
     draws the prompts: windows that differ in it share no prompt beyond the ``shared_prefix_tokens``. ``rate_changes``
-    by design, as in a ramp or a recorded trace: then a part of the window does not tell how all of it will go.
+    by design, as in a ramp or a recorded trace: then a part of the window does not tell how all of it will go. With a
+    ``chat_tokenizer`` (a directory) chats have the exact number of tokens.
     """
 
     name: str
@@ -44,6 +47,7 @@ class WindowOrder:
     stream: tuple[int, int, int] = (0, 0, 0)
     token_ids: tuple[int, int] = TOKEN_IDS
     rate_changes: bool = False
+    chat_tokenizer: Path | None = None
 
     @property
     def end_s(self) -> float:
@@ -122,6 +126,7 @@ class _Calls:
     def __init__(self, order: WindowOrder, endpoint: Endpoint, worker: int, workers: int) -> None:
         self._order, self._endpoint = order, endpoint
         self._prompts, self._outputs = order.load.prompt_tokens.tolist(), order.load.output_tokens.tolist()
+        self._text = None if order.chat_tokenizer is None else chat_text(order.chat_tokenizer)
         groups = order.load.prefix_group
         self._groups: list[int] | None = None if groups is None else groups.tolist()
         session = order.load.session if isinstance(order.load, OfferedLoad) else None
@@ -179,4 +184,9 @@ class _Calls:
         ids = prefix + own.tolist()
         if not self._endpoint.chat:
             return {"prompt": ids}
-        return {"messages": [{"role": "user", "content": " ".join(_WORDS[one % len(_WORDS)] for one in ids)}]}
+        words = (
+            " ".join(_WORDS[one % len(_WORDS)] for one in ids)
+            if self._text is None
+            else self._text.message(tokens, ids)
+        )
+        return {"messages": [{"role": "user", "content": words}]}

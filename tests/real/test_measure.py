@@ -60,8 +60,10 @@ def test_a_target_that_none_meets_ends_with_code_3(server: Deployment) -> None:
     assert found["load"]["users"] == 2
 
 
-def test_chats_are_answered(server: Deployment) -> None:
-    _, found = measure(server, "--users", "1", "--chat")
+def test_chats_have_exactly_the_asked_tokens(server: Deployment, tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "requests.jsonl"
+    _, found = measure(server, "--users", "1", "--chat", "--tokenizer", str(tiny_model), "--requests-out", str(out))
+    assert {one["counted_prompt_tokens"] for one in records(out)} == {32}
     assert (found["protocol"], found["failed"]) == ("chat", 0)
 
 

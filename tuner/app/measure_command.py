@@ -43,6 +43,9 @@ def measure(
         float, typer.Option(help="Of ramp and step: the rate at first, as a share of the mean; it ends as far beyond.")
     ] = 0.5,
     chat: Annotated[bool, typer.Option("--chat", help="Ask /v1/chat/completions, not /v1/completions.")] = False,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Directory of the model's tokenizer: chats then have exactly the asked tokens.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Model name in the requests; default: what the server lists.")
     ] = None,
@@ -87,6 +90,7 @@ def measure(
         burstiness=burstiness,
         start_share=start_share,
         chat=chat,
+        tokenizer=tokenizer,
         model=model,
         api_key_env=api_key_env,
         api_key_file=api_key_file,

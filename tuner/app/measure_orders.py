@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve.measure import Window
+from serve.prompts import chat_text
 from serve.saturation import ClientLimit
 from serve.sending import CHANGING_PROCESSES, WindowOrder
 from tuner.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, replay
@@ -43,6 +44,7 @@ class MeasureOptions:
     burstiness: float = 1.0
     start_share: float = 0.5
     chat: bool = False
+    tokenizer: Path | None = None
     model: str | None = None
     api_key_env: str | None = None
     api_key_file: Path | None = None
@@ -72,6 +74,8 @@ class Sweep:
             if value and not ways[way]:
                 raise BadInput(name, value, f"with {way} only")
         self._left = [_order(options, slo, load, index) for index, load in enumerate(_loads(options))]
+        for order in self._left:
+            check_prompts(options, order)
 
     def ask(self) -> WindowOrder | None:
         """The next window, None after the last."""
@@ -116,7 +120,9 @@ class Hunt:
         if rate is None or self._over:
             return None
         self._asked += 1
-        return _order(self._options, self._slo, _open_load(self._options, rate, self._asked), self._asked)
+        order = _order(self._options, self._slo, _open_load(self._options, rate, self._asked), self._asked)
+        check_prompts(self._options, order)
+        return order
 
     def tell(self, window: Window) -> None:
         """Learn from a window; one without any answer ends the search."""
@@ -152,6 +158,16 @@ class _Named:
     seconds: float
 
 
+def check_prompts(options: MeasureOptions, order: WindowOrder) -> None:
+    """Refuse a tokenizer that cannot make the shortest and the longest prompt of a window."""
+    if options.tokenizer is None:
+        return
+    if not options.chat:
+        raise BadInput("--tokenizer", str(options.tokenizer), "with --chat; completions get token ids, exact anyway")
+    for tokens in (int(order.load.prompt_tokens.min()), int(order.load.prompt_tokens.max())):
+        chat_text(options.tokenizer).message(tokens, range(tokens))
+
+
 def _order(options: MeasureOptions, slo: tuple[SloTarget, ...], named: _Named, index: int) -> WindowOrder:
     return WindowOrder(
         name=named.name,
@@ -162,6 +178,7 @@ def _order(options: MeasureOptions, slo: tuple[SloTarget, ...], named: _Named, i
         rate_req_per_s=named.rate_req_per_s,
         shared_prefix_tokens=options.shared_prefix_tokens,
         timeout_s=options.timeout_s,
+        chat_tokenizer=options.tokenizer,
         stream=(options.seed, index + 1, 0),
         rate_changes=options.trace is not None or options.process in CHANGING_PROCESSES,
     )
