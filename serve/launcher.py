@@ -15,7 +15,7 @@ from typing import Any
 from serve.engine import check_served, cluster_of, refused, serve_app
 from serve.health import Waiting
 from serve.logs import SHOWN_LINES
-from serve.placement import demand, fits
+from serve.placement import demand, fits, home_of, pinned
 from serve.processes import LauncherRecord, end, free_port, require_free_port, sweep, writers_under
 from serve.ray_api import (
     attach,
@@ -93,6 +93,8 @@ class RayServeLauncher:
         check_served(order.layout, order.request)
         source, prefix = _model_source(order.request.model), f"/{order.app}"
         config = serve_app(order.app, order.layout, order.request, model_source=source, route_prefix=prefix)
+        home = home_of(live_nodes(), order.placement, order.request.groups) if self._address is not None else None
+        config = config if home is None else pinned(config, home)
         _require_room(order, config)
         deployment = RayServeDeployment(order, f"{self._base_url}{prefix}", self._forget)
         if self._address is None:  # a running cluster itself knows what was left on it

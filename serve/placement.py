@@ -5,14 +5,18 @@ Pure: nodes come as Ray reports their resources, so that the impossible is refus
 
 from __future__ import annotations
 
+import copy
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from tuner.errors import BadInput
+from tuner.packing import Placement
 from tuner.request import ClusterSpec
 
 Resources = dict[str, float]
+_ADDRESS = re.compile(r"node:(?!__).*")  # the resource that Ray gives each node beside its devices
 
 # Ray's accelerator types (ray.util.accelerators) and the hardware profiles that describe them.
 PROFILES = {
@@ -54,6 +58,41 @@ def fits(nodes: Sequence[Resources], bundles: Sequence[Resources]) -> bool:
         for name, amount in bundle.items():
             home[name] = home.get(name, 0.0) - amount
     return True
+
+
+def home_of(nodes: Sequence[Resources], placement: Placement | None, groups: Sequence[ClusterSpec]) -> str | None:
+    """Ray's resource of the node that a placement means; None where it spans several, or the nodes are others by now.
+
+    A placement counts the nodes of a request's ``groups`` in their order; of one group, Ray's are taken by address.
+    """
+    if placement is None or len(placement.nodes) != 1:
+        return None
+    index = next(iter(placement.nodes))
+    for group in groups:
+        if index < group.nodes:
+            own = sorted(name for node in nodes if _is_of(node, group) for name in node if _ADDRESS.fullmatch(name))
+            return own[index] if len(own) == group.nodes else None
+        index -= group.nodes
+    return None
+
+
+def pinned(app: dict[str, Any], home: str) -> dict[str, Any]:
+    """The application with each bundle on the node whose resource is ``home``."""
+    app = copy.deepcopy(app)
+    arguments = app["args"]
+    for config in (arguments["llm_config"],) if "llm_config" in arguments else arguments["llm_configs"]:
+        for bundle in config["placement_group_config"]["bundles"]:
+            bundle[home] = 0.001
+    return app
+
+
+def _is_of(node: Resources, group: ClusterSpec) -> bool:
+    if group.gpu == "cpu":
+        return node.get("CPU", 0) >= group.gpus_per_node
+    if node.get("GPU", 0) != group.gpus_per_node:
+        return False
+    typed = [PROFILES.get(name.removeprefix("accelerator_type:")) for name in node if name.startswith("accelerator_")]
+    return not typed or group.gpu in typed
 
 
 def _sum(bundles: Sequence[Resources]) -> Resources:

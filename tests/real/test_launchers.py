@@ -66,7 +66,8 @@ from serve.measure import HttpMeter
 from tests.real.conftest import MAKERS, Bench, request_for
 kind, root, model, port = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 bench = Bench(kind, MAKERS[kind](port, root / "state"), HttpMeter(), root)
-print(bench.launch(request_for(model)).url, flush=True)
+order = replace(bench.order(request_for(model)), placement=Placement(((0, 1),)))  # pinned to the only node
+print(bench.launcher.launch(order, bench.said.append).url, flush=True)
 time.sleep(600)
 """
 
@@ -138,12 +139,15 @@ def cluster() -> Iterator[str]:
 
 ATTACHED = """
 import sys, time
+from dataclasses import replace
 from pathlib import Path
 from serve.launcher import RayServeLauncher
 from tests.real.conftest import Bench, request_for
+from tuner.packing import Placement
 address, root, model = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 bench = Bench("ray-serve", RayServeLauncher(address, None, state_dir=root / "state"), None, root)
-print(bench.launch(request_for(model)).url, flush=True)
+order = replace(bench.order(request_for(model)), placement=Placement(((0, 1),)))  # pinned to the only node
+print(bench.launcher.launch(order, bench.said.append).url, flush=True)
 time.sleep(600)
 """
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from serve.engine import serve_app
-from serve.placement import Resources, cluster_of_nodes, demand, fits
+from serve.placement import Resources, cluster_of_nodes, demand, fits, home_of, pinned
 from tests.unit.test_engine import request
 from tuner.errors import BadInput
 from tuner.layout import ParallelLayout
+from tuner.packing import Placement
 from tuner.request import ClusterSpec
 
 CPU2: Resources = {"CPU": 2.0, "memory": 1e9}
@@ -71,3 +72,39 @@ def test_nodes_of_different_accelerators_are_groups() -> None:
 def test_a_cluster_that_is_not_one_kind_is_refused(nodes: list[Resources]) -> None:
     with pytest.raises(BadInput, match="cluster"):
         cluster_of_nodes(nodes)
+
+
+def at(address: str, node: Resources) -> Resources:
+    return {**node, f"node:{address}": 1.0, "node:__internal_head__": 1.0}
+
+
+L40SX4: Resources = {"CPU": 32.0, "GPU": 4.0, "accelerator_type:L40S": 1.0}
+GROUPS = (ClusterSpec(gpu="l40s", nodes=1, gpus_per_node=4), ClusterSpec(gpu="h100_sxm", nodes=2, gpus_per_node=8))
+NODES = [at("10.0.0.3", H100X8), at("10.0.0.9", L40SX4), at("10.0.0.1", H100X8), at("10.0.0.2", CPU2)]
+
+
+@pytest.mark.parametrize(
+    ("held", "home"),
+    [
+        (((0, 4),), "node:10.0.0.9"),
+        (((1, 2),), "node:10.0.0.1"),
+        (((2, 8),), "node:10.0.0.3"),
+        (((1, 8), (2, 8)), None),  # which replica goes where is Ray's to say
+        (((3, 1),), None),
+    ],
+)
+def test_a_placement_on_one_node_names_it(held: tuple[tuple[int, int], ...], home: str | None) -> None:
+    assert home_of(NODES, Placement(held), GROUPS) == home
+    assert home_of(NODES, None, GROUPS) is None
+    assert home_of(NODES[:2], Placement(((1, 2),)), GROUPS) is None  # a node is gone
+
+
+@pytest.mark.parametrize("layout", ["tp=4,executor=mp", "tp=4,executor=ray", "tp=2,dp=2,executor=ray"])
+def test_a_pinned_application_fits_its_node_alone(layout: str) -> None:
+    parsed = ParallelLayout.parse(layout)
+    free = serve_app("app", parsed, request("h100_sxm", nodes=2), model_source="m")
+    app = pinned(free, "node:10.0.0.1")
+    bundles, _ = demand(app, parsed.dp)
+    assert fits([at("10.0.0.1", H100X8)], bundles)
+    assert not fits([at("10.0.0.3", H100X8)], bundles)
+    assert fits([at("10.0.0.3", H100X8)], demand(free, parsed.dp)[0])
