@@ -135,7 +135,7 @@ def engine_over_time(windows: Sequence[Window], figure: str) -> Figure | None:
         return None
     layout = base_layout("time since the first window, s", "share" if figure == "kv" else "requests", log_y=False)
     if figure == "kv":
-        layout["yaxis"] |= {"tickformat": ".0%"}
+        layout["yaxis"] |= {"tickformat": "~%"}
     return with_legend({"data": traces, "layout": layout | _bands(windows)})
 
 

@@ -21,8 +21,7 @@ _READING = """<ul>
 events that carry tokens; E2E: from sending to the last token. All count from the actual send; “from the intended send”
 adds how late the client was.</li>
 <li>An interval holds the true percentile in 95 of 100 such windows; where there is none, the window has too few
-requests for that percentile (p99 needs 368). Requests that follow each other are alike, so read
-narrow intervals with care.</li>
+requests for that percentile (p99 needs 368). Requests that follow each other are alike, and count as fewer.</li>
 <li>Answered: completed requests per second, up to the last answer. Goodput: requests per second offered that met every
 target. Attainment: their share of all requests sent; a request that failed counts as one that missed.</li>
 <li>An invalid window says nothing about the server, not that it is slow: the client could not keep its schedule or
@@ -101,7 +100,7 @@ def _asked(run: MeasuredRun) -> str:
 
 def _windows(run: MeasuredRun) -> str:
     columns = [Column("Load"), Column("Says")]
-    columns += [Column(name, number=True) for name in ("Sent", "Answered", "Failed", "Answered/s", "Goodput/s")]
+    columns += [Column(name, number=True) for name in ("Sent", "Failed", "Answered/s", "Goodput/s")]
     columns += [Column(f"p{level}", number=True, group=f"{m.value.upper()}, ms") for m in Metric for level in (50, 99)]
     columns += [Column("Attainment", number=True), Column("Lag p99, ms", number=True)]
     columns += [Column(name, number=True, group="Engine") for name in ("Queue", "KV at most", "Preemptions")]
@@ -111,7 +110,7 @@ def _windows(run: MeasuredRun) -> str:
 
 def _row(window: Window) -> list[str]:
     found, engine = window.figures, window.engine
-    cells = [escape(window.order.name), _says(window), count(found.sent), count(found.completed), count(found.failed)]
+    cells = [escape(window.order.name), _says(window), count(found.sent), count(found.failed)]
     cells += [figure(found.achieved_req_per_s), figure(found.goodput_req_per_s)]
     for metric in Metric:
         cells += [figure(_at(found.latency.get(metric), level)) for level in (50.0, 99.0)]
