@@ -25,7 +25,7 @@ check: .venv/installed ## ruff, mypy and the unit tests
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
-	@$(PYTHON_BIN) -m pytest tests/unit -q -n 2 -m "not real and not tools"
+	@$(PYTHON_BIN) -m pytest tests/unit -q -n 4 --dist worksteal -m "not real and not tools"
 
 format: .venv/installed ## put the code in its usual shape
 	@.venv/bin/ruff check --fix --quiet .
