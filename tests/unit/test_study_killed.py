@@ -118,7 +118,7 @@ def test_a_winner_is_measured_again_whenever_the_study_is_killed(tmp_path, monke
     assert (first.repeat, again.repeat, again.purpose) == (0, 1, Purpose.CONFIRM)
     assert again.layout == undisturbed.winner.layout
     assert {s.step.seed for s in again.steps}.isdisjoint(s.step.seed for s in first.steps)
-    for kill_at in range(0, len(deeds), 9):
+    for kill_at in range(0, len(deeds), 15):
         world = new_world(f"killed-{kill_at}")
         assert run_killed(monkeypatch, world, changes, kill_at)[0] is None
         resumed, after, _ = run_killed(monkeypatch, world, changes, None)
