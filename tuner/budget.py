@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from tuner.layout import ParallelLayout
 from tuner.observer import Spent
+from tuner.records import DriverRecord, OpenTrial
 from tuner.request import Budget
-from tuner.store import DriverRecord, OpenTrial
 from tuner.trial import TrialResult
 
 Price = Callable[[ParallelLayout], float | None]  # US dollars per GPU-hour

@@ -19,9 +19,10 @@ from tuner.layout import ParallelLayout
 from tuner.lease import Heartbeat, is_gone
 from tuner.observer import Observer
 from tuner.packing import Node, Placement, Reservation, place
+from tuner.records import OpenTrial, TrialClaim
 from tuner.request import Isolation, TuneRequest
 from tuner.search import Proposal, Search
-from tuner.store import OpenTrial, Store, TrialClaim
+from tuner.store import Store
 from tuner.trial import Deployment, Launcher, LaunchOrder, LoadStep, Meter, StepResult, TrialResult, TrialState
 
 BASE_SEED = 20260101  # arrivals of step i are drawn from BASE_SEED + i, the same for every layout

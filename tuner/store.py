@@ -1,4 +1,4 @@
-"""The study store: everything that a study knows, durable the moment it happens. The only module with SQLAlchemy.
+"""The study store: everything that a study knows, durable the moment it happens. Its tables are in ``tuner.schema``.
 
 One row per study, candidate, trial and load step; what is nested is JSON of our frozen dataclasses. Any SQLAlchemy URL
 will do; SQLite is the default. Writes are one transaction each, so a killed process loses at most the measurement in
@@ -13,7 +13,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,133 +23,15 @@ from tuner.errors import BadInput, FailureReason, LeaseLost, StoreError
 from tuner.layout import ParallelLayout
 from tuner.packing import Placement
 from tuner.prune import Candidate, DroppedGroup
+from tuner.records import DriverRecord, OpenTrial, StudyRecord, TrialClaim, app_name
 from tuner.request import TuneRequest
+from tuner.schema import DRIVERS, META, SCHEMA_VERSION, STEPS, STUDIES, TRIALS, VERSIONS, add_columns, durable_sqlite
 from tuner.trial import Purpose, StepResult, TrialResult, TrialState
 
-SCHEMA_VERSION = 2
 _LOCK = 0x7061726C6179  # "parlay", the key of PostgreSQL's advisory lock
-
-_meta = sa.MetaData()
-_versions = sa.Table("parlay_schema", _meta, sa.Column("version", sa.Integer, primary_key=True))
-_studies = sa.Table(
-    "parlay_studies",
-    _meta,
-    sa.Column("name", sa.String(200), primary_key=True),
-    sa.Column("created_at", sa.Float, nullable=False),
-    sa.Column("request", sa.Text, nullable=False),
-    sa.Column("facts", sa.JSON, nullable=False),
-    sa.Column("candidates_total", sa.Integer),
-    sa.Column("ranked", sa.Text),
-    sa.Column("dropped", sa.Text),
-    sa.Column("decision", sa.JSON),
-)
-_trials = sa.Table(
-    "parlay_trials",
-    _meta,
-    sa.Column("study", sa.ForeignKey("parlay_studies.name"), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("layout", sa.String(300), nullable=False),
-    sa.Column("app", sa.String(200), nullable=False),
-    sa.Column("log_dir", sa.Text, nullable=False),
-    sa.Column("state", sa.String(20), nullable=False),
-    sa.Column("failure", sa.String(40)),
-    sa.Column("detail", sa.Text),
-    sa.Column("log_tail", sa.JSON),
-    sa.Column("started_at", sa.Float, nullable=False),
-    sa.Column("ready_after_s", sa.Float),
-    sa.Column("seconds", sa.Float),
-    sa.Column("purpose", sa.String(20), nullable=False, server_default=Purpose.EXPLORE.value),
-    sa.Column("repeat", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("device_s", sa.Float),
-    sa.Column("driver", sa.String(200), nullable=False, server_default=""),
-    sa.Column("placement", sa.JSON),
-    sa.Column("ordered_s", sa.Float),
-)
-_SINCE_2 = ("purpose", "repeat", "device_s", "driver", "placement", "ordered_s")
-# The claim: of all drivers of a study, one launches a layout for the n-th time.
-_claims = sa.Index("parlay_claims", _trials.c.study, _trials.c.layout, _trials.c.repeat, unique=True)
-_drivers = sa.Table(
-    "parlay_drivers",
-    _meta,
-    sa.Column("study", sa.String(200), primary_key=True),
-    sa.Column("driver", sa.String(200), primary_key=True),
-    sa.Column("seen_at", sa.Float, nullable=False),
-    sa.Column("study_s", sa.Float, nullable=False),
-    sa.Column("lost_device_s", sa.Float, nullable=False, server_default="0"),
-    sa.Column("lost_trials", sa.Integer, nullable=False, server_default="0"),
-)
-_steps = sa.Table(
-    "parlay_steps",
-    _meta,
-    sa.Column("study", sa.String(200), primary_key=True),
-    sa.Column("trial", sa.Integer, primary_key=True),
-    sa.Column("index", sa.Integer, primary_key=True),
-    sa.Column("result", sa.Text, nullable=False),
-)
 _STEP = TypeAdapter(StepResult)
 _RANKED = TypeAdapter(tuple[Candidate, ...])
 _DROPPED = TypeAdapter(tuple[DroppedGroup, ...])
-
-
-@dataclass(frozen=True, slots=True)
-class StudyRecord:
-    """A study as stored; ``decision`` is None until one was reached, ``ranked`` and ``dropped`` until it was planned.
-
-    ``facts`` are versions and the machine, as text, for the reader of a report.
-    """
-
-    name: str
-    created_at: float
-    request: TuneRequest
-    facts: dict[str, str]
-    candidates_total: int | None
-    ranked: tuple[Candidate, ...] | None
-    dropped: tuple[DroppedGroup, ...] | None
-    decision: dict[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True)
-class OpenTrial:
-    """A trial that began and has no end: it runs, or a killed driver left it.
-
-    ``ordered_s`` is the study's time when it began. ``placement`` is None where nothing is known of its devices.
-    """
-
-    number: int
-    layout: ParallelLayout
-    app: str
-    log_dir: Path
-    driver: str
-    placement: Placement | None
-    ordered_s: float | None
-    purpose: Purpose
-    repeat: int
-
-
-@dataclass(frozen=True, slots=True)
-class TrialClaim:
-    """What a driver wants to launch; ``ordered_s`` is the study's time now."""
-
-    driver: str
-    layout: ParallelLayout
-    purpose: Purpose
-    repeat: int
-    ordered_s: float
-    log_root: Path
-
-
-@dataclass(frozen=True, slots=True)
-class DriverRecord:
-    """A process that drives, or drove, a study.
-
-    ``silent_s`` since its last sign of life, ``study_s`` the study's time then; ``lost_device_s`` was spent on trials
-    that never ended, and that it took over.
-    """
-
-    driver: str
-    silent_s: float
-    study_s: float
-    lost_device_s: float
 
 
 class Store:
@@ -169,7 +50,7 @@ class Store:
                 Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
             self._engine = sa.create_engine(parsed)
             if parsed.get_backend_name() == "sqlite":
-                sa.event.listen(self._engine, "connect", _durable_sqlite)
+                sa.event.listen(self._engine, "connect", durable_sqlite)
             self._prepare(shown)
         except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
             raise StoreError(f"store {shown} cannot be opened: {_cause(error)}") from None
@@ -186,15 +67,15 @@ class Store:
                     "use a newer Parlay, or another --store"
                 )
             if found == 1:
-                _add_columns(db)
-            _meta.create_all(db)
-            db.execute(sa.delete(_versions))
-            db.execute(sa.insert(_versions).values(version=SCHEMA_VERSION))
+                add_columns(db)
+            META.create_all(db)
+            db.execute(sa.delete(VERSIONS))
+            db.execute(sa.insert(VERSIONS).values(version=SCHEMA_VERSION))
 
     def _version(self) -> int | None:
         with self._engine.connect() as db:
-            known = sa.inspect(db).has_table(_versions.name)
-            return db.scalar(sa.select(_versions.c.version)) if known else None
+            known = sa.inspect(db).has_table(VERSIONS.name)
+            return db.scalar(sa.select(VERSIONS.c.version)) if known else None
 
     def close(self) -> None:
         """Give back the connections."""
@@ -242,7 +123,7 @@ class Store:
         row = {"name": name, "created_at": time.time(), "request": request.model_dump_json(), "facts": facts}
         try:
             with self._writing() as db:
-                db.execute(sa.insert(_studies).values(row))
+                db.execute(sa.insert(STUDIES).values(row))
         except StoreError as error:
             if isinstance(error.__context__, sa.exc.IntegrityError):  # another driver was a moment faster
                 raise _taken(name) from None
@@ -251,7 +132,7 @@ class Store:
     def study_names(self) -> list[str]:
         """Names of all studies, newest first."""
         with self._reading() as db:
-            return list(db.scalars(sa.select(_studies.c.name).order_by(_studies.c.created_at.desc())))
+            return list(db.scalars(sa.select(STUDIES.c.name).order_by(STUDIES.c.created_at.desc())))
 
     def study(self, name: str) -> StudyRecord:
         """A study; raises BadInput naming those that exist."""
@@ -263,7 +144,7 @@ class Store:
     def find_study(self, name: str) -> StudyRecord | None:
         """A study, or None."""
         with self._reading() as db:
-            row = db.execute(sa.select(_studies).where(_studies.c.name == name)).mappings().first()
+            row = db.execute(sa.select(STUDIES).where(STUDIES.c.name == name)).mappings().first()
         if row is None:
             return None
         return StudyRecord(
@@ -289,12 +170,12 @@ class Store:
             "dropped": _DROPPED.dump_json(tuple(dropped)).decode(),
         }
         with self._writing() as db:
-            db.execute(sa.update(_studies).where(_studies.c.name == name).values(values))
+            db.execute(sa.update(STUDIES).where(STUDIES.c.name == name).values(values))
 
     def save_decision(self, name: str, decision: dict[str, Any]) -> None:
         """Keep the decision; an earlier one is replaced."""
         with self._writing() as db:
-            db.execute(sa.update(_studies).where(_studies.c.name == name).values(decision=decision))
+            db.execute(sa.update(STUDIES).where(STUDIES.c.name == name).values(decision=decision))
 
     def claim_trial(
         self, study: str, claim: TrialClaim, place: Callable[[Sequence[OpenTrial]], Placement | None], launches: int
@@ -307,13 +188,13 @@ class Store:
         try:
             with self._writing() as db:
                 _lock(db, study)
-                rows = db.execute(sa.select(_trials).where(_trials.c.study == study)).mappings().all()
+                rows = db.execute(sa.select(TRIALS).where(TRIALS.c.study == study)).mappings().all()
                 taken = any((row["layout"], row["repeat"]) == (str(claim.layout), claim.repeat) for row in rows)
                 placement = place([_open(row) for row in rows if row["state"] == TrialState.RUNNING.value])
                 if taken or placement is None or len(rows) >= launches:
                     return None
                 number = max((row["number"] for row in rows), default=-1) + 1
-                lost = db.scalar(sa.select(sa.func.sum(_drivers.c.lost_trials)).where(_drivers.c.study == study))
+                lost = db.scalar(sa.select(sa.func.sum(DRIVERS.c.lost_trials)).where(DRIVERS.c.study == study))
                 app = app_name(study, number, lost or 0)
                 row = {
                     "study": study,
@@ -329,7 +210,7 @@ class Store:
                     "placement": [list(pair) for pair in placement.held],
                     "ordered_s": claim.ordered_s,
                 }
-                db.execute(sa.insert(_trials).values(row))
+                db.execute(sa.insert(TRIALS).values(row))
                 return _open(row)
         except StoreError as error:
             if isinstance(error.__context__, sa.exc.IntegrityError):  # a driver that did not wait for the lock
@@ -339,22 +220,22 @@ class Store:
     def beat(self, study: str, driver: str, study_s: float) -> None:
         """A driver's sign of life, and the study's time by its clock."""
         with self._writing() as db:
-            mine = (_drivers.c.study == study) & (_drivers.c.driver == driver)
+            mine = (DRIVERS.c.study == study) & (DRIVERS.c.driver == driver)
             values = {"seen_at": _now(db), "study_s": study_s}
-            if not db.execute(sa.update(_drivers).where(mine).values(values)).rowcount:
-                db.execute(sa.insert(_drivers).values(study=study, driver=driver, **values))
+            if not db.execute(sa.update(DRIVERS).where(mine).values(values)).rowcount:
+                db.execute(sa.insert(DRIVERS).values(study=study, driver=driver, **values))
 
     def leave(self, study: str, driver: str) -> None:
         """Say that a driver works on the study no more: what it left is free at once."""
         with self._writing() as db:
-            mine = (_drivers.c.study == study) & (_drivers.c.driver == driver)
-            db.execute(sa.update(_drivers).where(mine).values(seen_at=0.0))
+            mine = (DRIVERS.c.study == study) & (DRIVERS.c.driver == driver)
+            db.execute(sa.update(DRIVERS).where(mine).values(seen_at=0.0))
 
     def drivers(self, study: str) -> list[DriverRecord]:
         """All drivers that the study ever had."""
         with self._reading() as db:
             now = _now(db)
-            rows = db.execute(sa.select(_drivers).where(_drivers.c.study == study)).mappings().all()
+            rows = db.execute(sa.select(DRIVERS).where(DRIVERS.c.study == study)).mappings().all()
         return [DriverRecord(row["driver"], now - row["seen_at"], row["study_s"], row["lost_device_s"]) for row in rows]
 
     def take_over(self, study: str, driver: str, gone: Callable[[str, float | None], bool]) -> list[OpenTrial]:
@@ -365,19 +246,19 @@ class Store:
         """
         with self._writing() as db:
             _lock(db, study)
-            query = sa.select(_drivers.c.driver, _drivers.c.seen_at).where(_drivers.c.study == study)
+            query = sa.select(DRIVERS.c.driver, DRIVERS.c.seen_at).where(DRIVERS.c.study == study)
             seen = {name: float(seen_at) for name, seen_at in db.execute(query)}
-            unfinished = (_trials.c.state == TrialState.RUNNING.value) | (
-                _trials.c.failure == FailureReason.CANCELLED.value
+            unfinished = (TRIALS.c.state == TrialState.RUNNING.value) | (
+                TRIALS.c.failure == FailureReason.CANCELLED.value
             )
-            query = sa.select(_trials).where(_trials.c.study == study, unfinished).order_by(_trials.c.number)
+            query = sa.select(TRIALS).where(TRIALS.c.study == study, unfinished).order_by(TRIALS.c.number)
             now = _now(db)
             found = []
             for row in db.execute(query).mappings().all():
                 silent_s = now - seen[row["driver"]] if row["driver"] in seen else None
                 if row["driver"] != driver and gone(row["driver"], silent_s):
-                    this = (_trials.c.study == study) & (_trials.c.number == row["number"])
-                    db.execute(sa.update(_trials).where(this).values(driver=driver))
+                    this = (TRIALS.c.study == study) & (TRIALS.c.number == row["number"])
+                    db.execute(sa.update(TRIALS).where(this).values(driver=driver))
                     found.append(_open(row))
             return found
 
@@ -391,7 +272,7 @@ class Store:
         }
         with self._writing() as db:
             _require_owner(db, study, trial, driver)
-            db.execute(sa.insert(_steps).values(row))
+            db.execute(sa.insert(STEPS).values(row))
 
     def finish_trial(self, study: str, result: TrialResult, driver: str) -> None:
         """Record a trial's end; its steps are stored already. Raises LeaseLost as ``add_step`` does."""
@@ -407,7 +288,7 @@ class Store:
         with self._writing() as db:
             _require_owner(db, study, result.number, driver)
             db.execute(
-                sa.update(_trials).where(_trials.c.study == study, _trials.c.number == result.number).values(values)
+                sa.update(TRIALS).where(TRIALS.c.study == study, TRIALS.c.number == result.number).values(values)
             )
 
     def forget_trial(self, study: str, number: int, driver: str, device_s: float) -> None:
@@ -415,33 +296,33 @@ class Store:
 
         ``device_s``, the seconds for which it held devices, summed over them, stay counted, with the driver.
         """
-        lost = {"lost_device_s": _drivers.c.lost_device_s + device_s, "lost_trials": _drivers.c.lost_trials + 1}
+        lost = {"lost_device_s": DRIVERS.c.lost_device_s + device_s, "lost_trials": DRIVERS.c.lost_trials + 1}
         with self._writing() as db:
             _require_owner(db, study, number, driver)
-            mine = (_drivers.c.study == study) & (_drivers.c.driver == driver)
-            db.execute(sa.update(_drivers).where(mine).values(lost))
-            db.execute(sa.delete(_steps).where(_steps.c.study == study, _steps.c.trial == number))
-            db.execute(sa.delete(_trials).where(_trials.c.study == study, _trials.c.number == number))
+            mine = (DRIVERS.c.study == study) & (DRIVERS.c.driver == driver)
+            db.execute(sa.update(DRIVERS).where(mine).values(lost))
+            db.execute(sa.delete(STEPS).where(STEPS.c.study == study, STEPS.c.trial == number))
+            db.execute(sa.delete(TRIALS).where(TRIALS.c.study == study, TRIALS.c.number == number))
 
     def open_trials(self, study: str) -> list[OpenTrial]:
         """Trials without an end, oldest first."""
-        query = sa.select(_trials).where(_trials.c.study == study, _trials.c.state == TrialState.RUNNING.value)
+        query = sa.select(TRIALS).where(TRIALS.c.study == study, TRIALS.c.state == TrialState.RUNNING.value)
         with self._reading() as db:
-            rows = db.execute(query.order_by(_trials.c.number)).mappings().all()
+            rows = db.execute(query.order_by(TRIALS.c.number)).mappings().all()
         return [_open(row) for row in rows]
 
     def trial_starts(self, study: str) -> dict[int, float]:
         """When each trial began, in seconds from the start of the study."""
-        query = sa.select(_trials.c.number, _trials.c.started_at - _studies.c.created_at)
-        query = query.join(_studies, _studies.c.name == _trials.c.study).where(_trials.c.study == study)
+        query = sa.select(TRIALS.c.number, TRIALS.c.started_at - STUDIES.c.created_at)
+        query = query.join(STUDIES, STUDIES.c.name == TRIALS.c.study).where(TRIALS.c.study == study)
         with self._reading() as db:
             return {int(number): float(start) for number, start in db.execute(query)}
 
     def trials(self, study: str) -> list[TrialResult]:
         """All trials, in order, finished or (state RUNNING) not."""
         with self._reading() as db:
-            rows = db.execute(sa.select(_trials).where(_trials.c.study == study).order_by(_trials.c.number)).mappings()
-            steps = db.execute(sa.select(_steps).where(_steps.c.study == study).order_by(_steps.c.index)).mappings()
+            rows = db.execute(sa.select(TRIALS).where(TRIALS.c.study == study).order_by(TRIALS.c.number)).mappings()
+            steps = db.execute(sa.select(STEPS).where(STEPS.c.study == study).order_by(STEPS.c.index)).mappings()
             by_trial: dict[int, list[StepResult]] = {}
             for step in steps:
                 by_trial.setdefault(step["trial"], []).append(_STEP.validate_json(step["result"]))
@@ -484,18 +365,9 @@ def _open(row: Mapping[Any, Any]) -> OpenTrial:
     )
 
 
-def app_name(study: str, number: int, lost: int = 0) -> str:
-    """The deployment's name of a trial, unique in a cluster and known before it starts.
-
-    ``lost`` trials of the study never ended: a number that is used again gets another name, so that the driver that
-    lost the trial cannot tear down its successor's deployment.
-    """
-    return f"parlay-{study}-{number}" + (f"-{lost}" if lost else "")
-
-
 def _lock(db: sa.Connection, study: str) -> None:
     """Let one driver of the study at a time go on, until its transaction ends."""
-    db.execute(sa.update(_studies).where(_studies.c.name == study).values(name=study))
+    db.execute(sa.update(STUDIES).where(STUDIES.c.name == study).values(name=study))
 
 
 def _now(db: sa.Connection) -> float:
@@ -506,28 +378,11 @@ def _now(db: sa.Connection) -> float:
 
 
 def _require_owner(db: sa.Connection, study: str, number: int, driver: str) -> None:
-    mine = (_trials.c.study == study) & (_trials.c.number == number) & (_trials.c.driver == driver)
-    if not db.execute(sa.update(_trials).where(mine).values(driver=driver)).rowcount:
+    mine = (TRIALS.c.study == study) & (TRIALS.c.number == number) & (TRIALS.c.driver == driver)
+    if not db.execute(sa.update(TRIALS).where(mine).values(driver=driver)).rowcount:
         raise LeaseLost(f"trial {number} of {study} was taken over: this process gave no sign of life for too long")
-
-
-def _add_columns(db: sa.Connection) -> None:
-    """Bring the trials of schema version 1 to version 2, in which a layout may have several."""
-    for name in _SINCE_2:
-        column = sa.schema.CreateColumn(_trials.c[name]).compile(dialect=db.dialect)
-        db.execute(sa.text(f"ALTER TABLE {_trials.name} ADD COLUMN {column}"))
-    _claims.create(db)
 
 
 def _cause(error: Exception) -> str:
     """The driver's own first line, without the SQL and the parameters that SQLAlchemy puts after it."""
     return next(iter(str(getattr(error, "orig", None) or error).splitlines()), type(error).__name__)
-
-
-def _durable_sqlite(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute("PRAGMA busy_timeout=30000")
-    cursor.close()

@@ -16,9 +16,11 @@ from tuner.errors import BadInput, FailureReason, StoreError
 from tuner.layout import ParallelLayout
 from tuner.packing import Placement
 from tuner.prune import Candidate, DroppedGroup, Prediction
+from tuner.records import TrialClaim
 from tuner.request import Metric
 from tuner.rules import DropReason
-from tuner.store import SCHEMA_VERSION, Store, TrialClaim
+from tuner.schema import SCHEMA_VERSION
+from tuner.store import Store
 from tuner.trial import LoadStep, Purpose, Quantiles, StepResult, TrialResult, TrialState
 
 REQUEST = make_request()

@@ -18,7 +18,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 # library → the modules that may import it, at their top or in a function
 ONE_ROOM = {
     "optuna": {"tuner/search.py"},
-    "sqlalchemy": {"tuner/store.py"},
+    "sqlalchemy": {"tuner/store.py", "tuner/schema.py"},
     "ray": {"serve/ray_api.py"},
     "plotly": {"deploy/page.py"},
     "scipy": set(),  # for fitting alone, which is not part of what is installed

@@ -24,10 +24,11 @@ from tuner.layout import ParallelLayout
 from tuner.model import load_model
 from tuner.priced import MARGIN
 from tuner.prune import Candidate, DroppedGroup
+from tuner.records import StudyRecord
 from tuner.request import TuneRequest
 from tuner.rules import DropReason, illegal
 from tuner.space import load_space
-from tuner.store import Store, StudyRecord
+from tuner.store import Store
 from tuner.untried import Untried, untried
 
 _SURER, _MOVED = 0.9, 0.05  # a price counts as learnt: a tenth surer, or moved by five per cent

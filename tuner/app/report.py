@@ -13,8 +13,8 @@ from tuner.conditions import simulated_seed
 from tuner.decide import Decision
 from tuner.layout import ParallelLayout
 from tuner.prune import Candidate, DroppedGroup
+from tuner.records import StudyRecord
 from tuner.request import TuneRequest
-from tuner.store import StudyRecord
 from tuner.trial import StepResult, TrialResult, TrialState
 
 USES = {

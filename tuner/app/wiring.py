@@ -25,7 +25,8 @@ from tuner.space import load_space
 
 if TYPE_CHECKING:
     from tuner.infeasible import Infeasible
-    from tuner.store import Store, StudyRecord
+    from tuner.records import StudyRecord
+    from tuner.store import Store
     from tuner.whatif import WhatIf
 
 BROKEN_DOWN = 10  # of a plan's ranking, beside the first of each shape
