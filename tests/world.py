@@ -48,6 +48,9 @@ class Journal(Observer):
     def trial_finished(self, result):
         self.told.append(f"finished {result.number}: {result.failure or result.state}")
 
+    def remembered(self, studies):
+        self.told.append(f"remembers {', '.join(studies)}")
+
     def resumed(self, finished, orphans):
         self.told.append(f"resumed {len(finished)} finished, {len(orphans)} orphans")
 

@@ -60,6 +60,7 @@ class Belief:
         candidates: Sequence[Candidate],
         prices: TermPrices,
         rehearsed: Mapping[ParallelLayout, Floats],
+        carried: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         self._request, self._prices = request, prices
         self._rates = np.array(request.rates_req_per_s)
@@ -78,25 +79,34 @@ class Belief:
         simulated = [layout in rehearsed for layout in self._place]
         self._cap = np.where(simulated, np.inf, caps)  # the simulator minds it
         self._channels = [Metric.TTFT if m is Metric.TTFT else Metric.TPOT for m, _ in request.shown_metrics]
-        self._mean, self._root = np.zeros(len(prices.terms) + 2), np.diag(self._prior_sd())
+        known = [(carried or {}).get(name, (1.0, sd)) for name, sd in self._fresh().items()]
+        self._prior_mean, self._prior_sd = np.log([f for f, _ in known]), np.array([sd for _, sd in known])
+        self._mean, self._root = self._prior_mean, np.diag(self._prior_sd)
         self._seen: dict[ParallelLayout, tuple[StepResult, ...]] = {}
         self._drawn: Forecast | None = None
         self._residuals: dict[int, int] = {}  # engine: where its two residuals stand in the state
 
     @classmethod
     def of(
-        cls, request: TuneRequest, candidates: Sequence[Candidate], model: ModelShape, cluster: Cluster | Fleet
+        cls,
+        request: TuneRequest,
+        candidates: Sequence[Candidate],
+        model: ModelShape,
+        cluster: Cluster | Fleet,
+        carried: Mapping[str, tuple[float, float]] | None = None,
     ) -> Belief:
-        """The belief before any trial: the closed form's prices, and how the simulator's latencies differ from it."""
+        """The belief before any trial: the closed form's prices, and how the simulator's latencies differ from it.
+
+        ``carried``: by name as in ``factors``, what earlier studies taught, where it is not to begin afresh.
+        """
         prices = TermPrices.of(request, candidates, model, cluster)
-        return cls(request, candidates, prices, rehearse(request, candidates, model, cluster))
+        return cls(request, candidates, prices, rehearse(request, candidates, model, cluster), carried)
 
     @property
     def factors(self) -> Mapping[str, tuple[float, float]]:
         """By cost term, and ``ttft`` and ``tpot`` for what no term explains: (factor on the price, its log's sd)."""
-        names = (*self._prices.terms, Metric.TTFT.value, Metric.TPOT.value)
         sd = np.sqrt((self._root**2).sum(axis=1))
-        return {name: (float(np.exp(self._mean[i])), float(sd[i])) for i, name in enumerate(names)}
+        return {name: (float(np.exp(self._mean[i])), float(sd[i])) for i, name in enumerate(self._fresh())}
 
     def observe(self, seen: Mapping[ParallelLayout, Sequence[StepResult]]) -> None:
         """Believe what the load steps of all trials so far say; layouts that are no candidates say nothing."""
@@ -178,16 +188,18 @@ class Belief:
                 shift[alike] = np.where(np.isnan(shift[alike]), np.median(known, axis=0), shift[alike])
         return np.nan_to_num(shift)
 
-    def _prior_sd(self) -> Floats:
-        return np.array([TERM_SD] * len(self._prices.terms) + list(OFFSET_SD.values()))
+    def _fresh(self) -> dict[str, float]:
+        """By factor, the standard deviation of its log where nothing was learnt."""
+        return {name: fresh_sd(name) for name in (*self._prices.terms, Metric.TTFT.value, Metric.TPOT.value)}
 
     def _update(self) -> None:
         """Maximum of the posterior and its covariance there, from the prior and all load steps seen."""
         rows = list(self._rows())
         terms, engines = len(self._prices.terms), sorted({row.engine for row in rows})
         self._residuals = {engine: terms + 2 + 2 * i for i, engine in enumerate(engines)}
-        sd = np.concatenate([self._prior_sd(), np.tile(list(RESIDUAL_SD.values()), len(engines))])
-        state = np.zeros(sd.size)
+        sd = np.concatenate([self._prior_sd, np.tile(list(RESIDUAL_SD.values()), len(engines))])
+        prior = np.concatenate([self._prior_mean, np.zeros(2 * len(engines))])
+        state = prior
         measured = np.array([row.log_ms for row in rows])
         precision = np.diag(sd**-2.0)
         for _ in range(_STEPS if rows else 0):
@@ -196,7 +208,7 @@ class Belief:
             off = (measured - predicted) / np.sqrt(noise)
             weight = 1 / (noise * (1 + (off / 3) ** 2))  # a wild value counts less: Student's t
             precision = np.diag(sd**-2.0) + design.T @ (weight[:, None] * design)
-            gradient = design.T @ (weight * (measured - predicted)) - state / sd**2
+            gradient = design.T @ (weight * (measured - predicted)) - (state - prior) / sd**2
             state = state + np.clip(np.linalg.solve(precision, gradient), -0.5, 0.5)
         self._mean = state
         self._root = np.linalg.cholesky(np.linalg.inv(precision))
@@ -242,6 +254,11 @@ class Belief:
                     design[n, [terms + channel, own]] = 1.0
                     stretch[n] = max(found[0] - idle[at], 0.0) if channel == 0 else 0.0
         return predicted, design, stretch
+
+
+def fresh_sd(name: str) -> float:
+    """Standard deviation of the log of a factor of which nothing was learnt, by its name in ``Belief.factors``."""
+    return OFFSET_SD[Metric(name)] if name in (Metric.TTFT.value, Metric.TPOT.value) else TERM_SD
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,9 @@ class Observer:
     def planned(self, plan: Plan) -> None:
         """The space was priced."""
 
+    def remembered(self, studies: Sequence[str]) -> None:
+        """The study begins with what these earlier ones taught; only told where there are any."""
+
     def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
         """Trial ``number`` of at most ``launches`` begins."""
 

@@ -31,6 +31,9 @@ from tuner.search import Search
 from tuner.space import Space
 from tuner.store import Store
 from tuner.trial import Launcher, Meter, TrialResult
+from tuner.warm_start import MOST, Factors, Past, akin, carried
+
+Believe = Callable[[TuneRequest, Sequence[Candidate], ModelShape, Cluster | Fleet, Factors], Belief | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Study:
         clock: Callable[[], float] = time.perf_counter,
         driver: str | None = None,
         cancelled: threading.Event | None = None,
-        believe: Callable[[TuneRequest, Sequence[Candidate], ModelShape, Cluster | Fleet], Belief | None] = Belief.of,
+        believe: Believe = Belief.of,
     ) -> None:
         """``clock`` in s; ``driver`` as the store knows this process; ``cancelled`` stops trials in other threads.
 
@@ -82,8 +85,8 @@ class Study:
             planned = self._runnable(plan(s.request, s.model, s.cluster, s.space))
             self._store.save_plan(s.name, planned.candidates, planned.ranked, planned.dropped)
             self._observer.planned(planned)
+            belief = self._belief(planned)
             with self._store.exclusive():  # the search makes its tables
-                belief = self._believe(s.request, planned.ranked, s.model, s.cluster) if planned.ranked else None
                 search = Search(self._store.url, s.name, s.request, planned.ranked, belief)
             finished = finished_trials(self._store, s.name)
             search.recall(finished, [trial.layout for trial in self._store.open_trials(s.name)])
@@ -107,6 +110,23 @@ class Study:
         if known.request != s.request:
             raise BadInput("--resume", s.name, "the request that the study was started with")
         return True
+
+    def _belief(self, planned: Plan) -> Belief | None:
+        """What is believed before the first trial, with what earlier studies of the store taught."""
+        if not planned.ranked:
+            return None
+        s, own = self._s, self._store.study(self._s.name)
+        past: list[Past] = []
+        for name in self._store.study_names():  # newest first
+            record = self._store.study(name)
+            earlier = record.created_at < own.created_at and record.decision is not None
+            if earlier and akin(s.request, own.facts, record):
+                past.append(Past(record, finished_trials(self._store, name)))
+            if len(past) == MOST:
+                break
+        if past:
+            self._observer.remembered([one.record.name for one in past])
+        return self._believe(s.request, planned.ranked, s.model, s.cluster, carried(past, s.model, own.created_at))
 
     def _post(self) -> Post:
         s = self._s

@@ -78,6 +78,9 @@ class Screen(Observer):
         left = f"; torn down: {', '.join(orphans)}" if orphans else ""
         self.note(f"resumed: {len(finished)} trials are finished and will not run again{left}")
 
+    def remembered(self, studies: Sequence[str]) -> None:
+        self.note(f"begins with what was learnt of the prices here by {', '.join(studies)}")
+
     def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
         self._running[number] = _Running(time.perf_counter())
         beside = f", beside {len(self._running) - 1} more" if len(self._running) > 1 else ""

@@ -255,6 +255,9 @@ class Fanout(Observer):
     def resumed(self, finished: Sequence[TrialResult], orphans: Sequence[str]) -> None:
         self._tell(lambda o: o.resumed(finished, orphans))
 
+    def remembered(self, studies: Sequence[str]) -> None:
+        self._tell(lambda o: o.remembered(studies))
+
     def best_so_far(self, best: TrialResult | None, spent: Spent) -> None:
         self._tell(lambda o: o.best_so_far(best, spent))
 
