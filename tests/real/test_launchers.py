@@ -66,8 +66,7 @@ from serve.measure import HttpMeter
 from tests.real.conftest import MAKERS, Bench, request_for
 kind, root, model, port = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 bench = Bench(kind, MAKERS[kind](port, root / "state"), HttpMeter(), root)
-order = replace(bench.order(request_for(model)), placement=Placement(((0, 1),)))  # pinned to the only node
-print(bench.launcher.launch(order, bench.said.append).url, flush=True)
+print(bench.launch(request_for(model)).url, flush=True)
 time.sleep(600)
 """
 
