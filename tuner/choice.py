@@ -62,6 +62,18 @@ def outlook(
     return Outlook(wins.mean(axis=0), meets.mean(axis=0), miss, float(wins.any(axis=1).mean()))
 
 
+def overtaking(
+    request: TuneRequest, belief: Belief, layout: ParallelLayout, best: Mapping[Objective, Sequence[TrialResult]]
+) -> float:
+    """The probability that one candidate beats the best measured layout by more than ``CLEARLY``, on any objective."""
+    forecast, at = belief.forecast(), [candidate.layout for candidate in belief.candidates].index(layout)
+    wins = np.zeros(len(forecast.held), dtype=bool)
+    for objective in request.objectives:
+        values = _values(request, objective, belief.candidates, forecast)[:, at]
+        wins |= values < value_of(request, objective, best[objective]) * (1 - CLEARLY)
+    return float(wins.mean())
+
+
 def choose(belief: Belief, left: NDArray[np.bool_], seen: Outlook) -> int | None:
     """Index of the candidate to launch, or None when none is left."""
     if not left.any():

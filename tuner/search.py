@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from tuner.choice import (
     confirmation_chance,
     holding,
     outlook,
+    overtaking,
     price_of,
     surest,
     value_of,
@@ -45,6 +46,7 @@ _LAYOUT, _REPEAT = "layout", "repeat"
 _NEAREST = "misses the SLO by least"
 _LAST = 2  # launches: one that meets the SLO and its confirmation
 _SURER = 0.15  # by this probability a layout must be likelier to meet the SLO than the best that was measured
+_SURE = 0.95  # of the confirmation of a layout that ends the trials of others
 _CONVINCED = 3  # measured trials without one that meets the SLO before the belief may say that none will
 
 
@@ -83,6 +85,7 @@ class Search:
         self._by_layout = {c.layout: c for c in ranked}
         self._distributions = _distributions(ranked)
         self._done: dict[ParallelLayout, tuple[TrialResult, ...]] = {}
+        self._partial: dict[ParallelLayout, list[StepResult]] = {}  # load steps of trials that run
         self._study = optuna.create_study(
             storage=optuna.storages.RDBStorage(store_url),
             study_name=study,
@@ -113,6 +116,7 @@ class Search:
                 self.tell(trial.number, ended)
 
     def _remember(self, result: TrialResult) -> None:
+        self._partial.pop(result.layout, None)
         earlier = [r for r in self._done.get(result.layout, ()) if r.repeat != result.repeat]
         self._done[result.layout] = (*earlier, result)
 
@@ -275,7 +279,25 @@ class Search:
         trial.report(ratio, step.step.index)
         if trial.should_prune():
             return f"the SLO is missed at {step.step.rate_req_per_s:g} requests/s ({ratio:.2f} × the target)"
-        return None
+        return self._overtaken(trial.user_attrs, step)
+
+    def _overtaken(self, trial: Mapping[str, Any], step: StepResult) -> str | None:
+        """Why a layout under measurement need not go on: one that is confirmed, or sure to be, is almost certainly
+        better whatever its other load steps show."""
+        leader, layout = self.best(), ParallelLayout.parse(trial[_LAYOUT])
+        if self._belief is None or trial[_REPEAT] or layout not in self._by_layout:
+            return None
+        steps = self._partial.setdefault(layout, [])
+        steps.append(step)
+        if not self._met() or confirmation_chance(self._request, leader) < _SURE:
+            return None
+        done = {known: [s for r in results for s in r.steps] for known, results in self._done.items()}
+        self._belief.observe(done | {layout: steps})
+        best = {objective: self.best(objective) for objective in self._request.objectives}
+        chance = overtaking(self._request, self._belief, layout, best)
+        if chance >= UNLIKELY:
+            return None
+        return f"beats {leader[0].layout} by over {CLEARLY:.0%} with a probability of {chance:.1%}"
 
     def tell(self, handle: int, result: TrialResult) -> None:
         """Give a finished trial. A failed one is FAIL to Optuna: it has no value, and is not a slow one."""
