@@ -21,7 +21,7 @@ from serve.sending import WindowOrder, expected_requests, order_of, share_of
 from serve.summary import WindowFigures, figures, latency_s, one_ms, unsteady, warm_up_left_s
 from serve.workers import WorkerRun, run_fast
 from tuner.errors import BadInput, FailureReason, LaunchFailed
-from tuner.request import Metric, TuneRequest
+from tuner.request import Metric, Objective, TuneRequest
 from tuner.sequential import SloTest, Verdict, Waiting
 from tuner.stats import percentile
 from tuner.trial import Deployment, LoadStep, Quantiles, StepResult
@@ -118,7 +118,8 @@ class WindowRunner:
 
     An open load ends as soon as it is certain that its SLO is met or missed (see ``tuner.sequential``), unless
     ``whole_windows`` are asked for: then requests in flight are waited for where it is met, and cut off where it is
-    missed, as an overloaded server may need long for them.
+    missed, as an overloaded server may need long for them. Where latencies themselves are compared, not only held
+    against the SLO, a window that meets it is no end (``met_is_enough`` False).
     With several ``workers`` as many processes send; with one, this process. ``on_progress`` is called about twice a
     second in the measuring thread and should be quick. ``partial`` is the window that a KeyboardInterrupt ended, with
     what had been seen of it.
@@ -132,9 +133,10 @@ class WindowRunner:
         workers: int = 1,
         *,
         whole_windows: bool = False,
+        met_is_enough: bool = True,
     ) -> None:
         self.endpoint, self.metrics_urls, self.on_progress = endpoint, tuple(metrics_urls), on_progress
-        self.workers, self.whole_windows = workers, whole_windows
+        self.workers, self.whole_windows, self.met_is_enough = workers, whole_windows, met_is_enough
         self.partial: Window | None = None
 
     def run(self, order: WindowOrder) -> Window:
@@ -144,7 +146,7 @@ class WindowRunner:
         """
         with Scraper(self.metrics_urls, dict(self.endpoint.headers), self.endpoint.tls()) as scraper:
             test = SloTest(order.slo, order.end_s, first_index=order.first_counted) if self._stops(order) else None
-            watch = _Watch(order, self._load(order), scraper, self.on_progress, test)
+            watch = _Watch(order, self._load(order), scraper, self.on_progress, test, self.met_is_enough)
             try:
                 run_fast(watch.drive())
             except KeyboardInterrupt:
@@ -185,7 +187,9 @@ class _Watch:
         scraper: Scraper,
         tell: Callable[[LiveFigures], None] | None,
         test: SloTest | None,
+        met_is_enough: bool,
     ) -> None:
+        self._met_is_enough = met_is_enough
         self._order, self._load, self._scraper, self._tell, self._test = order, load, scraper, tell, test
         self._run = load.run
         self._start_s = time.perf_counter()
@@ -242,8 +246,9 @@ class _Watch:
             Waiting(call.index, call.sent_s, call.first_token_s, int(asked[call.index]))
             for call in self._run.open_calls()
         )
-        self._ended_early = self._test.update(elapsed_s, waiting)
-        if self._ended_early is not None:
+        verdict = self._test.update(elapsed_s, waiting)
+        if verdict is Verdict.MISSED or (verdict is Verdict.MET and self._met_is_enough):
+            self._ended_early = verdict
             self._stopped_s = elapsed_s
             self._run.stop(cut_off=self._ended_early is Verdict.MISSED)
 
@@ -312,7 +317,8 @@ class HttpMeter:
         connections and passes on.
         """
         urls = deployment.metrics_urls if isinstance(deployment, ServesMetrics) else ()
-        runner = WindowRunner(Endpoint(deployment.url, deployment.model_id), urls, self.on_progress)
+        endpoint, compared = Endpoint(deployment.url, deployment.model_id), Objective.MIN_LATENCY in request.objectives
+        runner = WindowRunner(endpoint, urls, self.on_progress, met_is_enough=not compared)
         window = runner.run(order_of(step, request, self.token_ids))
         _refuse_the_dead(deployment, window.samples)
         if self.on_samples is not None:

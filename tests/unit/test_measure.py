@@ -345,6 +345,15 @@ def test_a_whole_window_is_asked_for():
     assert (found.ended_early, found.figures.offered_s) == (None, 1.5)
 
 
+@pytest.mark.parametrize(("target", "ended"), [("ttft:p50:5000", None), ("ttft:p50:0.001", Verdict.MISSED)])
+def test_where_latencies_are_compared_only_a_miss_ends_a_window(target, ended):
+    with MockServer(ttft_s=0.02) as server:
+        runner = WindowRunner(Endpoint(server.url, "tiny"), met_is_enough=False)
+        found = runner.run(long_order(target, seconds=1.5))
+    assert found.ended_early is ended
+    assert (found.figures.offered_s == 1.5) is (ended is None)
+
+
 def test_the_lead_in_is_sent_and_does_not_count():
     order = order_of(step(seconds=1.0), request())
     with MockServer(lambda number: Behaviour.HTTP_500 if number < 10 else Behaviour.OK) as server:
