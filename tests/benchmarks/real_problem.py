@@ -35,7 +35,7 @@ from tuner.trial import Deployment, LaunchOrder, LoadStep, StepResult
 
 REQUEST = Path(__file__).with_suffix(".yaml")
 RECORD = Path(__file__).parent / "results" / "real_problem.json"
-WINDOWS = 3  # per layout, of different arrivals, in one deployment
+WINDOWS = 2  # per layout, of different arrivals, in one deployment
 FIRST_SEED = 20260101
 NEAR = 1.03  # times the best: as good as found
 
