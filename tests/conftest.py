@@ -1,14 +1,17 @@
-"""Databases that the store works on: SQLite in a file, and a real PostgreSQL server from a package."""
+"""Databases that the store works on: SQLite in a file, and a real PostgreSQL server from a package; and Ctrl-C."""
 
 from __future__ import annotations
 
 import logging
 import re
+import signal
 from itertools import count
 
 import pytest
 
 _databases = count()
+# A job that a shell runs in the background is born without it, and so are the processes that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -117,8 +117,7 @@ def test_the_emitted_config_serves_with_serve_run(study: dict[str, Any], tmp_pat
     path = tmp_path / "ray-serve.yaml"
     path.write_text(yaml.safe_dump(config))
     program = (
-        "import signal, sys, ray; from ray.serve.scripts import cli\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background is born without it
+        "import sys, ray; from ray.serve.scripts import cli\n"
         "ray.init(num_cpus=2, include_dashboard=False, _node_ip_address='127.0.0.1', _temp_dir=sys.argv[2])\n"
         "cli(['run', sys.argv[1]])"
     )
