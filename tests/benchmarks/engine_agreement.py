@@ -1,6 +1,6 @@
 """Simulated against measured: real vLLM engines on this machine's CPUs, a few layouts under a few loads.
 
-``nice -n -15 python -m tests.benchmarks.engine_agreement [--out FILE.json]`` builds the tiny model, launches each
+``python -m tests.benchmarks.engine_agreement [--out FILE.json]`` builds the tiny model, launches each
 layout as a local vLLM process and measures it with our meter. Three numbers per layout are fitted, to requests that
 come one by one to an idle engine: a factor on prefill, one on decode, and the time that a request spends outside of
 steps. The loads are predicted with these; none of their own figures is used. ``--from FILE.json`` predicts what was
@@ -159,13 +159,6 @@ def cpu_seconds() -> tuple[float, float, float]:
     return own / tick, busy / tick, (busy + idle + wait) / tick
 
 
-def prefer() -> None:
-    """Carry this program's nice value to its session and its engine's: Linux weighs whole sessions (autogroups)."""
-    for pid in below(os.getpid()):
-        with contextlib.suppress(OSError):
-            Path(f"/proc/{pid}/autogroup").write_text(str(os.nice(0)))
-
-
 def measure(model: Path, layouts: Sequence[str], seconds: float, repeats: int, root: Path) -> Iterator[dict[str, Any]]:
     """Per layout: probes before, between and after its loads, and the loads' points."""
     launcher = LocalProcessLauncher(None, state_dir=root / "state")
@@ -177,7 +170,6 @@ def measure(model: Path, layouts: Sequence[str], seconds: float, repeats: int, r
             )
             deployment = launcher.launch(order, lambda words: None)
             try:
-                prefer()
                 HttpMeter().measure(deployment, LoadStep(0, 2.0, 5.0, seed=99, warmup=True), loaded(model, 2.0))
                 probes, points = [probe(deployment, model, 6, seed=0)], []
                 for repeat in range(repeats):
