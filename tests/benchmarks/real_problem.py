@@ -1,7 +1,7 @@
 """A real tuning problem, solved twice: by measuring every layout, and by a study that may launch a handful.
 
     python -m serve.tiny_model parlay-out/tiny-llama --size demo
-    python -m tests.benchmarks.real_problem measure     # every layout on real Ray Serve + vLLM: about 12 minutes
+    python -m tests.benchmarks.real_problem measure     # every layout on real Ray Serve + vLLM: about 5 minutes
     python -m tests.benchmarks.real_problem             # the study against what was measured: seconds
 
 ``measure`` keeps each layout's windows the moment they are over and goes on where it was stopped. The study then runs
