@@ -6,7 +6,6 @@ measured columns is predicted all the same.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from tuner.cost.collectives import predict_collective_rows
 from tuner.cost.validate_ops import predict_rows
 from tuner.errors import BadInput
 from tuner.points import Points, read_points
+from tuner.scores import E2E, Prediction, Validation, measured_column
 
 Floats = NDArray[np.float64]
 
@@ -45,86 +45,8 @@ OPERATIONS = {
         ("system", "library", "kernel_source", "op_name"), ("num_gpus",), ("message_bytes",), "latency_us"
     ),
 }
-E2E = "e2e"
 KINDS = (E2E, *OPERATIONS)
 _TELLTALE = {"e2e": "model_path", "gemm": "gemm_dtype", "moe": "moe_dtype", "collectives": "op_name"}
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One figure of every row: predicted (NaN: not priced) and measured (NaN: not given), in the unit of its name."""
-
-    name: str
-    predicted: Floats
-    measured: Floats
-
-    @property
-    def scored(self) -> NDArray[np.bool_]:
-        """Rows that have both."""
-        return np.asarray(np.isfinite(self.predicted) & np.isfinite(self.measured))
-
-    def ape_percent(self, where: NDArray[np.bool_] | None = None) -> dict[str, float | None]:
-        """Mean and median of |predicted / measured - 1| in percent over scored rows; None where there are none."""
-        chosen = self.scored if where is None else self.scored & where
-        if not chosen.any():
-            return {"mean": None, "median": None}
-        error = 100 * np.abs(self.predicted[chosen] / self.measured[chosen] - 1)
-        return {"mean": float(np.mean(error)), "median": float(np.median(error))}
-
-
-@dataclass(frozen=True, slots=True)
-class Validation:
-    """What became of a table: a prediction per figure, and per row the reason why it has none (None: it has)."""
-
-    kind: str
-    points: Points
-    predictions: tuple[Prediction, ...]
-    reasons: tuple[str | None, ...]
-
-    @property
-    def scored(self) -> int:
-        """Rows that count in every score that their measurements allow."""
-        every = np.any([prediction.scored for prediction in self.predictions], axis=0)
-        return int(np.sum(every))
-
-    def unpriced(self) -> list[tuple[str, int, int]]:
-        """(reason, rows, line of the first) of what could not be priced, most frequent first."""
-        counted = Counter(reason for reason in self.reasons if reason is not None)
-        first = dict(zip(self.reasons[::-1], self.points.lines[::-1], strict=True))
-        return [(reason, count, first[reason]) for reason, count in counted.most_common()]
-
-    def answer(self) -> dict[str, Any]:
-        """For ``--json``: errors in percent, over all rows and by system."""
-        systems = np.asarray(self.points.text("system"))
-        return {
-            "kind": self.kind,
-            "rows": len(self.points),
-            "scored": self.scored,
-            **{ape_key(p.name): p.ape_percent() for p in self.predictions},
-            "unit": "percent",
-            "by_system": {
-                str(system): {
-                    "rows": int(np.sum(systems == system)),
-                    **{ape_key(p.name): p.ape_percent(systems == system) for p in self.predictions},
-                }
-                for system in np.unique(systems)
-            },
-            "not_priced": [
-                {"reason": reason, "rows": rows, "first_line": line} for reason, rows, line in self.unpriced()
-            ],
-        }
-
-    def columns(self) -> dict[str, Sequence[object]]:
-        """Columns to append to the table: a prediction per figure, and the reason where there is none."""
-        found: dict[str, Sequence[object]] = {
-            f"predicted_{p.name}": [float(v) if np.isfinite(v) else None for v in p.predicted] for p in self.predictions
-        }
-        return found | {"not_priced": self.reasons}
-
-
-def ape_key(figure: str) -> str:
-    """``ttft_ms`` as ``ttft_ape``."""
-    return f"{figure.rsplit('_', 1)[0]}_ape"
 
 
 def validate(path: str | Path, kind: str | None = None, correct_with: str | Path | None = None) -> Validation:
@@ -136,7 +58,7 @@ def validate(path: str | Path, kind: str | None = None, correct_with: str | Path
     points = read_points(path)
     kind = kind or kind_of(points)
     if kind == E2E:
-        from tuner.validate_e2e import validate_runs
+        from tuner.validate_e2e import validate_runs  # the simulator, which takes a while to load
 
         return validate_runs(points, read_points(correct_with) if correct_with else None)
     if kind not in OPERATIONS:
@@ -180,10 +102,3 @@ def _same(columns: Mapping[str, Any], names: Sequence[str]) -> Iterator[NDArray[
     for row, key in enumerate(zip(*(columns[name] for name in names), strict=True)):
         groups.setdefault(key, []).append(row)
     return (np.asarray(rows) for rows in groups.values())
-
-
-def measured_column(points: Points, name: str) -> Floats:
-    """A measured column, NaN where it is empty or absent; a value must be above 0."""
-    if name not in points.columns:
-        return np.full(len(points), np.nan)
-    return points.numbers(name, least=float(np.finfo(float).tiny), blank=np.nan)

@@ -19,9 +19,9 @@ from tuner.errors import BadInput
 from tuner.points import Points
 from tuner.request import Engine
 from tuner.runs import Run, run_of
+from tuner.scores import E2E, Prediction, Validation, measured_column
 from tuner.simulate import SimulationSettings, Simulator
 from tuner.simulate.state import BLOCK_TOKENS
-from tuner.validate import E2E, Prediction, Validation, measured_column
 
 Floats = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from tuner.trial import TrialResult, TrialState
 from tuner.whatif import Standing, WhatIf
 
 if TYPE_CHECKING:
-    from tuner.validate import Validation
+    from tuner.scores import Validation
 
 ABSENT = "–"
 MOST_ALIKE = 4  # rows of one reason in a table of drops
