@@ -116,17 +116,20 @@ class Study:
         if not planned.ranked:
             return None
         s, own = self._s, self._store.study(self._s.name)
-        past: list[Past] = []
+        past: dict[str, Past] = {}
         for name in self._store.study_names():  # newest first
             record = self._store.study(name)
             earlier = record.created_at < own.created_at and record.decision is not None
-            if earlier and akin(s.request, own.facts, record):
-                past.append(Past(record, finished_trials(self._store, name)))
+            if earlier and akin(s.request, own.facts, record.request, record.facts):
+                trials = finished_trials(self._store, name)
+                past[name] = Past(record.created_at, record.request, record.ranked or (), trials)
             if len(past) == MOST:
                 break
         if past:
-            self._observer.remembered([one.record.name for one in past])
-        return self._believe(s.request, planned.ranked, s.model, s.cluster, carried(past, s.model, own.created_at))
+            self._observer.remembered(list(past))
+        return self._believe(
+            s.request, planned.ranked, s.model, s.cluster, carried(list(past.values()), s.model, own.created_at)
+        )
 
     def _post(self) -> Post:
         s = self._s

@@ -16,7 +16,7 @@ from tuner.belief import Belief, fresh_sd
 from tuner.cluster import requested_cluster
 from tuner.errors import ParlayError
 from tuner.model import ModelShape
-from tuner.records import StudyRecord
+from tuner.prune import Candidate
 from tuner.request import TuneRequest
 from tuner.trial import TrialResult
 
@@ -30,36 +30,37 @@ Factors = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """An earlier study and its finished trials."""
+    """An earlier study: when it began (seconds since 1970), what it asked, how it ranked, and its finished trials."""
 
-    record: StudyRecord
+    created_at: float
+    request: TuneRequest
+    ranked: Sequence[Candidate]
     trials: Sequence[TrialResult]
 
 
-def akin(request: TuneRequest, facts: Mapping[str, str], record: StudyRecord) -> bool:
+def akin(request: TuneRequest, facts: Mapping[str, str], other: TuneRequest, other_facts: Mapping[str, str]) -> bool:
     """True where a study's prices are those of this one: model and its precision, GPUs, fabric, engine, real or not."""
-    other = record.request
 
     def print_of(one: TuneRequest) -> object:
         hardware = [(group.gpu, group.gpus_per_node, group.fabric, group.inter_node_gb_per_s) for group in one.groups]
         return one.model, one.engine.dtype, hardware
 
-    engines = [{name: known.get(name) for name in ENGINE} for known in (facts, record.facts)]
-    simulated = [sorted(item for item in known.items() if "simulated" in item[0]) for known in (facts, record.facts)]
+    engines = [{name: known.get(name) for name in ENGINE} for known in (facts, other_facts)]
+    simulated = [sorted(item for item in known.items() if "simulated" in item[0]) for known in (facts, other_facts)]
     return print_of(request) == print_of(other) and engines[0] == engines[1] and simulated[0] == simulated[1]
 
 
 def carried(past: Sequence[Past], model: ModelShape, now_s: float) -> dict[str, tuple[float, float]]:
     """By name as in ``Belief.factors``: (factor, sd of its log) after all of ``past``; empty where nothing was learnt.
 
-    ``now_s`` in seconds since 1970, as ``StudyRecord.created_at``.
+    ``now_s`` in seconds since 1970, as ``Past.created_at``.
     """
     known: dict[str, tuple[float, float]] = {}
     at_s = 0.0
-    for one in sorted(past, key=lambda p: p.record.created_at)[-MOST:]:
-        known = decayed(known, one.record.created_at - at_s)
+    for one in sorted(past, key=lambda p: p.created_at)[-MOST:]:
+        known = decayed(known, one.created_at - at_s)
         known.update(_learnt(one, model, known))
-        at_s = one.record.created_at
+        at_s = one.created_at
     return decayed(known, now_s - at_s)
 
 
@@ -75,10 +76,10 @@ def decayed(factors: Factors, seconds: float) -> dict[str, tuple[float, float]]:
 def _learnt(past: Past, model: ModelShape, known: Factors) -> Factors:
     """What a study's own trials make of what was known before; its measured layouts alone are priced again."""
     measured = {trial.layout for trial in past.trials if trial.steps}
-    candidates = [candidate for candidate in past.record.ranked or () if candidate.layout in measured]
+    candidates = [candidate for candidate in past.ranked if candidate.layout in measured]
     if not candidates:
         return {}
-    request = past.record.request
+    request = past.request
     try:
         belief = Belief.of(request, candidates, model, requested_cluster(request), known)
     except ParlayError:  # a profile or model file that is gone, or not what it was

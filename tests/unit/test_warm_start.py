@@ -12,7 +12,6 @@ from tests.world import World
 from tuner.belief import Belief, fresh_sd
 from tuner.cluster import requested_cluster
 from tuner.model import load_model
-from tuner.records import StudyRecord
 from tuner.trial import TrialResult, TrialState
 from tuner.warm_start import ANOTHER_STUDY, HALF_LIFE_DAYS, Past, akin, carried, decayed
 
@@ -24,8 +23,7 @@ def past(request, ranked, factor, created_at=0.0):
     trials = [
         TrialResult(n, c.layout, TrialState.MEASURED, steps_of(request, c, factor)) for n, c in enumerate(ranked[:3])
     ]
-    record = StudyRecord("old", created_at, request, FACTS, len(ranked), tuple(ranked), (), {})
-    return Past(record, trials)
+    return Past(created_at, request, ranked, trials)
 
 
 def test_what_was_learnt_fades_until_nothing_is_left_of_it():
@@ -70,10 +68,9 @@ def test_nothing_is_carried_from_studies_that_measured_nothing():
     ],
 )
 def test_only_what_has_the_same_prices_is_akin(changes, facts, same):
-    request, ranked, _ = setting()
+    request, *_ = setting()
     other, *_ = setting(changes)
-    record = replace(past(request, ranked, 1.0).record, facts={**FACTS, **facts})
-    assert akin(other, FACTS, record) is same
+    assert akin(other, FACTS, request, {**FACTS, **facts}) is same
 
 
 def test_a_study_begins_with_what_another_of_its_store_taught(tmp_path):
