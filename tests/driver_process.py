@@ -11,15 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.fakes import make_request
-from tuner.cluster import Cluster
-from tuner.conditions import Conditions
-from tuner.model import load_model
-from tuner.observer import Observer
-from tuner.simulated import SimulatedCluster, SimulatedDeployment, SimulatedLauncher, SimulatedMeter
-from tuner.space import load_space
-from tuner.store import Store
-from tuner.study import Setting, Study
-from tuner.trial import LaunchOrder
+from tuner.ask.cluster import Cluster
+from tuner.ask.model import load_model
+from tuner.ask.space import load_space
+from tuner.rehearse.cluster import SimulatedCluster, SimulatedDeployment, SimulatedLauncher, SimulatedMeter
+from tuner.rehearse.conditions import Conditions
+from tuner.study.observer import Observer
+from tuner.study.store import Store
+from tuner.study.study import Setting, Study
+from tuner.trial.trial import LaunchOrder
 
 SPACE = {"tp": [1, 2], "dp": [1], "max_num_seqs": [32, 64, 128, 256], "executor": ["mp", "ray"]}
 LAUNCHES = 10

@@ -12,11 +12,11 @@ from typing import Any
 
 import optuna
 
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import Metric, TuneRequest, parse_request
 from tuner.errors import FailureReason, LaunchFailed
-from tuner.layout import ParallelLayout
-from tuner.prune import Candidate, Prediction
-from tuner.request import Metric, TuneRequest, parse_request
-from tuner.trial import LaunchOrder, LoadStep, Quantiles, StepResult
+from tuner.plan.prune import Candidate, Prediction
+from tuner.trial.trial import LaunchOrder, LoadStep, Quantiles, StepResult
 
 DOCUMENT: dict[str, Any] = {
     "model": "meta-llama/Llama-3.1-8B",

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import Metric, TuneRequest
 from tuner.errors import FailureReason, LaunchFailed
-from tuner.layout import ParallelLayout
-from tuner.request import Metric, TuneRequest
-from tuner.trial import Deployment, Launcher, LaunchOrder, LoadStep, Meter
+from tuner.trial.trial import Deployment, Launcher, LaunchOrder, LoadStep, Meter
 
 OUTPUT_TOKENS = 8  # of every request
 STEP = LoadStep(0, 4.0, 3.0, seed=1)

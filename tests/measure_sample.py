@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from deploy.measure_report import MeasuredRun
-from serve.endpoint import Endpoint
-from serve.measure import Window
-from serve.sample import Outcome, Sample
-from serve.saturation import ClientBound, ClientLimit, ClientLoad
-from serve.scrape import EngineFigures, EngineWindow, Scrape, window_of
-from serve.sending import WindowOrder
-from serve.summary import figures
-from tuner.arrivals import offered
-from tuner.request import Arrival, SloTarget, TokenLengths, Workload
+from deploy.report.measure_page import MeasuredRun
+from serve.load.endpoint import Endpoint
+from serve.load.request_sample import Outcome, Sample
+from serve.load.saturation import ClientBound, ClientLimit, ClientLoad
+from serve.measure.engine_metrics import EngineFigures, EngineWindow, Scrape, window_of
+from serve.measure.summary import figures
+from serve.measure.window import Window
+from serve.measure.window_requests import WindowOrder
+from tuner.ask.arrivals import offered
+from tuner.ask.request import Arrival, SloTarget, TokenLengths, Workload
 
 SLO = (SloTarget.parse("ttft:p99:400"), SloTarget.parse("tpot:p90:30"))
 SECONDS = 30.0

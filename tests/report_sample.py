@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from deploy.report import render_report
-from deploy.report_data import (
+from deploy.report.study_data import (
     Fate,
     ReportData,
     ShownBudget,
@@ -19,6 +18,7 @@ from deploy.report_data import (
     ShownTrial,
     Stage,
 )
+from deploy.report.study_page import render_report
 
 TTFT, TPOT = ShownMetric("ttft", 95, 900.0), ShownMetric("tpot", 95, 60.0)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.manifest import Platform
-from serve.engine import serve_app
-from tuner.layout import ParallelLayout
-from tuner.request import TuneRequest, parse_request
+from deploy.specs.rayservice import Platform
+from serve.launch.engine import serve_app
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import TuneRequest, parse_request
 
 
 @dataclass(frozen=True)

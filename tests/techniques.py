@@ -5,13 +5,13 @@ from itertools import pairwise
 import numpy as np
 
 from tests.fakes import make_request
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import ClusterSpec
 from tuner.cost.latency import StepCosts
 from tuner.cost.steady import Shapes, load_curve
 from tuner.cost.techniques import parse_techniques
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.request import ClusterSpec
 
 NAMES = {
     "8B": "meta-llama/Llama-3.1-8B",

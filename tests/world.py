@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tests.fakes import FakeLauncher, FakeMeter, make_request
-from tuner.belief import Belief
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.model import load_model
+from tuner.ask.space import load_space
 from tuner.errors import FailureReason, LaunchFailed
-from tuner.lease import this_driver
-from tuner.model import load_model
-from tuner.observer import Observer
-from tuner.space import load_space
-from tuner.store import Store
-from tuner.study import Setting, Study
+from tuner.search.belief import Belief
+from tuner.study.lease import this_driver
+from tuner.study.observer import Observer
+from tuner.study.store import Store
+from tuner.study.study import Setting, Study
 
 SPACE = {"tp": [1, 2], "dp": [1, 2], "executor": ["mp", "ray"]}
 TP1, TP1_RAY = "tp=1,pp=1,dp=1", "tp=1,pp=1,dp=1,executor=ray"

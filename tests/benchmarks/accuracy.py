@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from tests.fit.compute import fit, with_fit
 from tests.fit.jobs import SYSTEMS, Job, all_jobs, rows_of
 from tests.fit.tables import FILES, FOLDS, KINDS, folds, read_table, rows_where
-from tuner.cost.validate_ops import predict_rows, predict_rows_with
-from tuner.profile import load_profile
+from tuner.ask.profile import load_profile
+from tuner.validate.operations import predict_rows, predict_rows_with
 
 Array = NDArray[np.float64]
 TARGET_MEDIAN_PERCENT = {"gemm": 8.0, "attention_context": 10.0, "attention_generation": 10.0, "moe": 14.0}

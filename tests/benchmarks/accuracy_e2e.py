@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.fit.engine import FILE, Linear, Table, held_out, predict, start
-from tuner.correct import LAYOUT, correct
-from tuner.points import Points, read_points
-from tuner.runs import Run
-from tuner.validate_e2e import FIGURES
+from tuner.validate.correct import LAYOUT, correct
+from tuner.validate.points import Points, read_points
+from tuner.validate.runs import Run
+from tuner.validate.runs_score import FIGURES
 
 Floats = NDArray[np.float64]
 Key = Callable[[int], object]

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fit"))
 
 from collectives import Columns, Floats, held_out_errors, read_columns, take
 
+from tuner.ask.profile import load_profile
 from tuner.cost.collectives import predict_collective_rows
-from tuner.profile import load_profile
 
 
 def line(name: str, errors: Floats) -> str:

@@ -24,19 +24,19 @@ from typing import Any
 
 import numpy as np
 
-from serve.local import LocalProcessLauncher
-from serve.measure import HttpMeter
+from serve.launch.local_launcher import LocalProcessLauncher
+from serve.measure.window import HttpMeter
 from serve.tiny_model import build_tiny_model
-from tuner.arrivals import OfferedLoad, offered
-from tuner.cluster import Cluster
+from tuner.ask.arrivals import OfferedLoad, offered
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape, load_model
+from tuner.ask.request import Metric, TuneRequest, parse_request
 from tuner.cost.latency import StepCosts, StepShape, Terms
 from tuner.cost.volume import Phase
-from tuner.layout import ParallelLayout
-from tuner.model import ModelShape, load_model
-from tuner.request import Metric, TuneRequest, parse_request
 from tuner.simulate import SimulationResult, SimulationSettings, Simulator
-from tuner.stats import percentile
-from tuner.trial import Deployment, LaunchOrder, LoadStep
+from tuner.stats.intervals import percentile
+from tuner.trial.trial import Deployment, LaunchOrder, LoadStep
 
 LAYOUTS = ("tp=1", "tp=2", "pp=2", "dp=2")
 RATES_REQ_PER_S = (1.0, 2.0, 3.0)

@@ -27,15 +27,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.loadgen import Call, Endpoint, LoadRun
-from serve.sample import Sample
-from serve.saturation import client_bound
-from serve.summary import latency_s
-from serve.workers import run_fast
+from serve.load.client import Call, Endpoint, LoadRun
+from serve.load.request_sample import Sample
+from serve.load.saturation import client_bound
+from serve.load.workers import run_fast
+from serve.measure.summary import latency_s
 from tests.benchmarks.peers import PEERS
-from tuner.arrivals import schedule
-from tuner.request import Metric, SloTarget
-from tuner.sequential import SloTest, Waiting
+from tuner.ask.arrivals import schedule
+from tuner.ask.request import Metric, SloTarget
+from tuner.stats.sequential import SloTest, Waiting
 
 TTFT_MS, ITL_MS, TOKENS, USERS = 20.0, 5.0, 32, 256
 ANSWER_S = (TTFT_MS + (TOKENS - 1) * ITL_MS) / 1e3
@@ -164,7 +164,7 @@ def open_loop(rate_per_s: float, seconds: float) -> Errors:
 
 def seconds_beyond(window_s: float) -> float:
     """Wall time of a whole ``parlay measure`` beyond its window."""
-    command = [sys.executable, "-m", "tuner.app.cli", "measure"]
+    command = [sys.executable, "-m", "tuner.app.cli.commands", "measure"]
     options = ["--rate", "50", "--seconds", str(window_s), "--warmup-seconds", "0", "--prompt-tokens", "8"]
     with mock() as server:
         started_s = time.perf_counter()

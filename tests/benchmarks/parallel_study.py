@@ -19,17 +19,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.cluster import Cluster
-from tuner.conditions import Conditions
-from tuner.model import load_model
-from tuner.observer import Observer
-from tuner.request import TuneRequest, parse_request
-from tuner.search import Proposal
-from tuner.simulated import SimulatedCluster, SimulatedLauncher, SimulatedMeter
-from tuner.space import load_space
-from tuner.store import Store
-from tuner.study import Setting, Study
-from tuner.trial import TrialResult
+from tuner.ask.cluster import Cluster
+from tuner.ask.model import load_model
+from tuner.ask.request import TuneRequest, parse_request
+from tuner.ask.space import load_space
+from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
+from tuner.rehearse.conditions import Conditions
+from tuner.search.search import Proposal
+from tuner.study.observer import Observer
+from tuner.study.store import Store
+from tuner.study.study import Setting, Study
+from tuner.trial.trial import TrialResult
 
 PACE = 0.02
 LAUNCHES = 48

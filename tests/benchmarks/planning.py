@@ -24,15 +24,15 @@ from typing import Any
 
 import yaml
 
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.profile import PROFILE_DIR, load_profile
+from tuner.ask.request import TuneRequest, parse_request
+from tuner.ask.space import load_space
 from tuner.cost.breakdown import breakdown
 from tuner.cost.latency import StepCosts
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.profile import PROFILE_DIR, load_profile
-from tuner.prune import plan
-from tuner.request import TuneRequest, parse_request
-from tuner.space import load_space
+from tuner.plan.prune import plan
 
 RUNS = 5
 COMMAND_TARGET_S = 0.5

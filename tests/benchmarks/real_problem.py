@@ -22,16 +22,16 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from tuner.cluster import requested_cluster
+from tuner.ask.cluster import requested_cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import Metric, TuneRequest, load_request
+from tuner.ask.space import load_space
 from tuner.errors import BadInput, FailureReason, LaunchFailed
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.prune import Candidate, plan
-from tuner.request import Metric, TuneRequest, load_request
-from tuner.space import load_space
-from tuner.store import Store
-from tuner.study import Observer, Setting, Study
-from tuner.trial import Deployment, LaunchOrder, LoadStep, StepResult
+from tuner.plan.prune import Candidate, plan
+from tuner.study.store import Store
+from tuner.study.study import Observer, Setting, Study
+from tuner.trial.trial import Deployment, LaunchOrder, LoadStep, StepResult
 
 REQUEST = Path(__file__).with_suffix(".yaml")
 RECORD = Path(__file__).parent / "results" / "real_problem.json"
@@ -63,8 +63,8 @@ _RECORDS = TypeAdapter(list[Record])
 
 def measure(request: TuneRequest, record: Path) -> None:
     """Launch every runnable layout once and measure its windows."""
-    from serve.launcher import RayServeLauncher
-    from serve.measure import HttpMeter
+    from serve.launch.ray_launcher import RayServeLauncher
+    from serve.measure.window import HttpMeter
 
     done = load(record) if record.exists() else []
     layouts = [c.layout for c in candidates(request)]

@@ -23,15 +23,15 @@ import numpy as np
 from tests.benchmarks.search_peers import PEERS, Run, parlay
 from tests.benchmarks.search_problems import COUNT, Problem, problem
 from tests.fakes import copy_of_empty_store
-from tuner.belief import Belief
-from tuner.cluster import Cluster
-from tuner.conditions import Conditions
-from tuner.model import load_model
-from tuner.prune import plan
-from tuner.request import parse_request
-from tuner.search import Search
-from tuner.space import load_space
-from tuner.trial import TrialResult, TrialState
+from tuner.ask.cluster import Cluster
+from tuner.ask.model import load_model
+from tuner.ask.request import parse_request
+from tuner.ask.space import load_space
+from tuner.plan.prune import plan
+from tuner.rehearse.conditions import Conditions
+from tuner.search.belief import Belief
+from tuner.search.search import Search
+from tuner.trial.trial import TrialResult, TrialState
 
 NOISE = 0.02  # standard deviation of a factor on a whole load step
 WORLDS = {"calibrated": 0.0, "distorted": 0.3}

@@ -19,13 +19,13 @@ import optuna
 
 from tests.benchmarks.search_problems import Problem
 from tests.fakes import copy_of_empty_store
-from tuner.belief import Belief
-from tuner.choice import value_of
-from tuner.layout import ParallelLayout
-from tuner.merit import by_layout, merit, slo_ratio
-from tuner.search import Search
-from tuner.space import STRUCTURE_AXES
-from tuner.trial import TrialResult, TrialState
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.space import STRUCTURE_AXES
+from tuner.decide.comparison import by_layout, merit, slo_ratio
+from tuner.search.belief import Belief
+from tuner.search.choice import value_of
+from tuner.search.search import Search
+from tuner.trial.trial import TrialResult, TrialState
 
 AXES = (*(axis for axis in STRUCTURE_AXES if axis != "executor"), "max_num_batched_tokens", "max_num_seqs")
 _PATIENCE = 8  # proposals in a row that need no launch, before a peer is given a random new layout

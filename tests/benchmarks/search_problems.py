@@ -16,18 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from tuner.choice import value_of
-from tuner.cluster import Cluster
-from tuner.conditions import Conditions
-from tuner.driving import load_steps
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape, load_model
+from tuner.ask.request import TuneRequest, parse_request
+from tuner.ask.space import load_space
 from tuner.errors import FailureReason, LaunchFailed
-from tuner.layout import ParallelLayout
-from tuner.model import ModelShape, load_model
-from tuner.prune import Plan, plan
-from tuner.request import TuneRequest, parse_request
-from tuner.simulated import SimulatedCluster, SimulatedLauncher, SimulatedMeter
-from tuner.space import load_space
-from tuner.trial import LaunchOrder, StepResult, TrialResult, TrialState
+from tuner.plan.prune import Plan, plan
+from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
+from tuner.rehearse.conditions import Conditions
+from tuner.search.choice import value_of
+from tuner.study.driver import load_steps
+from tuner.trial.trial import LaunchOrder, StepResult, TrialResult, TrialState
 
 Truth = tuple[StepResult, ...] | FailureReason
 CACHE = Path(tempfile.gettempdir()) / "parlay-search-truth"

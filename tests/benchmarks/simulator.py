@@ -18,12 +18,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tuner.arrivals import OfferedLoad, schedule
-from tuner.cluster import Cluster
+from tuner.ask.arrivals import OfferedLoad, schedule
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import ClusterSpec, Metric
 from tuner.cost.latency import StepCosts
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.request import ClusterSpec, Metric
 from tuner.simulate import SimulationSettings, Simulator
 
 PROMPT_TOKENS, OUTPUT_TOKENS, RATE_REQ_PER_S, REQUESTS = 512, 128, 8.0, 1000

@@ -17,14 +17,14 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.arrivals import offered
-from tuner.cluster import Cluster
+from tuner.ask.arrivals import offered
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import Arrival, ClusterSpec, Metric, SloTarget, Workload
 from tuner.cost.latency import StepCosts
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.request import Arrival, ClusterSpec, Metric, SloTarget, Workload
-from tuner.sequential import SloTest, Verdict, Waiting
 from tuner.simulate import SimulationResult, Simulator
+from tuner.stats.sequential import SloTest, Verdict, Waiting
 
 WINDOW_S = 60.0
 LOOK_EVERY_S = 0.5

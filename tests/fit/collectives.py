@@ -21,9 +21,9 @@ import yaml
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from tuner.ask.profile import HardwareProfile, load_profile
+from tuner.cost.collectives.choices import predict_rows_with
 from tuner.cost.collectives.fits import parse_fits
-from tuner.cost.collectives.report import predict_rows_with
-from tuner.profile import HardwareProfile, load_profile
 
 Floats = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]

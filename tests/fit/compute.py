@@ -3,7 +3,7 @@
     python -m tests.fit.compute --data DIR [--write]
 
 DIR holds gemm_dev.csv, attention_context_dev.csv, attention_generation_dev.csv and moe_dev.csv. Without ``--write``
-the fits are printed with their error; with it, the sections of tuner/profiles/*.yaml are replaced. Parameters are
+the fits are printed with their error; with it, the sections of tuner/ask/profiles/*.yaml are replaced. Parameters are
 fitted in log space, least squares of log(predicted / measured) with a soft-L1 loss (outliers count linearly).
 """
 
@@ -22,8 +22,8 @@ from scipy.optimize import least_squares
 from tests.fit.jobs import Fit, Job, all_jobs, rows_of
 from tests.fit.tables import FILES, KINDS, read_table
 from tests.fit.write import write_section
-from tuner.cost.validate_ops import predict_rows_with
-from tuner.profile import PROFILE_DIR, HardwareProfile, load_profile
+from tuner.ask.profile import PROFILE_DIR, HardwareProfile, load_profile
+from tuner.validate.operations import predict_rows_with
 
 PULL_TO_START = 0.002  # weight of (log parameter - log start)^2 per row: decides what the data leave open
 SOFT = 0.08  # residuals beyond this many log units count linearly

@@ -2,7 +2,7 @@
 
     python -m tests.fit.engine --data DIR [--rounds N]
 
-DIR holds vllm_e2e_dev.csv. Seventeen constants, shared by all models and layouts (``tuner/profiles/engines/vllm.yaml``;
+DIR holds vllm_e2e_dev.csv. 17 constants, shared by all models and layouts (``tuner/ask/profiles/engines/vllm.yaml``;
 two are Blackwell's own), are fitted in log space: least squares of log(predicted / measured) over mean TTFT and TPOT of
 the runs, each predicted by the simulator, with a soft-L1 loss, so that doubtful rows pull little. The slope of every
 row is found once; ``held_out`` uses that to leave out a model x GPU pair, solve again and predict the pair. What rows
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from tuner.points import Points, read_points
-from tuner.profile import HardwareProfile, load_profile
-from tuner.runs import Run, run_of
-from tuner.validate_e2e import FIGURES, RunPredictor
+from tuner.ask.profile import HardwareProfile, load_profile
+from tuner.validate.points import Points, read_points
+from tuner.validate.runs import Run, run_of
+from tuner.validate.runs_score import FIGURES, RunPredictor
 
 Floats = NDArray[np.float64]
 

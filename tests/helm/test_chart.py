@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.specs import emit
+from deploy.specs.writing import emit
 from tests import crd, tools
 from tests.spec_cases import CASES, Case
 

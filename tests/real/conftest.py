@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from serve.health import completes, served_models
-from serve.launcher import RayServeLauncher
-from serve.local import LocalProcessLauncher
-from serve.measure import HttpMeter
-from serve.processes import ProcessId, writers_under
+from serve.launch.health import completes, served_models
+from serve.launch.local_launcher import LocalProcessLauncher
+from serve.launch.processes import ProcessId, writers_under
+from serve.launch.ray_launcher import RayServeLauncher
+from serve.measure.window import HttpMeter
 from serve.tiny_model import build_tiny_model
 from tests.launcher_contract import OUTPUT_TOKENS, ContractBench, Fault
+from tuner.ask.request import TuneRequest, parse_request
 from tuner.errors import FailureReason
-from tuner.request import TuneRequest, parse_request
-from tuner.trial import Deployment, Launcher
+from tuner.trial.trial import Deployment, Launcher
 
 MAKERS: dict[str, Callable[..., Launcher]] = {
     "ray-serve": lambda port, state_dir: RayServeLauncher(None, port, state_dir=state_dir),

@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from serve.health import served_models
-from serve.launcher import RayServeLauncher
-from serve.processes import end, free_port, require_free_port, writers_under
-from serve.ray_api import require_ray_address
+from serve.launch.health import served_models
+from serve.launch.processes import end, free_port, require_free_port, writers_under
+from serve.launch.ray_api import require_ray_address
+from serve.launch.ray_launcher import RayServeLauncher
 from tests.launcher_contract import LaunchContract, RunningContract, eventually
 from tests.real.conftest import MAKERS, Bench, request_for
 from tuner.errors import BadInput, LaunchFailed
-from tuner.trial import Deployment
+from tuner.trial.trial import Deployment
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
@@ -62,7 +62,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(kind: str, tmp_path: Pa
 DRIVER = """
 import sys, time
 from pathlib import Path
-from serve.measure import HttpMeter
+from serve.measure.window import HttpMeter
 from tests.real.conftest import MAKERS, Bench, request_for
 kind, root, model, port = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 bench = Bench(kind, MAKERS[kind](port, root / "state"), HttpMeter(), root)
@@ -140,9 +140,9 @@ ATTACHED = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from serve.launcher import RayServeLauncher
+from serve.launch.ray_launcher import RayServeLauncher
 from tests.real.conftest import Bench, request_for
-from tuner.packing import Placement
+from tuner.trial.devices import Placement
 address, root, model = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 bench = Bench("ray-serve", RayServeLauncher(address, None, state_dir=root / "state"), None, root)
 order = replace(bench.order(request_for(model)), placement=Placement(((0, 1),)))  # pinned to the only node
@@ -153,8 +153,8 @@ time.sleep(600)
 NEXT = """
 import json, sys
 from pathlib import Path
-from serve.launcher import RayServeLauncher
-from serve.ray_api import discover_cluster
+from serve.launch.ray_launcher import RayServeLauncher
+from serve.launch.ray_api import discover_cluster
 address, root = sys.argv[1], Path(sys.argv[2])
 found = discover_cluster(address)
 launcher = RayServeLauncher(address, None, state_dir=root / "state")

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from serve.local import LocalProcessLauncher
+from serve.launch.local_launcher import LocalProcessLauncher
 from tests.real.conftest import request_for
-from tuner.layout import ParallelLayout
-from tuner.trial import Deployment, LaunchOrder
+from tuner.ask.layout import ParallelLayout
+from tuner.trial.trial import Deployment, LaunchOrder
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 LENGTHS = ("--prompt-tokens", "32", "--output-tokens", "8", "--seconds", "3", "--warmup-seconds", "1")
@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterat
 
 
 def measure(server: Deployment, *words: str) -> tuple[int, dict[str, Any]]:
-    command = [sys.executable, "-m", "tuner.app.cli", "measure", server.url, "--json", *LENGTHS, *words]
+    command = [sys.executable, "-m", "tuner.app.cli.commands", "measure", server.url, "--json", *LENGTHS, *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from serve.processes import writers_under
+from serve.launch.processes import writers_under
 from tests.real.conftest import command_of
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
@@ -55,8 +55,8 @@ def request_file(folder: Path, model: Path) -> Path:
 
 
 def tune(folder: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "tuner.app.cli", "tune", str(folder / "request.yaml"), "--out", str(folder / "out"),
-            "--study", "killed", "--json", *words]  # fmt: skip
+    command = [sys.executable, "-m", "tuner.app.cli.commands", "tune", str(folder / "request.yaml")]
+    return [*command, "--out", str(folder / "out"), "--study", "killed", "--json", *words]
 
 
 def processes_of(folder: Path) -> list[str]:

@@ -11,8 +11,8 @@ import time
 import pytest
 
 from tests.driver_process import LAUNCHES
-from tuner.store import Store
-from tuner.trial import TrialState
+from tuner.study.store import Store
+from tuner.trial.trial import TrialState
 
 PATIENCE_S = 60
 

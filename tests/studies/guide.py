@@ -8,15 +8,15 @@ import numpy as np
 
 from tests.studies.ordering import Finding, Ordering, falling, rising, shown
 from tests.studies.pricing import setting
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import ClusterSpec, Objective
+from tuner.ask.space import load_space
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import estimate_memory
-from tuner.cost.steps import StepShape, total
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.prune import Candidate, plan
-from tuner.request import ClusterSpec, Objective
-from tuner.space import load_space
+from tuner.cost.step_batch import StepShape, total
+from tuner.plan.prune import Candidate, plan
 
 STUDY = "Scaling the Giants (guide)"
 CHAT, LONG = (1024, 256), (16_384, 16)

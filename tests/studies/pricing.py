@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape, load_model
+from tuner.ask.request import TuneRequest, load_request
 from tuner.cost.breakdown import breakdown
 from tuner.cost.collectives import CollectiveModel, CommGroup
 from tuner.cost.latency import EngineSwitches, StepCosts
-from tuner.cost.steps import Floats, StepShape, Terms, total
+from tuner.cost.step_batch import Floats, StepShape, Terms, total
 from tuner.cost.techniques import parse_techniques
-from tuner.layout import ParallelLayout
-from tuner.model import ModelShape, load_model
-from tuner.request import TuneRequest, load_request
 
 REQUESTS = Path(__file__).parent / "requests"
 KINDS = ("matmul", "attention", "other compute", "communication", "host")

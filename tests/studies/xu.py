@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from tests.studies.ordering import Finding, Ordering, falling, rising, shown
 from tests.studies.pricing import NCCL_ALONE, Alone, Setting, setting
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
 from tuner.cost.paper import paper_volume
 from tuner.cost.volume import request_operations, system_totals
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
 
 STUDY = "Xu et al. 2507.14392, two nodes of 4 H100"
 MODELS = {

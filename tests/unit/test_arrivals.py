@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from tuner.arrivals import closed_load, lengths, offered, replay, schedule
+from tuner.ask.arrivals import closed_load, lengths, offered, replay, schedule
+from tuner.ask.request import Arrival, TokenLengths, Workload
 from tuner.errors import BadInput
-from tuner.request import Arrival, TokenLengths, Workload
 
 RATES = st.floats(0.1, 200)
 DURATIONS = st.floats(0.1, 20)

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from serve.loadgen import Call, Endpoint, LoadRun, Timeouts
-from serve.sample import Outcome
+from serve.load.client import Call, Endpoint, LoadRun, Timeouts
+from serve.load.request_sample import Outcome
 from tests.mock_server import Behaviour, MockServer, closed_port
 
 BEHAVIOURS = [

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from tests.fakes import make_request
-from tuner.belief import OFFSET_SD, TERM_SD, Belief
-from tuner.choice import choose, outlook, value_of
-from tuner.cluster import Cluster
-from tuner.model import load_model
-from tuner.prune import plan
-from tuner.request import Metric
-from tuner.space import load_space
-from tuner.trial import LoadStep, Quantiles, StepResult, TrialResult, TrialState
+from tuner.ask.cluster import Cluster
+from tuner.ask.model import load_model
+from tuner.ask.request import Metric
+from tuner.ask.space import load_space
+from tuner.plan.prune import plan
+from tuner.search.belief import OFFSET_SD, TERM_SD, Belief
+from tuner.search.choice import choose, outlook, value_of
+from tuner.trial.trial import LoadStep, Quantiles, StepResult, TrialResult, TrialState
 
 LOAD = {
     "workload.prompt_tokens": {"mean": 1024},

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from tests.fakes import copy_of_empty_store, make_request, make_step
-from tuner.belief import Belief
-from tuner.choice import confirmation_chance, holding, surest
-from tuner.cluster import requested_cluster
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.prune import plan
-from tuner.search import Search
-from tuner.space import load_space
-from tuner.trial import LoadStep, Purpose, TrialResult, TrialState
+from tuner.ask.cluster import requested_cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.space import load_space
+from tuner.plan.prune import plan
+from tuner.search.belief import Belief
+from tuner.search.choice import confirmation_chance, holding, surest
+from tuner.search.search import Search
+from tuner.trial.trial import LoadStep, Purpose, TrialResult, TrialState
 
 REQUEST = make_request({
     "model": "Qwen/Qwen3-32B", "workload.prompt_tokens": 1024, "workload.output_tokens": 128,

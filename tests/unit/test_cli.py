@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.fakes import document
-from tuner.app.cli import app, main
+from tuner.app.cli.commands import app, main
 
 REPO = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
@@ -196,7 +196,7 @@ def test_every_command_and_option_is_in_the_readme() -> None:
 
 
 def test_every_request_key_is_in_the_readme() -> None:
-    from tuner.request import Arrival, Budget, ClusterSpec, Engine, Load, TuneRequest, Workload
+    from tuner.ask.request import Arrival, Budget, ClusterSpec, Engine, Load, TuneRequest, Workload
 
     text = (REPO / "README.md").read_text()
     for section in (TuneRequest, ClusterSpec, Workload, Arrival, Engine, Load, Budget):

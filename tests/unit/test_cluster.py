@@ -3,12 +3,12 @@
 import pytest
 
 from tests.fakes import make_request
-from tuner.cluster import Cluster, Fleet, requested_cluster, usd_per_hour, usd_per_million_tokens
+from tuner.ask.cluster import Cluster, Fleet, requested_cluster, usd_per_hour, usd_per_million_tokens
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.space import load_space
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.prune import plan
-from tuner.space import load_space
+from tuner.plan.prune import plan
 
 MIXED = [
     {"gpu": "h100_sxm", "nodes": 1, "gpus_per_node": 8, "usd_per_gpu_hour": 4.0},

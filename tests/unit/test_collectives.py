@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuner.ask.profile import known_profiles, load_profile
 from tuner.cost.collectives import (
     OPERATIONS,
     CollectiveModel,
@@ -20,7 +21,6 @@ from tuner.cost.collectives import (
 from tuner.cost.collectives.fits import fits_of, parse_fits
 from tuner.cost.collectives.topology import fabric_from_document, place
 from tuner.errors import BadInput
-from tuner.profile import known_profiles, load_profile
 
 PROFILES = known_profiles()
 GROUPS = [CommGroup(2), CommGroup(4), CommGroup(8), CommGroup(16, 2), CommGroup(8, 8), CommGroup(6), CommGroup(12, 4)]

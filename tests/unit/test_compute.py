@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.fit.tables import read_table
+from tuner.ask.profile import known_profiles, load_profile
 from tuner.cost.compute import (
     Routing,
     decode_attention_ms,
@@ -29,9 +30,8 @@ from tuner.cost.compute import (
     prefill_attention_terms,
     sampling_ms,
 )
-from tuner.cost.validate_ops import predict_rows
 from tuner.errors import BadInput
-from tuner.profile import known_profiles, load_profile
+from tuner.validate.operations import predict_rows
 
 SAMPLES = Path(__file__).parents[1] / "data" / "kernels"
 GPUS = ("a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "l40s", "gh200", "b300_sxm")

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import make_candidate, make_request, make_step
-from tuner.decide import decide
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.rules import DropReason
+from tuner.decide.decision import decide
 from tuner.errors import FailureReason
-from tuner.layout import ParallelLayout
-from tuner.prune import DroppedGroup
-from tuner.rules import DropReason
-from tuner.trial import LoadStep, Purpose, TrialResult, TrialState
+from tuner.plan.prune import DroppedGroup
+from tuner.trial.trial import LoadStep, Purpose, TrialResult, TrialState
 
 SLO = "ttft p99 ≤ 100 ms and tpot p99 ≤ 50 ms"
 

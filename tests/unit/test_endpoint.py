@@ -11,9 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from serve.endpoint import Endpoint, bearer
-from serve.loadgen import Call, LoadRun
-from serve.sample import Outcome
+from serve.load.client import Call, LoadRun
+from serve.load.endpoint import Endpoint, bearer
+from serve.load.request_sample import Outcome
 from tests.mock_server import MockServer
 from tuner.errors import BadInput
 

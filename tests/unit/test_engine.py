@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.engine import check_served, engine_kwargs, environment, serve_app, served_model_id, vllm_args
+from serve.launch.engine import check_served, engine_kwargs, environment, serve_app, served_model_id, vllm_args
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import TuneRequest, parse_request
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
-from tuner.request import TuneRequest, parse_request
 
 
 def request(gpu: str = "h100_sxm", nodes: int = 1, per_node: int = 8, **changes: Any) -> TuneRequest:

@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.fakes import copy_of_empty_store, document
-from tuner.app.cli import app
+from tuner.app.cli.commands import app
 
 CHANGES = {
     "load.seconds": 3, "load.warmup_seconds": 0, "budget.launches": 3, "budget.usd": 50.0,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.errors import BadInput
-from tuner.histogram import Histogram, merged
-from tuner.stats import percentile
+from tuner.stats.histogram import Histogram, merged
+from tuner.stats.intervals import percentile
 
 LATENCIES = st.lists(st.floats(0, 1e7), max_size=60)
 # Written by the Python library of HdrHistogram (hdrhistogram 0.10.8; 1 to 3,600,000,000, three digits).

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import document
-from tuner.bounds import Deployments, bounds
-from tuner.cluster import requested_cluster
-from tuner.infeasible import Infeasible, infeasible
-from tuner.model import load_model
-from tuner.priced import MARGIN
-from tuner.prune import plan, price_all
-from tuner.request import TuneRequest, parse_request
-from tuner.space import load_space
+from tuner.ask.cluster import requested_cluster
+from tuner.ask.model import load_model
+from tuner.ask.request import TuneRequest, parse_request
+from tuner.ask.space import load_space
+from tuner.explain.infeasible import Infeasible, infeasible
+from tuner.plan.bounds import Deployments, bounds
+from tuner.plan.prune import plan, price_all
+from tuner.plan.replica_prices import MARGIN
 
 AXES = {"tp": [1, 2, 4, 8], "pp": [1, 2], "dp": [1, 2, 4, 8], "executor": ["mp", "ray"], "max_num_seqs": [128]}
 TWO_NODES = {"gpu": "h100_sxm", "nodes": 2, "gpus_per_node": 4}

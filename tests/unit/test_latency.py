@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import make_request
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import ClusterSpec, Metric
+from tuner.ask.rules import illegal
 from tuner.cost.breakdown import breakdown
 from tuner.cost.collectives import CollectiveModel, CommGroup
 from tuner.cost.latency import EngineSwitches, StepCosts, StepShape, total
 from tuner.cost.steady import BATCHES, Shapes, interpolate, load_curve
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.request import ClusterSpec, Metric
-from tuner.rules import illegal
 
 NAMES = {
     "8B": "meta-llama/Llama-3.1-8B",

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuner.ask.layout import ALL2ALL_BACKENDS, EXECUTORS, ParallelLayout
 from tuner.errors import BadInput
-from tuner.layout import ALL2ALL_BACKENDS, EXECUTORS, ParallelLayout
 
 DEGREES = st.integers(1, 64)
 LAYOUTS = st.builds(

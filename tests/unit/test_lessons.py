@@ -2,10 +2,10 @@
 
 import pytest
 
+from tuner.ask.layout import ParallelLayout
 from tuner.errors import FailureReason
-from tuner.layout import ParallelLayout
-from tuner.lessons import doomed
-from tuner.trial import TrialResult, TrialState
+from tuner.search.lessons import doomed
+from tuner.trial.trial import TrialResult, TrialState
 
 
 def failed(text, failure):

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from serve.loadgen import Call, Endpoint, LoadRun
-from serve.pool import unconnected
-from serve.sample import Outcome, Sample
+from serve.load.client import Call, Endpoint, LoadRun
+from serve.load.connection_pool import unconnected
+from serve.load.request_sample import Outcome, Sample
 from tests.mock_server import Behaviour, MockServer
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.logs import crash, keep, root_cause, tail, tells_of_no_memory
+from serve.launch.logs import crash, keep, root_cause, tail, tells_of_no_memory
 from tuner.errors import FailureReason
 
 # Abridged from vLLM 0.29: a worker fails, and every process above it fails because of that.

@@ -8,23 +8,23 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from serve.loadgen import Endpoint
-from serve.measure import HttpMeter, WindowRunner, step_result
-from serve.sample import Outcome, Sample
-from serve.saturation import ClientBound, ClientLimit
-from serve.sending import order_of, share_of
+from serve.load.client import Endpoint
+from serve.load.request_sample import Outcome, Sample
+from serve.load.saturation import ClientBound, ClientLimit
+from serve.measure.window import HttpMeter, WindowRunner, step_result
+from serve.measure.window_requests import order_of, share_of
 from tests.mock_server import Behaviour, MockServer, closed_port
-from tuner.arrivals import closed_load
+from tuner.ask.arrivals import closed_load
+from tuner.ask.request import Metric, SloTarget, parse_request
 from tuner.errors import BadInput, FailureReason, LaunchFailed
-from tuner.request import Metric, SloTarget, parse_request
-from tuner.sequential import Verdict
-from tuner.trial import LoadStep, Meter
+from tuner.stats.sequential import Verdict
+from tuner.trial.trial import LoadStep, Meter
 
 
 @pytest.fixture(autouse=True)
 def quiet_client(monkeypatch):
     """Here the machine's other work must not decide whether a window is valid."""
-    monkeypatch.setattr("serve.measure.client_bound", lambda *_: None)
+    monkeypatch.setattr("serve.measure.window.client_bound", lambda *_: None)
 
 
 DEAD = (FailureReason.REPLICA_DIED, "exit code -9")
@@ -185,7 +185,7 @@ def test_token_ids_that_make_no_prompt_are_refused(token_ids):
 INTERRUPTED = """
 import sys
 from tests.unit.test_measure import FakeDeployment, request, step
-from serve.measure import HttpMeter
+from serve.measure.window import HttpMeter
 try:
     HttpMeter(on_progress=lambda figures: print("running", flush=True)).measure(
         FakeDeployment(sys.argv[1]), step(), request(load={"request_timeout_s": 600}))
@@ -261,7 +261,7 @@ def test_an_engine_that_restarted_makes_the_window_invalid():
 
 def test_a_window_whose_client_was_the_bottleneck_is_invalid(monkeypatch):
     bound = ClientBound(ClientLimit.CPU, "the client used 99% of a core")
-    monkeypatch.setattr("serve.measure.client_bound", lambda *_: bound)
+    monkeypatch.setattr("serve.measure.window.client_bound", lambda *_: bound)
     with MockServer() as server:
         found = window(server)
         result = HttpMeter().measure(FakeDeployment(server.url), step(), request())
@@ -364,7 +364,7 @@ def test_the_lead_in_is_sent_and_does_not_count():
 
 
 def test_a_window_that_met_its_slo_while_the_queue_grew_decides_nothing(monkeypatch):
-    monkeypatch.setattr("serve.measure.unsteady", lambda samples: "requests in flight rose by 9")
+    monkeypatch.setattr("serve.measure.window.unsteady", lambda samples: "requests in flight rose by 9")
     with MockServer() as server:
         met = window(server, long_order("ttft:p99:5000", rate=20, seconds=0.5))
         missed = window(server, long_order("ttft:p99:0.001", rate=20, seconds=0.5))

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from deploy import measure_charts as charts
-from deploy.measure_report import render_measure_report
-from serve.scrape import EngineWindow
+from deploy.report import measure_charts as charts
+from deploy.report.measure_page import render_measure_report
+from serve.measure.engine_metrics import EngineWindow
 from tests import tools
 from tests.measure_sample import SLO, measured_run, measured_window
 from tests.unit.test_report import Outline, embedded, without_library
-from tuner.request import Metric
+from tuner.ask.request import Metric
 
 METRICS = [metric.value for metric in Metric]
 

@@ -12,17 +12,17 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from serve.probe import base_url
-from serve.scrape import EngineWindow
+from serve.measure.engine_metrics import EngineWindow
+from serve.measure.probe import base_url
 from tests.measure_sample import SLO, measured_window
 from tests.mock_server import Behaviour, MockServer, closed_port
-from tuner.app.cli import app
-from tuner.app.measure_orders import Hunt, MeasureOptions
-from tuner.app.measure_screen import summary_tables
+from tuner.app.cli.commands import app
+from tuner.app.measure.options import Hunt, MeasureOptions
+from tuner.app.measure.screen import summary_tables
 from tuner.errors import BadInput, ParlayError
-from tuner.histogram import Histogram
-from tuner.rate_search import SearchEnd
-from tuner.sequential import Verdict
+from tuner.stats.histogram import Histogram
+from tuner.stats.rate_search import SearchEnd
+from tuner.stats.sequential import Verdict
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("--seconds", "0.4", "--warmup-seconds", "0", "--prompt-tokens", "16", "--output-tokens", "4")
@@ -39,7 +39,7 @@ KEYS = {
 @pytest.fixture(autouse=True)
 def quiet_client(monkeypatch):
     """Here the machine's other work must not decide whether a window is valid."""
-    monkeypatch.setattr("serve.measure.client_bound", lambda *_: None)
+    monkeypatch.setattr("serve.measure.window.client_bound", lambda *_: None)
 
 
 def measure(*words):
@@ -225,7 +225,17 @@ def test_an_address_may_end_in_v1(url):
 
 def test_ctrl_c_shows_what_was_measured():
     with MockServer(ttft_s=0.01) as server:
-        command = [sys.executable, "-m", "tuner.app.cli", "measure", server.url, "--rate", "50", "--seconds", "60"]
+        command = [
+            sys.executable,
+            "-m",
+            "tuner.app.cli.commands",
+            "measure",
+            server.url,
+            "--rate",
+            "50",
+            "--seconds",
+            "60",
+        ]
         words = ["--warmup-seconds", "0", "--prompt-tokens", "8", "--output-tokens", "2", "--json"]
         with subprocess.Popen(
             [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
@@ -304,8 +314,8 @@ def test_a_search_needs_rates_of_its_own(options):
 
 def test_a_search_shows_its_rate_in_words_and_keys(monkeypatch):
     server = Server(limit=10)
-    monkeypatch.setattr("tuner.app.measuring._first_answer", lambda runner, order: None)
-    monkeypatch.setattr("serve.measure.WindowRunner.run", lambda self, order: server.window(order))
+    monkeypatch.setattr("tuner.app.measure.measuring._first_answer", lambda runner, order: None)
+    monkeypatch.setattr("serve.measure.window.WindowRunner.run", lambda self, order: server.window(order))
     words = ["--find-rate", "--slo", "ttft:p99:400", "--seconds", "1"]
     with MockServer() as mock:
         code, out, _ = measure(mock.url, *words, "--json")

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import bytes_per_weight, load_model
+from tuner.ask.request import ClusterSpec, Engine
 from tuner.cost.memory import (
     COLLECTIVE_BYTES,
     CONTEXT_BYTES,
@@ -17,9 +20,6 @@ from tuner.cost.memory import (
     kv_bytes_per_token,
     weight_bytes,
 )
-from tuner.layout import ParallelLayout
-from tuner.model import bytes_per_weight, load_model
-from tuner.request import ClusterSpec, Engine
 
 LLAMA_8B, LLAMA_70B = load_model("meta-llama/Llama-3.1-8B"), load_model("meta-llama/Llama-3.1-70B")
 LLAMA_1B, DEEPSEEK = load_model("meta-llama/Llama-3.2-1B"), load_model("deepseek-ai/DeepSeek-V3")

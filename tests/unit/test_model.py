@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.errors import BadInput
-from tuner.model import (
+from tuner.ask.model import (
     Experts,
     LatentAttention,
     ModelShape,
@@ -16,6 +15,7 @@ from tuner.model import (
     known_models,
     load_model,
 )
+from tuner.errors import BadInput
 
 # Sizes as the model cards or the safetensors index give them; "exact" where biases and query/key norms, which are left
 # out, are absent too.

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.packing import PackedSamples
-from serve.sample import Outcome, Sample
+from serve.load.request_sample import Outcome, Sample
+from serve.load.sample_arrays import PackedSamples
 
 times = st.floats(0, 1e6)
 counts = st.integers(0, 2**40)

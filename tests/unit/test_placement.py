@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from serve.engine import serve_app
-from serve.placement import Resources, cluster_of_nodes, demand, fits, home_of, pinned
+from serve.launch.engine import serve_app
+from serve.launch.ray_nodes import Resources, cluster_of_nodes, demand, fits, home_of, pinned
 from tests.unit.test_engine import request
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import ClusterSpec
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
-from tuner.packing import Placement
-from tuner.request import ClusterSpec
+from tuner.trial.devices import Placement
 
 CPU2: Resources = {"CPU": 2.0, "memory": 1e9}
 H100X8: Resources = {"CPU": 64.0, "GPU": 8.0, "accelerator_type:H100": 1.0}

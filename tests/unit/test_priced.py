@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import make_request
-from tuner.cluster import Cluster
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.priced import Knobs
-from tuner.prune import plan
-from tuner.ranking import smallest
-from tuner.space import Space, load_space
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.space import Space, load_space
+from tuner.plan.prune import plan
+from tuner.plan.ranking import smallest
+from tuner.plan.replica_prices import Knobs
 
 AXES = {
     "tp": [1, 2, 4],

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.processes import (
+from serve.launch.processes import (
     LauncherRecord,
     ProcessId,
     end,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tuner.ask.profile import PROFILE_DIR, known_profiles, load_profile, profile_from_document
 from tuner.errors import BadInput
-from tuner.profile import PROFILE_DIR, known_profiles, load_profile, profile_from_document
 
 MEASURED = ("a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "l40s")
 INHERITING = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.prompts import ChatText, chat_text
+from serve.measure.prompts import ChatText, chat_text
 from tuner.errors import BadInput
 
 WORDS = ["Ġred", "Ġgreen", "Ġblue", "Ġx2", "x", "red"]

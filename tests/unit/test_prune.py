@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import document, make_request
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import Objective
+from tuner.ask.rules import DropReason, illegal
+from tuner.ask.space import load_space
 from tuner.cost.breakdown import breakdown
 from tuner.cost.latency import StepCosts
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.prune import KEPT, MARGIN, plan
-from tuner.request import Objective
-from tuner.rules import DropReason, illegal
-from tuner.space import load_space
+from tuner.plan.prune import KEPT, MARGIN, plan
 
 SMALL = {
     "tp": [1, 2, 4],
@@ -99,11 +99,11 @@ def test_two_plans_of_one_request_are_one():
 def test_another_process_makes_the_same_plan_to_the_last_bit():
     """Ties are broken by the last bit, and a resumed study plans anew."""
     code = """
-from tuner.cluster import Cluster
-from tuner.model import load_model
-from tuner.prune import plan
-from tuner.request import parse_request
-from tuner.space import load_space
+from tuner.ask.cluster import Cluster
+from tuner.ask.model import load_model
+from tuner.plan.prune import plan
+from tuner.ask.request import parse_request
+from tuner.ask.space import load_space
 import json, sys
 request = parse_request(json.loads(sys.argv[1]))
 cluster = Cluster.from_spec(request.cluster)

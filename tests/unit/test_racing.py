@@ -6,9 +6,9 @@ import pytest
 
 from tests.fakes import copy_of_empty_store
 from tests.unit.test_belief import setting, steps_of
-from tuner.choice import CLEARLY
-from tuner.search import Search
-from tuner.trial import TrialResult, TrialState
+from tuner.search.choice import CLEARLY
+from tuner.search.search import Search
+from tuner.trial.trial import TrialResult, TrialState
 
 MIN_LATENCY = {"objective": "min_latency", "workload.arrival.requests_per_s": 4}
 

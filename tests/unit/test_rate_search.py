@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import make_request
-from tuner.arrivals import offered
-from tuner.cluster import Cluster
+from tuner.ask.arrivals import offered
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import ClusterSpec
 from tuner.cost.latency import StepCosts
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.rate_search import RateSearch, SearchEnd
-from tuner.request import ClusterSpec
-from tuner.sequential import Verdict
 from tuner.simulate import Simulator
+from tuner.stats.rate_search import RateSearch, SearchEnd
+from tuner.stats.sequential import Verdict
 
 
 def drive(search, limit, noise=0.0, seed=0):

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes import make_request
-from tuner.cluster import Cluster
-from tuner.model import load_model
-from tuner.prune import plan
-from tuner.refine import refine
-from tuner.request import Objective
-from tuner.space import load_space
+from tuner.ask.cluster import Cluster
+from tuner.ask.model import load_model
+from tuner.ask.request import Objective
+from tuner.ask.space import load_space
+from tuner.plan.prune import plan
+from tuner.plan.refine import refine
 
 SPACE = load_space({"tp": [1, 2, 4], "dp": [1, 2], "executor": ["mp", "ray"], "max_num_seqs": [64, 256]})
 WORKLOAD = {"workload.prompt_tokens": 1024, "workload.output_tokens": 128}

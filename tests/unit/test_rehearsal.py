@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tests.unit.test_belief import setting
-from tuner.belief import Belief
-from tuner.cluster import Cluster
-from tuner.model import load_model
-from tuner.rehearsal import rehearse, served_as
+from tuner.ask.cluster import Cluster
+from tuner.ask.model import load_model
+from tuner.search.belief import Belief
+from tuner.search.presimulation import rehearse, served_as
 
 SPACE = {"tp": [1, 2], "dp": [1, 2], "executor": ["mp", "ray"]}
 

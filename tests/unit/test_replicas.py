@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from serve.processes import identify
-from serve.replicas import ReplicaHistory, last_message, status_of
+from serve.launch.processes import identify
+from serve.launch.replicas import ReplicaHistory, last_message, status_of
 
 HERE = "192.0.2.7"
 

@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy import charts, standing_charts, tables
-from deploy.report import render_report
-from deploy.report_data import Fate, ReportData, ShownLayout, ShownMetric, ShownSpread, Stage
+from deploy.report import charts
+from deploy.report import html_tables as tables
+from deploy.report import layout_charts as standing_charts
+from deploy.report.study_data import Fate, ReportData, ShownLayout, ShownMetric, ShownSpread, Stage
+from deploy.report.study_page import render_report
 from tests import tools
 from tests.report_sample import TPOT, TTFT, sample
 

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fakes import document, make_request
+from tuner.ask.request import ClusterSpec, Metric, Objective, SloTarget, TuneRequest, load_request, parse_request
 from tuner.errors import BadInput
-from tuner.request import ClusterSpec, Metric, Objective, SloTarget, TuneRequest, load_request, parse_request
 
 EXAMPLE = """
 model: meta-llama/Llama-3.1-70B        # a name we know, a directory with config.json, or a Hugging Face id

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_layout import LAYOUTS
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import ClusterSpec
+from tuner.ask.rules import DropReason, illegal
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.request import ClusterSpec
-from tuner.rules import DropReason, illegal
 
 LLAMA_8B, LLAMA_70B = load_model("meta-llama/Llama-3.1-8B"), load_model("meta-llama/Llama-3.1-70B")
 QWEN_14B, QWEN_7B = load_model("Qwen/Qwen3-14B"), load_model("Qwen/Qwen2.5-7B")

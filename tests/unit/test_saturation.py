@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from serve.alarm import Alarm
-from serve.sample import Outcome, Sample
-from serve.saturation import ClientLimit, ClientLoad, Heartbeat, client_bound
-from tuner.request import SloTarget
+from serve.load.exact_timer import Alarm
+from serve.load.request_sample import Outcome, Sample
+from serve.load.saturation import ClientLimit, ClientLoad, Heartbeat, client_bound
+from tuner.ask.request import SloTarget
 
 
 def sample(lag_s=0.0, ttft_s=0.1, outcome=Outcome.OK):

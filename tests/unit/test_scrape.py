@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.scrape import EngineFigures, Scrape, Scraper, increase, parse_metrics, window_of
+from serve.measure.engine_metrics import EngineFigures, Scrape, Scraper, increase, parse_metrics, window_of
 
 TODAY = """
 # HELP vllm:num_requests_running Number of requests in model execution batches.

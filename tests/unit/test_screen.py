@@ -7,11 +7,11 @@ import pytest
 from rich.console import Console
 
 from tests.fakes import make_request, make_step
-from tuner.app.screen import Screen
-from tuner.layout import ParallelLayout
-from tuner.observer import Spent
-from tuner.search import Proposal
-from tuner.trial import LoadStep, TrialResult, TrialState
+from tuner.app.tune.screen import Screen
+from tuner.ask.layout import ParallelLayout
+from tuner.search.search import Proposal
+from tuner.study.observer import Spent
+from tuner.trial.trial import LoadStep, TrialResult, TrialState
 
 ONE, TWO = ParallelLayout(), ParallelLayout(tp=2)
 

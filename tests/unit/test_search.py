@@ -4,11 +4,11 @@ import optuna
 import pytest
 
 from tests.fakes import copy_of_empty_store, make_candidate, make_request, make_step
+from tuner.ask.layout import ParallelLayout
+from tuner.decide.comparison import merit, slo_ratio
 from tuner.errors import FailureReason
-from tuner.layout import ParallelLayout
-from tuner.merit import merit, slo_ratio
-from tuner.search import Search
-from tuner.trial import LoadStep, TrialResult, TrialState
+from tuner.search.search import Search
+from tuner.trial.trial import LoadStep, TrialResult, TrialState
 
 REQUEST = make_request({"objective": "max_goodput"})
 RANKED = [

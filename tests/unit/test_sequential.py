@@ -5,9 +5,9 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from tuner.ask.request import Metric, SloTarget
 from tuner.errors import BadInput
-from tuner.request import Metric, SloTarget
-from tuner.sequential import SloTest, Verdict, Waiting
+from tuner.stats.sequential import SloTest, Verdict, Waiting
 
 TTFT = SloTarget(metric=Metric.TTFT, percentile=99, ms=100)
 WINDOW_S = 60.0

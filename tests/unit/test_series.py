@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.errors import BadInput
-from tuner.series import design_effect, effective_size, in_flight, trend, warm_up
+from tuner.stats.series import design_effect, effective_size, in_flight, trend, warm_up
 
 
 def autoregressive(memory: float, count: int, seed: int) -> np.ndarray:

@@ -9,16 +9,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import make_request
-from tuner.arrivals import ClosedLoad, OfferedLoad, closed_load, offered
-from tuner.cluster import Cluster
+from tuner.ask.arrivals import ClosedLoad, OfferedLoad, closed_load, offered
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import ClusterSpec, Metric, SloTarget
 from tuner.cost.breakdown import breakdown
 from tuner.cost.latency import StepCosts
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.request import ClusterSpec, Metric, SloTarget
 from tuner.simulate import SimulationSettings, Simulator, max_rate, simulate
-from tuner.stats import attained
+from tuner.stats.intervals import attained
 
 COSTS = StepCosts(
     load_model("meta-llama/Llama-3.1-8B"),

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from tests.fakes import make_request
-from tuner.app.simulating import SimulateOptions, simulate_answer, simulate_tables
+from tuner.app.simulate import SimulateOptions, simulate_answer, simulate_tables
+from tuner.ask.layout import ParallelLayout
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
 
 REQUEST = make_request({"workload.prompt_tokens": 512, "workload.output_tokens": 64})
 

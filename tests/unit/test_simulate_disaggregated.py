@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import make_request
-from tuner.arrivals import OfferedLoad, closed_load, offered
-from tuner.cluster import Cluster
+from tuner.ask.arrivals import OfferedLoad, closed_load, offered
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import ClusterSpec, Metric
 from tuner.cost.breakdown import breakdown
 from tuner.cost.latency import StepCosts
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.request import ClusterSpec, Metric
 from tuner.simulate import DisaggregatedSimulator, Pool, SimulationSettings, max_rate, simulate
 from tuner.simulate.disaggregated import transfer_ms
 

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from tests.fakes import make_request
 from tests.unit.test_simulate import ROOMY, assert_same, load, loads
-from tuner.arrivals import closed_load
-from tuner.cluster import Cluster
+from tuner.ask.arrivals import closed_load
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import ClusterSpec
 from tuner.cost.latency import StepCosts
-from tuner.cost.steps import StepShape, total
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.request import ClusterSpec
+from tuner.cost.step_batch import StepShape, total
 from tuner.simulate import SimulationSettings, simulate
 
 COSTS = StepCosts(

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import ClusterSpec
 from tuner.cost.latency import EngineSwitches, StepCosts, StepShape, total
 from tuner.cost.volume import stage_layers, stage_moe_layers
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.request import ClusterSpec
 from tuner.simulate.replica import chunk_attention_ms, decode_attention_ms, decode_stage_ms, mixed_stage_ms
-from tuner.simulate.steps import step_table
+from tuner.simulate.step_tables import step_table
 
 # The tables are smooth where the core has steps (tiles of 128 keys, waves of tiles); batches that hit a step by chance
 # miss it by the most.

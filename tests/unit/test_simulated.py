@@ -7,18 +7,18 @@ import pytest
 
 from tests.fakes import copy_of_empty_store, make_request
 from tests.launcher_contract import OUTPUT_TOKENS, STEP, ContractBench, Fault, LaunchContract, RunningContract
-from tuner.cluster import Cluster
-from tuner.conditions import AT_REST, Conditions
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import ClusterSpec, Metric
+from tuner.ask.space import load_space
 from tuner.errors import BadInput, FailureReason, LaunchFailed
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.observer import Observer
-from tuner.request import ClusterSpec, Metric
-from tuner.simulated import SimulatedCluster, SimulatedLauncher, SimulatedMeter
-from tuner.space import load_space
-from tuner.store import Store
-from tuner.study import Setting, Study
-from tuner.trial import LaunchOrder, LoadStep, TrialState
+from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
+from tuner.rehearse.conditions import AT_REST, Conditions
+from tuner.study.observer import Observer
+from tuner.study.store import Store
+from tuner.study.study import Setting, Study
+from tuner.trial.trial import LaunchOrder, LoadStep, TrialState
 
 REQUEST = make_request({"workload.prompt_tokens": 512, "workload.output_tokens": 32})
 LONG_STEP = LoadStep(0, 8.0, 20.0, seed=5)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.space import KNOB_AXES, SPACES_DIR, STRUCTURE_AXES, load_space
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
-from tuner.space import KNOB_AXES, SPACES_DIR, STRUCTURE_AXES, load_space
 
 SHIPPED = {"cpu": 48, "dense": 2160, "long_context": 11520, "moe": 9720}
 

@@ -14,13 +14,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.manifest import Platform, kubernetes_name
-from deploy.specs import FILES, FORMATS, emit, write_all, write_whole
-from serve.engine import engine_kwargs
+from deploy.specs.rayservice import Platform, kubernetes_name
+from deploy.specs.writing import FILES, FORMATS, emit, write_all, write_whole
+from serve.launch.engine import engine_kwargs
 from tests import crd
 from tests.spec_cases import CASES, Case, make_case
+from tuner.ask.layout import ParallelLayout
 from tuner.errors import BadInput, ParlayError
-from tuner.layout import ParallelLayout
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

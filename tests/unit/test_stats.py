@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
+from tuner.ask.request import Metric, SloTarget
 from tuner.errors import BadInput
-from tuner.request import Metric, SloTarget
-from tuner.stats import attained, lag_limit_ms, percentile, percentile_interval, quantiles, wilson
+from tuner.stats.intervals import attained, lag_limit_ms, percentile, percentile_interval, quantiles, wilson
 
 SAMPLES = st.lists(st.floats(0, 1e6), min_size=1, max_size=60)
 LEVELS = st.one_of(st.sampled_from([1, 50, 90, 95, 99, 99.9, 100]), st.integers(1, 100))

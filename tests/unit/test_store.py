@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from tests.fakes import make_candidate, make_request, make_step
 from tests.unit.test_layout import LAYOUTS
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import Metric
+from tuner.ask.rules import DropReason
 from tuner.errors import BadInput, FailureReason, StoreError
-from tuner.layout import ParallelLayout
-from tuner.packing import Placement
-from tuner.prune import Candidate, DroppedGroup, Prediction
-from tuner.records import TrialClaim
-from tuner.request import Metric
-from tuner.rules import DropReason
-from tuner.schema import SCHEMA_VERSION
-from tuner.store import Store
-from tuner.trial import LoadStep, Purpose, Quantiles, StepResult, TrialResult, TrialState
+from tuner.plan.prune import Candidate, DroppedGroup, Prediction
+from tuner.study.records import TrialClaim
+from tuner.study.schema import SCHEMA_VERSION
+from tuner.study.store import Store
+from tuner.trial.devices import Placement
+from tuner.trial.trial import LoadStep, Purpose, Quantiles, StepResult, TrialResult, TrialState
 
 REQUEST = make_request()
 LAYOUT = ParallelLayout(tp=2, executor="ray")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.sample import Outcome
-from serve.stream import MAX_EVENT_BYTES, Answer, BadAnswer
+from serve.load.event_stream import MAX_EVENT_BYTES, Answer, BadAnswer
+from serve.load.request_sample import Outcome
 
 TEXT = 'añ€😀 data: [DONE] \\n" {'
 

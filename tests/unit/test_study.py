@@ -4,11 +4,11 @@ import pytest
 
 from tests.fakes import copy_of_empty_store, make_request
 from tests.world import CRASH, TP1, TP1_RAY, TP2, TP2_DP2, World
-from tuner.driving import BASE_SEED, load_steps
+from tuner.ask.rules import DropReason
 from tuner.errors import BadInput, FailureReason, LaunchFailed
-from tuner.rules import DropReason
-from tuner.study import default_name
-from tuner.trial import TrialState
+from tuner.study.driver import BASE_SEED, load_steps
+from tuner.study.study import default_name
+from tuner.trial.trial import TrialState
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from tests.fakes import FakeDeployment, copy_of_empty_store
 from tests.world import CRASH, TP1_DP2, TP2, World
-from tuner.records import app_name
-from tuner.search import Search
-from tuner.trial import Purpose
+from tuner.search.search import Search
+from tuner.study.records import app_name
+from tuner.trial.trial import Purpose
 
 
 class Killed(BaseException):

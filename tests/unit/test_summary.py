@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.sample import Outcome, Sample
-from serve.summary import figures, judged, latency, latency_s, unsteady, warm_up_left_s
-from tuner.request import Metric, SloTarget
-from tuner.sequential import Verdict
+from serve.load.request_sample import Outcome, Sample
+from serve.measure.summary import figures, judged, latency, latency_s, unsteady, warm_up_left_s
+from tuner.ask.request import Metric, SloTarget
+from tuner.stats.sequential import Verdict
 
 SLO = (SloTarget.parse("ttft:p99:500"), SloTarget.parse("tpot:p90:50"))
 

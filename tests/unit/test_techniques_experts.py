@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from tests.techniques import EXPERTS_32, MODELS, cluster, costs, falls, idle, parsed
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import Engine
 from tuner.cost.memory import estimate_memory
-from tuner.cost.steps import StepShape
+from tuner.cost.step_batch import StepShape
 from tuner.cost.techniques import NONE, Techniques, parse_techniques
 from tuner.cost.volume import pass_operations
-from tuner.layout import ParallelLayout
-from tuner.request import Engine
 
 
 def test_remote_bytes_shrink_with_what_is_local():

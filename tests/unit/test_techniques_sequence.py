@@ -7,12 +7,12 @@ import pytest
 
 from tests.fakes import make_request
 from tests.techniques import MODELS, cluster, costs, falls, idle, parsed
+from tuner.ask.request import Engine
+from tuner.ask.rules import DropReason, illegal
 from tuner.cost.memory import estimate_memory
-from tuner.cost.steps import StepShape, total
+from tuner.cost.step_batch import StepShape, total
 from tuner.cost.techniques import parse_techniques
 from tuner.cost.techniques.sequence import hiding_tokens, kv_bytes, kv_message_threshold, passes_kv, query_bytes
-from tuner.request import Engine
-from tuner.rules import DropReason, illegal
 
 
 @pytest.mark.parametrize("slices", [2, 3, 8, 32])

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.techniques import MODELS, cluster, costs, falls, idle, parsed
+from tuner.ask.layout import ParallelLayout
 from tuner.cost.collectives import CollectiveModel, CommGroup
-from tuner.cost.steps import StepShape
+from tuner.cost.step_batch import StepShape
 from tuner.cost.techniques import Hardware, parse_techniques
 from tuner.cost.techniques.collectives import NVRAR_FROM_BYTES
 from tuner.cost.volume import pass_operations
-from tuner.layout import ParallelLayout
 
 KIB, MIB = 1024, 1 << 20
 

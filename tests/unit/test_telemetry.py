@@ -8,11 +8,11 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tuner.app.telemetry import Telemetry
+from tuner.app.tune.telemetry import Telemetry
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import Metric, parse_request
 from tuner.errors import BadInput, FailureReason
-from tuner.layout import ParallelLayout
-from tuner.request import Metric, parse_request
-from tuner.trial import LoadStep, StepResult, TrialResult, TrialState
+from tuner.trial.trial import LoadStep, StepResult, TrialResult, TrialState
 
 LAYOUT = ParallelLayout(tp=2)
 LABELS = {"study": "s1", "layout": str(LAYOUT)}

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from tuner.arrivals import offered, replay
+from tuner.ask.arrivals import offered, replay
+from tuner.ask.request import Arrival, Workload
+from tuner.ask.traces import read_trace
 from tuner.errors import BadInput
-from tuner.request import Arrival, Workload
-from tuner.traces import read_trace
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:15:46.6805900,374,44

@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes import document, make_step
-from tuner.cluster import requested_cluster
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
-from tuner.prune import plan
-from tuner.request import parse_request
-from tuner.space import load_space
-from tuner.standing import standings
-from tuner.trial import LoadStep, TrialResult, TrialState
-from tuner.untried import FACTORS, Untried, untried
+from tuner.ask.cluster import requested_cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import parse_request
+from tuner.ask.space import load_space
+from tuner.decide.layout_summary import standings
+from tuner.explain.never_launched import FACTORS, Untried, untried
+from tuner.plan.prune import plan
+from tuner.trial.trial import LoadStep, TrialResult, TrialState
 
 AXES = {"tp": [1, 2, 4, 8], "dp": [1, 2, 4, 8], "max_num_seqs": [128, 1024]}
 

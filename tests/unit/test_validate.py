@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tuner.errors import BadInput
-from tuner.points import write_points
-from tuner.validate import KINDS, validate
+from tuner.validate.points import write_points
+from tuner.validate.score import KINDS, validate
 
 SAMPLES = Path(__file__).parents[1] / "data" / "kernels"
 

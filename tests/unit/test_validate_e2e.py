@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuner.correct import correct
 from tuner.errors import BadInput
-from tuner.points import Points, read_points
-from tuner.runs import Run, at_precision, run_of
-from tuner.validate import validate
-from tuner.validate_e2e import RunPredictor, kv_tokens
+from tuner.validate.correct import correct
+from tuner.validate.points import Points, read_points
+from tuner.validate.runs import Run, at_precision, run_of
+from tuner.validate.runs_score import RunPredictor, kv_tokens
+from tuner.validate.score import validate
 
 SAMPLE = Path(__file__).parents[1] / "data" / "runs.csv"
 ROW = {

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
 from tuner.cost.paper import paper_volume
 from tuner.cost.transfer import kv_links, kv_transfer_bytes
 from tuner.cost.volume import (
@@ -20,8 +22,6 @@ from tuner.cost.volume import (
     stage_moe_layers,
     system_totals,
 )
-from tuner.layout import ParallelLayout
-from tuner.model import load_model
 
 LLAMA_3B, LLAMA_8B = load_model("meta-llama/Llama-3.2-3B"), load_model("meta-llama/Llama-3.1-8B")
 LLAMA_13B, LLAMA_405B = load_model("meta-llama/Llama-2-13b-hf"), load_model("meta-llama/Llama-3.1-405B")

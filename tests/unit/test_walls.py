@@ -17,10 +17,10 @@ NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 
 # library → the modules that may import it, at their top or in a function
 ONE_ROOM = {
-    "optuna": {"tuner/search.py"},
-    "sqlalchemy": {"tuner/store.py", "tuner/schema.py"},
-    "ray": {"serve/ray_api.py"},
-    "plotly": {"deploy/page.py"},
+    "optuna": {"tuner/search/search.py"},
+    "sqlalchemy": {"tuner/study/store.py", "tuner/study/schema.py"},
+    "ray": {"serve/launch/ray_api.py"},
+    "plotly": {"deploy/report/page.py"},
     "scipy": set(),  # for fitting alone, which is not part of what is installed
 }
 HEAVY = {"ray", "vllm", "torch", "optuna", "sqlalchemy", "plotly", "scipy", "transformers", "aiohttp", "fastapi"}
@@ -125,7 +125,7 @@ def test_light_commands_load_nothing_heavy(tmp_path, arguments):
     (tmp_path / "request.json").write_text(json.dumps(REQUEST))
     code = f"""
 import sys
-from tuner.app.cli import main
+from tuner.app.cli.commands import main
 sys.argv = ["parlay", *{arguments!r}]
 try:
     main()

@@ -9,11 +9,11 @@ import pytest
 from tests.fakes import copy_of_empty_store
 from tests.unit.test_belief import setting, steps_of
 from tests.world import World
-from tuner.belief import Belief, fresh_sd
-from tuner.cluster import requested_cluster
-from tuner.model import load_model
-from tuner.trial import TrialResult, TrialState
-from tuner.warm_start import ANOTHER_STUDY, HALF_LIFE_DAYS, Past, akin, carried, decayed
+from tuner.ask.cluster import requested_cluster
+from tuner.ask.model import load_model
+from tuner.search.belief import Belief, fresh_sd
+from tuner.search.warm_start import ANOTHER_STUDY, HALF_LIFE_DAYS, Past, akin, carried, decayed
+from tuner.trial.trial import TrialResult, TrialState
 
 DAY_S = 86400.0
 FACTS = {"vllm": "0.29.0", "machine": "m"}

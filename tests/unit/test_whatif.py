@@ -11,14 +11,14 @@ from rich.console import Console
 
 from tests.fakes import document, make_request
 from tuner.app.answers import plan_answer
-from tuner.app.tables import what_if_tables
-from tuner.cluster import Cluster
+from tuner.app.cli.tables import what_if_tables
+from tuner.ask.cluster import Cluster
+from tuner.ask.model import load_model
+from tuner.ask.space import load_space
 from tuner.cost.techniques import parse_techniques
 from tuner.errors import BadInput
-from tuner.model import load_model
-from tuner.prune import Plan, plan
-from tuner.space import load_space
-from tuner.whatif import Standing, what_if
+from tuner.plan.prune import Plan, plan
+from tuner.plan.what_if import Standing, what_if
 
 ROOT = Path(__file__).parents[2]
 DENSE = {
@@ -231,7 +231,7 @@ def test_the_table_shows_old_and_new_winner():
 
 def parlay(tmp_path, *arguments):
     (tmp_path / "request.json").write_text(json.dumps(document(LONG)))
-    code = "import sys; from tuner.app.cli import main; sys.argv = ['parlay', *sys.argv[1:]]; main()"
+    code = "import sys; from tuner.app.cli.commands import main; sys.argv = ['parlay', *sys.argv[1:]]; main()"
     command = [sys.executable, "-c", code, "plan", "request.json", *arguments]
     environment = {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

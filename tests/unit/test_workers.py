@@ -13,9 +13,9 @@ from functools import partial
 
 import pytest
 
-from serve.loadgen import Call, Endpoint
-from serve.sample import Outcome
-from serve.workers import Share, WorkerDied, WorkerRun, run_fast
+from serve.load.client import Call, Endpoint
+from serve.load.request_sample import Outcome
+from serve.load.workers import Share, WorkerDied, WorkerRun, run_fast
 from tests.mock_server import Behaviour, MockServer
 from tests.unit.test_bad_servers import BEHAVIOURS
 from tuner.errors import BadInput
@@ -141,8 +141,8 @@ def test_a_cancelled_run_leaves_no_process():
 
 SCRIPT = """
 import multiprocessing, sys, time
-from serve.loadgen import Endpoint
-from serve.workers import WorkerRun, run_fast
+from serve.load.client import Endpoint
+from serve.load.workers import WorkerRun, run_fast
 from tests.unit.test_workers import spread
 
 async def main():

@@ -7,20 +7,20 @@ from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
 
-from tuner.conditions import simulated_seed
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape
+from tuner.ask.request import TuneRequest
 from tuner.cost.breakdown import Breakdown
 from tuner.cost.paper import paper_volume
 from tuner.cost.transfer import kv_links, kv_transfer_bytes
 from tuner.cost.volume import Engine, request_operations, system_totals
-from tuner.decide import Decision
-from tuner.infeasible import Infeasible
-from tuner.layout import ParallelLayout
-from tuner.model import ModelShape
-from tuner.prune import Candidate, DroppedGroup, Plan, Prediction
-from tuner.request import TuneRequest
-from tuner.standing import Spread, Standing
-from tuner.trial import StepResult, TrialResult
-from tuner.whatif import WhatIf
+from tuner.decide.decision import Decision
+from tuner.decide.layout_summary import Spread, Standing
+from tuner.explain.infeasible import Infeasible
+from tuner.plan.prune import Candidate, DroppedGroup, Plan, Prediction
+from tuner.plan.what_if import WhatIf
+from tuner.rehearse.conditions import simulated_seed
+from tuner.trial.trial import StepResult, TrialResult
 
 
 def volume_answer(

@@ -10,24 +10,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cluster import Cluster, Fleet, requested_cluster
-from tuner.conditions import simulated_seed
+from tuner.ask.cluster import Cluster, Fleet, requested_cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape, load_model
+from tuner.ask.request import TuneRequest
+from tuner.ask.rules import DropReason
+from tuner.ask.space import load_space
 from tuner.cost.breakdown import Breakdown, breakdown
 from tuner.cost.latency import StepCosts
-from tuner.decide import Decision, decide
+from tuner.decide.decision import Decision, decide
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
-from tuner.model import ModelShape, load_model
-from tuner.prune import DroppedGroup, Plan, plan
-from tuner.request import TuneRequest
-from tuner.rules import DropReason
-from tuner.space import load_space
+from tuner.plan.prune import DroppedGroup, Plan, plan
+from tuner.rehearse.conditions import simulated_seed
 
 if TYPE_CHECKING:
-    from tuner.infeasible import Infeasible
-    from tuner.records import StudyRecord
-    from tuner.store import Store
-    from tuner.whatif import WhatIf
+    from tuner.explain.infeasible import Infeasible
+    from tuner.plan.what_if import WhatIf
+    from tuner.study.records import StudyRecord
+    from tuner.study.store import Store
 
 BROKEN_DOWN = 10  # of a plan's ranking, beside the first of each shape
 REPORT = "report.html"
@@ -48,7 +48,7 @@ def plan_request(request: TuneRequest, simulate: int = 0) -> tuple[Plan, dict[Pa
     model, cluster = load_model(request.model), requested_cluster(request)
     found = plan(request, model, cluster, load_space(request.space))
     if simulate:
-        from tuner.refine import refine
+        from tuner.plan.refine import refine
 
         found = refine(request, model, cluster, found, simulate)
     first_of_shape = {c.layout.shape: c.layout for c in reversed(found.ranked)}.values()
@@ -59,7 +59,7 @@ def plan_request(request: TuneRequest, simulate: int = 0) -> tuple[Plan, dict[Pa
 def suppose(request: TuneRequest, techniques: Sequence[str]) -> WhatIf:
     """What the plan would be if the engine had some techniques, given as ``name`` or ``name=value``."""
     from tuner.cost.techniques import parse_techniques
-    from tuner.whatif import what_if
+    from tuner.plan.what_if import what_if
 
     model, cluster = load_model(request.model), requested_cluster(request)
     if not isinstance(cluster, Cluster):
@@ -77,7 +77,7 @@ def breakdowns(
 
 def why_infeasible(request: TuneRequest, decision: Decision | None = None) -> Infeasible:
     """Why no layout meets the SLO, and what would do: by the model, corrected by a study's trials where there are."""
-    from tuner.infeasible import infeasible, slower_than_predicted
+    from tuner.explain.infeasible import infeasible, slower_than_predicted
 
     slower = slower_than_predicted(request, decision) if decision else 1.0
     return infeasible(request, load_model(request.model), load_space(request.space), slower)
@@ -108,7 +108,7 @@ def decision_of(store: Store, record: StudyRecord) -> Decision:
 
 def application(request: TuneRequest, layout: ParallelLayout, app: str) -> dict[str, object]:
     """The Ray Serve application of a layout, from the function that the launcher calls too."""
-    from serve.engine import serve_app
+    from serve.launch.engine import serve_app
 
     return serve_app(app, layout, request, model_source=model_source(request))
 
@@ -120,11 +120,11 @@ def write_results(directory: Path, store: Store, record: StudyRecord, decision: 
     """
     import json
 
-    from deploy.report import render_report
-    from deploy.specs import write_all, write_whole
+    from deploy.report.study_page import render_report
+    from deploy.specs.writing import write_all, write_whole
     from tuner.app.answers import decision_answer
-    from tuner.app.report import report_data
-    from tuner.study import service_name
+    from tuner.app.tune.report_data import report_data
+    from tuner.study.study import service_name
 
     files: dict[str, Path] = {}
     if decision.winner is not None and simulated_seed(record.facts) is None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import TuneRequest
 from tuner.cost.latency import StepCosts
 from tuner.cost.steady import Shapes
-from tuner.cost.steps import Terms, total
-from tuner.layout import ParallelLayout
-from tuner.request import TuneRequest
+from tuner.cost.step_batch import Terms, total
 
 
 @dataclass(frozen=True, slots=True)

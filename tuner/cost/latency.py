@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape
 from tuner.cost import compute
 from tuner.cost.collectives import CollectiveModel, CommGroup
-from tuner.cost.placement import group_of
-from tuner.cost.steps import Floats, StepShape, Terms, total
+from tuner.cost.rank_placement import group_of
+from tuner.cost.step_batch import Floats, StepShape, Terms, total
 from tuner.cost.techniques import NONE, Hardware, Techniques
 from tuner.cost.volume import PassOperation, Phase, pass_operations, stage_layers, stage_moe_layers
-from tuner.layout import ParallelLayout
-from tuner.model import ModelShape
 
 __all__ = ["EngineSwitches", "StepCosts", "StepShape", "Terms", "total"]
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape, bytes_per_weight
+from tuner.ask.request import Engine
 from tuner.cost.volume import stage_layers, stage_moe_layers
-from tuner.layout import ParallelLayout
-from tuner.model import ModelShape, bytes_per_weight
-from tuner.request import Engine
 
 Floats = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tuner.model import ModelShape
+from tuner.ask.model import ModelShape
 
 
 @dataclass(frozen=True, slots=True)

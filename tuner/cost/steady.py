@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import Metric, TuneRequest
 from tuner.cost.latency import StepCosts
-from tuner.cost.steps import StepShape, Terms, total
-from tuner.layout import ParallelLayout
-from tuner.request import Metric, TuneRequest
+from tuner.cost.step_batch import StepShape, Terms, total
 
 Floats = NDArray[np.float64]
 

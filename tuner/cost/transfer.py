@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape
 from tuner.cost.volume import stage_layers
-from tuner.layout import ParallelLayout
-from tuner.model import ModelShape
 
 
 @dataclass(frozen=True, slots=True)

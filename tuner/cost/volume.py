@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from math import comb
 from typing import Literal
 
-from tuner.layout import ParallelLayout
-from tuner.model import ModelShape
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape
 
 Engine = Literal["v0", "v1"]
 Phase = Literal["prefill", "decode"]

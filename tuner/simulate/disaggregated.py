@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.arrivals import ClosedLoad, OfferedLoad
+from tuner.ask.arrivals import ClosedLoad, OfferedLoad
+from tuner.ask.layout import ParallelLayout
 from tuner.cost.collectives import CollectiveModel, CommGroup
 from tuner.cost.latency import StepCosts
 from tuner.cost.transfer import kv_links
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
 from tuner.simulate.result import SimulationResult
 from tuner.simulate.run import DEFAULT_SETTINGS, SimulationSettings, Simulator
 

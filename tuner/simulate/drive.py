@@ -16,7 +16,7 @@ from tuner.simulate.lockstep import advance_together, finished_together, next_ev
 from tuner.simulate.replica import advance, next_event_ms, step
 from tuner.simulate.scheduler import send
 from tuner.simulate.state import NONE, ZERO, Floats, Ints, Limits, Records, State
-from tuner.simulate.steps import StepTable
+from tuner.simulate.step_tables import StepTable
 
 ROUND_ROBIN, POWER_OF_TWO, LEAST_LOADED, PREFIX_AWARE = range(4)
 _AFFINITY_LIMIT = 10  # requests by which the fullest replica may lead before prefix affinity gives way to balance

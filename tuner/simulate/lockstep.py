@@ -15,7 +15,7 @@ import numpy as np
 from tuner.simulate.compiled import compiled
 from tuner.simulate.replica import complete, dispatch
 from tuner.simulate.state import NONE, ZERO, Limits, Records, State
-from tuner.simulate.steps import StepTable
+from tuner.simulate.step_tables import StepTable
 
 
 @compiled

@@ -14,7 +14,7 @@ import numpy as np
 from tuner.simulate.compiled import compiled
 from tuner.simulate.scheduler import anyone_waiting, blocks_of, give_back, receive, schedule
 from tuner.simulate.state import BLOCK_TOKENS, GAP_BINS, GAP_FLOOR_MS, GAP_RATIO, NONE, ZERO, Limits, Records, State
-from tuner.simulate.steps import (
+from tuner.simulate.step_tables import (
     CONTEXT_BIN,
     DECODE_FIXED,
     DECODE_LAUNCH,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.ask.request import Metric, SloTarget
 from tuner.errors import BadInput
-from tuner.request import Metric, SloTarget
 from tuner.simulate.state import GAP_FLOOR_MS, GAP_RATIO
-from tuner.stats import percentile, quantiles
-from tuner.trial import Quantiles
+from tuner.stats.intervals import percentile, quantiles
+from tuner.trial.trial import Quantiles
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -111,7 +111,7 @@ class SimulationResult:
         return (low or 0.0, high or 0.0)
 
     def met(self, slo: Sequence[SloTarget]) -> NDArray[np.bool_]:
-        """Which requests met every target, each judged as ``tuner.stats.attained`` judges a measured one.
+        """Which requests met every target, each judged as ``tuner.stats.intervals.attained`` judges a measured one.
 
         An ITL target must be one of ``gap_limits_ms``; of a request's own gaps, its percentile of them counts.
         """

@@ -9,14 +9,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.arrivals import ClosedLoad, OfferedLoad, offered
+from tuner.ask.arrivals import ClosedLoad, OfferedLoad, offered
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import Arrival, Metric, SloTarget, Workload
 from tuner.cost.latency import StepCosts
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
-from tuner.request import Arrival, Metric, SloTarget, Workload
 from tuner.simulate.result import SimulationResult
 from tuner.simulate.state import BLOCK_TOKENS, NONE, Limits, Records, State, new_requests, new_state
-from tuner.simulate.steps import StepTable, step_table
+from tuner.simulate.step_tables import StepTable, step_table
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

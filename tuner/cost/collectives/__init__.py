@@ -1,8 +1,8 @@
 """Time of a collective: textbook algorithms, NCCL's tuning model, vLLM's dispatch, and fits of what was measured."""
 
+from tuner.cost.collectives.choices import collective_report, predict_collective_rows
 from tuner.cost.collectives.cost import OPERATIONS, Cost
-from tuner.cost.collectives.model import CollectiveModel, Estimate
-from tuner.cost.collectives.report import collective_report, predict_collective_rows
+from tuner.cost.collectives.pricing import CollectiveModel, Estimate
 from tuner.cost.collectives.topology import CommGroup, Fabric, known_fabrics, load_fabric
 
 __all__ = [

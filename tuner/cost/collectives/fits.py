@@ -21,7 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from tuner.errors import BadInput
 
 if TYPE_CHECKING:
-    from tuner.profile import HardwareProfile
+    from tuner.ask.profile import HardwareProfile
 
 _STRICT = ConfigDict(extra="forbid")
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.ask.profile import HardwareProfile
 from tuner.cost.collectives import algorithms, kernels, nccl_tuning
 from tuner.cost.collectives.cost import Array, Cost, cheapest, cost_of, ring_steps
 from tuner.cost.collectives.fits import CollectiveFits, NcclFit, fits_of
 from tuner.cost.collectives.topology import CommGroup, Fabric, Topology
 from tuner.cost.collectives.topology import place as locate
 from tuner.errors import BadInput
-from tuner.profile import HardwareProfile
 
 # NCCL's large-message share of PCIe's signalling rate: 12 GB/s of 15.75 on a Gen3 x16 slot (tuning.cc, PCI_BW).
 _PCIE_BUS_SHARE = 12 / 15.75

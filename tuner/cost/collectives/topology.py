@@ -14,9 +14,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from tuner.errors import BadInput
 
 if TYPE_CHECKING:
-    from tuner.profile import HardwareProfile
+    from tuner.ask.profile import HardwareProfile
 
-FABRIC_DIR = Path(__file__).parents[2] / "profiles" / "fabrics"
+FABRIC_DIR = Path(__file__).parents[2] / "ask" / "profiles" / "fabrics"
 LINKS = ("nvlink", "pcie", "host")
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tuner.ask.profile import HardwareProfile, PrefillAttentionFit
 from tuner.cost.compute.kinds import (
     MS_PER_NS,
     MS_PER_S,
@@ -24,7 +25,6 @@ from tuner.cost.compute.kinds import (
     precision,
     smooth_max,
 )
-from tuner.profile import HardwareProfile, PrefillAttentionFit
 
 _RECTANGLE_TAIL = 0.5  # of the longest tile: with a long context all tiles are alike and the last wave is half full
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tuner.ask.profile import DecodeAttentionFit, HardwareProfile
 from tuner.cost.compute.kinds import (
     MS_PER_NS,
     MS_PER_S,
@@ -22,7 +23,6 @@ from tuner.cost.compute.kinds import (
     precision,
     smooth_max,
 )
-from tuner.profile import DecodeAttentionFit, HardwareProfile
 
 _KEY_TILE = 128
 _PAGE = 16  # tokens per KV-cache block, vLLM's default

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tuner.ask.profile import HardwareProfile
 from tuner.cost.compute.kinds import MS_PER_S, MS_PER_US, Array
-from tuner.profile import HardwareProfile
 
 _LOGIT_PASSES = 4  # of float32 logits: cast, penalties, soft-max, arg-max or random draw
 _SAMPLING_KERNELS = 6

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tuner.ask.profile import GemmFit, HardwareProfile
 from tuner.cost.compute.kinds import (
     MS_PER_NS,
     MS_PER_PS,
@@ -26,7 +27,6 @@ from tuner.cost.compute.kinds import (
     sharp_max,
     smooth_max,
 )
-from tuner.profile import GemmFit, HardwareProfile
 
 # Kernels that pick their tile: (rows, columns, share of the peak that a tile of that size can reach).
 _CHOSEN_TILES: dict[str, tuple[tuple[int, int, float], ...]] = {

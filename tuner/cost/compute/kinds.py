@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tuner.ask.profile import HardwareProfile
 from tuner.errors import BadInput
-from tuner.profile import HardwareProfile
 
 Array = NDArray[np.float64]
 _Fit = TypeVar("_Fit")

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tuner.ask.profile import HardwareProfile
 from tuner.cost.compute.kinds import MS_PER_S, MS_PER_US, Array, Terms, fit_for, precision, smooth_max
-from tuner.profile import HardwareProfile
 
 _QUANTILES = 24
 _FEW_TOKENS_SPREAD = 200.0  # heaviest over lightest expert of the power law when there are fewer slots than experts

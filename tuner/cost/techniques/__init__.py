@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape
+from tuner.ask.request import Engine
+from tuner.ask.rules import Drop
 from tuner.cost.collectives import CommGroup
 from tuner.cost.memory import MemoryEstimate
-from tuner.cost.steps import Floats, StepShape, Terms
+from tuner.cost.step_batch import Floats, StepShape, Terms
 from tuner.cost.techniques.base import Hardware, Operations, Technique
 from tuner.cost.techniques.collectives import DirectDataAccess, Nvrar, SyncPointDrop
 from tuner.cost.techniques.experts import DynamicGating, ExpertBuffering, SpeculativePlacement
 from tuner.cost.techniques.grid import GridParallel
 from tuner.cost.techniques.sequence import HPipe, RingAttention
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
-from tuner.model import ModelShape
-from tuner.request import Engine
-from tuner.rules import Drop
 
 __all__ = ["NONE", "TECHNIQUES", "Hardware", "Technique", "Techniques", "parse_techniques"]
 

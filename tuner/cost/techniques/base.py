@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape
+from tuner.ask.request import Engine
+from tuner.ask.rules import Drop
 from tuner.cost.collectives import CollectiveModel, CommGroup
 from tuner.cost.memory import MemoryEstimate
-from tuner.cost.steps import Floats, StepShape, Terms
+from tuner.cost.step_batch import Floats, StepShape, Terms
 from tuner.cost.volume import PassOperation
-from tuner.layout import ParallelLayout
-from tuner.model import ModelShape
-from tuner.request import Engine
-from tuner.rules import Drop
 
 Operations = tuple[PassOperation, ...]
 

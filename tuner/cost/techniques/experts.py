@@ -7,16 +7,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape, bytes_per_weight
+from tuner.ask.request import Engine
 from tuner.cost.memory import GIB, MemoryEstimate, weight_bytes
-from tuner.cost.placement import even_group
-from tuner.cost.steps import StepShape, Terms
+from tuner.cost.rank_placement import even_group
+from tuner.cost.step_batch import StepShape, Terms
 from tuner.cost.techniques.base import Hardware, Operations, Technique
 from tuner.cost.volume import stage_moe_layers
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
-from tuner.model import ModelShape, bytes_per_weight
-from tuner.request import Engine
 
 _COUNT_BYTES = 4  # how many tokens an expert gets: one int32
 

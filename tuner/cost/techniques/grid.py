@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape
 from tuner.cost.techniques.base import Operations, Technique
 from tuner.cost.volume import PassOperation
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
-from tuner.model import ModelShape
 
 _NORM_BYTES = 4  # a row's sum of squares, fp32
 

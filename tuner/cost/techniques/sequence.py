@@ -7,17 +7,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from tuner.cluster import Cluster
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape
+from tuner.ask.request import Engine
+from tuner.ask.rules import Drop, DropReason, engine_refuses
 from tuner.cost.collectives import CommGroup
 from tuner.cost.memory import MemoryEstimate
-from tuner.cost.placement import even_group
-from tuner.cost.steps import Floats, StepShape, Terms
+from tuner.cost.rank_placement import even_group
+from tuner.cost.step_batch import Floats, StepShape, Terms
 from tuner.cost.techniques.base import Hardware, Operations, Technique
 from tuner.errors import BadInput
-from tuner.layout import ParallelLayout
-from tuner.model import ModelShape
-from tuner.request import Engine
-from tuner.rules import Drop, DropReason, engine_refuses
 
 MOST_SLICES = 1024
 ELEMENT_BYTES = 2.0  # bf16 activations and KV cache

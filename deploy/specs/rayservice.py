@@ -1,0 +1,270 @@
+"""The pods that a layout needs: sizes of head and workers, and the KubeRay RayService that asks for them.
+
+``Serving`` holds everything that the manifest says. Its ``values`` are what the Helm chart is given, and the chart's
+template renders them into the same manifest that ``rayservice`` builds here; a test compares the two.
+Field names follow KubeRay's RayService v1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from serve.launch.engine import attention_dp, cluster_of, is_cpu, on_logical_gpus
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import TuneRequest
+
+CACHE_PATH = "/hf-cache"
+_PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080, "serve": 8000}
+_RAYLET_HEALTH = "wget --tries 1 -T 2 -q -O- http://localhost:52365/api/local_raylet_healthz | grep success"
+_GCS_HEALTH = "wget --tries 1 -T 10 -q -O- http://localhost:8265/api/gcs_healthz | grep success"
+_PROXY_HEALTH = "wget --tries 1 -T 10 -q -O- http://localhost:8000/-/healthz | grep success"
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What a Kubernetes cluster calls things, and how much host memory and CPU a device gets.
+
+    ``image`` must hold Ray of ``ray_version`` and vLLM; left out, it is the project's GPU image of that version, or the
+    plain Ray image for a CPU layout (to which vLLM for CPU must be added). ``cache_claim`` names a shared volume for
+    downloaded weights (left out: each pod downloads its own), ``model_claim`` the volume behind a model that is a path.
+    ``token_secret`` names the Secret whose key ``token`` holds the Hugging Face token; it may be absent.
+    A worker pod gets ``cpus_per_gpu`` cores a GPU (or one a CPU device) and ``spare_cpus`` for Ray Serve.
+    """
+
+    image: str | None = None
+    ray_version: str = "2.60.0"
+    gpu_resource: str = "nvidia.com/gpu"
+    cpus_per_gpu: int = 4
+    spare_cpus: int = 4
+    memory_gib_per_device: int | None = None
+    head_cpus: int = 4
+    head_memory_gib: int = 16
+    cache_claim: str | None = None
+    model_claim: str = "parlay-models"
+    token_secret: str = "hf-token"
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+
+    def image_for(self, gpu: bool) -> str:
+        """The image of head and workers."""
+        return (
+            self.image
+            or f"rayproject/{'ray-llm' if gpu else 'ray'}:{self.ray_version}-py312-{'cu130' if gpu else 'cpu'}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerGroup:
+    """Equal worker pods: how many, and the devices, cores and memory (GiB) of each.
+
+    ``logical_gpus`` is what Ray is told to count where its executor places ranks on CPU cores, else 0.
+    """
+
+    name: str
+    replicas: int
+    devices: int
+    cpus: int
+    memory_gib: int
+    logical_gpus: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Everything that the RayService says. ``serve_config`` is the Ray Serve config file, unchanged."""
+
+    name: str
+    layout: str
+    gpu: bool
+    platform: Platform
+    workers: tuple[WorkerGroup, ...]
+    shared_memory_gib: int
+    model_path: str | None
+    serve_config: str
+
+    def values(self) -> dict[str, Any]:
+        """Values of the Helm chart, under its key ``serving``."""
+        platform = self.platform
+        return {
+            "name": self.name,
+            "layout": self.layout,
+            "image": platform.image_for(self.gpu),
+            "rayVersion": platform.ray_version,
+            "head": {"cpu": str(platform.head_cpus), "memory": f"{platform.head_memory_gib}Gi"},
+            "workerGroups": [self._group_values(group) for group in self.workers],
+            "gpuResource": platform.gpu_resource,
+            "sharedMemory": f"{self.shared_memory_gib}Gi",
+            "cacheClaim": platform.cache_claim or "",
+            "modelVolume": {"claim": platform.model_claim, "path": self.model_path} if self.model_path else {},
+            "tokenSecret": platform.token_secret,
+            "nodeSelector": dict(platform.node_selector),
+            "serveConfigV2": self.serve_config,
+        }
+
+    def _group_values(self, group: WorkerGroup) -> dict[str, Any]:
+        gpus = group.devices if self.gpu else 0
+        size = {"cpu": str(group.cpus), "memory": f"{group.memory_gib}Gi"}
+        counts = {"replicas": group.replicas, "gpus": gpus, "logicalGpus": group.logical_gpus}
+        return {"name": group.name, **counts, **size}
+
+
+def plan_serving(
+    layout: ParallelLayout, request: TuneRequest, app: Mapping[str, Any], platform: Platform, serve_config: str
+) -> Serving:
+    """Size the pods for a layout; ``serve_config`` is the text of the Ray Serve config file.
+
+    A worker pod holds what one replica uses of one node, so that a replica finds the same links as when it was
+    measured: ``min(devices per replica, devices per node)``. A replica that does not fill its last node gets a smaller
+    second group. Data-parallel ranks that share their experts are one group of devices.
+    """
+    gpu = not is_cpu(layout, request)
+    memory_gib = platform.memory_gib_per_device or (64 if gpu else 16)
+    groups = []
+    for name, replicas, devices in _groups(layout, cluster_of(layout, request).gpus_per_node):
+        cpus = (platform.cpus_per_gpu if gpu else 1) * devices + platform.spare_cpus
+        logical = devices if on_logical_gpus(layout, request) else 0
+        groups.append(WorkerGroup(name, replicas, devices, cpus, memory_gib * devices, logical))
+    source = str(llm_config(app)["model_loading_config"]["model_source"])
+    return Serving(
+        name=kubernetes_name(str(app["name"])),
+        layout=str(layout),
+        gpu=gpu,
+        platform=platform,
+        workers=tuple(groups),
+        shared_memory_gib=16 if gpu else 4,
+        model_path=source if source.startswith("/") else None,
+        serve_config=serve_config,
+    )
+
+
+def llm_config(app: Mapping[str, Any]) -> dict[str, Any]:
+    """The one LLM configuration of an application, with or without data-parallel ranks."""
+    arguments = app["args"]
+    config: dict[str, Any] = arguments["llm_config"] if "llm_config" in arguments else arguments["llm_configs"][0]
+    return config
+
+
+def _groups(layout: ParallelLayout, node_devices: int) -> list[tuple[str, int, int]]:
+    """(name, pods, devices of a pod) of each worker group."""
+    replica = layout.devices_per_replica
+    if attention_dp(layout) and replica <= node_devices:
+        engines, devices = 1, layout.devices
+        node_devices -= node_devices % replica  # a rank that fits a node is never split over two
+    else:
+        engines, devices = layout.dp, replica
+    full, rest = divmod(devices, node_devices)
+    groups = [("workers", full * engines, node_devices)] if full else []
+    return groups + ([("workers-rest" if full else "workers", engines, rest)] if rest else [])
+
+
+def kubernetes_name(text: str) -> str:
+    """A DNS label for Kubernetes objects: lower case, digits and dashes, at most 40 characters.
+
+    KubeRay appends up to 22 characters of its own to a RayService's name, and 63 is the limit of a label.
+    """
+    words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    name = words if words[:1].isalpha() else f"parlay-{words}".strip("-")
+    return name[:40].rstrip("-")
+
+
+def rayservice(serving: Serving) -> dict[str, Any]:
+    """The RayService manifest, as a document."""
+    values = serving.values()
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayService",
+        "metadata": {
+            "name": serving.name,
+            "labels": {"app.kubernetes.io/name": serving.name, "app.kubernetes.io/part-of": "parlay"},
+            "annotations": {"parlay/layout": serving.layout},
+        },
+        "spec": {
+            "serveConfigV2": serving.serve_config,
+            "rayClusterConfig": {
+                "rayVersion": values["rayVersion"],
+                "enableInTreeAutoscaling": False,
+                "headGroupSpec": _head(values),
+                "workerGroupSpecs": [_worker(values, group) for group in values["workerGroups"]],
+            },
+        },
+    }
+
+
+def _head(values: Mapping[str, Any]) -> dict[str, Any]:
+    container = _container(values, "ray-head", {"cpu": values["head"]["cpu"], "memory": values["head"]["memory"]})
+    container["ports"] = [{"name": name, "containerPort": port} for name, port in _PORTS.items()]
+    container |= _probes(f"{_RAYLET_HEALTH} && {_GCS_HEALTH}", f"{_RAYLET_HEALTH} && {_GCS_HEALTH}")
+    # No engine rank is placed on the head: it has no device, and its failure would take a replica with it.
+    start = {"dashboard-host": "0.0.0.0", "num-cpus": "0"}
+    return {"rayStartParams": start, "template": _pod(values, container, gpus=0)}
+
+
+def _worker(values: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+    gpus = group["gpus"]
+    size: dict[str, Any] = {"cpu": group["cpu"], "memory": group["memory"]} | (
+        {values["gpuResource"]: str(gpus)} if gpus else {}
+    )
+    container = _container(values, "ray-worker", size)
+    container["ports"] = [{"name": name, "containerPort": _PORTS[name]} for name in ("metrics", "serve")]
+    container |= _probes(_RAYLET_HEALTH, f"{_RAYLET_HEALTH} && {_PROXY_HEALTH}")
+    count = dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), group["replicas"])
+    start = {"num-gpus": str(group["logicalGpus"])} if group["logicalGpus"] else {}
+    return {"groupName": group["name"], **count, "rayStartParams": start, "template": _pod(values, container, gpus)}
+
+
+def _container(values: Mapping[str, Any], name: str, size: dict[str, str]) -> dict[str, Any]:
+    token = {"name": values["tokenSecret"], "key": "token", "optional": True}
+    mounts: list[dict[str, Any]] = [
+        {"name": "shared-memory", "mountPath": "/dev/shm"},
+        {"name": "hf-cache", "mountPath": CACHE_PATH},
+    ]
+    if values["modelVolume"]:
+        mounts.append({"name": "model", "mountPath": values["modelVolume"]["path"], "readOnly": True})
+    return {
+        "name": name,
+        "image": values["image"],
+        "env": [
+            {"name": "HF_HOME", "value": CACHE_PATH},
+            {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": token}},
+        ],
+        "resources": {"requests": dict(size), "limits": dict(size)},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": mounts,
+    }
+
+
+def _pod(values: Mapping[str, Any], container: dict[str, Any], gpus: int) -> dict[str, Any]:
+    claim = values["cacheClaim"]
+    cache = {"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {}}
+    shared_memory = {"emptyDir": {"medium": "Memory", "sizeLimit": values["sharedMemory"]}}
+    volumes = [{"name": "shared-memory", **shared_memory}, {"name": "hf-cache", **cache}]
+    if values["modelVolume"]:
+        model = {"claimName": values["modelVolume"]["claim"], "readOnly": True}
+        volumes.append({"name": "model", "persistentVolumeClaim": model})
+    spec: dict[str, Any] = {
+        # The user and group of the Ray images.
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "runAsGroup": 100,
+            "fsGroup": 100,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": volumes,
+    }
+    if gpus and values["nodeSelector"]:
+        spec["nodeSelector"] = dict(values["nodeSelector"])
+    if gpus:
+        spec["tolerations"] = [{"key": values["gpuResource"], "operator": "Exists", "effect": "NoSchedule"}]
+    return {"spec": spec}
+
+
+def _probes(alive: str, ready: str) -> dict[str, Any]:
+    """KubeRay's own health checks, written out so that they do not depend on the operator's version."""
+    timing = {"initialDelaySeconds": 30, "timeoutSeconds": 13, "periodSeconds": 10, "failureThreshold": 12}
+    return {
+        "livenessProbe": {"exec": {"command": ["bash", "-c", alive]}, **timing},
+        "readinessProbe": {"exec": {"command": ["bash", "-c", ready]}, **timing, "initialDelaySeconds": 10},
+    }

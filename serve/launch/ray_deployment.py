@@ -1,0 +1,126 @@
+"""One application of Ray Serve LLM, from its order to its teardown."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from serve.launch.deployed import Deployed
+from serve.launch.engine import served_model_id
+from serve.launch.health import Waiting, served_models, warm_up
+from serve.launch.logs import SEARCHED_LINES, SHOWN_LINES, crash, keep, tail
+from serve.launch.processes import end, group_of
+from serve.launch.ray_api import delete_application, groups_pending, own_ip, ray_logs, serve_details
+from serve.launch.replicas import ReplicaHistory, last_message, status_of
+from tuner.errors import FailureReason, LaunchFailed
+from tuner.trial.trial import LaunchOrder
+
+POLL_S = 0.25
+STOP_PATIENCE_S = 5.0
+
+
+class RayServeDeployment(Deployed):
+    """Implements ``tuner.trial.trial.Deployment`` for one Ray Serve application."""
+
+    def __init__(self, order: LaunchOrder, url: str, on_teardown: Callable[[str], None]) -> None:
+        super().__init__(url, served_model_id(order.request))
+        self._order, self._on_teardown = order, on_teardown
+        self._history = ReplicaHistory()
+        self._ready: frozenset[str] | None = None
+
+    def failure(self) -> tuple[FailureReason, str] | None:
+        """REPLICA_DIED where a replica that was ready is gone, replaced or no longer running."""
+        if self._down or self._ready is None:
+            return None
+        application = self._application()
+        if application is None:
+            return FailureReason.REPLICA_DIED, "Ray Serve no longer knows the application"
+        running = _running_ids(self._history.look(application, own_ip()))
+        if lost := self._ready - running:
+            names = ", ".join(f"{self._history.seen[name].deployment}#{name}" for name in sorted(lost))
+            return FailureReason.REPLICA_DIED, f"not running any more: {names}"
+        if (status := status_of(application)) != "RUNNING":
+            return FailureReason.REPLICA_DIED, f"the application is {status}: {last_message(application)}"
+        return None
+
+    def log_tail(self, lines: int = SHOWN_LINES) -> tuple[str, ...]:
+        """The engine's last log lines, oldest first; empty where its node's logs cannot be read from here."""
+        engines = [replica for replica in self._history.seen.values() if replica.holds_engine]
+        return tail(_log_files(engines, self._order.log_dir if self._down else ray_logs()), lines)
+
+    def teardown(self) -> None:
+        """Delete the application, wait until its processes are gone, and keep its logs."""
+        if self._down:
+            return
+        try:
+            application = self._application()
+            if application is not None:
+                self._history.look(application, own_ip())
+                delete_application(self._order.app)
+        except Exception as error:  # Ray may be gone, or going; its processes are ended below all the same
+            logging.getLogger(__name__).debug("deleting %s: %s", self._order.app, error)
+        # Engine processes stay in their replica's process group; those that outlive it would hold its devices.
+        engines = (process for leader in self._history.leaders for process in group_of(leader))
+        end(engines, patience_s=STOP_PATIENCE_S)
+        keep(_log_files(self._history.seen.values(), ray_logs()), self._order.log_dir)
+        self._down = True
+        self._on_teardown(self._order.app)
+
+    def wait_until_ready(self, started: float, waiting: Waiting) -> None:
+        """Return once every replica has answered; raises LaunchFailed where that fails or takes too long."""
+        deadline = started + self._order.request.engine.start_timeout_s
+        answered = False
+        while not answered:
+            now = time.perf_counter()
+            if now > deadline:
+                raise self._timed_out()
+            if self._runs(waiting, now - started) and self._model_id in served_models(self._url, timeout_s=10.0):
+                waiting.on("waiting for the first answers", now - started)
+                left_s = max(1.0, deadline - now)
+                answered = warm_up(self._url, self._model_id, self._order.layout.dp, timeout_s=left_s)
+            time.sleep(0 if answered else POLL_S)
+        self._ready = frozenset(_running_ids(self._history.seen.values()))
+        self._ready_after_s = time.perf_counter() - started
+
+    def _runs(self, waiting: Waiting, elapsed_s: float) -> bool:
+        """True once the application runs; raises LaunchFailed as soon as one of its replicas has died."""
+        application = self._application()
+        if application is None:
+            return False
+        replicas = self._history.look(application, own_ip())
+        status = status_of(application)
+        if self._history.died(replicas) or status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise self._crashed(application)
+        engines = [replica for replica in replicas if replica.holds_engine]
+        up = sum(replica.state == "RUNNING" for replica in engines)
+        if status != "RUNNING":
+            waiting.on(f"waiting for the engine, {up} of {self._order.layout.dp} replicas up", elapsed_s)
+        return status == "RUNNING"
+
+    def _crashed(self, application: dict[str, Any]) -> LaunchFailed:
+        fallback = last_message(application) or "a replica died before it was ready"
+        return crash(self.log_tail(SEARCHED_LINES), fallback)
+
+    def _timed_out(self) -> LaunchFailed:
+        limit_s = self._order.request.engine.start_timeout_s
+        placed = any(replica.holds_engine and replica.worker_id for replica in self._history.seen.values())
+        if not placed and groups_pending():
+            detail = f"no room within {limit_s:g} s: others hold the cluster's devices"
+            return LaunchFailed(FailureReason.PLACEMENT_IMPOSSIBLE, detail)
+        return LaunchFailed(FailureReason.START_TIMED_OUT, f"not ready within {limit_s:g} s")
+
+    def _application(self) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = serve_details()["applications"].get(self._order.app)
+        return found
+
+
+def _running_ids(replicas: Any) -> set[str]:
+    return {replica.replica_id for replica in replicas if replica.state == "RUNNING"}
+
+
+def _log_files(replicas: Any, directory: Path | None) -> list[Path]:
+    names = [replica.worker_id for replica in replicas if replica.worker_id]
+    return [] if directory is None else [file for name in names for file in directory.glob(f"worker-{name}-*")]

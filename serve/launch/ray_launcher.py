@@ -1,0 +1,230 @@
+"""Brings layouts up on Ray Serve LLM, on a cluster that runs or on a local Ray of its own.
+
+Ray, vLLM and torch are imported when the first layout is launched, not before.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from serve.launch.engine import check_served, cluster_of, refused, serve_app
+from serve.launch.health import Waiting
+from serve.launch.logs import SHOWN_LINES
+from serve.launch.processes import LauncherRecord, end, free_port, require_free_port, sweep, writers_under
+from serve.launch.ray_api import (
+    attach,
+    delete_application,
+    deploy_application,
+    environment_of,
+    import_quietly,
+    is_connected,
+    live_nodes,
+    own_ip,
+    ray_init,
+    ray_shutdown,
+    require_ray_address,
+    serve_details,
+    serve_runs,
+    start_serve,
+)
+from serve.launch.ray_deployment import STOP_PATIENCE_S, RayServeDeployment
+from serve.launch.ray_nodes import demand, fits, home_of, pinned
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import ClusterSpec, TuneRequest
+from tuner.errors import BadInput, FailureReason, LaunchFailed
+from tuner.trial.trial import LaunchOrder
+
+OBJECT_STORE_BYTES = 100 * 1024 * 1024
+KIND = "ray-local"
+MANY = 10_000  # the cluster's room is the limit
+
+
+class RayServeLauncher:
+    """Implements ``tuner.trial.trial.Launcher`` on Ray Serve LLM.
+
+    ``address`` is ``HOST:PORT`` of a running cluster's head (or ``auto``); None starts a Ray on this machine, on the
+    loopback only, with one CPU per device where devices are CPUs. One Ray and one Serve serve all trials.
+    ``http_port`` is Serve's; None takes the one in use, or a free one. ``state_dir`` is where it is written what a
+    kill would leave behind; what dead runs left there is removed before anything starts.
+
+    Raises BadInput for an address that does not answer, and for a port in use.
+    """
+
+    def __init__(self, address: str | None, http_port: int | None, *, state_dir: Path) -> None:
+        self._address, self._http_port = address, http_port
+        self._swept = sweep(state_dir, KIND)
+        self._record = LauncherRecord(state_dir, KIND)
+        self._live: dict[str, RayServeDeployment] = {}
+        self._base_url: str | None = None
+        self._scratch: Path | None = None
+        self._connected = False
+        if address is not None:
+            require_ray_address(address)
+        elif http_port is not None:
+            require_free_port(http_port, "http_port")
+
+    @property
+    def name(self) -> str:
+        """``ray-serve``."""
+        return "ray-serve"
+
+    @property
+    def parallel(self) -> int:
+        """As many as a running cluster has room for; on a Ray of its own as many as the machine has GPUs, at least one.
+
+        Engines on the cores of one machine would disturb each other.
+        """
+        return MANY if self._address is not None else max(1, len(list(Path("/dev").glob("nvidia[0-9]*"))))
+
+    def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
+        """See ``tuner.trial.trial.Launcher``: what Ray Serve LLM cannot run."""
+        return refused(layout, request)
+
+    def launch(self, order: LaunchOrder, progress: Callable[[str], None]) -> RayServeDeployment:
+        """See ``tuner.trial.trial.Launcher``. Raises BadInput where Ray Serve LLM cannot run the layout as written."""
+        started = time.perf_counter()
+        self._start(order, progress)
+        self._require_devices(order)
+        check_served(order.layout, order.request)
+        source, prefix = _model_source(order.request.model), f"/{order.app}"
+        config = serve_app(order.app, order.layout, order.request, model_source=source, route_prefix=prefix)
+        home = home_of(live_nodes(), order.placement, order.request.groups) if self._address is not None else None
+        config = config if home is None else pinned(config, home)
+        _require_room(order, config)
+        deployment = RayServeDeployment(order, f"{self._base_url}{prefix}", self._forget)
+        if self._address is None:  # a running cluster itself knows what was left on it
+            self._record.add("apps", order.app)
+        self._live[order.app] = deployment
+        try:
+            progress("handing the application to Ray Serve")
+            deploy_application(config)
+            deployment.wait_until_ready(started, Waiting(progress))
+        except LaunchFailed as error:
+            lines = error.log_tail or deployment.log_tail(SHOWN_LINES)
+            deployment.teardown()
+            raise LaunchFailed(error.reason, error.detail, lines) from None
+        except BaseException:
+            deployment.teardown()
+            raise
+        return deployment
+
+    def remove_orphan(self, app: str) -> bool:
+        """See ``Launcher``; on a running cluster whatever application of that name is not this run's."""
+        if self._address is None:
+            orphan = app in self._swept
+            self._swept.discard(app)
+            return orphan
+        if app in self._live:
+            return False
+        self._connect(self._address)
+        if not serve_runs() or app not in serve_details()["applications"]:
+            return False
+        delete_application(app)
+        return True
+
+    def close(self) -> None:
+        """Tear down what is up; stop a Ray that was started here, and remove its files."""
+        for deployment in list(self._live.values()):
+            deployment.teardown()
+        if self._connected:
+            ray_shutdown()
+            self._connected = False
+        if self._scratch is not None:
+            end(writers_under([self._scratch]), patience_s=STOP_PATIENCE_S)
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        self._base_url = self._scratch = None
+        self._record.close()
+
+    def _forget(self, app: str) -> None:
+        self._live.pop(app, None)
+        self._record.drop("apps", app)
+
+    def _start(self, order: LaunchOrder, progress: Callable[[str], None]) -> None:
+        if self._base_url is not None:
+            return
+        try:
+            if self._address is None:
+                progress("starting Ray")
+                self._start_local(cluster_of(order.layout, order.request))
+            else:
+                progress(f"connecting to Ray at {self._address}")
+                self._connect(self._address)
+            progress("loading Ray Serve LLM")
+            import_quietly()
+            self._base_url = self._start_serve()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start_local(self, cluster: ClusterSpec) -> None:
+        if self._http_port is not None:
+            require_free_port(self._http_port, "http_port")
+        # Ray's sockets lie below this directory, and a socket's path has at most 107 bytes: hence not in state_dir.
+        self._scratch = Path(tempfile.mkdtemp(prefix="parlay-"))
+        for kind in ("scratch", "directories"):
+            self._record.add(kind, self._scratch)
+        on_cpus = cluster.gpu == "cpu"
+        with environment_of(RAY_USAGE_STATS_ENABLED="0", TMPDIR=str(self._scratch)):
+            self._connected = True  # before, so that an interrupted start is stopped as well
+            ray_init(
+                num_cpus=cluster.devices if on_cpus else None,
+                # What Ray's executor takes for a device on CPUs: see serve.launch.cpu_on_ray.
+                num_gpus=cluster.devices if on_cpus else None,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(self._scratch / "ray"),
+            )
+
+    def _connect(self, address: str) -> None:
+        if is_connected():
+            return
+        require_ray_address(address)
+        try:
+            attach(address)
+            self._connected = True
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise BadInput("address", address, f"a Ray cluster of which this machine is a node ({error})") from None
+
+    def _start_serve(self) -> str:
+        local = self._address is None
+        if not serve_runs():
+            port = self._http_port or free_port()
+            require_free_port(port, "http_port")
+            start_serve("127.0.0.1" if local else "0.0.0.0", port)
+        details = serve_details()
+        port = int(details["http_options"]["port"])
+        if self._http_port not in (None, port):
+            raise BadInput("http_port", self._http_port, f"{port}, on which this cluster's Ray Serve listens")
+        nodes = [proxy["node_ip"] for proxy in details["proxies"].values() if proxy.get("node_ip")]
+        host = "127.0.0.1" if local or not nodes or own_ip() in nodes else nodes[0]
+        return f"http://{host}:{port}"
+
+    def _require_devices(self, order: LaunchOrder) -> None:
+        cluster, needed = cluster_of(order.layout, order.request), order.layout.devices
+        if needed > cluster.devices:
+            detail = f"{order.layout} needs {needed} devices; the cluster has {cluster.devices}"
+            raise LaunchFailed(FailureReason.PLACEMENT_IMPOSSIBLE, detail)
+
+
+def _require_room(order: LaunchOrder, config: dict[str, Any]) -> None:
+    nodes = live_nodes()
+    bundles, together = demand(config, order.layout.dp)
+    if fits(nodes, bundles):
+        return
+    device = "GPU" if any(bundle.get("GPU") for bundle in bundles) else "CPU"
+    has, where = sum(node.get(device, 0) for node in nodes), "on one node" if together else "over its nodes"
+    needs = f"{order.layout.dp} × {order.layout.devices_per_replica} {device}s {where}"
+    raise LaunchFailed(
+        FailureReason.PLACEMENT_IMPOSSIBLE,
+        f"{order.layout} needs {needs}; the Ray cluster has {has:g} on {len(nodes)} node(s)",
+    )
+
+
+def _model_source(model: str) -> str:
+    path = Path(model)
+    return str(path.resolve()) if path.is_dir() else model

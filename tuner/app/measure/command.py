@@ -1,0 +1,106 @@
+"""``parlay measure`` on the command line: its options; the work is in ``tuner.app.measure.measuring``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Url = Annotated[str, typer.Argument(metavar="URL", help="The server, such as http://127.0.0.1:8000.")]
+
+
+def measure(
+    url: Url,
+    rate: Annotated[
+        list[float] | None, typer.Option(help="Requests/s of an open load; several make a sweep. Default: 1.")
+    ] = None,
+    users: Annotated[
+        list[int] | None, typer.Option(help="A closed loop of so many users instead; several make a sweep.")
+    ] = None,
+    think_seconds: Annotated[float, typer.Option(min=0, help="What each of --users waits after an answer.")] = 0.0,
+    trace: Annotated[
+        Path | None, typer.Option(help="Replay a recorded trace instead: ours, Azure LLM, BurstGPT or Mooncake.")
+    ] = None,
+    trace_speed: Annotated[
+        list[float] | None, typer.Option(help="How much faster than recorded; several make a sweep. Default: 1.")
+    ] = None,
+    trace_window: Annotated[str | None, typer.Option(help="Only FROM..TO seconds of the recording.")] = None,
+    find_rate: Annotated[
+        bool, typer.Option("--find-rate", help="Search the highest rate within the SLO: from --rate, or between two.")
+    ] = False,
+    slo: Annotated[
+        list[str] | None, typer.Option(help="A target, METRIC:pPERCENTILE:MS such as ttft:p99:500; may be repeated.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of a window.")] = 30.0,
+    warmup_seconds: Annotated[float, typer.Option(min=0, help="Load before each window that does not count.")] = 5.0,
+    prompt_tokens: Annotated[str, typer.Option(help="Tokens, or LOW..HIGH for uniform lengths.")] = "256",
+    output_tokens: Annotated[str, typer.Option(help="Tokens, or LOW..HIGH for uniform lengths.")] = "64",
+    shared_prefix_tokens: Annotated[int, typer.Option(min=0, help="Tokens that open every prompt alike.")] = 0,
+    process: Annotated[str, typer.Option(help="Arrivals: poisson, constant, gamma, ramp or step.")] = "poisson",
+    burstiness: Annotated[float, typer.Option(help="Of gamma: squared coefficient of variation of the gaps.")] = 1.0,
+    start_share: Annotated[
+        float, typer.Option(help="Of ramp and step: the rate at first, as a share of the mean; it ends as far beyond.")
+    ] = 0.5,
+    chat: Annotated[bool, typer.Option("--chat", help="Ask /v1/chat/completions, not /v1/completions.")] = False,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Directory of the model's tokenizer: chats then have exactly the asked tokens.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model name in the requests; default: what the server lists.")
+    ] = None,
+    api_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the API key.")] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="File that holds the API key.")] = None,
+    ca_file: Annotated[Path | None, typer.Option(help="PEM file of the authorities to trust (https).")] = None,
+    metrics_url: Annotated[
+        list[str] | None, typer.Option(help="The engine's own metrics; default: URL/metrics. May be repeated.")
+    ] = None,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="After which a request has failed.")] = 120.0,
+    workers: Annotated[int, typer.Option(min=1, help="Client processes, where one is the bottleneck.")] = 1,
+    whole_windows: Annotated[
+        bool, typer.Option("--whole-windows", help="Do not end a window early when its verdict is certain.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of arrivals, lengths and prompts.")] = 0,
+    requests_out: Annotated[
+        Path | None, typer.Option(help="One record per request: FILE.jsonl or FILE.parquet.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="An HTML page with charts.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")] = False,
+) -> None:
+    """Measure any OpenAI-compatible endpoint under load. Exit code 3: no window met the SLO; 1: none tells anything."""
+    from tuner.app.measure.measuring import run_measure
+    from tuner.app.measure.options import MeasureOptions
+
+    options = MeasureOptions(
+        url=url,
+        rates=tuple(rate or ()),
+        users=tuple(users or ()),
+        think_seconds=think_seconds,
+        trace=trace,
+        trace_speeds=tuple(trace_speed or ()),
+        trace_window=trace_window,
+        find_rate=find_rate,
+        slo=tuple(slo or ()),
+        seconds=seconds,
+        warmup_seconds=warmup_seconds,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        shared_prefix_tokens=shared_prefix_tokens,
+        process=process,
+        burstiness=burstiness,
+        start_share=start_share,
+        chat=chat,
+        tokenizer=tokenizer,
+        model=model,
+        api_key_env=api_key_env,
+        api_key_file=api_key_file,
+        ca_file=ca_file,
+        metrics_urls=tuple(metrics_url or ()),
+        timeout_s=timeout_s,
+        workers=workers,
+        whole_windows=whole_windows,
+        seed=seed,
+        requests_out=requests_out,
+        report=report,
+    )
+    raise typer.Exit(run_measure(options, as_json))

@@ -1,0 +1,249 @@
+"""``parlay simulate``: one layout of a request under load, as an answer for machines and a table for people."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from tuner.app.cli.tables import number
+from tuner.ask.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, replay
+from tuner.ask.cluster import Cluster, requested_cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape, load_model
+from tuner.ask.request import Metric, TuneRequest
+from tuner.ask.rules import illegal
+from tuner.cost.latency import StepCosts
+from tuner.cost.memory import estimate_memory
+from tuner.cost.transfer import kv_transfer_bytes
+from tuner.errors import BadInput
+from tuner.simulate import DisaggregatedSimulator, Pool, SimulationResult, SimulationSettings, Simulator, max_rate
+from tuner.simulate.disaggregated import transfer_ms
+from tuner.stats.intervals import wilson
+
+_PERCENTILES = ("p50", "p90", "p95", "p99")
+
+
+@dataclass(frozen=True, slots=True)
+class SimulateOptions:
+    """What to simulate beside the request: a ``layout``, or one for prefill and one for decode; an open load at
+    ``rate_req_per_s`` (None: the asked rate), a closed loop of ``users``, or the arrivals and lengths of a ``trace``
+    file."""
+
+    layout: ParallelLayout | None = None
+    prefill_layout: ParallelLayout | None = None
+    decode_layout: ParallelLayout | None = None
+    requests: int = 1000
+    rate_req_per_s: float | None = None
+    users: int | None = None
+    trace: Path | None = None
+    router: str = "power_of_two"
+    seed: int = 0
+
+
+def simulate_answer(request: TuneRequest, options: SimulateOptions) -> dict[str, Any]:
+    """Simulate; raises BadInput for a layout that the engine refuses or that does not fit."""
+    started = time.perf_counter()
+    first = options.layout or options.prefill_layout or ParallelLayout()  # both pools live in one node group
+    model, cluster = load_model(request.model), requested_cluster(request).group(first)
+    load = _load(request, options)
+    longest = max(request.max_model_len, int(np.max(load.prompt_tokens + load.output_tokens)))
+    pools = _pools(request, options, model, cluster, longest)
+    settings = SimulationSettings.for_slo(request.workload, request.slo, router=options.router, seed=options.seed)
+    costs, (serving, *decoding) = StepCosts(model, cluster), pools.values()
+    simulator: Simulator | DisaggregatedSimulator
+    if decoding:
+        simulator = DisaggregatedSimulator(costs, serving, decoding[0], longest_tokens=longest, settings=settings)
+    else:
+        simulator = Simulator(
+            costs, serving.layout, kv_tokens=serving.kv_tokens, longest_tokens=longest, settings=settings
+        )
+    result = simulator.run(load)
+    highest = max_rate(simulator, request.workload, request.slo, requests=options.requests, seed=options.seed)
+    return {
+        "simulated": True,
+        "layout": " -> ".join(str(pool.layout) for pool in pools.values()),
+        "gpus": sum(pool.layout.devices for pool in pools.values()),
+        "pools": [
+            {
+                "role": role,
+                "layout": str(pool.layout),
+                "gpus": pool.layout.devices,
+                "kv_tokens_per_replica": pool.kv_tokens,
+            }
+            for role, pool in pools.items()
+        ],
+        "kv_transfer": _transfer(costs, serving, decoding[0], load.prompt_tokens) if decoding else None,
+        "load": _described(load, result),
+        **_latencies(result),
+        **_slo(request, result),
+        "max_rate_req_per_s": highest,
+        "output_tok_per_s": result.output_tok_per_s,
+        **_engine(result, pools),
+        "simulated_output_tokens": int(result.output_tokens.sum()),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _pools(
+    request: TuneRequest, options: SimulateOptions, model: ModelShape, cluster: Cluster, longest: int
+) -> dict[str, Pool]:
+    """Engines by what they do: ``both``, or ``prefill`` and ``decode``."""
+    apart = {"prefill": options.prefill_layout, "decode": options.decode_layout}
+    chosen = apart if options.layout is None else {"both": options.layout}
+    if (options.layout is None) is (options.prefill_layout is None and options.decode_layout is None):
+        raise BadInput("--layout", str(options.layout), "a layout, or --prefill-layout with --decode-layout")
+    pools: dict[str, Pool] = {}
+    for role, layout in chosen.items():
+        option = "--layout" if role == "both" else f"--{role}-layout"
+        if layout is None:
+            raise BadInput(option, None, "a layout, as the other pool has one")
+        pools[role] = Pool(layout, _kv_tokens(request, option, layout, model, cluster, longest))
+    needed = sum(pool.layout.devices for pool in pools.values())
+    if needed > cluster.devices:
+        raise BadInput("--decode-layout", f"pools of {needed} devices", f"at most the cluster's {cluster.devices}")
+    return pools
+
+
+def _transfer(costs: StepCosts, prefill: Pool, decode: Pool, prompt_tokens: NDArray[np.int64]) -> dict[str, float]:
+    """What a request hands over between the pools, and how long that takes on an idle link."""
+    ms = transfer_ms(costs, prefill.layout, decode.layout, prompt_tokens)
+    sent = [kv_transfer_bytes(costs.model, int(tokens)) for tokens in prompt_tokens]
+    return {"mean_bytes_per_request": float(np.mean(sent)), "mean_ms": float(np.mean(ms)), "max_ms": float(np.max(ms))}
+
+
+def _load(request: TuneRequest, options: SimulateOptions) -> OfferedLoad | ClosedLoad:
+    ways = {"--rate": options.rate_req_per_s, "--users": options.users, "--trace": options.trace}
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) > 1:
+        raise BadInput(given[1], f"also {given[0]}", "one of --rate, --users and --trace")
+    if options.trace is not None:
+        return replay(options.trace)
+    arrival = request.workload.arrival
+    users = arrival.users if not given else options.users
+    if users is not None:
+        return closed_load(request.workload, users, options.requests, options.seed, arrival.think_s)
+    asked = arrival.requests_per_s
+    rate = asked if options.rate_req_per_s is None else options.rate_req_per_s
+    if not rate > 0:
+        raise BadInput("--rate", rate, "a number above 0")
+    return offered(request.workload, rate, options.requests / rate, options.seed)
+
+
+def _kv_tokens(
+    request: TuneRequest, option: str, layout: ParallelLayout, model: ModelShape, cluster: Cluster, longest: int
+) -> int:
+    drop = illegal(model, layout, cluster)
+    if drop is not None:
+        raise BadInput(option, str(layout), f"a layout that the engine accepts ({drop.figure})")
+    limits = (np.array([float(layout.max_num_batched_tokens)]), np.array([float(layout.max_num_seqs)]))
+    memory = estimate_memory(model, layout, cluster, request.engine, *limits)
+    misfit = memory.misfit(0, longest)
+    if misfit is not None:
+        raise BadInput(option, str(layout), f"a layout that fits ({misfit})")
+    return int(memory.kv_tokens[0])
+
+
+def _described(load: OfferedLoad | ClosedLoad, result: SimulationResult) -> dict[str, Any]:
+    shown: dict[str, Any] = {"requests": len(load)}
+    if isinstance(load, ClosedLoad):
+        return {**shown, "users": load.users}
+    span_s = float(np.ptp(result.arrival_s))
+    return {**shown, "rate_req_per_s": len(load) / span_s if span_s else None}
+
+
+def _latencies(result: SimulationResult) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for metric in Metric:
+        q = result.quantiles(metric)
+        values = [None] * 5 if q is None else [q.p50_ms, q.p90_ms, q.p95_ms, q.p99_ms, q.mean_ms]
+        found[f"{metric.value}_ms"] = dict(zip((*_PERCENTILES, "mean"), values, strict=True))
+    return found
+
+
+def _slo(request: TuneRequest, result: SimulationResult) -> dict[str, Any]:
+    met = result.met(request.slo)
+    return {
+        "slo": [
+            {
+                "target": str(target),
+                "ms": result.at(target.metric, target.percentile),
+                "interval_ms": result.interval_ms(target.metric, target.percentile),
+            }
+            for target in request.slo
+        ],
+        "meets_slo": result.meets(request.slo),
+        "attainment": result.attainment(request.slo),
+        "attainment_interval": wilson(int(met.sum()), len(met)),
+        "goodput_req_per_s": result.goodput_req_per_s(request.slo),
+    }
+
+
+def _engine(result: SimulationResult, pools: dict[str, Pool]) -> dict[str, Any]:
+    roles = [role for role, pool in pools.items() for _ in range(pool.layout.dp)]
+    columns = ("prefill_share", "decode_share", "kv_share", "kv_peak_share")
+    rows = zip(*(getattr(result, name).tolist() for name in columns), strict=True)
+    return {
+        "preemptions": int(result.preemptions.sum()),
+        "kv_tokens_per_replica": next(iter(pools.values())).kv_tokens,
+        "replicas": [
+            {"role": role, **dict(zip(columns, row, strict=True))} for role, row in zip(roles, rows, strict=True)
+        ],
+    }
+
+
+def simulate_tables(console: Console, answer: dict[str, Any]) -> None:
+    """Latencies, then what the SLO says of them, then what the engines did."""
+    load = answer["load"]
+    how = f"{load['users']} users in a closed loop" if "users" in load else f"{number(load['rate_req_per_s'], 2)} req/s"
+    console.print(
+        f"Simulated: {answer['layout']}, {load['requests']:,} requests, {how}", style="italic", highlight=False
+    )
+    table = Table()
+    table.add_column("ms")
+    for name in ("mean", *_PERCENTILES):
+        table.add_column(name, justify="right")
+    for metric in Metric:
+        row = answer[f"{metric.value}_ms"]
+        table.add_row(metric.value.upper(), *(number(row[name], 2) for name in ("mean", *_PERCENTILES)))
+    console.print(table)
+    for target in answer["slo"]:
+        spread = target["interval_ms"]
+        interval = f", 95 % between {number(spread[0])} and {number(spread[1])}" if spread else ""
+        console.print(f"{target['target']}: {number(target['ms'])} ms{interval}", highlight=False)
+    console.print(
+        f"attainment {answer['attainment']:.1%}, goodput {answer['goodput_req_per_s']:.2f} req/s; the SLO holds up to "
+        f"{answer['max_rate_req_per_s']:.2f} req/s",
+        highlight=False,
+    )
+    if moved := answer["kv_transfer"]:
+        console.print(
+            f"KV cache handed over: {moved['mean_bytes_per_request'] / 1e6:.1f} MB and {moved['mean_ms']:.2f} ms per "
+            f"request, at most {moved['max_ms']:.2f} ms",
+            highlight=False,
+        )
+    for pool in answer["pools"]:
+        _pool_line(console, pool, [one for one in answer["replicas"] if one["role"] == pool["role"]])
+    console.print(f"{answer['preemptions']} preemptions", highlight=False)
+    console.print(
+        f"{answer['simulated_output_tokens']:,} output tokens, and the highest rate, in {answer['seconds']:.2f} s",
+        highlight=False,
+    )
+
+
+def _pool_line(console: Console, pool: dict[str, Any], replicas: list[dict[str, Any]]) -> None:
+    shares = {name: sum(one[name] for one in replicas) / len(replicas) for name in replicas[0] if name != "role"}
+    peak = max(one["kv_peak_share"] for one in replicas)
+    job = "" if pool["role"] == "both" else f" for {pool['role']} ({pool['layout']})"
+    console.print(
+        f"{len(replicas)} replica(s){job}: prefill {shares['prefill_share']:.0%}, decode {shares['decode_share']:.0%} "
+        f"of the time; KV cache {shares['kv_share']:.0%} full, at most {peak:.0%} of "
+        f"{pool['kv_tokens_per_replica']:,} tokens",
+        highlight=False,
+    )

@@ -1,0 +1,185 @@
+"""``parlay explain``: why a study's winner won, what came second, what was never tried and why that is safe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tuner.app.answers import dropped_answer, ranked_answer, spent_answer, standing_answer
+from tuner.app.cli.tables import breakdown_table, dropped_table, left_title, print_lines
+from tuner.app.tune.tables import budget_line, standings_table
+from tuner.app.wiring import breakdowns, decision_of, why_infeasible
+from tuner.ask.cluster import requested_cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import TuneRequest
+from tuner.ask.rules import DropReason, illegal
+from tuner.ask.space import load_space
+from tuner.cost.breakdown import Breakdown
+from tuner.decide.decision import Decision
+from tuner.errors import BadInput
+from tuner.explain.infeasible import Infeasible, slower_than_predicted
+from tuner.explain.never_launched import Untried, untried
+from tuner.plan.prune import Candidate, DroppedGroup
+from tuner.plan.replica_prices import MARGIN
+from tuner.search.belief import Belief
+from tuner.study.records import StudyRecord
+from tuner.study.store import Store
+
+_SURER, _MOVED = 0.9, 0.05  # a price counts as learnt: a tenth surer, or moved by five per cent
+_FACT = "it could not have run"
+_MISSES = f"even {MARGIN:g} × faster than the model, one request alone misses the target"
+_RANKED = "a judgement of the model: below, by how much it would have to err"
+_MEASURED = "what was measured says so"
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What the trials say of one price of the model: it has to be multiplied by ``factor``, with 95 % between ``low``
+    and ``high``; before any trial that was ``prior_low`` to ``prior_high``. ``ttft`` and ``tpot`` stand for all of that
+    latency which no term explains."""
+
+    term: str
+    factor: float
+    low: float
+    high: float
+    prior_low: float
+    prior_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """The pieces of an explanation, for people and for machines.
+
+    ``dropped`` says what never was launched, ``planned`` is what the plan dropped of it; ``waiting`` counts the
+    candidates that were kept and not launched either.
+    ``rivals`` is None without a winner, ``reasons`` with one.
+    """
+
+    decision: Decision
+    candidates: tuple[Candidate, ...]
+    splits: dict[ParallelLayout, Breakdown]
+    dropped: tuple[DroppedGroup, ...]
+    planned: tuple[DroppedGroup, ...]
+    waiting: int
+    learnt: tuple[Learnt, ...]
+    rivals: Untried | None
+    reasons: Infeasible | None
+
+    def answer(self, request: TuneRequest) -> dict[str, Any]:
+        """The explanation as JSON."""
+        return {
+            "study": self.decision.study,
+            "why": self.decision.why,
+            "remedy": self.decision.remedy,
+            "standings": [standing_answer(standing, request) for standing in self.decision.standings],
+            "layouts": [ranked_answer(c, self.splits.get(c.layout)) for c in self.candidates],
+            "dropped": [{**dropped_answer(group), "why_safe": self.why_safe(group)} for group in self.dropped],
+            "kept_but_not_launched": self.waiting,
+            "learnt": [asdict(one) for one in self.learnt],
+            "untried": self.rivals.as_dict() if self.rivals else None,
+            "infeasible": self.reasons.as_dict() if self.reasons else None,
+            **spent_answer(self.decision, request),
+        }
+
+    def why_safe(self, group: DroppedGroup) -> str:
+        """Why nothing was lost by not launching a group."""
+        if group.reason in (DropReason.SLO_TTFT, DropReason.SLO_TPOT, DropReason.SLO_E2E):
+            return _MISSES
+        if group.reason is not DropReason.OUTRANKED:
+            return _FACT
+        return _RANKED if group in self.planned else _MEASURED
+
+    def print(self, console: Console, request: TuneRequest) -> None:
+        """The explanation in the terminal."""
+        print_lines(console, [text for text in (self.decision.why, self.decision.remedy) if text])
+        standings_table(console, self.decision, request)
+        breakdown_table(console, self.candidates, self.splits)
+        _learnt_table(console, self.learnt)
+        dropped_table(console, self.dropped, self.why_safe)
+        lines = [f"{self.waiting} kept candidates were not launched."] if self.waiting else []
+        lines += self.rivals.lines() if self.rivals else []
+        lines += self.reasons.lines() if self.reasons else []
+        print_lines(console, [*lines, budget_line(self.decision, request)])
+
+
+def explain_study(store: Store, record: StudyRecord, layout: ParallelLayout | None) -> Explained:
+    """Explain the winner beside the runner-up, or one layout; raises BadInput for one that is not of the space."""
+    decision, request = decision_of(store, record), record.request
+    ranked = {candidate.layout: candidate for candidate in record.ranked or ()}
+    tried = {trial.layout for trial in decision.trials}
+    rivals = reasons = None
+    model, cluster = load_model(request.model), requested_cluster(request)
+    if layout is not None:
+        chosen = [layout] if layout in ranked else []
+        dropped = () if chosen else _why_dropped(record, decision, layout)
+    else:
+        chosen = [t.layout for t in (decision.winner, decision.runner_up) if t is not None]
+        chosen = chosen or [t.layout for t in decision.trials[:2]]
+        dropped = decision.dropped
+        if decision.winner is not None:
+            slower = slower_than_predicted(request, decision)
+            rivals = untried(request, model, load_space(request.space), decision.standings[0], tried, slower)
+        elif record.decision is not None:
+            reasons = why_infeasible(request, decision)
+    splits = breakdowns(request, model, cluster, [one for one in chosen if one in ranked])
+    named = {group.example for group in decision.dropped}
+    waiting = 0 if layout else len([one for one in ranked if one not in tried and one not in named])
+    return Explained(
+        decision=decision,
+        candidates=tuple(ranked[one] for one in splits),
+        splits=splits,
+        dropped=tuple(dropped),
+        planned=tuple(record.dropped or ()),
+        waiting=waiting,
+        learnt=() if layout else _learnt(record, decision),
+        rivals=rivals,
+        reasons=reasons,
+    )
+
+
+def _learnt(record: StudyRecord, decision: Decision) -> tuple[Learnt, ...]:
+    """Prices that the trials moved or made surer, those that moved most first."""
+    if not record.ranked:
+        return ()
+    model, cluster = load_model(record.request.model), requested_cluster(record.request)
+    belief = Belief.of(record.request, record.ranked, model, cluster)
+    before = belief.factors
+    belief.observe({standing.layout: [s for t in standing.trials for s in t.steps] for standing in decision.standings})
+    found = []
+    for term, (factor, sd) in belief.factors.items():
+        middle, prior_sd = before[term]
+        if sd < _SURER * prior_sd or abs(math.log(factor / middle)) > _MOVED:
+            wide = [m * math.exp(sign * 1.96 * s) for m, s in ((factor, sd), (middle, prior_sd)) for sign in (-1, 1)]
+            found.append(Learnt(term, factor, *wide))
+    return tuple(sorted(found, key=lambda one: -abs(math.log(one.factor))))
+
+
+def _learnt_table(console: Console, learnt: Sequence[Learnt]) -> None:
+    if not learnt:
+        return
+    table = Table(title="What the trials taught: factors on the model's prices", **left_title())
+    table.add_column("price")
+    for name in ("factor", "95 % interval", "before"):
+        table.add_column(name, justify="right")
+    for one in learnt:
+        table.add_row(
+            one.term, f"{one.factor:.2f}", f"{one.low:.2f}–{one.high:.2f}", f"{one.prior_low:.2f}–{one.prior_high:.2f}"
+        )  # fmt: skip
+    console.print(table)
+
+
+def _why_dropped(record: StudyRecord, decision: Decision, layout: ParallelLayout) -> tuple[DroppedGroup, ...]:
+    drop = illegal(load_model(record.request.model), layout, requested_cluster(record.request).group(layout))
+    if drop is not None:
+        return (DroppedGroup(drop.reason, 1, layout, drop.figure),)
+    same = tuple(g for g in decision.dropped if g.example == layout)
+    alike = tuple(g for g in decision.dropped if g.example.shape == layout.shape)
+    if not same and not alike:
+        raise BadInput("--layout", str(layout), "a layout of the study's space")
+    return same or alike

@@ -1,0 +1,198 @@
+"""From a study's record to the page: fills ``deploy.report.study_data`` with what the store knows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from deploy.report.study_data import Fate, ReportData, ShownFile, ShownLayout, ShownMetric, ShownStep, ShownTrial, Stage
+from tuner.app.cli.tables import outcome, short_names
+from tuner.app.tune.report_layouts import axis_titles, budgets_shown, standings_shown
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import TuneRequest
+from tuner.decide.decision import Decision
+from tuner.plan.prune import Candidate, DroppedGroup
+from tuner.rehearse.conditions import simulated_seed
+from tuner.study.records import StudyRecord
+from tuner.trial.trial import StepResult, TrialResult, TrialState
+
+USES = {
+    "ray-serve": ("Ray Serve config", "serve run {}"),
+    "rayservice": ("KubeRay RayService", "kubectl apply -f {}"),
+    "helm-values": ("Helm values", "helm upgrade --install parlay helm/parlay --values {}"),
+    "vllm": ("vLLM command line", "sh {}"),
+}
+
+
+def report_data(
+    record: StudyRecord, decision: Decision, starts_s: Mapping[int, float], files: Mapping[str, str]
+) -> ReportData:
+    """Everything on the page. ``starts_s`` has the start of each trial, counted from the start of the study."""
+    request = record.request
+    metrics = _metrics(request)
+    candidates = [c.layout for c in record.ranked or ()]
+    names, common = short_names(
+        [*candidates, *(g.example for g in decision.dropped), *(t.layout for t in decision.trials)]
+    )
+    return ReportData(
+        study=record.name,
+        model=request.model,
+        headline=_headline(decision, names),
+        why=tuple(text for text in (decision.why, decision.remedy) if text),
+        metrics=metrics,
+        request=(*_request_facts(request), *((("in every layout", common),) if common else ())),
+        funnel=_funnel(record, decision),
+        layouts=_layouts(record, decision, metrics, starts_s, names),
+        files=tuple(ShownFile(name, USES[kind][0], USES[kind][1].format(name)) for kind, name in files.items()),
+        facts=tuple(record.facts.items()),
+        simulated=simulated_seed(record.facts) is not None,
+        standings=standings_shown(decision, request, names),
+        axes=axis_titles(decision, request),
+        budget=budgets_shown(decision, request),
+    )
+
+
+def _headline(decision: Decision, names: Mapping[ParallelLayout, str]) -> str:
+    if decision.winner is None:
+        return "No measured layout meets the SLO"
+    layout = decision.winner.layout
+    return f"{names[layout]} wins, on {layout.devices} device{'s' if layout.devices > 1 else ''}"
+
+
+def _metrics(request: TuneRequest) -> tuple[ShownMetric, ...]:
+    targets = {(target.metric, target.percentile): target.ms for target in request.slo}
+    return tuple(ShownMetric(m.value, p, targets.get((m, p))) for m, p in request.shown_metrics)
+
+
+def _request_facts(request: TuneRequest) -> tuple[tuple[str, str], ...]:
+    work = request.workload
+    devices = ", ".join(f"{group.nodes} × {group.gpus_per_node} {group.gpu}" for group in request.groups)
+    return (
+        ("cluster", devices or "discovered from Ray"),
+        ("prompt tokens", f"{work.prompt_tokens.mean} (mean)"),
+        ("output tokens", f"{work.output_tokens.mean} (mean)"),
+        ("arrivals", f"{work.arrival.process}, {work.arrival.requests_per_s:g} requests/s"),
+        ("load steps", ", ".join(f"{rate:g}" for rate in request.rates_req_per_s) + " requests/s"),
+        ("SLO", "; ".join(str(target) for target in request.slo)),
+        ("objective", " and ".join(request.objectives)),
+    )
+
+
+def _funnel(record: StudyRecord, decision: Decision) -> tuple[Stage, ...]:
+    """Layouts, not trials; what measurements made needless was not dropped by the model."""
+    planned, total = record.dropped or (), record.candidates_total or 0
+    left = total - sum(group.count for group in planned)
+    launched = {trial.layout for trial in decision.trials}
+    needless = [group for group in decision.dropped if group not in planned]
+    beside = left - len(launched) - sum(group.count for group in needless)
+    failures = Counter(t.failure.value for t in decision.trials if t.failure is not None)
+    meeting = sum(standing.meets for standing in decision.standings)
+    missing = len(decision.standings) - meeting
+    skipped = (("could not win by then", sum(g.count for g in needless)), ("left when the search ended", beside))
+    return (
+        Stage("candidates", total),
+        Stage("left by the model", left, tuple(_by_reason(planned).items())),
+        Stage("launched", len(launched), tuple((reason, count) for reason, count in skipped if count > 0)),
+        Stage("measured", len(decision.standings), tuple(failures.items())),
+        Stage("meet the SLO", meeting, (("misses the SLO", missing),) if missing else ()),
+        Stage("winner", 1 if decision.winner else 0),
+    )
+
+
+def _by_reason(groups: Sequence[DroppedGroup]) -> Counter[str]:
+    found = Counter[str]()
+    for group in groups:
+        found[group.reason.value] += group.count
+    return found
+
+
+def _layouts(
+    record: StudyRecord,
+    decision: Decision,
+    metrics: Sequence[ShownMetric],
+    starts_s: Mapping[int, float],
+    names: Mapping[ParallelLayout, str],
+) -> tuple[ShownLayout, ...]:
+    launched = [
+        replace(_launched(t, record.request, decision, metrics, starts_s), layout=names[t.layout] + _run(t, decision))
+        for t in decision.trials
+    ]
+    tried = {trial.layout for trial in decision.trials}
+    outranked = {group.example for group in decision.dropped}
+    waiting = [c for c in record.ranked or () if c.layout not in tried and c.layout not in outranked]
+    rows = [replace(_not_launched(c, record.request, metrics), layout=names[c.layout]) for c in waiting]
+    dropped = [
+        ShownLayout(
+            names[group.example], group.example.devices, Fate.DROPPED,
+            f"{group.reason.value}: {group.figure}" + (f" ({group.count:,} alike)" if group.count > 1 else ""),
+        )
+        for group in decision.dropped
+    ]  # fmt: skip
+    return (*launched, *rows, *dropped)
+
+
+def _run(trial: TrialResult, decision: Decision) -> str:
+    """Which run of its layout a trial was, where that has several; the winner's name stays plain."""
+    won = decision.winner is not None and trial.number == decision.winner.number
+    alone = sum(other.layout == trial.layout for other in decision.trials) == 1
+    return "" if won or alone else f" (run {trial.repeat + 1})"
+
+
+def _launched(
+    trial: TrialResult,
+    request: TuneRequest,
+    decision: Decision,
+    metrics: Sequence[ShownMetric],
+    starts_s: Mapping[int, float],
+) -> ShownLayout:
+    fate = {TrialState.FAILED: Fate.FAILED, TrialState.STOPPED: Fate.STOPPED}.get(trial.state, Fate.MEASURED)
+    if decision.winner is not None and trial.number == decision.winner.number:
+        fate = Fate.WINNER
+    best = trial.best_step(request)
+    step = trial.shown_step(request)
+    predicted = decision.predictions.get(str(trial.layout))
+    reason = trial.detail or outcome(trial, request)
+    timing = ShownTrial(trial.number + 1, starts_s.get(trial.number, 0.0), trial.ready_after_s, trial.seconds or 0.0)
+    return ShownLayout(
+        layout=str(trial.layout),
+        devices=trial.layout.devices,
+        fate=fate,
+        reason=reason,
+        rate_req_per_s=step.step.rate_req_per_s if step else None,
+        predicted_ms=_named(metrics, decision.predicted_ms(request, trial)),
+        measured_ms=_named(metrics, step.shown_ms(request)) if step else {},
+        predicted_goodput_req_per_s=predicted.goodput_req_per_s if predicted else None,
+        measured_goodput_req_per_s=best.goodput_req_per_s if best else None,
+        attainment=step.attainment if step else None,
+        meets_slo=best is not None if step else None,
+        steps=tuple(_step(s, request, metrics) for s in trial.steps),
+        trial=timing,
+    )
+
+
+def _not_launched(candidate: Candidate, request: TuneRequest, metrics: Sequence[ShownMetric]) -> ShownLayout:
+    asked = min(
+        range(len(request.rates_req_per_s)),
+        key=lambda i: abs(request.rates_req_per_s[i] - request.workload.arrival.requests_per_s),
+    )
+    return ShownLayout(
+        layout=str(candidate.layout),
+        devices=candidate.layout.devices,
+        fate=Fate.NOT_LAUNCHED,
+        reason="the budget went to candidates that come before it",
+        rate_req_per_s=request.rates_req_per_s[asked],
+        predicted_ms=_named(metrics, candidate.prediction.steps[asked]),
+        predicted_goodput_req_per_s=candidate.prediction.goodput_req_per_s,
+    )
+
+
+def _named(metrics: Sequence[ShownMetric], values: Sequence[float | None]) -> dict[str, float | None]:
+    return {metric.name: value for metric, value in zip(metrics, values, strict=True)}
+
+
+def _step(step: StepResult, request: TuneRequest, metrics: Sequence[ShownMetric]) -> ShownStep:
+    return ShownStep(
+        step.step.rate_req_per_s, _named(metrics, step.shown_ms(request)), step.goodput_req_per_s, step.attainment,
+        step.sent, step.failed, step.meets(request),
+    )  # fmt: skip

@@ -1,0 +1,82 @@
+"""The parts of the report that show measured layouts over all their runs, the Pareto front, and the budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from deploy.report.study_data import ShownBudget, ShownSpread, ShownStanding
+from tuner.app.tune.tables import runs_of
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import Objective, TuneRequest
+from tuner.decide.decision import Decision
+from tuner.decide.layout_summary import Spread, Standing, front, front_axes
+
+_TITLES = {
+    Objective.MIN_GPUS: "devices",
+    Objective.MIN_COST: "US dollars per hour",
+    Objective.MAX_GOODPUT: "goodput, requests/s",
+    Objective.MIN_LATENCY: "mean E2E latency, ms",
+}
+
+
+def axis_titles(decision: Decision, request: TuneRequest) -> tuple[str, str] | None:
+    """What the axes of the Pareto front show; None where no layout meets the SLO."""
+    if decision.winner is None:
+        return None
+    one, other = front_axes(request)
+    return _TITLES[one], _TITLES[other]
+
+
+def standings_shown(
+    decision: Decision, request: TuneRequest, names: Mapping[ParallelLayout, str]
+) -> tuple[ShownStanding, ...]:
+    """Every measured layout, best first."""
+    best = {standing.layout for standing in front(request, decision.standings)}
+    return tuple(_shown(one, request, names[one.layout], one.layout in best) for one in decision.standings)
+
+
+def _shown(standing: Standing, request: TuneRequest, name: str, on_front: bool) -> ShownStanding:
+    one, other = front_axes(request)
+    pairs = zip(request.slo, standing.slo_ms, strict=True)
+    return ShownStanding(
+        layout=name,
+        devices=standing.layout.devices,
+        meets_slo=standing.meets,
+        runs=runs_of(standing),
+        held_req_per_s=standing.held_req_per_s,
+        slo_ms={target.metric.value: _spread(spread) for target, spread in pairs},
+        attainment=standing.attainment,
+        attainment_at_least=standing.attainment_interval[0] if standing.attainment_interval else None,
+        usd_per_hour=standing.usd_per_hour,
+        usd_per_million_tokens=standing.usd_per_million_tokens,
+        at=(_on_axis(standing, one), _on_axis(standing, other)),
+        on_front=on_front,
+    )
+
+
+def _on_axis(standing: Standing, axis: Objective) -> ShownSpread | None:
+    if axis is Objective.MAX_GOODPUT:
+        return _spread(standing.goodput)
+    if axis is Objective.MIN_LATENCY:
+        return _spread(standing.e2e_ms)
+    value = float(standing.layout.devices) if axis is Objective.MIN_GPUS else standing.usd_per_hour
+    return None if value is None else ShownSpread(value, value, value)
+
+
+def _spread(spread: Spread | None) -> ShownSpread | None:
+    if spread is None:
+        return None
+    low, high = (spread.low, spread.high) if spread.runs > 1 else spread.interval or (spread.mean, spread.mean)
+    return ShownSpread(spread.mean, low, high)
+
+
+def budgets_shown(decision: Decision, request: TuneRequest) -> tuple[ShownBudget, ...]:
+    """Each budget and what was spent of it; those of which nothing is known are left out."""
+    spent, budget = decision.spent, request.budget
+    rows = (
+        ("launches", float(spent.launches), float(budget.launches)),
+        ("minutes in trials", spent.minutes, budget.minutes),
+        ("GPU-hours", spent.gpu_hours, budget.gpu_hours),
+        ("US dollars", spent.usd, budget.usd),
+    )
+    return tuple(ShownBudget(name, value, limit) for name, value, limit in rows if value is not None)

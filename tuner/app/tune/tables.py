@@ -1,0 +1,147 @@
+"""Tables of a study: its trials, where each layout stands over all of them, what was spent, and the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from tuner.app.cli.tables import (
+    ABSENT,
+    caption_of,
+    dropped_table,
+    left_title,
+    number,
+    outcome,
+    print_lines,
+    short_names,
+)
+from tuner.ask.request import SloTarget, TuneRequest
+from tuner.decide.decision import Decision
+from tuner.decide.layout_summary import Spread, Standing
+from tuner.trial.trial import Purpose, TrialResult
+
+
+def decision_tables(
+    console: Console, decision: Decision, request: TuneRequest, files: Mapping[str, str], final: bool = True
+) -> None:
+    """A study's end, or how it stands: launched layouts, dropped ones, the winner and why, the budget and the files."""
+    trials_table(console, decision, request)
+    if any(standing.runs > 1 for standing in decision.standings):
+        standings_table(console, decision, request)
+    dropped_table(console, decision.dropped)
+    if decision.winner is not None:
+        title = "Winner" if final else "Best so far"
+        console.print(f"[bold green]{title}[/bold green]: [bold]{decision.winner.layout}[/bold]", highlight=False)
+    lines = [decision.why, *([decision.remedy] if decision.remedy else []), budget_line(decision, request)]
+    print_lines(console, [*lines, *(f"  {kind:12} {path}" for kind, path in files.items())])
+
+
+def trials_table(console: Console, decision: Decision, request: TuneRequest) -> None:
+    """Every launched layout, predicted and measured side by side; the winner is marked."""
+    if not decision.trials:
+        return
+    names, common = short_names(trial.layout for trial in decision.trials)
+    table = Table(title=f"Study {decision.study}", **left_title(caption_of(common)))
+    table.add_column("", justify="right")
+    table.add_column("layout", overflow="fold")
+    table.add_column("outcome", overflow="fold")
+    table.add_column("req/s", justify="right")
+    for metric, percentile in request.shown_metrics:
+        table.add_column(f"{metric.value.upper()} p{percentile:g} ms\nmodel", justify="right")
+        table.add_column("\nmeasured", justify="right")
+    table.add_column("attained", justify="right")
+    table.add_column("goodput\nreq/s", justify="right")
+    table.add_column("GPU-min", justify="right")
+    for trial in decision.trials:
+        table.add_row(*_trial_cells(trial, names[trial.layout], decision, request))
+    console.print(table)
+
+
+def _trial_cells(trial: TrialResult, name: str, decision: Decision, request: TuneRequest) -> list[str]:
+    won = decision.winner is not None and trial.number == decision.winner.number
+    step = trial.shown_step(request)
+    measured = step.shown_ms(request) if step else (None,) * len(request.shown_metrics)
+    pairs = zip(decision.predicted_ms(request, trial), measured, strict=True)
+    again = " (again)" if trial.purpose is Purpose.CONFIRM else ""
+    return [
+        "★" if won else str(trial.number + 1),
+        name,
+        outcome(trial, request) + again,
+        number(step.step.rate_req_per_s if step else None, 2),
+        *(number(value) for pair in pairs for value in pair),
+        ABSENT if step is None or step.attainment is None else f"{step.attainment:.0%}",
+        number(step.goodput_req_per_s if step else None, 2),
+        number(None if trial.device_s is None else trial.device_s / 60),
+    ]
+
+
+def standings_table(console: Console, decision: Decision, request: TuneRequest) -> None:
+    """Where each measured layout stands, all its runs together, best first: figures with their spread and their share
+    of the target."""
+    if not decision.standings:
+        return
+    names, common = short_names(standing.layout for standing in decision.standings)
+    asked = request.workload.arrival.requests_per_s
+    table = Table(title="All runs of a layout together, best first", **left_title(caption_of(common)))
+    table.add_column("layout", overflow="fold")
+    table.add_column("devices", justify="right")
+    table.add_column("runs", justify="right")
+    table.add_column(f"holds req/s\n({asked:g} asked)", justify="right")
+    for target in request.slo:
+        table.add_column(f"{target.metric.value.upper()} p{target.percentile:g} ms\nof {target.ms:g}", justify="right")
+    table.add_column("attained\n(at least)", justify="right")
+    table.add_column("E2E ms", justify="right")
+    priced = any(standing.usd_per_hour is not None for standing in decision.standings)
+    for name in ("USD/hour", "USD per\nM tokens") if priced else ():
+        table.add_column(name, justify="right")
+    for standing in decision.standings:
+        table.add_row(*_standing_cells(standing, names[standing.layout], request, priced))
+    console.print(table)
+
+
+def _standing_cells(standing: Standing, name: str, request: TuneRequest, priced: bool) -> list[str]:
+    attained = ABSENT if standing.attainment is None else f"{standing.attainment:.1%}"
+    if standing.attainment_interval is not None:
+        attained += f"\n({standing.attainment_interval[0]:.1%})"
+    money = [number(standing.usd_per_hour, 2), number(standing.usd_per_million_tokens, 2)] if priced else []
+    pairs = zip(standing.slo_ms, request.slo, strict=True)
+    return [
+        name if standing.meets else f"{name} (misses)",
+        str(standing.layout.devices),
+        runs_of(standing),
+        number(standing.held_req_per_s, 2),
+        *(_against(spread, target) for spread, target in pairs),
+        attained,
+        _spread(standing.e2e_ms, 0),
+        *money,
+    ]
+
+
+def runs_of(standing: Standing) -> str:
+    """How many runs a layout has, and what its confirmation said."""
+    verdict = {None: "", True: ", confirmed", False: ", refuted"}[standing.confirmed]
+    return f"{standing.runs}{verdict}"
+
+
+def _against(spread: Spread | None, target: SloTarget) -> str:
+    return ABSENT if spread is None else f"{_spread(spread, 1)}\n{spread.high / target.ms:.0%} of it"
+
+
+def _spread(spread: Spread | None, digits: int) -> str:
+    if spread is None:
+        return ABSENT
+    low, high = (spread.low, spread.high) if spread.runs > 1 else spread.interval or (None, None)
+    around = f" ({number(low, digits)}–{number(high, digits)})" if low is not None else ""
+    return number(spread.mean, digits) + around
+
+
+def budget_line(decision: Decision, request: TuneRequest) -> str:
+    """What was spent of each budget."""
+    spent, budget = decision.spent, request.budget
+    parts = [f"{spent.launches} of {budget.launches} launches", f"{spent.minutes:.1f} of {budget.minutes:g} minutes"]
+    for value, limit, unit in ((spent.gpu_hours, budget.gpu_hours, "GPU-hours"), (spent.usd, budget.usd, "US dollars")):
+        if value is not None:
+            parts.append(f"{value:.2f}" + (f" of {limit:g}" if limit is not None else "") + f" {unit}")
+    return f"Spent: {', '.join(parts)}."

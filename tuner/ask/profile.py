@@ -1,0 +1,312 @@
+"""Hardware profiles: what one device can do, from its datasheet and from a compact fit of measured kernels.
+
+A profile is a YAML file of ``tuner/ask/profiles/`` or of the operator. It holds a few dozen numbers, never tables;
+every section names its source. A device on which nothing was measured names a relative in ``efficiencies_from`` and
+takes over the sections that it does not give itself: those hold shares of a datasheet peak, so they carry over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from tuner.errors import BadInput
+
+PROFILE_DIR = Path(__file__).parent / "profiles"
+ENGINE_FILE = PROFILE_DIR / "engines" / "vllm.yaml"
+ARCHITECTURES = ("ampere", "ada", "hopper", "blackwell", "cpu", "generic")
+_FITTED = ("gemm", "attention_prefill", "attention_decode", "moe", "elementwise", "engine", "collectives")
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class GemmFit:
+    """One precision's matrix product (``tuner.cost.compute.gemm``); what a kernel does not do is left at 0.
+
+    ``kernel`` names the tile rule. Efficiencies are shares of the datasheet's peak and bandwidth. ``split_k`` is the
+    least k of one split, ``wave_rounding`` the exponent with which a partly filled wave counts as full (1: entirely),
+    ``wave_us`` the prologue and epilogue of a wave, ``k_step_ns`` the least time per step of k where a kernel is
+    slower than its like, ``epilogue_ps`` per output value, ``cache_gain`` by how much a warm L2 cache beats
+    memory. ``host_us`` is the launch path without CUDA graphs, ``host_small_us`` the same for m < 32,
+    ``host_unaligned_us`` its surcharge where 4 does not divide m.
+    """
+
+    __pydantic_config__ = _STRICT
+    kernel: Literal["cublas", "cutlass_hopper", "cutlass_blackwell", "cutlass_ada", "block", "untiled"]
+    floor_us: float
+    compute_efficiency: float
+    memory_efficiency: float
+    split_k: float = 0.0
+    wave_rounding: float = 1.0
+    wave_us: float = 0.0
+    k_step_ns: float = 0.0
+    epilogue_ps: float = 0.0
+    cache_gain: float = 0.0
+    host_us: float = 0.0
+    host_small_us: float = 0.0
+    host_unaligned_us: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillAttentionFit:
+    """Attention over a prompt for one KV-cache precision (``tuner.cost.compute.attention``).
+
+    ``exp_cost`` is the time of one exponential in units of one FLOP at the bf16 peak, ``wave_us`` per wave of tiles,
+    ``cache_write_ns`` per new token and KV head, ``tail`` the share of the longest tile that nothing overlaps,
+    ``wide_head_penalty`` the slowdown for heads wider than 128.
+    """
+
+    __pydantic_config__ = _STRICT
+    kernel: Literal["flash_attn_2", "flash_attn_2_ada", "flash_attn_3", "trtllm", "flashinfer", "untiled"]
+    floor_us: float
+    compute_efficiency: float
+    memory_efficiency: float
+    exp_cost: float = 0.0
+    wave_us: float = 0.0
+    cache_write_ns: float = 0.0
+    tail: float = 0.0
+    wide_head_penalty: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeAttentionFit:
+    """Attention for one new token per sequence, one KV-cache precision (``tuner.cost.compute.decode``).
+
+    ``unit_us`` per work unit, ``key_ns`` per key of heads of 128 on one multiprocessor, ``merge_us`` to merge split
+    keys, ``window_us`` extra when a window cuts the keys, ``copy_us`` for the output copy of FlashAttention-2's packed
+    path, ``head_ns`` per sequence and head of 128, ``cache_gain`` by how much a warm L2 cache beats memory.
+    """
+
+    __pydantic_config__ = _STRICT
+    kernel: Literal["flash_attn_2", "split_keys"]
+    floor_us: float
+    memory_efficiency: float
+    unit_us: float
+    key_ns: float
+    merge_us: float = 0.0
+    window_us: float = 0.0
+    copy_us: float = 0.0
+    head_ns: float = 0.0
+    cache_gain: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MoeFit:
+    """One precision's grouped expert products (``tuner.cost.compute.moe``).
+
+    ``rows_efficiency`` is the share of the bandwidth at which rows enter and leave experts, ``elsewhere_efficiency``
+    that for rows routed to other devices (they are still sorted, padded and summed), ``expert_us`` per active
+    expert; an expert's rows are padded to tiles of up to ``tile_rows``.
+    """
+
+    __pydantic_config__ = _STRICT
+    floor_us: float
+    compute_efficiency: float
+    memory_efficiency: float
+    rows_efficiency: float = 0.3  # where too few rows tell
+    elsewhere_efficiency: float = 2.0
+    expert_us: float = 0.0
+    tile_rows: float = 64.0
+
+
+@dataclass(frozen=True, slots=True)
+class ElementwiseFit:
+    """Norms, rotary embedding, activation, sampling: bound by bytes, above a launch floor."""
+
+    __pydantic_config__ = _STRICT
+    floor_us: float
+    memory_efficiency: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOverheads:
+    """What the serving engine adds to the kernels' time, and how a served model differs from tables of its kernels.
+
+    ``step_ms`` per scheduler step, ``decode_layer_ms`` per layer and step on the GPU (gaps between the kernels of a
+    CUDA graph), ``prefill_layer_launch_ms`` per layer of host time to launch a step without a graph (it runs beside
+    the GPU: the slower of both counts), ``expert_layer_launch_ms`` what experts add to that, ``graph_layer_launch_ms``
+    the same with graphs between the attentions, ``request_ms`` per request before its first token (HTTP, tokenizer,
+    queue hops) and ``sequence_ms`` per running sequence and step (input preparation, sampling, detokenizing).
+    ``layer_kernels`` small kernels per layer take the elementwise floor each; ``expert_layer_ms`` is what the router
+    and the sorting of tokens add to a layer with experts. ``expert_share`` is the share of the tabled time that expert
+    products take as long as experts get less than a tile of rows (real routers repeat themselves, so fewer experts are
+    read), ``expert_crowding`` the factor when they get many (the most loaded ones decide). ``prefill_slowdown`` is that
+    of the other matrix products when they run for long, as clocks drop. ``collective_wait_us`` is how long ranks wait
+    for the last one at each collective, beyond what loops of one collective show; ``prompt_wait_us`` comes on top in
+    steps with long prompts, in which ranks drift further apart. ``exposed_step_ms`` per step and
+    ``exposed_sequence_ms`` per running sequence are host time that asynchronous scheduling hides behind the GPU.
+    ``lean_launch`` is the share of the launch times without a graph that vLLM 0.18 and later take. ``expert_spread``
+    is the factor of ``expert_share`` where devices hold different experts: all wait for the busiest. In steps with
+    prompts, experts in fp8 blocks take ``block_experts`` times as long: their rows are quantised by separate kernels.
+    With an fp8 KV cache, ``fp8_cache_kernels`` of the small kernels are left (attention quantises its output itself,
+    vLLM 21716 and 25179).
+    """
+
+    __pydantic_config__ = _STRICT
+    prefill_layer_launch_ms: float
+    request_ms: float
+    step_ms: float = 0.0
+    sequence_ms: float = 0.0
+    decode_layer_ms: float = 0.0
+    graph_layer_launch_ms: float = 0.0
+    expert_layer_launch_ms: float = 0.0
+    layer_kernels: float = 1.0
+    expert_layer_ms: float = 0.0
+    expert_share: float = 1.0
+    expert_crowding: float = 1.0
+    prefill_slowdown: float = 1.0
+    collective_wait_us: float = 0.0
+    prompt_wait_us: float = 0.0
+    exposed_step_ms: float = 0.0
+    exposed_sequence_ms: float = 0.0
+    lean_launch: float = 1.0
+    expert_spread: float = 1.0
+    block_experts: float = 1.0
+    fp8_cache_kernels: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class NvLink:
+    """NVLink of one GPU: number of links, and their sum in bytes per second and direction; 0 where there is none."""
+
+    __pydantic_config__ = _STRICT
+    links: int
+    bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HardwareProfile:
+    """One device and the node that it sits in.
+
+    Bandwidths are bytes per second and direction, peaks are dense FLOP per second by precision (``bf16``, ``fp8``,
+    ``fp4``, ``int8``; a precision without hardware support is absent). ``memory_bytes`` is what a process can see of
+    the device's memory. ``fabric`` names a file of ``tuner/ask/profiles/fabrics/``. ``usd_per_hour`` is per device,
+    None where no price is known. ``sources`` says per section where its numbers come from. ``collectives`` is the raw
+    section that the collective models read. Compared and hashed by identity: ``load_profile`` gives one per file.
+    """
+
+    __pydantic_config__ = _STRICT
+    name: str
+    arch: str
+    compute_capability: float | None
+    memory_bytes: float
+    memory_bytes_per_s: float
+    l2_bytes: float
+    peak_flops_per_s: Mapping[str, float]
+    sm_count: int
+    gpus_per_node: int
+    nvlink: NvLink
+    pcie_bytes_per_s: float
+    nics_per_node: int
+    fabric: str
+    usd_per_hour: float | None
+    sources: Mapping[str, str]
+    gemm: Mapping[str, GemmFit]
+    attention_prefill: Mapping[str, PrefillAttentionFit]
+    attention_decode: Mapping[str, DecodeAttentionFit]
+    moe: Mapping[str, MoeFit]
+    elementwise: ElementwiseFit
+    engine: EngineOverheads
+    collectives: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.arch not in ARCHITECTURES:
+            raise BadInput(f"profile {self.name}: arch", self.arch, ", ".join(ARCHITECTURES))
+        for name in ("memory_bytes", "memory_bytes_per_s", "sm_count", "gpus_per_node"):
+            if not getattr(self, name) > 0:
+                raise BadInput(f"profile {self.name}: {name}", getattr(self, name), "a number above 0")
+        if not self.peak_flops_per_s.get("bf16", 0) > 0:
+            raise BadInput(f"profile {self.name}: peak_flops_per_s.bf16", None, "a number above 0")
+
+
+_SCHEMA = TypeAdapter(HardwareProfile)
+
+
+def known_profiles() -> tuple[str, ...]:
+    """Names of the profiles that ship with Parlay, in alphabetical order."""
+    return tuple(sorted(path.stem for path in PROFILE_DIR.glob("*.yaml")))
+
+
+@lru_cache(maxsize=64)
+def load_profile(name_or_path: str) -> HardwareProfile:
+    """The profile of a known device, or of a YAML file given by its path (anything with a slash or ending in .yaml).
+
+    Raises ``BadInput`` for a device without a profile, saying how to make one, and for a file that is not a profile.
+    """
+    return profile_from_document(_read(_find(name_or_path)), where=name_or_path)
+
+
+def profile_from_document(document: Mapping[str, Any], where: str) -> HardwareProfile:
+    """Build a profile from a parsed YAML document, completing it from the relative that it names."""
+    merged = dict(document)
+    relative = merged.pop("efficiencies_from", None)
+    if relative is not None:
+        merged = _with_relative(merged, _resolve(str(relative), seen=(where,)), str(relative))
+    if merged.get("arch") != "cpu":
+        merged = _with_engine(merged)
+    try:
+        return _SCHEMA.validate_python(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadInput(f"profile {where}: {place}", first.get("input"), first["msg"]) from None
+
+
+def _with_relative(own: dict[str, Any], relative: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """``own`` with the fitted sections it lacks, and their sources, taken from its relative."""
+    sources = dict(own.get("sources", {}))
+    for section in _FITTED:
+        if section not in own and section in relative:
+            own[section] = relative[section]
+            text = relative.get("sources", {}).get(section, "no source given")
+            sources.setdefault(section, f"nothing measured on this device: taken over from {name} ({text})")
+    return own | {"sources": sources}
+
+
+def _with_engine(own: dict[str, Any]) -> dict[str, Any]:
+    """``own`` on top of what vLLM adds on any GPU."""
+    shared, engine = _read(ENGINE_FILE), own.get("engine", {})
+    if not isinstance(engine, Mapping):
+        return own  # refused by the schema, with its place
+    source = " ".join(filter(None, (own.get("sources", {}).get("engine"), f"shared: {shared['source'].strip()}")))
+    sources = {**own.get("sources", {}), "engine": source}
+    return own | {"engine": {**shared["engine"], **engine}, "sources": sources}
+
+
+def _resolve(name: str, seen: tuple[str, ...]) -> Mapping[str, Any]:
+    """The raw document of a relative, itself completed; refuses a circle."""
+    if name in seen:
+        raise BadInput("efficiencies_from", " -> ".join((*seen, name)), "a chain of relatives without a circle")
+    document = dict(_read(_find(name)))
+    parent = document.pop("efficiencies_from", None)
+    if parent is None:
+        return document
+    return _with_relative(document, _resolve(str(parent), (*seen, name)), str(parent))
+
+
+def _find(name_or_path: str) -> Path:
+    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+        return Path(name_or_path).expanduser()
+    if name_or_path not in known_profiles():
+        how = f"copy {PROFILE_DIR / 'generic.yaml'}, put in the datasheet figures and give its path"
+        raise BadInput("gpu", name_or_path, f"{', '.join(known_profiles())}; for another device {how}")
+    return PROFILE_DIR / f"{name_or_path}.yaml"
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except OSError as error:
+        raise BadInput("profile", str(path), f"a readable YAML file ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput("profile", str(path), f"a YAML file ({' '.join(str(error).split())})") from None
+    if not isinstance(document, dict):
+        raise BadInput("profile", str(path), "a YAML mapping of profile fields")
+    return document

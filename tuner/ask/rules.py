@@ -1,0 +1,166 @@
+"""Which layouts the engine accepts for a model, and which the cluster can place: vLLM's own rules.
+
+Each rule gives the reason and the figure that break it. Sources: vLLM 0.29 ``ModelConfig.verify_with_parallel_config``
+(heads, context parallelism), ``QKVParallelLinear`` (KV heads), ``get_pp_indices`` (layers), ``divide`` in the sharded
+linear layers (MLP width) and ``ParallelConfig`` (executors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape
+
+FP8_BLOCK = 128
+
+
+class DropReason(StrEnum):
+    """Why a candidate was dropped before launch."""
+
+    HEADS = "attention_heads"
+    KV_HEADS = "kv_heads"
+    LAYERS = "layers"
+    MLP_WIDTH = "mlp_width"
+    EXPERTS = "experts"
+    CONTEXT_PARALLEL = "context_parallel"
+    EXECUTOR = "executor"
+    SCHEDULER = "scheduler"
+    PLACEMENT = "placement"
+    MEMORY = "memory"
+    SLO_TTFT = "slo_ttft"
+    SLO_TPOT = "slo_tpot"
+    SLO_E2E = "slo_e2e"
+    SATURATED = "saturated"
+    OUTRANKED = "outranked"
+    LAUNCHER = "launcher"
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A verdict against a candidate: the reason and, in ``figure``, the numbers behind it."""
+
+    reason: DropReason
+    figure: str
+
+
+EngineRule = Callable[[ModelShape, ParallelLayout], Drop | None]
+ClusterRule = Callable[[ParallelLayout, Cluster], Drop | None]
+
+
+def engine_refuses(model: ModelShape, layout: ParallelLayout) -> Drop | None:
+    """The first rule of the engine that the layout breaks, whatever the cluster; or None."""
+    return next((drop for rule in _ENGINE_RULES if (drop := rule(model, layout)) is not None), None)
+
+
+def illegal(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+    """The first rule that the layout breaks, or None."""
+    placed = (rule(layout, cluster) for rule in _CLUSTER_RULES)
+    return next((drop for drop in placed if drop is not None), None) or engine_refuses(model, layout)
+
+
+def _placement(layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+    if layout.devices > cluster.devices:
+        return Drop(DropReason.PLACEMENT, f"needs {layout.devices} devices, the cluster has {cluster.devices}")
+    return None
+
+
+def _heads(model: ModelShape, layout: ParallelLayout) -> Drop | None:
+    if model.heads % layout.tp:
+        return Drop(DropReason.HEADS, f"{model.heads} attention heads do not divide by tp={layout.tp}")
+    return None
+
+
+def _kv_heads(model: ModelShape, layout: ParallelLayout) -> Drop | None:
+    if model.latent:  # the latent cache is replicated on every rank
+        return None
+    larger, smaller = max(model.kv_heads, layout.tp), min(model.kv_heads, layout.tp)
+    if larger % smaller:
+        return Drop(DropReason.KV_HEADS, f"{model.kv_heads} KV heads neither divide by nor into tp={layout.tp}")
+    return None
+
+
+def _layers(model: ModelShape, layout: ParallelLayout) -> Drop | None:
+    if layout.pp > model.layers:
+        return Drop(DropReason.LAYERS, f"pp={layout.pp} stages, {model.layers} layers")
+    return None
+
+
+def _mlp_width(model: ModelShape, layout: ParallelLayout) -> Drop | None:
+    dense = model.moe_layers < model.layers
+    widths = [(model.inter, model.linear_dtype)] if dense else []
+    if model.experts and not layout.ep:
+        widths.append((model.experts.inter, model.expert_dtype))
+    for width, dtype in widths:
+        unit = FP8_BLOCK if dtype == "fp8_block" else 1
+        if width % (layout.tp * unit):
+            blocks = f" in blocks of {unit}" if unit > 1 else ""
+            return Drop(DropReason.MLP_WIDTH, f"MLP width {width} does not divide by tp={layout.tp}{blocks}")
+    if model.padded_vocab % layout.tp:
+        return Drop(DropReason.MLP_WIDTH, f"{model.padded_vocab} vocabulary rows do not divide by tp={layout.tp}")
+    return None
+
+
+def _expert_parallel(model: ModelShape, layout: ParallelLayout) -> Drop | None:
+    if not layout.ep:
+        return None
+    if model.experts is None:
+        return Drop(DropReason.EXPERTS, "expert parallelism for a model without experts")
+    ranks = layout.tp * layout.pcp * layout.dp
+    if ranks > model.experts.count:
+        return Drop(DropReason.EXPERTS, f"{ranks} expert-parallel ranks, {model.experts.count} experts")
+    return None
+
+
+def _context_parallel(model: ModelShape, layout: ParallelLayout) -> Drop | None:
+    t, d, c = layout.tp, layout.dcp, layout.pcp
+    reason = DropReason.CONTEXT_PARALLEL
+    if c > 1 and not model.latent:
+        return Drop(reason, f"pcp={c} needs latent attention (MLA)")
+    if c > 1 and d not in (1, c, t * c):
+        return Drop(reason, f"dcp={d} with pcp={c}, tp={t}: allowed are 1, {c} and {t * c}")
+    if d == 1 or c > 1:
+        return None
+    if t % d:
+        return Drop(reason, f"tp={t} does not divide by dcp={d}")
+    if model.latent:
+        return None
+    if t <= model.kv_heads or d > t // model.kv_heads:
+        return Drop(reason, f"dcp={d} needs tp of at least {d} × {model.kv_heads} KV heads, tp={t}")
+    if (model.heads // model.kv_heads) % d:
+        return Drop(reason, f"{model.heads // model.kv_heads} query heads per KV head do not divide by dcp={d}")
+    return None
+
+
+def _executor(layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+    ranks = layout.devices_per_replica
+    if layout.executor == "uni" and ranks > 1:
+        return Drop(DropReason.EXECUTOR, f"executor uni runs 1 rank, the replica has {ranks}")
+    if layout.executor == "mp" and ranks > cluster.gpus_per_node:
+        return Drop(DropReason.EXECUTOR, f"executor mp stays in a node of {cluster.gpus_per_node}, needs {ranks}")
+    if layout.executor != "ray" and layout.ep and layout.dp > 1:  # Ray Serve LLM groups such replicas on Ray's executor
+        figure = f"executor {layout.executor} does not share experts over dp={layout.dp} replicas"
+        return Drop(DropReason.EXECUTOR, figure)
+    return None
+
+
+def _scheduler(model: ModelShape, layout: ParallelLayout) -> Drop | None:
+    if layout.max_num_batched_tokens < layout.max_num_seqs:
+        figure = f"max_num_batched_tokens={layout.max_num_batched_tokens} below max_num_seqs={layout.max_num_seqs}"
+        return Drop(DropReason.SCHEDULER, figure)
+    return None
+
+
+_CLUSTER_RULES: tuple[ClusterRule, ...] = (_placement, _executor)
+_ENGINE_RULES: tuple[EngineRule, ...] = (
+    _heads,
+    _kv_heads,
+    _layers,
+    _mlp_width,
+    _expert_parallel,
+    _context_parallel,
+    _scheduler,
+)

@@ -1,0 +1,90 @@
+"""The search space: axes with their values, read from ``search_spaces/*.yaml`` or given in the request.
+
+A space is a Cartesian product. The axes that change how a model is spread (``STRUCTURE_AXES``) are priced once per
+combination; the scheduler's knobs multiply them, so a million candidates stay a few hundred structures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuner.ask.layout import ParallelLayout
+from tuner.errors import BadInput
+
+SPACES_DIR = Path(__file__).resolve().parents[2] / "search_spaces"
+KNOB_AXES = ("max_num_batched_tokens", "max_num_seqs")
+STRUCTURE_AXES = tuple(f.name for f in fields(ParallelLayout) if f.name not in (*KNOB_AXES, "gpu"))
+_DEFAULTS = {f.name: f.default for f in fields(ParallelLayout) if f.name != "gpu"}  # the cluster's groups, not an axis
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Axes and their values; an axis left out has its default alone. ``gpu`` is the node group of all its layouts."""
+
+    name: str
+    axes: Mapping[str, tuple[Any, ...]]
+    gpu: str | None = None
+
+    def on(self, gpu: str | None) -> Space:
+        """The same space on one node group."""
+        return replace(self, gpu=gpu)
+
+    @property
+    def size(self) -> int:
+        """Points of the product, before any rule."""
+        return prod(len(values) for values in self.axes.values())
+
+    def values(self, axis: str) -> tuple[Any, ...]:
+        """Values of an axis, the default where the space does not name it."""
+        return self.axes.get(axis, (_DEFAULTS[axis],))
+
+    def structures(self) -> Iterator[ParallelLayout]:
+        """Every combination of the structure axes, knobs at the first of their values."""
+        first = tuple(self.values(axis)[0] for axis in KNOB_AXES)
+        combinations = product(*(self.values(axis) for axis in STRUCTURE_AXES))
+        for structure in dict.fromkeys(map(_canonical, combinations)):
+            axes = dict(zip((*STRUCTURE_AXES, *KNOB_AXES), (*structure, *first), strict=True))
+            yield ParallelLayout(**axes, gpu=self.gpu)
+
+
+def _canonical(structure: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same deployment written one way: no dispatch backend where experts stay in their tensor-parallel group."""
+    _, _, dp, ep, _, pcp, executor, _ = structure
+    exchanged = ep and dp * pcp > 1
+    return structure if exchanged else (*structure[:6], executor, _DEFAULTS["all2all"])
+
+
+def load_space(given: str | Mapping[str, Any]) -> Space:
+    """A space of ``search_spaces/`` by name, or axes given in place.
+
+    Raises BadInput for an unknown name, an unknown axis, an empty one, or a value that no layout can have.
+    """
+    if isinstance(given, Mapping):
+        return _checked("request", given)
+    known = sorted(path.stem for path in SPACES_DIR.glob("*.yaml"))
+    if given not in known:
+        raise BadInput("space", given, f"one of {', '.join(known)}, or a mapping of axes to lists of values")
+    document = yaml.safe_load((SPACES_DIR / f"{given}.yaml").read_text(encoding="utf-8"))
+    return _checked(given, document["axes"])
+
+
+def _checked(name: str, axes: Mapping[str, Any]) -> Space:
+    checked: dict[str, tuple[Any, ...]] = {}
+    for axis, values in axes.items():
+        where = f"space.{axis}"
+        if axis not in _DEFAULTS:
+            raise BadInput(where, values, "an axis of " + ", ".join(_DEFAULTS))
+        listed = values if isinstance(values, list | tuple) else [values]
+        if not listed or len({str(value) for value in listed}) < len(listed):
+            raise BadInput(where, values, "a list of different values")
+        for value in listed:
+            ParallelLayout(**{axis: value})  # refuses a value that no layout can have
+        checked[axis] = tuple(listed)
+    return Space(name, checked)

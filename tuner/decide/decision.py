@@ -1,0 +1,253 @@
+"""The decision: which measured layout wins, what came second and why; or how far the best one is from the SLO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.ask.cluster import usd_per_hour
+from tuner.ask.request import Objective, TuneRequest
+from tuner.decide.comparison import slo_ratio
+from tuner.decide.layout_summary import Spread, Standing, front, standings
+from tuner.plan.prune import Candidate, DroppedGroup, Prediction
+from tuner.trial.trial import StepResult, TrialResult
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a study used of its budgets: launches, minutes in trials, and what their devices held and cost.
+
+    ``gpu_hours`` and ``usd`` are None where no trial says how long it held its devices, or no price is known.
+    """
+
+    launches: int
+    minutes: float
+    gpu_hours: float | None
+    usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a study concluded. ``winner`` is None when no layout met the SLO; ``why`` then says by how much the best one
+    misses and ``remedy`` what would have to change.
+
+    ``standings`` are the measured layouts with all their trials, best first; ``winner`` and ``runner_up`` are the
+    trials that stand for the first two that meet the SLO, ``pareto`` those of the front (``standing.front_axes``).
+    """
+
+    study: str
+    winner: TrialResult | None
+    runner_up: TrialResult | None
+    pareto: tuple[TrialResult, ...]
+    trials: tuple[TrialResult, ...]
+    standings: tuple[Standing, ...]
+    predictions: dict[str, Prediction]
+    dropped: tuple[DroppedGroup, ...]
+    spent: Spent
+    why: str
+    remedy: str | None
+
+    def predicted_ms(self, request: TuneRequest, trial: TrialResult) -> tuple[float | None, ...]:
+        """What the model said of a trial's shown step: ``request.shown_metrics`` in ms, None where it said nothing."""
+        step, predicted = trial.shown_step(request), self.predictions.get(str(trial.layout))
+        if step is None or predicted is None:
+            return (None,) * len(request.shown_metrics)
+        return predicted.steps[step.step.index]
+
+
+def decide(
+    study: str,
+    request: TuneRequest,
+    trials: Sequence[TrialResult],
+    ranked: Sequence[Candidate],
+    dropped: Sequence[DroppedGroup],
+) -> Decision:
+    """Choose among the finished trials; pure, so an interrupted study that is resumed decides alike."""
+    order = standings(request, trials)
+    feasible = [standing for standing in order if standing.meets]
+    why, remedy = (_why(request, feasible, len(order)), None) if feasible else _shortfall(request, order, trials)
+    return Decision(
+        study=study,
+        winner=feasible[0].trial if feasible else None,
+        runner_up=feasible[1].trial if len(feasible) > 1 else None,
+        pareto=tuple(standing.trial for standing in front(request, feasible)),
+        trials=tuple(trials),
+        standings=order,
+        predictions={str(c.layout): c.prediction for c in ranked},
+        dropped=tuple(dropped),
+        spent=spent(request, trials),
+        why=why,
+        remedy=remedy,
+    )
+
+
+def spent(request: TuneRequest, trials: Sequence[TrialResult]) -> Spent:
+    """What the trials used of the budgets, those that failed and those under way included."""
+    held = [(trial.device_s / 3600, trial) for trial in trials if trial.device_s is not None]
+    prices = [(hours, usd_per_hour(request, trial.layout), trial.layout.devices) for hours, trial in held]
+    dollars = [hours * price / devices for hours, price, devices in prices if price is not None]
+    return Spent(
+        launches=len(trials),
+        minutes=sum(trial.seconds or 0.0 for trial in trials) / 60,
+        gpu_hours=sum(hours for hours, _ in held) if held else None,
+        usd=sum(dollars) if held and len(dollars) == len(prices) else None,
+    )
+
+
+def _why(request: TuneRequest, feasible: Sequence[Standing], measured: int) -> str:
+    winner = feasible[0]
+    text = (
+        f"{winner.layout} meets {_slo(request)} at {winner.held_req_per_s:g} requests/s ({_targets(request, winner)})"
+    )
+    text += f" on {_devices(winner)}"
+    if len(feasible) == 1:
+        text += "; no other measured layout does." if measured > 1 else "; no other layout was measured."
+    else:
+        text += f". Second: {feasible[1].layout}, {_gap(request, winner, feasible[1])}."
+    return " ".join([text, _margin(request, winner), *_evidence(winner)])
+
+
+def _margin(request: TuneRequest, winner: Standing) -> str:
+    """How far its worst run stays below each target."""
+    pairs = zip(request.slo, winner.slo_ms, strict=True)
+    left = [f"{1 - spread.high / t.ms:.0%} of the {t.metric.value} target" for t, spread in pairs if spread is not None]
+    run = "Its worst run leaves" if winner.runs > 1 else "That leaves"
+    return f"{run} {' and '.join(left)} to spare."
+
+
+def _evidence(winner: Standing) -> list[str]:
+    """How sure it is, and what it costs."""
+    lines = []
+    if winner.confirmed:
+        lines.append("A confirmation run on a deployment of its own held it too.")
+    elif winner.confirmed is None:
+        lines.append("It was measured once and not confirmed." if winner.runs == 1 else "Every run of it agrees.")
+    if winner.attainment is not None and winner.attainment_interval is not None:
+        low, _ = winner.attainment_interval
+        lines.append(
+            f"{winner.attainment:.1%} of its requests met every target (at least {low:.1%} with 95 % confidence)."
+        )
+    if winner.failures:
+        lines.append(f"{winner.failures} of its {len(winner.trials)} trials failed.")
+    if winner.usd_per_hour is not None:
+        text = f"It costs {winner.usd_per_hour:.2f} US dollars per hour"
+        if winner.usd_per_million_tokens is not None:
+            text += f", {winner.usd_per_million_tokens:.2f} per million output tokens at this load"
+        lines.append(f"{text}.")
+    return lines
+
+
+def _gap(request: TuneRequest, winner: Standing, second: Standing) -> str:
+    """What the second has against it, by the first objective in which the two differ."""
+    for objective in request.objectives:
+        if objective is Objective.MIN_GPUS and winner.layout.devices < second.layout.devices:
+            return f"which needs {_devices(second)}"
+        if objective is Objective.MIN_COST and _usd(winner) < _usd(second):
+            if winner.usd_per_hour is None or second.usd_per_hour is None:
+                return f"which needs {_devices(second)}"
+            share = second.usd_per_hour / winner.usd_per_hour - 1
+            return f"which costs {second.usd_per_hour:.2f} US dollars per hour, {share:.0%} more"
+        if objective is Objective.MAX_GOODPUT and (winner.held_req_per_s or 0) > (second.held_req_per_s or 0):
+            return f"which meets it only up to {second.held_req_per_s:g} requests/s"
+    shown = f"{_targets(request, second)} at {second.held_req_per_s:g} requests/s"
+    if second.failures > winner.failures:
+        return f"{second.failures} of whose {len(second.trials)} trials failed ({shown})"
+    return f"which meets it on {_devices(second)} with {_latency_gap(winner, second)} ({shown})"
+
+
+def _latency_gap(winner: Standing, second: Standing) -> str:
+    one, two = winner.e2e_ms, second.e2e_ms
+    if one is None or two is None or not one.mean:
+        return "no lower latency"
+    if two.mean <= one.mean:
+        return "no lower latency in its worst run"
+    share, noise = two.mean / one.mean - 1, max(one.share or 0.0, two.share or 0.0)
+    text = f"an E2E latency of {two.mean:.0f} ms against {one.mean:.0f} ms, {share:.1%} more"
+    if noise:
+        text += f", where repeated runs differ by up to {noise:.1%}"
+    return text
+
+
+def _usd(standing: Standing) -> float:
+    return float(standing.layout.devices) if standing.usd_per_hour is None else standing.usd_per_hour
+
+
+def _shortfall(
+    request: TuneRequest, order: Sequence[Standing], trials: Sequence[TrialResult]
+) -> tuple[str, str | None]:
+    """In words: how near the best measured layout came, and what would make it enough."""
+    if not order:
+        reasons = {t.failure.value for t in trials if t.failure}
+        if not reasons:
+            return "nothing has been measured", None
+        return f"no layout could be measured ({', '.join(sorted(reasons))})", None
+    best, asked = order[0], request.workload.arrival.requests_per_s
+    missing = missing_step(request, best)
+    text = f"no measured layout meets {_slo(request)} at {asked:g} requests/s; the nearest is {best.layout}"
+    if missing is None:
+        return f"{text}, whose windows show nothing: the client was the bottleneck", "it would take a faster client"
+    ratio = slo_ratio(request, missing)
+    if missing.failed:
+        text += (
+            f", where {missing.failed} of {missing.sent} requests failed at {missing.step.rate_req_per_s:g} requests/s"
+        )
+    elif ratio is not None:
+        text += (
+            f", {ratio:.2f} × the target at {missing.step.rate_req_per_s:g} requests/s ({_measured(request, missing)})"
+        )
+    return text, "it would take " + ", or ".join(_remedies(request, best, missing, ratio))
+
+
+def missing_step(request: TuneRequest, standing: Standing) -> StepResult | None:
+    """The lowest-rate step in which the layout missed the SLO; None where none shows that."""
+    missed = [step for trial in standing.trials for step in trial.steps if step.misses(request)]
+    return min(missed, key=lambda step: step.step.rate_req_per_s, default=None)
+
+
+def _remedies(request: TuneRequest, best: Standing, missing: StepResult, ratio: float | None) -> list[str]:
+    found = []
+    if best.held_req_per_s is not None:
+        found.append(f"a rate of at most {best.held_req_per_s:g} requests/s on {_devices(best)}")
+    if ratio is not None and ratio > 1:
+        pairs = zip(request.slo, missing.slo_values_ms, strict=True)
+        wider = [
+            f"{t.metric.value} p{t.percentile:g} of {value:.0f} ms" for t, value in pairs if value and value > t.ms
+        ]
+        found.append("targets of at least " + " and ".join(wider) + f" for {missing.step.rate_req_per_s:g} requests/s")
+    found.append(f"more devices than the {best.layout.devices} of {best.layout}")
+    return found
+
+
+def _slo(request: TuneRequest) -> str:
+    targets = [str(target) for target in request.slo]
+    if request.attainment is not None:
+        targets.append(f"all of them in {request.attainment:.6g} of the requests")
+    return " and ".join(targets)
+
+
+def _targets(request: TuneRequest, standing: Standing) -> str:
+    pairs = zip(request.slo, standing.slo_ms, strict=True)
+    return ", ".join(f"{t.metric.value} p{t.percentile:g} {_in_ms(spread)}" for t, spread in pairs)
+
+
+def _in_ms(spread: Spread | None) -> str:
+    if spread is None:
+        return "– ms"
+    if spread.runs > 1:
+        return f"{spread.mean:.0f} ms, {spread.low:.0f} to {spread.high:.0f} over {spread.runs} runs"
+    if spread.interval is not None:
+        return f"{spread.mean:.0f} ms, 95 % interval {spread.interval[0]:.0f} to {spread.interval[1]:.0f}"
+    return f"{spread.mean:.0f} ms"
+
+
+def _measured(request: TuneRequest, step: StepResult) -> str:
+    pairs = zip(request.slo, step.slo_values_ms, strict=True)
+    shown = (
+        f"{t.metric.value} p{t.percentile:g} {'–' if value is None else format(value, '.0f')} ms" for t, value in pairs
+    )
+    return ", ".join(shown)
+
+
+def _devices(standing: Standing) -> str:
+    count = standing.layout.devices
+    return f"{count} device" + ("s" if count > 1 else "") + (f" {standing.layout.gpu}" if standing.layout.gpu else "")

@@ -1,0 +1,160 @@
+"""Where a measured layout stands: all its trials taken together, with their spread and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tuner.ask.cluster import usd_per_hour, usd_per_million_tokens
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import Metric, Objective, TuneRequest
+from tuner.decide.comparison import asked_steps, by_layout, held_req_per_s, merit
+from tuner.stats.intervals import wilson
+from tuner.trial.trial import Purpose, StepResult, TrialResult, TrialState
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A figure over ``runs`` trials: its mean, and the lowest and highest of them. ``interval`` is the 95 % interval of
+    the one run, where there is one run and it could be given."""
+
+    mean: float
+    low: float
+    high: float
+    runs: int
+    interval: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, values: Iterable[float | None], interval: tuple[float, float] | None = None) -> Spread | None:
+        """The spread of the values that exist; None of none."""
+        known = [value for value in values if value is not None]
+        if not known:
+            return None
+        return cls(sum(known) / len(known), min(known), max(known), len(known), interval if len(known) == 1 else None)
+
+    @property
+    def share(self) -> float | None:
+        """(highest − lowest) / mean over repeated runs; None of a single one."""
+        return (self.high - self.low) / self.mean if self.runs > 1 and self.mean else None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One measured layout. ``meets`` and ``key`` are those of ``comparison``, at the rates that all its trials allow.
+
+    ``slo_ms`` are the values of the SLO's targets in the request's order, ``e2e_ms`` the mean E2E latency and
+    ``output_tok_per_s`` those of the steps at which layouts are compared, ``goodput`` in requests/s that at the highest
+    held rate. ``attainment`` is over the requests of all runs, with Wilson's 95 % interval. ``confirmed`` is None
+    without a confirmation run that showed anything, else whether all of them held the asked rate.
+    """
+
+    layout: ParallelLayout
+    trials: tuple[TrialResult, ...]
+    meets: bool
+    key: tuple[float, ...]
+    held_req_per_s: float | None
+    slo_ms: tuple[Spread | None, ...]
+    e2e_ms: Spread | None
+    goodput: Spread | None
+    output_tok_per_s: Spread | None
+    attainment: float | None
+    attainment_interval: tuple[float, float] | None
+    failures: int
+    confirmed: bool | None
+    usd_per_hour: float | None
+    usd_per_million_tokens: float | None
+
+    @property
+    def runs(self) -> int:
+        """Trials that were measured."""
+        return sum(bool(trial.steps) for trial in self.trials)
+
+    @property
+    def trial(self) -> TrialResult:
+        """The trial that stands for the layout: its last confirmation, else its last measured one."""
+        measured = [t for t in self.trials if t.steps]
+        confirmations = [t for t in measured if t.purpose is Purpose.CONFIRM]
+        return (confirmations or measured)[-1]
+
+
+def standings(request: TuneRequest, trials: Sequence[TrialResult]) -> tuple[Standing, ...]:
+    """The measured layouts, best first; those that meet the SLO before those that do not."""
+    found = [
+        _standing(request, layout, own)
+        for layout, own in by_layout(trials).items()
+        if any(t.steps and t.state is not TrialState.FAILED for t in own)
+    ]
+    return tuple(sorted(found, key=lambda s: (not s.meets, s.key, s.trials[0].number)))
+
+
+def _standing(request: TuneRequest, layout: ParallelLayout, trials: tuple[TrialResult, ...]) -> Standing:
+    meets, key = merit(request, *trials)
+    held = held_req_per_s(request, trials)
+    highest = [s for trial in trials for s in trial.steps if s.step.rate_req_per_s == held and s.meets(request)]
+    steps = asked_steps(request, trials)
+    tokens = Spread.of(step.output_tok_per_s for step in steps)
+    price = usd_per_hour(request, layout)
+    sent = sum(step.sent for step in steps if step.attainment is not None)
+    good = sum(round(step.attainment * step.sent) for step in steps if step.attainment is not None)
+    return Standing(
+        layout=layout,
+        trials=trials,
+        meets=meets,
+        key=key,
+        held_req_per_s=held,
+        slo_ms=tuple(_target(steps, place) for place in range(len(request.slo))),
+        e2e_ms=Spread.of(step.latency[Metric.E2E].mean_ms for step in steps if Metric.E2E in step.latency),
+        goodput=Spread.of(step.goodput_req_per_s for step in highest),
+        output_tok_per_s=tokens,
+        attainment=good / sent if sent else None,
+        attainment_interval=wilson(good, sent) if sent else None,
+        failures=sum(trial.state is TrialState.FAILED for trial in trials),
+        confirmed=_confirmed(request, trials),
+        usd_per_hour=price,
+        usd_per_million_tokens=usd_per_million_tokens(price, tokens.mean) if price and tokens and tokens.mean else None,
+    )
+
+
+def _target(steps: Sequence[StepResult], place: int) -> Spread | None:
+    interval = next((s.slo_intervals_ms[place] for s in steps if len(s.slo_intervals_ms) > place), None)
+    return Spread.of((step.slo_values_ms[place] for step in steps), interval)
+
+
+def _confirmed(request: TuneRequest, trials: Sequence[TrialResult]) -> bool | None:
+    """None where no confirmation run showed anything: it failed, or its client was the bottleneck."""
+    verdicts = []
+    for trial in trials:
+        if trial.purpose is Purpose.CONFIRM and any(s.meets(request) or s.misses(request) for s in trial.steps):
+            verdicts.append(merit(request, trial)[0])
+    return all(verdicts) if verdicts else None
+
+
+def front(request: TuneRequest, measured: Sequence[Standing]) -> tuple[Standing, ...]:
+    """Layouts that meet the SLO and that no other beats on both of ``front_axes``, by the first."""
+    points = [(tuple(axis_value(one, axis) for axis in front_axes(request)), one) for one in measured if one.meets]
+    best: list[tuple[tuple[float, ...], Standing]] = []
+    for point, one in sorted(points, key=lambda pair: pair[0]):
+        if not best or point[1] < best[-1][0][1]:
+            best.append((point, one))
+    return tuple(one for _, one in best)
+
+
+def front_axes(request: TuneRequest) -> tuple[Objective, Objective]:
+    """The two objectives asked for; with one, what it costs and what it carries: devices (or dollars) and goodput."""
+    if request.second_objective is not None:
+        return request.objective, request.second_objective
+    cost = Objective.MIN_COST if request.objective is Objective.MIN_COST else Objective.MIN_GPUS
+    return cost, Objective.MAX_GOODPUT
+
+
+def axis_value(standing: Standing, axis: Objective) -> float:
+    """A layout's place on an axis of the front, smallest best: devices, US dollars per hour (devices without a price),
+    mean E2E in ms, or minus the measured goodput in requests/s; infinite where it was not measured."""
+    if axis is Objective.MIN_GPUS:
+        return float(standing.layout.devices)
+    if axis is Objective.MIN_COST:
+        return float(standing.layout.devices) if standing.usd_per_hour is None else standing.usd_per_hour
+    figure = standing.goodput if axis is Objective.MAX_GOODPUT else standing.e2e_ms
+    if figure is None:
+        return float("inf")
+    return -figure.mean if axis is Objective.MAX_GOODPUT else figure.mean

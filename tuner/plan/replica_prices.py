@@ -1,0 +1,168 @@
+"""One replica at a steady load, for every number of replicas and every scheduler limit of the space at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import Metric, TuneRequest
+from tuner.ask.rules import DropReason
+from tuner.ask.space import Space
+from tuner.cost.latency import StepCosts
+from tuner.cost.memory import estimate_memory
+from tuner.cost.steady import BATCHES, Curve, Floats, interpolate
+
+MARGIN = 1.5  # a latency must miss its target by this factor before the model alone may drop a candidate
+_REASONS = tuple(DropReason)
+_SLO_REASON = {
+    Metric.TTFT: DropReason.SLO_TTFT,
+    Metric.TPOT: DropReason.SLO_TPOT,
+    Metric.ITL: DropReason.SLO_TPOT,
+    Metric.E2E: DropReason.SLO_E2E,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """The scheduler's limits in the space: tokens per step and sequences per replica, every pair a candidate."""
+
+    limits: Floats
+    seqs: Floats
+
+    @classmethod
+    def of(cls, space: Space) -> Knobs:
+        """The knob axes of a space."""
+        limits, seqs = space.values("max_num_batched_tokens"), space.values("max_num_seqs")
+        return cls(np.array(limits, dtype=float), np.array(seqs, dtype=float))
+
+    @property
+    def count(self) -> int:
+        """Pairs."""
+        return self.limits.size * self.seqs.size
+
+    def layout(self, structure: ParallelLayout, pair: int) -> ParallelLayout:
+        """The structure with one pair of limits (chunk limits are the slower axis)."""
+        row, column = divmod(pair, self.seqs.size)
+        return replace(
+            structure, max_num_batched_tokens=int(self.limits[row]), max_num_seqs=int(self.seqs[column])
+        )  # fmt: skip
+
+    def fitting(self, structure: ParallelLayout) -> ParallelLayout:
+        """The structure with limits that suit each other, if any pair of the space does."""
+        if structure.max_num_batched_tokens >= structure.max_num_seqs:
+            return structure
+        return replace(
+            structure, max_num_batched_tokens=int(self.limits.max()), max_num_seqs=int(self.seqs.min())
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A replica with all its deployments: arrays of (``members``, chunk limits, sequence limits), without the first
+    axis where the number of replicas does not matter.
+
+    ``costs`` priced its steps, on its node group. ``members`` differ in the number of replicas and in the executor.
+    ``cap`` is how many sequences a replica can hold. ``ttft_ms`` and ``tpot_ms`` are means at the asked rate, NaN where
+    it cannot be carried. ``why`` is 0 where kept, else 1 + the index of a DropReason, whose figure is in ``figures``.
+    """
+
+    costs: StepCosts
+    members: Sequence[ParallelLayout]
+    knobs: Knobs
+    curve: Curve
+    cap: Floats
+    kv_tokens: Floats
+    ttft_ms: Floats
+    tpot_ms: Floats
+    goodput: Floats
+    meets: NDArray[np.bool_]
+    why: NDArray[np.uint8]
+    figures: dict[DropReason, str]
+
+    def kept(self) -> NDArray[np.intp]:
+        """Flat indices, over all three axes, of the candidates that stay."""
+        pairs = np.flatnonzero(self.why.ravel() == 0)
+        return np.asarray((np.arange(len(self.members))[:, None] * self.knobs.count + pairs).ravel())
+
+    def dropped(self) -> Iterator[tuple[DropReason, int, int]]:
+        """(reason, knob pairs dropped for it in every member, the first of them)."""
+        codes = self.why.ravel()
+        for code in np.flatnonzero(np.bincount(codes)):
+            if code:
+                yield _REASONS[code - 1], int((codes == code).sum()), int(np.argmax(codes == code))
+
+
+def price(
+    request: TuneRequest, costs: StepCosts, members: Sequence[ParallelLayout], curve: Curve, knobs: Knobs
+) -> Priced:
+    """What the curve of one replica means for all its deployments and scheduler limits."""
+    output = float(request.workload.output_tokens.mean)
+    limits, seqs = knobs.limits[:, None], knobs.seqs[None, :]
+    memory = estimate_memory(costs.model, members[0], costs.cluster, request.engine, limits, seqs)
+    memory = costs.techniques.memory(costs.model, members[0], request.engine, memory)
+    held = request.workload.prompt_tokens.mean + output
+    cap: Floats = np.minimum(seqs, memory.kv_tokens / held)
+    replicas = np.array([float(member.dp) for member in members])
+    rate = request.workload.arrival.requests_per_s / replicas
+    within = np.ones(curve.rate_req_per_s.shape, dtype=bool)
+    asked_ok = np.ones((replicas.size, knobs.limits.size), dtype=bool)
+    for target in request.slo:
+        values = curve.at(target.metric, target.percentile, output)
+        within &= values <= target.ms
+        asked_ok &= interpolate(curve.rate_req_per_s, values, rate)[0] <= target.ms
+    ttft, batch = interpolate(curve.rate_req_per_s, curve.at(Metric.TTFT, None, output), rate)
+    tpot, _ = interpolate(curve.rate_req_per_s, curve.tpot_ms, rate)
+    carried = batch[..., None] <= cap
+    reach = np.maximum.accumulate(np.where(within, curve.rate_req_per_s, 0.0), axis=1)
+    column = np.clip(np.searchsorted(BATCHES, cap, side="right") - 1, 0, BATCHES.size - 1)
+    goodput = np.where(cap >= 1, np.take_along_axis(reach, column, axis=1), 0.0) * replicas[:, None, None]
+    slo_why, figures = _slo_verdicts(request, curve, output)
+    why = np.broadcast_to(slo_why[:, None], cap.shape).copy()
+    misfits = np.broadcast_to(memory.kv_tokens < request.max_model_len, cap.shape)
+    if misfits.any():
+        why[misfits] = _code(DropReason.MEMORY)
+        figures[DropReason.MEMORY] = memory.misfit(int(np.argmax(misfits)), request.max_model_len) or ""
+    why[limits < seqs] = _code(DropReason.SCHEDULER)
+    figures[DropReason.SCHEDULER] = "max_num_batched_tokens below max_num_seqs"
+    return Priced(
+        costs=costs,
+        members=members,
+        knobs=knobs,
+        curve=curve,
+        cap=cap,
+        kv_tokens=np.broadcast_to(memory.kv_tokens, cap.shape),
+        ttft_ms=np.where(carried, ttft[..., None], np.nan),
+        tpot_ms=np.where(carried, tpot[..., None], np.nan),
+        goodput=goodput,
+        meets=carried & asked_ok[..., None] & (why == 0),
+        why=why,
+        figures=figures,
+    )
+
+
+def _code(reason: DropReason) -> int:
+    return 1 + _REASONS.index(reason)
+
+
+def _slo_verdicts(request: TuneRequest, curve: Curve, output: float) -> tuple[NDArray[np.uint8], dict[DropReason, str]]:
+    """Per chunk limit: the code of the target that even an idle engine misses by far, or 0; and the figures."""
+    why = np.zeros(curve.idle_ttft_ms.shape, dtype=np.uint8)
+    figures: dict[DropReason, str] = {}
+    idle = {
+        Metric.TTFT: curve.idle_ttft_ms,
+        Metric.TPOT: np.full(why.shape, curve.idle_tpot_ms),
+        Metric.ITL: np.full(why.shape, curve.idle_tpot_ms),
+        Metric.E2E: curve.idle_ttft_ms + curve.idle_tpot_ms * max(output - 1, 0),
+    }
+    for target in request.slo:
+        missed = idle[target.metric] > target.ms * MARGIN
+        reason = _SLO_REASON[target.metric]
+        if missed.any() and reason not in figures:
+            worst = float(idle[target.metric][missed].min())
+            figures[reason] = f"{target.metric.value} {worst:.1f} ms alone on an idle engine, target {target.ms:g} ms"
+        why[missed & (why == 0)] = _code(reason)
+    return why, figures

@@ -1,0 +1,300 @@
+"""What is believed of every candidate's latency: the model's prices, how far each may be off, and what trials taught.
+
+Every cost term of the model (``gemm``, ``attention``, each collective by link, ``host``) has an unknown factor, TTFT
+and TPOT have one each for what the closed form leaves out, and every engine a residual of its own. All log-normal. A
+trial's latencies update them together (Gauss-Newton steps of a Bayesian regression whose design is each latency's
+sensitivity to each factor, Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, section 2.1); a
+candidate that shares terms with a measured one is then known better, too. Forecasts are draws from that posterior, put
+through the load curve of ``tuner.cost.steady``, because latency near saturation is nowhere near linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.ask.cluster import Cluster, Fleet
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape
+from tuner.ask.request import Metric, TuneRequest
+from tuner.cost.steady import BATCHES, Curve, Floats
+from tuner.plan.prune import Candidate
+from tuner.search.presimulation import rehearse, served_as
+from tuner.search.term_prices import TermPrices, engine_of
+from tuner.trial.trial import StepResult
+
+# Standard deviations on a log scale. Terms: the held-out errors of the priced operations have medians of 5 to 12 %
+# (README) with longer tails, and a site differs from the tables' machines too. The others: what the closed form misses
+# and a simulation with the same prices does not tell of other prices.
+TERM_SD = 0.3
+OFFSET_SD = {Metric.TTFT: 0.25, Metric.TPOT: 0.10}
+RESIDUAL_SD = {Metric.TTFT: 0.15, Metric.TPOT: 0.05}
+QUEUE_SD = 0.35  # more of it, per e-fold by which waiting stretches a latency
+_TAIL_SD = {Metric.TTFT: 0.3, Metric.TPOT: 0.1}  # of a percentile that one request lies beyond
+_OVERLOAD = 8.0  # power by which latency grows with the rate beyond the last batch of a curve
+_DRAWN = 1_000_000  # draws × candidates
+_FARTHEST = 2.5  # logs by which the simulator may differ from the closed form
+_STEPS = 4  # of Gauss and Newton
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Draws from the belief, of shape (draws, candidates): ``held`` is the number of load steps, from the lowest rate,
+    at which the SLO holds; ``e2e_ms`` the mean latency at the asked rate; ``miss`` log(latency ÷ target) there, of the
+    target that is missed by most (infinite beyond capacity)."""
+
+    held: NDArray[np.int64]
+    e2e_ms: Floats
+    miss: Floats
+
+
+class Belief:
+    """Of all candidates of one request. ``observe`` what was measured, then ask for a ``forecast``."""
+
+    def __init__(
+        self,
+        request: TuneRequest,
+        candidates: Sequence[Candidate],
+        prices: TermPrices,
+        rehearsed: Mapping[ParallelLayout, Floats],
+        carried: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
+        self._request, self._prices = request, prices
+        self._rates = np.array(request.rates_req_per_s)
+        self._asked = int(np.argmin(np.abs(self._rates - request.workload.arrival.requests_per_s)))
+        self.candidates = tuple(candidates)
+        self.devices = np.array([float(c.layout.devices) for c in candidates])
+        self._place: dict[ParallelLayout, int] = {}  # layouts that serve alike have one place
+        self._place_of = np.array(
+            [self._place.setdefault(served_as(c.layout), len(self._place)) for c in candidates], dtype=int
+        )
+        served = [candidates[i] for i in np.unique(self._place_of, return_index=True)[1]]
+        self._engine_of = np.array([prices.index[engine_of(c.layout)] for c in served], dtype=int)
+        held = request.workload.prompt_tokens.mean + request.workload.output_tokens.mean
+        caps = [min(c.layout.max_num_seqs, c.prediction.kv_tokens / held) for c in served]
+        self._shift = self._shifts(rehearsed)
+        simulated = [layout in rehearsed for layout in self._place]
+        self._cap = np.where(simulated, np.inf, caps)  # the simulator minds it
+        self._channels = [Metric.TTFT if m is Metric.TTFT else Metric.TPOT for m, _ in request.shown_metrics]
+        known = [(carried or {}).get(name, (1.0, sd)) for name, sd in self._fresh().items()]
+        self._prior_mean, self._prior_sd = np.log([f for f, _ in known]), np.array([sd for _, sd in known])
+        self._mean, self._root = self._prior_mean, np.diag(self._prior_sd)
+        self._seen: dict[ParallelLayout, tuple[StepResult, ...]] = {}
+        self._drawn: Forecast | None = None
+        self._residuals: dict[int, int] = {}  # engine: where its two residuals stand in the state
+
+    @classmethod
+    def of(
+        cls,
+        request: TuneRequest,
+        candidates: Sequence[Candidate],
+        model: ModelShape,
+        cluster: Cluster | Fleet,
+        carried: Mapping[str, tuple[float, float]] | None = None,
+    ) -> Belief:
+        """The belief before any trial: the closed form's prices, and how the simulator's latencies differ from it.
+
+        ``carried``: by name as in ``factors``, what earlier studies taught, where it is not to begin afresh.
+        """
+        prices = TermPrices.of(request, candidates, model, cluster)
+        return cls(request, candidates, prices, rehearse(request, candidates, model, cluster), carried)
+
+    @property
+    def factors(self) -> Mapping[str, tuple[float, float]]:
+        """By cost term, and ``ttft`` and ``tpot`` for what no term explains: (factor on the price, its log's sd)."""
+        sd = np.sqrt((self._root**2).sum(axis=1))
+        return {name: (float(np.exp(self._mean[i])), float(sd[i])) for i, name in enumerate(self._fresh())}
+
+    def observe(self, seen: Mapping[ParallelLayout, Sequence[StepResult]]) -> None:
+        """Believe what the load steps of all trials so far say; layouts that are no candidates say nothing."""
+        known = {k: tuple(s for s in v if not s.step.warmup and not s.invalid) for k, v in seen.items()}
+        known = {k: v for k, v in known.items() if v and engine_of(k) in self._prices.index}
+        if known != self._seen:
+            self._seen, self._drawn = known, None
+            self._update()
+
+    def forecast(self) -> Forecast:
+        """Draws, the same ones for the same trials. Layouts that serve alike share theirs."""
+        if self._drawn is None:
+            self._drawn = self._draw()
+        return self._drawn
+
+    def _draw(self) -> Forecast:
+        prices, engines = self._prices, len(self._prices.index)
+        draws = int(np.clip(_DRAWN // max(len(self._place), 1), 64, 256))
+        random = np.random.default_rng(20260301)
+        state = self._mean + random.standard_normal((draws, self._mean.size)) @ self._root.T
+        residual = random.standard_normal((draws, engines, 2)) * list(RESIDUAL_SD.values())
+        for engine, place in self._residuals.items():
+            residual[:, engine] = state[:, place : place + 2]
+        terms = len(prices.terms)
+        offset = residual + state[:, None, terms : terms + 2]
+        queue = QUEUE_SD * random.standard_normal((draws, engines, 1))
+        asked = self._forecast(np.exp(state[:, :terms]), offset, queue)
+        batch, values, e2e_ms = asked
+        miss = np.full((draws, len(self._place), self._rates.size), -np.inf)
+        for target, value in zip(self._request.slo, values, strict=True):
+            place = self._request.shown_metrics.index((target.metric, target.percentile))
+            np.maximum(miss, value[:, self._engine_of] + self._shift[..., place], out=miss)
+        miss[batch[:, self._engine_of] > self._cap[:, None]] = np.inf
+        held = np.cumprod(miss <= 0, axis=-1).sum(axis=-1)
+        e2e = e2e_ms[:, self._engine_of] * np.exp(self._shift[:, self._asked, -1])
+        return Forecast(held[:, self._place_of], e2e[:, self._place_of], miss[:, self._place_of, self._asked])
+
+    def _forecast(self, factors: Floats, offset: Floats, queue: Floats) -> tuple[Floats, list[Floats], Floats]:
+        """(batch needed, by target log(latency ÷ target)) of shape (draws, engines, rates), and E2E at the asked."""
+        everything = np.arange(len(self._prices.index))
+        curve = self._prices.curve(factors, everything)
+        idle_ms = curve.idle_ttft_ms.reshape(len(factors), -1, 1)
+        rates = np.tile(self._rates / self._prices.replicas[everything][:, None], (len(factors), 1))
+        place = _Place.of(curve, rates)
+        shape = (*offset.shape[:2], self._rates.size)
+        batch = np.where(place.beyond, np.inf, place.batch).reshape(shape)
+        output = float(self._request.workload.output_tokens.mean)
+        values = []
+        for target in self._request.slo:
+            value = place.log_of(curve.at(target.metric, target.percentile, output)).reshape(shape)
+            channel = 0 if target.metric is Metric.TTFT else 1
+            if channel == 0:
+                value = value + queue * np.maximum(value - np.log(idle_ms), 0.0)
+            values.append(value + offset[..., channel, None] - np.log(target.ms))
+        e2e = place.log_of(curve.at(Metric.E2E, None, output)).reshape(shape)[..., self._asked] + offset[..., 1]
+        return batch, values, np.exp(e2e)
+
+    def _shifts(self, rehearsed: Mapping[ParallelLayout, Floats]) -> Floats:
+        """log(simulated ÷ closed form), with axes (places, rates, shown metrics and E2E).
+
+        A layout that was not simulated is taken to differ as the median of the others of its pipeline depth does.
+        """
+        output, metrics = float(self._request.workload.output_tokens.mean), self._request.shown_metrics
+        everything = np.arange(len(self._prices.index))
+        curve = self._prices.curve(np.ones((1, len(self._prices.terms))), everything)
+        place = _Place.of(curve, self._rates / self._prices.replicas[everything][:, None])
+        closed = np.stack([place.log_of(curve.at(m, p, output)) for m, p in (*metrics, (Metric.E2E, None))], axis=-1)
+        shift = np.full((len(self._place), *closed.shape[1:]), np.nan)
+        for i, layout in enumerate(self._place):
+            said = rehearsed.get(layout)
+            if said is not None:
+                shift[i] = np.clip(said - closed[self._engine_of[i]], -_FARTHEST, _FARTHEST)
+        for rate in range(1, self._rates.size):
+            shift[:, rate] = np.where(np.isnan(shift[:, rate]), shift[:, rate - 1], shift[:, rate])
+        depth = np.array([layout.pp for layout in self._place])
+        for alike in (*(depth == pp for pp in set(depth)), depth > 0):
+            known = shift[alike & ~np.isnan(shift).any(axis=(1, 2))]
+            if len(known):
+                shift[alike] = np.where(np.isnan(shift[alike]), np.median(known, axis=0), shift[alike])
+        return np.nan_to_num(shift)
+
+    def _fresh(self) -> dict[str, float]:
+        """By factor, the standard deviation of its log where nothing was learnt."""
+        return {name: fresh_sd(name) for name in (*self._prices.terms, Metric.TTFT.value, Metric.TPOT.value)}
+
+    def _update(self) -> None:
+        """Maximum of the posterior and its covariance there, from the prior and all load steps seen."""
+        rows = list(self._rows())
+        terms, engines = len(self._prices.terms), sorted({row.engine for row in rows})
+        self._residuals = {engine: terms + 2 + 2 * i for i, engine in enumerate(engines)}
+        sd = np.concatenate([self._prior_sd, np.tile(list(RESIDUAL_SD.values()), len(engines))])
+        prior = np.concatenate([self._prior_mean, np.zeros(2 * len(engines))])
+        state = prior
+        measured = np.array([row.log_ms for row in rows])
+        precision = np.diag(sd**-2.0)
+        for _ in range(_STEPS if rows else 0):
+            predicted, design, stretch = self._linearised(state, rows, engines)
+            noise = np.array([row.sd for row in rows]) ** 2 + (QUEUE_SD * stretch) ** 2
+            off = (measured - predicted) / np.sqrt(noise)
+            weight = 1 / (noise * (1 + (off / 3) ** 2))  # a wild value counts less: Student's t
+            precision = np.diag(sd**-2.0) + design.T @ (weight[:, None] * design)
+            gradient = design.T @ (weight * (measured - predicted)) - (state - prior) / sd**2
+            state = state + np.clip(np.linalg.solve(precision, gradient), -0.5, 0.5)
+        self._mean = state
+        self._root = np.linalg.cholesky(np.linalg.inv(precision))
+
+    def _rows(self) -> list[_Row]:
+        found = []
+        for layout, steps in self._seen.items():
+            for step in steps:
+                values = zip(self._request.shown_metrics, self._channels, step.shown_ms(self._request), strict=True)
+                for i, ((_, percentile), channel, ms) in enumerate(values):
+                    if ms is not None and ms > 0:
+                        beyond = max(step.completed * (1 - percentile / 100), 0.2)
+                        sd = float(np.clip(_TAIL_SD[channel] / np.sqrt(beyond), 0.02, 0.6))
+                        engine = self._prices.index[engine_of(layout)]
+                        rate = step.step.rate_req_per_s
+                        at = int(np.argmin(np.abs(self._rates - rate)))
+                        own = self._place.get(served_as(layout))
+                        shift = 0.0 if own is None else float(self._shift[own, at, i])
+                        found.append(_Row(engine, rate, i, float(np.log(ms)) - shift, sd))
+        return found
+
+    def _linearised(self, state: Floats, rows: Sequence[_Row], engines: list[int]) -> tuple[Floats, Floats, Floats]:
+        """(log latencies predicted of the rows, their derivatives, e-folds by which waiting stretches each)."""
+        terms, delta = len(self._prices.terms), 0.02
+        moved = np.exp(np.vstack([state[:terms], state[:terms] + delta * np.eye(terms)]))
+        curve = self._prices.curve(moved, np.array(engines))
+        output, shape = float(self._request.workload.output_tokens.mean), (terms + 1, len(engines))
+        idle = np.log(curve.idle_ttft_ms.reshape(shape)[0])
+        values = [curve.at(metric, percentile, output) for metric, percentile in self._request.shown_metrics]
+        replicas = np.tile(self._prices.replicas[engines], terms + 1)
+        predicted, stretch = np.zeros(len(rows)), np.zeros(len(rows))
+        design = np.zeros((len(rows), state.size))
+        for rate in {row.rate_req_per_s for row in rows}:
+            place = _Place.of(curve, (rate / replicas)[:, None])
+            logs = [place.log_of(value)[:, 0].reshape(shape) for value in values]
+            for n, row in enumerate(rows):
+                if row.rate_req_per_s == rate:
+                    at, channel = engines.index(row.engine), 0 if self._channels[row.metric] is Metric.TTFT else 1
+                    found = logs[row.metric][:, at]
+                    own = self._residuals[row.engine] + channel
+                    predicted[n] = found[0] + state[terms + channel] + state[own]
+                    design[n, :terms] = (found[1:] - found[0]) / delta
+                    design[n, [terms + channel, own]] = 1.0
+                    stretch[n] = max(found[0] - idle[at], 0.0) if channel == 0 else 0.0
+        return predicted, design, stretch
+
+
+def fresh_sd(name: str) -> float:
+    """Standard deviation of the log of a factor of which nothing was learnt, by its name in ``Belief.factors``."""
+    return OFFSET_SD[Metric(name)] if name in (Metric.TTFT.value, Metric.TPOT.value) else TERM_SD
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One measured latency: which engine, at which rate, which of the shown metrics, its log as the closed form would
+    have it, and that one's sd."""
+
+    engine: int
+    rate_req_per_s: float
+    metric: int
+    log_ms: float
+    sd: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where rates lie on curves; arrays of (curves, rates)."""
+
+    high: NDArray[np.intp]
+    share: Floats
+    batch: Floats
+    beyond: NDArray[np.bool_]
+    excess: Floats
+
+    @classmethod
+    def of(cls, curve: Curve, rate_req_per_s: Floats) -> _Place:
+        known = curve.rate_req_per_s
+        above = np.stack([(known < rate[:, None]).sum(axis=1) for rate in rate_req_per_s.T], axis=1)
+        high = np.clip(above, 1, known.shape[1] - 1)
+        start, end = np.take_along_axis(known, high - 1, 1), np.take_along_axis(known, high, 1)
+        share = np.clip((rate_req_per_s - start) / np.maximum(end - start, 1e-12), 0.0, 1.0)
+        batch = BATCHES[high - 1] + share * (BATCHES[high] - BATCHES[high - 1])
+        excess = np.log(np.maximum(rate_req_per_s / known[:, -1:], 1.0))
+        return cls(high, share, batch, above >= known.shape[1], excess)
+
+    def log_of(self, values: Floats) -> Floats:
+        """Log of a curve's values at these rates, steeply rising beyond capacity."""
+        low, high = np.take_along_axis(values, self.high - 1, 1), np.take_along_axis(values, self.high, 1)
+        return np.asarray(np.log(low + self.share * (high - low)) + _OVERLOAD * self.excess)

@@ -1,0 +1,137 @@
+"""Which candidate is worth the next launch, and when none is, by the draws of a belief.
+
+A draw is one way the world may be. A candidate wins in it when it beats the best measured layout by more than
+``CLEARLY`` and no other candidate left is clearly better. The launch goes to the one that wins in most draws for the
+square root of what it costs: knowing where the optimum is pays for all later launches, so a dear one is put off, not
+ruled out. Nothing is launched any more once a win is less likely than ``UNLIKELY``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import Objective, TuneRequest
+from tuner.cost.step_batch import Floats
+from tuner.decide.comparison import asked_steps, held_req_per_s, objective_value, slo_ratio
+from tuner.plan.prune import Candidate
+from tuner.search.belief import Belief, Forecast
+from tuner.trial.trial import TrialResult, TrialState
+
+CLEARLY = 0.03  # share of the objective
+UNLIKELY = 0.01  # probability
+_AS_SURE = 0.05  # of a probability
+RUN_SD = 0.1  # of the log of a p99 over repeated windows of some hundred requests, as on the simulated cluster
+_ENOUGH = 1 - 1e-9  # of the asked rate, but for rounding
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """By candidate, the probability of a win (``chance``) and of meeting the SLO (``meets``); ``anything`` is the
+    probability that any candidate left wins. ``miss`` is the mean log(latency ÷ target) at the asked rate."""
+
+    chance: Floats
+    meets: Floats
+    miss: Floats
+    anything: float
+
+
+def outlook(
+    request: TuneRequest, belief: Belief, left: NDArray[np.bool_], best: Mapping[Objective, Sequence[TrialResult]]
+) -> Outlook:
+    """What may come of the candidates that are ``left``, given the trials of the best measured layout by objective.
+
+    With two objectives a win is one on either of them: both ends of the Pareto front are looked for.
+    """
+    forecast = belief.forecast()
+    wins = np.zeros(forecast.held.shape, dtype=bool)
+    meets = np.zeros(forecast.held.shape, dtype=bool)
+    for objective in request.objectives:
+        values = np.where(left, _values(request, objective, belief.candidates, forecast), np.inf)
+        bar = value_of(request, objective, best[objective]) if best.get(objective) else np.inf
+        leader = values.min(axis=1, keepdims=True, initial=np.inf)
+        meets |= np.isfinite(values)
+        wins |= np.isfinite(values) & (values <= leader * (1 + CLEARLY)) & (values < bar * (1 - CLEARLY))
+    miss = np.clip(forecast.miss, -5.0, 5.0).mean(axis=0)
+    return Outlook(wins.mean(axis=0), meets.mean(axis=0), miss, float(wins.any(axis=1).mean()))
+
+
+def overtaking(
+    request: TuneRequest, belief: Belief, layout: ParallelLayout, best: Mapping[Objective, Sequence[TrialResult]]
+) -> float:
+    """The probability that one candidate beats the best measured layout by more than ``CLEARLY``, on any objective."""
+    forecast, at = belief.forecast(), [candidate.layout for candidate in belief.candidates].index(layout)
+    wins = np.zeros(len(forecast.held), dtype=bool)
+    for objective in request.objectives:
+        values = _values(request, objective, belief.candidates, forecast)[:, at]
+        wins |= values < value_of(request, objective, best[objective]) * (1 - CLEARLY)
+    return float(wins.mean())
+
+
+def choose(belief: Belief, left: NDArray[np.bool_], seen: Outlook) -> int | None:
+    """Index of the candidate to launch, or None when none is left."""
+    if not left.any():
+        return None
+    if seen.chance[left].max() > 0:
+        return int(np.argmax(np.where(left, seen.chance / np.sqrt(belief.devices), -1.0)))
+    return int(np.argmin(np.where(left, seen.miss, np.inf)))
+
+
+def holding(request: TuneRequest, belief: Belief) -> Floats:
+    """By candidate, the probability that it meets the SLO at the asked rate; for goodput, at the lowest load step."""
+    goodput = request.objective is Objective.MAX_GOODPUT
+    return np.asarray((belief.forecast().held >= (1 if goodput else _steps_asked(request))).mean(axis=0))
+
+
+def confirmation_chance(request: TuneRequest, trials: Sequence[TrialResult]) -> float:
+    """The probability that a layout which met the SLO meets it again, by its distance from the targets; 1 where it was
+    confirmed."""
+    ratios = [ratio for step in asked_steps(request, trials) if (ratio := slo_ratio(request, step)) is not None]
+    if len(ratios) != 1:
+        return float(bool(ratios))
+    return NormalDist().cdf(-math.log(max(ratios[0], 1e-9)) / RUN_SD)
+
+
+def surest(belief: Belief, left: NDArray[np.bool_], holds: Floats) -> int:
+    """Index of the candidate that is the likeliest to meet the SLO, of those about as likely the smallest."""
+    sure = left & (holds >= holds[left].max() - _AS_SURE)
+    return int(np.argmin(np.where(sure, belief.devices, np.inf)))
+
+
+def value_of(request: TuneRequest, objective: Objective, trials: Sequence[TrialResult]) -> float:
+    """An objective of a measured layout as a figure of which less is better; infinite where it misses the SLO."""
+    held = held_req_per_s(request, trials) or 0.0
+    enough = 0.0 if objective is Objective.MAX_GOODPUT else request.workload.arrival.requests_per_s * _ENOUGH
+    if not held or held < enough:
+        return float("inf")
+    return 1 / held if objective is Objective.MAX_GOODPUT else objective_value(request, objective, trials)
+
+
+def price_of(request: TuneRequest, objective: Objective, layout: ParallelLayout) -> float:
+    """What a layout costs by an objective that asks for no latency: devices, or US dollars per hour."""
+    return objective_value(request, objective, [TrialResult(0, layout, TrialState.RUNNING)])
+
+
+def _values(request: TuneRequest, objective: Objective, candidates: Sequence[Candidate], forecast: Forecast) -> Floats:
+    """As ``value_of``, of shape (draws, candidates)."""
+    rates = np.array(request.rates_req_per_s)
+    if objective is Objective.MAX_GOODPUT:
+        return np.append(np.inf, 1 / rates)[forecast.held]
+    enough = _steps_asked(request)
+    if objective is Objective.MIN_LATENCY:
+        return np.where(forecast.held >= enough, forecast.e2e_ms, np.inf)
+    same = {(c.layout.gpu, c.layout.devices): c.layout for c in candidates}
+    known = {key: price_of(request, objective, layout) for key, layout in same.items()}
+    prices = np.array([known[c.layout.gpu, c.layout.devices] for c in candidates])
+    return np.where(forecast.held >= enough, prices, np.inf)
+
+
+def _steps_asked(request: TuneRequest) -> int:
+    """Load steps up to the one at the asked rate."""
+    return int(np.searchsorted(request.rates_req_per_s, request.workload.arrival.requests_per_s * _ENOUGH)) + 1

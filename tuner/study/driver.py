@@ -1,0 +1,392 @@
+"""One driver's work on a study: trials side by side, as many as the cluster has room for and the budget allows.
+
+Each trial runs in a thread of its own, where the launcher can place several, else in the caller's. Search, store and
+observer are used under one lock. Other drivers may work on the same study: what they claimed, hold and found is in the
+store, and is looked at before every launch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from pathlib import Path
+
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import Isolation, TuneRequest
+from tuner.errors import FailureReason, LaunchFailed, LeaseLost
+from tuner.search.search import Proposal, Search
+from tuner.study.budget import Price, Purse, held_device_s, spent
+from tuner.study.lease import Heartbeat, is_gone
+from tuner.study.observer import Observer
+from tuner.study.records import OpenTrial, TrialClaim
+from tuner.study.store import Store
+from tuner.trial.devices import Node, Placement, Reservation, place
+from tuner.trial.trial import Deployment, Launcher, LaunchOrder, LoadStep, Meter, StepResult, TrialResult, TrialState
+
+BASE_SEED = 20260101  # arrivals of step i are drawn from BASE_SEED + i, the same for every layout
+SEEDS_PER_REPEAT = 1000
+OTHERS_S = 1.0  # how often the store is asked what other drivers did
+
+
+class Phase(Enum):
+    """Where a running trial stands."""
+
+    STARTING = auto()
+    READY = auto()  # waits until nothing starts on its nodes any more
+    MEASURING = auto()
+
+
+@dataclass(eq=False)
+class Running:
+    """A trial of this driver, from its claim to its end."""
+
+    trial: OpenTrial
+    proposal: Proposal
+    phase: Phase = Phase.STARTING
+    deployment: Deployment | None = None
+    steps: list[StepResult] = field(default_factory=list)
+    thread: threading.Thread | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def teardown(self) -> None:
+        """Free its devices; by one thread at a time."""
+        with self._lock:
+            if self.deployment is not None:
+                self.deployment.teardown()
+
+    def finished(self, state: TrialState, failure: LaunchFailed | None = None, why: str | None = None) -> TrialResult:
+        """How it ended, but for its times."""
+        trial = self.trial
+        result = TrialResult(trial.number, trial.layout, state, tuple(self.steps), detail=why)
+        result = replace(result, purpose=trial.purpose, repeat=trial.repeat)
+        if failure is None:
+            return result
+        tail = failure.log_tail or (self.deployment.log_tail() if self.deployment else ())
+        return replace(result, failure=failure.reason, detail=failure.detail, log_tail=tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Where a driver works: the study and what it may use for it."""
+
+    study: str
+    request: TuneRequest
+    nodes: tuple[Node, ...]
+    price: Price
+    log_root: Path
+    store: Store
+    launcher: Launcher
+    meter: Meter
+    observer: Observer
+    driver: str
+    clock: Callable[[], float]
+    cancelled: threading.Event
+
+
+class Driving:
+    """Runs trials until the budget is spent or nothing is left that could win.
+
+    ``best`` names the trial that would win if the study ended with the given ones.
+    """
+
+    def __init__(self, post: Post, best: Callable[[Sequence[TrialResult]], TrialResult | None]) -> None:
+        self._p, self._best = post, best
+        self._state = threading.Condition()
+        self._running: dict[int, Running] = {}
+        self._told: set[int] = set()
+        self._failure: BaseException | None = None
+        self._changed = True
+        self._why = self._overrun = ""
+        self._began_s = max((d.study_s for d in post.store.drivers(post.study)), default=0.0)
+        self._began_at = post.clock()
+        self._heartbeat = Heartbeat(self._beat)
+        self._search: Search | None = None
+
+    def __enter__(self) -> Driving:
+        """Give signs of life from here on."""
+        self._heartbeat.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the study to other drivers."""
+        self._heartbeat.stop()
+        self._beat()
+        self._p.store.leave(self._p.study, self._p.driver)
+
+    def clear_orphans(self) -> list[str]:
+        """Tear down what dead drivers left, and forget their unfinished trials: they run again from the start."""
+        removed, p = [], self._p
+        until_s = {d.driver: d.study_s for d in p.store.drivers(p.study)}
+        for trial in p.store.take_over(p.study, p.driver, is_gone):
+            if p.launcher.remove_orphan(trial.app):
+                removed.append(trial.app)
+            lost_s = held_device_s(trial, until_s.get(trial.driver, 0.0))
+            p.store.forget_trial(p.study, trial.number, p.driver, lost_s)
+        return removed
+
+    def run(self, search: Search, known: Sequence[TrialResult]) -> str:
+        """Launch and measure; the answer says why nothing more is launched. ``known``: trials that are finished.
+
+        Whatever ends it before, KeyboardInterrupt too, tears down what runs and records it as cancelled.
+        """
+        self._search = search
+        self._told = {trial.number for trial in known}
+        try:
+            return self._loop(search)
+        except BaseException:
+            self._cancel()
+            raise
+
+    def _loop(self, search: Search) -> str:
+        while True:
+            with self._state:
+                if self._failure is not None:
+                    raise self._failure
+                begun = self._next(search)
+                if begun is None:
+                    if not self._running and not self._others():
+                        return self._why
+                    self._state.wait(OTHERS_S)
+                    continue
+            if self._p.launcher.parallel == 1:
+                self._work(begun, search)
+            else:
+                begun.thread = threading.Thread(target=self._work, args=(begun, search), name=begun.trial.app)
+                begun.thread.start()
+
+    def _next(self, search: Search) -> Running | None:
+        """Claim the next trial that has room, or None; asks again only when something has changed since."""
+        p = self._p
+        others = self._others()
+        if others:
+            self.clear_orphans()
+        if not (self._changed or others) or len(self._running) >= p.launcher.parallel:
+            return None
+        self._changed = False
+        held, finished = p.store.open_trials(p.study), self._finished()
+        self._recall(search, finished, held)
+        purse = self._purse(finished, held)
+        if (empty := purse.empty()) is not None:
+            self._why = f"{empty} is spent"
+            return None
+        least_s = _least_s(p.request, finished)
+        self._overrun = ""
+        proposal = search.ask([t.layout for t in held], lambda layout: self._fits(layout, held, purse, least_s))
+        if proposal is None:
+            self._why = self._overrun or "nothing is left that could win"
+            return None
+        return self._claimed(proposal, search)
+
+    def _fits(self, layout: ParallelLayout, held: Sequence[OpenTrial], purse: Purse, least_s: float) -> bool:
+        if (overrun := purse.overrun(layout, least_s)) is not None:
+            self._overrun = f"{overrun} leaves no time for another trial"
+            return False
+        return self._placed(layout, held) is not None
+
+    def _claimed(self, proposal: Proposal, search: Search) -> Running | None:
+        p = self._p
+        claim = TrialClaim(p.driver, proposal.layout, proposal.purpose, proposal.repeat, self._study_s(), p.log_root)
+        launches = p.request.budget.launches
+        trial = p.store.claim_trial(p.study, claim, lambda held: self._placed(proposal.layout, held), launches)
+        self._changed = True
+        if trial is None:  # another driver was faster
+            search.withdraw(proposal.handle)
+            return None
+        self._running[trial.number] = begun = Running(trial, proposal)
+        self._beat()
+        p.observer.trial_started(trial.number, launches, proposal)
+        return begun
+
+    def _placed(self, layout: ParallelLayout, held: Sequence[OpenTrial]) -> Placement | None:
+        reservations = []
+        for trial in held:
+            mine = self._running.get(trial.number)
+            measuring = mine is not None and mine.phase is Phase.MEASURING
+            if trial.placement is not None:
+                reservations.append(Reservation(trial.placement, measuring, mine is not None))
+        return place(layout.devices, layout.gpu, self._p.nodes, reservations, self._p.request.isolation)
+
+    def _work(self, running: Running, search: Search) -> None:
+        """One trial from its launch to the record of its end. What goes wrong with us, not with it, ends the study."""
+        try:
+            result = self._trial(running, search)
+            with self._state:
+                self._p.store.finish_trial(self._p.study, result, self._p.driver)
+                self._beat()
+                self._told.add(result.number)
+                search.tell(running.proposal.handle, result)
+                self._p.observer.trial_finished(result)
+                self._tell_best()
+        except LeaseLost:
+            with self._state:
+                search.withdraw(running.proposal.handle)
+        except BaseException as error:
+            self._failure = self._failure or error
+        finally:
+            with self._state:
+                self._running.pop(running.trial.number, None)
+                self._changed = True
+                self._state.notify_all()
+
+    def _trial(self, running: Running, search: Search) -> TrialResult:
+        started_at = self._p.clock()
+        try:
+            result = self._measured(running, search)
+        except LaunchFailed as failure:
+            if self._p.cancelled.is_set():  # its deployment was taken from it
+                self._record_cancelled(running, started_at)
+                raise KeyboardInterrupt from None
+            result = running.finished(TrialState.FAILED, failure)
+        except KeyboardInterrupt:
+            self._record_cancelled(running, started_at)
+            raise
+        finally:
+            running.teardown()
+        return self._timed(result, running, started_at)
+
+    def _measured(self, running: Running, search: Search) -> TrialResult:
+        p, trial = self._p, running.trial
+        trial.log_dir.mkdir(parents=True, exist_ok=True)
+        order = LaunchOrder(p.study, trial.number, trial.app, trial.layout, p.request, trial.log_dir, trial.placement)
+        running.deployment = p.launcher.launch(order, lambda text: self._launching(trial.number, text))
+        with self._state:
+            p.observer.ready(trial.number, running.deployment)
+            self._wait_for_neighbours(running)
+        stopped = self._steps(running, running.deployment, search)
+        return running.finished(TrialState.STOPPED if stopped else TrialState.MEASURED, why=stopped)
+
+    def _wait_for_neighbours(self, running: Running) -> None:
+        """Return, measuring, once nothing starts on the trial's nodes any more."""
+        running.phase = Phase.READY
+        self._state.notify_all()
+        while self._p.request.isolation is Isolation.NODE and self._start_beside(running):
+            self._state.wait()
+            self._raise_if_cancelled()
+        running.phase = Phase.MEASURING
+
+    def _start_beside(self, running: Running) -> bool:
+        nodes = _nodes(running.trial)
+        others = (r for r in self._running.values() if r is not running and r.phase is Phase.STARTING)
+        return any(nodes & _nodes(other.trial) for other in others)
+
+    def _steps(self, running: Running, deployment: Deployment, search: Search) -> str | None:
+        """Warm up, then the rising load steps; the answer says why it stopped early, None when it did not."""
+        p, number = self._p, running.trial.number
+        steps = load_steps(p.request, running.trial.repeat)
+        for step in steps:
+            with self._state:
+                self._raise_if_cancelled()
+                p.observer.step_started(number, step, len(p.request.rates_req_per_s))
+            result = p.meter.measure(deployment, step, p.request)
+            with self._state:
+                p.observer.step_measured(number, result)
+                if step.warmup:
+                    continue
+                running.steps.append(result)
+                p.store.add_step(p.study, number, result, p.driver)
+                self._beat()
+                stopped = search.report(running.proposal.handle, result)
+                if stopped is None and step is not steps[-1]:
+                    stopped = self._out_of_budget()
+            if stopped is not None:
+                return stopped
+        return None
+
+    def _out_of_budget(self) -> str | None:
+        purse = self._purse(self._finished(), self._p.store.open_trials(self._p.study))
+        empty = purse.empty(but_launches=True)
+        return None if empty is None else f"{empty} is spent"
+
+    def _launching(self, number: int, text: str) -> None:
+        with self._state:
+            self._raise_if_cancelled()
+            self._p.observer.launching(number, text)
+
+    def _record_cancelled(self, running: Running, started_at: float) -> None:
+        running.teardown()
+        cancelled = running.finished(TrialState.FAILED, LaunchFailed(FailureReason.CANCELLED, "interrupted"))
+        cancelled = self._timed(cancelled, running, started_at)
+        with self._state:
+            self._p.store.finish_trial(self._p.study, cancelled, self._p.driver)
+            self._p.observer.trial_finished(cancelled)
+
+    def _timed(self, result: TrialResult, running: Running, started_at: float) -> TrialResult:
+        seconds = self._p.clock() - started_at
+        ready = running.deployment.ready_after_s if running.deployment else None
+        return replace(result, ready_after_s=ready, seconds=seconds, device_s=seconds * result.layout.devices)
+
+    def _cancel(self) -> None:
+        """Tear down all that runs and wait until it is gone."""
+        self._p.cancelled.set()
+        with self._state:
+            self._state.notify_all()
+            left = list(self._running.values())
+        for running in left:
+            running.teardown()
+        for running in left:
+            if running.thread is not None:
+                running.thread.join()
+
+    def _raise_if_cancelled(self) -> None:
+        if self._p.cancelled.is_set():
+            raise KeyboardInterrupt
+
+    def _others(self) -> list[OpenTrial]:
+        return [t for t in self._p.store.open_trials(self._p.study) if t.driver != self._p.driver]
+
+    def _finished(self) -> list[TrialResult]:
+        return finished_trials(self._p.store, self._p.study)
+
+    def _recall(self, search: Search, finished: Sequence[TrialResult], held: Sequence[OpenTrial]) -> None:
+        """Tell the search what other drivers found."""
+        numbers = {trial.number for trial in finished}
+        if numbers - self._told:
+            search.recall(finished, [trial.layout for trial in held])
+            self._told |= numbers
+
+    def _tell_best(self) -> None:
+        finished = self._finished()
+        purse = self._purse(finished, self._p.store.open_trials(self._p.study))
+        self._p.observer.best_so_far(self._best(finished), purse.spent)
+
+    def _purse(self, finished: Sequence[TrialResult], held: Sequence[OpenTrial]) -> Purse:
+        p = self._p
+        used = spent(finished, held, p.store.drivers(p.study), self._study_s(), p.price)
+        return Purse(p.request.budget, used, p.price)
+
+    def _study_s(self) -> float:
+        """The study's own time: it goes by while at least one driver works on it."""
+        return self._began_s + self._p.clock() - self._began_at
+
+    def _beat(self) -> None:
+        self._p.store.beat(self._p.study, self._p.driver, self._study_s())
+
+
+def load_steps(request: TuneRequest, repeat: int = 0) -> list[LoadStep]:
+    """Warm-up (index −1, at the lowest rate) and the rising rates.
+
+    Every layout gets the same arrivals, and other ones when it is measured again.
+    """
+    rates, seed = request.rates_req_per_s, BASE_SEED + SEEDS_PER_REPEAT * repeat
+    steps = [LoadStep(i, rate, request.load.seconds, seed + i) for i, rate in enumerate(rates)]
+    if request.load.warmup_seconds > 0:
+        steps.insert(0, LoadStep(-1, rates[0], request.load.warmup_seconds, seed - 1, warmup=True))
+    return steps
+
+
+def finished_trials(store: Store, study: str) -> list[TrialResult]:
+    """The trials that ended, in order; without those that were cancelled, which say nothing."""
+    ended = (t for t in store.trials(study) if t.state is not TrialState.RUNNING)
+    return [t for t in ended if t.failure is not FailureReason.CANCELLED]
+
+
+def _least_s(request: TuneRequest, finished: Sequence[TrialResult]) -> float:
+    """Seconds below which no trial ends that measures all load steps: their windows, after the fastest start so far."""
+    starts_s = [t.ready_after_s for t in finished if t.ready_after_s is not None]
+    return min(starts_s, default=0.0) + sum(step.duration_s for step in load_steps(request))
+
+
+def _nodes(trial: OpenTrial) -> frozenset[int]:
+    return trial.placement.nodes if trial.placement is not None else frozenset()

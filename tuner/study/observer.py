@@ -1,0 +1,62 @@
+"""What a study tells while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.plan.prune import Plan
+from tuner.search.search import Proposal
+from tuner.trial.trial import Deployment, LoadStep, StepResult, TrialResult
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a study has used: launches begun, its own time, devices held from order to teardown, and their price.
+
+    Trials in flight count up to now, and those of killed drivers up to their last sign of life. ``usd`` is None where a
+    device has no price.
+    """
+
+    launches: int
+    minutes: float
+    gpu_hours: float
+    usd: float | None
+
+
+class Observer:
+    """Told from several threads, but by one at a time; between its first and last event, a trial's events come in the
+    thread that runs it. Every method does nothing here, so that a listener overrides what it shows."""
+
+    def planned(self, plan: Plan) -> None:
+        """The space was priced."""
+
+    def remembered(self, studies: Sequence[str]) -> None:
+        """The study begins with what these earlier ones taught; only told where there are any."""
+
+    def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
+        """Trial ``number`` of at most ``launches`` begins."""
+
+    def launching(self, number: int, text: str) -> None:
+        """What the launcher waits for."""
+
+    def ready(self, number: int, deployment: Deployment) -> None:
+        """The deployment answers."""
+
+    def step_started(self, number: int, step: LoadStep, steps: int) -> None:
+        """Load step begins; ``steps`` in all."""
+
+    def step_measured(self, number: int, result: StepResult) -> None:
+        """Load step over (warm-up steps too)."""
+
+    def trial_finished(self, result: TrialResult) -> None:
+        """Trial over, whatever its outcome."""
+
+    def best_so_far(self, best: TrialResult | None, spent: Spent) -> None:
+        """After each trial: the one that would win if the study ended now, if any, and what it took."""
+
+    def resumed(self, finished: Sequence[TrialResult], orphans: Sequence[str]) -> None:
+        """An earlier run was taken up, or another driver's: its finished trials, and the deployments torn down."""
+
+    def ended(self, why: str) -> None:
+        """Nothing more will be launched."""

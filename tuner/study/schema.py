@@ -1,0 +1,86 @@
+"""The tables of the study store, and how those of an older version are brought up to date."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuner.trial.trial import Purpose
+
+SCHEMA_VERSION = 2
+
+META = sa.MetaData()
+VERSIONS = sa.Table("parlay_schema", META, sa.Column("version", sa.Integer, primary_key=True))
+STUDIES = sa.Table(
+    "parlay_studies",
+    META,
+    sa.Column("name", sa.String(200), primary_key=True),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("facts", sa.JSON, nullable=False),
+    sa.Column("candidates_total", sa.Integer),
+    sa.Column("ranked", sa.Text),
+    sa.Column("dropped", sa.Text),
+    sa.Column("decision", sa.JSON),
+)
+TRIALS = sa.Table(
+    "parlay_trials",
+    META,
+    sa.Column("study", sa.ForeignKey("parlay_studies.name"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("layout", sa.String(300), nullable=False),
+    sa.Column("app", sa.String(200), nullable=False),
+    sa.Column("log_dir", sa.Text, nullable=False),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("failure", sa.String(40)),
+    sa.Column("detail", sa.Text),
+    sa.Column("log_tail", sa.JSON),
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("ready_after_s", sa.Float),
+    sa.Column("seconds", sa.Float),
+    sa.Column("purpose", sa.String(20), nullable=False, server_default=Purpose.EXPLORE.value),
+    sa.Column("repeat", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("device_s", sa.Float),
+    sa.Column("driver", sa.String(200), nullable=False, server_default=""),
+    sa.Column("placement", sa.JSON),
+    sa.Column("ordered_s", sa.Float),
+)
+_SINCE_2 = ("purpose", "repeat", "device_s", "driver", "placement", "ordered_s")
+# The claim: of all drivers of a study, one launches a layout for the n-th time.
+_CLAIMS = sa.Index("parlay_claims", TRIALS.c.study, TRIALS.c.layout, TRIALS.c.repeat, unique=True)
+DRIVERS = sa.Table(
+    "parlay_drivers",
+    META,
+    sa.Column("study", sa.String(200), primary_key=True),
+    sa.Column("driver", sa.String(200), primary_key=True),
+    sa.Column("seen_at", sa.Float, nullable=False),
+    sa.Column("study_s", sa.Float, nullable=False),
+    sa.Column("lost_device_s", sa.Float, nullable=False, server_default="0"),
+    sa.Column("lost_trials", sa.Integer, nullable=False, server_default="0"),
+)
+STEPS = sa.Table(
+    "parlay_steps",
+    META,
+    sa.Column("study", sa.String(200), primary_key=True),
+    sa.Column("trial", sa.Integer, primary_key=True),
+    sa.Column("index", sa.Integer, primary_key=True),
+    sa.Column("result", sa.Text, nullable=False),
+)
+
+
+def add_columns(db: sa.Connection) -> None:
+    """Bring the trials of schema version 1 to version 2, in which a layout may have several."""
+    for name in _SINCE_2:
+        column = sa.schema.CreateColumn(TRIALS.c[name]).compile(dialect=db.dialect)
+        db.execute(sa.text(f"ALTER TABLE {TRIALS.name} ADD COLUMN {column}"))
+    _CLAIMS.create(db)
+
+
+def durable_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA busy_timeout=30000")
+    cursor.close()

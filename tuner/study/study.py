@@ -1,0 +1,186 @@
+"""A study: the only file that knows the order of the stages, from the plan to the decision.
+
+It talks to the world through a Launcher, a Meter, the store and an observer, and can be killed at any instant: on
+``resume`` it clears what was in flight, repeats nothing that finished, and ends in the same decision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tuner.ask.cluster import Cluster, Fleet, usd_per_hour
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape
+from tuner.ask.request import TuneRequest
+from tuner.ask.rules import DropReason
+from tuner.ask.space import Space
+from tuner.decide.decision import Decision, decide
+from tuner.errors import BadInput
+from tuner.plan.prune import Candidate, DroppedGroup, Plan, plan
+from tuner.search.belief import Belief
+from tuner.search.search import Search
+from tuner.search.warm_start import MOST, Factors, Past, akin, carried
+from tuner.study.driver import Driving, Post, finished_trials
+from tuner.study.lease import this_driver
+from tuner.study.observer import Observer
+from tuner.study.store import Store
+from tuner.trial.devices import nodes_of
+from tuner.trial.trial import Launcher, Meter, TrialResult
+
+Believe = Callable[[TuneRequest, Sequence[Candidate], ModelShape, Cluster | Fleet, Factors], Belief | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """All that a study works with."""
+
+    name: str
+    request: TuneRequest
+    model: ModelShape
+    cluster: Cluster | Fleet
+    space: Space
+    log_root: Path
+
+
+class Study:
+    """Runs one request to its decision."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        store: Store,
+        launcher: Launcher,
+        meter: Meter,
+        observer: Observer,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        driver: str | None = None,
+        cancelled: threading.Event | None = None,
+        believe: Believe = Belief.of,
+    ) -> None:
+        """``clock`` in s; ``driver`` as the store knows this process; ``cancelled`` stops trials in other threads.
+
+        ``believe`` makes what is believed before any trial; where that is None, launches follow the ranking.
+        """
+        self._s, self._store, self._launcher, self._meter, self._observer = setting, store, launcher, meter, observer
+        self._clock, self._driver = clock, driver or this_driver()
+        self._cancelled, self._believe = cancelled or threading.Event(), believe
+
+    def run(self, resume: bool, facts: dict[str, str]) -> Decision:
+        """Plan, launch and measure until the budget is spent or nothing is left that could win; decide.
+
+        With ``resume`` it goes on with a study that was stopped or killed, and joins one that others are driving.
+        Raises BadInput when the name is taken and ``resume`` is false, or taken by another request.
+        """
+        s = self._s
+        known = self._begun(resume, facts)
+        with Driving(self._post(), self._best) as driving:
+            orphans = driving.clear_orphans()
+            planned = self._runnable(plan(s.request, s.model, s.cluster, s.space))
+            self._store.save_plan(s.name, planned.candidates, planned.ranked, planned.dropped)
+            self._observer.planned(planned)
+            belief = self._belief(planned)
+            with self._store.exclusive():  # the search makes its tables
+                search = Search(self._store.url, s.name, s.request, planned.ranked, belief)
+            finished = finished_trials(self._store, s.name)
+            search.recall(finished, [trial.layout for trial in self._store.open_trials(s.name)])
+            if known:
+                self._observer.resumed(finished, orphans)
+            self._observer.ended(driving.run(search, finished))
+        return self._decide(planned, search)
+
+    def _begun(self, resume: bool, facts: dict[str, str]) -> bool:
+        """Begin the study, or find it begun; True where it was."""
+        s = self._s
+        known = self._store.find_study(s.name)
+        if known is None or not resume:
+            try:
+                self._store.create_study(s.name, s.request, facts)
+                return False
+            except BadInput:
+                known = self._store.find_study(s.name) if resume else None
+                if known is None:
+                    raise
+        if known.request != s.request:
+            raise BadInput("--resume", s.name, "the request that the study was started with")
+        return True
+
+    def _belief(self, planned: Plan) -> Belief | None:
+        """What is believed before the first trial, with what earlier studies of the store taught."""
+        if not planned.ranked:
+            return None
+        s, own = self._s, self._store.study(self._s.name)
+        past: dict[str, Past] = {}
+        for name in self._store.study_names():  # newest first
+            record = self._store.study(name)
+            earlier = record.created_at < own.created_at and record.decision is not None
+            if earlier and akin(s.request, own.facts, record.request, record.facts):
+                trials = finished_trials(self._store, name)
+                past[name] = Past(record.created_at, record.request, record.ranked or (), trials)
+            if len(past) == MOST:
+                break
+        if past:
+            self._observer.remembered(list(past))
+        return self._believe(
+            s.request, planned.ranked, s.model, s.cluster, carried(list(past.values()), s.model, own.created_at)
+        )
+
+    def _post(self) -> Post:
+        s = self._s
+        return Post(
+            study=s.name,
+            request=s.request,
+            nodes=nodes_of(s.request.groups),
+            price=lambda layout: usd_per_gpu_hour(s.request, layout),
+            log_root=s.log_root,
+            store=self._store,
+            launcher=self._launcher,
+            meter=self._meter,
+            observer=self._observer,
+            driver=self._driver,
+            clock=self._clock,
+            cancelled=self._cancelled,
+        )
+
+    def _best(self, finished: Sequence[TrialResult]) -> TrialResult | None:
+        return decide(self._s.name, self._s.request, finished, (), ()).winner
+
+    def _runnable(self, planned: Plan) -> Plan:
+        """The plan without the candidates that this launcher cannot run as they are written."""
+        kept, dropped = [], list(planned.dropped)
+        for candidate in planned.ranked:
+            refusal = self._launcher.refuses(candidate.layout, self._s.request)
+            if refusal is None:
+                kept.append(candidate)
+            else:
+                dropped.append(DroppedGroup(DropReason.LAUNCHER, 1, candidate.layout, refusal))
+        return replace(planned, ranked=tuple(kept), dropped=tuple(dropped))
+
+    def _decide(self, planned: Plan, search: Search) -> Decision:
+        groups = list(planned.dropped)
+        for candidate, why in search.unbeatable():
+            groups.append(DroppedGroup(DropReason.OUTRANKED, 1, candidate.layout, why))
+        return decide(self._s.name, self._s.request, finished_trials(self._store, self._s.name), planned.ranked, groups)
+
+
+def default_name(request: TuneRequest) -> str:
+    """A study's name when the operator gave none: the model's last word and a digest of the request."""
+    return f"{service_name(request)}-{hashlib.sha256(request.model_dump_json().encode()).hexdigest()[:8]}"
+
+
+def service_name(request: TuneRequest) -> str:
+    """The name that the winner carries in production: the model's last word, in characters that Kubernetes takes."""
+    word = re.sub(r"[^a-z0-9]+", "-", Path(request.model).name.lower())
+    return word[:40].strip("-") or "parlay"
+
+
+def usd_per_gpu_hour(request: TuneRequest, layout: ParallelLayout) -> float | None:
+    """Price of one of the layout's devices; None where none is known."""
+    usd = usd_per_hour(request, layout)
+    return None if usd is None else usd / layout.devices
