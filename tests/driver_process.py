@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.fakes import make_request
+from tests.in_order import InOrder
 from tuner.ask.cluster import Cluster
 from tuner.ask.model import load_model
 from tuner.ask.space import load_space
@@ -56,7 +57,7 @@ def main(url: str, folder: Path) -> None:
     setting = Setting("s", request, load_model(request.model), cluster, load_space(request.space), folder / "logs")
     world = SimulatedCluster(cluster, CONDITIONS)
     launcher, meter = Noted(world, folder / "launches"), SimulatedMeter(world)
-    study = Study(setting, Store(url), launcher, meter, Observer(), believe=lambda *_: None)
+    study = Study(setting, Store(url), launcher, meter, Observer(), strategist=InOrder.of)
     winner = study.run(resume=True, facts={}).winner
     print(winner and winner.layout)
 

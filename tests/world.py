@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tests.fakes import FakeLauncher, FakeMeter, make_request
+from tests.in_order import InOrder
 from tuner.ask.cluster import Cluster
 from tuner.ask.model import load_model
 from tuner.ask.space import load_space
 from tuner.errors import FailureReason, LaunchFailed
-from tuner.search.belief import Belief
+from tuner.search.believing import Believing
 from tuner.study.lease import this_driver
 from tuner.study.observer import Observer
 from tuner.study.store import Store
@@ -77,8 +78,8 @@ class World:
         launcher, meter = FakeLauncher(self.failures, self.running), FakeMeter(self.ttft_ms)
         self.processes += 1
         driver = this_driver().rpartition("/")[0] + f"/-{self.processes}"  # to all others, a process that has ended
-        believe = Belief.of if self.believing else lambda *_: None
+        strategist = Believing.of if self.believing else InOrder.of
         study = Study(
-            setting, store, launcher, meter, journal, clock=lambda: self.now_s, driver=driver, believe=believe
+            setting, store, launcher, meter, journal, clock=lambda: self.now_s, driver=driver, strategist=strategist
         )
         return study, launcher, meter, store, journal

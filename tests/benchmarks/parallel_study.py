@@ -19,13 +19,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.in_order import InOrder
 from tuner.ask.cluster import Cluster
 from tuner.ask.model import load_model
 from tuner.ask.request import TuneRequest, parse_request
 from tuner.ask.space import load_space
 from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
 from tuner.rehearse.conditions import Conditions
-from tuner.search.search import Proposal
+from tuner.search.proposal import Proposal
 from tuner.study.observer import Observer
 from tuner.study.store import Store
 from tuner.study.study import Setting, Study
@@ -96,7 +97,7 @@ def run(isolation: str) -> str:
         )
         store = Store(f"sqlite:///{scratch}/s.db")
         started = world.clock_s
-        study = Study(setting, store, SimulatedLauncher(world), SimulatedMeter(world), watch, believe=lambda *_: None)
+        study = Study(setting, store, SimulatedLauncher(world), SimulatedMeter(world), watch, strategist=InOrder.of)
         study.run(resume=False, facts={})
         ended = world.clock_s
         alone_s = sum(t.seconds or 0.0 for t in store.trials("s")) / PACE

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import math
 import platform
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,14 +21,13 @@ import numpy as np
 
 from tests.benchmarks.search_peers import PEERS, Run, parlay
 from tests.benchmarks.search_problems import COUNT, Problem, problem
-from tests.fakes import copy_of_empty_store
 from tuner.ask.cluster import Cluster
 from tuner.ask.model import load_model
 from tuner.ask.request import parse_request
 from tuner.ask.space import load_space
 from tuner.plan.prune import plan
 from tuner.rehearse.conditions import Conditions
-from tuner.search.belief import Belief
+from tuner.search.believing import Believing
 from tuner.search.search import Search
 from tuner.trial.trial import TrialResult, TrialState
 
@@ -157,22 +155,20 @@ def overhead(count: int = 16_384) -> str:
     model, cluster = load_model(request.model), Cluster.from_spec(request.cluster)  # type: ignore[arg-type]
     ranked = plan(request, model, cluster, load_space(request.space), count).ranked
     started = time.perf_counter()
-    belief = Belief.of(request, ranked, model, cluster)
+    strategy = Believing.of(request, ranked, model, cluster)
     made_ms = (time.perf_counter() - started) * 1e3
     found = problem(0, Conditions())
     steps = next(steps for steps in found.truth.values() if isinstance(steps, tuple))
-    times = []
-    with tempfile.TemporaryDirectory() as folder:
-        search = Search(copy_of_empty_store(Path(folder) / "s.db"), "s", request, ranked, belief)
-        for number in range(5):
-            started = time.perf_counter()
-            proposal = search.ask()
-            times.append((time.perf_counter() - started) * 1e3)
-            if proposal is None:
-                break
-            slow = tuple(replace(s, step=replace(s.step, rate_req_per_s=r))
-                         for s, r in zip(steps, request.rates_req_per_s, strict=False))  # fmt: skip
-            search.tell(proposal.handle, TrialResult(number, proposal.layout, TrialState.MEASURED, slow))
+    times, search = [], Search(request, ranked, strategy)
+    for number in range(5):
+        started = time.perf_counter()
+        proposal = search.ask()
+        times.append((time.perf_counter() - started) * 1e3)
+        if proposal is None:
+            break
+        slow = tuple(replace(s, step=replace(s.step, rate_req_per_s=r))
+                     for s, r in zip(steps, request.rates_req_per_s, strict=False))  # fmt: skip
+        search.tell(TrialResult(number, proposal.layout, TrialState.MEASURED, slow))
     return (
         f"Overhead between trials at {len(ranked):,} candidates: median {np.median(times):.0f} ms, "
         f"worst {max(times):.0f} ms (and {made_ms:.0f} ms once, for the prices)."

@@ -7,22 +7,19 @@ the executor as an axis, and pay nothing for asking for a layout a second time.
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import optuna
 
 from tests.benchmarks.search_problems import Problem
-from tests.fakes import copy_of_empty_store
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.space import STRUCTURE_AXES
 from tuner.decide.comparison import by_layout, merit, slo_ratio
-from tuner.search.belief import Belief
+from tuner.search.believing import Believing
 from tuner.search.choice import value_of
 from tuner.search.search import Search
 from tuner.trial.trial import TrialResult, TrialState
@@ -83,14 +80,11 @@ class _Log:
 def parlay(problem: Problem, noise: float, seed: int, launches: int) -> Run:
     """Our search: the funnel's candidates, the belief, a confirmation within the same launches."""
     log = _Log(problem, noise, seed)
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        request, ranked = problem.request, problem.planned.ranked
-        belief = Belief.of(request, ranked, problem.model, problem.cluster)
-        search = Search(copy_of_empty_store(Path(folder) / "s.db"), "s", request, ranked, belief)
-        while len(log.trials) < launches and (proposal := search.ask()) is not None:
-            search.tell(proposal.handle, log.launch(proposal.layout, proposal.repeat))
-        return log.run(time.perf_counter() - started)
+    started, request, ranked = time.perf_counter(), problem.request, problem.planned.ranked
+    search = Search(request, ranked, Believing.of(request, ranked, problem.model, problem.cluster))
+    while len(log.trials) < launches and (proposal := search.ask()) is not None:
+        search.tell(log.launch(proposal.layout, proposal.repeat))
+    return log.run(time.perf_counter() - started)
 
 
 def grid(problem: Problem, noise: float, seed: int, launches: int) -> Run:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.fakes import copy_of_empty_store, make_request, make_step
+from tests.fakes import make_request, make_step
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
 from tuner.ask.space import load_space
 from tuner.plan.prune import plan
 from tuner.search.belief import Belief
+from tuner.search.believing import Believing
 from tuner.search.choice import confirmation_chance, holding, surest
 from tuner.search.search import Search
 from tuner.trial.trial import LoadStep, Purpose, TrialResult, TrialState
@@ -55,10 +56,10 @@ def test_the_surest_is_the_smallest_of_the_likeliest():
 
 
 @pytest.mark.parametrize(("share", "purpose"), [(0.99, Purpose.EXPLORE), (0.4, Purpose.CONFIRM)])
-def test_the_last_launch_but_one_goes_to_what_will_hold(tmp_path, share, purpose):
+def test_the_last_launch_but_one_goes_to_what_will_hold(share, purpose):
     """A leader that barely met the SLO is no winner yet; one with much to spare is confirmed."""
     belief, small = made(), "tp=2,max_num_seqs=128"
-    search = Search(copy_of_empty_store(tmp_path / "search.db"), "s", REQUEST, belief.candidates, belief)
+    search = Search(REQUEST, belief.candidates, Believing(REQUEST, belief))
     other = "tp=1,max_num_seqs=128"
     search.recall([trial(0, other, 1.3), trial(1, other, 1.3, repeat=1), trial(2, small, share)])
     proposal = search.ask()

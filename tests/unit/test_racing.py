@@ -4,28 +4,28 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fakes import copy_of_empty_store
 from tests.unit.test_belief import setting, steps_of
+from tuner.search.believing import Believing
 from tuner.search.choice import CLEARLY
+from tuner.search.proposal import Proposal
 from tuner.search.search import Search
-from tuner.trial.trial import TrialResult, TrialState
+from tuner.trial.trial import Purpose, TrialResult, TrialState
 
 MIN_LATENCY = {"objective": "min_latency", "workload.arrival.requests_per_s": 4}
 
 
 @pytest.fixture
-def race(tmp_path):
+def race():
     """(search, request, ranked), with nothing measured."""
     request, ranked, belief = setting(MIN_LATENCY)
-    return Search(copy_of_empty_store(tmp_path / "s.db"), "s", request, ranked, belief), request, ranked
+    return Search(request, ranked, Believing(request, belief)), request, ranked
 
 
 def finish(search, request, candidate, factor, runs):
     """Tell of so many trials of a layout, each as fast as predicted times ``factor``."""
     for repeat in range(runs):
-        handle = search._opened(candidate.layout, "a test", repeat)
         steps = steps_of(request, candidate, factor)
-        search.tell(handle, TrialResult(repeat, candidate.layout, TrialState.MEASURED, steps, repeat=repeat))
+        search.tell(TrialResult(repeat, candidate.layout, TrialState.MEASURED, steps, repeat=repeat))
 
 
 def quickest_and_slowest(ranked):
@@ -37,8 +37,7 @@ def test_a_layout_that_cannot_win_any_more_is_ended(race):
     search, request, ranked = race
     leader, slow = quickest_and_slowest(ranked)
     finish(search, request, leader, 0.5, runs=2)
-    handle = search._opened(slow.layout, "a test")
-    why = search.report(handle, steps_of(request, slow)[0])
+    why = search.report(Proposal(slow.layout, "a test"), steps_of(request, slow)[0])
     assert why is not None
     assert why.startswith(f"beats {leader.layout} by over {CLEARLY:.0%} with a probability of 0.")
 
@@ -47,16 +46,15 @@ def test_a_layout_that_may_still_win_goes_on(race):
     search, request, ranked = race
     quick, slow = quickest_and_slowest(ranked)
     finish(search, request, slow, 1.0, runs=2)
-    assert search.report(search._opened(quick.layout, "a test"), steps_of(request, quick)[0]) is None
+    assert search.report(Proposal(quick.layout, "a test"), steps_of(request, quick)[0]) is None
 
 
 def test_a_leader_near_its_target_that_is_not_confirmed_ends_nobody(race):
     search, request, ranked = race
     leader, slow = quickest_and_slowest(ranked)
     near = [replace(s, slo_values_ms=tuple(t.ms * 0.98 for t in request.slo)) for s in steps_of(request, leader, 0.5)]
-    handle = search._opened(leader.layout, "a test")
-    search.tell(handle, TrialResult(0, leader.layout, TrialState.MEASURED, tuple(near)))
-    assert search.report(search._opened(slow.layout, "a test"), steps_of(request, slow)[0]) is None
+    search.tell(TrialResult(0, leader.layout, TrialState.MEASURED, tuple(near)))
+    assert search.report(Proposal(slow.layout, "a test"), steps_of(request, slow)[0]) is None
 
 
 def test_a_confirmation_is_measured_to_its_end(race):
@@ -64,5 +62,5 @@ def test_a_confirmation_is_measured_to_its_end(race):
     leader, slow = quickest_and_slowest(ranked)
     finish(search, request, slow, 1.0, runs=1)
     finish(search, request, leader, 0.5, runs=2)
-    again = search._opened(slow.layout, "a test", repeat=1)
+    again = Proposal(slow.layout, "a test", Purpose.CONFIRM, repeat=1)
     assert search.report(again, steps_of(request, slow)[0]) is None

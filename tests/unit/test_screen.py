@@ -9,7 +9,7 @@ from rich.console import Console
 from tests.fakes import make_request, make_step
 from tuner.app.tune.screen import Screen
 from tuner.ask.layout import ParallelLayout
-from tuner.search.search import Proposal
+from tuner.search.proposal import Proposal
 from tuner.study.observer import Spent
 from tuner.trial.trial import LoadStep, TrialResult, TrialState
 
@@ -28,14 +28,14 @@ def lines(screen):
 
 
 def test_a_trial_alone_needs_no_name(screen):
-    screen.trial_started(0, 8, Proposal(ONE, "why", 0))
+    screen.trial_started(0, 8, Proposal(ONE, "why"))
     screen.ready(0, SimpleNamespace(ready_after_s=2.0))
     assert lines(screen)[-1] == "  ready after 2.0 s"
 
 
 def test_each_of_several_trials_is_named_on_its_lines(screen):
     for number, layout in enumerate((ONE, TWO)):
-        screen.trial_started(number, 8, Proposal(layout, "why", number))
+        screen.trial_started(number, 8, Proposal(layout, "why"))
     assert "beside 1 more" in lines(screen)[-1]
     screen.step_measured(0, make_step(LoadStep(0, 8.0, 1.0, 0), screen._request, 20.0))
     assert lines(screen)[-1].startswith("  trial 1: 8 req/s, 8/8 answered")

@@ -17,7 +17,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 
 # library → the modules that may import it, at their top or in a function
 ONE_ROOM = {
-    "optuna": {"tuner/search/search.py"},
+    "optuna": {"tuner/search/optuna_record.py"},
     "sqlalchemy": {"tuner/study/store.py", "tuner/study/schema.py"},
     "ray": {"serve/launch/ray_api.py"},
     "plotly": {"deploy/report/page.py"},

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import copy_of_empty_store
+from tests.in_order import InOrder
 from tests.unit.test_belief import setting, steps_of
 from tests.world import World
 from tuner.ask.cluster import requested_cluster
@@ -80,11 +81,16 @@ def test_a_study_begins_with_what_another_of_its_store_taught(tmp_path):
     store.save_decision("first", {"winner": str(decision.winner.layout)})
     second, _, _, _, journal = world.process(name="second")
     given = []
-    second._believe = lambda *words: given.append(words[-1])
+
+    def told(*words):
+        given.append(words[-1])
+        return InOrder.of(*words)
+
+    second._strategist = told
     second.run(resume=False, facts=FACTS)
     assert "remembers first" in journal.told
     assert {"gemm", "ttft", "tpot"} <= set(given[0])
     other, *_ = world.process(name="third")
-    other._believe = second._believe
+    other._strategist = told
     other.run(resume=False, facts={"vllm": "0.1"})
     assert given[1] == {}

@@ -16,7 +16,8 @@ from pathlib import Path
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Isolation, TuneRequest
 from tuner.errors import FailureReason, LaunchFailed, LeaseLost
-from tuner.search.search import Proposal, Search
+from tuner.search.proposal import Proposal
+from tuner.search.search import Search
 from tuner.study.budget import Price, Purse, held_device_s, spent
 from tuner.study.lease import Heartbeat, is_gone
 from tuner.study.observer import Observer
@@ -166,7 +167,7 @@ class Driving:
             return None
         self._changed = False
         held, finished = p.store.open_trials(p.study), self._finished()
-        self._recall(search, finished, held)
+        self._recall(search, finished)
         purse = self._purse(finished, held)
         if (empty := purse.empty()) is not None:
             self._why = f"{empty} is spent"
@@ -192,7 +193,6 @@ class Driving:
         trial = p.store.claim_trial(p.study, claim, lambda held: self._placed(proposal.layout, held), launches)
         self._changed = True
         if trial is None:  # another driver was faster
-            search.withdraw(proposal.handle)
             return None
         self._running[trial.number] = begun = Running(trial, proposal)
         self._beat()
@@ -216,12 +216,11 @@ class Driving:
                 self._p.store.finish_trial(self._p.study, result, self._p.driver)
                 self._beat()
                 self._told.add(result.number)
-                search.tell(running.proposal.handle, result)
+                search.tell(result)
                 self._p.observer.trial_finished(result)
                 self._tell_best()
         except LeaseLost:
-            with self._state:
-                search.withdraw(running.proposal.handle)
+            pass  # another driver has it, and has begun it again
         except BaseException as error:
             self._failure = self._failure or error
         finally:
@@ -287,7 +286,7 @@ class Driving:
                 running.steps.append(result)
                 p.store.add_step(p.study, number, result, p.driver)
                 self._beat()
-                stopped = search.report(running.proposal.handle, result)
+                stopped = search.report(running.proposal, result)
                 if stopped is None and step is not steps[-1]:
                     stopped = self._out_of_budget()
             if stopped is not None:
@@ -339,11 +338,11 @@ class Driving:
     def _finished(self) -> list[TrialResult]:
         return finished_trials(self._p.store, self._p.study)
 
-    def _recall(self, search: Search, finished: Sequence[TrialResult], held: Sequence[OpenTrial]) -> None:
+    def _recall(self, search: Search, finished: Sequence[TrialResult]) -> None:
         """Tell the search what other drivers found."""
         numbers = {trial.number for trial in finished}
         if numbers - self._told:
-            search.recall(finished, [trial.layout for trial in held])
+            search.recall(finished)
             self._told |= numbers
 
     def _tell_best(self) -> None:

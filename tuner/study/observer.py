@@ -1,12 +1,12 @@
-"""What a study tells while it runs."""
+"""What a study tells while it runs, and to whom."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tuner.plan.prune import Plan
-from tuner.search.search import Proposal
+from tuner.search.proposal import Proposal
 from tuner.trial.trial import Deployment, LoadStep, StepResult, TrialResult
 
 
@@ -60,3 +60,47 @@ class Observer:
 
     def ended(self, why: str) -> None:
         """Nothing more will be launched."""
+
+
+class Fanout(Observer):
+    """Tells several observers, in their order."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = tuple(observers)
+
+    def _tell(self, call: Callable[[Observer], None]) -> None:
+        for observer in self._observers:
+            call(observer)
+
+    def planned(self, plan: Plan) -> None:
+        self._tell(lambda o: o.planned(plan))
+
+    def remembered(self, studies: Sequence[str]) -> None:
+        self._tell(lambda o: o.remembered(studies))
+
+    def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
+        self._tell(lambda o: o.trial_started(number, launches, proposal))
+
+    def launching(self, number: int, text: str) -> None:
+        self._tell(lambda o: o.launching(number, text))
+
+    def ready(self, number: int, deployment: Deployment) -> None:
+        self._tell(lambda o: o.ready(number, deployment))
+
+    def step_started(self, number: int, step: LoadStep, steps: int) -> None:
+        self._tell(lambda o: o.step_started(number, step, steps))
+
+    def step_measured(self, number: int, result: StepResult) -> None:
+        self._tell(lambda o: o.step_measured(number, result))
+
+    def trial_finished(self, result: TrialResult) -> None:
+        self._tell(lambda o: o.trial_finished(result))
+
+    def best_so_far(self, best: TrialResult | None, spent: Spent) -> None:
+        self._tell(lambda o: o.best_so_far(best, spent))
+
+    def resumed(self, finished: Sequence[TrialResult], orphans: Sequence[str]) -> None:
+        self._tell(lambda o: o.resumed(finished, orphans))
+
+    def ended(self, why: str) -> None:
+        self._tell(lambda o: o.ended(why))

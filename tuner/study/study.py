@@ -23,17 +23,19 @@ from tuner.ask.space import Space
 from tuner.decide.decision import Decision, decide
 from tuner.errors import BadInput
 from tuner.plan.prune import Candidate, DroppedGroup, Plan, plan
-from tuner.search.belief import Belief
+from tuner.search.believing import Believing
+from tuner.search.optuna_record import OptunaRecord
 from tuner.search.search import Search
+from tuner.search.strategy import Strategy
 from tuner.search.warm_start import MOST, Factors, Past, akin, carried
 from tuner.study.driver import Driving, Post, finished_trials
 from tuner.study.lease import this_driver
-from tuner.study.observer import Observer
+from tuner.study.observer import Fanout, Observer
 from tuner.study.store import Store
 from tuner.trial.devices import nodes_of
 from tuner.trial.trial import Launcher, Meter, TrialResult
 
-Believe = Callable[[TuneRequest, Sequence[Candidate], ModelShape, Cluster | Fleet, Factors], Belief | None]
+Strategist = Callable[[TuneRequest, Sequence[Candidate], ModelShape, Cluster | Fleet, Factors], Strategy]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +64,16 @@ class Study:
         clock: Callable[[], float] = time.perf_counter,
         driver: str | None = None,
         cancelled: threading.Event | None = None,
-        believe: Believe = Belief.of,
+        strategist: Strategist = Believing.of,
     ) -> None:
         """``clock`` in s; ``driver`` as the store knows this process; ``cancelled`` stops trials in other threads.
 
-        ``believe`` makes what is believed before any trial; where that is None, launches follow the ranking.
+        ``strategist`` makes what chooses the launches, from the candidates and what earlier studies taught.
         """
-        self._s, self._store, self._launcher, self._meter, self._observer = setting, store, launcher, meter, observer
+        self._s, self._store, self._launcher, self._meter = setting, store, launcher, meter
+        self._observer = Fanout((OptunaRecord(store, setting.name, setting.request), observer))
         self._clock, self._driver = clock, driver or this_driver()
-        self._cancelled, self._believe = cancelled or threading.Event(), believe
+        self._cancelled, self._strategist = cancelled or threading.Event(), strategist
 
     def run(self, resume: bool, facts: dict[str, str]) -> Decision:
         """Plan, launch and measure until the budget is spent or nothing is left that could win; decide.
@@ -85,11 +88,9 @@ class Study:
             planned = self._runnable(plan(s.request, s.model, s.cluster, s.space))
             self._store.save_plan(s.name, planned.candidates, planned.ranked, planned.dropped)
             self._observer.planned(planned)
-            belief = self._belief(planned)
-            with self._store.exclusive():  # the search makes its tables
-                search = Search(self._store.url, s.name, s.request, planned.ranked, belief)
+            search = Search(s.request, planned.ranked, self._strategy(planned))
             finished = finished_trials(self._store, s.name)
-            search.recall(finished, [trial.layout for trial in self._store.open_trials(s.name)])
+            search.recall(finished)
             if known:
                 self._observer.resumed(finished, orphans)
             self._observer.ended(driving.run(search, finished))
@@ -111,8 +112,8 @@ class Study:
             raise BadInput("--resume", s.name, "the request that the study was started with")
         return True
 
-    def _belief(self, planned: Plan) -> Belief | None:
-        """What is believed before the first trial, with what earlier studies of the store taught."""
+    def _strategy(self, planned: Plan) -> Strategy | None:
+        """What chooses the launches, with what earlier studies of the store taught; None where there is no choice."""
         if not planned.ranked:
             return None
         s, own = self._s, self._store.study(self._s.name)
@@ -127,7 +128,7 @@ class Study:
                 break
         if past:
             self._observer.remembered(list(past))
-        return self._believe(
+        return self._strategist(
             s.request, planned.ranked, s.model, s.cluster, carried(list(past.values()), s.model, own.created_at)
         )
 

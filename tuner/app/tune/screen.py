@@ -15,7 +15,7 @@ from serve.measure.window import LiveFigures
 from tuner.app.cli.tables import number, outcome
 from tuner.ask.request import Metric, TuneRequest
 from tuner.plan.prune import Plan
-from tuner.search.search import Proposal
+from tuner.search.proposal import Proposal
 from tuner.study.driver import load_steps
 from tuner.study.observer import Observer, Spent
 from tuner.trial.trial import Deployment, LoadStep, StepResult, TrialResult

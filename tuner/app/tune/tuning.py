@@ -28,11 +28,11 @@ from tuner.decide.decision import Decision
 from tuner.errors import BadInput
 from tuner.plan.prune import Plan
 from tuner.rehearse.conditions import SEED_FACT, Conditions, simulated_seed
-from tuner.search.search import Proposal
-from tuner.study.observer import Observer, Spent
+from tuner.search.proposal import Proposal
+from tuner.study.observer import Fanout, Observer
 from tuner.study.store import Store
 from tuner.study.study import Setting, Study, default_name
-from tuner.trial.trial import Deployment, Launcher, LoadStep, Meter, StepResult, TrialResult
+from tuner.trial.trial import Launcher, LoadStep, Meter, StepResult, TrialResult
 
 if TYPE_CHECKING:
     from tuner.rehearse.cluster import SimulatedCluster
@@ -219,47 +219,3 @@ class TelemetryObserver(Observer):
 
     def trial_finished(self, result: TrialResult) -> None:
         self._telemetry.trial_finished(self._study, result)
-
-
-class Fanout(Observer):
-    """Tells several observers."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = observers
-
-    def _tell(self, call: Callable[[Observer], None]) -> None:
-        for observer in self._observers:
-            call(observer)
-
-    def planned(self, plan: Plan) -> None:
-        self._tell(lambda o: o.planned(plan))
-
-    def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
-        self._tell(lambda o: o.trial_started(number, launches, proposal))
-
-    def launching(self, number: int, text: str) -> None:
-        self._tell(lambda o: o.launching(number, text))
-
-    def ready(self, number: int, deployment: Deployment) -> None:
-        self._tell(lambda o: o.ready(number, deployment))
-
-    def step_started(self, number: int, step: LoadStep, steps: int) -> None:
-        self._tell(lambda o: o.step_started(number, step, steps))
-
-    def step_measured(self, number: int, result: StepResult) -> None:
-        self._tell(lambda o: o.step_measured(number, result))
-
-    def trial_finished(self, result: TrialResult) -> None:
-        self._tell(lambda o: o.trial_finished(result))
-
-    def resumed(self, finished: Sequence[TrialResult], orphans: Sequence[str]) -> None:
-        self._tell(lambda o: o.resumed(finished, orphans))
-
-    def remembered(self, studies: Sequence[str]) -> None:
-        self._tell(lambda o: o.remembered(studies))
-
-    def best_so_far(self, best: TrialResult | None, spent: Spent) -> None:
-        self._tell(lambda o: o.best_so_far(best, spent))
-
-    def ended(self, why: str) -> None:
-        self._tell(lambda o: o.ended(why))

@@ -1,0 +1,57 @@
+"""The strategy that a test can foretell: launches follow the ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import TuneRequest
+from tuner.plan.prune import Candidate
+from tuner.search.history import History
+from tuner.search.proposal import Proposal
+from tuner.search.strategy import Fits
+from tuner.trial.trial import StepResult
+
+VARIED = ("executor", "max_num_batched_tokens", "max_num_seqs", "all2all")
+
+
+class InOrder:
+    """The best candidate of each shape first, then the variants of the best measured one, then the rest as ranked."""
+
+    def __init__(self, ranked: Sequence[Candidate]) -> None:
+        self._ranked = ranked
+
+    @classmethod
+    def of(cls, request: TuneRequest, ranked: Sequence[Candidate], *_: Any) -> InOrder:
+        """As ``Believing.of``, without what it is believed from."""
+        return cls(ranked)
+
+    def ask(self, history: History, running: Collection[ParallelLayout], fits: Fits) -> Proposal | None:
+        """The first of what is left."""
+        beaten = history.bar()
+        known = {*running, *(trial.layout for trial in history.trials())}
+        left = [c.layout for c in self._ranked if c.layout not in known and beaten(c.layout) is None and fits(c.layout)]
+        if not left:
+            return None
+        tried, best = {layout.shape for layout in known}, history.best()
+        for layout in left:
+            if layout.shape not in tried:
+                return Proposal(layout, "best of its degrees of parallelism by the model")
+        for axis in VARIED if best else ():
+            for layout in left:
+                if differ_in(layout, best[0].layout) == [axis]:
+                    return Proposal(layout, f"the best so far with another {axis}")
+        return Proposal(left[0], "the best ranked that is left")
+
+    def lost(self, history: History, layout: ParallelLayout, steps: Sequence[StepResult]) -> str | None:
+        return None
+
+    def lost_causes(self, history: History) -> Sequence[tuple[Candidate, str]]:
+        """None."""
+        return []
+
+
+def differ_in(one: ParallelLayout, other: ParallelLayout) -> list[str]:
+    a, b = one.as_dict(), other.as_dict()
+    return [axis for axis in a if a[axis] != b[axis]]

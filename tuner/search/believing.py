@@ -1,0 +1,158 @@
+"""The strategy of a study: launches go where ``tuner.search.choice`` sees the likeliest winner for its cost by the belief of
+``tuner.search.belief``, until a better one is unlikely; the winner is measured again before it is announced."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.ask.cluster import Cluster, Fleet
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape
+from tuner.ask.request import TuneRequest
+from tuner.decide.comparison import merit
+from tuner.plan.prune import Candidate
+from tuner.search.belief import Belief
+from tuner.search.choice import (
+    CLEARLY,
+    UNLIKELY,
+    Outlook,
+    choose,
+    confirmation_chance,
+    holding,
+    outlook,
+    overtaking,
+    surest,
+)
+from tuner.search.history import History
+from tuner.search.lessons import doomed
+from tuner.search.proposal import Proposal
+from tuner.search.strategy import Fits
+from tuner.search.term_prices import engine_of
+from tuner.trial.trial import Purpose, StepResult, TrialState
+
+_NEAREST = "misses the SLO by least"
+_LAST = 2  # launches: one that meets the SLO and its confirmation
+_SURER = 0.15  # by this probability a layout must be likelier to meet the SLO than the best that was measured
+_SURE = 0.95  # of the confirmation of a layout that ends the trials of others
+_CONVINCED = 3  # measured trials without one that meets the SLO before the belief may say that none will
+
+Mask = NDArray[np.bool_]
+
+
+class Believing:
+    """A ``Strategy`` that follows a belief."""
+
+    def __init__(self, request: TuneRequest, belief: Belief) -> None:
+        self._request, self._belief = request, belief
+        self._layouts = {candidate.layout for candidate in belief.candidates}
+
+    @classmethod
+    def of(
+        cls,
+        request: TuneRequest,
+        candidates: Sequence[Candidate],
+        model: ModelShape,
+        cluster: Cluster | Fleet,
+        carried: Mapping[str, tuple[float, float]] | None = None,
+    ) -> Believing:
+        """The strategy that begins with what is believed before any trial, as ``Belief.of``."""
+        return cls(request, Belief.of(request, candidates, model, cluster, carried))
+
+    def ask(self, history: History, running: Collection[ParallelLayout], fits: Fits) -> Proposal | None:
+        """Explore while a win is likely enough and a launch is left beside the confirmation; then confirm."""
+        launches_left = self._request.budget.launches - len(history.trials()) - len(running)
+        if launches_left <= _LAST and (safe := self._secured(history, running, fits)) is not None:
+            return safe
+        again = self._unconfirmed(history)
+        if again is None or launches_left > 1:
+            left, seen = self._outlook(history, running)
+            lost = again is None and not history.met() and not self._hopeless(history, seen)
+            if not history.trials() or seen.anything >= UNLIKELY or lost:
+                chosen = choose(self._belief, left & self._roomy(fits), seen)
+                if chosen is not None:
+                    chance = float(seen.chance[chosen])
+                    why = f"best for its cost with a probability of {chance:.0%}" if chance else _NEAREST
+                    return Proposal(self._belief.candidates[chosen].layout, why)
+                if left.any():
+                    return None  # what could win has no room yet
+        if again is None or again in running or not fits(again):
+            return None
+        why = "measured again before it is announced"
+        return Proposal(again, why, Purpose.CONFIRM, len(history.of(again)))
+
+    def lost(self, history: History, layout: ParallelLayout, steps: Sequence[StepResult]) -> str | None:
+        """Once a layout is confirmed, or sure to be, and almost certainly better whatever else the other shows."""
+        leader = history.best()
+        if layout not in self._layouts or not history.met() or confirmation_chance(self._request, leader) < _SURE:
+            return None
+        self._belief.observe(history.steps() | {layout: list(steps)})
+        best = {objective: history.best(objective) for objective in self._request.objectives}
+        chance = overtaking(self._request, self._belief, layout, best)
+        return _beaten_by(leader[0].layout, chance) if chance < UNLIKELY else None
+
+    def lost_causes(self, history: History) -> Sequence[tuple[Candidate, str]]:
+        """Those that beat the best measured layout in next to no draw."""
+        best = history.best()
+        if not best:
+            return []
+        _, seen = self._outlook(history, ())
+        chances = zip(self._belief.candidates, seen.chance, strict=True)
+        return [(c, _beaten_by(best[0].layout, chance)) for c, chance in chances if chance < UNLIKELY]
+
+    def _secured(self, history: History, running: Collection[ParallelLayout], fits: Fits) -> Proposal | None:
+        """With the last launches, where nothing that was measured is likely to be confirmed: the surest layout."""
+        left, _ = self._outlook(history, running, whatever_it_costs=True)
+        if not history.trials() or running:
+            return None
+        holds = holding(self._request, self._belief)
+        met = [trials for trials in history.groups() if merit(self._request, *trials)[0]]
+        own = max((confirmation_chance(self._request, trials) for trials in met), default=0.0)
+        left &= self._roomy(fits)
+        if not left.any() or holds[left].max() < own + _SURER:
+            return None
+        chosen = surest(self._belief, left, holds)
+        why = f"meets the SLO with a probability of {holds[chosen]:.0%}; of what was measured none is as sure"
+        return Proposal(self._belief.candidates[chosen].layout, why)
+
+    def _outlook(
+        self, history: History, running: Collection[ParallelLayout], whatever_it_costs: bool = False
+    ) -> tuple[Mask, Outlook]:
+        """Which candidates may be launched, and what may come of them. One that runs already, but for the executor and
+        the number of sequences, would teach the same."""
+        self._belief.observe(history.steps())
+        trials, beaten = history.trials(), history.bar()
+        busy = {engine_of(layout) for layout in running}
+        left = np.array(
+            [
+                c.layout not in history
+                and (whatever_it_costs or beaten(c.layout) is None)
+                and (not busy or engine_of(c.layout) not in busy)
+                and doomed(c.layout, trials) is None
+                for c in self._belief.candidates
+            ],
+            dtype=bool,
+        )
+        best = {objective: history.best(objective) for objective in self._request.objectives}
+        return left, outlook(self._request, self._belief, left, best)
+
+    def _roomy(self, fits: Fits) -> Mask:
+        return np.array([fits(c.layout) for c in self._belief.candidates], dtype=bool)
+
+    def _hopeless(self, history: History, seen: Outlook) -> bool:
+        """After some launches that all missed the SLO, no draw of the belief has a layout that meets it."""
+        measured = [result for result in history.trials() if result.state is not TrialState.FAILED]
+        return len(measured) >= _CONVINCED and seen.anything == 0.0
+
+    def _unconfirmed(self, history: History) -> ParallelLayout | None:
+        """The best layout, if it meets the SLO and was measured once."""
+        leader = history.best()
+        if len(leader) != 1 or not history.met() or self._request.budget.launches <= _CONVINCED:
+            return None
+        return leader[0].layout
+
+
+def _beaten_by(best: ParallelLayout, chance: float) -> str:
+    return f"beats {best} by over {CLEARLY:.0%} with a probability of {chance:.1%}"
