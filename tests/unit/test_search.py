@@ -1,12 +1,15 @@
-"""Which layout comes next: first by the model's ranking, then by what was measured; and which needs no launch."""
+"""What holds whatever the strategy: what ends a trial, what needs no launch, what is told of other drivers; merit."""
 
-import optuna
+from dataclasses import replace
+
 import pytest
 
-from tests.fakes import copy_of_empty_store, make_candidate, make_request, make_step
+from tests.fakes import make_candidate, make_request, make_step
+from tests.in_order import InOrder
 from tuner.ask.layout import ParallelLayout
 from tuner.decide.comparison import merit, slo_ratio
 from tuner.errors import FailureReason
+from tuner.search.proposal import Proposal
 from tuner.search.search import Search
 from tuner.trial.trial import LoadStep, TrialResult, TrialState
 
@@ -43,9 +46,8 @@ def crashed(number, layout):
     return TrialResult(number, layout, TrialState.FAILED, failure=FailureReason.ENGINE_CRASHED)
 
 
-@pytest.fixture
-def url(tmp_path):
-    return copy_of_empty_store(tmp_path / "search.db")
+def searching(request=REQUEST, ranked=RANKED):
+    return Search(request, ranked, InOrder(ranked))
 
 
 def drive(search, outcome, launches=100):
@@ -53,38 +55,12 @@ def drive(search, outcome, launches=100):
     proposed = []
     while len(proposed) < launches and (proposal := search.ask()) is not None:
         proposed.append((str(proposal.layout), proposal.why))
-        search.tell(proposal.handle, outcome(len(proposed) - 1, proposal.layout))
+        search.tell(outcome(len(proposed) - 1, proposal.layout))
     return proposed
 
 
-def test_shapes_then_variants_of_the_best_then_the_sampler(url):
-    def outcome(number, layout):
-        return measured(number, layout, [10 if layout.dp == 2 else 20] * 4)
-
-    proposed = drive(Search(url, "s", REQUEST, RANKED), outcome)
-    assert [layout for layout, _ in proposed[:7]] == [
-        "tp=2,pp=1,dp=1",  # the best of each shape, as ranked
-        "tp=1,pp=1,dp=2",
-        "tp=1,pp=2,dp=1",
-        "tp=4,pp=1,dp=1",
-        "tp=1,pp=1,dp=2,executor=ray",  # variants of the best measured, one axis at a time
-        "tp=1,pp=1,dp=2,max_num_batched_tokens=8192",
-        "tp=1,pp=1,dp=2,max_num_seqs=128",
-    ]
-    assert {layout for layout, _ in proposed} == {str(c.layout) for c in RANKED}
-    assert len(proposed) == len(RANKED)
-    reasons = [why for _, why in proposed]
-    assert set(reasons[:4]) == {"best of its degrees of parallelism by the model"}
-    assert reasons[4:7] == [
-        "the best so far with another executor",
-        "the best so far with another max_num_batched_tokens",
-        "the best so far with another max_num_seqs",
-    ]
-    assert reasons[7:] == ["nearest to what the TPE sampler makes of the trials so far", "the last one left"]
-
-
-def test_what_runs_is_not_proposed_again(url):
-    search = Search(url, "s", REQUEST, RANKED)
+def test_what_runs_is_not_proposed_again():
+    search = searching()
     running = []
     while (proposal := search.ask(running)) is not None:
         running.append(proposal.layout)
@@ -92,14 +68,14 @@ def test_what_runs_is_not_proposed_again(url):
     assert len({layout.shape for layout in running[:4]}) == 4
 
 
-def test_only_what_fits_is_proposed(url):
-    search = Search(url, "s", REQUEST, RANKED)
+def test_only_what_fits_is_proposed():
+    search = searching()
     assert search.ask(fits=lambda layout: layout.devices > 8) is None
     assert search.ask(fits=lambda layout: layout.devices > 2).layout.tp == 4
 
 
-def test_nothing_is_left_of_an_empty_ranking(url):
-    assert Search(url, "s", REQUEST, []).ask() is None
+def test_nothing_is_left_of_an_empty_ranking():
+    assert Search(REQUEST, [], None).ask() is None
 
 
 @pytest.mark.parametrize(
@@ -111,46 +87,33 @@ def test_nothing_is_left_of_an_empty_ranking(url):
         (50.0, 1, "requests failed at 4 requests/s"),
     ],
 )
-def test_a_missed_step_ends_the_trial(url, ttft_ms, failed, lost):
-    search = Search(url, "s", REQUEST, RANKED)
+def test_a_missed_step_ends_the_trial(ttft_ms, failed, lost):
+    search = searching()
     proposal = search.ask()
-    assert search.report(proposal.handle, make_step(LoadStep(0, 4.0, 1.0, 0), REQUEST, ttft_ms, failed)) == lost
+    assert search.report(proposal, make_step(LoadStep(0, 4.0, 1.0, 0), REQUEST, ttft_ms, failed)) == lost
 
 
-def test_a_step_that_holds_after_others_goes_on(url):
-    search = Search(url, "s", REQUEST, RANKED)
-    handle = search.ask().handle
+def test_a_step_that_holds_after_others_goes_on():
+    search = searching()
+    proposal = search.ask()
     told = [
-        search.report(handle, make_step(LoadStep(i, 4.0 * (i + 1), 1.0, 0), REQUEST, ms))
+        search.report(proposal, make_step(LoadStep(i, 4.0 * (i + 1), 1.0, 0), REQUEST, ms))
         for i, ms in enumerate([20, 60, 130])
     ]
     assert told[:2] == [None, None]
     assert "12 requests/s" in told[2]
 
 
-def test_a_failed_trial_is_no_slow_trial(url):
-    search = Search(url, "s", REQUEST, RANKED)
+def test_a_failed_trial_is_no_slow_trial():
+    search = searching()
     proposed = drive(search, lambda n, layout: crashed(n, layout), launches=3)
     assert search.best() == ()
     assert len({layout for layout, _ in proposed}) == 3  # and it is not tried again
-    trials = optuna.load_study(study_name="s", storage=url).trials
-    assert [(t.state.name, t.value, t.intermediate_values) for t in trials] == [("FAIL", None, {})] * 3
 
 
-def test_what_optuna_learns_orders_like_merit(url):
-    request = make_request({"slo.0.ms": 100})
-    outcomes = [[50, 90], [50, 150], [50, 300], [150], [300]]  # from holding the asked rate to missing half of it
-    search = Search(url, "s", request, RANKED)
-    drive(search, lambda n, layout: measured(n, layout, outcomes[n], request), launches=len(outcomes))
-    told = [t for t in optuna.load_study(study_name="s", storage=url).trials if t.value is not None]
-    values = [trial.value for trial in told]
-    assert values == sorted(set(values))
-    assert [trial.constraints for trial in told] == [{"slo": -1.0}] + [{"slo": 1.0}] * 4
-
-
-def test_larger_layouts_wait_until_a_smaller_one_meets_the_slo(url):
+def test_larger_layouts_wait_until_a_smaller_one_meets_the_slo():
     request = make_request({"objective": "min_gpus"})
-    search = Search(url, "s", request, RANKED)
+    search = searching(request)
     proposed = drive(search, lambda n, layout: measured(n, layout, [50, 150 if layout.tp == 1 else 90], request))
     launched = [layout for layout, _ in proposed]
     assert launched[0] == "tp=2,pp=1,dp=1"
@@ -162,21 +125,21 @@ def test_larger_layouts_wait_until_a_smaller_one_meets_the_slo(url):
 
 
 @pytest.mark.parametrize("objective", ["max_goodput", "min_latency"])
-def test_no_layout_is_skipped_where_devices_do_not_count(url, objective):
+def test_no_layout_is_skipped_where_devices_do_not_count(objective):
     request = make_request({"objective": objective})
-    search = Search(url, "s", request, RANKED[:4])
+    search = searching(request, RANKED[:4])
     assert len(drive(search, lambda n, layout: measured(n, layout, [50] * 4, request))) == 4
     assert search.unbeatable() == []
 
 
-def test_nothing_is_skipped_while_the_slo_is_missed(url):
+def test_nothing_is_skipped_while_the_slo_is_missed():
     request = make_request({"objective": "min_gpus"})
-    search = Search(url, "s", request, RANKED[:4])
+    search = searching(request, RANKED[:4])
     assert len(drive(search, lambda n, layout: measured(n, layout, [150], request))) == 4
 
 
 @pytest.mark.parametrize("cut", [0, 3, 5])
-def test_a_search_that_is_taken_up_proposes_the_same(tmp_path, cut):
+def test_a_search_that_is_taken_up_proposes_the_same(cut):
     ranked = [RANKED[i] for i in (0, 1, 2, 3, 8)]
     speeds_ms = {c.layout: ms for c, ms in zip(ranked, (30, 20, 25, 70, 40), strict=True)}
 
@@ -184,9 +147,8 @@ def test_a_search_that_is_taken_up_proposes_the_same(tmp_path, cut):
         speed_ms = speeds_ms[layout]
         return crashed(number, layout) if speed_ms == 70 else measured(number, layout, [speed_ms] * 4)
 
-    whole = drive(Search(copy_of_empty_store(tmp_path / "whole.db"), "s", REQUEST, ranked), outcome)
-    url = copy_of_empty_store(tmp_path / "cut.db")
-    first, finished = Search(url, "s", REQUEST, ranked), []
+    whole = drive(searching(ranked=ranked), outcome)
+    first, finished = searching(ranked=ranked), []
 
     def remembered(number, layout):
         finished.append(outcome(number, layout))
@@ -194,34 +156,23 @@ def test_a_search_that_is_taken_up_proposes_the_same(tmp_path, cut):
 
     before = drive(first, remembered, launches=cut)
     assert (first.ask() is None) == (cut == len(ranked))  # asked and never told: the process died
-    second = Search(url, "s", REQUEST, ranked)
+    second = searching(ranked=ranked)
     second.recall(finished)
-    after = drive(second, lambda number, layout: outcome(number + cut, layout))
-    assert before + after == whole
-    states = [trial.state.name for trial in optuna.load_study(study_name="s", storage=url).trials]
-    assert not {"RUNNING", "WAITING"} & set(states)
+    assert before + drive(second, lambda number, layout: outcome(number + cut, layout)) == whole
 
 
-def test_what_was_finished_but_not_told_is_told_on_recall(url):
-    search = Search(url, "s", REQUEST, RANKED)
-    proposal = search.ask()
-    result = measured(0, proposal.layout, [20] * 4)
-    again = Search(url, "s", REQUEST, RANKED)
-    again.recall([result])
-    assert again.best() == (result,)
-    trials = optuna.load_study(study_name="s", storage=url).trials
-    assert [(trial.state.name, trial.constraints) for trial in trials] == [("COMPLETE", {"slo": -1.0})]
-
-
-def test_a_queued_proposal_of_a_dead_process_is_not_taken_for_the_next(url):
-    study = optuna.create_study(study_name="s", storage=url)
-    study.enqueue_trial({"tp": 4}, user_attrs={"layout": "tp=4,pp=1,dp=1"})
-    search = Search(url, "s", REQUEST, RANKED)
+def test_what_a_driver_forgot_it_launches_again():
+    search = searching()
+    first = search.ask().layout
+    search.tell(crashed(0, first))
+    assert search.ask().layout != first
     search.recall([])
-    proposal = search.ask()
-    trial = optuna.load_study(study_name="s", storage=url).trials[proposal.handle]
-    assert trial.user_attrs["layout"] == str(proposal.layout) == "tp=2,pp=1,dp=1"
-    assert trial.params["tp"] == 2
+    assert search.ask().layout == first
+
+
+def test_a_window_that_says_nothing_ends_nothing():
+    step = replace(make_step(LoadStep(0, 4.0, 1.0, 0), REQUEST, 5000), invalid="the client was late")
+    assert searching().report(Proposal(RANKED[0].layout, "a test"), step) is None
 
 
 @pytest.mark.parametrize(
