@@ -27,6 +27,7 @@ from tuner.study.store import Store
 from tuner.trial.trial import StepResult, TrialResult, TrialState
 
 _LAYOUT, _REPEAT, _WHY = "layout", "repeat", "why"
+_PATIENCE_S = 30.0
 _FARTHEST = 1e12  # of an objective's value, which must be finite
 
 Key = tuple[str, int]  # layout and repeat: of all trials of a study, one at most has it at a time
@@ -57,7 +58,7 @@ class OptunaRecord(Observer):
         self._distributions = _distributions(plan.ranked)
         with self._store.exclusive():
             self._study = optuna.create_study(
-                storage=self._store.url,
+                storage=_storage(self._store.url),
                 study_name=self._name,
                 direction="minimize",
                 load_if_exists=True,
@@ -136,7 +137,7 @@ class OptunaRecord(Observer):
         return list(self._study.get_trials(deepcopy=False, states=(state,)))
 
 
-class _Given(optuna.samplers.BaseSampler):
+class _Given(optuna.samplers.BaseSampler):  # type: ignore[misc]  # mypy skips Optuna
     """Samples the point that it was given: what to launch is chosen elsewhere."""
 
     def __init__(self) -> None:
@@ -174,6 +175,12 @@ class _End:
         value = min(max(key[0] if feasible else missed_by, -_FARTHEST), _FARTHEST)
         steps_ms = {f"at {s.step.rate_req_per_s:g} requests/s": list(s.slo_values_ms) for s in result.steps}
         return cls(OptunaState.COMPLETE, value, {"slo": -1.0 if feasible else 1.0}, steps_ms)
+
+
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    """As patient as our own store where another driver writes to the same file of SQLite."""
+    patience = {"connect_args": {"timeout": _PATIENCE_S}} if url.startswith("sqlite") else {}
+    return optuna.storages.RDBStorage(url, engine_kwargs=patience)
 
 
 def _key(trial: FrozenTrial) -> Key:
