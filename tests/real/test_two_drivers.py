@@ -52,7 +52,7 @@ def test_a_killed_driver_loses_nothing_and_nothing_is_launched_twice(driver, url
         return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
     store, doomed, other = Store(url), driver(), driver()
-    until(lambda: {str(doomed.pid), str(other.pid)} <= {t.driver.split("/")[-2] for t in store.open_trials("s")})
+    until(lambda: {str(doomed.pid), str(other.pid)} <= {pid for pid, *_ in noted()})
     os.kill(doomed.pid, signal.SIGKILL)
     doomed.wait()
     ended_before = {t.number for t in store.trials("s") if t.state is not TrialState.RUNNING}
