@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.axes import Role
+from tuner.ask.layout import AXES, SPACE_AXES, ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.plan.prune import Candidate
 from tuner.search.history import History
@@ -13,7 +14,7 @@ from tuner.search.proposal import Proposal
 from tuner.search.strategy import Fits
 from tuner.trial.trial import StepResult
 
-VARIED = ("executor", "max_num_batched_tokens", "max_num_seqs", "all2all")
+VARIED = tuple(name for name in SPACE_AXES if AXES[name].role is not Role.STRUCTURE)
 
 
 class InOrder:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.ask.layout import ALL2ALL_BACKENDS, EXECUTORS, ParallelLayout
+from tuner.ask.layout import AXES, ParallelLayout
 from tuner.errors import BadInput
 
 DEGREES = st.integers(1, 64)
@@ -18,8 +18,8 @@ LAYOUTS = st.builds(
     ep=st.booleans(),
     dcp=DEGREES,
     pcp=DEGREES,
-    executor=st.sampled_from(EXECUTORS),
-    all2all=st.sampled_from(ALL2ALL_BACKENDS),
+    executor=st.sampled_from(AXES["executor"].words),
+    all2all=st.sampled_from(AXES["all2all"].words),
     max_num_batched_tokens=st.integers(1, 10**6),
     max_num_seqs=st.integers(1, 10**4),
     gpu=st.none() | st.sampled_from(["h100_sxm", "profiles/mine.yaml"]),

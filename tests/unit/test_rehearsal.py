@@ -7,7 +7,7 @@ from tests.unit.test_belief import setting
 from tuner.ask.cluster import Cluster
 from tuner.ask.model import load_model
 from tuner.search.belief import Belief
-from tuner.search.presimulation import rehearse, served_as
+from tuner.search.presimulation import rehearse
 
 SPACE = {"tp": [1, 2], "dp": [1, 2], "executor": ["mp", "ray"]}
 
@@ -22,7 +22,7 @@ def calm():
 def test_every_candidate_is_simulated_once_whatever_its_executor(calm):
     request, ranked, _, _ = calm
     found = rehearse(*calm)
-    assert {served_as(c.layout) for c in ranked} == set(found)
+    assert {c.layout.served for c in ranked} == set(found)
     assert len(found) < len(ranked)
     for logs in found.values():
         assert logs.shape == (len(request.rates_req_per_s), len(request.shown_metrics) + 1)
@@ -42,5 +42,5 @@ def test_a_belief_centres_on_the_simulator(calm):
     request, ranked, model, cluster = calm
     found = rehearse(*calm)
     e2e_ms = np.median(Belief.of(request, ranked, model, cluster).forecast().e2e_ms, axis=0)
-    simulated_ms = [np.exp(found[served_as(c.layout)][-1, -1]) for c in ranked]
+    simulated_ms = [np.exp(found[c.layout.served][-1, -1]) for c in ranked]
     assert e2e_ms == pytest.approx(simulated_ms, rel=0.1)

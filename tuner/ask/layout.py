@@ -1,22 +1,15 @@
-"""A layout: one point of the search space, frozen, ordered, printable and parseable."""
+"""A layout: one point of the search space, frozen, ordered, printable and parseable. Its fields declare the axes."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import total_ordering
 from typing import Any
 
+from tuner.ask.axes import Axis, EngineArgument, Memory, Prices, Role, always, axis_of, declared
 from tuner.errors import BadInput
 
-EXECUTORS = ("mp", "ray", "uni")
-ALL2ALL_BACKENDS = (
-    "allgather_reducescatter",
-    "deepep_high_throughput",
-    "deepep_low_latency",
-    "flashinfer_all2allv",
-)
-_GPU_NAME = re.compile(r"[A-Za-z0-9._/-]+")
 _ALWAYS_PRINTED = ("tp", "pp", "dp")
 
 
@@ -28,35 +21,44 @@ class ParallelLayout:
     Degrees are counts of ranks: ``tp`` tensor, ``pp`` pipeline, ``dp`` data, ``pcp`` prefill context parallelism;
     ``dcp`` (decode context parallelism) reuses tensor-parallel ranks and adds none. ``ep`` spreads experts over the
     tp × pcp × dp ranks of a stage. ``executor`` is vLLM's distributed executor backend, ``all2all`` its expert
-    dispatch; ``max_num_batched_tokens`` and ``max_num_seqs`` are the scheduler's limits per step and replica.
-    ``gpu`` names the node group where the cluster has several; a layout never spans two.
+    dispatch, looked at where tokens travel to experts on other data- or context-parallel ranks;
+    ``max_num_batched_tokens`` and ``max_num_seqs`` are the scheduler's limits per step and replica. ``gpu`` names the
+    node group where the cluster has several; a layout never spans two.
     """
 
-    tp: int = 1
-    pp: int = 1
-    dp: int = 1
-    ep: bool = False
-    dcp: int = 1
-    pcp: int = 1
-    executor: str = "mp"
-    all2all: str = "allgather_reducescatter"
-    max_num_batched_tokens: int = 2048
-    max_num_seqs: int = 256
-    gpu: str | None = None
+    # fmt: off
+    tp: int = field(default=1, metadata=declared(
+        Role.STRUCTURE, Prices.LAYERS, Memory.SPLITS, engine=EngineArgument("tensor_parallel_size", always)))
+    pp: int = field(default=1, metadata=declared(
+        Role.STRUCTURE, Prices.STEPS, Memory.SPLITS, engine=EngineArgument("pipeline_parallel_size", always)))
+    dp: int = field(default=1, metadata=declared(  # copies, or ranks that share experts: the launcher's matter
+        Role.STRUCTURE, Prices.LAYERS, Memory.SPLITS_EXPERTS))
+    ep: bool = field(default=False, metadata=declared(
+        Role.STRUCTURE, Prices.LAYERS, Memory.UNORDERED, engine=EngineArgument("enable_expert_parallel")))
+    dcp: int = field(default=1, metadata=declared(
+        Role.STRUCTURE, Prices.LAYERS, Memory.SPLITS, engine=EngineArgument("decode_context_parallel_size")))
+    pcp: int = field(default=1, metadata=declared(
+        Role.STRUCTURE, Prices.LAYERS, Memory.SPLITS_EXPERTS, engine=EngineArgument("prefill_context_parallel_size")))
+    executor: str = field(default="mp", metadata=declared(
+        Role.ENGINE, Prices.NONE, Memory.NONE,
+        words=("mp", "ray", "uni"),
+        engine=EngineArgument("distributed_executor_backend", always)))
+    all2all: str = field(default="allgather_reducescatter", metadata=declared(
+        Role.ENGINE, Prices.STEPS, Memory.UNORDERED,
+        words=("allgather_reducescatter", "deepep_high_throughput", "deepep_low_latency", "flashinfer_all2allv"),
+        engine=EngineArgument("all2all_backend", lambda layout: layout.ep),
+        acts=lambda layout: layout.ep and layout.dp * layout.pcp > 1))
+    max_num_batched_tokens: int = field(default=2048, metadata=declared(
+        Role.SCHEDULER, Prices.STEPS, Memory.ADDS, engine=EngineArgument("max_num_batched_tokens", always)))
+    max_num_seqs: int = field(default=256, metadata=declared(
+        Role.SCHEDULER, Prices.NONE, Memory.ADDS, engine=EngineArgument("max_num_seqs", always)))
+    gpu: str | None = field(default=None, metadata=declared(Role.PLACE, Prices.LAYERS, Memory.UNORDERED))
+    # fmt: on
 
     def __post_init__(self) -> None:
-        for name in ("tp", "pp", "dp", "dcp", "pcp", "max_num_batched_tokens", "max_num_seqs"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise BadInput(f"layout.{name}", value, "a whole number of at least 1")
-        if not isinstance(self.ep, bool):
-            raise BadInput("layout.ep", self.ep, "true or false")
-        if self.executor not in EXECUTORS:
-            raise BadInput("layout.executor", self.executor, ", ".join(EXECUTORS))
-        if self.all2all not in ALL2ALL_BACKENDS:
-            raise BadInput("layout.all2all", self.all2all, ", ".join(ALL2ALL_BACKENDS))
-        if self.gpu is not None and not _GPU_NAME.fullmatch(self.gpu):
-            raise BadInput("layout.gpu", self.gpu, "a profile's name or path of letters, digits and . _ - /")
+        for name, axis in AXES.items():
+            if not axis.has(value := getattr(self, name)):
+                raise BadInput(f"layout.{name}", value, axis.allowed)
 
     @property
     def devices_per_replica(self) -> int:
@@ -69,13 +71,28 @@ class ParallelLayout:
         return self.devices_per_replica * self.dp
 
     @property
-    def shape(self) -> tuple[int, int, int, bool, int, int, str]:
-        """The degrees of parallelism and the node group alone, without executor and scheduler knobs."""
-        return (self.tp, self.pp, self.dp, self.ep, self.dcp, self.pcp, self.gpu or "")
+    def shape(self) -> ParallelLayout:
+        """The degrees of parallelism and the node group alone: every other axis at its default."""
+        return ParallelLayout(**{name: getattr(self, name) for name in _SHAPE})
+
+    @property
+    def served(self) -> ParallelLayout:
+        """What decides how requests are served: axes that move neither prices nor memory are at their defaults."""
+        return self.without(IDLE_AXES)
+
+    @property
+    def canonical(self) -> ParallelLayout:
+        """The same deployment written one way: an axis that is not looked at has its default."""
+        unused = [name for name, acts in _CONDITIONAL if not acts(self) and getattr(self, name) != AXES[name].default]
+        return self.without(unused) if unused else self
+
+    def without(self, axes: Iterable[str]) -> ParallelLayout:
+        """The layout with these axes at their defaults."""
+        return replace(self, **{name: AXES[name].default for name in axes})
 
     def as_dict(self) -> dict[str, Any]:
         """Every axis by name, in declaration order."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: getattr(self, name) for name in AXES}
 
     def __lt__(self, other: object) -> bool:
         if not isinstance(other, ParallelLayout):
@@ -84,12 +101,12 @@ class ParallelLayout:
 
     @property
     def _order(self) -> tuple[Any, ...]:
-        return (self.devices, *(value or "" if name == "gpu" else value for name, value in self.as_dict().items()))
+        return (self.devices, *("" if value is None else value for value in self.as_dict().values()))
 
     def __str__(self) -> str:
         """``tp=4,pp=2,dp=1`` and, after it, every other axis that is not at its default."""
-        shown = [f for f in fields(self) if f.name in _ALWAYS_PRINTED or getattr(self, f.name) != f.default]
-        return ",".join(f"{f.name}={_printed(getattr(self, f.name))}" for f in shown)
+        shown = [axis for n, axis in AXES.items() if n in _ALWAYS_PRINTED or getattr(self, n) != axis.default]
+        return ",".join(f"{axis.name}={axis.shown(getattr(self, axis.name))}" for axis in shown)
 
     @classmethod
     def parse(cls, text: str) -> ParallelLayout:
@@ -97,29 +114,19 @@ class ParallelLayout:
 
         Raises BadInput for an axis that does not exist, stands twice, or has a value of the wrong kind.
         """
-        kinds = {f.name: str if f.default is None else type(f.default) for f in fields(cls)}
         values: dict[str, Any] = {}
         for part in text.split(","):
             name, sign, word = (piece.strip() for piece in part.partition("="))
-            if not sign or name not in kinds:
-                raise BadInput("layout", part, "axis=value with an axis of " + ", ".join(kinds))
+            if not sign or name not in AXES:
+                raise BadInput("layout", part, "axis=value with an axis of " + ", ".join(AXES))
             if name in values:
                 raise BadInput(f"layout.{name}", text, "each axis once")
-            values[name] = _read(name, word, kinds[name])
+            values[name] = AXES[name].read(word)
         return cls(**values)
 
 
-def _printed(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _read(name: str, word: str, kind: type) -> object:
-    if kind is bool:
-        if word not in ("true", "false"):
-            raise BadInput(f"layout.{name}", word, "true or false")
-        return word == "true"
-    if kind is int:
-        if not (word.isascii() and word.isdigit()):
-            raise BadInput(f"layout.{name}", word, "a whole number of at least 1")
-        return int(word)
-    return word
+AXES: Mapping[str, Axis] = {f.name: axis_of(f) for f in fields(ParallelLayout)}
+SPACE_AXES = tuple(name for name, axis in AXES.items() if axis.role is not Role.PLACE)  # those that a space may name
+_SHAPE = tuple(name for name, axis in AXES.items() if axis.role in (Role.STRUCTURE, Role.PLACE))
+IDLE_AXES = tuple(name for name, axis in AXES.items() if axis.prices is Prices.NONE and axis.memory is Memory.NONE)
+_CONDITIONAL = tuple((name, axis.acts) for name, axis in AXES.items() if axis.acts is not None)

@@ -1,13 +1,13 @@
 """The search space: axes with their values, read from ``search_spaces/*.yaml`` or given in the request.
 
-A space is a Cartesian product. The axes that change how a model is spread (``STRUCTURE_AXES``) are priced once per
-combination; the scheduler's knobs multiply them, so a million candidates stay a few hundred structures.
+A space is a Cartesian product. The scheduler's limits (``KNOB_AXES``) multiply all other axes (``STRUCTURE_AXES``),
+whose combinations are priced once, so a million candidates stay a few hundred structures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -15,13 +15,13 @@ from typing import Any
 
 import yaml
 
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.axes import Role
+from tuner.ask.layout import AXES, SPACE_AXES, ParallelLayout
 from tuner.errors import BadInput
 
 SPACES_DIR = Path(__file__).resolve().parents[2] / "search_spaces"
-KNOB_AXES = ("max_num_batched_tokens", "max_num_seqs")
-STRUCTURE_AXES = tuple(f.name for f in fields(ParallelLayout) if f.name not in (*KNOB_AXES, "gpu"))
-_DEFAULTS = {f.name: f.default for f in fields(ParallelLayout) if f.name != "gpu"}  # the cluster's groups, not an axis
+KNOB_AXES = tuple(name for name in SPACE_AXES if AXES[name].role is Role.SCHEDULER)
+STRUCTURE_AXES = tuple(name for name in SPACE_AXES if name not in KNOB_AXES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +43,17 @@ class Space:
 
     def values(self, axis: str) -> tuple[Any, ...]:
         """Values of an axis, the default where the space does not name it."""
-        return self.axes.get(axis, (_DEFAULTS[axis],))
+        return self.axes.get(axis, (AXES[axis].default,))
 
     def structures(self) -> Iterator[ParallelLayout]:
         """Every combination of the structure axes, knobs at the first of their values."""
         first = tuple(self.values(axis)[0] for axis in KNOB_AXES)
         combinations = product(*(self.values(axis) for axis in STRUCTURE_AXES))
-        for structure in dict.fromkeys(map(_canonical, combinations)):
-            axes = dict(zip((*STRUCTURE_AXES, *KNOB_AXES), (*structure, *first), strict=True))
-            yield ParallelLayout(**axes, gpu=self.gpu)
-
-
-def _canonical(structure: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The same deployment written one way: no dispatch backend where experts stay in their tensor-parallel group."""
-    _, _, dp, ep, _, pcp, executor, _ = structure
-    exchanged = ep and dp * pcp > 1
-    return structure if exchanged else (*structure[:6], executor, _DEFAULTS["all2all"])
+        axes = (*STRUCTURE_AXES, *KNOB_AXES)
+        layouts = (
+            ParallelLayout(**dict(zip(axes, (*chosen, *first), strict=True)), gpu=self.gpu) for chosen in combinations
+        )
+        yield from dict.fromkeys(layout.canonical for layout in layouts)
 
 
 def load_space(given: str | Mapping[str, Any]) -> Space:
@@ -79,8 +74,8 @@ def _checked(name: str, axes: Mapping[str, Any]) -> Space:
     checked: dict[str, tuple[Any, ...]] = {}
     for axis, values in axes.items():
         where = f"space.{axis}"
-        if axis not in _DEFAULTS:
-            raise BadInput(where, values, "an axis of " + ", ".join(_DEFAULTS))
+        if axis not in SPACE_AXES:
+            raise BadInput(where, values, "an axis of " + ", ".join(SPACE_AXES))
         listed = values if isinstance(values, list | tuple) else [values]
         if not listed or len({str(value) for value in listed}) < len(listed):
             raise BadInput(where, values, "a list of different values")

@@ -9,11 +9,13 @@ scheduler limits share them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
+from tuner.ask.axes import Prices
 from tuner.ask.cluster import Cluster
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.layout import AXES, ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.cost import compute
 from tuner.cost.collectives import CollectiveModel, CommGroup
@@ -29,6 +31,7 @@ SUSTAINED_TOKENS = 512.0  # tokens of a step at which half of the slowdown is fe
 DRIFT_TOKENS = 1024.0  # tokens of a step between whose all-reduces ranks drift half as far apart as they ever do
 CROWDED_ROWS = 64.0  # rows per expert at which crowding is half felt: a tile
 LEAN_RELEASE = (0, 18)  # of vLLM: launches fewer and cheaper kernels around the experts than those before
+_layer_axes = attrgetter(*(n for n, axis in AXES.items() if axis.prices is Prices.LAYERS and n != "dp"))
 _LINKS = {
     "tp": "tensor",
     "tp-rows": "tensor rows",
@@ -124,8 +127,7 @@ class StepCosts:
 
     def _layer_terms(self, layout: ParallelLayout, step: StepShape) -> tuple[Terms, Terms]:
         """Terms of one layer with a dense MLP, and of one with experts."""
-        ranks = layout.tp * layout.pcp * layout.dp if layout.ep else 1
-        key: tuple[object, ...] = (layout.tp, layout.pcp, layout.dcp, ranks, layout.dp if layout.ep else 1, step)
+        key: tuple[object, ...] = (*_layer_axes(layout), layout.dp if layout.ep else 1, step)
         if self.techniques:  # theirs depend on where the ranks lie and on how tokens travel, too
             key = (*key, layout.pp, layout.all2all)
         if key not in self._layers:

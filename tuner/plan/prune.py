@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 
 from tuner.ask.cluster import Cluster, Fleet, usd_per_million_tokens
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.layout import AXES, IDLE_AXES, ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import Objective, TuneRequest
 from tuner.ask.rules import Drop, DropReason, illegal
@@ -28,6 +29,7 @@ from tuner.plan.replica_prices import MARGIN, Knobs, Priced, price
 __all__ = ["KEPT", "MARGIN", "Candidate", "DroppedGroup", "Plan", "Prediction", "plan"]
 
 KEPT = 64  # candidates handed on, and as many that would win if they were faster by ``MARGIN``
+_replica = attrgetter(*(name for name in AXES if name not in (*IDLE_AXES, "dp")))
 MOST_GROUPS = 24  # drops are told by degrees of parallelism as long as there are no more groups than this
 
 
@@ -103,7 +105,7 @@ class _Drops:
         known = self._groups.get(key)
         if known is None:
             self._groups[key] = DroppedGroup(reason, count, example, figure)
-        elif _size(example) < _size(known.example):
+        elif _smaller(example, known.example):
             self._groups[key] = DroppedGroup(reason, known.count + count, example, figure)
         else:
             self._groups[key] = replace(known, count=known.count + count)
@@ -118,8 +120,11 @@ class _Drops:
         return tuple(sorted(self._groups.values(), key=lambda g: (reasons.index(g.reason), g.example)))
 
 
-def _size(layout: ParallelLayout) -> tuple[int | str, ...]:
-    return (layout.devices, *layout.shape)
+def _smaller(layout: ParallelLayout, other: ParallelLayout) -> bool:
+    """By devices, then by degrees."""
+    if layout.devices != other.devices:
+        return layout.devices < other.devices
+    return layout.shape < other.shape
 
 
 def plan(
@@ -188,7 +193,7 @@ def _legal(
 ) -> tuple[int, list[tuple[ParallelLayout, ...]]]:
     """Candidates in all, and the structures that the rules let through, by replica.
 
-    Replicas that share no experts do not know of each other, and no price depends on the executor.
+    Replicas that share no experts do not know of each other, and what is not served differently costs the same.
     """
     total, found = 0, dict[tuple[object, ...], list[ParallelLayout]]()
     for structure in space.structures():
@@ -197,8 +202,7 @@ def _legal(
         if drop is not None:
             drops.add(drop.reason, knobs.count, structure, drop.figure)
             continue
-        replica = (structure.tp, structure.pp, structure.dcp, structure.pcp, structure.ep, structure.all2all)
-        found.setdefault((*replica, structure.dp if structure.ep else 1), []).append(structure)
+        found.setdefault((*_replica(structure), structure.dp if structure.ep else 1), []).append(structure)
     return total, [tuple(members) for members in found.values()]
 
 

@@ -35,8 +35,8 @@ class _Judged:
 def refine(request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet, planned: Plan, wanted: int) -> Plan:
     """Simulate down the ranking until ``wanted`` different engines have held the SLO, or all were tried; rank again.
 
-    Layouts that differ in their executor alone are one engine, simulated once. A plan under a what-if stays as it is:
-    the simulator serves with vLLM as it is.
+    Layouts that are served alike, whatever their executor, are one engine, simulated once. A plan under a what-if stays
+    as it is: the simulator serves with vLLM as it is.
     """
     started = time.perf_counter()
     if planned.what_if:
@@ -45,7 +45,7 @@ def refine(request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet, pl
     known: dict[ParallelLayout, tuple[Prediction, int]] = {}
     judged, held = [], 0
     for candidate in planned.ranked:
-        engine = replace(candidate.layout, executor="mp")
+        engine = candidate.layout.served
         if engine not in known and held < wanted:
             known[engine] = _simulated(request, costs[cluster.group(engine)], candidate)
             held += known[engine][1] == 0

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from tuner.ask.cluster import Cluster
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.layout import SPACE_AXES, ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import Objective, TuneRequest
-from tuner.ask.space import KNOB_AXES, STRUCTURE_AXES, Space
+from tuner.ask.space import Space
 from tuner.cost.breakdown import breakdown
 from tuner.cost.latency import StepCosts
 from tuner.cost.techniques import NONE, Technique, Techniques
@@ -183,7 +183,7 @@ class _Question:
 
     def alone(self, layout: ParallelLayout, techniques: Techniques) -> Standing:
         """One layout, whatever its place in the ranking."""
-        point = Space("one layout", {axis: (getattr(layout, axis),) for axis in (*STRUCTURE_AXES, *KNOB_AXES)})
+        point = Space("one layout", {axis: (getattr(layout, axis),) for axis in SPACE_AXES})
         try:
             found = plan(self.request, self.model, self.cluster, point, techniques=techniques)
         except BadInput as error:  # no rule of the engine lets it be

@@ -22,7 +22,7 @@ from tuner.ask.model import ModelShape
 from tuner.ask.request import Metric, TuneRequest
 from tuner.cost.steady import BATCHES, Curve, Floats
 from tuner.plan.prune import Candidate
-from tuner.search.presimulation import rehearse, served_as
+from tuner.search.presimulation import rehearse
 from tuner.search.term_prices import TermPrices, engine_of
 from tuner.trial.trial import StepResult
 
@@ -69,7 +69,7 @@ class Belief:
         self.devices = np.array([float(c.layout.devices) for c in candidates])
         self._place: dict[ParallelLayout, int] = {}  # layouts that serve alike have one place
         self._place_of = np.array(
-            [self._place.setdefault(served_as(c.layout), len(self._place)) for c in candidates], dtype=int
+            [self._place.setdefault(c.layout.served, len(self._place)) for c in candidates], dtype=int
         )
         served = [candidates[i] for i in np.unique(self._place_of, return_index=True)[1]]
         self._engine_of = np.array([prices.index[engine_of(c.layout)] for c in served], dtype=int)
@@ -225,7 +225,7 @@ class Belief:
                         engine = self._prices.index[engine_of(layout)]
                         rate = step.step.rate_req_per_s
                         at = int(np.argmin(np.abs(self._rates - rate)))
-                        own = self._place.get(served_as(layout))
+                        own = self._place.get(layout.served)
                         shift = 0.0 if own is None else float(self._shift[own, at, i])
                         found.append(_Row(engine, rate, i, float(np.log(ms)) - shift, sd))
         return found

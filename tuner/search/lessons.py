@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.axes import Memory, Role
+from tuner.ask.layout import AXES, ParallelLayout
 from tuner.errors import FailureReason
 from tuner.trial.trial import TrialResult, TrialState
 
 _BROKEN = (FailureReason.ENGINE_CRASHED, FailureReason.REPLICA_DIED)
-_BACKENDS = ("executor", "all2all")
+_BACKENDS = tuple(name for name, axis in AXES.items() if axis.role is Role.ENGINE)
 TWICE = 2  # crashes of a backend in unlike shapes, and no success, before it is given up
 
 
@@ -46,16 +47,21 @@ def _shares(layout: ParallelLayout, failed: TrialResult) -> str | None:
 
 def _needs_no_less_memory(layout: ParallelLayout, other: ParallelLayout) -> bool:
     """Every shard is at least as large, and so are the activations of a step."""
-    alike = (layout.ep, layout.all2all, layout.shape[6:]) == (other.ep, other.all2all, other.shape[6:])
-    ranks = layout.tp * layout.pcp * (layout.dp if layout.ep else 1)
-    other_ranks = other.tp * other.pcp * (other.dp if other.ep else 1)
-    smaller = layout.tp <= other.tp and layout.pp <= other.pp and layout.dcp <= other.dcp and ranks <= other_ranks
-    limits = (layout.max_num_batched_tokens, layout.max_num_seqs), (other.max_num_batched_tokens, other.max_num_seqs)
-    return alike and smaller and limits[0][0] >= limits[1][0] and limits[0][1] >= limits[1][1]
+    for name, axis in AXES.items():
+        mine, theirs = getattr(layout, name), getattr(other, name)
+        if axis.memory is Memory.UNORDERED and mine != theirs:
+            return False
+        if (axis.memory is Memory.SPLITS and mine > theirs) or (axis.memory is Memory.ADDS and mine < theirs):
+            return False
+    return _expert_ranks(layout) <= _expert_ranks(other)
+
+
+def _expert_ranks(layout: ParallelLayout) -> int:
+    return layout.tp * layout.pcp * (layout.dp if layout.ep else 1)
 
 
 def _needs_no_less_room(layout: ParallelLayout, other: ParallelLayout) -> bool:
     """As many devices, in groups that are as wide, under the same executor."""
     wide = layout.tp * layout.pcp >= other.tp * other.pcp
-    alike = (layout.executor, layout.shape[6:]) == (other.executor, other.shape[6:])
+    alike = (layout.executor, layout.gpu) == (other.executor, other.gpu)
     return alike and layout.devices >= other.devices and wide and layout.pp >= other.pp

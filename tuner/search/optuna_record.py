@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from tuner.ask.request import TuneRequest
-from tuner.ask.space import KNOB_AXES, STRUCTURE_AXES
+from tuner.ask.layout import SPACE_AXES
 from tuner.decide.comparison import merit, slo_ratio
 from tuner.plan.prune import Candidate, Plan
 from tuner.search.proposal import Proposal
@@ -189,5 +189,5 @@ def _key(trial: FrozenTrial) -> Key:
 
 def _distributions(ranked: Sequence[Candidate]) -> dict[str, BaseDistribution]:
     """The axes in which the candidates differ, each with its values."""
-    values = {axis: sorted({getattr(c.layout, axis) for c in ranked}) for axis in (*STRUCTURE_AXES, *KNOB_AXES)}
+    values = {axis: sorted({getattr(c.layout, axis) for c in ranked}) for axis in SPACE_AXES}
     return {axis: CategoricalDistribution(found) for axis, found in values.items() if len(found) > 1}

@@ -7,7 +7,6 @@ the simulator's. Both use the same prices.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -27,19 +26,15 @@ _REQUESTS = 300  # per rate
 _LOST = 4.0  # a target missed by this factor is missed at higher rates, too: they are not simulated
 
 
-def served_as(layout: ParallelLayout) -> ParallelLayout:
-    """The layout as the simulator sees it: every executor serves alike."""
-    return replace(layout, executor="mp")
-
-
 def rehearse(
     request: TuneRequest, candidates: Sequence[Candidate], model: ModelShape, cluster: Cluster | Fleet
 ) -> dict[ParallelLayout, Floats]:
-    """By ``served_as``: logs of ms with axes (rates, shown metrics and then the mean E2E); NaN where not simulated."""
+    """By ``ParallelLayout.served``: logs of ms with axes (rates, shown metrics and then the mean E2E); NaN where not
+    simulated."""
     costs = {group.gpu: StepCosts(model, group) for group in cluster.groups}
     found: dict[ParallelLayout, Floats] = {}
     for candidate in candidates:
-        layout = served_as(candidate.layout)
+        layout = candidate.layout.served
         if layout not in found and len(found) < MOST:
             found[layout] = _rehearsed(request, costs[layout.gpu], layout, candidate.prediction.kv_tokens)
     return found

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.ask.axes import Prices
 from tuner.ask.cluster import Cluster, Fleet
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.layout import AXES, ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
 from tuner.cost.latency import StepCosts
 from tuner.cost.steady import BATCHES, Curve, Floats, Shapes, curve_of
 from tuner.plan.prune import Candidate
+
+_UNPRICED = tuple(name for name, axis in AXES.items() if axis.prices is Prices.NONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +100,4 @@ def _by_term(stages: Sequence[Mapping[str, Floats]], shape: tuple[int, ...], own
 
 def engine_of(layout: ParallelLayout) -> ParallelLayout:
     """What decides a layout's steps: neither the executor nor the number of sequences it may hold."""
-    return replace(layout, executor="mp", max_num_seqs=1)
+    return layout.without(_UNPRICED)
