@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from serve.launch.ray_nodes import PROFILES
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.axes import Axis, Role, always
+from tuner.ask.layout import AXES, ParallelLayout
 from tuner.ask.request import ClusterSpec, TuneRequest
 from tuner.errors import BadInput
 
@@ -24,6 +26,11 @@ MAX_ONGOING_REQUESTS = 1_000_000_000  # Serve's default of 5 would queue an open
 INGRESS_REPLICAS_PER_ENGINE = 2  # what Ray's documentation advises, so that token streaming is not the bottleneck
 
 CPU_ON_RAY = "parlay_cpu_on_ray"  # the plugin of serve.launch.cpu_on_ray, which only engines import
+
+# In the order in which people read arguments: how the model is spread, what the scheduler may do, what is special.
+_LIMITS = [axis for axis in AXES.values() if axis.role is Role.SCHEDULER]
+_FIXED = [axis for axis in AXES.values() if axis.engine and axis.engine.when is always and axis not in _LIMITS]
+_OPTIONS = [axis for axis in AXES.values() if axis not in (*_FIXED, *_LIMITS)]
 
 _CPU_ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise more ranks than NUMA nodes are refused
@@ -87,25 +94,22 @@ def engine_kwargs(layout: ParallelLayout, request: TuneRequest) -> dict[str, Any
     ``enforce_eager`` where there is one pipeline stage, and otherwise in a compilation mode that the CPU runner does
     not compile in but warms up in (the warm-up allocates the tensors that stages exchange; eager mode skips it).
     """
-    kwargs: dict[str, Any] = {
-        "tensor_parallel_size": layout.tp,
-        "pipeline_parallel_size": layout.pp,
-        "distributed_executor_backend": layout.executor,
-        "dtype": request.engine.dtype,
-        "max_model_len": request.max_model_len,
-        "max_num_batched_tokens": layout.max_num_batched_tokens,
-        "max_num_seqs": layout.max_num_seqs,
-    }
-    if layout.dcp > 1:
-        kwargs["decode_context_parallel_size"] = layout.dcp
-    if layout.pcp > 1:
-        kwargs["prefill_context_parallel_size"] = layout.pcp
-    if layout.ep:
-        kwargs["enable_expert_parallel"] = True
-        kwargs["all2all_backend"] = layout.all2all
+    kwargs = _axis_kwargs(layout, _FIXED)
+    kwargs |= {"dtype": request.engine.dtype, "max_model_len": request.max_model_len}
+    kwargs |= _axis_kwargs(layout, _LIMITS) | _axis_kwargs(layout, _OPTIONS)
     if attention_dp(layout):
         kwargs["data_parallel_size"] = layout.dp
     return kwargs | _memory_kwargs(layout, request) | (_cpu_kwargs(layout) if is_cpu(layout, request) else {})
+
+
+def _axis_kwargs(layout: ParallelLayout, axes: Iterable[Axis]) -> dict[str, Any]:
+    """The engine arguments that axes become, as they declare it."""
+    found = {}
+    for axis in axes:
+        value = getattr(layout, axis.name)
+        if axis.engine and (axis.engine.when(layout) if axis.engine.when else value != axis.default):
+            found[axis.engine.name] = value
+    return found
 
 
 def _memory_kwargs(layout: ParallelLayout, request: TuneRequest) -> dict[str, Any]:

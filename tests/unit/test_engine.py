@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.launch.engine import check_served, engine_kwargs, environment, serve_app, served_model_id, vllm_args
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.layout import AXES, SPACE_AXES, ParallelLayout
 from tuner.ask.request import TuneRequest, parse_request
 from tuner.errors import BadInput
 
@@ -147,3 +151,26 @@ def test_the_command_line_says_what_the_application_says(layout: ParallelLayout)
     assert said["--data-parallel-size"] == str(layout.dp) if layout.dp > 1 else "--data-parallel-size" not in said
     for name, value in engine_kwargs(layout, request()).items():
         assert said["--" + name.replace("_", "-")] == str(value)
+
+
+@pytest.mark.parametrize("name", SPACE_AXES)
+def test_no_axis_is_lost_on_the_way_to_the_engine(name: str) -> None:
+    """Two layouts that differ in one axis are launched differently."""
+    axis, base = AXES[name], ParallelLayout(tp=2, dp=2, ep=True, executor="ray")
+    others = axis.words or ((False, True) if isinstance(axis.default, bool) else (1, 2, 3))
+    apps = [
+        serve_app("app", replace(base, **{name: other}), request(), model_source="org/model")
+        for other in others
+        if other != "uni"  # Ray Serve runs no such executor
+        and not (name == "executor" and other == "mp")  # nor experts shared under that one
+    ]
+    assert len({json.dumps(app, sort_keys=True) for app in apps}) == len(apps)
+
+
+def test_engine_arguments_are_those_of_vllm() -> None:
+    package = find_spec("vllm")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("needs vLLM's source")
+    source = (Path(package.submodule_search_locations[0]) / "engine/arg_utils.py").read_text(encoding="utf-8")
+    for axis in AXES.values():
+        assert axis.engine is None or re.search(rf"^    {axis.engine.name}: ", source, re.MULTILINE), axis.name
