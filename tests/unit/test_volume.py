@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
 from tuner.cost.paper import paper_volume
+from tuner.cost.switches import EngineSwitches
 from tuner.cost.transfer import kv_links, kv_transfer_bytes
 from tuner.cost.volume import (
     Operation,
@@ -364,15 +365,16 @@ def test_prefill_context_parallelism_gathers_the_latent_cache():
     ],
 )
 def test_kv_cache_handed_from_prefill_to_decode(model, prompt_tokens, kv_bytes):
-    assert kv_transfer_bytes(model, prompt_tokens) == kv_bytes
-    assert kv_transfer_bytes(model, prompt_tokens, kv_element_bytes=1) == kv_bytes / 2
+    layout, in_fp8 = ParallelLayout(), EngineSwitches(kv_cache_dtype="fp8")
+    assert kv_transfer_bytes(model, layout, prompt_tokens) == kv_bytes
+    assert kv_transfer_bytes(model, layout, prompt_tokens, in_fp8) == kv_bytes / 2
 
 
 @given(tp=TP, pp=PP, prompt_tokens=st.integers(1, 4096))
 def test_links_carry_the_cache_and_its_copies(tp, pp, prompt_tokens):
     links = kv_links(LLAMA_8B, ParallelLayout(tp=tp, pp=pp), prompt_tokens)
     copies = max(1, tp / LLAMA_8B.kv_heads)
-    whole = kv_transfer_bytes(LLAMA_8B, prompt_tokens)
+    whole = kv_transfer_bytes(LLAMA_8B, ParallelLayout(tp=tp, pp=pp), prompt_tokens)
     assert [link.stage for link in links] == list(range(pp))
     assert sum(link.links * link.link_bytes for link in links) == pytest.approx(whole * copies, abs=tp * pp)
 

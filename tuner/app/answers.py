@@ -54,7 +54,7 @@ def volume_answer(
         "calls_all_ranks": calls,
         "sent_bytes_all_ranks": sent,
         "kv_transfer": {
-            "bytes_per_request": kv_transfer_bytes(model, prompt_tokens),
+            "bytes_per_request": kv_transfer_bytes(model, layout, prompt_tokens),
             "links": [asdict(link) for link in kv_links(model, layout, prompt_tokens)],
         },
     }

@@ -114,7 +114,7 @@ def _pools(
 def _transfer(costs: StepCosts, prefill: Pool, decode: Pool, prompt_tokens: NDArray[np.int64]) -> dict[str, float]:
     """What a request hands over between the pools, and how long that takes on an idle link."""
     ms = transfer_ms(costs, prefill.layout, decode.layout, prompt_tokens)
-    sent = [kv_transfer_bytes(costs.model, int(tokens)) for tokens in prompt_tokens]
+    sent = [kv_transfer_bytes(costs.model, prefill.layout, int(tokens)) for tokens in prompt_tokens]
     return {"mean_bytes_per_request": float(np.mean(sent)), "mean_ms": float(np.mean(ms)), "max_ms": float(np.max(ms))}
 
 

@@ -8,7 +8,6 @@ scheduler limits share them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import attrgetter
 
 import numpy as np
@@ -21,6 +20,7 @@ from tuner.cost import compute
 from tuner.cost.collectives import CollectiveModel, CommGroup
 from tuner.cost.rank_placement import group_of
 from tuner.cost.step_batch import Floats, StepShape, Terms, total
+from tuner.cost.switches import AS_SHIPPED, EngineSwitches
 from tuner.cost.techniques import NONE, Hardware, Techniques
 from tuner.cost.volume import PassOperation, Phase, pass_operations, stage_layers, stage_moe_layers
 
@@ -43,31 +43,10 @@ _LINKS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class EngineSwitches:
-    """Settings of the engine that change the price of a step.
-
-    ``custom_allreduce`` off (``--disable-custom-all-reduce``) leaves every all-reduce to NCCL; ``cuda_graphs`` off
-    (``--enforce-eager``) has the host launch every kernel of decode steps too, ``full_graphs`` off (cudagraph mode
-    PIECEWISE) each layer's attention; steps with prefill replay graphs up to ``graph_tokens`` (largest capture size).
-    ``custom_ops`` (``+rms_norm`` and the like) keeps small kernels apart that compilation would fuse: twice as many are
-    launched. ``asynchronous`` off schedules a step only when the one before it is done. ``kv_cache_dtype`` is named as
-    vLLM does; ``fused_allreduce`` (pass ``fuse_allreduce_rms``) merges all-reduces with the norms after them.
-    """
-
-    custom_allreduce: bool = True
-    cuda_graphs: bool = True
-    kv_cache_dtype: str = "auto"
-    fused_allreduce: bool = False
-    full_graphs: bool = True
-    graph_tokens: int = 512
-    custom_ops: bool = False
-    asynchronous: bool = True
-
-
 class StepCosts:
     """Prices steps of one model on one cluster. Not thread-safe: it caches layer costs between calls.
 
+    ``switches`` hold for all layouts; what a layout sets itself goes before, in the kernels of its layers.
     ``techniques`` change prices to what they would be if the engine had them.
     """
 
@@ -76,7 +55,7 @@ class StepCosts:
         model: ModelShape,
         cluster: Cluster,
         vllm_version: str | None = None,
-        switches: EngineSwitches = EngineSwitches(),
+        switches: EngineSwitches = AS_SHIPPED,
         techniques: Techniques = NONE,
     ) -> None:
         self.model, self.cluster, self._switches, self.techniques = model, cluster, switches, techniques
@@ -168,7 +147,7 @@ class StepCosts:
             projections = projections + compute.gemm_ms(profile, dtype, n, hidden, heads * model.head_dim)
         row_bytes = ELEMENTWISE_PASSES * model.hidden * 2.0
         kernels = profile.engine.layer_kernels
-        if self._switches.kv_cache_dtype.startswith("fp8"):
+        if self._switches.on(layout).fp8_cache:
             kernels *= profile.engine.fp8_cache_kernels
         return {
             "gemm": np.asarray(projections),
@@ -203,6 +182,7 @@ class StepCosts:
 
     def _attention_ms(self, layout: ParallelLayout, step: StepShape, window: int | None) -> Floats:
         model, profile = self.model, self.cluster.profile
+        kv_dtype = self._switches.on(layout).kv_cache_dtype
         heads, kv_heads = max(1, model.heads // layout.tp), max(1, model.kv_heads // layout.tp)
         head_dim, value_dim = model.head_dim, model.head_dim
         if model.latent:
@@ -216,8 +196,7 @@ class StepCosts:
             return np.asarray(
                 compute.decode_attention_ms(
                     profile, batch=step.sequences, context_tokens=context, heads=heads * layout.dcp, kv_heads=kv_heads,
-                    head_dim=head_dim, value_dim=value_dim, window=window,
-                    kv_dtype=self._switches.kv_cache_dtype,
+                    head_dim=head_dim, value_dim=value_dim, window=window, kv_dtype=kv_dtype,
                 )
             )  # fmt: skip
         new = np.maximum(step.new_tokens / layout.pcp, 1.0)
@@ -225,7 +204,7 @@ class StepCosts:
         return np.asarray(
             compute.prefill_attention_ms(
                 profile, new_tokens=new, context_tokens=context, batch=step.sequences, heads=heads, kv_heads=kv_heads,
-                head_dim=head_dim, value_dim=value_dim, window=window, kv_dtype=self._switches.kv_cache_dtype,
+                head_dim=head_dim, value_dim=value_dim, window=window, kv_dtype=kv_dtype,
             )
         )  # fmt: skip
 

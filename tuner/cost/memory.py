@@ -15,6 +15,7 @@ from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, bytes_per_weight
 from tuner.ask.request import Engine
+from tuner.cost.switches import AS_SHIPPED, EngineSwitches
 from tuner.cost.volume import stage_layers, stage_moe_layers
 
 Floats = NDArray[np.float64]
@@ -102,13 +103,15 @@ def estimate_memory(
     engine: Engine,
     max_num_batched_tokens: Floats,
     max_num_seqs: Floats,
-    kv_element_bytes: float = 2,
+    switches: EngineSwitches = AS_SHIPPED,
 ) -> MemoryEstimate:
-    """Memory of a structure for each pair of scheduler limits (arrays that broadcast)."""
+    """Memory of a structure for each pair of scheduler limits (arrays that broadcast); ``switches`` as in
+    ``StepCosts``."""
     batched, seqs = np.broadcast_arrays(max_num_batched_tokens, max_num_seqs)
     stages = range(layout.pp)
     weights = max(weight_bytes(model, layout, stage) for stage in stages)
-    kv = max(kv_bytes_per_token(model, layout, stage, kv_element_bytes) for stage in stages)
+    element_bytes = switches.on(layout).kv_element_bytes
+    kv = max(kv_bytes_per_token(model, layout, stage, element_bytes) for stage in stages)
     width = 4 * model.hidden + 3 * max(model.inter, model.heads * model.head_dim) / layout.tp
     activations = batched * width * 2.0 + seqs * model.padded_vocab * LOGIT_BYTES
     on_cpu = cluster.profile.arch == "cpu"

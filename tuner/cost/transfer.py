@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
+from tuner.cost.switches import AS_SHIPPED, EngineSwitches
 from tuner.cost.volume import stage_layers
 
 
@@ -23,13 +24,16 @@ class KvLink:
     link_bytes: int
 
 
-def kv_transfer_bytes(model: ModelShape, prompt_tokens: int, kv_element_bytes: float = 2) -> int:
+def kv_transfer_bytes(
+    model: ModelShape, layout: ParallelLayout, prompt_tokens: int, switches: EngineSwitches = AS_SHIPPED
+) -> int:
     """KV cache of one prompt without copies, in bytes over the whole model. A layer with a window keeps the window."""
-    return round(_cached_tokens(model, prompt_tokens) * model.kv_elements_per_token_layer * kv_element_bytes)
+    elements = _cached_tokens(model, prompt_tokens) * model.kv_elements_per_token_layer
+    return round(elements * switches.on(layout).kv_element_bytes)
 
 
 def kv_links(
-    model: ModelShape, layout: ParallelLayout, prompt_tokens: int, kv_element_bytes: float = 2
+    model: ModelShape, layout: ParallelLayout, prompt_tokens: int, switches: EngineSwitches = AS_SHIPPED
 ) -> tuple[KvLink, ...]:
     """Bytes per request on each link from a prefill rank to its decode rank, stage by stage, copies included.
 
@@ -37,7 +41,7 @@ def kv_links(
     """
     share = 1.0 if model.latent else max(1.0, model.kv_heads / layout.tp) / model.kv_heads
     per_layer = _cached_tokens(model, prompt_tokens) / model.layers * model.kv_elements_per_token_layer
-    held = per_layer * share * kv_element_bytes / layout.dcp
+    held = per_layer * share * switches.on(layout).kv_element_bytes / layout.dcp
     ranks = layout.tp * layout.pcp
     layers = stage_layers(model.layers, layout.pp)
     return tuple(KvLink(stage, ranks, round(count * held)) for stage, count in enumerate(layers))

@@ -1,0 +1,48 @@
+"""Settings of the engine that change what a step costs or a device holds, whoever sets them: a run, or a layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from tuner.ask.layout import AXES, ParallelLayout
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSwitches:
+    """Settings of the engine that change the price of a step.
+
+    ``custom_allreduce`` off (``--disable-custom-all-reduce``) leaves every all-reduce to NCCL; ``cuda_graphs`` off
+    (``--enforce-eager``) has the host launch every kernel of decode steps too, ``full_graphs`` off (cudagraph mode
+    PIECEWISE) each layer's attention; steps with prefill replay graphs up to ``graph_tokens`` (largest capture size).
+    ``custom_ops`` (``+rms_norm`` and the like) keeps small kernels apart that compilation would fuse: twice as many are
+    launched. ``asynchronous`` off schedules a step only when the one before it is done. ``kv_cache_dtype`` is named as
+    vLLM does; ``fused_allreduce`` (pass ``fuse_allreduce_rms``) merges all-reduces with the norms after them.
+    """
+
+    custom_allreduce: bool = True
+    cuda_graphs: bool = True
+    kv_cache_dtype: str = "auto"
+    fused_allreduce: bool = False
+    full_graphs: bool = True
+    graph_tokens: int = 512
+    custom_ops: bool = False
+    asynchronous: bool = True
+
+    def on(self, layout: ParallelLayout) -> EngineSwitches:
+        """The switches of one layout: an axis of a switch's name sets it, where it is not at its default."""
+        own = {name: value for name in _SET_BY_AXES if (value := getattr(layout, name)) != AXES[name].default}
+        return replace(self, **own) if own else self
+
+    @property
+    def fp8_cache(self) -> bool:
+        """True where the KV cache is stored in a byte per element."""
+        return self.kv_cache_dtype.startswith("fp8")
+
+    @property
+    def kv_element_bytes(self) -> float:
+        """Bytes of one element of the KV cache."""
+        return 1.0 if self.fp8_cache else 2.0
+
+
+AS_SHIPPED = EngineSwitches()
+_SET_BY_AXES = tuple(f.name for f in fields(EngineSwitches) if f.name in AXES)
