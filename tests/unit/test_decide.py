@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import make_candidate, make_request, make_step
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.layout import AXES, ParallelLayout
 from tuner.ask.rules import DropReason
 from tuner.decide.decision import decide
 from tuner.errors import FailureReason
@@ -104,6 +104,15 @@ def test_the_objective_chooses(objective, winner):
 def test_why_the_winner_won(objective, trials, why):
     request = make_request({"objective": objective})
     assert made(request, *(trial(i, *shown, request) for i, shown in enumerate(trials))).why.startswith(why)
+
+
+def test_a_setting_that_may_change_answers_is_told(monkeypatch):
+    said = "rounds what it computes, so answers may differ"
+    monkeypatch.setitem(AXES, "executor", replace(AXES["executor"], cautions={"ray": said}))
+    request = make_request()
+    layouts = ("tp=2,pp=1,dp=1", "tp=2,pp=1,dp=1,executor=ray")
+    whys = [made(request, trial(0, layout, [30, 30], request)).why for layout in layouts]
+    assert [f"It {said}." in why for why in whys] == [False, True]
 
 
 @pytest.mark.parametrize(

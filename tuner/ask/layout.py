@@ -86,6 +86,12 @@ class ParallelLayout:
         unused = [name for name, acts in _CONDITIONAL if not acts(self) and getattr(self, name) != AXES[name].default]
         return self.without(unused) if unused else self
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Why its answers may differ from those of the model as it was published: one predicate per such setting."""
+        found = (axis.cautions.get(getattr(self, axis.name)) for axis in AXES.values() if axis.cautions)
+        return tuple(text for text in found if text)
+
     def without(self, axes: Iterable[str]) -> ParallelLayout:
         """The layout with these axes at their defaults."""
         return replace(self, **{name: AXES[name].default for name in axes})

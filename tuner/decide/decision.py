@@ -116,8 +116,8 @@ def _margin(request: TuneRequest, winner: Standing) -> str:
 
 
 def _evidence(winner: Standing) -> list[str]:
-    """How sure it is, and what it costs."""
-    lines = []
+    """What it does to answers, how sure it is, and what it costs."""
+    lines = [f"It {caution}." for caution in winner.layout.cautions]
     if winner.confirmed:
         lines.append("A confirmation run on a deployment of its own held it too.")
     elif winner.confirmed is None:

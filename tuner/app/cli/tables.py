@@ -73,6 +73,7 @@ def plan_tables(console: Console, plan: Plan, top: int, breakdowns: Mapping[Para
             ("yes" if p.meets_slo else "no") + (", simulated" if p.simulated else ""),
         )  # fmt: skip
     console.print(table)
+    print_lines(console, [f"The first {caution}." for caution in rows[0][0].layout.cautions])
     breakdown_table(console, [c for c, _ in rows if c.layout in breakdowns][:3], breakdowns)
     dropped_table(console, plan.dropped)
 
