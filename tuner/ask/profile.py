@@ -144,8 +144,8 @@ class EngineOverheads:
     ``lean_launch`` is the share of the launch times without a graph that vLLM 0.18 and later take. ``expert_spread``
     is the factor of ``expert_share`` where devices hold different experts: all wait for the busiest. In steps with
     prompts, experts in fp8 blocks take ``block_experts`` times as long: their rows are quantised by separate kernels.
-    With an fp8 KV cache, ``fp8_cache_kernels`` of the small kernels are left (attention quantises its output itself,
-    vLLM 21716 and 25179).
+    With an fp8 KV cache, ``fp8_cache_kernels`` of the small kernels are left where attention quantises its output
+    itself (vLLM 21716 and 25179; ``tuner.cost.compute.quantises_output``).
     """
 
     __pydantic_config__ = _STRICT

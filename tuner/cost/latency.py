@@ -147,7 +147,7 @@ class StepCosts:
             projections = projections + compute.gemm_ms(profile, dtype, n, hidden, heads * model.head_dim)
         row_bytes = ELEMENTWISE_PASSES * model.hidden * 2.0
         kernels = profile.engine.layer_kernels
-        if self._switches.on(layout).fp8_cache:
+        if self._switches.on(layout).fp8_cache and compute.quantises_output(profile):
             kernels *= profile.engine.fp8_cache_kernels
         return {
             "gemm": np.asarray(projections),

@@ -5,7 +5,7 @@ returns the parts, so that one can tell what bounds it. The parameters are a few
 precision (``HardwareProfile``), the shapes of kernels are constants here.
 """
 
-from tuner.cost.compute.attention import prefill_attention_ms, prefill_attention_terms
+from tuner.cost.compute.attention import prefill_attention_ms, prefill_attention_terms, quantises_output
 from tuner.cost.compute.decode import decode_attention_ms, decode_attention_terms
 from tuner.cost.compute.elementwise import elementwise_ms, sampling_ms
 from tuner.cost.compute.gemm import gemm_ms, gemm_terms
@@ -26,5 +26,6 @@ __all__ = [
     "precision",
     "prefill_attention_ms",
     "prefill_attention_terms",
+    "quantises_output",
     "sampling_ms",
 ]

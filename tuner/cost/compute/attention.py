@@ -115,6 +115,16 @@ def prefill_attention_ms(
     ).total_ms  # fmt: skip
 
 
+def quantises_output(profile: HardwareProfile) -> bool:
+    """True where attention over an fp8 cache can write its output in the precision of the projection after it.
+
+    Of the kernels on NVIDIA GPUs those of trtllm alone do (vLLM 0.29, ``fused_output_quant_supported`` in
+    ``v1/attention/backends/flashinfer.py``).
+    """
+    fit = profile.attention_prefill.get("fp8")
+    return fit is not None and fit.kernel == "trtllm"
+
+
 def _reach(window: ArrayLike | None, available: Array) -> Array:
     """Keys that a query can see: the window, or all that there are."""
     if window is None:
