@@ -23,7 +23,7 @@ HINTS = get_type_hints(ParallelLayout)
 MODEL = load_model("deepseek-ai/DeepSeek-V3")  # experts and latent attention: every axis means something
 CLUSTER = Cluster.from_spec(ClusterSpec(gpu="h200_sxm", nodes=4, gpus_per_node=8))
 ONE = np.ones(1)
-DECODE = StepShape("decode", 64 * ONE, 4096 * ONE, 64 * ONE)
+DECODE = StepShape("decode", ONE, 4096 * ONE, 64 * ONE)
 BASES = [
     ParallelLayout.parse(text)
     for text in ("tp=2,pp=2,dp=2,pcp=2,ep=true,executor=ray", "tp=4,pp=1,dp=2,executor=ray", "tp=1,pp=1,dp=4,ep=true")

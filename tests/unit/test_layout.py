@@ -20,6 +20,7 @@ LAYOUTS = st.builds(
     pcp=DEGREES,
     executor=st.sampled_from(AXES["executor"].words),
     all2all=st.sampled_from(AXES["all2all"].words),
+    kv_cache_dtype=st.sampled_from(AXES["kv_cache_dtype"].words),
     max_num_batched_tokens=st.integers(1, 10**6),
     max_num_seqs=st.integers(1, 10**4),
     gpu=st.none() | st.sampled_from(["h100_sxm", "profiles/mine.yaml"]),
@@ -35,6 +36,7 @@ LAYOUTS = st.builds(
         (ParallelLayout(tp=2, executor="ray"), "tp=2,pp=1,dp=1,executor=ray"),
         (ParallelLayout(max_num_batched_tokens=8192), "tp=1,pp=1,dp=1,max_num_batched_tokens=8192"),
         (ParallelLayout(tp=8, dcp=2, pcp=2), "tp=8,pp=1,dp=1,dcp=2,pcp=2"),
+        (ParallelLayout(tp=2, kv_cache_dtype="fp8"), "tp=2,pp=1,dp=1,kv_cache_dtype=fp8"),
         (ParallelLayout(tp=2, gpu="l40s"), "tp=2,pp=1,dp=1,gpu=l40s"),
     ],
 )
@@ -106,6 +108,7 @@ def test_devices_are_those_of_all_replicas(layout):
         ("executor=slurm", "layout.executor"),
         ("executor=mp;rm -rf", "layout.executor"),
         ("all2all=pplx", "layout.all2all"),
+        ("kv_cache_dtype=fp4", "layout.kv_cache_dtype"),
         ("max_num_seqs=0", "layout.max_num_seqs"),
         ("gpu=", "layout.gpu"),
         ("gpu=h100 sxm", "layout.gpu"),

@@ -112,6 +112,39 @@ def test_rule(model, layout, size, reason, figure):
         assert figure in drop.figure
 
 
+GPT_OSS = load_model("openai/gpt-oss-120b")
+NARROW = replace(LLAMA_8B, head_dim=80, name="heads of 80")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "model", "figure"),
+    [
+        ("h100_sxm", LLAMA_8B, None),
+        ("h100_sxm", NARROW, None),
+        ("l40s", DEEPSEEK, None),
+        ("generic", DEEPSEEK, None),  # nothing is known against it
+        ("a100_sxm", LLAMA_8B, None),  # FlashInfer's kernels
+        ("a100_sxm", NARROW, "needs compute capability 8.9, a100_sxm has 8.0, for heads of 80"),
+        ("a100_sxm", DEEPSEEK, "for latent attention"),
+        ("a100_40gb_sxm", GPT_OSS, "for attention with sinks"),
+        ("cpu", LLAMA_8B, None),
+        ("cpu", NARROW, "heads of multiples of 32, not 80"),
+        ("cpu", DEEPSEEK, "latent attention (MLA) on a CPU"),
+    ],
+    ids=lambda value: getattr(value, "name", None) or str(value),
+)
+def test_an_fp8_cache_needs_a_kernel(gpu, model, figure):
+    where = Cluster.from_spec(ClusterSpec(gpu=gpu, gpus_per_node=8))
+    drop = illegal(model, ParallelLayout(kv_cache_dtype="fp8"), where)
+    assert illegal(model, ParallelLayout(), where) is None
+    if figure is None:
+        assert drop is None
+    else:
+        assert drop is not None
+        assert drop.reason is DropReason.KV_CACHE
+        assert figure in drop.figure
+
+
 @given(layout=LAYOUTS)
 def test_a_legal_layout_stays_legal_in_a_larger_cluster(layout):
     if illegal(LLAMA_70B, layout, cluster(4)) is None:

@@ -21,9 +21,10 @@ class ParallelLayout:
     Degrees are counts of ranks: ``tp`` tensor, ``pp`` pipeline, ``dp`` data, ``pcp`` prefill context parallelism;
     ``dcp`` (decode context parallelism) reuses tensor-parallel ranks and adds none. ``ep`` spreads experts over the
     tp × pcp × dp ranks of a stage. ``executor`` is vLLM's distributed executor backend, ``all2all`` its expert
-    dispatch, looked at where tokens travel to experts on other data- or context-parallel ranks;
-    ``max_num_batched_tokens`` and ``max_num_seqs`` are the scheduler's limits per step and replica. ``gpu`` names the
-    node group where the cluster has several; a layout never spans two.
+    dispatch, looked at where tokens travel to experts on other data- or context-parallel ranks. ``kv_cache_dtype`` is
+    what keys and values are stored in: ``auto``, as the checkpoint says or in the model's own precision, or ``fp8``
+    (e4m3, a byte each). ``max_num_batched_tokens`` and ``max_num_seqs`` are the scheduler's limits per step and
+    replica. ``gpu`` names the node group where the cluster has several; a layout never spans two.
     """
 
     # fmt: off
@@ -48,6 +49,11 @@ class ParallelLayout:
         words=("allgather_reducescatter", "deepep_high_throughput", "deepep_low_latency", "flashinfer_all2allv"),
         engine=EngineArgument("all2all_backend", lambda layout: layout.ep),
         acts=lambda layout: layout.ep and layout.dp * layout.pcp > 1))
+    kv_cache_dtype: str = field(default="auto", metadata=declared(
+        Role.ENGINE, Prices.LAYERS, Memory.UNORDERED,
+        words=("auto", "fp8"),
+        engine=EngineArgument("kv_cache_dtype"),
+        cautions={"fp8": "stores its KV cache in fp8 (e4m3), so answers may differ from those of a full-width cache"}))
     max_num_batched_tokens: int = field(default=2048, metadata=declared(
         Role.SCHEDULER, Prices.STEPS, Memory.ADDS, engine=EngineArgument("max_num_batched_tokens", always)))
     max_num_seqs: int = field(default=256, metadata=declared(

@@ -2,7 +2,7 @@
 
 Each rule gives the reason and the figure that break it. Sources: vLLM 0.29 ``ModelConfig.verify_with_parallel_config``
 (heads, context parallelism), ``QKVParallelLinear`` (KV heads), ``get_pp_indices`` (layers), ``divide`` in the sharded
-linear layers (MLP width) and ``ParallelConfig`` (executors).
+linear layers (MLP width), ``ParallelConfig`` (executors) and the attention backends (precision of the KV cache).
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 
 FP8_BLOCK = 128
+_FP8_CACHE_HEADS = (64, 128, 256, 512)  # head sizes of FlashInfer
+_FP8_CACHE_CAPABILITY = 8.9  # from which Triton's attention, which takes every head size, reads fp8
+_SINKS = ("GptOssForCausalLM",)  # models whose attention has sinks
 
 
 class DropReason(StrEnum):
@@ -29,6 +32,7 @@ class DropReason(StrEnum):
     CONTEXT_PARALLEL = "context_parallel"
     EXECUTOR = "executor"
     SCHEDULER = "scheduler"
+    KV_CACHE = "kv_cache"
     PLACEMENT = "placement"
     MEMORY = "memory"
     SLO_TTFT = "slo_ttft"
@@ -49,6 +53,7 @@ class Drop:
 
 EngineRule = Callable[[ModelShape, ParallelLayout], Drop | None]
 ClusterRule = Callable[[ParallelLayout, Cluster], Drop | None]
+DeviceRule = Callable[[ModelShape, ParallelLayout, Cluster], Drop | None]
 
 
 def engine_refuses(model: ModelShape, layout: ParallelLayout) -> Drop | None:
@@ -59,7 +64,9 @@ def engine_refuses(model: ModelShape, layout: ParallelLayout) -> Drop | None:
 def illegal(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
     """The first rule that the layout breaks, or None."""
     placed = (rule(layout, cluster) for rule in _CLUSTER_RULES)
-    return next((drop for drop in placed if drop is not None), None) or engine_refuses(model, layout)
+    run = (rule(model, layout, cluster) for rule in _DEVICE_RULES)
+    refused = next((drop for drop in placed if drop is not None), None) or engine_refuses(model, layout)
+    return refused or next((drop for drop in run if drop is not None), None)
 
 
 def _placement(layout: ParallelLayout, cluster: Cluster) -> Drop | None:
@@ -154,6 +161,37 @@ def _scheduler(model: ModelShape, layout: ParallelLayout) -> Drop | None:
     return None
 
 
+def _kv_cache(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+    """Is there an attention kernel of the device for a cache in fp8?
+
+    On GPUs (``vllm/v1/attention/backends``): before compute capability 8.9 FlashAttention (``fa_utils.py``), Triton
+    (``triton_attn.py``) and Triton's latent attention (``mla/triton_mla.py``) refuse it, and FlashInfer
+    (``flashinfer.py``) reads it for some head sizes, without sinks. On CPUs ``cpu_attn.py`` reads it with AVX-512 or
+    AMX, which the profile of CPUs supposes, for heads of multiples of 32; latent attention (``mla/cpu_mla.py``,
+    ``mla/amx_mla.py``) does not.
+    """
+    if layout.kv_cache_dtype == "auto":
+        return None
+    profile, asked = cluster.profile, f"kv_cache_dtype={layout.kv_cache_dtype}"
+    if profile.arch == "cpu":
+        if model.latent:
+            return Drop(DropReason.KV_CACHE, f"{asked} with latent attention (MLA) on a CPU")
+        if model.head_dim % 32:
+            return Drop(DropReason.KV_CACHE, f"{asked} on a CPU needs heads of multiples of 32, not {model.head_dim}")
+        return None
+    if profile.compute_capability is None or profile.compute_capability >= _FP8_CACHE_CAPABILITY:
+        return None
+    needs = f"{asked} needs compute capability {_FP8_CACHE_CAPABILITY}, {profile.name} has {profile.compute_capability}"
+    if model.latent:
+        return Drop(DropReason.KV_CACHE, f"{needs}, for latent attention (MLA)")
+    if model.architecture in _SINKS:
+        return Drop(DropReason.KV_CACHE, f"{needs}, for attention with sinks")
+    if model.head_dim not in _FP8_CACHE_HEADS:
+        return Drop(DropReason.KV_CACHE, f"{needs}, for heads of {model.head_dim}")
+    return None
+
+
+_DEVICE_RULES: tuple[DeviceRule, ...] = (_kv_cache,)
 _CLUSTER_RULES: tuple[ClusterRule, ...] = (_placement, _executor)
 _ENGINE_RULES: tuple[EngineRule, ...] = (
     _heads,

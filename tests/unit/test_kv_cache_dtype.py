@@ -1,0 +1,122 @@
+"""The precision of the KV cache as an axis, from the request to the decision: named, priced, held, launched, told."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from serve.launch.engine import engine_kwargs, serve_app, vllm_args
+from tests.fakes import make_candidate, make_request, make_step
+from tuner.app.wiring import plan_request
+from tuner.ask.cluster import requested_cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import load_model
+from tuner.ask.request import parse_request
+from tuner.ask.space import SPACES_DIR, load_space
+from tuner.cost.latency import StepCosts, StepShape
+from tuner.cost.memory import estimate_memory
+from tuner.cost.transfer import kv_links
+from tuner.decide.decision import decide
+from tuner.errors import FailureReason
+from tuner.plan.prune import plan
+from tuner.search.lessons import doomed
+from tuner.trial.trial import LoadStep, TrialResult, TrialState
+
+AUTO, FP8 = ParallelLayout(tp=4), ParallelLayout(tp=4, kv_cache_dtype="fp8")
+ONE = np.ones(1)
+LONG = StepShape("decode", ONE, 32_768 * ONE, 64 * ONE)
+PROMPT = StepShape("prefill", 2048 * ONE, 30_720 * ONE, ONE)
+
+
+def request(**changes):
+    return parse_request(
+        {
+            "model": "meta-llama/Llama-3.1-70B",
+            "cluster": {"gpu": "h100_sxm", "nodes": 1, "gpus_per_node": 8},
+            "workload": {"prompt_tokens": 16_000, "output_tokens": 512, "arrival": {"requests_per_s": 2}},
+            "slo": [{"metric": "ttft", "percentile": 99, "ms": 10_000}, {"metric": "tpot", "percentile": 99, "ms": 60}],
+            "objective": "max_goodput",
+            "space": {"tp": [4, 8], "kv_cache_dtype": ["auto", "fp8"]},
+        }
+        | changes
+    )
+
+
+def attention_ms(layout, step):
+    asked = request()
+    return float(StepCosts(load_model(asked.model), requested_cluster(asked)).stages(layout, step)[0]["attention"][0])
+
+
+def kv_tokens(layout):
+    asked = request()
+    limits = (np.array([2048.0]), np.array([256.0]))
+    memory = estimate_memory(load_model(asked.model), layout, requested_cluster(asked), asked.engine, *limits)
+    return float(memory.kv_tokens[0])
+
+
+def test_no_shipped_space_trades_answers_for_speed():
+    """Who wants an fp8 cache names it."""
+    for path in SPACES_DIR.glob("*.yaml"):
+        axes = yaml.safe_load(path.read_text(encoding="utf-8"))["axes"]
+        assert "kv_cache_dtype" not in axes
+        assert load_space(path.stem).values("kv_cache_dtype") == ("auto",)
+
+
+def test_the_cache_holds_twice_the_tokens():
+    assert kv_tokens(FP8) == pytest.approx(2 * kv_tokens(AUTO))
+
+
+def test_a_pool_hands_over_half_the_bytes():
+    model = load_model("meta-llama/Llama-3.1-70B")
+    sent = [sum(link.links * link.link_bytes for link in kv_links(model, layout, 1000)) for layout in (AUTO, FP8)]
+    assert sent[0] == 2 * sent[1]
+
+
+def test_attention_over_a_long_context_reads_half_the_bytes():
+    assert 0.4 < attention_ms(FP8, LONG) / attention_ms(AUTO, LONG) < 0.9
+    assert attention_ms(FP8, PROMPT) != attention_ms(AUTO, PROMPT)
+
+
+def test_both_are_planned_and_the_wider_cache_carries_more():
+    asked = request()
+    found = plan(asked, load_model(asked.model), requested_cluster(asked), load_space(asked.space))
+    best = {}
+    for candidate in found.ranked:
+        best.setdefault((candidate.layout.tp, candidate.layout.kv_cache_dtype), candidate.prediction)
+    assert found.candidates == 4
+    assert best[8, "fp8"].kv_tokens == pytest.approx(2 * best[8, "auto"].kv_tokens, abs=2)
+    assert best[8, "fp8"].goodput_req_per_s > best[8, "auto"].goodput_req_per_s
+
+
+def test_a_device_without_kernels_for_it_drops_it_with_the_figure():
+    asked = request(cluster={"gpu": "a100_sxm", "gpus_per_node": 8}, model="deepseek-ai/DeepSeek-V3",
+                    space={"tp": [8], "kv_cache_dtype": ["fp8", "auto"]})  # fmt: skip
+    found, _ = plan_request(asked)
+    (dropped,) = (group for group in found.dropped if group.reason == "kv_cache")
+    assert dropped.count == 1
+    assert "compute capability 8.9" in dropped.figure
+
+
+def test_it_is_launched_and_emitted_as_asked():
+    asked = request()
+    assert "kv_cache_dtype" not in engine_kwargs(AUTO, asked)
+    assert engine_kwargs(FP8, asked)["kv_cache_dtype"] == "fp8"
+    app = serve_app("app", FP8, asked, model_source="org/model")
+    assert json.loads(json.dumps(app))["args"]["llm_configs"][0]["engine_kwargs"]["kv_cache_dtype"] == "fp8"
+    words = vllm_args(FP8, asked, model_source="org/model")
+    assert words[words.index("--kv-cache-dtype") + 1] == "fp8"
+
+
+@pytest.mark.parametrize(("layout", "told"), [(AUTO, False), (FP8, True)])
+def test_the_decision_says_that_answers_may_differ(layout, told):
+    asked = make_request()
+    steps = tuple(make_step(LoadStep(i, rate, 1.0, i), asked, 30) for i, rate in enumerate(asked.rates_req_per_s))
+    found = decide("s", asked, [TrialResult(0, layout, TrialState.MEASURED, steps)], [make_candidate(layout)], [])
+    assert ("It stores its KV cache in fp8 (e4m3), so answers may differ" in found.why) == told
+
+
+def test_what_does_not_fit_in_one_precision_says_nothing_of_the_other():
+    failed = TrialResult(0, FP8, TrialState.FAILED, failure=FailureReason.DOES_NOT_FIT)
+    assert doomed(AUTO, [failed]) is None
+    assert doomed(FP8, [failed]) is not None
