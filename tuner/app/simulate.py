@@ -105,6 +105,9 @@ def _pools(
         if layout is None:
             raise BadInput(option, None, "a layout, as the other pool has one")
         pools[role] = Pool(layout, _kv_tokens(request, option, layout, model, cluster, longest))
+    stored = [pool.layout.kv_cache_dtype for pool in pools.values()]
+    if len(set(stored)) > 1:  # vLLM's connectors refuse it (NIXL: compatibility hash of the handshake)
+        raise BadInput("--decode-layout", f"kv_cache_dtype={stored[1]}", f"{stored[0]}, as the prefill pool hands over")
     needed = sum(pool.layout.devices for pool in pools.values())
     if needed > cluster.devices:
         raise BadInput("--decode-layout", f"pools of {needed} devices", f"at most the cluster's {cluster.devices}")
