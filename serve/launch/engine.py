@@ -6,6 +6,7 @@ Nothing in this module imports Ray or vLLM; names are those of vLLM 0.29 (``Engi
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterable
@@ -37,6 +38,16 @@ _CPU_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # a "device" is one core
     "TORCHDYNAMO_DISABLE": "1",  # the sampler alone would be compiled, in the first request and for 10 s
 }
+# On CPUs the engine runs uncompiled, in a compilation mode in which vLLM 0.29's CPU runner compiles nothing but warms up
+# (``CPUModelRunner.warming_up_model``: a step of ``max_num_batched_tokens`` in every worker before it serves, and the
+# tensors that pipeline stages exchange). ``enforce_eager`` would skip that, and an engine whose matrices are all small
+# (at most 1 MiB) then dies of SIGILL at a first prompt of up to four tokens on processors with AMX:
+# - read in ``vllm/_C.abi3.so``: only the attention kernel of ISA "amx" (``cpu_attn._get_attn_isa``) loads tiles, and it
+#   never asks Linux for them (arch_prctl ARCH_REQ_XCOMP_PERM, once per process); oneDNN alone does, at its first use;
+# - read there, too: the kernel of small matrices (``layers.utils.check_cpu_sgl_kernel``) uses oneDNN beyond four rows;
+# - seen on a Xeon with AMX: a first prompt of 3 tokens kills the worker, after one of 64 all lengths are answered;
+# - inferred, not seen: that the warm-up, which takes the same way through oneDNN, does what that first prompt does.
+_CPU_ENGINE = {"compilation_config": {"mode": "STOCK_TORCH_COMPILE", "backend": "eager"}}
 _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
@@ -90,16 +101,14 @@ def attention_dp(layout: ParallelLayout) -> bool:
 def engine_kwargs(layout: ParallelLayout, request: TuneRequest) -> dict[str, Any]:
     """vLLM's engine arguments of one layout, by the names of ``EngineArgs``; without model and served name.
 
-    Data parallelism is present only where ``attention_dp`` holds. On CPUs the engine runs uncompiled: with
-    ``enforce_eager`` where there is one pipeline stage, and otherwise in a compilation mode that the CPU runner does
-    not compile in but warms up in (the warm-up allocates the tensors that stages exchange; eager mode skips it).
+    Data parallelism is present only where ``attention_dp`` holds. On CPUs the engine runs uncompiled, and warms up.
     """
     kwargs = _axis_kwargs(layout, _FIXED)
     kwargs |= {"dtype": request.engine.dtype, "max_model_len": request.max_model_len}
     kwargs |= _axis_kwargs(layout, _LIMITS) | _axis_kwargs(layout, _OPTIONS)
     if attention_dp(layout):
         kwargs["data_parallel_size"] = layout.dp
-    return kwargs | _memory_kwargs(layout, request) | (_cpu_kwargs(layout) if is_cpu(layout, request) else {})
+    return kwargs | _memory_kwargs(layout, request) | (copy.deepcopy(_CPU_ENGINE) if is_cpu(layout, request) else {})
 
 
 def _axis_kwargs(layout: ParallelLayout, axes: Iterable[Axis]) -> dict[str, Any]:
@@ -120,12 +129,6 @@ def _memory_kwargs(layout: ParallelLayout, request: TuneRequest) -> dict[str, An
     if kv_cache_gib is not None:
         memory["kv_cache_memory_bytes"] = int(kv_cache_gib * GIB)
     return memory
-
-
-def _cpu_kwargs(layout: ParallelLayout) -> dict[str, Any]:
-    if layout.pp == 1:
-        return {"enforce_eager": True}
-    return {"compilation_config": {"mode": "STOCK_TORCH_COMPILE", "backend": "eager"}}
 
 
 def environment(layout: ParallelLayout, request: TuneRequest, *, model_source: str) -> dict[str, str]:

@@ -23,5 +23,5 @@ python3 -m vllm.entrypoints.openai.api_server \
   --max-num-batched-tokens 2048 \
   --max-num-seqs 256 \
   --kv-cache-memory-bytes 1073741824 \
-  --enforce-eager \
+  --compilation-config '{"mode": "STOCK_TORCH_COMPILE", "backend": "eager"}' \
   --disable-uvicorn-access-log
