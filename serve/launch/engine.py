@@ -38,10 +38,10 @@ _CPU_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # a "device" is one core
     "TORCHDYNAMO_DISABLE": "1",  # the sampler alone would be compiled, in the first request and for 10 s
 }
-# On CPUs the engine runs uncompiled, in a compilation mode in which vLLM 0.29's CPU runner compiles nothing but warms up
-# (``CPUModelRunner.warming_up_model``: a step of ``max_num_batched_tokens`` in every worker before it serves, and the
-# tensors that pipeline stages exchange). ``enforce_eager`` would skip that, and an engine whose matrices are all small
-# (at most 1 MiB) then dies of SIGILL at a first prompt of up to four tokens on processors with AMX:
+# On CPUs the engine runs uncompiled, in a compilation mode in which vLLM 0.29's CPU runner compiles nothing but warms
+# up (``CPUModelRunner.warming_up_model``: a step of ``max_num_batched_tokens`` in every worker before it serves, with
+# the tensors that pipeline stages exchange). ``enforce_eager`` would skip that, and an engine whose matrices are small,
+# at most 1 MiB each, would die of SIGILL at a first prompt of up to four tokens on processors with AMX:
 # - read in ``vllm/_C.abi3.so``: only the attention kernel of ISA "amx" (``cpu_attn._get_attn_isa``) loads tiles, and it
 #   never asks Linux for them (arch_prctl ARCH_REQ_XCOMP_PERM, once per process); oneDNN alone does, at its first use;
 # - read there, too: the kernel of small matrices (``layers.utils.check_cpu_sgl_kernel``) uses oneDNN beyond four rows;
@@ -53,6 +53,7 @@ _ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "VLLM_PLUGINS": "",
+    "PYTHONFAULTHANDLER": "1",  # a process that dies of a signal says which, and where; vLLM often cannot tell
 }
 
 

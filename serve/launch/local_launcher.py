@@ -11,8 +11,10 @@ from pathlib import Path
 
 from serve.launch.deployed import Deployed
 from serve.launch.engine import cluster_of, environment, served_model_id, vllm_args
+from serve.launch.engine_processes import EngineProcesses, ended_with
+from serve.launch.failure import crash, replica_died
 from serve.launch.health import Waiting, served_models, warm_up
-from serve.launch.logs import SEARCHED_LINES, SHOWN_LINES, crash, tail
+from serve.launch.logs import SEARCHED_LINES, SHOWN_LINES, tail
 from serve.launch.processes import (
     LauncherRecord,
     ProcessId,
@@ -129,6 +131,7 @@ class LocalProcessDeployment(Deployed):
         self._process = process
         self._logs, self._on_teardown = logs, on_teardown
         self._leader = identify(process.pid)
+        self._engine = EngineProcesses()
         self._ready: frozenset[ProcessId] | None = None
 
     @property
@@ -140,11 +143,16 @@ class LocalProcessDeployment(Deployed):
         """REPLICA_DIED where the server, or an engine process that it had when it was ready, has ended."""
         if self._down or self._ready is None:
             return None
-        if (code := self._process.poll()) is not None:
-            return FailureReason.REPLICA_DIED, f"the server ended with exit status {code}"
-        if lost := [process.pid for process in self._ready if not process.alive]:
-            return FailureReason.REPLICA_DIED, f"{len(lost)} of its processes ended: {sorted(lost)}"
-        return None
+        lost, code = self._engine.look(self._leaders), self._process.poll()
+        if code is not None:
+            what = f"the server {ended_with(code)}"
+        elif lost:
+            what = "; ".join(str(process) for process in lost)
+        elif ended := sorted(process.pid for process in self._ready if not process.alive):
+            what = f"{len(ended)} of its processes ended: {ended}"
+        else:
+            return None
+        return replica_died(what, self.log_tail(SEARCHED_LINES))
 
     def log_tail(self, lines: int = SHOWN_LINES) -> tuple[str, ...]:
         """The server's and engine's last log lines, oldest first."""
@@ -166,8 +174,8 @@ class LocalProcessDeployment(Deployed):
         answered = False
         while not answered:
             elapsed_s = time.perf_counter() - started
-            if (code := self._process.poll()) is not None:
-                raise self._crashed(code)
+            if self._ended():
+                raise self._crashed()
             if elapsed_s > limit_s:
                 raise LaunchFailed(FailureReason.START_TIMED_OUT, f"not ready within {limit_s:g} s")
             if self._model_id in served_models(self._url, timeout_s=5.0):
@@ -181,9 +189,20 @@ class LocalProcessDeployment(Deployed):
             self._ready = frozenset(group_of(self._leader))
         self._ready_after_s = time.perf_counter() - started
 
-    def _crashed(self, code: int) -> LaunchFailed:
-        fallback = f"the server ended with exit status {code} before it was ready"
-        return crash(self.log_tail(SEARCHED_LINES), fallback)
+    def _ended(self) -> bool:
+        """True once the server has ended, or had the time to after a process of its engine did."""
+        self._engine.look(self._leaders)
+        return self._process.poll() is not None or self._engine.lost_for_long
+
+    def _crashed(self) -> LaunchFailed:
+        code = self._process.poll()
+        fallback = "the server hangs" if code is None else f"the server {ended_with(code)}"
+        lost = self._engine.look(self._leaders)
+        return crash(self.log_tail(SEARCHED_LINES), f"{fallback} before it was ready", status=code, lost=lost)
+
+    @property
+    def _leaders(self) -> tuple[ProcessId, ...]:
+        return () if self._leader is None else (self._leader,)
 
 
 def _require_devices(order: LaunchOrder) -> None:

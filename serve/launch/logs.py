@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-
-from tuner.errors import FailureReason, LaunchFailed
 
 TAIL_BYTES = 256 * 1024
 SHOWN_LINES = 20
-LINES_AFTER = 2  # an exception's message can go on for a few lines
 SEARCHED_LINES = 2000
 
 
@@ -23,16 +20,6 @@ def tail(files: Iterable[Path], lines: int) -> tuple[str, ...]:
 
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# The line that ends a Python traceback, after what vLLM writes before each line: its process, and its log prefix.
-_EXCEPTION = re.compile(r"(?:\([^)]*\) )*(?:ERROR \S+ \S+ \[[^\]]*\] )?([A-Za-z_][\w.]*(?:Error|Exception)(?:: .*)?)$")
-
-
-def root_cause(lines: Sequence[str]) -> tuple[str, int] | None:
-    """The exception that the log shows first, and its index; those after it are its echoes in other processes."""
-    for index, line in enumerate(lines):
-        if found := _EXCEPTION.match(line):
-            return found[1], index
-    return None
 
 
 def keep(files: Iterable[Path], directory: Path) -> None:
@@ -55,30 +42,3 @@ def _size(file: Path) -> int:
         return file.stat().st_size
     except OSError:
         return 0
-
-
-# vLLM reports a lack of memory as plain exceptions whose only trace beyond the engine's process is its log.
-_OUT_OF_MEMORY = (
-    "torch.OutOfMemoryError",
-    "torch.cuda.OutOfMemoryError",
-    "No available memory for the cache blocks",
-    "larger than the available KV cache memory",
-    "on kv cache allocation is less than requested memory for kv",
-    "is less than desired GPU memory utilization",
-    "is less than desired CPU memory utilization",
-)
-
-
-def crash(lines: Sequence[str], fallback: str) -> LaunchFailed:
-    """Why an engine died before it was ready, from its log: the first exception, and the lines that lead to it."""
-    reason = FailureReason.DOES_NOT_FIT if tells_of_no_memory(lines) else FailureReason.ENGINE_CRASHED
-    cause = root_cause(lines)
-    if cause is None:
-        return LaunchFailed(reason, fallback, tuple(lines[-SHOWN_LINES:]))
-    text, index = cause
-    return LaunchFailed(reason, text, tuple(lines[: index + 1 + LINES_AFTER][-SHOWN_LINES:]))
-
-
-def tells_of_no_memory(lines: Iterable[str]) -> bool:
-    """True where the engine's log (vLLM 0.29) says that weights or KV cache did not fit."""
-    return any(sign in line for line in lines for sign in _OUT_OF_MEMORY)

@@ -48,6 +48,21 @@ def identify(pid: int) -> ProcessId | None:
     return None if ended else ProcessId(pid, int(rest[18]))
 
 
+def exit_status(process: ProcessId) -> int | None:
+    """How ``process`` ended, while its parent has not asked yet (proc(5), field 52 of ``stat``); None where unknown.
+
+    As ``subprocess`` counts: the exit status, or minus the signal that killed it.
+    """
+    try:
+        text = (PROC / str(process.pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    state, *rest = text.rpartition(")")[2].split()
+    if state not in "ZX" or int(rest[18]) != process.start_ticks:
+        return None
+    return os.waitstatus_to_exitcode(int(rest[48]))
+
+
 def writers_under(directories: Iterable[Path]) -> tuple[ProcessId, ...]:
     """Processes, other than this one, that hold a file open for writing beneath one of ``directories``."""
     roots = tuple(f"{os.path.realpath(directory)}/" for directory in directories)

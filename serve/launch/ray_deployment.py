@@ -10,8 +10,10 @@ from typing import Any
 
 from serve.launch.deployed import Deployed
 from serve.launch.engine import served_model_id
+from serve.launch.engine_processes import EngineProcesses
+from serve.launch.failure import crash, replica_died
 from serve.launch.health import Waiting, served_models, warm_up
-from serve.launch.logs import SEARCHED_LINES, SHOWN_LINES, crash, keep, tail
+from serve.launch.logs import SEARCHED_LINES, SHOWN_LINES, keep, tail
 from serve.launch.processes import end, group_of
 from serve.launch.ray_api import delete_application, groups_pending, own_ip, ray_logs, serve_details
 from serve.launch.replicas import ReplicaHistory, last_message, status_of
@@ -29,6 +31,7 @@ class RayServeDeployment(Deployed):
         super().__init__(url, served_model_id(order.request))
         self._order, self._on_teardown = order, on_teardown
         self._history = ReplicaHistory()
+        self._engine = EngineProcesses()
         self._ready: frozenset[str] | None = None
 
     def failure(self) -> tuple[FailureReason, str] | None:
@@ -39,12 +42,17 @@ class RayServeDeployment(Deployed):
         if application is None:
             return FailureReason.REPLICA_DIED, "Ray Serve no longer knows the application"
         running = _running_ids(self._history.look(application, own_ip()))
-        if lost := self._ready - running:
-            names = ", ".join(f"{self._history.seen[name].deployment}#{name}" for name in sorted(lost))
-            return FailureReason.REPLICA_DIED, f"not running any more: {names}"
-        if (status := status_of(application)) != "RUNNING":
-            return FailureReason.REPLICA_DIED, f"the application is {status}: {last_message(application)}"
-        return None
+        ended = "; ".join(str(process) for process in self._engine.look(self._history.leaders))
+        if gone := self._ready - running:
+            names = ", ".join(f"{self._history.seen[name].deployment}#{name}" for name in sorted(gone))
+            what = f"not running any more: {names}" + (f"; {ended}" if ended else "")
+        elif (status := status_of(application)) != "RUNNING":
+            what = f"the application is {status}: {last_message(application)}"
+        elif ended:
+            what = ended
+        else:
+            return None
+        return replica_died(what, self.log_tail(SEARCHED_LINES))
 
     def log_tail(self, lines: int = SHOWN_LINES) -> tuple[str, ...]:
         """The engine's last log lines, oldest first; empty where its node's logs cannot be read from here."""
@@ -92,7 +100,9 @@ class RayServeDeployment(Deployed):
             return False
         replicas = self._history.look(application, own_ip())
         status = status_of(application)
-        if self._history.died(replicas) or status in ("DEPLOY_FAILED", "UNHEALTHY"):
+        self._engine.look(self._history.leaders)
+        ended = self._history.died(replicas) or self._engine.lost_for_long
+        if ended or status in ("DEPLOY_FAILED", "UNHEALTHY"):
             raise self._crashed(application)
         engines = [replica for replica in replicas if replica.holds_engine]
         up = sum(replica.state == "RUNNING" for replica in engines)
@@ -102,7 +112,7 @@ class RayServeDeployment(Deployed):
 
     def _crashed(self, application: dict[str, Any]) -> LaunchFailed:
         fallback = last_message(application) or "a replica died before it was ready"
-        return crash(self.log_tail(SEARCHED_LINES), fallback)
+        return crash(self.log_tail(SEARCHED_LINES), fallback, lost=self._engine.look(self._history.leaders))
 
     def _timed_out(self) -> LaunchFailed:
         limit_s = self._order.request.engine.start_timeout_s

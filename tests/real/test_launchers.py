@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,8 +22,8 @@ from serve.launch.processes import end, free_port, require_free_port, writers_un
 from serve.launch.ray_api import require_ray_address
 from serve.launch.ray_launcher import RayServeLauncher
 from tests.launcher_contract import LaunchContract, RunningContract, eventually
-from tests.real.conftest import MAKERS, Bench, request_for
-from tuner.errors import BadInput, LaunchFailed
+from tests.real.conftest import MAKERS, Bench, command_of, request_for
+from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.trial.trial import Deployment
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
@@ -45,7 +46,21 @@ class TestRunning(RunningContract):
 
 
 class TestLaunching(LaunchContract):
-    """The shared cases."""
+    """The shared cases, and what only real processes do."""
+
+    def test_a_worker_that_a_signal_kills_while_it_starts_is_named(self, bench: Bench) -> None:
+        """vLLM 0.29 hangs after that, and would be taken for an engine that starts slowly."""
+        killed = []
+
+        def kill(words: str) -> None:
+            if not killed and (workers := [p for p in bench.left_running() if "VLLM::Worker" in command_of(p)]):
+                os.kill(workers[0].pid, signal.SIGILL)
+                killed.append(words)
+
+        with pytest.raises(LaunchFailed, match="killed by SIGILL") as failed:
+            bench.launcher.launch(bench.order(bench.request(start_timeout_s=390)), kill)
+        assert failed.value.reason is FailureReason.ENGINE_CRASHED
+        assert not bench.left_running()
 
 
 @pytest.mark.parametrize("kind", sorted(MAKERS))
@@ -63,7 +78,7 @@ DRIVER = """
 import sys, time
 from pathlib import Path
 from serve.measure.window import HttpMeter
-from tests.real.conftest import MAKERS, Bench, request_for
+from tests.real.conftest import MAKERS, Bench, command_of, request_for
 kind, root, model, port = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 bench = Bench(kind, MAKERS[kind](port, root / "state"), HttpMeter(), root)
 print(bench.launch(request_for(model)).url, flush=True)

@@ -9,6 +9,7 @@ VLLM_NO_USAGE_STATS=1 \
 DO_NOT_TRACK=1 \
 TOKENIZERS_PARALLELISM=false \
 VLLM_PLUGINS='' \
+PYTHONFAULTHANDLER=1 \
 vllm serve Qwen/Qwen3-235B-A22B-FP8 \
   --served-model-name Qwen3-235B-A22B-FP8 \
   --host 0.0.0.0 \

@@ -6,6 +6,7 @@ VLLM_NO_USAGE_STATS=1 \
 DO_NOT_TRACK=1 \
 TOKENIZERS_PARALLELISM=false \
 VLLM_PLUGINS='' \
+PYTHONFAULTHANDLER=1 \
 vllm serve meta-llama/Llama-3.1-70B \
   --served-model-name Llama-3.1-70B \
   --host 0.0.0.0 \

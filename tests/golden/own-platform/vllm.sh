@@ -6,6 +6,7 @@ VLLM_NO_USAGE_STATS=1 \
 DO_NOT_TRACK=1 \
 TOKENIZERS_PARALLELISM=false \
 VLLM_PLUGINS='' \
+PYTHONFAULTHANDLER=1 \
 HF_HUB_OFFLINE=1 \
 vllm serve /models/own \
   --served-model-name own \
