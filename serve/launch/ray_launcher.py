@@ -15,6 +15,7 @@ from typing import Any
 from serve.launch.engine import check_served, cluster_of, refused, serve_app
 from serve.launch.health import Waiting
 from serve.launch.logs import SHOWN_LINES
+from serve.launch.niceness import own_ray
 from serve.launch.processes import LauncherRecord, end, free_port, require_free_port, sweep, writers_under
 from serve.launch.ray_api import (
     attach,
@@ -169,7 +170,7 @@ class RayServeLauncher:
         for kind in ("scratch", "directories"):
             self._record.add(kind, self._scratch)
         on_cpus = cluster.gpu == "cpu"
-        with environment_of(RAY_USAGE_STATS_ENABLED="0", TMPDIR=str(self._scratch)):
+        with environment_of(RAY_USAGE_STATS_ENABLED="0", TMPDIR=str(self._scratch), **own_ray()):
             self._connected = True  # before, so that an interrupted start is stopped as well
             ray_init(
                 num_cpus=cluster.devices if on_cpus else None,

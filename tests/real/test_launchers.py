@@ -37,6 +37,14 @@ class TestRunning(RunningContract):
         assert any("INFO" in line for line in deployment.log_tail())
         assert any("waiting for the engine" in words for words in bench.said)
 
+    def test_it_is_no_nicer_than_its_client(self, bench: Bench, deployment: Deployment) -> None:
+        """Ray would run it at 15, and the load generator of the same machine before it."""
+        engines = bench.left_running()
+        assert engines
+        assert {os.getpriority(os.PRIO_PROCESS, process.pid) for process in engines} == {
+            os.getpriority(os.PRIO_PROCESS, 0)
+        }
+
     def test_only_the_loopback_is_listened_on(self, deployment: Deployment) -> None:
         port = urlsplit(deployment.url).port
         own = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()

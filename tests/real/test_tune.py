@@ -165,5 +165,12 @@ def answer_or_death(url: str, server: subprocess.Popen[bytes], log: Path) -> dic
 def engine_groups(server: subprocess.Popen[bytes]) -> set[ProcessId]:
     """Leaders of the process groups of Ray's workers below that Ray, in which replicas and their engines live."""
     scratch = Path(f"/tmp/parlay-serve-run-{os.getpid()}")
-    leaders = (identify(os.getpgid(process.pid)) for process in writers_under([scratch]) if process.pid != server.pid)
+    leaders = (identify(group_id(process)) for process in writers_under([scratch]) if process.pid != server.pid)
     return {leader for leader in leaders if leader is not None}
+
+
+def group_id(process: ProcessId) -> int:
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:  # it ended meanwhile
+        return 0

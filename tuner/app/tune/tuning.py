@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from serve.launch.niceness import FACT as NICENESS
+from serve.launch.niceness import told as niceness
 from serve.measure.window import HttpMeter
 from tuner.app.answers import decision_answer
 from tuner.app.tune.screen import Screen
@@ -107,6 +109,7 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
             known[SEED_FACT] = str(options.simulated_seed)
             screen.note(f"simulated cluster, seed {options.simulated_seed}: no figure is from a real engine")
         else:
+            known[NICENESS] = niceness(options.launcher, options.ray_address)
             meter = HttpMeter(on_progress=screen.live, on_samples=told.samples)
             launcher = stack.enter_context(_launcher(options))
         _same_kind(store, options, name, known)
