@@ -20,6 +20,7 @@ from tuner.app.cli.tables import (
 from tuner.ask.request import SloTarget, TuneRequest
 from tuner.decide.decision import Decision
 from tuner.decide.layout_summary import Spread, Standing
+from tuner.explain.unlaunched import unlaunched
 from tuner.trial.trial import Purpose, TrialResult
 
 
@@ -30,6 +31,7 @@ def decision_tables(
     trials_table(console, decision, request)
     if any(standing.runs > 1 for standing in decision.standings):
         standings_table(console, decision, request)
+    unlaunched_table(console, decision)
     dropped_table(console, decision.dropped)
     if decision.winner is not None:
         title = "Winner" if final else "Best so far"
@@ -117,6 +119,26 @@ def _standing_cells(standing: Standing, name: str, request: TuneRequest, priced:
         _spread(standing.e2e_ms, 0),
         *money,
     ]
+
+
+def unlaunched_table(console: Console, decision: Decision) -> None:
+    """For each shape of which nothing was launched, its best candidate, the model's figures and the reason."""
+    rows = unlaunched(decision) if decision.trials else ()
+    if not rows:
+        return
+    names, common = short_names(row.layout for row in rows)
+    table = Table(title="Not launched: the best candidate of each other shape", **left_title(caption_of(common)))
+    table.add_column("layout", overflow="fold")
+    table.add_column("alike", justify="right")
+    for name in ("TTFT ms\nmodel", "TPOT ms\nmodel", "goodput req/s\nmodel"):
+        table.add_column(name, justify="right")
+    table.add_column("why not", overflow="fold")
+    for row in rows:
+        said = row.prediction
+        figures = number(said.ttft_ms), number(said.tpot_ms, 2), number(said.goodput_req_per_s, 2)
+        alike = f"+{row.count - 1}" if row.count > 1 else ""
+        table.add_row(names[row.layout], alike, *figures, row.why)
+    console.print(table)
 
 
 def runs_of(standing: Standing) -> str:
