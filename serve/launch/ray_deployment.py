@@ -16,7 +16,7 @@ from serve.launch.health import Waiting, served_models, warm_up
 from serve.launch.logs import SEARCHED_LINES, SHOWN_LINES, keep, tail
 from serve.launch.processes import end, group_of
 from serve.launch.ray_api import delete_application, groups_pending, own_ip, ray_logs, serve_details
-from serve.launch.replicas import ReplicaHistory, last_message, status_of
+from serve.launch.replicas import ReplicaHistory, last_message, messages, status_of
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.trial.trial import LaunchOrder
 
@@ -112,7 +112,8 @@ class RayServeDeployment(Deployed):
 
     def _crashed(self, application: dict[str, Any]) -> LaunchFailed:
         fallback = last_message(application) or "a replica died before it was ready"
-        return crash(self.log_tail(SEARCHED_LINES), fallback, lost=self._engine.look(self._history.leaders))
+        lines = self.log_tail(SEARCHED_LINES) or messages(application)  # another node's logs cannot be read from here
+        return crash(lines, fallback, lost=self._engine.look(self._history.leaders))
 
     def _timed_out(self) -> LaunchFailed:
         limit_s = self._order.request.engine.start_timeout_s

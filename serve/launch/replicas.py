@@ -75,11 +75,15 @@ def status_of(application: dict[str, Any]) -> str:
     return _word(application["status"])
 
 
+def messages(application: dict[str, Any]) -> tuple[str, ...]:
+    """The lines that Serve has to say about the application and its deployments, tracebacks of replicas included."""
+    texts = [application["message"], *(deployment["message"] for deployment in application["deployments"].values())]
+    return tuple(line.rstrip() for text in texts for line in text.splitlines() if line.strip())
+
+
 def last_message(application: dict[str, Any]) -> str:
-    """The last line that Serve has to say about the application, for people; empty where it says nothing."""
-    messages = [deployment["message"] for deployment in application["deployments"].values()]
-    lines = [line.strip() for text in (application["message"], *messages) for line in text.splitlines()]
-    return next((line for line in reversed(lines) if line), "")
+    """The last of its ``messages``, for people; empty where it says nothing."""
+    return next(reversed(messages(application)), "").strip()
 
 
 def _word(value: Any) -> str:

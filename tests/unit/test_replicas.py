@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from serve.launch.failure import crash
 from serve.launch.processes import identify
-from serve.launch.replicas import ReplicaHistory, last_message, status_of
+from serve.launch.replicas import ReplicaHistory, last_message, messages, status_of
+from tuner.errors import FailureReason
 
 HERE = "192.0.2.7"
 
@@ -43,3 +45,14 @@ def test_what_serve_says_is_shown() -> None:
     assert last_message(application(message="A replica failed.\nValueError: no\n")) == "ValueError: no"
     assert last_message(application()) == ""
     assert status_of(application(status="RUNNING")) == "RUNNING"
+
+
+def test_what_serve_says_holds_the_cause_where_no_log_can_be_read() -> None:
+    said = (
+        "The deployment failed to start 3 times in a row. Error:\nray::ServeReplica:app:LLMServer:tiny.initialize()\n"
+        'Traceback (most recent call last):\n  File "a.py", line 1, in start\n'
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB\n\nSee the logs."
+    )
+    failed = crash(messages(application(message=said)), "it ended")
+    assert failed.reason is FailureReason.DOES_NOT_FIT
+    assert failed.detail.startswith("torch.OutOfMemoryError: CUDA out of memory")
