@@ -11,7 +11,7 @@ from tuner.ask.model import load_model
 from tuner.ask.space import load_space
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.search.believing import Believing
-from tuner.study.lease import this_driver
+from tuner.study.lease import new_driver
 from tuner.study.observer import Observer
 from tuner.study.store import Store
 from tuner.study.study import Setting, Study
@@ -77,7 +77,7 @@ class World:
         store, journal = Store(self.url), Journal()
         launcher, meter = FakeLauncher(self.failures, self.running), FakeMeter(self.ttft_ms)
         self.processes += 1
-        driver = this_driver().rpartition("/")[0] + f"/-{self.processes}"  # to all others, a process that has ended
+        driver = new_driver().rpartition("/")[0] + f"/-{self.processes}"  # to all others, a process that has ended
         strategist = Believing.of if self.believing else InOrder.of
         study = Study(
             setting, store, launcher, meter, journal, clock=lambda: self.now_s, driver=driver, strategist=strategist

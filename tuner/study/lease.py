@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from tuner.errors import StoreError
 
@@ -15,20 +16,24 @@ BEAT_S = 5.0
 LEASE_S = 30.0  # a driver that was not seen for so long has lost its trials
 
 
-def this_driver() -> str:
-    """``host/process namespace/pid/start``: no other process, before or after, has the same."""
-    return f"{_here()}/{os.getpid()}/{_started(os.getpid())}"
+def new_driver() -> str:
+    """``host/process namespace/pid/start.run``: no other process, before or after, and no other run in it has the same.
+
+    A process may drive several studies, and a study that was cancelled in it once more.
+    """
+    return f"{_here()}/{os.getpid()}/{_started(os.getpid())}.{uuid4().hex[:8]}"
 
 
 def is_gone(driver: str, silent_s: float | None) -> bool:
     """True where a driver can no longer be at work: its process on this machine has ended, or its lease has run out.
 
-    ``silent_s``: seconds since its last sign of life; None where it never gave one.
+    ``silent_s``: seconds since its last sign of life; None where it never gave one. One that has left is silent for
+    ever.
     """
     if silent_s is None or silent_s > LEASE_S:
         return True
     here, pid, started = driver.rsplit("/", 2)
-    return here == _here() and _started(int(pid)) != started
+    return here == _here() and _started(int(pid)) != started.partition(".")[0]
 
 
 def _here() -> str:

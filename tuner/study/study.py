@@ -29,7 +29,7 @@ from tuner.search.search import Search
 from tuner.search.strategy import Strategy
 from tuner.search.warm_start import MOST, Factors, Past, akin, carried
 from tuner.study.driver import Driving, Post, finished_trials
-from tuner.study.lease import this_driver
+from tuner.study.lease import new_driver
 from tuner.study.observer import Fanout, Observer
 from tuner.study.store import Store
 from tuner.trial.devices import nodes_of
@@ -72,7 +72,7 @@ class Study:
         """
         self._s, self._store, self._launcher, self._meter = setting, store, launcher, meter
         self._observer = Fanout((OptunaRecord(store, setting.name, setting.request), observer))
-        self._clock, self._driver = clock, driver or this_driver()
+        self._clock, self._driver = clock, driver or new_driver()
         self._cancelled, self._strategist = cancelled or threading.Event(), strategist
 
     def run(self, resume: bool, facts: dict[str, str]) -> Decision:
