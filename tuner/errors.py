@@ -5,6 +5,7 @@ ParlayError                 exit code 1: it failed
 ├── StoreError              exit code 1: the study store cannot be used
 │   └── LeaseLost           another driver of the study has taken over a trial of this one
 ├── LaunchFailed            one trial could not start (carries a FailureReason); the study goes on
+├── Cancelled               exit code 130: somebody asked for an end before the work was done
 └── NoFeasibleLayout        exit code 3: a valid run, but nothing meets the SLO
 """
 
@@ -59,6 +60,25 @@ class LaunchFailed(ParlayError):
     def __init__(self, reason: FailureReason, detail: str, log_tail: tuple[str, ...] = ()) -> None:
         self.reason, self.detail, self.log_tail = reason, detail, log_tail
         super().__init__(f"{reason.value}: {detail}")
+
+
+class Cause(StrEnum):
+    """Who asks for the end of something that runs."""
+
+    OPERATOR = "operator"  # a person: Ctrl-C, a closed terminal, a button
+    BUDGET = "budget"  # what the study may spend is used up
+    RACING = "racing"  # another trial has won, or this one has lost
+    SHUTDOWN = "shutdown"  # the process is told to end, or cannot go on
+
+
+class Cancelled(ParlayError):
+    """Something that ran ended because it was asked to; ``words`` say more of how, such as a signal's name."""
+
+    exit_code = 130
+
+    def __init__(self, cause: Cause, words: str) -> None:
+        self.cause, self.words = cause, words
+        super().__init__(f"cancelled by the {cause.value}: {words}" if words else f"cancelled by the {cause.value}")
 
 
 class NoFeasibleLayout(ParlayError):
