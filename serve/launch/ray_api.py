@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tuner.ask.request import ClusterSpec
 from tuner.errors import BadInput, FailureReason, LaunchFailed, ParlayError
 
 CONNECT_TIMEOUT_S = 12.0
+_ENVIRONMENT = threading.RLock()
 
 
 def require_ray_address(address: str) -> None:
@@ -174,17 +176,18 @@ def quiet(name: str = "ray.serve") -> Iterator[None]:
 
 @contextlib.contextmanager
 def environment_of(**variables: str) -> Iterator[None]:
-    """Environment variables that hold for the block alone."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    """Environment variables that hold for the block alone; they are the process's, so blocks wait for each other."""
+    with _ENVIRONMENT:
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def serve_details() -> dict[str, Any]:
