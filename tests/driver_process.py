@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.fakes import make_request
@@ -20,7 +19,7 @@ from tuner.rehearse.conditions import Conditions
 from tuner.study.observer import Observer
 from tuner.study.store import Store
 from tuner.study.study import Setting, Study
-from tuner.trial.trial import LaunchOrder
+from tuner.trial.trial import LaunchOrder, Watch
 
 SPACE = {"tp": [1, 2], "dp": [1], "max_num_seqs": [32, 64, 128, 256], "executor": ["mp", "ray"]}
 LAUNCHES = 10
@@ -43,11 +42,11 @@ class Noted(SimulatedLauncher):
         """So few that the cluster has room for those of another driver."""
         return 2
 
-    def launch(self, order: LaunchOrder, progress: Callable[[str], None]) -> SimulatedDeployment:
+    def launch(self, order: LaunchOrder, watch: Watch) -> SimulatedDeployment:
         """Note it, then launch."""
         with self._notes.open("a") as notes:  # one short write at the end of the file: atomic
             notes.write(f"{os.getpid()} {order.layout} {order.app}\n")
-        return super().launch(order, progress)
+        return super().launch(order, watch)
 
 
 def main(url: str, folder: Path) -> None:

@@ -16,7 +16,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TuneRequest, parse_request
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.plan.prune import Candidate, Prediction
-from tuner.trial.trial import LaunchOrder, LoadStep, Quantiles, StepResult
+from tuner.trial.trial import LaunchOrder, LoadStep, Quantiles, StepResult, Watch
 
 DOCUMENT: dict[str, Any] = {
     "model": "meta-llama/Llama-3.1-8B",
@@ -136,10 +136,10 @@ class FakeLauncher:
     def launched(self) -> list[str]:
         return [str(order.layout) for order in self.orders]
 
-    def launch(self, order: LaunchOrder, progress: Callable[[str], None]) -> FakeDeployment:
+    def launch(self, order: LaunchOrder, watch: Watch) -> FakeDeployment:
         assert len(self.running) < self.parallel, "its devices are another's"
         self.orders.append(order)
-        progress("starting the engine")
+        watch.progress("starting the engine")
         failure = self.failures.get(str(order.layout))
         if failure is not None:
             raise failure
@@ -163,7 +163,8 @@ class FakeMeter:
     ttft_ms: Callable[[ParallelLayout, LoadStep], float | BaseException]
     asked: list[tuple[str, int]] = field(default_factory=list)
 
-    def measure(self, deployment: FakeDeployment, step: LoadStep, request: TuneRequest) -> StepResult:
+    def measure(self, deployment: FakeDeployment, step: LoadStep, request: TuneRequest, watch: Watch) -> StepResult:
+        watch.cancel.raise_if_cancelled()
         self.asked.append((str(deployment.layout), step.index))
         answer = self.ttft_ms(deployment.layout, step)
         if isinstance(answer, BaseException):

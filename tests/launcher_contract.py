@@ -6,9 +6,10 @@ looked at, and ``deployment`` one that a class of tests only looks at: it holds 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import pytest
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TuneRequest
-from tuner.errors import FailureReason, LaunchFailed
-from tuner.trial.trial import Deployment, Launcher, LaunchOrder, LoadStep, Meter
+from tuner.errors import Cancelled, Cause, FailureReason, LaunchFailed
+from tuner.trial.cancel import CancelHandle
+from tuner.trial.trial import Deployment, Launcher, LaunchOrder, LoadStep, Meter, Samples, Watch
 
 OUTPUT_TOKENS = 8  # of every request
 STEP = LoadStep(0, 4.0, 3.0, seed=1)
@@ -49,6 +51,7 @@ class ContractBench:
     root: Path
     said: list[str] = field(default_factory=list)
     orders: int = 0
+    waits: bool = True  # False: nothing takes any time, so that nothing is ever in progress
 
     def request(self, **engine: Any) -> TuneRequest:
         """A request that starts; ``engine`` changes its section."""
@@ -76,7 +79,7 @@ class ContractBench:
         return LaunchOrder("test", self.orders, app, ParallelLayout.parse(layout), request, self.root / "logs" / app)
 
     def launch(self, request: TuneRequest, layout: str = "tp=1") -> Deployment:
-        return self.launcher.launch(self.order(request, layout), self.said.append)
+        return self.launcher.launch(self.order(request, layout), Watch(progress=self.said.append))
 
 
 class RunningContract:
@@ -94,7 +97,8 @@ class RunningContract:
         assert bench.said
 
     def test_the_meter_measures_it(self, bench: ContractBench, deployment: Deployment) -> None:
-        result = bench.meter.measure(deployment, STEP, bench.request())
+        seen: list[Samples] = []
+        result = bench.meter.measure(deployment, STEP, bench.request(), Watch(samples=seen.append))
         assert result.step == STEP
         assert result.sent == result.completed > 3
         assert result.failed == 0
@@ -102,7 +106,28 @@ class RunningContract:
         assert set(result.latency) == set(Metric)
         assert result.latency[Metric.E2E].mean_ms > result.latency[Metric.TTFT].mean_ms > 0
         assert len(result.slo_values_ms) == len(bench.request().slo)
+        for samples_s in seen:  # once, or by a meter that does not know them never
+            assert {metric: len(values) for metric, values in samples_s.items()} == {
+                metric: found.count for metric, found in result.latency.items()
+            }
+        assert len(seen) <= 1
         assert result.output_tok_per_s == pytest.approx(OUTPUT_TOKENS * result.completed / result.wall_s)
+
+    def test_a_cancelled_step_ends_soon_and_leaves_the_deployment(
+        self, bench: ContractBench, deployment: Deployment
+    ) -> None:
+        handle, long = CancelHandle(), replace(STEP, duration_s=120.0)
+        asking = threading.Timer(1.0, handle.cancel, (Cause.RACING, "lost already"))
+        if bench.waits:
+            asking.start()
+        else:
+            asking.function(*asking.args)
+        started = time.perf_counter()
+        with pytest.raises(Cancelled, match="lost already") as cancelled:
+            bench.meter.measure(deployment, long, bench.request(), Watch(handle))
+        assert cancelled.value.cause is Cause.RACING
+        assert time.perf_counter() - started < 10
+        assert bench.answers(deployment)
 
 
 class LaunchContract:
@@ -137,7 +162,27 @@ class LaunchContract:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            bench.launcher.launch(bench.order(bench.request(), "tp=2"), interrupt)
+            bench.launcher.launch(bench.order(bench.request(), "tp=2"), Watch(progress=interrupt))
+        assert not bench.left_running()
+
+    def test_a_launch_that_is_cancelled_from_another_thread_ends_soon_and_leaves_nothing(
+        self, bench: ContractBench
+    ) -> None:
+        handle, asked_at = CancelHandle(), []
+
+        def ask() -> None:
+            eventually(60, bench.left_running)
+            asked_at.append(time.perf_counter())
+            handle.cancel(Cause.SHUTDOWN, "the service ends")
+
+        asking = threading.Thread(target=ask)
+        asking.start() if bench.waits else handle.cancel(Cause.SHUTDOWN, "the service ends")
+        with pytest.raises(Cancelled, match="the service ends") as cancelled:
+            bench.launcher.launch(bench.order(bench.request(), "tp=2"), Watch(handle))
+        assert cancelled.value.cause is Cause.SHUTDOWN
+        if bench.waits:
+            asking.join()
+            assert time.perf_counter() - asked_at[0] < 25  # an engine may be given 10 s to end by itself
         assert not bench.left_running()
 
     def test_a_killed_worker_is_a_dead_replica(self, bench: ContractBench) -> None:

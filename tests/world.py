@@ -69,17 +69,25 @@ class World:
     processes: int = 0
     believing: bool = False  # else layouts are launched in the order of the ranking, which a test can tell beforehand
 
-    def process(self, changes=None, name="s"):
+    def process(self, changes=None, name="s", cancel=None, journal=None):
         """A study as one process runs it: (study, launcher, meter, store, journal)."""
         request = make_request({"space": SPACE, "objective": "max_goodput", **(changes or {})})
         cluster = Cluster.from_spec(request.cluster)
         setting = Setting(name, request, load_model(request.model), cluster, load_space(request.space), self.folder)
-        store, journal = Store(self.url), Journal()
+        store, journal = Store(self.url), journal or Journal()
         launcher, meter = FakeLauncher(self.failures, self.running), FakeMeter(self.ttft_ms)
         self.processes += 1
         driver = new_driver().rpartition("/")[0] + f"/-{self.processes}"  # to all others, a process that has ended
         strategist = Believing.of if self.believing else InOrder.of
         study = Study(
-            setting, store, launcher, meter, journal, clock=lambda: self.now_s, driver=driver, strategist=strategist
+            setting,
+            store,
+            launcher,
+            meter,
+            journal,
+            clock=lambda: self.now_s,
+            driver=driver,
+            cancel=cancel,
+            strategist=strategist,
         )
         return study, launcher, meter, store, journal

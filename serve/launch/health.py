@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from tuner.trial.trial import Watch
+
+T = TypeVar("T")
 
 WARM_REQUESTS_PER_REPLICA = 2  # at once, so that the router's choice of the shorter queue reaches every replica
 WARM_PROMPT = "How many accelerators does this service need?"
@@ -42,17 +47,40 @@ def warm_up(url: str, model_id: str, replicas: int, *, timeout_s: float) -> bool
 
 
 class Waiting:
-    """Tells ``progress`` what is waited for, when it changes and every few seconds, with the seconds so far."""
+    """How a launch waits: it tells its watch what for, when that changes and every few seconds, with the seconds so
+    far, and waits no longer than the launch is wanted."""
 
-    def __init__(self, progress: Callable[[str], None], every_s: float = 5.0) -> None:
-        self._progress, self._every_s = progress, every_s
+    def __init__(self, watch: Watch, every_s: float = 5.0) -> None:
+        self._watch, self._every_s = watch, every_s
         self._said: tuple[str, float] | None = None
+
+    def pause(self, seconds: float) -> None:
+        """Let so many seconds go by; raises Cancelled as soon as the launch is cancelled."""
+        self._watch.cancel.wait(seconds)
+
+    def answer(self, ask: Callable[[], T]) -> T:
+        """What ``ask`` comes back with; raises Cancelled as soon as the launch is cancelled, and leaves it behind."""
+        future: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(ask())
+            except BaseException as error:
+                future.set_exception(error)
+
+        ended = threading.Event()
+        future.add_done_callback(lambda _: ended.set())
+        with self._watch.cancel.listening(lambda *_: ended.set()):
+            threading.Thread(target=work, name="asking", daemon=True).start()
+            ended.wait()
+        self._watch.cancel.raise_if_cancelled()
+        return future.result()
 
     def on(self, what: str, elapsed_s: float) -> None:
         """Waiting for ``what``, ``elapsed_s`` seconds into the launch."""
         if self._said is None or self._said[0] != what or elapsed_s - self._said[1] >= self._every_s:
             self._said = (what, elapsed_s)
-            self._progress(f"{what} ({elapsed_s:.0f} s)")
+            self._watch.progress(f"{what} ({elapsed_s:.0f} s)")
 
 
 def _json(url: str, body: dict[str, Any] | None, timeout_s: float) -> Any:

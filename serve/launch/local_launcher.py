@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from serve.launch.deployed import Deployed
@@ -29,7 +30,7 @@ from serve.launch.processes import (
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.errors import BadInput, FailureReason, LaunchFailed
-from tuner.trial.trial import LaunchOrder
+from tuner.trial.trial import LaunchOrder, Watch
 
 KIND = "local-process"
 HOST = "127.0.0.1"
@@ -67,7 +68,7 @@ class LocalProcessLauncher:
         """See ``tuner.trial.trial.Launcher``: a process without Ray has no Ray executor."""
         return "executor ray; a local process runs mp or uni" if layout.executor == "ray" else None
 
-    def launch(self, order: LaunchOrder, progress: Callable[[str], None]) -> LocalProcessDeployment:
+    def launch(self, order: LaunchOrder, watch: Watch) -> LocalProcessDeployment:
         """See ``tuner.trial.trial.Launcher``. Raises BadInput where the port was taken in the meantime."""
         started = time.perf_counter()
         _require_devices(order)
@@ -87,7 +88,7 @@ class LocalProcessLauncher:
         )
         self._live[order.app] = deployment
         try:
-            deployment.wait_until_ready(order, started, Waiting(progress))
+            deployment.wait_until_ready(order, started, Waiting(watch))
         except LaunchFailed as error:
             lines = error.log_tail or deployment.log_tail(SHOWN_LINES)
             deployment.teardown()
@@ -169,7 +170,7 @@ class LocalProcessDeployment(Deployed):
         self._on_teardown()
 
     def wait_until_ready(self, order: LaunchOrder, started: float, waiting: Waiting) -> None:
-        """Return once the server has answered; raises LaunchFailed where it ends first or takes too long."""
+        """Return once the server has answered; raises LaunchFailed where it ends or takes too long, or Cancelled."""
         limit_s = order.request.engine.start_timeout_s
         answered = False
         while not answered:
@@ -178,13 +179,13 @@ class LocalProcessDeployment(Deployed):
                 raise self._crashed()
             if elapsed_s > limit_s:
                 raise LaunchFailed(FailureReason.START_TIMED_OUT, f"not ready within {limit_s:g} s")
-            if self._model_id in served_models(self._url, timeout_s=5.0):
+            if waiting.answer(self._lists_its_model):
                 waiting.on("waiting for the first answers", elapsed_s)
                 left_s = max(1.0, limit_s - elapsed_s)
-                answered = warm_up(self._url, self._model_id, order.layout.dp, timeout_s=left_s)
+                answered = waiting.answer(partial(self._warm_up, order.layout.dp, left_s))
             else:
                 waiting.on("waiting for the engine", elapsed_s)
-            time.sleep(0 if answered else POLL_S)
+            waiting.pause(0 if answered else POLL_S)
         if self._leader is not None:
             self._ready = frozenset(group_of(self._leader))
         self._ready_after_s = time.perf_counter() - started
@@ -203,6 +204,12 @@ class LocalProcessDeployment(Deployed):
     @property
     def _leaders(self) -> tuple[ProcessId, ...]:
         return () if self._leader is None else (self._leader,)
+
+    def _lists_its_model(self) -> bool:
+        return self._model_id in served_models(self._url, timeout_s=5.0)
+
+    def _warm_up(self, replicas: int, timeout_s: float) -> bool:
+        return warm_up(self._url, self._model_id, replicas, timeout_s=timeout_s)
 
 
 def _require_devices(order: LaunchOrder) -> None:

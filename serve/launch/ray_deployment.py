@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,20 +79,26 @@ class RayServeDeployment(Deployed):
         self._on_teardown(self._order.app)
 
     def wait_until_ready(self, started: float, waiting: Waiting) -> None:
-        """Return once every replica has answered; raises LaunchFailed where that fails or takes too long."""
+        """Return once every replica has answered; raises LaunchFailed where one dies or is too slow, or Cancelled."""
         deadline = started + self._order.request.engine.start_timeout_s
         answered = False
         while not answered:
             now = time.perf_counter()
             if now > deadline:
                 raise self._timed_out()
-            if self._runs(waiting, now - started) and self._model_id in served_models(self._url, timeout_s=10.0):
+            if self._runs(waiting, now - started) and waiting.answer(self._lists_its_model):
                 waiting.on("waiting for the first answers", now - started)
                 left_s = max(1.0, deadline - now)
-                answered = warm_up(self._url, self._model_id, self._order.layout.dp, timeout_s=left_s)
-            time.sleep(0 if answered else POLL_S)
+                answered = waiting.answer(partial(self._warm_up, left_s))
+            waiting.pause(0 if answered else POLL_S)
         self._ready = frozenset(_running_ids(self._history.seen.values()))
         self._ready_after_s = time.perf_counter() - started
+
+    def _lists_its_model(self) -> bool:
+        return self._model_id in served_models(self._url, timeout_s=10.0)
+
+    def _warm_up(self, timeout_s: float) -> bool:
+        return warm_up(self._url, self._model_id, self._order.layout.dp, timeout_s=timeout_s)
 
     def _runs(self, waiting: Waiting, elapsed_s: float) -> bool:
         """True once the application runs; raises LaunchFailed as soon as one of its replicas has died."""

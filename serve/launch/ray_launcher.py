@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from serve.launch.engine import check_served, cluster_of, refused, serve_app
 from serve.launch.health import Waiting
 from serve.launch.logs import SHOWN_LINES
 from serve.launch.niceness import own_ray
+from serve.launch.one_ray import RAY
 from serve.launch.processes import LauncherRecord, end, free_port, require_free_port, sweep, writers_under
 from serve.launch.ray_api import (
     attach,
@@ -38,7 +39,7 @@ from serve.launch.ray_nodes import demand, fits, home_of, pinned
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import ClusterSpec, TuneRequest
 from tuner.errors import BadInput, FailureReason, LaunchFailed
-from tuner.trial.trial import LaunchOrder
+from tuner.trial.trial import LaunchOrder, Watch
 
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 KIND = "ray-local"
@@ -49,7 +50,8 @@ class RayServeLauncher:
     """Implements ``tuner.trial.trial.Launcher`` on Ray Serve LLM.
 
     ``address`` is ``HOST:PORT`` of a running cluster's head (or ``auto``); None starts a Ray on this machine, on the
-    loopback only, with one CPU per device where devices are CPUs. One Ray and one Serve serve all trials.
+    loopback only, with one CPU per device where devices are CPUs. One Ray and one Serve serve all trials, and those of
+    other launchers of this process on the same cluster; another cluster is refused at the first launch.
     ``http_port`` is Serve's; None takes the one in use, or a free one. ``state_dir`` is where it is written what a
     kill would leave behind; what dead runs left there is removed before anything starts.
 
@@ -64,6 +66,7 @@ class RayServeLauncher:
         self._base_url: str | None = None
         self._scratch: Path | None = None
         self._connected = False
+        self._starting = threading.RLock()
         if address is not None:
             require_ray_address(address)
         elif http_port is not None:
@@ -86,10 +89,11 @@ class RayServeLauncher:
         """See ``tuner.trial.trial.Launcher``: what Ray Serve LLM cannot run."""
         return refused(layout, request)
 
-    def launch(self, order: LaunchOrder, progress: Callable[[str], None]) -> RayServeDeployment:
+    def launch(self, order: LaunchOrder, watch: Watch) -> RayServeDeployment:
         """See ``tuner.trial.trial.Launcher``. Raises BadInput where Ray Serve LLM cannot run the layout as written."""
         started = time.perf_counter()
-        self._start(order, progress)
+        self._start(order, watch)
+        watch.cancel.raise_if_cancelled()
         self._require_devices(order)
         check_served(order.layout, order.request)
         source, prefix = _model_source(order.request.model), f"/{order.app}"
@@ -102,9 +106,9 @@ class RayServeLauncher:
             self._record.add("apps", order.app)
         self._live[order.app] = deployment
         try:
-            progress("handing the application to Ray Serve")
+            watch.progress("handing the application to Ray Serve")
             deploy_application(config)
-            deployment.wait_until_ready(started, Waiting(progress))
+            deployment.wait_until_ready(started, Waiting(watch))
         except LaunchFailed as error:
             lines = error.log_tail or deployment.log_tail(SHOWN_LINES)
             deployment.teardown()
@@ -133,8 +137,8 @@ class RayServeLauncher:
         for deployment in list(self._live.values()):
             deployment.teardown()
         if self._connected:
-            ray_shutdown()
             self._connected = False
+            RAY.leave(ray_shutdown)
         if self._scratch is not None:
             end(writers_under([self._scratch]), patience_s=STOP_PATIENCE_S)
             shutil.rmtree(self._scratch, ignore_errors=True)
@@ -145,49 +149,56 @@ class RayServeLauncher:
         self._live.pop(app, None)
         self._record.drop("apps", app)
 
-    def _start(self, order: LaunchOrder, progress: Callable[[str], None]) -> None:
-        if self._base_url is not None:
-            return
-        try:
-            if self._address is None:
-                progress("starting Ray")
-                self._start_local(cluster_of(order.layout, order.request))
-            else:
-                progress(f"connecting to Ray at {self._address}")
-                self._connect(self._address)
-            progress("loading Ray Serve LLM")
-            import_quietly()
-            self._base_url = self._start_serve()
-        except BaseException:
-            self.close()
-            raise
+    def _start(self, order: LaunchOrder, watch: Watch) -> None:
+        with self._starting:
+            if self._base_url is not None:
+                return
+            try:
+                if self._address is None:
+                    watch.progress("starting Ray")
+                    self._start_local(cluster_of(order.layout, order.request))
+                else:
+                    watch.progress(f"connecting to Ray at {self._address}")
+                    self._connect(self._address)
+                watch.progress("loading Ray Serve LLM")
+                watch.cancel.raise_if_cancelled()
+                import_quietly()
+                watch.cancel.raise_if_cancelled()
+                self._base_url = self._start_serve()
+            except BaseException:
+                self.close()
+                raise
 
     def _start_local(self, cluster: ClusterSpec) -> None:
         if self._http_port is not None:
             require_free_port(self._http_port, "http_port")
-        # Ray's sockets lie below this directory, and a socket's path has at most 107 bytes: hence not in state_dir.
-        self._scratch = Path(tempfile.mkdtemp(prefix="parlay-"))
-        for kind in ("scratch", "directories"):
-            self._record.add(kind, self._scratch)
         on_cpus = cluster.gpu == "cpu"
-        with environment_of(RAY_USAGE_STATS_ENABLED="0", TMPDIR=str(self._scratch), **own_ray()):
+        with RAY.joining(None):
             self._connected = True  # before, so that an interrupted start is stopped as well
-            ray_init(
-                num_cpus=cluster.devices if on_cpus else None,
-                # What Ray's executor takes for a device on CPUs: see serve.launch.cpu_on_ray.
-                num_gpus=cluster.devices if on_cpus else None,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(self._scratch / "ray"),
-            )
+            # Ray's sockets lie below it, and a socket's path has at most 107 bytes: hence not in state_dir.
+            self._scratch = Path(tempfile.mkdtemp(prefix="parlay-"))
+            for kind in ("scratch", "directories"):
+                self._record.add(kind, self._scratch)
+            with environment_of(RAY_USAGE_STATS_ENABLED="0", TMPDIR=str(self._scratch), **own_ray()):
+                ray_init(
+                    num_cpus=cluster.devices if on_cpus else None,
+                    # What Ray's executor takes for a device on CPUs: see serve.launch.cpu_on_ray.
+                    num_gpus=cluster.devices if on_cpus else None,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=str(self._scratch / "ray"),
+                )
 
     def _connect(self, address: str) -> None:
-        if is_connected():
-            return
-        require_ray_address(address)
         try:
-            attach(address)
-            self._connected = True
+            with self._starting:
+                if self._connected or (is_connected() and not RAY.used):  # by whoever runs us: theirs, and stays
+                    return
+                with RAY.joining(address) as first:
+                    self._connected = True
+                    if first:
+                        require_ray_address(address)
+                        attach(address)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise BadInput("address", address, f"a Ray cluster of which this machine is a node ({error})") from None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -20,16 +20,16 @@ from serve.load.workers import WorkerRun, run_fast
 from serve.measure.engine_metrics import EngineWindow, Scraper
 from serve.measure.summary import WindowFigures, figures, latency_s, one_ms, unsteady, warm_up_left_s
 from serve.measure.window_requests import WindowOrder, expected_requests, order_of, share_of
-from tuner.ask.request import Metric, Objective, TuneRequest
+from tuner.ask.request import Objective, TuneRequest
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.stats.intervals import percentile
 from tuner.stats.sequential import SloTest, Verdict, Waiting
-from tuner.trial.trial import Deployment, LoadStep, Quantiles, StepResult
+from tuner.trial.cancel import CancelHandle
+from tuner.trial.trial import Deployment, LoadStep, Quantiles, StepResult, Watch
 
 TICK_S = 0.25
 LIVE_SAMPLES = 1000  # the medians while a window runs are over its latest answers: sorting all would delay the client
 PROGRESS_EVERY_S = 0.5
-LatencySamples = Mapping[Metric, Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,16 @@ class LiveFigures:
     tpot_p50_ms: float | None
     waiting: float | None = None
     kv_cache_share: float | None = None
+
+    @property
+    def words(self) -> str:
+        """In one line, for a person."""
+        asked = "" if self.expected is None else f"/{self.expected}"
+        failed = f", {self.failed} failed" if self.failed else ""
+        ttft = "–" if self.ttft_p50_ms is None else f"{self.ttft_p50_ms:,.0f}"
+        tpot = "–" if self.tpot_p50_ms is None else f"{self.tpot_p50_ms:,.1f}"
+        head = f"{self.order.name}, {self.completed}{asked} answered{failed}"
+        return f"{head}, TTFT p50 {ttft} ms, TPOT p50 {tpot} ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +149,16 @@ class WindowRunner:
         self.workers, self.whole_windows, self.met_is_enough = workers, whole_windows, met_is_enough
         self.partial: Window | None = None
 
-    def run(self, order: WindowOrder) -> Window:
+    def run(self, order: WindowOrder, cancel: CancelHandle | None = None) -> Window:
         """Run the window to its end, or until its verdict is certain; requests then in flight are waited for and count.
 
-        Must not be called where an event loop runs; KeyboardInterrupt closes all connections and passes on.
+        Must not be called where an event loop runs. Raises Cancelled soon after ``cancel`` was asked; that and
+        KeyboardInterrupt close all connections.
         """
+        cancel = cancel or CancelHandle()
         with Scraper(self.metrics_urls, dict(self.endpoint.headers), self.endpoint.tls()) as scraper:
             test = SloTest(order.slo, order.end_s, first_index=order.first_counted) if self._stops(order) else None
-            watch = _Watch(order, self._load(order), scraper, self.on_progress, test, self.met_is_enough)
+            watch = _Watch(order, self._load(order), scraper, self.on_progress, test, self.met_is_enough, cancel)
             try:
                 run_fast(watch.drive())
             except KeyboardInterrupt:
@@ -188,8 +200,9 @@ class _Watch:
         tell: Callable[[LiveFigures], None] | None,
         test: SloTest | None,
         met_is_enough: bool,
+        cancel: CancelHandle,
     ) -> None:
-        self._met_is_enough = met_is_enough
+        self._met_is_enough, self._cancel = met_is_enough, cancel
         self._order, self._load, self._scraper, self._tell, self._test = order, load, scraper, tell, test
         self._run = load.run
         self._start_s = time.perf_counter()
@@ -218,6 +231,7 @@ class _Watch:
         task.result()
 
     def _tick(self) -> None:
+        self._cancel.raise_if_cancelled()
         elapsed_s = self._run.elapsed_s
         if elapsed_s > 0:
             self._start_s = time.perf_counter() - elapsed_s
@@ -294,35 +308,30 @@ class _Watch:
 class HttpMeter:
     """Measures any deployment with an OpenAI-compatible completions endpoint; implements ``tuner.trial.trial.Meter``.
 
-    ``on_progress`` is called about twice a second; ``on_samples`` once per step with the samples of each metric in
-    seconds, completed requests only. Both run in the measuring thread and should be quick. Prompts are token ids
-    drawn from ``token_ids`` (first, last), which must lie in the model's vocabulary and hold no special token.
+    It keeps nothing of what it measures: several threads may use one. A step's watch is told of it about twice a
+    second, and at its end the samples of each metric in seconds, completed requests only; both in the measuring thread.
+    Prompts are token ids drawn from ``token_ids`` (first, last), which must lie in the model's vocabulary and hold no
+    special token.
     """
 
-    def __init__(
-        self,
-        on_progress: Callable[[LiveFigures], None] | None = None,
-        on_samples: Callable[[LoadStep, LatencySamples], None] | None = None,
-        token_ids: tuple[int, int] = (10, 1000),
-    ) -> None:
+    def __init__(self, token_ids: tuple[int, int] = (10, 1000)) -> None:
         if not 0 <= token_ids[0] < token_ids[1]:
             raise BadInput("token_ids", token_ids, "two rising token ids of at least 0")
-        self.on_progress, self.on_samples, self.token_ids = on_progress, on_samples, token_ids
+        self.token_ids = token_ids
 
-    def measure(self, deployment: Deployment, step: LoadStep, request: TuneRequest) -> StepResult:
+    def measure(self, deployment: Deployment, step: LoadStep, request: TuneRequest, watch: Watch) -> StepResult:
         """Run the step to its end; requests still in flight when the window closes are waited for and count.
 
         Raises LaunchFailed with the deployment's own reason when requests failed because it died, or CLIENT_ERROR
-        when every request failed. Must not be called where an event loop runs; KeyboardInterrupt closes all
-        connections and passes on.
+        when every request failed. Must not be called where an event loop runs. Raises Cancelled soon after the watch's
+        handle was; that and KeyboardInterrupt close all connections.
         """
         urls = deployment.metrics_urls if isinstance(deployment, ServesMetrics) else ()
         endpoint, compared = Endpoint(deployment.url, deployment.model_id), Objective.MIN_LATENCY in request.objectives
-        runner = WindowRunner(endpoint, urls, self.on_progress, met_is_enough=not compared)
-        window = runner.run(order_of(step, request, self.token_ids))
+        runner = WindowRunner(endpoint, urls, lambda seen: watch.progress(seen.words), met_is_enough=not compared)
+        window = runner.run(order_of(step, request, self.token_ids), watch.cancel)
         _refuse_the_dead(deployment, window.samples)
-        if self.on_samples is not None:
-            self.on_samples(step, latency_s([sample for sample in window.samples if sample.ok]))
+        watch.samples(latency_s([sample for sample in window.samples if sample.ok]))
         return step_result(window, step)
 
 

@@ -36,7 +36,7 @@ from tuner.cost.latency import StepCosts, StepShape, Terms
 from tuner.cost.volume import Phase
 from tuner.simulate import SimulationResult, SimulationSettings, Simulator
 from tuner.stats.intervals import percentile
-from tuner.trial.trial import Deployment, LaunchOrder, LoadStep
+from tuner.trial.trial import Deployment, LaunchOrder, LoadStep, Watch
 
 LAYOUTS = ("tp=1", "tp=2", "pp=2", "dp=2")
 RATES_REQ_PER_S = (1.0, 2.0, 3.0)
@@ -115,9 +115,9 @@ def probe(deployment: Deployment, model: Path, count: int, seed: int) -> Probes:
     ttft_ms, tpot_ms = [], []
     for prompt in PROBED_PROMPTS:
         samples: dict[Metric, Sequence[float]] = {}
-        meter = HttpMeter(on_samples=lambda _, found, samples=samples: samples.update(found))
+        watch = Watch(samples=samples.update)
         request = request_for(model, {"mean": prompt}, PROBES_PER_S, "constant")
-        meter.measure(deployment, LoadStep(0, PROBES_PER_S, count / PROBES_PER_S, seed), request)
+        HttpMeter().measure(deployment, LoadStep(0, PROBES_PER_S, count / PROBES_PER_S, seed), request, watch)
         ttft_ms.append(1e3 * statistics.median(samples[Metric.TTFT]))
         tpot_ms += [1e3 * value for value in samples[Metric.TPOT]]
     return Probes(*ttft_ms, statistics.median(tpot_ms))
@@ -126,10 +126,10 @@ def probe(deployment: Deployment, model: Path, count: int, seed: int) -> Probes:
 def measure_point(deployment: Deployment, model: Path, layout: str, rate: float, seconds: float, seed: int) -> Point:
     """One window; one in which the client was late or the engine restarted is measured again."""
     request, samples = loaded(model, rate), {}
-    meter = HttpMeter(on_samples=lambda _, found: samples.update(found))
+    watch = Watch(samples=samples.update)
     for _ in range(ATTEMPTS):
         before = cpu_seconds()
-        result = meter.measure(deployment, LoadStep(0, rate, seconds, seed), request)
+        result = HttpMeter().measure(deployment, LoadStep(0, rate, seconds, seed), request, watch)
         if result.invalid is None:
             break
         print(f"again: {layout} at {rate:g}/s: {result.invalid}", flush=True)
@@ -168,9 +168,11 @@ def measure(model: Path, layouts: Sequence[str], seconds: float, repeats: int, r
             order = LaunchOrder(
                 "agreement", number, app, ParallelLayout.parse(layout), loaded(model, 1.0), root / "logs"
             )
-            deployment = launcher.launch(order, lambda words: None)
+            deployment = launcher.launch(order, Watch())
             try:
-                HttpMeter().measure(deployment, LoadStep(0, 2.0, 5.0, seed=99, warmup=True), loaded(model, 2.0))
+                HttpMeter().measure(
+                    deployment, LoadStep(0, 2.0, 5.0, seed=99, warmup=True), loaded(model, 2.0), Watch()
+                )
                 probes, points = [probe(deployment, model, 6, seed=0)], []
                 for repeat in range(repeats):
                     for rate in RATES_REQ_PER_S:

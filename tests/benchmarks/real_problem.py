@@ -31,7 +31,7 @@ from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.plan.prune import Candidate, plan
 from tuner.study.store import Store
 from tuner.study.study import Observer, Setting, Study
-from tuner.trial.trial import Deployment, LaunchOrder, LoadStep, StepResult
+from tuner.trial.trial import Deployment, LaunchOrder, LoadStep, StepResult, Watch
 
 REQUEST = Path(__file__).with_suffix(".yaml")
 RECORD = Path(__file__).parent / "results" / "real_problem.json"
@@ -87,16 +87,18 @@ def measure(request: TuneRequest, record: Path) -> None:
 def _measured(
     order: LaunchOrder,
     request: TuneRequest,
-    launch: Callable[[LaunchOrder, Callable[[str], None]], Deployment],
-    meter: Callable[[Deployment, LoadStep, TuneRequest], StepResult],
+    launch: Callable[[LaunchOrder, Watch], Deployment],
+    meter: Callable[[Deployment, LoadStep, TuneRequest, Watch], StepResult],
 ) -> Record:
     rate, name = request.rates_req_per_s[0], str(order.layout)
     deployment: Deployment | None = None
     try:
-        deployment = launch(order, lambda text: None)
-        meter(deployment, LoadStep(-1, rate, request.load.warmup_seconds, FIRST_SEED - 1, warmup=True), request)
+        deployment = launch(order, Watch())
+        meter(
+            deployment, LoadStep(-1, rate, request.load.warmup_seconds, FIRST_SEED - 1, warmup=True), request, Watch()
+        )
         steps = [LoadStep(0, rate, request.load.seconds, FIRST_SEED + i) for i in range(WINDOWS)]
-        windows = tuple(meter(deployment, step, request) for step in steps)
+        windows = tuple(meter(deployment, step, request, Watch()) for step in steps)
         return Record(name, deployment.ready_after_s, windows)
     except LaunchFailed as failure:
         return Record(name, None, (), failure.reason, failure.detail)
@@ -176,7 +178,7 @@ class Replay:
         """What was not measured."""
         return None if str(layout) in self.records else "not measured"
 
-    def launch(self, order: LaunchOrder, progress: Callable[[str], None]) -> Replayed:
+    def launch(self, order: LaunchOrder, watch: Watch) -> Replayed:
         """As it went."""
         name = str(order.layout)
         record, window = self.records[name], self.first + self.launched.count(name)
@@ -185,7 +187,7 @@ class Replay:
             raise LaunchFailed(record.failure, record.detail or "")
         return Replayed(record, order.layout, window)
 
-    def measure(self, deployment: Deployment, step: LoadStep, request: TuneRequest) -> StepResult:
+    def measure(self, deployment: Deployment, step: LoadStep, request: TuneRequest, watch: Watch) -> StepResult:
         """The recorded window, in the place of the step that is asked."""
         assert isinstance(deployment, Replayed)
         windows = deployment.record.windows

@@ -27,7 +27,7 @@ from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, Simulate
 from tuner.rehearse.conditions import Conditions
 from tuner.search.choice import value_of
 from tuner.study.driver import load_steps
-from tuner.trial.trial import LaunchOrder, StepResult, TrialResult, TrialState
+from tuner.trial.trial import LaunchOrder, StepResult, TrialResult, TrialState, Watch
 
 Truth = tuple[StepResult, ...] | FailureReason
 CACHE = Path(tempfile.gettempdir()) / "parlay-search-truth"
@@ -191,9 +191,9 @@ def _measured(
         found: list[StepResult] = []
         deployment = None
         try:
-            deployment = launcher.launch(order, lambda _: None)
+            deployment = launcher.launch(order, Watch())
             for step in steps:
-                found.append(meter.measure(deployment, step, request))
+                found.append(meter.measure(deployment, step, request, Watch()))
                 if not _scaled(found[-1], 0.7).meets(request):
                     break  # so far off that no noise makes it good, nor any higher rate
         except LaunchFailed as failure:

@@ -166,10 +166,11 @@ from pathlib import Path
 from serve.launch.ray_launcher import RayServeLauncher
 from tests.real.conftest import Bench, request_for
 from tuner.trial.devices import Placement
+from tuner.trial.trial import Watch
 address, root, model = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 bench = Bench("ray-serve", RayServeLauncher(address, None, state_dir=root / "state"), None, root)
 order = replace(bench.order(request_for(model)), placement=Placement(((0, 1),)))  # pinned to the only node
-print(bench.launcher.launch(order, bench.said.append).url, flush=True)
+print(bench.launcher.launch(order, Watch(progress=bench.said.append)).url, flush=True)
 time.sleep(600)
 """
 

@@ -15,7 +15,7 @@ import pytest
 from serve.launch.local_launcher import LocalProcessLauncher
 from tests.real.conftest import request_for
 from tuner.ask.layout import ParallelLayout
-from tuner.trial.trial import Deployment, LaunchOrder
+from tuner.trial.trial import Deployment, LaunchOrder, Watch
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 LENGTHS = ("--prompt-tokens", "32", "--output-tokens", "8", "--seconds", "3", "--warmup-seconds", "1")
@@ -27,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterat
     launcher = LocalProcessLauncher(None, state_dir=root / "state")
     layout = ParallelLayout(executor="uni")
     order = LaunchOrder("measured", 0, "measured", layout, request_for(tiny_model), root / "logs")
-    yield launcher.launch(order, lambda _: None)
+    yield launcher.launch(order, Watch())
     launcher.close()
 
 

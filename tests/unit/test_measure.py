@@ -4,6 +4,9 @@ import json
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import pytest
@@ -16,9 +19,10 @@ from serve.measure.window_requests import order_of, share_of
 from tests.mock_server import Behaviour, MockServer, closed_port
 from tuner.ask.arrivals import closed_load
 from tuner.ask.request import Metric, SloTarget, parse_request
-from tuner.errors import BadInput, FailureReason, LaunchFailed
+from tuner.errors import BadInput, Cancelled, Cause, FailureReason, LaunchFailed
 from tuner.stats.sequential import Verdict
-from tuner.trial.trial import LoadStep, Meter
+from tuner.trial.cancel import CancelHandle
+from tuner.trial.trial import LoadStep, Meter, Watch
 
 
 @pytest.fixture(autouse=True)
@@ -77,10 +81,12 @@ def test_a_meter_is_a_meter():
 
 
 def test_a_good_server_is_measured():
-    seen, progress = {}, []
-    meter = HttpMeter(on_progress=progress.append, on_samples=lambda step, samples: seen.update(samples))
+    seen, words = {}, []
+    meter = HttpMeter()
     with MockServer(ttft_s=0.01, itl_s=0.002) as server:
-        result = meter.measure(FakeDeployment(server.url), step(seconds=1.2), request())
+        result = meter.measure(
+            FakeDeployment(server.url), step(seconds=1.2), request(), Watch(progress=words.append, samples=seen.update)
+        )
         bodies = [served.body for served in server.served]
     assert (result.sent, result.completed, result.failed) == (24, 24, 0)
     assert not result.errors
@@ -96,14 +102,23 @@ def test_a_good_server_is_measured():
     assert {metric: len(values) for metric, values in seen.items()} == {
         metric: figures.count for metric, figures in result.latency.items()
     }
-    assert len(progress) >= 2
-    assert (progress[-1].sent, progress[-1].completed, progress[-1].in_flight) == (24, 24, 0)
-    assert (progress[-1].expected, progress[-1].order.rate_req_per_s) == (24, 20)
-    assert progress[-1].ttft_p50_ms == pytest.approx(result.latency[Metric.TTFT].p50_ms)
+    assert len(words) >= 2
+    assert "24/24 answered, TTFT p50" in words[-1]
     for body in bodies:
         assert 16 <= len(body["prompt"]) <= 32
         assert (body["max_tokens"], body["ignore_eos"], body["temperature"]) == (4, True, 0)
         assert (body["stream"], body["stream_options"], body["model"]) == (True, {"include_usage": True}, "tiny")
+
+
+def test_progress_is_told_while_the_window_runs():
+    progress = []
+    with MockServer(ttft_s=0.01, itl_s=0.002) as server:
+        runner = WindowRunner(Endpoint(server.url, "tiny"), on_progress=progress.append)
+        found = runner.run(order_of(step(seconds=1.2), request()))
+    assert len(progress) >= 2
+    assert (progress[-1].sent, progress[-1].completed, progress[-1].in_flight) == (24, 24, 0)
+    assert (progress[-1].expected, progress[-1].order.rate_req_per_s) == (24, 20)
+    assert progress[-1].ttft_p50_ms == pytest.approx(found.figures.latency[Metric.TTFT].at_ms[50])
 
 
 def prompts(a_step):
@@ -127,7 +142,7 @@ def test_every_layout_gets_the_same_prompts():
 
 def test_failed_requests_count_as_missed_and_keep_out_of_the_latency():
     with MockServer(lambda number: Behaviour.HTTP_429 if number % 2 else Behaviour.OK) as server:
-        result = HttpMeter().measure(FakeDeployment(server.url), step(), request())
+        result = HttpMeter().measure(FakeDeployment(server.url), step(), request(), Watch())
     assert (result.sent, result.completed, result.failed) == (10, 5, 5)
     assert result.errors["http_429"] == 5
     assert result.latency[Metric.TTFT].count == 5
@@ -139,7 +154,7 @@ def test_failed_requests_count_as_missed_and_keep_out_of_the_latency():
 @pytest.mark.parametrize("behaviour", [Behaviour.ZERO_TOKENS, Behaviour.NO_USAGE, Behaviour.HTTP_500, Behaviour.RESET])
 def test_a_server_that_answers_nothing_whole_fails_the_trial(behaviour):
     with MockServer(behaviour) as server, pytest.raises(LaunchFailed) as caught:
-        HttpMeter().measure(FakeDeployment(server.url), step(seconds=0.1), request())
+        HttpMeter().measure(FakeDeployment(server.url), step(seconds=0.1), request(), Watch())
     assert caught.value.reason is FailureReason.CLIENT_ERROR
     assert behaviour.value.replace("zero", "no") in caught.value.detail
     assert caught.value.log_tail == ("last words",)
@@ -147,7 +162,7 @@ def test_a_server_that_answers_nothing_whole_fails_the_trial(behaviour):
 
 def test_a_refused_connection_fails_the_trial():
     with pytest.raises(LaunchFailed, match="refused"):
-        HttpMeter().measure(FakeDeployment(f"http://127.0.0.1:{closed_port()}"), step(seconds=0.1), request())
+        HttpMeter().measure(FakeDeployment(f"http://127.0.0.1:{closed_port()}"), step(seconds=0.1), request(), Watch())
 
 
 @pytest.mark.parametrize("answered", [0, 2])
@@ -156,14 +171,14 @@ def test_a_deployment_that_died_is_no_slow_deployment(answered):
         MockServer(lambda number: Behaviour.OK if number < answered else Behaviour.RESET) as server,
         pytest.raises(LaunchFailed) as caught,
     ):
-        HttpMeter().measure(FakeDeployment(server.url, died=DEAD), step(seconds=0.2), request())
+        HttpMeter().measure(FakeDeployment(server.url, died=DEAD), step(seconds=0.2), request(), Watch())
     assert caught.value.reason is FailureReason.REPLICA_DIED
     assert "exit code -9" in caught.value.detail
 
 
 def test_requests_in_flight_at_the_end_of_the_window_count():
     with MockServer(ttft_s=0.4) as server:
-        result = HttpMeter().measure(FakeDeployment(server.url), step(seconds=0.1), request())
+        result = HttpMeter().measure(FakeDeployment(server.url), step(seconds=0.1), request(), Watch())
     assert (result.sent, result.completed) == (2, 2)
     assert result.wall_s >= 0.4
 
@@ -173,7 +188,7 @@ def test_an_error_of_the_progress_callback_is_not_lost():
         raise ZeroDivisionError
 
     with MockServer() as server, pytest.raises(ZeroDivisionError):
-        HttpMeter(on_progress=fail).measure(FakeDeployment(server.url), step(seconds=0.8), request())
+        HttpMeter().measure(FakeDeployment(server.url), step(seconds=0.8), request(), Watch(progress=fail))
 
 
 @pytest.mark.parametrize("token_ids", [(-1, 5), (5, 5), (9, 3)])
@@ -186,9 +201,11 @@ INTERRUPTED = """
 import sys
 from tests.unit.test_measure import FakeDeployment, request, step
 from serve.measure.window import HttpMeter
+from tuner.trial.trial import Watch
 try:
-    HttpMeter(on_progress=lambda figures: print("running", flush=True)).measure(
-        FakeDeployment(sys.argv[1]), step(), request(load={"request_timeout_s": 600}))
+    HttpMeter().measure(
+        FakeDeployment(sys.argv[1]), step(), request(load={"request_timeout_s": 600}),
+        Watch(progress=lambda words: print("running", flush=True)))
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
@@ -203,6 +220,21 @@ def test_ctrl_c_ends_a_measurement_at_once():
             process.send_signal(signal.SIGINT)
             out, errors = process.communicate(timeout=60)
     assert (process.returncode, out.splitlines()[-1], errors) == (0, "interrupted", "")
+
+
+def test_a_cancelled_measurement_ends_at_once_in_any_thread_and_the_server_stays():
+    handle = CancelHandle()
+    with MockServer(Behaviour.SLOW_HEADERS) as server, ThreadPoolExecutor() as threads:
+        running = threading.Event()
+        watch = Watch(handle, progress=lambda words: running.set())
+        order = (FakeDeployment(server.url), step(), request(load={"request_timeout_s": 600}), watch)
+        measured = threads.submit(HttpMeter().measure, *order)
+        assert running.wait(20)
+        asked_at = time.perf_counter()
+        handle.cancel(Cause.OPERATOR, "enough")
+        with pytest.raises(Cancelled, match="enough"):
+            measured.result(20)
+        assert time.perf_counter() - asked_at < 5
 
 
 def test_an_endpoint_of_a_deployment_is_its_completions_address():
@@ -264,7 +296,7 @@ def test_a_window_whose_client_was_the_bottleneck_is_invalid(monkeypatch):
     monkeypatch.setattr("serve.measure.window.client_bound", lambda *_: bound)
     with MockServer() as server:
         found = window(server)
-        result = HttpMeter().measure(FakeDeployment(server.url), step(), request())
+        result = HttpMeter().measure(FakeDeployment(server.url), step(), request(), Watch())
     assert (found.invalid, found.verdict) == ("the client was the bottleneck: the client used 99% of a core", None)
     assert (found.figures.verdict, result.client_bound) == (Verdict.MET, True)
 

@@ -18,7 +18,7 @@ from tuner.rehearse.conditions import AT_REST, Conditions
 from tuner.study.observer import Observer
 from tuner.study.store import Store
 from tuner.study.study import Setting, Study
-from tuner.trial.trial import LaunchOrder, LoadStep, TrialState
+from tuner.trial.trial import LaunchOrder, LoadStep, TrialState, Watch
 
 REQUEST = make_request({"workload.prompt_tokens": 512, "workload.output_tokens": 32})
 LONG_STEP = LoadStep(0, 8.0, 20.0, seed=5)
@@ -33,7 +33,7 @@ class SimulatedBench(ContractBench):
 
     def __init__(self, root):
         self.world = SimulatedCluster(Cluster.from_spec(ClusterSpec(gpu="h100_sxm", gpus_per_node=2)))
-        super().__init__("simulated", SimulatedLauncher(self.world), SimulatedMeter(self.world), root)
+        super().__init__("simulated", SimulatedLauncher(self.world), SimulatedMeter(self.world), root, waits=False)
 
     def request(self, **engine):
         changes = {f"engine.{name}": value for name, value in engine.items()}
@@ -55,7 +55,7 @@ class SimulatedBench(ContractBench):
 
     def answers(self, deployment):
         try:
-            return self.meter.measure(deployment, STEP, self.request()).failed == 0
+            return self.meter.measure(deployment, STEP, self.request(), Watch()).failed == 0
         except LaunchFailed:
             return False
 
@@ -90,12 +90,12 @@ class World:
         self.orders += 1
         chosen = ParallelLayout.parse(layout)
         order = LaunchOrder("test", self.orders, app or f"app-{self.orders}", chosen, request, log_dir)
-        return self.launcher.launch(order, self.said.append)
+        return self.launcher.launch(order, Watch(progress=self.said.append))
 
     def measure(self, layout="tp=1", step=LONG_STEP, request=REQUEST, app=None):
         deployment = self.launch(layout, request, app)
         try:
-            return self.meter.measure(deployment, step, request)
+            return self.meter.measure(deployment, step, request, Watch())
         finally:
             deployment.teardown()
 
@@ -169,7 +169,7 @@ def test_side_by_side_trials_share_devices_and_time():
             refused.append(failure.reason)
             return
         held.append(world.cluster.free_devices)
-        world.meter.measure(deployment, LONG_STEP, REQUEST)
+        world.meter.measure(deployment, LONG_STEP, REQUEST, Watch())
         deployment.teardown()
         spent_s.append(world.cluster.clock_s - began_s)
 
@@ -199,7 +199,7 @@ def test_a_node_lost_during_a_step_ends_it(monkeypatch):
     deployment = world.launch("tp=8")
     monkeypatch.setattr(world.cluster, "pass_time", lambda *seconds: world.cluster.lose_nodes(1))
     with pytest.raises(LaunchFailed, match="a node was lost") as failed:
-        world.meter.measure(deployment, LONG_STEP, REQUEST)
+        world.meter.measure(deployment, LONG_STEP, REQUEST, Watch())
     assert failed.value.reason is FailureReason.REPLICA_DIED
 
 
@@ -267,9 +267,9 @@ def test_a_layout_fails_at_start_on_demand(reason):
 def test_a_replica_dies_under_load_on_demand():
     world = World(Conditions(failures={ParallelLayout.parse("tp=2"): FailureReason.REPLICA_DIED}))
     deployment = world.launch("tp=2")
-    world.meter.measure(deployment, replace(LONG_STEP, index=-1, warmup=True), REQUEST)
+    world.meter.measure(deployment, replace(LONG_STEP, index=-1, warmup=True), REQUEST, Watch())
     with pytest.raises(LaunchFailed, match="killed") as failed:
-        world.meter.measure(deployment, LONG_STEP, REQUEST)
+        world.meter.measure(deployment, LONG_STEP, REQUEST, Watch())
     assert failed.value.reason is FailureReason.REPLICA_DIED
     assert deployment.failure()[0] is FailureReason.REPLICA_DIED
     assert world.cluster.free_devices == 8

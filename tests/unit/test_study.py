@@ -1,13 +1,16 @@
 """A study from its plan to its decision on a scripted cluster: its budget, its bad days, and being killed anywhere."""
 
+import threading
+
 import pytest
 
 from tests.fakes import copy_of_empty_store, make_request
-from tests.world import CRASH, TP1, TP1_RAY, TP2, TP2_DP2, World
+from tests.world import CRASH, TP1, TP1_RAY, TP2, TP2_DP2, Journal, World
 from tuner.ask.rules import DropReason
-from tuner.errors import BadInput, FailureReason, LaunchFailed
+from tuner.errors import BadInput, Cancelled, Cause, FailureReason, LaunchFailed
 from tuner.study.driver import BASE_SEED, load_steps
 from tuner.study.study import default_name
+from tuner.trial.cancel import CancelHandle
 from tuner.trial.trial import TrialState
 
 
@@ -156,6 +159,78 @@ def test_minutes_that_a_stopped_run_spent_count_on_resume(world):
     study, launcher, _, _, _ = world.process({"budget.minutes": 2.5})
     study.run(resume=True, facts={})
     assert len(launcher.launched) == 1  # two minutes were spent: on a trial that finished, and on one that did not
+
+
+@pytest.mark.parametrize("at", ["launch", -1, 0, 1])
+def test_a_cancelled_study_tears_down_and_its_trial_says_who_asked(world, at):
+    handle, end = CancelHandle(), (Cause.SHUTDOWN, "SIGTERM")
+
+    def ask(step):
+        if step == at:
+            handle.cancel(*end)
+            handle.cancel(Cause.OPERATOR, "too late to be heard")
+
+    class Asking(Journal):
+        def launching(self, number, text):
+            ask("launch")
+
+        def step_started(self, number, step, steps):
+            ask(step.index)
+
+    study, launcher, _, store, _ = world.process(cancel=handle, journal=Asking())
+    with pytest.raises(Cancelled, match="cancelled by the shutdown: SIGTERM") as cancelled:
+        study.run(resume=False, facts={})
+    assert (cancelled.value.cause, cancelled.value.exit_code) == (Cause.SHUTDOWN, 130)
+    assert world.running == set()
+    (trial,) = store.trials("s")
+    assert (trial.state, trial.failure) == (TrialState.FAILED, FailureReason.CANCELLED)
+    assert trial.detail == "cancelled by the shutdown: SIGTERM"
+    assert len(launcher.launched) == 1
+
+
+def test_a_study_that_is_cancelled_before_it_begins_leaves_no_trace(world):
+    handle = CancelHandle()
+    handle.cancel(Cause.OPERATOR, "changed my mind")
+    study, launcher, _, store, journal = world.process(cancel=handle)
+    with pytest.raises(Cancelled, match="changed my mind"):
+        study.run(resume=False, facts={})
+    assert (launcher.orders, journal.told, store.study_names()) == ([], [], [])
+
+
+def test_what_breaks_while_all_is_being_ended_is_no_failure_of_the_layout(world):
+    handle = CancelHandle()
+
+    def broken(layout, step):
+        handle.cancel(Cause.OPERATOR, "SIGINT")
+        return CRASH
+
+    world.ttft_ms = broken
+    study, _, _, store, _ = world.process(cancel=handle)
+    with pytest.raises(Cancelled):
+        study.run(resume=False, facts={})
+    assert [t.failure for t in store.trials("s")] == [FailureReason.CANCELLED]
+
+
+def test_a_defect_in_one_trial_ends_those_beside_it(world):
+    changes = {"isolation": "none", "space": {"tp": [1, 2], "dp": [1], "executor": ["mp"]}}
+    study, launcher, meter, store, _ = world.process(changes)
+    launcher.parallel, beside = 2, threading.Event()
+
+    def measure(deployment, step, request, watch):
+        if deployment.layout.tp == 2:
+            assert beside.wait(20)
+            raise ZeroDivisionError("a bug")
+        beside.set()
+        watch.cancel.wait(20)
+
+    meter.measure = measure
+    with pytest.raises(ZeroDivisionError):
+        study.run(resume=False, facts={})
+    assert world.running == set()
+    found = {trial.layout.tp: trial for trial in store.trials("s")}
+    assert found[2].state is TrialState.RUNNING
+    assert found[1].failure is FailureReason.CANCELLED
+    assert found[1].detail == "cancelled by the shutdown: the study cannot go on: ZeroDivisionError: a bug"
 
 
 @pytest.mark.parametrize("at", ["launch", -1, 0, 1])

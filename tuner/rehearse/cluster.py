@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +24,8 @@ from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.rehearse.conditions import AT_REST, Conditions, TrueCosts
 from tuner.simulate import SimulationResult, SimulationSettings, Simulator
 from tuner.stats.intervals import percentile, quantiles
-from tuner.trial.trial import Deployment, LaunchOrder, LoadStep, StepResult
+from tuner.trial.cancel import CancelHandle
+from tuner.trial.trial import Deployment, LaunchOrder, LoadStep, StepResult, Watch
 
 __all__ = ["Conditions", "SimulatedCluster", "SimulatedDeployment", "SimulatedLauncher", "SimulatedMeter"]
 
@@ -96,13 +96,15 @@ class SimulatedCluster:
                     return
                 deployment.die("a node was lost")
 
-    def pass_time(self, seconds: float, since_s: float | None = None) -> None:
-        """Let simulated time go by until so long after ``since_s`` (now, if left out)."""
+    def pass_time(self, seconds: float, since_s: float | None = None, cancel: CancelHandle | None = None) -> None:
+        """Let simulated time go by until so long after ``since_s`` (now, if left out), or until ``cancel`` is asked."""
+        cancel = cancel or CancelHandle()
         if self.conditions.pace:
             until_s = (self.clock_s if since_s is None else since_s) + seconds
             while (left_s := until_s - self.clock_s) > 0:
-                time.sleep(left_s * self.conditions.pace)
+                cancel.wait(left_s * self.conditions.pace)
             return
+        cancel.raise_if_cancelled()
         with self._lock:
             self._count_busy()
             self._passed_s += seconds
@@ -202,12 +204,12 @@ class SimulatedLauncher:
         drop = illegal(load_model(request.model), layout, self._world.cluster)
         return drop.figure if drop is not None else None
 
-    def launch(self, order: LaunchOrder, progress: Callable[[str], None]) -> SimulatedDeployment:
+    def launch(self, order: LaunchOrder, watch: Watch) -> SimulatedDeployment:
         """Start a deployment; it is ready at once in real time, unless the conditions set a pace."""
         deployment = self._placed(order)
         try:
-            progress(f"simulated: starting {order.layout}")
-            self._start(deployment, order)
+            watch.progress(f"simulated: starting {order.layout}")
+            self._start(deployment, order, watch.cancel)
         except BaseException:
             deployment.teardown()
             raise
@@ -226,17 +228,17 @@ class SimulatedLauncher:
         world.hold(deployment)
         return deployment
 
-    def _start(self, deployment: SimulatedDeployment, order: LaunchOrder) -> None:
+    def _start(self, deployment: SimulatedDeployment, order: LaunchOrder, cancel: CancelHandle) -> None:
         conditions, limit_s = self._world.conditions, order.request.engine.start_timeout_s
         reason = conditions.failure_of(order.layout)
         spread = _START_UP_SPREAD * conditions.random("start", order.app).standard_normal()
         start_up_s = conditions.start_up_s * float(np.exp(spread))
         if reason is FailureReason.START_TIMED_OUT or start_up_s > limit_s:
-            self._world.pass_time(limit_s)
+            self._world.pass_time(limit_s, cancel=cancel)
             words = f"not ready within {limit_s:g} s"
             deployment.say(words)
             raise LaunchFailed(FailureReason.START_TIMED_OUT, f"simulated: {words}", deployment.log_tail())
-        self._world.pass_time(start_up_s)
+        self._world.pass_time(start_up_s, cancel=cancel)
         deployment.require_alive()
         if reason not in (None, FailureReason.REPLICA_DIED):
             deployment.say(f"fails to start: {reason}")
@@ -258,7 +260,7 @@ class SimulatedMeter:
     def __init__(self, world: SimulatedCluster) -> None:
         self._world = world
 
-    def measure(self, deployment: Deployment, step: LoadStep, request: TuneRequest) -> StepResult:
+    def measure(self, deployment: Deployment, step: LoadStep, request: TuneRequest, watch: Watch) -> StepResult:
         """Simulate the load step that a real meter would send, with the prices that are true here."""
         if not isinstance(deployment, SimulatedDeployment):
             raise BadInput("deployment", deployment.url, "one of the simulated cluster")
@@ -277,7 +279,7 @@ class SimulatedMeter:
             settings=SimulationSettings.for_slo(request.workload, request.slo, seed=step.seed),
         )
         result = simulator.run(offered(request.workload, step.rate_req_per_s, step.duration_s, step.seed))
-        self._world.pass_time(result.duration_s, since_s)
+        self._world.pass_time(result.duration_s, since_s, watch.cancel)
         deployment.require_alive()
         deployment.say(f"served {len(result.arrival_s)} requests at {step.rate_req_per_s:g}/s")
         return _step_result(result, step, request)

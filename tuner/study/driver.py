@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Isolation, TuneRequest
-from tuner.errors import FailureReason, LaunchFailed, LeaseLost
+from tuner.errors import Cancelled, Cause, FailureReason, LaunchFailed, LeaseLost
 from tuner.search.proposal import Proposal
 from tuner.search.search import Search
 from tuner.study.budget import Price, Purse, held_device_s, spent
@@ -23,12 +24,24 @@ from tuner.study.lease import Heartbeat, is_gone
 from tuner.study.observer import Observer
 from tuner.study.records import OpenTrial, TrialClaim
 from tuner.study.store import Store
+from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import Node, Placement, Reservation, place
-from tuner.trial.trial import Deployment, Launcher, LaunchOrder, LoadStep, Meter, StepResult, TrialResult, TrialState
+from tuner.trial.trial import (
+    Deployment,
+    Launcher,
+    LaunchOrder,
+    LoadStep,
+    Meter,
+    Samples,
+    StepResult,
+    TrialResult,
+    TrialState,
+    Watch,
+)
 
 BASE_SEED = 20260101  # arrivals of step i are drawn from BASE_SEED + i, the same for every layout
 SEEDS_PER_REPEAT = 1000
-OTHERS_S = 1.0  # how often the store is asked what other drivers did
+OTHERS_S = 1.0  # how often it is looked at what other drivers did, and whether all shall end
 
 
 class Phase(Enum):
@@ -49,13 +62,11 @@ class Running:
     deployment: Deployment | None = None
     steps: list[StepResult] = field(default_factory=list)
     thread: threading.Thread | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def teardown(self) -> None:
-        """Free its devices; by one thread at a time."""
-        with self._lock:
-            if self.deployment is not None:
-                self.deployment.teardown()
+        """Free its devices; the business of the thread that runs it alone."""
+        if self.deployment is not None:
+            self.deployment.teardown()
 
     def finished(self, state: TrialState, failure: LaunchFailed | None = None, why: str | None = None) -> TrialResult:
         """How it ended, but for its times."""
@@ -69,8 +80,8 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
-    """Where a driver works: the study and what it may use for it."""
+class Assignment:
+    """What a driver works on, a study, and what it may use for it; ``cancel`` asks it to end."""
 
     study: str
     request: TuneRequest
@@ -83,7 +94,7 @@ class Post:
     observer: Observer
     driver: str
     clock: Callable[[], float]
-    cancelled: threading.Event
+    cancel: CancelHandle
 
 
 class Driving:
@@ -92,26 +103,30 @@ class Driving:
     ``best`` names the trial that would win if the study ended with the given ones.
     """
 
-    def __init__(self, post: Post, best: Callable[[Sequence[TrialResult]], TrialResult | None]) -> None:
-        self._p, self._best = post, best
+    def __init__(self, assignment: Assignment, best: Callable[[Sequence[TrialResult]], TrialResult | None]) -> None:
+        self._p, self._best = assignment, best
         self._state = threading.Condition()
         self._running: dict[int, Running] = {}
         self._told: set[int] = set()
         self._failure: BaseException | None = None
         self._changed = True
         self._why = self._overrun = ""
-        self._began_s = max((d.study_s for d in post.store.drivers(post.study)), default=0.0)
-        self._began_at = post.clock()
+        self._began_s = max((d.study_s for d in assignment.store.drivers(assignment.study)), default=0.0)
+        self._began_at = assignment.clock()
         self._heartbeat = Heartbeat(self._beat)
+        self._cancel = CancelHandle()  # of all its trials: set with the assignment's, and on a defect of ours
+        self._listening = ExitStack()
         self._search: Search | None = None
 
     def __enter__(self) -> Driving:
         """Give signs of life from here on."""
         self._heartbeat.start()
+        self._listening.enter_context(self._p.cancel.listening(self._cancel.cancel))
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave the study to other drivers."""
+        self._listening.close()
         self._heartbeat.stop()
         self._beat()
         self._p.store.leave(self._p.study, self._p.driver)
@@ -130,19 +145,22 @@ class Driving:
     def run(self, search: Search, known: Sequence[TrialResult]) -> str:
         """Launch and measure; the answer says why nothing more is launched. ``known``: trials that are finished.
 
-        Whatever ends it before, KeyboardInterrupt too, tears down what runs and records it as cancelled.
+        Raises Cancelled where that was asked. Whatever ends it before its time, that or a defect of ours, tears down
+        what runs and records it as cancelled.
         """
         self._search = search
         self._told = {trial.number for trial in known}
         try:
             return self._loop(search)
-        except BaseException:
-            self._cancel()
+        except BaseException as error:
+            self._cancel.cancel(*_cause_of(error))
+            self._wait_for_trials()
             raise
 
     def _loop(self, search: Search) -> str:
         while True:
             with self._state:
+                self._cancel.raise_if_cancelled()
                 if self._failure is not None:
                     raise self._failure
                 begun = self._next(search)
@@ -232,24 +250,27 @@ class Driving:
     def _trial(self, running: Running, search: Search) -> TrialResult:
         started_at = self._p.clock()
         try:
-            result = self._measured(running, search)
-        except LaunchFailed as failure:
-            if self._p.cancelled.is_set():  # its deployment was taken from it
-                self._record_cancelled(running, started_at)
-                raise KeyboardInterrupt from None
-            result = running.finished(TrialState.FAILED, failure)
-        except KeyboardInterrupt:
-            self._record_cancelled(running, started_at)
+            result = self._outcome(running, search)
+        except (Cancelled, KeyboardInterrupt) as end:
+            self._record_cancelled(running, started_at, end)
             raise
         finally:
             running.teardown()
         return self._timed(result, running, started_at)
 
+    def _outcome(self, running: Running, search: Search) -> TrialResult:
+        try:
+            return self._measured(running, search)
+        except LaunchFailed as failure:
+            self._cancel.raise_if_cancelled()  # what breaks while all is being ended says nothing of the layout
+            return running.finished(TrialState.FAILED, failure)
+
     def _measured(self, running: Running, search: Search) -> TrialResult:
         p, trial = self._p, running.trial
         trial.log_dir.mkdir(parents=True, exist_ok=True)
         order = LaunchOrder(p.study, trial.number, trial.app, trial.layout, p.request, trial.log_dir, trial.placement)
-        running.deployment = p.launcher.launch(order, lambda text: self._launching(trial.number, text))
+        watch = Watch(self._cancel, progress=lambda text: self._launching(trial.number, text))
+        running.deployment = p.launcher.launch(order, watch)
         with self._state:
             p.observer.ready(trial.number, running.deployment)
             self._wait_for_neighbours(running)
@@ -261,8 +282,8 @@ class Driving:
         running.phase = Phase.READY
         self._state.notify_all()
         while self._p.request.isolation is Isolation.NODE and self._start_beside(running):
-            self._state.wait()
-            self._raise_if_cancelled()
+            self._state.wait(OTHERS_S)
+            self._cancel.raise_if_cancelled()
         running.phase = Phase.MEASURING
 
     def _start_beside(self, running: Running) -> bool:
@@ -276,9 +297,9 @@ class Driving:
         steps = load_steps(p.request, running.trial.repeat)
         for step in steps:
             with self._state:
-                self._raise_if_cancelled()
+                self._cancel.raise_if_cancelled()
                 p.observer.step_started(number, step, len(p.request.rates_req_per_s))
-            result = p.meter.measure(deployment, step, p.request)
+            result = p.meter.measure(deployment, step, p.request, self._watch_of(number, step))
             with self._state:
                 p.observer.step_measured(number, result)
                 if step.warmup:
@@ -293,6 +314,16 @@ class Driving:
                 return stopped
         return None
 
+    def _watch_of(self, number: int, step: LoadStep) -> Watch:
+        observer = self._p.observer
+
+        def sampled(samples_s: Samples) -> None:
+            with self._state:
+                observer.sampled(number, step, samples_s)
+
+        # Not under the lock, which is held while the search thinks: the load that is just sent would wait for it.
+        return Watch(self._cancel, lambda text: observer.measuring(number, text), sampled)
+
     def _out_of_budget(self) -> str | None:
         purse = self._purse(self._finished(), self._p.store.open_trials(self._p.study))
         empty = purse.empty(but_launches=True)
@@ -300,12 +331,13 @@ class Driving:
 
     def _launching(self, number: int, text: str) -> None:
         with self._state:
-            self._raise_if_cancelled()
+            self._cancel.raise_if_cancelled()
             self._p.observer.launching(number, text)
 
-    def _record_cancelled(self, running: Running, started_at: float) -> None:
+    def _record_cancelled(self, running: Running, started_at: float, end: BaseException) -> None:
         running.teardown()
-        cancelled = running.finished(TrialState.FAILED, LaunchFailed(FailureReason.CANCELLED, "interrupted"))
+        words = str(Cancelled(*_cause_of(end)))
+        cancelled = running.finished(TrialState.FAILED, LaunchFailed(FailureReason.CANCELLED, words))
         cancelled = self._timed(cancelled, running, started_at)
         with self._state:
             self._p.store.finish_trial(self._p.study, cancelled, self._p.driver)
@@ -316,21 +348,12 @@ class Driving:
         ready = running.deployment.ready_after_s if running.deployment else None
         return replace(result, ready_after_s=ready, seconds=seconds, device_s=seconds * result.layout.devices)
 
-    def _cancel(self) -> None:
-        """Tear down all that runs and wait until it is gone."""
-        self._p.cancelled.set()
+    def _wait_for_trials(self) -> None:
         with self._state:
-            self._state.notify_all()
             left = list(self._running.values())
-        for running in left:
-            running.teardown()
         for running in left:
             if running.thread is not None:
                 running.thread.join()
-
-    def _raise_if_cancelled(self) -> None:
-        if self._p.cancelled.is_set():
-            raise KeyboardInterrupt
 
     def _others(self) -> list[OpenTrial]:
         return [t for t in self._p.store.open_trials(self._p.study) if t.driver != self._p.driver]
@@ -379,6 +402,15 @@ def finished_trials(store: Store, study: str) -> list[TrialResult]:
     """The trials that ended, in order; without those that were cancelled, which say nothing."""
     ended = (t for t in store.trials(study) if t.state is not TrialState.RUNNING)
     return [t for t in ended if t.failure is not FailureReason.CANCELLED]
+
+
+def _cause_of(end: BaseException) -> tuple[Cause, str]:
+    """Who ended the trials, and how: whoever cancelled, the operator at the terminal, or a defect of ours."""
+    if isinstance(end, Cancelled):
+        return end.cause, end.words
+    if isinstance(end, KeyboardInterrupt):
+        return Cause.OPERATOR, "interrupted"
+    return Cause.SHUTDOWN, f"the study cannot go on: {type(end).__name__}: {end}"
 
 
 def _least_s(request: TuneRequest, finished: Sequence[TrialResult]) -> float:

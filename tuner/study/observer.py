@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
-from tuner.trial.trial import Deployment, LoadStep, StepResult, TrialResult
+from tuner.trial.trial import Deployment, LoadStep, Samples, StepResult, TrialResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,10 @@ class Spent:
 
 
 class Observer:
-    """Told from several threads, but by one at a time; between its first and last event, a trial's events come in the
-    thread that runs it. Every method does nothing here, so that a listener overrides what it shows."""
+    """Told from several threads, but by one at a time, except ``measuring``; a trial is known by its number alone.
+
+    Every method does nothing here, so that a listener overrides what it shows.
+    """
 
     def planned(self, plan: Plan) -> None:
         """The space was priced."""
@@ -45,6 +47,12 @@ class Observer:
 
     def step_started(self, number: int, step: LoadStep, steps: int) -> None:
         """Load step begins; ``steps`` in all."""
+
+    def measuring(self, number: int, text: str) -> None:
+        """What the meter sees, about twice a second, from any thread and beside all other events; must be quick."""
+
+    def sampled(self, number: int, step: LoadStep, samples_s: Samples) -> None:
+        """What was seen in a load step, just before its figures are told; not every meter knows it."""
 
     def step_measured(self, number: int, result: StepResult) -> None:
         """Load step over (warm-up steps too)."""
@@ -89,6 +97,12 @@ class Fanout(Observer):
 
     def step_started(self, number: int, step: LoadStep, steps: int) -> None:
         self._tell(lambda o: o.step_started(number, step, steps))
+
+    def measuring(self, number: int, text: str) -> None:
+        self._tell(lambda o: o.measuring(number, text))
+
+    def sampled(self, number: int, step: LoadStep, samples_s: Samples) -> None:
+        self._tell(lambda o: o.sampled(number, step, samples_s))
 
     def step_measured(self, number: int, result: StepResult) -> None:
         self._tell(lambda o: o.step_measured(number, result))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,10 +27,11 @@ from tuner.search.optuna_record import OptunaRecord
 from tuner.search.search import Search
 from tuner.search.strategy import Strategy
 from tuner.search.warm_start import MOST, Factors, Past, akin, carried
-from tuner.study.driver import Driving, Post, finished_trials
+from tuner.study.driver import Assignment, Driving, finished_trials
 from tuner.study.lease import new_driver
 from tuner.study.observer import Fanout, Observer
 from tuner.study.store import Store
+from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import nodes_of
 from tuner.trial.trial import Launcher, Meter, TrialResult
 
@@ -63,31 +63,34 @@ class Study:
         *,
         clock: Callable[[], float] = time.perf_counter,
         driver: str | None = None,
-        cancelled: threading.Event | None = None,
+        cancel: CancelHandle | None = None,
         strategist: Strategist = Believing.of,
     ) -> None:
-        """``clock`` in s; ``driver`` as the store knows this process; ``cancelled`` stops trials in other threads.
+        """``clock`` in s; ``driver`` as the store knows this run of the study; ``cancel`` ends it from any thread.
 
         ``strategist`` makes what chooses the launches, from the candidates and what earlier studies taught.
         """
         self._s, self._store, self._launcher, self._meter = setting, store, launcher, meter
         self._observer = Fanout((OptunaRecord(store, setting.name, setting.request), observer))
         self._clock, self._driver = clock, driver or new_driver()
-        self._cancelled, self._strategist = cancelled or threading.Event(), strategist
+        self._cancel, self._strategist = cancel or CancelHandle(), strategist
 
     def run(self, resume: bool, facts: dict[str, str]) -> Decision:
         """Plan, launch and measure until the budget is spent or nothing is left that could win; decide.
 
         With ``resume`` it goes on with a study that was stopped or killed, and joins one that others are driving.
-        Raises BadInput when the name is taken and ``resume`` is false, or taken by another request.
+        Raises BadInput when the name is taken and ``resume`` is false, or taken by another request; Cancelled where
+        that was asked: then nothing of it runs any more, and ``resume`` goes on from there.
         """
         s = self._s
+        self._cancel.raise_if_cancelled()
         known = self._begun(resume, facts)
-        with Driving(self._post(), self._best) as driving:
+        with Driving(self._assignment(), self._best) as driving:
             orphans = driving.clear_orphans()
             planned = self._runnable(plan(s.request, s.model, s.cluster, s.space))
             self._store.save_plan(s.name, planned.candidates, planned.ranked, planned.dropped)
             self._observer.planned(planned)
+            self._cancel.raise_if_cancelled()
             search = Search(s.request, planned.ranked, self._strategy(planned))
             finished = finished_trials(self._store, s.name)
             search.recall(finished)
@@ -132,9 +135,9 @@ class Study:
             s.request, planned.ranked, s.model, s.cluster, carried(list(past.values()), s.model, own.created_at)
         )
 
-    def _post(self) -> Post:
+    def _assignment(self) -> Assignment:
         s = self._s
-        return Post(
+        return Assignment(
             study=s.name,
             request=s.request,
             nodes=nodes_of(s.request.groups),
@@ -146,7 +149,7 @@ class Study:
             observer=self._observer,
             driver=self._driver,
             clock=self._clock,
-            cancelled=self._cancelled,
+            cancel=self._cancel,
         )
 
     def _best(self, finished: Sequence[TrialResult]) -> TrialResult | None:

@@ -5,7 +5,7 @@ A failed trial is never a slow trial: it has a ``FailureReason`` and no figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +14,11 @@ from typing import Literal, Protocol, runtime_checkable
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TuneRequest
 from tuner.errors import FailureReason
+from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import Placement
+
+Samples = Mapping[Metric, Sequence[float]]
+"""Every value of each metric in one load step, in seconds: of requests that completed, for ITL of their tokens."""
 
 
 class TrialState(StrEnum):
@@ -136,6 +140,23 @@ class LaunchOrder:
     placement: Placement | None = None
 
 
+def _nobody(_: object) -> None:
+    """Told, and silent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who follows one launch or one load step: what ends it early, and whom it tells.
+
+    ``progress`` is told, in words, what goes on; ``samples`` what a step saw, once it is measured. They know by
+    themselves which trial it is, and may be called from any thread; they should be quick, as the work waits for them.
+    """
+
+    cancel: CancelHandle = field(default_factory=CancelHandle)
+    progress: Callable[[str], None] = _nobody
+    samples: Callable[[Samples], None] = _nobody
+
+
 @runtime_checkable
 class Deployment(Protocol):
     """A running deployment of one layout."""
@@ -177,10 +198,11 @@ class Launcher(Protocol):
     def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
         """Why this launcher cannot run the layout as it is written, or None; asked before anything starts."""
 
-    def launch(self, order: LaunchOrder, progress: Callable[[str], None]) -> Deployment:
+    def launch(self, order: LaunchOrder, watch: Watch) -> Deployment:
         """Start, wait until it answers, and return it; tear down and raise LaunchFailed otherwise.
 
-        ``progress`` is told, in words, what is being waited for. On KeyboardInterrupt nothing is left behind.
+        It tells ``watch`` what it waits for, and ends with Cancelled within seconds after it was asked to. Whatever
+        ends it, nothing is left behind.
         """
 
     def remove_orphan(self, app: str) -> bool:
@@ -194,8 +216,12 @@ class Launcher(Protocol):
 class Meter(Protocol):
     """Measures a deployment under one load step."""
 
-    def measure(self, deployment: Deployment, step: LoadStep, request: TuneRequest) -> StepResult:
-        """Run the step to its end. Raises LaunchFailed(REPLICA_DIED | CLIENT_ERROR) when no figure can be had."""
+    def measure(self, deployment: Deployment, step: LoadStep, request: TuneRequest, watch: Watch) -> StepResult:
+        """Run the step to its end, and tell ``watch`` its samples, where they are known.
+
+        Raises LaunchFailed(REPLICA_DIED | CLIENT_ERROR) when no figure can be had, and Cancelled soon after it was
+        asked to end; the deployment stays.
+        """
 
 
 @dataclass(frozen=True, slots=True)

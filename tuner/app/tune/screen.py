@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from serve.measure.window import LiveFigures
 from tuner.app.cli.tables import number, outcome
 from tuner.ask.request import Metric, TuneRequest
 from tuner.plan.prune import Plan
@@ -41,7 +39,6 @@ class Screen(Observer):
         self._launches = request.budget.launches
         self._done: list[float] = []
         self._running: dict[int, _Running] = {}
-        self._number_in: dict[int, int] = {}  # thread: the trial that it runs
         self._best = ""
         self._status: Status | None = console.status("starting") if console.is_terminal else None
         if self._status is not None:
@@ -58,14 +55,6 @@ class Screen(Observer):
         self._console.print(
             f"[dim]{int(elapsed // 60):2d}:{int(elapsed % 60):02d}[/dim]  {text}", highlight=False, soft_wrap=True
         )
-
-    def live(self, figures: LiveFigures) -> None:
-        """What the meter sees now."""
-        text = f"{figures.order.name}, {figures.completed}/{figures.expected} answered"
-        if figures.failed:
-            text += f", {figures.failed} failed"
-        text += f", TTFT p50 {number(figures.ttft_p50_ms, 0)} ms, TPOT p50 {number(figures.tpot_p50_ms, 1)} ms"
-        self._set_live(self._number_in.get(threading.get_ident(), 0), text)
 
     def planned(self, plan: Plan) -> None:
         dropped = sum(group.count for group in plan.dropped)
@@ -90,7 +79,6 @@ class Screen(Observer):
         )
 
     def launching(self, number: int, text: str) -> None:
-        self._number_in[threading.get_ident()] = number
         self._set_live(number, text)
         running, phase = self._running.get(number), text.partition(" (")[0]
         if running is None:
@@ -103,9 +91,11 @@ class Screen(Observer):
         self._note_of(number, f"ready after {deployment.ready_after_s:.1f} s")
 
     def step_started(self, number: int, step: LoadStep, steps: int) -> None:
-        self._number_in[threading.get_ident()] = number
         name = "warm-up" if step.warmup else f"load step {step.index + 1} of {steps}"
         self._set_live(number, f"{name}, {step.rate_req_per_s:g} req/s for {step.duration_s:g} s")
+
+    def measuring(self, number: int, text: str) -> None:
+        self._set_live(number, text)
 
     def step_measured(self, number_: int, result: StepResult) -> None:
         if result.step.warmup:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,22 +18,20 @@ from serve.measure.window import HttpMeter
 from tuner.app.answers import decision_answer
 from tuner.app.tune.screen import Screen
 from tuner.app.tune.telemetry import Telemetry
+from tuner.app.tune.telemetry_observer import TelemetryObserver
 from tuner.app.wiring import facts, why_infeasible, write_results
 from tuner.ask.arrivals import offered
 from tuner.ask.cluster import Cluster, Fleet, requested_cluster
-from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
-from tuner.ask.request import Metric, TuneRequest, load_request
+from tuner.ask.request import TuneRequest, load_request
 from tuner.ask.space import load_space
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput
-from tuner.plan.prune import Plan
 from tuner.rehearse.conditions import SEED_FACT, Conditions, simulated_seed
-from tuner.search.proposal import Proposal
 from tuner.study.observer import Fanout, Observer
 from tuner.study.store import Store
 from tuner.study.study import Setting, Study, default_name
-from tuner.trial.trial import Launcher, LoadStep, Meter, StepResult, TrialResult
+from tuner.trial.trial import Launcher, Meter
 
 if TYPE_CHECKING:
     from tuner.rehearse.cluster import SimulatedCluster
@@ -95,8 +92,7 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
             console.print(f"metrics: http://127.0.0.1:{port}/metrics", highlight=False)
         screen = Screen(console, request)
         stack.callback(screen.close)
-        told = TelemetryObserver(name, request, telemetry)
-        observers += [screen, told]
+        observers += [screen, TelemetryObserver(name, request, telemetry)]
         known = facts()
         launcher: Launcher
         meter: Meter
@@ -110,7 +106,7 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
             screen.note(f"simulated cluster, seed {options.simulated_seed}: no figure is from a real engine")
         else:
             known[NICENESS] = niceness(options.launcher, options.ray_address)
-            meter = HttpMeter(on_progress=screen.live, on_samples=told.samples)
+            meter = HttpMeter()
             launcher = stack.enter_context(_launcher(options))
         _same_kind(store, options, name, known)
         study = Study(setting, store, launcher, meter, Fanout(observers), clock=clock)
@@ -180,45 +176,3 @@ def _launcher(options: TuneOptions) -> Iterator[Launcher]:
         yield launcher
     finally:
         launcher.close()
-
-
-class TelemetryObserver(Observer):
-    """Hands a study's events to Prometheus."""
-
-    def __init__(self, study: str, request: TuneRequest, telemetry: Telemetry) -> None:
-        self._study, self._request, self._telemetry = study, request, telemetry
-        self._layouts: dict[int, ParallelLayout] = {}
-        self._predicted: dict[ParallelLayout, tuple[tuple[float | None, ...], ...]] = {}
-        self._samples: dict[int, Mapping[Metric, Sequence[float]]] = {}  # by the thread that measured them
-        telemetry.study_started(study, request)
-
-    def samples(self, step: LoadStep, samples_s: Mapping[Metric, Sequence[float]]) -> None:
-        """The raw samples of the step that was just measured, in seconds."""
-        self._samples[threading.get_ident()] = samples_s
-
-    def planned(self, plan: Plan) -> None:
-        dropped: dict[str, int] = {}
-        for group in plan.dropped:
-            dropped[group.reason.value] = dropped.get(group.reason.value, 0) + group.count
-        self._telemetry.candidates(self._study, dropped, len(plan.ranked))
-        self._predicted = {c.layout: c.prediction.steps for c in plan.ranked}
-
-    def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
-        self._layouts[number] = proposal.layout
-        self._telemetry.trial_started(self._study, proposal.layout, number)
-
-    def step_started(self, number: int, step: LoadStep, steps: int) -> None:
-        self._telemetry.step_started(self._study, self._layouts[number], step)
-
-    def step_measured(self, number: int, result: StepResult) -> None:
-        layout = self._layouts[number]
-        self._telemetry.step_measured(self._study, layout, result, self._samples.pop(threading.get_ident(), {}))
-        if result.step.warmup or layout not in self._predicted:
-            return
-        pairs = zip(self._predicted[layout][result.step.index], result.shown_ms(self._request), strict=True)
-        for (metric, _), (predicted, measured) in zip(self._request.shown_metrics, pairs, strict=True):
-            if predicted is not None and measured is not None:
-                self._telemetry.ratio(self._study, layout, metric, predicted, measured)
-
-    def trial_finished(self, result: TrialResult) -> None:
-        self._telemetry.trial_finished(self._study, result)
