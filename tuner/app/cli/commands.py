@@ -17,7 +17,7 @@ from rich.console import Console
 from tuner.app.measure.command import measure
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import load_request
-from tuner.errors import BadInput, NoFeasibleLayout, ParlayError
+from tuner.errors import BadInput, Cancelled, NoFeasibleLayout, ParlayError
 
 if TYPE_CHECKING:
     from tuner.app.tune.tuning import TuneResult
@@ -303,13 +303,13 @@ def main() -> None:
     """Entry point: every deliberate error becomes one line on stderr and its exit code."""
     try:
         app(standalone_mode=True)
+    except (Cancelled, KeyboardInterrupt):
+        _err.print("parlay: interrupted; the same command with --resume goes on", soft_wrap=True)
+        sys.exit(Cancelled.exit_code)
     except ParlayError as error:
         kind = "no layout meets the SLO" if isinstance(error, NoFeasibleLayout) else "error"
         _err.print(f"parlay: {kind}: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _err.print("parlay: interrupted; the same command with --resume goes on", soft_wrap=True)
-        sys.exit(130)
 
 
 def _show(answer: dict[str, Any], decision: Any, request: Any, as_json: bool) -> None:

@@ -1,10 +1,9 @@
-"""``parlay tune``: a request and its options become a study on a launcher, a meter, a store and the observers."""
+"""``parlay tune``: wires a run to the terminal, the signals, the metrics' port and the files."""
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +15,20 @@ from serve.launch.niceness import FACT as NICENESS
 from serve.launch.niceness import told as niceness
 from serve.measure.window import HttpMeter
 from tuner.app.answers import decision_answer
+from tuner.app.cli.signals import cancelled_by_signals
 from tuner.app.tune.screen import Screen
 from tuner.app.tune.telemetry import Telemetry
 from tuner.app.tune.telemetry_observer import TelemetryObserver
 from tuner.app.wiring import facts, why_infeasible, write_results
-from tuner.ask.arrivals import offered
-from tuner.ask.cluster import Cluster, Fleet, requested_cluster
-from tuner.ask.model import load_model
+from tuner.ask.cluster import Cluster, Fleet
 from tuner.ask.request import TuneRequest, load_request
-from tuner.ask.space import load_space
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput
-from tuner.rehearse.conditions import SEED_FACT, Conditions, simulated_seed
-from tuner.study.observer import Fanout, Observer
+from tuner.rehearse.conditions import SEED_FACT, Conditions
+from tuner.study.runner import StudyOrder, run_study
 from tuner.study.store import Store
-from tuner.study.study import Setting, Study, default_name
+from tuner.study.study import default_name
+from tuner.trial.cancel import CancelHandle
 from tuner.trial.trial import Launcher, Meter
 
 if TYPE_CHECKING:
@@ -69,48 +67,20 @@ class TuneResult:
 
 def run_tune(options: TuneOptions, console: Console) -> TuneResult:
     """Run the study and write its files. Everything that can be refused is refused before anything starts."""
-    request = _with_cluster(load_request(options.request_file), options)
-    offered(request.workload, request.rates_req_per_s[0], request.load.seconds, seed=0)  # a loop or no trace is refused
-    name = options.study or default_name(request)
-    setting = Setting(
-        name=name,
-        request=request,
-        model=load_model(request.model),
-        cluster=requested_cluster(request),
-        space=load_space(request.space),
-        log_root=options.out / name / "logs",
-    )
+    order, cancel = _order(options), CancelHandle()
+    name, request = order.name, order.request
+    cluster = order.setting().cluster
     with ExitStack() as stack:
-        stack.enter_context(_terminated_like_interrupted())
         store = Store(options.store_url)
         stack.callback(store.close)
-        observers: list[Observer] = []
-        telemetry = Telemetry()
-        if options.metrics_port is not None:
-            port = telemetry.start_http(port=options.metrics_port)
-            stack.callback(telemetry.stop)
-            console.print(f"metrics: http://127.0.0.1:{port}/metrics", highlight=False)
+        telemetry = _telemetry(options, console, stack)
         screen = Screen(console, request)
         stack.callback(screen.close)
-        observers += [screen, TelemetryObserver(name, request, telemetry)]
-        known = facts()
-        launcher: Launcher
-        meter: Meter
-        clock: Callable[[], float] = time.perf_counter
-        if options.launcher == "simulated":
-            from tuner.rehearse.cluster import SimulatedLauncher, SimulatedMeter
-
-            world = _simulated(setting.cluster, options.simulated_seed)
-            launcher, meter, clock = SimulatedLauncher(world), SimulatedMeter(world), lambda: world.clock_s
-            known[SEED_FACT] = str(options.simulated_seed)
-            screen.note(f"simulated cluster, seed {options.simulated_seed}: no figure is from a real engine")
-        else:
-            known[NICENESS] = niceness(options.launcher, options.ray_address)
-            meter = HttpMeter()
-            launcher = stack.enter_context(_launcher(options))
-        _same_kind(store, options, name, known)
-        study = Study(setting, store, launcher, meter, Fanout(observers), clock=clock)
-        decision = study.run(options.resume, known)
+        with cancelled_by_signals(cancel, screen.note), _bench(options, cluster) as bench:
+            if options.launcher == "simulated":
+                screen.note(f"simulated cluster, seed {options.simulated_seed}: no figure is from a real engine")
+            observers = (screen, TelemetryObserver(name, request, telemetry))
+            decision = run_study(order, store, bench.launcher, bench.meter, observers, cancel, clock=bench.clock)
         screen.close()
         record = store.study(name)
         files = write_results(options.out / name, store, record, decision)
@@ -121,15 +91,24 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
         return TuneResult(decision, request, answer)
 
 
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM and a closed terminal tear down what Ctrl-C tears down."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _order(options: TuneOptions) -> StudyOrder:
+    request, known = _with_cluster(load_request(options.request_file), options), facts()
+    if options.launcher == "simulated":
+        known[SEED_FACT] = str(options.simulated_seed)
+    else:
+        known[NICENESS] = niceness(options.launcher, options.ray_address)
+    name = options.study or default_name(request)
+    return StudyOrder(name, request, options.out / name / "logs", options.resume, known)
+
+
+def _telemetry(options: TuneOptions, console: Console, stack: ExitStack) -> Telemetry:
+    """The metrics, and their endpoint where one was asked for."""
+    telemetry = Telemetry()
+    if options.metrics_port is not None:
+        port = telemetry.start_http(port=options.metrics_port)
+        stack.callback(telemetry.stop)
+        console.print(f"metrics: http://127.0.0.1:{port}/metrics", highlight=False)
+    return telemetry
 
 
 def _with_cluster(request: TuneRequest, options: TuneOptions) -> TuneRequest:
@@ -150,29 +129,37 @@ def _simulated(cluster: Cluster | Fleet, seed: int) -> SimulatedCluster:
     return SimulatedCluster(cluster, Conditions(seed=seed, term_error=0.1, noise=0.02))
 
 
-def _same_kind(store: Store, options: TuneOptions, name: str, facts: Mapping[str, str]) -> None:
-    """Refuse to go on with a study on another kind of cluster, or in another simulated world."""
-    known = store.find_study(name) if options.resume else None
-    if known is not None and simulated_seed(known.facts) != simulated_seed(facts):
-        seed = simulated_seed(known.facts)
-        kind = "a real launcher" if seed is None else f"--launcher simulated --simulated-seed {seed}"
-        raise BadInput("--launcher", options.launcher, f"{kind}, with which study {name} began")
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """What the study is run on, and its clock in s."""
+
+    launcher: Launcher
+    meter: Meter
+    clock: Callable[[], float] = time.perf_counter
 
 
 @contextmanager
-def _launcher(options: TuneOptions) -> Iterator[Launcher]:
+def _bench(options: TuneOptions, cluster: Cluster | Fleet) -> Iterator[_Bench]:
+    if options.launcher == "simulated":
+        from tuner.rehearse.cluster import SimulatedLauncher, SimulatedMeter
+
+        world = _simulated(cluster, options.simulated_seed)
+        yield _Bench(SimulatedLauncher(world), SimulatedMeter(world), lambda: world.clock_s)
+        return
+    launcher = _real_launcher(options)
+    try:
+        yield _Bench(launcher, HttpMeter())
+    finally:
+        launcher.close()
+
+
+def _real_launcher(options: TuneOptions) -> Launcher:
     if options.launcher not in LAUNCHERS:
         raise BadInput("--launcher", options.launcher, ", ".join(LAUNCHERS))
-    launcher: Launcher
     if options.launcher == "local":
         from serve.launch.local_launcher import LocalProcessLauncher
 
-        launcher = LocalProcessLauncher(port=options.http_port or None, state_dir=options.out / "state")
-    else:
-        from serve.launch.ray_launcher import RayServeLauncher
+        return LocalProcessLauncher(port=options.http_port or None, state_dir=options.out / "state")
+    from serve.launch.ray_launcher import RayServeLauncher
 
-        launcher = RayServeLauncher(options.ray_address, options.http_port or None, state_dir=options.out / "state")
-    try:
-        yield launcher
-    finally:
-        launcher.close()
+    return RayServeLauncher(options.ray_address, options.http_port or None, state_dir=options.out / "state")

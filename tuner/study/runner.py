@@ -1,0 +1,85 @@
+"""Runs a study for whoever asks: a command, a service, a test. Any thread or process will do, several at once in one.
+
+It knows no terminal, no signals and no files but the trials' logs; what it needs of the world it is given. An end is
+asked for by the handle, from anywhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tuner.ask.arrivals import offered
+from tuner.ask.cluster import requested_cluster
+from tuner.ask.model import load_model
+from tuner.ask.request import TuneRequest
+from tuner.ask.space import load_space
+from tuner.decide.decision import Decision
+from tuner.errors import BadInput
+from tuner.rehearse.conditions import simulated_seed
+from tuner.study.observer import Fanout, Observer
+from tuner.study.store import Store
+from tuner.study.study import Setting, Study
+from tuner.trial.cancel import CancelHandle
+from tuner.trial.trial import Launcher, Meter
+
+
+@dataclass(frozen=True, slots=True)
+class StudyOrder:
+    """What is to be run, as plain data.
+
+    ``request`` names its cluster (one of ``cluster: ray`` is discovered before). ``log_root`` is the folder of the
+    trials' logs. With ``resume`` it goes on with the study of that name, or joins it. ``facts``: versions, machine and
+    launcher, for the reader of the result.
+    """
+
+    name: str
+    request: TuneRequest
+    log_root: Path
+    resume: bool = False
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def setting(self) -> Setting:
+        """The order with all that it names looked up. Raises BadInput for what is not there, or cannot be offered."""
+        request = self.request
+        offered(request.workload, request.rates_req_per_s[0], request.load.seconds, seed=0)  # no loop, nor a lost trace
+        model, cluster = load_model(request.model), requested_cluster(request)
+        return Setting(self.name, request, model, cluster, load_space(request.space), self.log_root)
+
+
+def run_study(
+    order: StudyOrder,
+    store: Store,
+    launcher: Launcher,
+    meter: Meter,
+    observers: Sequence[Observer] = (),
+    cancel: CancelHandle | None = None,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Decision:
+    """Run the study to its decision, in the calling thread and, where the launcher keeps up several, others.
+
+    The store may be other studies' too, the launcher and the meter as well where their devices are; each study has
+    observers and a handle of its own. ``clock`` is that of the cluster, in s. Whoever calls closes what it gave.
+
+    Raises BadInput before anything starts for what cannot be run, and Cancelled where that was asked: then nothing of
+    it runs any more, and the same order with ``resume`` ends in the decision that it would have had.
+    """
+    setting = order.setting()
+    if order.resume:
+        _require_same_world(store, order)
+    study = Study(setting, store, launcher, meter, Fanout(observers), clock=clock, cancel=cancel)
+    return study.run(order.resume, dict(order.facts))
+
+
+def _require_same_world(store: Store, order: StudyOrder) -> None:
+    """Refuse to go on with a study on another kind of cluster, or in another simulated world."""
+    known = store.find_study(order.name)
+    if known is None or simulated_seed(known.facts) == simulated_seed(order.facts):
+        return
+    seed = simulated_seed(known.facts)
+    kind = "a real launcher" if seed is None else f"--launcher simulated --simulated-seed {seed}"
+    given = "a real launcher" if simulated_seed(order.facts) is None else "simulated"
+    raise BadInput("--launcher", given, f"{kind}, with which study {order.name} began")
