@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from tests.mock_server import Behaviour, MockServer
 from tuner.app.cli.signals import cancelled_by_signals
 from tuner.trial.cancel import CancelHandle
 
@@ -93,3 +94,35 @@ def test_another_thread_leaves_signals_alone():
     thread.start()
     thread.join()
     assert seen == [signal.getsignal(signal.SIGTERM)]
+
+
+MEASURING = """
+import sys
+from serve.measure.window import HttpMeter
+from tests.unit.test_measure import FakeDeployment, request, step
+from tuner.app.cli.signals import cancelled_by_signals
+from tuner.trial.cancel import CancelHandle
+from tuner.errors import Cancelled
+from tuner.trial.trial import Watch
+
+handle = CancelHandle()
+watch = Watch(handle, progress=lambda words: print("running", flush=True))
+try:
+    with cancelled_by_signals(handle, lambda text: None):
+        HttpMeter().measure(FakeDeployment(sys.argv[1]), step(), request(load={"request_timeout_s": 600}), watch)
+except Cancelled as end:
+    print(end, flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_heard_while_the_main_thread_measures(number):
+    """Its event loop has ways of its own with signals."""
+    with MockServer(Behaviour.SLOW_HEADERS) as server:
+        words = [sys.executable, "-c", MEASURING, server.url]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "running\n"
+            process.send_signal(number)
+            out, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert out.splitlines()[-1].endswith(number.name)
