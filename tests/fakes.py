@@ -16,6 +16,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TuneRequest, parse_request
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.plan.prune import Candidate, Prediction
+from tuner.trial.launched import Launched, RayApplication
 from tuner.trial.trial import LaunchOrder, LoadStep, Quantiles, StepResult, Watch
 
 DOCUMENT: dict[str, Any] = {
@@ -104,6 +105,11 @@ class FakeDeployment:
     model_id: str = "fake"
     ready_after_s: float = 1.5
 
+    @property
+    def launched(self) -> Launched:
+        config = {"name": self.app, "args": {"layout": str(self.layout)}}
+        return Launched(self.launcher.name, dict(self.launcher.versions), "org/model", RayApplication(config))
+
     def failure(self) -> tuple[FailureReason, str] | None:
         return None
 
@@ -128,6 +134,7 @@ class FakeLauncher:
     name: str = "fake"
     refused: str | None = None  # an executor that this launcher cannot run
     parallel: int = 1
+    versions: Mapping[str, str] = field(default_factory=lambda: {"ray": "2.60.0", "vllm": "0.29.0"})
 
     def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
         return f"executor {layout.executor}" if layout.executor == self.refused else None

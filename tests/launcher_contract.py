@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TuneRequest
 from tuner.errors import Cancelled, Cause, FailureReason, LaunchFailed
 from tuner.trial.cancel import CancelHandle
+from tuner.trial.launched import Launched
 from tuner.trial.trial import Deployment, Launcher, LaunchOrder, LoadStep, Meter, Samples, Watch
 
 OUTPUT_TOKENS = 8  # of every request
@@ -73,6 +75,11 @@ class ContractBench:
         """Whether it serves its model now."""
         raise NotImplementedError
 
+    @property
+    def model_source(self) -> str:
+        """What its engines load."""
+        raise NotImplementedError
+
     def order(self, request: TuneRequest, layout: str = "tp=1") -> LaunchOrder:
         self.orders += 1
         app = f"parlay-test-{self.orders}"
@@ -95,6 +102,15 @@ class RunningContract:
         assert deployment.log_tail()
         assert len(deployment.log_tail(1)) == 1
         assert bench.said
+
+    def test_a_deployment_says_what_was_launched(self, bench: ContractBench, deployment: Deployment) -> None:
+        launched = deployment.launched
+        assert launched.launcher == bench.launcher.name == bench.kind
+        assert launched.versions == dict(bench.launcher.versions)
+        assert {"parlay", "python"} <= launched.versions.keys()
+        assert launched.model_source == bench.model_source
+        record = TypeAdapter(Launched)
+        assert record.validate_json(record.dump_json(launched)) == launched  # as a store keeps it
 
     def test_the_meter_measures_it(self, bench: ContractBench, deployment: Deployment) -> None:
         seen: list[Samples] = []

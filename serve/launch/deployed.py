@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from tuner.trial.launched import Launched
+
 
 class Deployed:
     """The figures of ``tuner.trial.trial.Deployment`` that do not depend on how the layout was brought up."""
 
-    def __init__(self, url: str, model_id: str) -> None:
-        self._url, self._model_id = url, model_id
+    def __init__(self, url: str, model_id: str, launched: Launched) -> None:
+        self._url, self._model_id, self._launched = url, model_id, launched
         self._ready_after_s = 0.0
         self._down = False
 
@@ -20,6 +22,11 @@ class Deployed:
     def model_id(self) -> str:
         """The model name that requests must carry."""
         return self._model_id
+
+    @property
+    def launched(self) -> Launched:
+        """What was launched, and on what."""
+        return self._launched
 
     @property
     def ready_after_s(self) -> float:

@@ -30,6 +30,7 @@ from serve.launch.processes import (
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.errors import BadInput, FailureReason, LaunchFailed
+from tuner.trial.launched import ENGINES, Launched, VllmServer, installed, model_source
 from tuner.trial.trial import LaunchOrder, Watch
 
 KIND = "local-process"
@@ -64,9 +65,16 @@ class LocalProcessLauncher:
         """One: nothing here gives each server devices of its own."""
         return 1
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of vLLM; there is no Ray in it."""
+        return installed(*(name for name in ENGINES if name != "ray"))
+
     def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
-        """See ``tuner.trial.trial.Launcher``: a process without Ray has no Ray executor."""
-        return "executor ray; a local process runs mp or uni" if layout.executor == "ray" else None
+        """See ``tuner.trial.trial.Launcher``: a process without Ray has no Ray executor, and stays on its node."""
+        if layout.executor == "ray":
+            return "executor ray; a local process runs mp or uni"
+        return _misplaced(layout, request)
 
     def launch(self, order: LaunchOrder, watch: Watch) -> LocalProcessDeployment:
         """See ``tuner.trial.trial.Launcher``. Raises BadInput where the port was taken in the meantime."""
@@ -78,11 +86,14 @@ class LocalProcessLauncher:
         logs.mkdir(parents=True, exist_ok=True)
         self._record.add("directories", logs)
         self._record.add("apps", order.app)
-        process = _spawn(order, port, logs)
+        source = model_source(order.request.model)
+        server = _server(order, source, port)
+        process = _spawn(server, logs)
         deployment = LocalProcessDeployment(
             process=process,
             url=f"http://{HOST}:{port}",
             model_id=served_model_id(order.request),
+            launched=Launched(self.name, self.versions, source, server),
             logs=logs,
             on_teardown=lambda: self._forget(order.app, logs),
         )
@@ -125,10 +136,11 @@ class LocalProcessDeployment(Deployed):
         process: subprocess.Popen[bytes],
         url: str,
         model_id: str,
+        launched: Launched,
         logs: Path,
         on_teardown: Callable[[], None],
     ) -> None:
-        super().__init__(url, model_id)
+        super().__init__(url, model_id, launched)
         self._process = process
         self._logs, self._on_teardown = logs, on_teardown
         self._leader = identify(process.pid)
@@ -212,22 +224,27 @@ class LocalProcessDeployment(Deployed):
         return warm_up(self._url, self._model_id, replicas, timeout_s=timeout_s)
 
 
+def _misplaced(layout: ParallelLayout, request: TuneRequest) -> str | None:
+    per_node = cluster_of(layout, request).gpus_per_node
+    if layout.devices <= per_node:
+        return None
+    return f"{layout} needs {layout.devices} devices; a local process has the {per_node} of one node"
+
+
 def _require_devices(order: LaunchOrder) -> None:
-    layout, cluster = order.layout, cluster_of(order.layout, order.request)
-    if layout.devices > cluster.gpus_per_node:
-        raise LaunchFailed(
-            FailureReason.PLACEMENT_IMPOSSIBLE,
-            f"{layout} needs {layout.devices} devices; a local process has the {cluster.gpus_per_node} of one node",
-        )
-    if layout.executor == "ray":
+    if (detail := _misplaced(order.layout, order.request)) is not None:
+        raise LaunchFailed(FailureReason.PLACEMENT_IMPOSSIBLE, detail)
+    if order.layout.executor == "ray":
         raise BadInput("layout.executor", "ray", "mp, uni (a local process runs without Ray)")
 
 
-def _spawn(order: LaunchOrder, port: int, logs: Path) -> subprocess.Popen[bytes]:
-    path = Path(order.request.model)
-    source = str(path.resolve()) if path.is_dir() else order.request.model
+def _server(order: LaunchOrder, source: str, port: int) -> VllmServer:
     words = vllm_args(order.layout, order.request, model_source=source, host=HOST, port=port)
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words]
+    return VllmServer(tuple(words), environment(order.layout, order.request, model_source=source))
+
+
+def _spawn(server: VllmServer, logs: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *server.arguments]
     # A session of its own: Ctrl-C at the terminal reaches this process only, which then ends the server in order.
     with (logs / "engine.log").open("ab") as log:
         return subprocess.Popen(
@@ -235,6 +252,6 @@ def _spawn(order: LaunchOrder, port: int, logs: Path) -> subprocess.Popen[bytes]
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | environment(order.layout, order.request, model_source=source),
+            env=os.environ | server.environment,
             start_new_session=True,
         )

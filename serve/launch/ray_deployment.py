@@ -19,6 +19,7 @@ from serve.launch.processes import end, group_of
 from serve.launch.ray_api import delete_application, groups_pending, own_ip, ray_logs, serve_details
 from serve.launch.replicas import ReplicaHistory, last_message, messages, status_of
 from tuner.errors import FailureReason, LaunchFailed
+from tuner.trial.launched import Launched
 from tuner.trial.trial import LaunchOrder
 
 POLL_S = 0.25
@@ -28,8 +29,8 @@ STOP_PATIENCE_S = 5.0
 class RayServeDeployment(Deployed):
     """Implements ``tuner.trial.trial.Deployment`` for one Ray Serve application."""
 
-    def __init__(self, order: LaunchOrder, url: str, on_teardown: Callable[[str], None]) -> None:
-        super().__init__(url, served_model_id(order.request))
+    def __init__(self, order: LaunchOrder, url: str, launched: Launched, on_teardown: Callable[[str], None]) -> None:
+        super().__init__(url, served_model_id(order.request), launched)
         self._order, self._on_teardown = order, on_teardown
         self._history = ReplicaHistory()
         self._engine = EngineProcesses()

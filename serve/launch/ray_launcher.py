@@ -39,6 +39,7 @@ from serve.launch.ray_nodes import demand, fits, home_of, pinned
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import ClusterSpec, TuneRequest
 from tuner.errors import BadInput, FailureReason, LaunchFailed
+from tuner.trial.launched import ENGINES, Launched, RayApplication, installed, model_source
 from tuner.trial.trial import LaunchOrder, Watch
 
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
@@ -85,6 +86,11 @@ class RayServeLauncher:
         """
         return MANY if self._address is not None else max(1, len(list(Path("/dev").glob("nvidia[0-9]*"))))
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of Ray and vLLM: a cluster that lets this process in runs the same Ray, and Serve LLM is built from here."""
+        return installed(*ENGINES)
+
     def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
         """See ``tuner.trial.trial.Launcher``: what Ray Serve LLM cannot run."""
         return refused(layout, request)
@@ -96,12 +102,13 @@ class RayServeLauncher:
         watch.cancel.raise_if_cancelled()
         self._require_devices(order)
         check_served(order.layout, order.request)
-        source, prefix = _model_source(order.request.model), f"/{order.app}"
+        source, prefix = model_source(order.request.model), f"/{order.app}"
         config = serve_app(order.app, order.layout, order.request, model_source=source, route_prefix=prefix)
         home = home_of(live_nodes(), order.placement, order.request.groups) if self._address is not None else None
         config = config if home is None else pinned(config, home)
         _require_room(order, config)
-        deployment = RayServeDeployment(order, f"{self._base_url}{prefix}", self._forget)
+        launched = Launched(self.name, self.versions, source, RayApplication(config))
+        deployment = RayServeDeployment(order, f"{self._base_url}{prefix}", launched, self._forget)
         if self._address is None:  # a running cluster itself knows what was left on it
             self._record.add("apps", order.app)
         self._live[order.app] = deployment
@@ -235,8 +242,3 @@ def _require_room(order: LaunchOrder, config: dict[str, Any]) -> None:
         FailureReason.PLACEMENT_IMPOSSIBLE,
         f"{order.layout} needs {needs}; the Ray cluster has {has:g} on {len(nodes)} node(s)",
     )
-
-
-def _model_source(model: str) -> str:
-    path = Path(model)
-    return str(path.resolve()) if path.is_dir() else model

@@ -31,6 +31,7 @@ from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.plan.prune import Candidate, plan
 from tuner.study.store import Store
 from tuner.study.study import Observer, Setting, Study
+from tuner.trial.launched import Launched, NoEngine
 from tuner.trial.trial import Deployment, LaunchOrder, LoadStep, StepResult, Watch
 
 REQUEST = Path(__file__).with_suffix(".yaml")
@@ -152,6 +153,11 @@ class Replayed:
         """As recorded."""
         return self.record.ready_after_s or 0.0
 
+    @property
+    def launched(self) -> Launched:
+        """Nothing now."""
+        return Launched("recorded", {}, self.model_id, NoEngine("a record"))
+
     def failure(self) -> tuple[FailureReason, str] | None:
         """It never breaks."""
         return None
@@ -173,6 +179,7 @@ class Replay:
     launched: list[str] = field(default_factory=list)
     name: str = "recorded"
     parallel: int = 1
+    versions: dict[str, str] = field(default_factory=dict)
 
     def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
         """What was not measured."""

@@ -53,6 +53,10 @@ class Bench(ContractBench):
     def model(self) -> Path:
         return self.root / "tiny"
 
+    @property
+    def model_source(self) -> str:
+        return str(self.model.resolve())
+
     def request(self, **engine: Any) -> TuneRequest:
         return request_for(self.model, **engine)
 

@@ -39,6 +39,10 @@ class SimulatedBench(ContractBench):
         changes = {f"engine.{name}": value for name, value in engine.items()}
         return make_request({"workload.output_tokens": OUTPUT_TOKENS} | changes)
 
+    @property
+    def model_source(self):
+        return REQUEST.model
+
     def fault(self, kind, scratch):
         if kind == "memory":
             large = make_request({"model": "meta-llama/Llama-3.1-405B"})

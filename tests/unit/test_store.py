@@ -15,12 +15,13 @@ from tests.unit.test_layout import LAYOUTS
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric
 from tuner.ask.rules import DropReason
-from tuner.errors import BadInput, FailureReason, StoreError
+from tuner.errors import BadInput, FailureReason, LeaseLost, StoreError
 from tuner.plan.prune import Candidate, DroppedGroup, Prediction
 from tuner.study.records import TrialClaim
 from tuner.study.schema import SCHEMA_VERSION
 from tuner.study.store import Store
 from tuner.trial.devices import Placement
+from tuner.trial.launched import Launched, NoEngine, RayApplication, VllmServer
 from tuner.trial.trial import LoadStep, Purpose, Quantiles, StepResult, TrialResult, TrialState
 
 REQUEST = make_request()
@@ -98,6 +99,29 @@ def test_a_trial_is_durable_at_every_step(store, reader):
     store.finish_trial("s", result, "me")
     assert reader.trials("s") == [result]
     assert reader.open_trials("s") == []
+
+
+PAYLOADS = [
+    RayApplication(
+        {"name": "a", "route_prefix": "/a", "args": {"llm_configs": [{"engine_kwargs": {"dtype": "auto"}}]}}
+    ),
+    VllmServer(("--model", "/m/tiny", "--enforce-eager"), {"OMP_NUM_THREADS": "1"}),
+    NoEngine("simulated cluster, seed 3"),
+]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload.kind)
+def test_what_was_launched_is_durable_at_once(store, reader, payload):
+    store.create_study("s", REQUEST, {})
+    begin(store, 0)
+    assert reader.trials("s")[0].launched is None
+    launched = Launched("ray-serve", {"ray": "2.58.1", "vllm": "0.26.0"}, "/m/tiny", payload)
+    store.record_launch("s", 0, launched, "me")
+    assert reader.trials("s")[0].launched == launched
+    store.finish_trial("s", TrialResult(0, LAYOUT, TrialState.MEASURED, seconds=1.0), "me")
+    assert reader.trials("s")[0].launched == launched
+    with pytest.raises(LeaseLost):
+        store.record_launch("s", 0, launched, "another")
 
 
 def test_a_failed_trial_keeps_its_reason_and_its_last_log_lines(store, reader):
@@ -243,7 +267,7 @@ def test_a_store_of_version_1_is_brought_up_to_date(tmp_path):
     with sqlite3.connect(tmp_path / "store.db") as db:
         db.execute("DROP INDEX parlay_claims")
         db.execute("DROP TABLE parlay_drivers")
-        for column in ("purpose", "repeat", "device_s", "driver", "placement", "ordered_s"):
+        for column in ("purpose", "repeat", "device_s", "driver", "placement", "ordered_s", "launched"):
             db.execute(f"ALTER TABLE parlay_trials DROP COLUMN {column}")
         db.execute("UPDATE parlay_schema SET version = 1")
     db.close()

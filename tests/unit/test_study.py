@@ -41,6 +41,9 @@ def test_a_study_from_plan_to_decision(world):
     assert record.candidates_total == 8
     assert len(record.ranked) == 8
     assert record.facts == {"vllm": "0.29"}
+    assert store.trials("s") == [decision.winner]
+    assert decision.winner.launched.payload.config == {"name": "parlay-s-0", "args": {"layout": TP2_DP2}}
+    assert decision.winner.launched.versions == launcher.versions
     order = launcher.orders[0]
     assert (order.app, order.trial) == ("parlay-s-0", 0)
     assert order.log_dir.is_dir()

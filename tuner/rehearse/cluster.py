@@ -25,6 +25,7 @@ from tuner.rehearse.conditions import AT_REST, Conditions, TrueCosts
 from tuner.simulate import SimulationResult, SimulationSettings, Simulator
 from tuner.stats.intervals import percentile, quantiles
 from tuner.trial.cancel import CancelHandle
+from tuner.trial.launched import Launched, NoEngine, installed, model_source
 from tuner.trial.trial import Deployment, LaunchOrder, LoadStep, StepResult, Watch
 
 __all__ = ["Conditions", "SimulatedCluster", "SimulatedDeployment", "SimulatedLauncher", "SimulatedMeter"]
@@ -153,6 +154,12 @@ class SimulatedDeployment:
         """The model's name in the request."""
         return self.request.model
 
+    @property
+    def launched(self) -> Launched:
+        """Nothing that could be deployed."""
+        world = NoEngine(f"simulated cluster, seed {self.world.conditions.seed}")
+        return Launched(NAME, installed(), model_source(self.request.model), world)
+
     def say(self, words: str) -> None:
         """Add a line to the log."""
         self._log.append(f"simulated engine, {self.world.clock_s:.0f} s: {words}")
@@ -198,6 +205,11 @@ class SimulatedLauncher:
     def parallel(self) -> int:
         """As many as there are devices, where time goes by with a pace; else one, since nothing overlaps."""
         return self._world.cluster.devices if self._world.conditions.pace else 1
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Those of Parlay and Python: no engine runs."""
+        return installed()
 
     def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
         """It runs whatever the engine accepts."""

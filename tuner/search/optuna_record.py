@@ -17,8 +17,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from tuner.ask.request import TuneRequest
 from tuner.ask.layout import SPACE_AXES
+from tuner.ask.request import TuneRequest
 from tuner.decide.comparison import merit, slo_ratio
 from tuner.plan.prune import Candidate, Plan
 from tuner.search.proposal import Proposal

@@ -72,7 +72,8 @@ class Running:
         """How it ended, but for its times."""
         trial = self.trial
         result = TrialResult(trial.number, trial.layout, state, tuple(self.steps), detail=why)
-        result = replace(result, purpose=trial.purpose, repeat=trial.repeat)
+        launched = self.deployment.launched if self.deployment else None
+        result = replace(result, purpose=trial.purpose, repeat=trial.repeat, launched=launched)
         if failure is None:
             return result
         tail = failure.log_tail or (self.deployment.log_tail() if self.deployment else ())
@@ -272,6 +273,7 @@ class Driving:
         watch = Watch(self._cancel, progress=lambda text: self._launching(trial.number, text))
         running.deployment = p.launcher.launch(order, watch)
         with self._state:
+            p.store.record_launch(p.study, trial.number, running.deployment.launched, p.driver)
             p.observer.ready(trial.number, running.deployment)
             self._wait_for_neighbours(running)
         stopped = self._steps(running, running.deployment, search)

@@ -45,8 +45,9 @@ TRIALS = sa.Table(
     sa.Column("driver", sa.String(200), nullable=False, server_default=""),
     sa.Column("placement", sa.JSON),
     sa.Column("ordered_s", sa.Float),
+    sa.Column("launched", sa.JSON(none_as_null=True)),
 )
-_SINCE_2 = ("purpose", "repeat", "device_s", "driver", "placement", "ordered_s")
+_SINCE_2 = ("purpose", "repeat", "device_s", "driver", "placement", "ordered_s", "launched")
 # The claim: of all drivers of a study, one launches a layout for the n-th time.
 _CLAIMS = sa.Index("parlay_claims", TRIALS.c.study, TRIALS.c.layout, TRIALS.c.repeat, unique=True)
 DRIVERS = sa.Table(

@@ -36,10 +36,12 @@ from tuner.study.schema import (
     durable_sqlite,
 )
 from tuner.trial.devices import Placement
+from tuner.trial.launched import Launched
 from tuner.trial.trial import Purpose, StepResult, TrialResult, TrialState
 
 _LOCK = 0x7061726C6179  # "parlay", the key of PostgreSQL's advisory lock
 _STEP = TypeAdapter(StepResult)
+_LAUNCHED = TypeAdapter(Launched)
 _RANKED = TypeAdapter(tuple[Candidate, ...])
 _DROPPED = TypeAdapter(tuple[DroppedGroup, ...])
 
@@ -272,6 +274,13 @@ class Store:
                     found.append(_open(row))
             return found
 
+    def record_launch(self, study: str, trial: int, launched: Launched, driver: str) -> None:
+        """Keep what was launched for a trial; raises LeaseLost as ``add_step`` does."""
+        values = {"launched": _LAUNCHED.dump_python(launched, mode="json")}
+        with self._writing() as db:
+            _require_owner(db, study, trial, driver)
+            db.execute(sa.update(TRIALS).where(TRIALS.c.study == study, TRIALS.c.number == trial).values(values))
+
     def add_step(self, study: str, trial: int, result: StepResult, driver: str) -> None:
         """Keep one measured load step; raises LeaseLost where the trial is another driver's by now."""
         row = {
@@ -285,7 +294,7 @@ class Store:
             db.execute(sa.insert(STEPS).values(row))
 
     def finish_trial(self, study: str, result: TrialResult, driver: str) -> None:
-        """Record a trial's end; its steps are stored already. Raises LeaseLost as ``add_step`` does."""
+        """Record a trial's end; its launch and its steps are stored already. Raises LeaseLost as ``add_step`` does."""
         values = {
             "state": result.state.value,
             "failure": result.failure.value if result.failure else None,
@@ -353,6 +362,7 @@ def _trial(row: dict[str, Any], steps: Iterable[StepResult]) -> TrialResult:
         purpose=Purpose(row["purpose"]),
         repeat=row["repeat"],
         device_s=row["device_s"],
+        launched=_LAUNCHED.validate_python(row["launched"]) if row["launched"] else None,
     )
 
 

@@ -16,6 +16,7 @@ from tuner.ask.request import Metric, TuneRequest
 from tuner.errors import FailureReason
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import Placement
+from tuner.trial.launched import Launched
 
 Samples = Mapping[Metric, Sequence[float]]
 """Every value of each metric in one load step, in seconds: of requests that completed, for ITL of their tokens."""
@@ -173,6 +174,10 @@ class Deployment(Protocol):
     def ready_after_s(self) -> float:
         """Seconds from the order to the first healthy answer."""
 
+    @property
+    def launched(self) -> Launched:
+        """What was launched, and on what."""
+
     def failure(self) -> tuple[FailureReason, str] | None:
         """Why the deployment is not healthy any more, or None while it is."""
 
@@ -194,6 +199,10 @@ class Launcher(Protocol):
     @property
     def parallel(self) -> int:
         """How many deployments it can keep up side by side; 1 where they would disturb each other."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of what its engines run on, by distribution, as in the ``Launched`` of its deployments."""
 
     def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
         """Why this launcher cannot run the layout as it is written, or None; asked before anything starts."""
@@ -230,6 +239,7 @@ class TrialResult:
 
     ``repeat`` counts the earlier trials of the same layout: their arrivals differ. ``seconds`` is the wall time from
     the order to the end of the teardown, ``device_s`` that time summed over the devices; both are None while it runs.
+    ``launched`` is None where nothing came up, and in studies of before it was recorded.
     """
 
     number: int
@@ -244,6 +254,7 @@ class TrialResult:
     purpose: Purpose = Purpose.EXPLORE
     repeat: int = 0
     device_s: float | None = None
+    launched: Launched | None = None
 
     def shown_step(self, request: TuneRequest) -> StepResult | None:
         """The step that stands for the trial: the highest rate that met the SLO, else the lowest that was measured."""
