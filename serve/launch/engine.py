@@ -148,7 +148,7 @@ def on_logical_gpus(layout: ParallelLayout, request: TuneRequest) -> bool:
 
 
 def check_served(layout: ParallelLayout, request: TuneRequest) -> None:
-    """Raise BadInput where Ray Serve LLM would not run ``layout`` as it is written.
+    """Raise BadInput where Ray Serve LLM would not run ``layout`` as it is written, or not where it says.
 
     Ray Serve LLM 2.60 runs an engine with vLLM's ``mp`` or ``ray`` executor and knows no other. A layout named after
     an executor that did not run would be a false measurement.
@@ -161,6 +161,8 @@ def check_served(layout: ParallelLayout, request: TuneRequest) -> None:
         raise BadInput("layout.executor", "mp", allowed)
     if layout.executor == "mp" and attention_dp(layout):
         raise BadInput("layout.executor", "mp", "ray, with expert parallelism over data-parallel ranks")
+    if layout.gpu is not None and not is_cpu(layout, request):
+        accelerator_type(layout.gpu)
 
 
 def refused(layout: ParallelLayout, request: TuneRequest) -> str | None:

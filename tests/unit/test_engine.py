@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.launch.engine import check_served, engine_kwargs, environment, serve_app, served_model_id, vllm_args
+from serve.launch.engine import check_served, engine_kwargs, environment, refused, serve_app, served_model_id, vllm_args
 from tuner.ask.layout import AXES, SPACE_AXES, ParallelLayout
 from tuner.ask.request import TuneRequest, parse_request
 from tuner.errors import BadInput
@@ -85,6 +85,13 @@ def test_every_device_has_its_place(
 def test_an_executor_that_would_not_run_as_written_is_refused(gpu: str, layout: str) -> None:
     with pytest.raises(BadInput, match=r"layout\.executor"):
         check_served(ParallelLayout.parse(layout), request(gpu, nodes=2))
+
+
+def test_a_node_group_that_ray_cannot_tell_from_others_is_refused_before_a_launch() -> None:
+    groups = [{"gpu": gpu, "nodes": 1, "gpus_per_node": 8} for gpu in ("h100_sxm", "gb200")]
+    asked = request(cluster=groups)
+    assert refused(ParallelLayout.parse("tp=2,gpu=h100_sxm"), asked) is None
+    assert "gb200 does not run under Ray Serve" in (refused(ParallelLayout.parse("tp=2,gpu=gb200"), asked) or "")
 
 
 def test_dense_replicas_are_independent_and_expert_replicas_are_ranks() -> None:

@@ -61,6 +61,17 @@ def test_what_the_launcher_cannot_run_is_dropped_and_never_launched(world):
     assert store.study("s").dropped == tuple(g for g in decision.dropped if g.reason is not DropReason.OUTRANKED)
 
 
+def test_a_space_that_the_launcher_cannot_run_at_all_is_refused_before_anything_begins(world):
+    study, launcher, _, store, journal = world.process({"space": {"tp": [1, 2], "executor": ["ray"]}})
+    launcher.refused = "ray"
+    with pytest.raises(
+        BadInput, match="layouts that fake can run; it refuses all 2 that are left, tp=.*: executor ray"
+    ):
+        study.run(resume=False, facts={})
+    assert store.find_study("s") is None
+    assert launcher.orders == journal.told == []
+
+
 def test_a_missed_step_ends_the_trial(world):
     world.ttft_ms = lambda layout, step: 12 * step.rate_req_per_s
     study, _, meter, store, _ = world.process({"budget.launches": 1})
@@ -272,6 +283,14 @@ def test_resume_with_another_request_is_refused(world):
         study.run(resume=True, facts={})
     assert launcher.orders == launcher.removed == []
     assert store.study("s").request.slo[0].ms == 100
+
+
+def test_resume_with_another_launcher_is_refused(world):
+    world.process({"budget.launches": 1})[0].run(resume=False, facts={"launcher": "ray-serve"})
+    study, launcher, _, _, _ = world.process({"budget.launches": 1})
+    with pytest.raises(BadInput, match="got 'local-process'; allowed: ray-serve, with which study s began"):
+        study.run(resume=True, facts={"launcher": "local-process"})
+    assert launcher.orders == launcher.removed == []
 
 
 def test_resume_of_nothing_begins(world):

@@ -18,7 +18,8 @@ class Clock:
 
     def __init__(self, monkeypatch, launcher, meter, store, kill_at):
         self.deeds, self.kill_at, self.dead = [], kill_at, False
-        writes = ("create_study", "save_plan", "claim_trial", "add_step", "finish_trial", "take_over", "forget_trial")
+        writes = ("create_study", "save_plan", "claim_trial", "record_launch", "add_step", "finish_trial")
+        writes += ("take_over", "forget_trial")
         for owner, names in (
             (launcher, ("launch", "remove_orphan")),
             (meter, ("measure",)),
@@ -58,12 +59,18 @@ def run_killed(monkeypatch, world, changes, kill_at):
 
 
 def timeless(decision):
+    """Without times, and the names of deployments, which no two have."""
+
+    def bare(trial):
+        assert trial is None or (trial.launched is None) == (trial.ready_after_s is None)
+        return trial and replace(trial, seconds=None, launched=None)
+
     return replace(
         decision,
-        winner=decision.winner and replace(decision.winner, seconds=None),
-        runner_up=decision.runner_up and replace(decision.runner_up, seconds=None),
-        pareto=tuple(replace(t, seconds=None) for t in decision.pareto),
-        trials=tuple(replace(t, seconds=None) for t in decision.trials),
+        winner=bare(decision.winner),
+        runner_up=bare(decision.runner_up),
+        pareto=tuple(map(bare, decision.pareto)),
+        trials=tuple(map(bare, decision.trials)),
         standings=tuple(str(standing.layout) for standing in decision.standings),
         spent=decision.spent.launches,
     )

