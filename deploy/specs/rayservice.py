@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from deploy.specs.shipment import Shipment
 from serve.launch.engine import attention_dp, cluster_of, is_cpu, on_logical_gpus
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.request import TuneRequest
+from tuner.errors import BadInput
 
 CACHE_PATH = "/hf-cache"
+_VERSION = r"[0-9]+\.[0-9]+\.[0-9]+([.+a-z0-9]*)"  # as in the chart's schema
 _PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080, "serve": 8000}
 _RAYLET_HEALTH = "wget --tries 1 -T 2 -q -O- http://localhost:52365/api/local_raylet_healthz | grep success"
 _GCS_HEALTH = "wget --tries 1 -T 10 -q -O- http://localhost:8265/api/gcs_healthz | grep success"
@@ -27,15 +29,16 @@ _PROXY_HEALTH = "wget --tries 1 -T 10 -q -O- http://localhost:8000/-/healthz | g
 class Platform:
     """What a Kubernetes cluster calls things, and how much host memory and CPU a device gets.
 
-    ``image`` must hold Ray of ``ray_version`` and vLLM; left out, it is the project's GPU image of that version, or the
-    plain Ray image for a CPU layout (to which vLLM for CPU must be added). ``cache_claim`` names a shared volume for
-    downloaded weights (left out: each pod downloads its own), ``model_claim`` the volume behind a model that is a path.
-    ``token_secret`` names the Secret whose key ``token`` holds the Hugging Face token; it may be absent.
-    A worker pod gets ``cpus_per_gpu`` cores a GPU (or one a CPU device) and ``spare_cpus`` for Ray Serve.
+    ``ray_version`` is that of the measurement where it is left out. ``image`` must hold that Ray, and vLLM; left out,
+    it is Ray's own GPU image of that version, or its plain one for a CPU layout (to which vLLM for CPU must be added).
+    ``cache_claim`` names a shared volume for downloaded weights (left out: each pod downloads its own), ``model_claim``
+    the volume behind a model that is a path. ``token_secret`` names the Secret whose key ``token`` holds the Hugging
+    Face token; it may be absent. A worker pod gets ``cpus_per_gpu`` cores a GPU (or one a CPU device) and
+    ``spare_cpus`` for Ray Serve.
     """
 
     image: str | None = None
-    ray_version: str = "2.60.0"
+    ray_version: str | None = None
     gpu_resource: str = "nvidia.com/gpu"
     cpus_per_gpu: int = 4
     spare_cpus: int = 4
@@ -47,12 +50,12 @@ class Platform:
     token_secret: str = "hf-token"
     node_selector: Mapping[str, str] = field(default_factory=dict)
 
-    def image_for(self, gpu: bool) -> str:
-        """The image of head and workers."""
-        return (
-            self.image
-            or f"rayproject/{'ray-llm' if gpu else 'ray'}:{self.ray_version}-py312-{'cu130' if gpu else 'cpu'}"
-        )
+    def __post_init__(self) -> None:
+        """Raise BadInput for what is no version, or no image's name."""
+        if self.ray_version is not None and not re.fullmatch(_VERSION, self.ray_version):
+            raise BadInput("--ray-version", self.ray_version, "a version of Ray, such as 2.60.0")
+        if self.image is not None and not re.fullmatch(r"[!-~]+", self.image):
+            raise BadInput("--image", self.image, "the name of a container image, such as registry/vllm:1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +75,18 @@ class WorkerGroup:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Everything that the RayService says. ``serve_config`` is the Ray Serve config file, unchanged."""
+    """Everything that the RayService says. ``serve_config`` is the Ray Serve config file, unchanged.
+
+    ``annotations`` say where the configuration, the version of Ray and the image come from.
+    """
 
     name: str
     layout: str
     gpu: bool
     platform: Platform
+    ray_version: str
+    image: str
+    annotations: Mapping[str, str]
     workers: tuple[WorkerGroup, ...]
     shared_memory_gib: int
     model_path: str | None
@@ -89,8 +98,9 @@ class Serving:
         return {
             "name": self.name,
             "layout": self.layout,
-            "image": platform.image_for(self.gpu),
-            "rayVersion": platform.ray_version,
+            "annotations": dict(self.annotations),
+            "image": self.image,
+            "rayVersion": self.ray_version,
             "head": {"cpu": str(platform.head_cpus), "memory": f"{platform.head_memory_gib}Gi"},
             "workerGroups": [self._group_values(group) for group in self.workers],
             "gpuResource": platform.gpu_resource,
@@ -109,15 +119,15 @@ class Serving:
         return {"name": group.name, **counts, **size}
 
 
-def plan_serving(
-    layout: ParallelLayout, request: TuneRequest, app: Mapping[str, Any], platform: Platform, serve_config: str
-) -> Serving:
+def plan_serving(shipment: Shipment, platform: Platform, serve_config: str) -> Serving:
     """Size the pods for a layout; ``serve_config`` is the text of the Ray Serve config file.
 
     A worker pod holds what one replica uses of one node, so that a replica finds the same links as when it was
     measured: ``min(devices per replica, devices per node)``. A replica that does not fill its last node gets a smaller
-    second group. Data-parallel ranks that share their experts are one group of devices.
+    second group. Data-parallel ranks that share their experts are one group of devices. Raises BadInput where nobody
+    says which Ray the cluster is to run.
     """
+    layout, request, source = shipment.layout, shipment.request, shipment.launched.model_source
     gpu = not is_cpu(layout, request)
     memory_gib = platform.memory_gib_per_device or (64 if gpu else 16)
     groups = []
@@ -125,12 +135,17 @@ def plan_serving(
         cpus = (platform.cpus_per_gpu if gpu else 1) * devices + platform.spare_cpus
         logical = devices if on_logical_gpus(layout, request) else 0
         groups.append(WorkerGroup(name, replicas, devices, cpus, memory_gib * devices, logical))
-    source = str(llm_config(app)["model_loading_config"]["model_source"])
+    ray_version = platform.ray_version or shipment.ray_version
+    if ray_version is None:
+        raise BadInput("--ray-version", None, "the version of Ray; the study does not say on which it was measured")
     return Serving(
-        name=kubernetes_name(str(app["name"])),
+        name=kubernetes_name(shipment.name),
         layout=str(layout),
         gpu=gpu,
         platform=platform,
+        ray_version=ray_version,
+        image=platform.image or _image(gpu, ray_version),
+        annotations=_annotations(shipment, platform),
         workers=tuple(groups),
         shared_memory_gib=16 if gpu else 4,
         model_path=source if source.startswith("/") else None,
@@ -138,11 +153,18 @@ def plan_serving(
     )
 
 
-def llm_config(app: Mapping[str, Any]) -> dict[str, Any]:
-    """The one LLM configuration of an application, with or without data-parallel ranks."""
-    arguments = app["args"]
-    config: dict[str, Any] = arguments["llm_config"] if "llm_config" in arguments else arguments["llm_configs"][0]
-    return config
+def _image(gpu: bool, ray_version: str) -> str:
+    kind, build = ("ray-llm", "cu130") if gpu else ("ray", "cpu")
+    return f"rayproject/{kind}:{ray_version}-py312-{build}"
+
+
+def _annotations(shipment: Shipment, platform: Platform) -> dict[str, str]:
+    measured, given = shipment.ray_version, platform.ray_version
+    ray = "from the study" if shipment.recomputed else "measured"
+    if given is not None:
+        ray = "given by the operator; measured: " + (measured or "unknown")
+    image = "Ray's own of rayVersion" if platform.image is None else "given by the operator"
+    return {"parlay/origin": shipment.origin, "parlay/ray-version": ray, "parlay/image": image}
 
 
 def _groups(layout: ParallelLayout, node_devices: int) -> list[tuple[str, int, int]]:
@@ -177,7 +199,7 @@ def rayservice(serving: Serving) -> dict[str, Any]:
         "metadata": {
             "name": serving.name,
             "labels": {"app.kubernetes.io/name": serving.name, "app.kubernetes.io/part-of": "parlay"},
-            "annotations": {"parlay/layout": serving.layout},
+            "annotations": {"parlay/layout": serving.layout, **serving.annotations},
         },
         "spec": {
             "serveConfigV2": serving.serve_config,

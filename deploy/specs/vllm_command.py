@@ -1,39 +1,35 @@
-"""A plain vLLM command line with the engine settings that Ray Serve was given."""
+"""A plain vLLM command line with the engine settings that were launched."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-from serve.launch.engine import attention_dp, cluster_of, is_cpu, vllm_args
-from tuner.ask.layout import ParallelLayout
-from tuner.ask.request import TuneRequest
+from deploy.specs.shipment import Shipment
+from serve.launch.engine import attention_dp, cluster_of, is_cpu
 from tuner.errors import BadInput
+from tuner.trial.launched import RayApplication
 
 
-def vllm_command(layout: ParallelLayout, request: TuneRequest, config: Mapping[str, Any]) -> str:
+def vllm_command(shipment: Shipment) -> str:
     """Comments, then one shell command: environment first, each word quoted where the shell would change it.
 
-    ``config`` is the application's LLM configuration (``LLMConfig`` as a dictionary). On CPUs the server is started
-    as a module, because the CPU build of vLLM brings no working ``vllm`` script.
+    On CPUs the server is started as a module, because the CPU build of vLLM brings no working ``vllm`` script.
     """
-    loading = config["model_loading_config"]
-    arguments = vllm_args(layout, request, model_source=loading.get("model_source") or loading["model_id"])
-    environment = config["runtime_env"]["env_vars"]
-    flags = _by_flag(arguments)
-    if is_cpu(layout, request):
+    server = shipment.server
+    flags = _by_flag(server.arguments)
+    if is_cpu(shipment.layout, shipment.request):
         start = ["python3", "-m", "vllm.entrypoints.openai.api_server"]
     else:
         start = ["vllm", "serve", flags.pop(0)[1]]
-    lines = [_assignment(name, value) for name, value in environment.items()]
+    lines = [_assignment(name, value) for name, value in server.environment.items()]
     lines += [shlex.join(start), *(f"  {shlex.join(words)}" for words in flags)]
-    comments = [f"# {line}\n" for line in _advice(layout, request)]
+    comments = [f"# {line}\n" for line in _advice(shipment)]
     return "".join(comments) + " \\\n".join(lines) + "\n"
 
 
-def _by_flag(arguments: list[str]) -> list[list[str]]:
+def _by_flag(arguments: Sequence[str]) -> list[list[str]]:
     """A flag and its value, if it has one, per entry."""
     groups: list[list[str]] = []
     for word in arguments:
@@ -50,18 +46,18 @@ def _assignment(name: str, value: object) -> str:
     return f"{name}={shlex.quote(str(value))}"
 
 
-def _advice(layout: ParallelLayout, request: TuneRequest) -> list[str]:
-    lines = []
+def _advice(shipment: Shipment) -> list[str]:
+    layout, lines = shipment.layout, []
     if attention_dp(layout):
         lines.append(
             f"{layout.dp} data-parallel ranks of {layout.devices_per_replica} device(s), experts spread over all."
         )
-    elif layout.dp > 1:
+    elif layout.dp > 1 and isinstance(shipment.launched.payload, RayApplication):
         lines.append(
             f"Measured as {layout.dp} independent replicas of {layout.devices_per_replica} device(s) behind Ray"
         )
         lines.append("Serve's router; in this command vLLM's own data parallelism balances between them.")
-    per_node = cluster_of(layout, request).gpus_per_node
+    per_node = cluster_of(layout, shipment.request).gpus_per_node
     if layout.devices > per_node:
         nodes = -(-layout.devices // per_node)
         lines.append(

@@ -1,7 +1,7 @@
 """What leaves the tuner: one Ray Serve application, written down in the formats that people deploy.
 
-Every format derives from the same application dictionary that the launcher runs, so that what is deployed is what was
-measured: ``ray-serve`` holds it unchanged, ``rayservice`` and ``helm-values`` hold that file verbatim in
+Every format derives from the record of the launch, so that what is deployed is what was measured: ``ray-serve`` holds
+the application unchanged but for its name and route, ``rayservice`` and ``helm-values`` hold that file verbatim in
 ``serveConfigV2``, and ``vllm`` spells out its engine arguments and environment.
 """
 
@@ -10,56 +10,46 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from deploy.specs.rayservice import Platform, Serving, llm_config, plan_serving, rayservice
+from deploy.specs.rayservice import Platform, Serving, plan_serving, rayservice
+from deploy.specs.shipment import FORMATS, Shipment
 from deploy.specs.vllm_command import vllm_command
 from serve.launch.engine import on_logical_gpus
-from tuner.ask.layout import ParallelLayout
-from tuner.ask.request import TuneRequest
+from serve.launch.ray_nodes import llm_config
 from tuner.errors import BadInput, ParlayError
+from tuner.trial.launched import ENGINES, RayApplication, versions_shown
 
-Application = Mapping[str, Any]
-
-FILES = {
-    "ray-serve": "ray-serve.yaml",
-    "rayservice": "rayservice.yaml",
-    "helm-values": "helm-values.yaml",
-    "vllm": "vllm.sh",
-}
-FORMATS = tuple(FILES)
+FILES = dict(zip(FORMATS, ("ray-serve.yaml", "rayservice.yaml", "helm-values.yaml", "vllm.sh"), strict=True))
 _SECRET = re.compile(r"(?i)(^|_)(token|secret|password|passwd|api_key|access_key|credentials?)$")
 
 
-def emit(
-    spec_format: str, layout: ParallelLayout, request: TuneRequest, app: Application, platform: Platform | None = None
-) -> str:
-    """The text of one spec. ``spec_format`` is one of FORMATS; ``app`` is the application that was launched. Without a
-    ``platform``, the plain one with the node selector of the layout's node group.
+def emit(spec_format: str, shipment: Shipment, platform: Platform | None = None) -> str:
+    """The text of one spec. Where the ``platform`` names no nodes, pods go to those of the layout's node group.
 
-    Raises BadInput for an unknown format, an application that does not describe ``layout``, or one whose environment
-    holds a secret (it would be written in clear; a Secret must carry it).
+    Raises BadInput for a format in which the shipment cannot be written, an application that does not describe its
+    layout, or one whose environment holds a secret (it would be written in clear; a Secret must carry it).
     """
-    if spec_format not in FORMATS:
-        raise BadInput("format", spec_format, ", ".join(FORMATS))
-    _check(layout, app)
-    groups = request.on(layout.gpu).groups
-    selector = groups[0].node_selector if len(groups) == 1 else None
-    return _WRITERS[spec_format](layout, request, app, platform or Platform(node_selector=selector or {}))
+    shipment.require(spec_format)
+    _check(shipment)
+    platform = platform or Platform()
+    if not platform.node_selector:
+        groups = shipment.request.on(shipment.layout.gpu).groups
+        selector = groups[0].node_selector if len(groups) == 1 else None
+        platform = replace(platform, node_selector=selector or {})
+    return _WRITERS[spec_format](shipment, platform)
 
 
-def write_all(
-    directory: Path, layout: ParallelLayout, request: TuneRequest, app: Application, platform: Platform | None = None
-) -> dict[str, Path]:
-    """Write every format into ``directory`` (made if absent); the paths by format.
+def write_all(directory: Path, shipment: Shipment, platform: Platform | None = None) -> dict[str, Path]:
+    """Write every format that the shipment has into ``directory`` (made if absent); the paths by format.
 
     All texts are made before the first file is touched, and each file is replaced as a whole.
     """
-    texts = {spec_format: emit(spec_format, layout, request, app, platform) for spec_format in FORMATS}
+    texts = {spec_format: emit(spec_format, shipment, platform) for spec_format in shipment.formats}
     return {spec_format: write_whole(directory / FILES[spec_format], text) for spec_format, text in texts.items()}
 
 
@@ -80,30 +70,31 @@ def write_whole(path: Path, text: str) -> Path:
     return path
 
 
-def _ray_serve(layout: ParallelLayout, request: TuneRequest, app: Application, _: Platform) -> str:
+def _ray_serve(shipment: Shipment, _: Platform) -> str:
     notes = []
-    if on_logical_gpus(layout, request):
-        count = layout.devices
+    if on_logical_gpus(shipment.layout, shipment.request):
+        count = shipment.layout.devices
         notes = [f"Needs: Parlay beside vLLM, and a Ray that counts cores as devices: ray start --num-gpus {count} ..."]
-    return _heading(layout, request, "serve run FILE, or serve deploy FILE", *notes) + _yaml({"applications": [app]})
+    document = {"applications": [shipment.application]}
+    return _heading(shipment, "serve run FILE, or serve deploy FILE", *notes) + _yaml(document)
 
 
-def _rayservice(layout: ParallelLayout, request: TuneRequest, app: Application, platform: Platform) -> str:
-    serving = _serving(layout, request, app, platform)
-    return _heading(layout, request, "kubectl apply -f FILE", *_needs(serving)) + _yaml(rayservice(serving))
+def _rayservice(shipment: Shipment, platform: Platform) -> str:
+    serving = _serving(shipment, platform)
+    return _heading(shipment, "kubectl apply -f FILE", *_needs(shipment, serving)) + _yaml(rayservice(serving))
 
 
-def _helm_values(layout: ParallelLayout, request: TuneRequest, app: Application, platform: Platform) -> str:
-    serving = _serving(layout, request, app, platform)
+def _helm_values(shipment: Shipment, platform: Platform) -> str:
+    serving = _serving(shipment, platform)
     use = f"helm upgrade --install {serving.name} helm/parlay --values FILE"
-    return _heading(layout, request, use, *_needs(serving)) + _yaml({"serving": serving.values()})
+    return _heading(shipment, use, *_needs(shipment, serving)) + _yaml({"serving": serving.values()})
 
 
-def _vllm(layout: ParallelLayout, request: TuneRequest, app: Application, _: Platform) -> str:
-    return "#!/bin/sh\n" + _heading(layout, request, "sh FILE") + vllm_command(layout, request, llm_config(app))
+def _vllm(shipment: Shipment, _: Platform) -> str:
+    return "#!/bin/sh\n" + _heading(shipment, "sh FILE") + vllm_command(shipment)
 
 
-_WRITERS: dict[str, Callable[[ParallelLayout, TuneRequest, Application, Platform], str]] = {
+_WRITERS: dict[str, Callable[[Shipment, Platform], str]] = {
     "ray-serve": _ray_serve,
     "rayservice": _rayservice,
     "helm-values": _helm_values,
@@ -111,13 +102,20 @@ _WRITERS: dict[str, Callable[[ParallelLayout, TuneRequest, Application, Platform
 }
 
 
-def _serving(layout: ParallelLayout, request: TuneRequest, app: Application, platform: Platform) -> Serving:
-    return plan_serving(layout, request, app, platform, _ray_serve(layout, request, app, platform))
+def _serving(shipment: Shipment, platform: Platform) -> Serving:
+    return plan_serving(shipment, platform, _ray_serve(shipment, platform))
 
 
-def _needs(serving: Serving) -> list[str]:
-    """What the cluster must have before the manifest can work."""
-    needs = []
+def _needs(shipment: Shipment, serving: Serving) -> list[str]:
+    """Where Ray and image come from, and what the cluster must have before the manifest can work."""
+    origins = serving.annotations
+    needs = [f"Ray {serving.ray_version}: {origins['parlay/ray-version']}"]
+    needs.append(f"Image {serving.image}: {origins['parlay/image']}")
+    engine = {name: shipment.launched.versions[name] for name in ENGINES[1:] if name in shipment.launched.versions}
+    if engine and serving.gpu:
+        known = "from the study" if shipment.recomputed else "measured"
+        another = "; Ray's own may hold another" if serving.platform.image is None else ""
+        needs.append(f"Needs: {versions_shown(engine)} in the image ({known}){another}.")
     if not serving.gpu and serving.platform.image is None:
         also = " and Parlay (its plugin lets Ray's executor use cores)" if serving.workers[0].logical_gpus else ""
         needs.append(f"Needs: vLLM for CPU{also} in the image; build one on top of the Ray image and set its name.")
@@ -126,10 +124,11 @@ def _needs(serving: Serving) -> list[str]:
     return needs
 
 
-def _heading(layout: ParallelLayout, request: TuneRequest, use: str, *notes: str) -> str:
+def _heading(shipment: Shipment, use: str, *notes: str) -> str:
+    request = shipment.request
     slo = "; ".join(map(str, request.slo))
-    lines = [f"Written by Parlay for {request.model}: {layout}", f"SLO: {slo}", f"Use: {use}", *notes]
-    return "".join(f"# {_one_line(line)}\n" for line in lines)
+    lines = [f"Written by Parlay for {request.model}: {shipment.layout}", f"SLO: {slo}", shipment.origin, f"Use: {use}"]
+    return "".join(f"# {_one_line(line)}\n" for line in [*lines, *notes])
 
 
 def _one_line(text: str) -> str:
@@ -137,19 +136,19 @@ def _one_line(text: str) -> str:
     return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
 
 
-def _check(layout: ParallelLayout, app: Application) -> None:
-    config = llm_config(app)
-    engine = config["engine_kwargs"]
-    replicas = engine.get("data_parallel_size") or config["deployment_config"].get("num_replicas")
-    degrees = (engine["tensor_parallel_size"], engine["pipeline_parallel_size"], replicas)
-    if degrees != (layout.tp, layout.pp, layout.dp):
-        given = "tp={},pp={},dp={}".format(*degrees)
-        raise BadInput("application", given, f"the degrees of {layout}")
-    for name in config["runtime_env"]["env_vars"]:
+def _check(shipment: Shipment) -> None:
+    layout = shipment.layout
+    if isinstance(shipment.launched.payload, RayApplication):
+        config = llm_config(shipment.application)
+        engine = config["engine_kwargs"]
+        replicas = engine.get("data_parallel_size") or config["deployment_config"].get("num_replicas")
+        degrees = (engine["tensor_parallel_size"], engine["pipeline_parallel_size"], replicas)
+        if degrees != (layout.tp, layout.pp, layout.dp):
+            given = "tp={},pp={},dp={}".format(*degrees)
+            raise BadInput("application", given, f"the degrees of {layout}")
+    for name in shipment.server.environment:
         if _SECRET.search(name):
-            raise BadInput(
-                "runtime_env.env_vars", name, "no secrets: a Kubernetes Secret or the environment holds them"
-            )
+            raise BadInput("environment", name, "no secrets: a Kubernetes Secret or the environment holds them")
 
 
 class _Dumper(yaml.SafeDumper):

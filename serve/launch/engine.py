@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -249,17 +249,23 @@ def _placement(layout: ParallelLayout, request: TuneRequest) -> dict[str, Any]:
     return {"bundles": [dict(bundle) for bundle in bundles], "strategy": "STRICT_PACK" if one_node else "PACK"}
 
 
-def vllm_args(
-    layout: ParallelLayout, request: TuneRequest, *, model_source: str, host: str = "0.0.0.0", port: int = 8000
-) -> list[str]:
+def vllm_args(layout: ParallelLayout, request: TuneRequest, *, model_source: str, host: str, port: int) -> list[str]:
     """Arguments of ``vllm serve`` (or ``python -m vllm.entrypoints.openai.api_server``) for one layout.
 
     Data parallelism is vLLM's own here (one API server in front of dp engines), since no router stands before it.
     """
-    arguments: dict[str, Any] = {"model": model_source, "served_model_name": served_model_id(request)}
-    arguments |= {"host": host, "port": port} | engine_kwargs(layout, request)
-    if layout.dp > 1:
-        arguments["data_parallel_size"] = layout.dp
+    kwargs = engine_kwargs(layout, request)
+    return server_args(model_source, served_model_id(request), kwargs, layout.dp, host=host, port=port)
+
+
+def server_args(
+    model_source: str, model_id: str, kwargs: Mapping[str, Any], replicas: int, *, host: str, port: int
+) -> list[str]:
+    """Arguments of vLLM's server for the engine arguments ``kwargs``; ``replicas`` are its data-parallel ranks."""
+    arguments: dict[str, Any] = {"model": model_source, "served_model_name": model_id}
+    arguments |= {"host": host, "port": port} | dict(kwargs)
+    if replicas > 1:
+        arguments["data_parallel_size"] = replicas
     arguments["disable_uvicorn_access_log"] = True
     words: list[str] = []
     for name, value in arguments.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuner.ask.request import ClusterSpec
@@ -32,13 +32,19 @@ PROFILES = {
 }
 
 
+def llm_config(app: Mapping[str, Any]) -> dict[str, Any]:
+    """The one LLM configuration of an application, with or without data-parallel ranks."""
+    arguments = app["args"]
+    config: dict[str, Any] = arguments["llm_config"] if "llm_config" in arguments else arguments["llm_configs"][0]
+    return config
+
+
 def demand(app: dict[str, Any], replicas: int) -> tuple[list[Resources], bool]:
     """Bundles of all ``replicas`` of the application's engine, and whether each replica's must share one node.
 
     Where they must, a replica's bundles are summed to one. Serve adds the replica's own resources to its first bundle.
     """
-    arguments = app["args"]
-    config = arguments["llm_config"] if "llm_config" in arguments else arguments["llm_configs"][0]
+    config = llm_config(app)
     placement = config["placement_group_config"]
     actor = config["deployment_config"]["ray_actor_options"]
     own = {"CPU": float(actor.get("num_cpus", 1)), "GPU": float(actor.get("num_gpus", 0))}
@@ -79,10 +85,19 @@ def home_of(nodes: Sequence[Resources], placement: Placement | None, groups: Seq
 def pinned(app: dict[str, Any], home: str) -> dict[str, Any]:
     """The application with each bundle on the node whose resource is ``home``."""
     app = copy.deepcopy(app)
-    arguments = app["args"]
-    for config in (arguments["llm_config"],) if "llm_config" in arguments else arguments["llm_configs"]:
-        for bundle in config["placement_group_config"]["bundles"]:
-            bundle[home] = 0.001
+    for bundle in llm_config(app)["placement_group_config"]["bundles"]:
+        bundle[home] = 0.001
+    return app
+
+
+def unpinned(app: dict[str, Any]) -> dict[str, Any]:
+    """The application with its bundles on any node: what ``pinned`` was given."""
+    app = copy.deepcopy(app)
+    placement = llm_config(app)["placement_group_config"]
+    placement["bundles"] = [
+        {name: amount for name, amount in bundle.items() if not _ADDRESS.fullmatch(name)}
+        for bundle in placement["bundles"]
+    ]
     return app
 
 

@@ -23,7 +23,7 @@ def helm(*words: str) -> subprocess.CompletedProcess[str]:
 
 def values_file(case: Case, folder: Path) -> Path:
     path = folder / "values.yaml"
-    path.write_text(emit("helm-values", case.layout, case.request, case.app, case.platform), encoding="utf-8")
+    path.write_text(emit("helm-values", case.shipment, case.platform), encoding="utf-8")
     return path
 
 
@@ -35,7 +35,7 @@ def test_renders_the_emitted_rayservice(case: Case, tmp_path: Path) -> None:
     done = helm("template", "release", str(CHART), "--values", str(values))
     assert done.returncode == 0, done.stderr
     rendered = yaml.safe_load(done.stdout)
-    emitted: dict[str, Any] = yaml.safe_load(emit("rayservice", case.layout, case.request, case.app, case.platform))
+    emitted: dict[str, Any] = yaml.safe_load(emit("rayservice", case.shipment, case.platform))
     labels = rendered["metadata"].pop("labels")
     assert emitted["metadata"].pop("labels").items() <= labels.items()
     assert labels["helm.sh/chart"] == "parlay-0.1.0"

@@ -144,6 +144,10 @@ BAD_INPUT: dict[str, tuple[Callable[[], list[str]], int, list[str]]] = {
     "bad layout": (lambda: ["volume", *MODEL, "--layout", "tp=2,qq=3"], 2, ["qq=3", "axis=value"]),
     "unknown engine": (lambda: ["volume", *MODEL, "--engine", "v9"], 2, ["--engine", "v9", "v0, v1"]),
     "unknown launcher": (lambda: ["tune", written(), "--launcher", "slurm"], 2, ["--launcher", "slurm", "ray, local"]),
+    "an image for no pod": (
+        lambda: ["tune", written(), "--launcher", "local", "--image", "a:1"], 2, ["--image", "a:1", "--launcher ray"],
+    ),
+    "a version of no Ray": (lambda: ["tune", written(), "--ray-version", "new"], 2, ["--ray-version", "new", "2.60.0"]),
     "store of no kind": (lambda: ["tune", written(), "--store", "mud"], 2, ["--store", "mud", "sqlite:///"]),
     "store in no place": (lambda: ["tune", written(), "--store", "sqlite:////proc/x/y.db"], 1, ["cannot be opened"]),
     "store from a newer version": (newer_store, 1, ["schema version 99", "newer"]),

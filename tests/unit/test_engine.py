@@ -157,7 +157,7 @@ def test_an_application_is_plain_json_and_never_throttles(layout: ParallelLayout
 
 @given(layouts)
 def test_the_command_line_says_what_the_application_says(layout: ParallelLayout) -> None:
-    words = vllm_args(layout, request(), model_source="org/model", port=8123)
+    words = vllm_args(layout, request(), model_source="org/model", host="127.0.0.1", port=8123)
     said = dict(zip(words[:-1:2], words[1::2], strict=True))
     assert said["--data-parallel-size"] == str(layout.dp) if layout.dp > 1 else "--data-parallel-size" not in said
     for name, value in engine_kwargs(layout, request()).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serve.launch.engine import serve_app
-from serve.launch.ray_nodes import Resources, cluster_of_nodes, demand, fits, home_of, pinned
+from serve.launch.ray_nodes import Resources, cluster_of_nodes, demand, fits, home_of, pinned, unpinned
 from tests.unit.test_engine import request
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import ClusterSpec
@@ -108,3 +108,4 @@ def test_a_pinned_application_fits_its_node_alone(layout: str) -> None:
     assert fits([at("10.0.0.1", H100X8)], bundles)
     assert not fits([at("10.0.0.3", H100X8)], bundles)
     assert fits([at("10.0.0.3", H100X8)], demand(free, parsed.dp)[0])
+    assert unpinned(app) == unpinned(free) == free

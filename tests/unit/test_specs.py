@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,19 +16,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.specs.rayservice import Platform, kubernetes_name
+from deploy.specs.shipment import Shipment
 from deploy.specs.writing import FILES, FORMATS, emit, write_all, write_whole
-from serve.launch.engine import engine_kwargs
+from serve.launch.engine import engine_kwargs, environment, vllm_args
 from tests import crd
 from tests.spec_cases import CASES, Case, make_case
 from tuner.ask.layout import ParallelLayout
 from tuner.errors import BadInput, ParlayError
+from tuner.trial.launched import Launched, NoEngine, RayApplication, VllmServer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 def emitted(case: Case, spec_format: str) -> str:
-    return emit(spec_format, case.layout, case.request, case.app, case.platform)
+    return emit(spec_format, case.shipment, case.platform)
 
 
 @EACH
@@ -166,7 +169,7 @@ def test_kubernetes_names_are_dns_labels(text: str) -> None:
 
 def test_write_all_writes_every_format_and_leaves_nothing_else(tmp_path: Path) -> None:
     case = CASES[0]
-    paths = write_all(tmp_path / "out", case.layout, case.request, case.app)
+    paths = write_all(tmp_path / "out", case.shipment)
     assert list(paths) == list(FORMATS)
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES.values())
     assert paths["rayservice"].read_text(encoding="utf-8") == emitted(case, "rayservice")
@@ -196,20 +199,96 @@ def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> No
     (tmp_path / "file").write_text("", encoding="utf-8")
     case = CASES[0]
     with pytest.raises(ParlayError, match="cannot be written"):
-        write_all(tmp_path / "file", case.layout, case.request, case.app)
+        write_all(tmp_path / "file", case.shipment)
 
 
 def test_bad_input_is_refused() -> None:
     case = CASES[0]
     with pytest.raises(BadInput, match="ray-serve, rayservice, helm-values, vllm"):
-        emit("docker", case.layout, case.request, case.app)
+        emit("docker", case.shipment)
     with pytest.raises(BadInput, match="tp=4,pp=1,dp=2"):
-        emit("vllm", ParallelLayout(tp=2, dp=2), case.request, case.app)
+        emit("vllm", replace(case.shipment, layout=ParallelLayout(tp=2, dp=2)))
     app = case.app
     app["args"]["llm_configs"][0]["runtime_env"]["env_vars"]["HF_TOKEN"] = "hf_secret"
     with pytest.raises(BadInput, match="HF_TOKEN") as refused:
-        emit("ray-serve", case.layout, case.request, app)
+        emit("ray-serve", replace(case.shipment, launched=replace(case.launched, payload=RayApplication(app))))
     assert "hf_secret" not in str(refused.value)
+
+
+def test_ray_and_image_follow_the_measurement_and_the_spec_says_so() -> None:
+    case = CASES[0]
+    measured = replace(case.launched, versions={"ray": "2.58.1", "vllm": "0.26.0"})
+    for spec_format in ("rayservice", "helm-values"):
+        text = emit(spec_format, replace(case.shipment, launched=measured))
+        assert "2.60" not in text
+        assert text.count("rayproject/ray-llm:2.58.1-py312-cu130") >= 2
+        assert "# Ray 2.58.1: measured\n" in text
+        assert "# Needs: vLLM 0.26.0 in the image (measured)" in text
+        assert "# Measured with ray-serve: Ray 2.58.1, vLLM 0.26.0\n" in text
+    metadata = yaml.safe_load(emit("rayservice", replace(case.shipment, launched=measured)))["metadata"]
+    assert metadata["annotations"]["parlay/ray-version"] == "measured"
+
+
+@pytest.mark.parametrize("spec_format", ["rayservice", "helm-values"])
+def test_the_operator_may_choose_ray_and_image_and_the_spec_says_so(spec_format: str) -> None:
+    platform = Platform(ray_version="2.61.0", image="registry/vllm:7")
+    text = emit(spec_format, CASES[0].shipment, platform)
+    assert 'rayVersion: "2.61.0"' in text
+    assert "image: registry/vllm:7" in text
+    assert text.count("given by the operator; measured: 2.60.0") == 2  # as a comment, and where kubectl shows it
+    assert "# Image registry/vllm:7: given by the operator\n" in text
+
+
+def test_a_study_that_does_not_know_its_ray_needs_to_be_told() -> None:
+    unknown = replace(CASES[0].shipment, launched=replace(CASES[0].launched, versions={}), recomputed=True)
+    with pytest.raises(BadInput, match=r"--ray-version: got None; allowed: the version of Ray"):
+        emit("rayservice", unknown)
+    text = emit("rayservice", unknown, Platform(ray_version="2.61.0"))
+    assert "# Ray 2.61.0: given by the operator; measured: unknown\n" in text
+    assert "# Recomputed for a study that kept no record of its launches; begun on unknown versions\n" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [({"ray_version": "latest"}, "--ray-version"), ({"image": "a b"}, "--image"), ({"image": ""}, "--image")],
+)
+def test_what_is_no_version_or_no_image_is_refused(changes: dict[str, str], where: str) -> None:
+    with pytest.raises(BadInput, match=where):
+        Platform(**changes)
+
+
+def local(layout: str) -> Shipment:
+    """What a vLLM server of its own served, on the loopback."""
+    case = make_case("tiny", layout, model="/models/tiny", gpu="h100_sxm", nodes=1, per_node=8)
+    words = vllm_args(case.layout, case.request, model_source="/models/tiny", host="127.0.0.1", port=41234)
+    server = VllmServer(tuple(words), environment(case.layout, case.request, model_source="/models/tiny"))
+    launched = Launched("local-process", {"vllm": "0.26.0"}, "/models/tiny", server)
+    return Shipment("tiny", case.layout, case.request, launched)
+
+
+@pytest.mark.parametrize("layout", ["tp=1,pp=1,dp=1,executor=uni", "tp=2,pp=1,dp=2"])
+def test_what_a_local_process_served_leaves_as_its_command_line_alone(layout: str, tmp_path: Path) -> None:
+    shipment = local(layout)
+    assert list(write_all(tmp_path / "out", shipment)) == ["vllm"]
+    text = emit("vllm", shipment)
+    assert "# Measured with local-process: vLLM 0.26.0\n" in text
+    assert "Ray" not in text
+    words, environment = run_by_sh(text, tmp_path)
+    served = dict(zip(words, [*words[1:], ""], strict=True))
+    assert (words[:2], served["--host"], served["--port"]) == (["serve", "/models/tiny"], "0.0.0.0", "8000")
+    assert served["--distributed-executor-backend"] == shipment.layout.executor
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    for spec_format in ("ray-serve", "rayservice", "helm-values"):
+        with pytest.raises(BadInput, match="launched by local-process: no other configuration of it ever ran"):
+            emit(spec_format, shipment)
+
+
+def test_nothing_leaves_a_cluster_without_engines(tmp_path: Path) -> None:
+    case = CASES[0]
+    shipment = replace(case.shipment, launched=Launched("simulated", {}, "m", NoEngine("simulated cluster, seed 0")))
+    assert write_all(tmp_path / "out", shipment) == {}
+    with pytest.raises(BadInput, match="allowed: none"):
+        emit("vllm", shipment)
 
 
 def test_a_platform_of_ones_own_is_used() -> None:
@@ -217,7 +296,7 @@ def test_a_platform_of_ones_own_is_used() -> None:
     text = emitted(case, "rayservice")
     for word in ("example/vllm:1", "amd.com/gpu", "weights", "own-models", "hub", "pool"):
         assert word in text
-    assert emit("rayservice", case.layout, case.request, case.app, Platform()) != text
+    assert emit("rayservice", case.shipment, Platform()) != text
 
 
 @pytest.mark.real

@@ -64,9 +64,7 @@ def test_what_the_launcher_cannot_run_is_dropped_and_never_launched(world):
 def test_a_space_that_the_launcher_cannot_run_at_all_is_refused_before_anything_begins(world):
     study, launcher, _, store, journal = world.process({"space": {"tp": [1, 2], "executor": ["ray"]}})
     launcher.refused = "ray"
-    with pytest.raises(
-        BadInput, match="layouts that fake can run; it refuses all 2 that are left, tp=.*: executor ray"
-    ):
+    with pytest.raises(BadInput, match="layouts that fake can run; it refuses all 2 that are left"):
         study.run(resume=False, facts={})
     assert store.find_study("s") is None
     assert launcher.orders == journal.told == []

@@ -20,6 +20,7 @@ from tuner.explain.infeasible import Infeasible
 from tuner.plan.prune import Candidate, DroppedGroup, Plan, Prediction
 from tuner.plan.what_if import WhatIf
 from tuner.rehearse.conditions import simulated_seed
+from tuner.trial.launched import Launched
 from tuner.trial.trial import StepResult, TrialResult
 
 
@@ -167,11 +168,21 @@ def trial_answer(trial: TrialResult, request: TuneRequest, predicted: Prediction
         "failure": trial.failure.value if trial.failure else None,
         "detail": trial.detail,
         "log_tail": list(trial.log_tail),
+        "launched": launched_answer(trial.launched) if trial.launched else None,
         "ready_after_s": trial.ready_after_s,
         "seconds": trial.seconds,
         "measured": step_answer(shown, request) if shown else None,
         "predicted": prediction_answer(predicted) if predicted else None,
         "steps": [step_answer(step, request) for step in trial.steps],
+    }
+
+
+def launched_answer(launched: Launched) -> dict[str, Any]:
+    """Who launched it, on which versions, of which weights; the application itself is what ``emit`` writes."""
+    return {
+        "launcher": launched.launcher,
+        "versions": dict(launched.versions),
+        "model_source": launched.model_source,
     }
 
 

@@ -20,13 +20,16 @@ from tuner.decide.decision import Decision, decide
 from tuner.errors import BadInput
 from tuner.plan.prune import DroppedGroup, Plan, plan
 from tuner.rehearse.conditions import simulated_seed
-from tuner.trial.launched import installed, model_source
+from tuner.trial.launched import ENGINES, Launched, RayApplication, VllmServer, installed, model_source
 
 if TYPE_CHECKING:
+    from deploy.specs.rayservice import Platform
+    from deploy.specs.shipment import Shipment
     from tuner.explain.infeasible import Infeasible
     from tuner.plan.what_if import WhatIf
     from tuner.study.records import StudyRecord
     from tuner.study.store import Store
+    from tuner.trial.trial import TrialResult
 
 BROKEN_DOWN = 10  # of a plan's ranking, beside the first of each shape
 REPORT = "report.html"
@@ -93,14 +96,37 @@ def decision_of(store: Store, record: StudyRecord) -> Decision:
     return decide(record.name, record.request, trials, record.ranked or (), dropped)
 
 
-def application(request: TuneRequest, layout: ParallelLayout, app: str) -> dict[str, object]:
-    """The Ray Serve application of a layout, from the function that the launcher calls too."""
-    from serve.launch.engine import serve_app
+def shipment(record: StudyRecord, trial: TrialResult) -> Shipment:
+    """What leaves of a measured trial: its launch as it was recorded.
 
-    return serve_app(app, layout, request, model_source=model_source(request.model))
+    A study of a Parlay that kept no such record gets what this one would launch, and the shipment says so.
+    """
+    from deploy.specs.shipment import Shipment
+    from tuner.study.study import service_name
+
+    request, layout = record.request, trial.layout
+    launched = trial.launched or _recomputed(record, layout)
+    return Shipment(service_name(request), layout, request, launched, recomputed=trial.launched is None)
 
 
-def write_results(directory: Path, store: Store, record: StudyRecord, decision: Decision) -> dict[str, Path]:
+def _recomputed(record: StudyRecord, layout: ParallelLayout) -> Launched:
+    """What would be launched now; what Ray Serve refuses was measured by a local process."""
+    from serve.launch.engine import environment, refused, serve_app, vllm_args
+
+    request, source = record.request, model_source(record.request.model)
+    names = ("python", "parlay", *ENGINES)
+    versions = {name: record.facts[name] for name in names if name in record.facts}
+    if refused(layout, request) is None:
+        app = serve_app(record.name, layout, request, model_source=source)
+        return Launched("ray-serve", versions, source, RayApplication(app))
+    words = vllm_args(layout, request, model_source=source, host="127.0.0.1", port=8000)
+    server = VllmServer(tuple(words), environment(layout, request, model_source=source))
+    return Launched("local-process", versions, source, server)
+
+
+def write_results(
+    directory: Path, store: Store, record: StudyRecord, decision: Decision, platform: Platform | None = None
+) -> dict[str, Path]:
     """Write the winner's specs, the report and the decision; the paths by kind.
 
     No spec comes of a study without a winner, nor of one whose cluster was simulated.
@@ -111,13 +137,10 @@ def write_results(directory: Path, store: Store, record: StudyRecord, decision: 
     from deploy.specs.writing import write_all, write_whole
     from tuner.app.answers import decision_answer
     from tuner.app.tune.report_data import report_data
-    from tuner.study.study import service_name
 
     files: dict[str, Path] = {}
     if decision.winner is not None and simulated_seed(record.facts) is None:
-        layout = decision.winner.layout
-        app = application(record.request, layout, service_name(record.request))
-        files |= write_all(directory, layout, record.request, app)
+        files |= write_all(directory, shipment(record, decision.winner), platform)
     names: Mapping[str, str] = {kind: path.name for kind, path in files.items()}
     page = render_report(report_data(record, decision, store.trial_starts(record.name), names))
     files["report"] = write_whole(directory / REPORT, page)

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Written by Parlay for meta-llama/Llama-3.1-70B: tp=4,pp=3,dp=2,executor=ray
 # SLO: ttft p99 ≤ 500 ms; tpot p99 ≤ 30 ms
+# Measured with ray-serve: Ray 2.60.0, vLLM 0.29.0, Python 3.12.3, Parlay 0.1.0
 # Use: sh FILE
 # Measured as 2 independent replicas of 12 device(s) behind Ray
 # Serve's router; in this command vLLM's own data parallelism balances between them.

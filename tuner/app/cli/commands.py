@@ -21,7 +21,10 @@ from tuner.errors import BadInput, Cancelled, NoFeasibleLayout, ParlayError
 
 if TYPE_CHECKING:
     from tuner.app.tune.tuning import TuneResult
+    from tuner.decide.decision import Decision
+    from tuner.trial.trial import TrialResult
 
+KUBERNETES = ("rayservice", "helm-values")  # the formats that name a Ray and an image
 DEFAULT_OUT = Path("parlay-out")
 
 app = typer.Typer(
@@ -41,6 +44,13 @@ RequestFile = Annotated[Path, typer.Argument(metavar="REQUEST", help="The reques
 Out = Annotated[Path, typer.Option("--out", help="Folder for results, logs and the default store.")]
 StoreUrl = Annotated[
     str | None, typer.Option("--store", help="Study store, a SQLAlchemy URL; default: SQLite in the --out folder.")
+]
+RayVersion = Annotated[
+    str | None, typer.Option("--ray-version", help="Ray of the Kubernetes specs; default: the one measured on.")
+]
+Image = Annotated[
+    str | None,
+    typer.Option("--image", help="Container image of the Kubernetes specs; default: Ray's own of its version."),
 ]
 StudyName = Annotated[str | None, typer.Argument(metavar="STUDY", help="A study's name; default: the newest.")]
 
@@ -210,6 +220,8 @@ def tune(
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the trials' endpoint; 0: any.")] = 0,
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Serve /metrics here; 0: any.")] = None,
     simulated_seed: Annotated[int, typer.Option(min=0, help="Of the simulated cluster.")] = 0,
+    ray_version: RayVersion = None,
+    image: Image = None,
     as_json: Json = False,
 ) -> None:
     """Search, launch, measure, decide and emit: the main job."""
@@ -217,7 +229,7 @@ def tune(
 
     options = TuneOptions(
         request_file, out, _store_url(store, out), study, resume, launcher, ray_address, http_port, metrics_port,
-        simulated_seed,
+        simulated_seed, ray_version, image,
     )  # fmt: skip
     result = run_tune(options, _err)
     _show(result.answer, result.decision, result.request, as_json)
@@ -270,33 +282,50 @@ def explain(
 @app.command()
 def emit(
     name: StudyName = None,
-    format_: Annotated[str, typer.Option("--format", help="ray-serve, rayservice, helm-values or vllm.")] = "ray-serve",
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="ray-serve, rayservice, helm-values or vllm; default: the one that was launched."
+        ),
+    ] = None,
     layout: Annotated[str | None, typer.Option(help="Another measured layout than the winner.")] = None,
+    ray_version: RayVersion = None,
+    image: Image = None,
     out: Out = DEFAULT_OUT,
     store: StoreUrl = None,
 ) -> None:
     """Print the deployment spec of a study's winner."""
+    from deploy.specs.rayservice import Platform
+    from deploy.specs.shipment import FORMATS
     from deploy.specs.writing import emit as emit_spec
-    from tuner.app.wiring import application, decision_of
+    from tuner.app.wiring import decision_of, shipment
     from tuner.rehearse.conditions import simulated_seed
-    from tuner.study.study import service_name
 
+    platform = Platform(ray_version=ray_version, image=image)
     db, record = _study(name, out, store)
     if simulated_seed(record.facts) is not None:
         raise BadInput("STUDY", record.name, "a study of real engines; this one's cluster was simulated")
-    decision = decision_of(db, record)
-    measured = {str(trial.layout): trial.layout for trial in decision.trials if trial.steps}
+    chosen = shipment(record, _measured(decision_of(db, record), layout))
+    format_ = format_ or next(iter(chosen.formats), FORMATS[0])
+    chosen.require(format_)
+    if (ray_version or image) and format_ not in KUBERNETES:
+        raise BadInput("--ray-version, --image", format_, "--format " + " or ".join(KUBERNETES))
+    if chosen.recomputed:
+        _err.print(f"parlay: study {record.name}: {chosen.origin}", markup=False, highlight=False, soft_wrap=True)
+    sys.stdout.write(emit_spec(format_, chosen, platform))
+
+
+def _measured(decision: Decision, layout: str | None) -> TrialResult:
+    """The trial of the layout that was asked for, or the winner."""
+    measured = {str(trial.layout): trial for trial in decision.trials if trial.steps}
     if layout is not None:
         wanted = str(ParallelLayout.parse(layout))
         if wanted not in measured:
             raise BadInput("--layout", layout, "a measured layout: " + (", ".join(measured) or "none yet"))
-        chosen = measured[wanted]
-    elif decision.winner is not None:
-        chosen = decision.winner.layout
-    else:
-        raise NoFeasibleLayout(f"study {record.name} has no winner to emit: {decision.why}")
-    spec = application(record.request, chosen, service_name(record.request))
-    sys.stdout.write(emit_spec(format_, chosen, record.request, spec))
+        return measured[wanted]
+    if decision.winner is None:
+        raise NoFeasibleLayout(f"study {decision.study} has no winner to emit: {decision.why}")
+    return decision.winner
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from tuner.decide.decision import Decision
 from tuner.plan.prune import Candidate, DroppedGroup
 from tuner.rehearse.conditions import simulated_seed
 from tuner.study.records import StudyRecord
+from tuner.study.resuming import LAUNCHER_FACT, MODEL_FACT
 from tuner.trial.trial import StepResult, TrialResult, TrialState
 
 USES = {
@@ -45,12 +46,20 @@ def report_data(
         funnel=_funnel(record, decision),
         layouts=_layouts(record, decision, metrics, starts_s, names),
         files=tuple(ShownFile(name, USES[kind][0], USES[kind][1].format(name)) for kind, name in files.items()),
-        facts=tuple(record.facts.items()),
+        facts=tuple((record.facts | _launch_facts(decision.winner)).items()),
         simulated=simulated_seed(record.facts) is not None,
         standings=standings_shown(decision, request, names),
         axes=axis_titles(decision, request),
         budget=budgets_shown(decision, request),
     )
+
+
+def _launch_facts(winner: TrialResult | None) -> dict[str, str]:
+    """What the winner was measured on, by its own record."""
+    if winner is None or winner.launched is None:
+        return {}
+    launched = winner.launched
+    return launched.versions | {LAUNCHER_FACT: launched.launcher, MODEL_FACT: launched.model_source}
 
 
 def _headline(decision: Decision, names: Mapping[ParallelLayout, str]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from deploy.specs.rayservice import Platform
 from serve.launch.niceness import FACT as NICENESS
 from serve.launch.niceness import told as niceness
 from serve.measure.window import HttpMeter
@@ -41,7 +42,8 @@ LAUNCHERS = ("ray", "local", "simulated")
 class TuneOptions:
     """What the operator gave on the command line beside the request; 0 or None for a port: any, or no endpoint.
 
-    ``simulated_seed`` is that of the cluster of the ``simulated`` launcher.
+    ``simulated_seed`` is that of the cluster of the ``simulated`` launcher. ``ray_version`` and ``image`` are the
+    operator's, for the Kubernetes specs.
     """
 
     request_file: Path
@@ -54,6 +56,8 @@ class TuneOptions:
     http_port: int
     metrics_port: int | None
     simulated_seed: int = 0
+    ray_version: str | None = None
+    image: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class TuneResult:
 
 def run_tune(options: TuneOptions, console: Console) -> TuneResult:
     """Run the study and write its files. Everything that can be refused is refused before anything starts."""
+    platform = _platform(options)
     order, cancel = _order(options), CancelHandle()
     name, request = order.name, order.request
     cluster = order.setting().cluster
@@ -83,7 +88,7 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
             decision = run_study(order, store, bench.launcher, bench.meter, observers, cancel, clock=bench.clock)
         screen.close()
         record = store.study(name)
-        files = write_results(options.out / name, store, record, decision)
+        files = write_results(options.out / name, store, record, decision, platform)
         reasons = None if decision.winner else why_infeasible(request, decision)
         paths = {kind: str(path) for kind, path in files.items()}
         answer = decision_answer(decision, request, paths, record.facts, reasons)
@@ -118,6 +123,14 @@ def _with_cluster(request: TuneRequest, options: TuneOptions) -> TuneRequest:
     from serve.launch.ray_api import discover_cluster
 
     return request.model_copy(update={"cluster": discover_cluster(options.ray_address or "auto")})
+
+
+def _platform(options: TuneOptions) -> Platform:
+    """What the operator wants of the Kubernetes specs; refused where the launcher leaves none."""
+    for option, given in (("--ray-version", options.ray_version), ("--image", options.image)):
+        if given is not None and options.launcher != "ray":
+            raise BadInput(option, given, f"--launcher ray; no Kubernetes spec comes of {options.launcher}")
+    return Platform(ray_version=options.ray_version, image=options.image)
 
 
 def _simulated(cluster: Cluster | Fleet, seed: int) -> SimulatedCluster:
