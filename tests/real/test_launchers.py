@@ -19,11 +19,12 @@ import pytest
 
 from serve.launch.health import served_models
 from serve.launch.processes import end, free_port, require_free_port, writers_under
-from serve.launch.ray_api import require_ray_address
+from serve.launch.ray_api import require_ray_address, serve_details
 from serve.launch.ray_launcher import RayServeLauncher
 from tests.launcher_contract import LaunchContract, RunningContract, eventually
 from tests.real.conftest import MAKERS, Bench, command_of, request_for
 from tuner.errors import BadInput, FailureReason, LaunchFailed
+from tuner.trial.launched import ENGINES, RayApplication, VllmServer, installed
 from tuner.trial.trial import Deployment
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
@@ -45,12 +46,34 @@ class TestRunning(RunningContract):
             os.getpriority(os.PRIO_PROCESS, 0)
         }
 
+    def test_the_record_is_what_runs(self, bench: Bench, deployment: Deployment) -> None:
+        payload = deployment.launched.payload
+        if isinstance(payload, VllmServer):
+            words = " ".join(payload.arguments)
+            (server,) = (p for p in writers_under([bench.root / "logs"]) if words in command_of(p))
+            found = Path(f"/proc/{server.pid}/environ").read_text().split("\0")
+            assert {f"{name}={value}" for name, value in payload.environment.items()} <= set(found)
+            return
+        assert isinstance(payload, RayApplication)
+        running = serve_details()["applications"][payload.config["name"]]
+        assert running["route_prefix"] == payload.config["route_prefix"]
+        assert deployment.url.endswith(payload.config["route_prefix"])
+        assert versions_of_a_worker() == deployment.launched.versions
+
     def test_only_the_loopback_is_listened_on(self, deployment: Deployment) -> None:
         port = urlsplit(deployment.url).port
         own = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
         for address in own:
             with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
                 assert probe.connect_ex((address, port)) != 0
+
+
+def versions_of_a_worker() -> dict[str, str]:
+    """As a worker of the connected Ray finds them."""
+    import ray
+
+    found: dict[str, str] = ray.get(ray.remote(num_cpus=0)(installed).remote(*ENGINES), timeout=60)
+    return found
 
 
 class TestLaunching(LaunchContract):
