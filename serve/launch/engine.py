@@ -1,6 +1,6 @@
 """From a layout to what is launched: vLLM's engine arguments and one Ray Serve LLM application.
 
-The launcher and every emitted spec take their configuration from here, so that what ships is what was measured.
+The launchers take their configuration from here, and keep it in the record from which specs are emitted.
 Nothing in this module imports Ray or vLLM; names are those of vLLM 0.29 (``EngineArgs``) and Ray Serve LLM 2.60.
 """
 

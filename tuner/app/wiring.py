@@ -17,7 +17,7 @@ from tuner.ask.space import load_space
 from tuner.cost.breakdown import Breakdown, breakdown
 from tuner.cost.latency import StepCosts
 from tuner.decide.decision import Decision, decide
-from tuner.errors import BadInput
+from tuner.errors import BadInput, NoFeasibleLayout
 from tuner.plan.prune import DroppedGroup, Plan, plan
 from tuner.rehearse.conditions import simulated_seed
 from tuner.trial.launched import ENGINES, Launched, RayApplication, VllmServer, installed, model_source
@@ -94,6 +94,19 @@ def decision_of(store: Store, record: StudyRecord) -> Decision:
             for g in record.decision["dropped"]
         )
     return decide(record.name, record.request, trials, record.ranked or (), dropped)
+
+
+def measured_trial(decision: Decision, layout: str | None) -> TrialResult:
+    """The trial of the layout that was asked for, or the winner; raises BadInput or NoFeasibleLayout without one."""
+    measured = {str(trial.layout): trial for trial in decision.trials if trial.steps}
+    if layout is not None:
+        wanted = str(ParallelLayout.parse(layout))
+        if wanted not in measured:
+            raise BadInput("--layout", layout, "a measured layout: " + (", ".join(measured) or "none yet"))
+        return measured[wanted]
+    if decision.winner is None:
+        raise NoFeasibleLayout(f"study {decision.study} has no winner to emit: {decision.why}")
+    return decision.winner
 
 
 def shipment(record: StudyRecord, trial: TrialResult) -> Shipment:

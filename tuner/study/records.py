@@ -17,7 +17,7 @@ from tuner.trial.trial import Purpose
 class StudyRecord:
     """A study as stored; ``decision`` is None until one was reached, ``ranked`` and ``dropped`` until it was planned.
 
-    ``facts`` are versions and the machine, as text, for the reader of a report.
+    ``facts`` are versions, launcher and the machine, as text: for the reader of a report, and for who goes on with it.
     """
 
     name: str

@@ -21,8 +21,6 @@ from tuner.errors import BadInput, Cancelled, NoFeasibleLayout, ParlayError
 
 if TYPE_CHECKING:
     from tuner.app.tune.tuning import TuneResult
-    from tuner.decide.decision import Decision
-    from tuner.trial.trial import TrialResult
 
 KUBERNETES = ("rayservice", "helm-values")  # the formats that name a Ray and an image
 DEFAULT_OUT = Path("parlay-out")
@@ -298,14 +296,14 @@ def emit(
     from deploy.specs.rayservice import Platform
     from deploy.specs.shipment import FORMATS
     from deploy.specs.writing import emit as emit_spec
-    from tuner.app.wiring import decision_of, shipment
+    from tuner.app.wiring import decision_of, measured_trial, shipment
     from tuner.rehearse.conditions import simulated_seed
 
     platform = Platform(ray_version=ray_version, image=image)
     db, record = _study(name, out, store)
     if simulated_seed(record.facts) is not None:
         raise BadInput("STUDY", record.name, "a study of real engines; this one's cluster was simulated")
-    chosen = shipment(record, _measured(decision_of(db, record), layout))
+    chosen = shipment(record, measured_trial(decision_of(db, record), layout))
     format_ = format_ or next(iter(chosen.formats), FORMATS[0])
     chosen.require(format_)
     if (ray_version or image) and format_ not in KUBERNETES:
@@ -313,19 +311,6 @@ def emit(
     if chosen.recomputed:
         _err.print(f"parlay: study {record.name}: {chosen.origin}", markup=False, highlight=False, soft_wrap=True)
     sys.stdout.write(emit_spec(format_, chosen, platform))
-
-
-def _measured(decision: Decision, layout: str | None) -> TrialResult:
-    """The trial of the layout that was asked for, or the winner."""
-    measured = {str(trial.layout): trial for trial in decision.trials if trial.steps}
-    if layout is not None:
-        wanted = str(ParallelLayout.parse(layout))
-        if wanted not in measured:
-            raise BadInput("--layout", layout, "a measured layout: " + (", ".join(measured) or "none yet"))
-        return measured[wanted]
-    if decision.winner is None:
-        raise NoFeasibleLayout(f"study {decision.study} has no winner to emit: {decision.why}")
-    return decision.winner
 
 
 def main() -> None:
