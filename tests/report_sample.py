@@ -164,7 +164,7 @@ def sample(*, simulated: bool = False) -> ReportData:
         axes=("devices", "goodput, requests/s"),
         budget=(
             ShownBudget("launches", 5, 6),
-            ShownBudget("minutes in trials", 5.8, 8),
+            ShownBudget("minutes", 5.8, 8),
             ShownBudget("GPU-hours", 0.2, None),
         ),
     )

@@ -12,8 +12,10 @@ from tuner.ask.rules import DropReason
 from tuner.decide.decision import decide
 from tuner.errors import FailureReason
 from tuner.plan.prune import DroppedGroup
+from tuner.study.ledger import Spent
 from tuner.trial.trial import LoadStep, Purpose, TrialResult, TrialState
 
+NOTHING = Spent(0, 0.0, 0.0, None)
 SLO = "ttft p99 ≤ 100 ms and tpot p99 ≤ 50 ms"
 
 
@@ -35,7 +37,7 @@ def crash(number, layout, reason=FailureReason.ENGINE_CRASHED):
 
 
 def made(request, *trials):
-    return decide("s", request, trials, [make_candidate(t.layout) for t in trials], [])
+    return decide("s", request, trials, [make_candidate(t.layout) for t in trials], [], NOTHING)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_nothing_measured(trials, why):
 
 def test_what_was_dropped_is_passed_on():
     dropped = [DroppedGroup(DropReason.MEMORY, 3, ParallelLayout(), "40 GiB exceed 30")]
-    assert decide("s", make_request(), [], [], dropped).dropped == tuple(dropped)
+    assert decide("s", make_request(), [], [], dropped, NOTHING).dropped == tuple(dropped)
 
 
 REQUEST = make_request({"load.rates_req_per_s": [4, 8, 12, 16]})
@@ -318,14 +320,3 @@ def test_the_first_objective_chooses_and_the_front_shows_both(objective, winner,
     assert decision.standings[0].usd_per_hour == usd
     tokens_per_s = decision.standings[0].output_tok_per_s.mean
     assert decision.standings[0].usd_per_million_tokens == pytest.approx(usd / 3600 / tokens_per_s * 1e6)
-
-
-def test_what_was_spent():
-    request = make_request({"cluster": MIXED})
-    trials = [
-        replace(trial(0, "tp=2,gpu=h100_sxm", [50], request), seconds=60.0, device_s=3600.0),
-        replace(crash(1, "tp=1,gpu=l40s"), seconds=60.0, device_s=1800.0),
-    ]
-    spent = made(request, *trials).spent
-    assert (spent.launches, spent.minutes, spent.gpu_hours, spent.usd) == (2, 2.0, 1.5, 4.0 + 0.5)
-    assert made(request, crash(0, "tp=1,gpu=l40s")).spent.usd is None

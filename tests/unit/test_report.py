@@ -150,7 +150,7 @@ def test_the_spread_over_runs_is_drawn_around_their_mean() -> None:
 
 def test_what_was_spent_is_beside_its_limit() -> None:
     text = " ".join(Outline(render_report(sample())).text.split())
-    assert "minutes in trials5.8872% 72%" in text
+    assert "minutes5.8872% 72%" in text
     assert "GPU-hours0.2––" in text
     assert "99.0 % (95.1 %)" in text
     assert "588 (571 to 605)" in text

@@ -17,8 +17,8 @@ from tuner.ask.request import Metric
 from tuner.ask.rules import DropReason
 from tuner.errors import BadInput, FailureReason, LeaseLost, StoreError
 from tuner.plan.prune import Candidate, DroppedGroup, Prediction
+from tuner.study.lifecycle import StudyState
 from tuner.study.records import TrialClaim
-from tuner.study.schema import SCHEMA_VERSION
 from tuner.study.store import Store
 from tuner.trial.devices import Placement
 from tuner.trial.launched import Launched, NoEngine, RayApplication, VllmServer
@@ -45,7 +45,7 @@ def reader(url, store):
 
 
 def begin(store, number, layout=LAYOUT):
-    claim = TrialClaim("me", layout, Purpose.EXPLORE, number, 0.0, Path("/var/log"))
+    claim = TrialClaim("me", layout, Purpose.EXPLORE, number, 0.0, 2.5, Path("/var/log"))
     return store.claim_trial("s", claim, lambda held: Placement(((0, layout.devices),)), launches=10**6)
 
 
@@ -81,6 +81,7 @@ def test_a_plan_comes_back_as_it_was(store, reader):
 
 def test_a_decision_replaces_the_one_before(store, reader):
     store.create_study("s", REQUEST, {})
+    store.change_state("s", StudyState.RUNNING)
     for decision in ({"winner": None}, {"winner": "tp=2", "figures": [1, 2.5, None], "µ": "≤"}):
         store.save_decision("s", decision)
         assert reader.study("s").decision == decision
@@ -89,7 +90,7 @@ def test_a_decision_replaces_the_one_before(store, reader):
 def test_a_trial_is_durable_at_every_step(store, reader):
     store.create_study("s", REQUEST, {})
     begin(store, 0)
-    assert [(t.number, t.layout, t.app) for t in reader.open_trials("s")] == [(0, LAYOUT, "parlay-s-0")]
+    assert [(t.number, t.layout, t.app) for t in reader.snapshot("s").open] == [(0, LAYOUT, "parlay-s-0")]
     assert [(t.state, t.steps) for t in reader.trials("s")] == [(TrialState.RUNNING, ())]
     steps = tuple(make_step(LoadStep(i, 4.0 * (i + 1), 1.0, i), REQUEST, 20.0 + i) for i in range(3))
     for upto, step in enumerate(steps, 1):
@@ -98,7 +99,7 @@ def test_a_trial_is_durable_at_every_step(store, reader):
     result = TrialResult(0, LAYOUT, TrialState.STOPPED, steps, detail="missed", ready_after_s=12.5, seconds=99.25)
     store.finish_trial("s", result, "me")
     assert reader.trials("s") == [result]
-    assert reader.open_trials("s") == []
+    assert reader.snapshot("s").open == ()
 
 
 PAYLOADS = [
@@ -142,7 +143,7 @@ def test_a_forgotten_trial_leaves_nothing_and_its_number_is_free(store, reader):
     assert [t.number for t in reader.trials("s")] == [0]
     begin(store, 1)
     assert [len(t.steps) for t in reader.trials("s")] == [1, 0]
-    assert [t.number for t in reader.open_trials("s")] == [0, 1]
+    assert [t.number for t in reader.snapshot("s").open] == [0, 1]
 
 
 def test_when_trials_began(store):
@@ -179,16 +180,6 @@ def test_an_unknown_study_is_refused_with_those_there_are(store):
         store.study("x")
 
 
-def test_a_store_of_a_newer_version_is_left_alone(url, store):
-    store.close()
-    with _raw(url) as db:
-        db.exec_driver_sql(f"UPDATE parlay_schema SET version = {SCHEMA_VERSION + 1}")
-    with pytest.raises(
-        StoreError, match=f"schema version {SCHEMA_VERSION + 1}, this Parlay knows up to {SCHEMA_VERSION}"
-    ):
-        Store(url)
-
-
 def _raw(url):
     import sqlalchemy as sa
 
@@ -207,7 +198,7 @@ def test_a_lost_table_is_a_store_error_in_one_line(url, store):
         lambda: store.study("s"),
         store.study_names,
         lambda: store.trials("s"),
-        lambda: store.open_trials("s"),
+        lambda: store.snapshot("s"),
         lambda: store.trial_starts("s"),
     ):
         with pytest.raises(StoreError) as caught:
@@ -258,27 +249,6 @@ def test_a_wrong_url_is_refused_without_its_password(url, error):
     assert "\n" not in str(caught.value)
 
 
-def test_a_store_of_version_1_is_brought_up_to_date(tmp_path):
-    url = f"sqlite:///{tmp_path}/store.db"
-    old = Store(url)
-    old.create_study("s", REQUEST, {})
-    begin(old, 0)
-    old.close()
-    with sqlite3.connect(tmp_path / "store.db") as db:
-        db.execute("DROP INDEX parlay_claims")
-        db.execute("DROP TABLE parlay_drivers")
-        for column in ("purpose", "repeat", "device_s", "driver", "placement", "ordered_s", "launched"):
-            db.execute(f"ALTER TABLE parlay_trials DROP COLUMN {column}")
-        db.execute("UPDATE parlay_schema SET version = 1")
-    db.close()
-    new = Store(url)
-    (trial,) = new.trials("s")
-    assert (trial.number, trial.layout, trial.purpose, trial.repeat) == (0, LAYOUT, Purpose.EXPLORE, 0)
-    assert begin(new, 0) is None
-    assert begin(new, 1).app == "parlay-s-1"
-    assert [t.repeat for t in Store(url).trials("s")] == [0, 1]
-
-
 def test_a_killed_writer_leaves_the_last_finished_write(tmp_path):
     """A file copied while the writer still has it open, as a crash would leave it: main file and write-ahead log."""
     path = tmp_path / "store.db"
@@ -290,7 +260,7 @@ def test_a_killed_writer_leaves_the_last_finished_write(tmp_path):
         source = tmp_path / f"store.db{suffix}"
         if source.exists():
             (tmp_path / f"copy.db{suffix}").write_bytes(source.read_bytes())
-    assert [t.number for t in Store(f"sqlite:///{copied}").open_trials("s")] == [0]
+    assert [t.number for t in Store(f"sqlite:///{copied}").snapshot("s").open] == [0]
     assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 

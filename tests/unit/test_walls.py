@@ -15,15 +15,36 @@ OURS = ("tuner", "serve", "deploy")
 SOURCES = sorted(path for folder in OURS for path in (ROOT / folder).rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 
+MIGRATIONS = {"tuner/study/migrations/__init__.py", *(name for name in NAMES if "/versions/schema_" in name)}
+
 # library → the modules that may import it, at their top or in a function
 ONE_ROOM = {
     "optuna": {"tuner/search/optuna_record.py"},
-    "sqlalchemy": {"tuner/study/store.py", "tuner/study/schema.py"},
+    "sqlalchemy": {
+        "tuner/study/database.py",
+        "tuner/study/schema.py",
+        "tuner/study/statements.py",
+        "tuner/study/store.py",
+        *MIGRATIONS,
+    },
+    "alembic": {"tuner/study/migrations/env.py", *MIGRATIONS},
     "ray": {"serve/launch/ray_api.py"},
     "plotly": {"deploy/report/page.py"},
     "scipy": set(),  # for fitting alone, which is not part of what is installed
 }
-HEAVY = {"ray", "vllm", "torch", "optuna", "sqlalchemy", "plotly", "scipy", "transformers", "aiohttp", "fastapi"}
+HEAVY = {
+    "ray",
+    "vllm",
+    "torch",
+    "optuna",
+    "sqlalchemy",
+    "alembic",
+    "plotly",
+    "scipy",
+    "transformers",
+    "aiohttp",
+    "fastapi",
+}
 
 
 @cache

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.ask.cluster import Cluster, Fleet, requested_cluster
+from tuner.ask.cluster import Cluster, Fleet, requested_cluster, usd_per_gpu_hour
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, load_model
 from tuner.ask.request import TuneRequest
@@ -20,6 +21,7 @@ from tuner.decide.decision import Decision, decide
 from tuner.errors import BadInput, NoFeasibleLayout
 from tuner.plan.prune import DroppedGroup, Plan, plan
 from tuner.rehearse.conditions import simulated_seed
+from tuner.study.ledger import spent
 from tuner.trial.launched import ENGINES, Launched, RayApplication, VllmServer, installed, model_source
 
 if TYPE_CHECKING:
@@ -87,13 +89,14 @@ def facts() -> dict[str, str]:
 
 def decision_of(store: Store, record: StudyRecord) -> Decision:
     """The decision as the stored trials stand now, with the drops that it was made with."""
-    trials, dropped = store.trials(record.name), record.dropped or ()
+    found, dropped = store.snapshot(record.name), record.dropped or ()
     if record.decision is not None:
         dropped = tuple(
             DroppedGroup(DropReason(g["reason"]), g["count"], ParallelLayout.parse(g["example"]), g["figure"])
             for g in record.decision["dropped"]
         )
-    return decide(record.name, record.request, trials, record.ranked or (), dropped)
+    used = spent(found.entries, found.pulse.study_s, partial(usd_per_gpu_hour, record.request))
+    return decide(record.name, record.request, found.trials, record.ranked or (), dropped, used)
 
 
 def measured_trial(decision: Decision, layout: str | None) -> TrialResult:

@@ -112,3 +112,9 @@ def usd_per_hour(request: TuneRequest, layout: ParallelLayout) -> float | None:
         return None
     price = specs[0].usd_per_gpu_hour or load_profile(specs[0].gpu).usd_per_hour
     return None if price is None else price * layout.devices
+
+
+def usd_per_gpu_hour(request: TuneRequest, layout: ParallelLayout) -> float | None:
+    """What one of the layout's devices costs in US dollars per hour; None where no price is known."""
+    usd = usd_per_hour(request, layout)
+    return None if usd is None else usd / layout.devices

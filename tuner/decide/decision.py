@@ -5,25 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.ask.cluster import usd_per_hour
 from tuner.ask.request import Objective, TuneRequest
 from tuner.decide.comparison import slo_ratio
 from tuner.decide.layout_summary import Spread, Standing, front, standings
 from tuner.plan.prune import Candidate, DroppedGroup, Prediction
+from tuner.study.ledger import Spent
 from tuner.trial.trial import StepResult, TrialResult
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What a study used of its budgets: launches, minutes in trials, and what their devices held and cost.
-
-    ``gpu_hours`` and ``usd`` are None where no trial says how long it held its devices, or no price is known.
-    """
-
-    launches: int
-    minutes: float
-    gpu_hours: float | None
-    usd: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +48,12 @@ def decide(
     trials: Sequence[TrialResult],
     ranked: Sequence[Candidate],
     dropped: Sequence[DroppedGroup],
+    spent: Spent,
 ) -> Decision:
-    """Choose among the finished trials; pure, so an interrupted study that is resumed decides alike."""
+    """Choose among the finished trials; pure, so an interrupted study that is resumed decides alike.
+
+    ``spent`` is the study's account at its end, of the trials that came to nothing too.
+    """
     order = standings(request, trials)
     feasible = [standing for standing in order if standing.meets]
     why, remedy = (_why(request, feasible, len(order)), None) if feasible else _shortfall(request, order, trials)
@@ -75,23 +66,15 @@ def decide(
         standings=order,
         predictions={str(c.layout): c.prediction for c in ranked},
         dropped=tuple(dropped),
-        spent=spent(request, trials),
+        spent=spent,
         why=why,
         remedy=remedy,
     )
 
 
-def spent(request: TuneRequest, trials: Sequence[TrialResult]) -> Spent:
-    """What the trials used of the budgets, those that failed and those under way included."""
-    held = [(trial.device_s / 3600, trial) for trial in trials if trial.device_s is not None]
-    prices = [(hours, usd_per_hour(request, trial.layout), trial.layout.devices) for hours, trial in held]
-    dollars = [hours * price / devices for hours, price, devices in prices if price is not None]
-    return Spent(
-        launches=len(trials),
-        minutes=sum(trial.seconds or 0.0 for trial in trials) / 60,
-        gpu_hours=sum(hours for hours, _ in held) if held else None,
-        usd=sum(dollars) if held and len(dollars) == len(prices) else None,
-    )
+def winner(request: TuneRequest, trials: Sequence[TrialResult]) -> TrialResult | None:
+    """The trial that stands for the layout that would win with these, or None where none meets the SLO."""
+    return next((standing.trial for standing in standings(request, trials) if standing.meets), None)
 
 
 def _why(request: TuneRequest, feasible: Sequence[Standing], measured: int) -> str:

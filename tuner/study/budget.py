@@ -1,17 +1,12 @@
-"""What a study may spend: what is used up by now, and whether another trial could still end within the rest."""
+"""What a study may spend: which part is used up by now, and whether another trial could still end within the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Budget
-from tuner.study.observer import Spent
-from tuner.study.records import DriverRecord, OpenTrial
-from tuner.trial.trial import TrialResult
-
-Price = Callable[[ParallelLayout], float | None]  # US dollars per GPU-hour
+from tuner.study.ledger import Price, Spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +43,3 @@ class Purse:
             if have is not None and limit is not None and (have > limit or (at_least and have >= limit)):
                 return f"the budget of {words}"
         return None
-
-
-def spent(
-    finished: Sequence[TrialResult],
-    running: Sequence[OpenTrial],
-    drivers: Sequence[DriverRecord],
-    study_s: float,
-    price: Price,
-) -> Spent:
-    """What a study has used at ``study_s``, its own time in seconds; trials that run count up to then.
-
-    What killed drivers lost is priced as the dearest of the study's devices: which they were is not known any more.
-    """
-    held_s = [(trial.layout, trial.device_s or 0.0) for trial in finished]
-    held_s += [(trial.layout, held_device_s(trial, study_s)) for trial in running]
-    lost_s = sum(driver.lost_device_s for driver in drivers)
-    prices = {layout: price(layout) for layout, _ in held_s}
-    known = [found for found in prices.values() if found is not None]
-    usd = None
-    if len(known) == len(prices):
-        usd = (sum(s * (prices[layout] or 0.0) for layout, s in held_s) + lost_s * max(known, default=0.0)) / 3600
-    device_s = lost_s + sum(s for _, s in held_s)
-    return Spent(len(finished) + len(running), study_s / 60, device_s / 3600, usd)
-
-
-def held_device_s(trial: OpenTrial, until_s: float) -> float:
-    """Seconds for which a trial without an end held devices, summed over them, at a moment of the study's time."""
-    if trial.ordered_s is None:
-        return 0.0
-    return trial.layout.devices * max(0.0, until_s - trial.ordered_s)

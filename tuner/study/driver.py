@@ -19,10 +19,12 @@ from tuner.ask.request import Isolation, TuneRequest
 from tuner.errors import Cancelled, Cause, FailureReason, LaunchFailed, LeaseLost
 from tuner.search.proposal import Proposal
 from tuner.search.search import Search
-from tuner.study.budget import Price, Purse, held_device_s, spent
+from tuner.study.budget import Purse
 from tuner.study.lease import Heartbeat, is_gone
+from tuner.study.ledger import Entry, Price, spent
+from tuner.study.lifecycle import StudyState
 from tuner.study.observer import Observer
-from tuner.study.records import OpenTrial, TrialClaim
+from tuner.study.records import OpenTrial, Pulse, Snapshot, TrialClaim
 from tuner.study.store import Store
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import Node, Placement, Reservation, place
@@ -111,8 +113,9 @@ class Driving:
         self._told: set[int] = set()
         self._failure: BaseException | None = None
         self._changed = True
+        self._seen: Snapshot | None = None
         self._why = self._overrun = ""
-        self._began_s = max((d.study_s for d in assignment.store.drivers(assignment.study)), default=0.0)
+        self._began_s = assignment.store.pulse(assignment.study).study_s
         self._began_at = assignment.clock()
         self._heartbeat = Heartbeat(self._beat)
         self._cancel = CancelHandle()  # of all its trials: set with the assignment's, and on a defect of ours
@@ -120,9 +123,10 @@ class Driving:
         self._search: Search | None = None
 
     def __enter__(self) -> Driving:
-        """Give signs of life from here on."""
+        """Give signs of life from here on, and be at work."""
         self._heartbeat.start()
         self._listening.enter_context(self._p.cancel.listening(self._cancel.cancel))
+        self._p.store.change_state(self._p.study, StudyState.RUNNING)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -135,12 +139,10 @@ class Driving:
     def clear_orphans(self) -> list[str]:
         """Tear down what dead drivers left, and forget their unfinished trials: they run again from the start."""
         removed, p = [], self._p
-        until_s = {d.driver: d.study_s for d in p.store.drivers(p.study)}
         for trial in p.store.take_over(p.study, p.driver, is_gone):
             if p.launcher.remove_orphan(trial.app):
                 removed.append(trial.app)
-            lost_s = held_device_s(trial, until_s.get(trial.driver, 0.0))
-            p.store.forget_trial(p.study, trial.number, p.driver, lost_s)
+            p.store.forget_trial(p.study, trial.number, p.driver, self._study_s())
         return removed
 
     def run(self, search: Search, known: Sequence[TrialResult]) -> str:
@@ -164,9 +166,10 @@ class Driving:
                 self._cancel.raise_if_cancelled()
                 if self._failure is not None:
                     raise self._failure
-                begun = self._next(search)
+                pulse = self._pulse()
+                begun = self._next(search, pulse)
                 if begun is None:
-                    if not self._running and not self._others():
+                    if not (self._running or self._others(pulse) or self._changed):
                         return self._why
                     self._state.wait(OTHERS_S)
                     continue
@@ -176,24 +179,33 @@ class Driving:
                 begun.thread = threading.Thread(target=self._work, args=(begun, search), name=begun.trial.app)
                 begun.thread.start()
 
-    def _next(self, search: Search) -> Running | None:
-        """Claim the next trial that has room, or None; asks again only when something has changed since."""
-        p = self._p
-        others = self._others()
-        if others:
+    def _pulse(self) -> Pulse:
+        """Whether anything has happened in the study; what dead drivers left is cleared."""
+        store, study = self._p.store, self._p.study
+        pulse = store.pulse(study)
+        silent_s = {driver.driver: driver.silent_s for driver in pulse.drivers}
+        if any(is_gone(owner, silent_s.get(owner)) for owner in self._others(pulse)):
             self.clear_orphans()
-        if not (self._changed or others) or len(self._running) >= p.launcher.parallel:
+            pulse = store.pulse(study)
+        return pulse
+
+    def _next(self, search: Search, pulse: Pulse) -> Running | None:
+        """Claim the next trial that has room, or None; reads and asks again only when something has changed since."""
+        p = self._p
+        self._changed = self._changed or self._seen is None or pulse.mark != self._seen.pulse.mark
+        if not self._changed or len(self._running) >= p.launcher.parallel:
             return None
         self._changed = False
-        held, finished = p.store.open_trials(p.study), self._finished()
-        self._recall(search, finished)
-        purse = self._purse(finished, held)
+        self._seen = seen = p.store.snapshot(p.study)
+        self._recall(search, seen)
+        purse = self._purse(seen.entries)
         if (empty := purse.empty()) is not None:
             self._why = f"{empty} is spent"
             return None
-        least_s = _least_s(p.request, finished)
+        least_s = _least_s(p.request, seen.finished)
         self._overrun = ""
-        proposal = search.ask([t.layout for t in held], lambda layout: self._fits(layout, held, purse, least_s))
+        running = [trial.layout for trial in seen.open]
+        proposal = search.ask(running, lambda layout: self._fits(layout, seen.open, purse, least_s))
         if proposal is None:
             self._why = self._overrun or "nothing is left that could win"
             return None
@@ -207,11 +219,13 @@ class Driving:
 
     def _claimed(self, proposal: Proposal, search: Search) -> Running | None:
         p = self._p
-        claim = TrialClaim(p.driver, proposal.layout, proposal.purpose, proposal.repeat, self._study_s(), p.log_root)
-        launches = p.request.budget.launches
-        trial = p.store.claim_trial(p.study, claim, lambda held: self._placed(proposal.layout, held), launches)
+        layout, launches = proposal.layout, p.request.budget.launches
+        price = p.price(layout)
+        claim = TrialClaim(p.driver, layout, proposal.purpose, proposal.repeat, self._study_s(), price, p.log_root)
+        trial = p.store.claim_trial(p.study, claim, lambda held: self._placed(layout, held), launches)
         self._changed = True
-        if trial is None:  # another driver was faster
+        if trial is None:  # another driver was faster, or left it when it was cancelled
+            self.clear_orphans()
             return None
         self._running[trial.number] = begun = Running(trial, proposal)
         self._beat()
@@ -327,8 +341,7 @@ class Driving:
         return Watch(self._cancel, lambda text: observer.measuring(number, text), sampled)
 
     def _out_of_budget(self) -> str | None:
-        purse = self._purse(self._finished(), self._p.store.open_trials(self._p.study))
-        empty = purse.empty(but_launches=True)
+        empty = self._purse(self._p.store.ledger(self._p.study)).empty(but_launches=True)
         return None if empty is None else f"{empty} is spent"
 
     def _launching(self, number: int, text: str) -> None:
@@ -357,28 +370,23 @@ class Driving:
             if running.thread is not None:
                 running.thread.join()
 
-    def _others(self) -> list[OpenTrial]:
-        return [t for t in self._p.store.open_trials(self._p.study) if t.driver != self._p.driver]
+    def _others(self, pulse: Pulse) -> frozenset[str]:
+        return pulse.owners - {self._p.driver}
 
-    def _finished(self) -> list[TrialResult]:
-        return finished_trials(self._p.store, self._p.study)
-
-    def _recall(self, search: Search, finished: Sequence[TrialResult]) -> None:
+    def _recall(self, search: Search, seen: Snapshot) -> None:
         """Tell the search what other drivers found."""
-        numbers = {trial.number for trial in finished}
+        numbers = {trial.number for trial in seen.finished}
         if numbers - self._told:
-            search.recall(finished)
+            search.recall(seen.finished)
             self._told |= numbers
 
     def _tell_best(self) -> None:
-        finished = self._finished()
-        purse = self._purse(finished, self._p.store.open_trials(self._p.study))
-        self._p.observer.best_so_far(self._best(finished), purse.spent)
+        now = self._p.store.snapshot(self._p.study)
+        self._p.observer.best_so_far(self._best(now.finished), self._purse(now.entries).spent)
 
-    def _purse(self, finished: Sequence[TrialResult], held: Sequence[OpenTrial]) -> Purse:
+    def _purse(self, entries: Sequence[Entry]) -> Purse:
         p = self._p
-        used = spent(finished, held, p.store.drivers(p.study), self._study_s(), p.price)
-        return Purse(p.request.budget, used, p.price)
+        return Purse(p.request.budget, spent(entries, self._study_s(), p.price), p.price)
 
     def _study_s(self) -> float:
         """The study's own time: it goes by while at least one driver works on it."""
@@ -398,12 +406,6 @@ def load_steps(request: TuneRequest, repeat: int = 0) -> list[LoadStep]:
     if request.load.warmup_seconds > 0:
         steps.insert(0, LoadStep(-1, rates[0], request.load.warmup_seconds, seed - 1, warmup=True))
     return steps
-
-
-def finished_trials(store: Store, study: str) -> list[TrialResult]:
-    """The trials that ended, in order; without those that were cancelled, which say nothing."""
-    ended = (t for t in store.trials(study) if t.state is not TrialState.RUNNING)
-    return [t for t in ended if t.failure is not FailureReason.CANCELLED]
 
 
 def _cause_of(end: BaseException) -> tuple[Cause, str]:

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
+from tuner.search.search import Proposal
+from tuner.study.ledger import Spent
 from tuner.trial.trial import Deployment, LoadStep, Samples, StepResult, TrialResult
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What a study has used: launches begun, its own time, devices held from order to teardown, and their price.
-
-    Trials in flight count up to now, and those of killed drivers up to their last sign of life. ``usd`` is None where a
-    device has no price.
-    """
-
-    launches: int
-    minutes: float
-    gpu_hours: float
-    usd: float | None
 
 
 class Observer:

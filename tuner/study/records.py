@@ -8,9 +8,12 @@ from typing import Any
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
+from tuner.errors import FailureReason
 from tuner.plan.prune import Candidate, DroppedGroup
+from tuner.study.ledger import Entry, Outcome
+from tuner.study.lifecycle import StudyState
 from tuner.trial.devices import Placement
-from tuner.trial.trial import Purpose
+from tuner.trial.trial import Purpose, TrialResult, TrialState
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +31,14 @@ class StudyRecord:
     ranked: tuple[Candidate, ...] | None
     dropped: tuple[DroppedGroup, ...] | None
     decision: dict[str, Any] | None
+    state: StudyState
 
 
 @dataclass(frozen=True, slots=True)
 class OpenTrial:
     """A trial that began and has no end: it runs, or a killed driver left it.
 
-    ``ordered_s`` is the study's time when it began. ``placement`` is None where nothing is known of its devices.
+    ``placement`` is None where nothing is known of its devices.
     """
 
     number: int
@@ -43,35 +47,71 @@ class OpenTrial:
     log_dir: Path
     driver: str
     placement: Placement | None
-    ordered_s: float | None
     purpose: Purpose
     repeat: int
 
 
 @dataclass(frozen=True, slots=True)
 class TrialClaim:
-    """What a driver wants to launch; ``ordered_s`` is the study's time now."""
+    """What a driver wants to launch; ``ordered_s`` is the study's time now, the price None where none is known."""
 
     driver: str
     layout: ParallelLayout
     purpose: Purpose
     repeat: int
     ordered_s: float
+    usd_per_gpu_hour: float | None
     log_root: Path
 
 
 @dataclass(frozen=True, slots=True)
 class DriverRecord:
-    """A process that drives, or drove, a study.
-
-    ``silent_s`` since its last sign of life, ``study_s`` the study's time then; ``lost_device_s`` was spent on trials
-    that never ended, and that it took over.
-    """
+    """A process that drives, or drove, a study: seconds since its last sign of life, and the study's time then."""
 
     driver: str
     silent_s: float
     study_s: float
-    lost_device_s: float
+
+
+Mark = tuple[int, int]  # launches begun, and of these, over: it grows with whatever happens to a study's trials
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The little by which a driver sees whether anything has happened: ``owners`` are the drivers of open trials."""
+
+    mark: Mark
+    owners: frozenset[str]
+    drivers: tuple[DriverRecord, ...]
+
+    @property
+    def study_s(self) -> float:
+        """The study's time at the last sign of life that any driver gave, in seconds."""
+        return max((driver.study_s for driver in self.drivers), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that is known of a study's trials at one moment, in order; ``trials`` are those that run too."""
+
+    state: StudyState
+    trials: tuple[TrialResult, ...]
+    open: tuple[OpenTrial, ...]
+    entries: tuple[Entry, ...]
+    drivers: tuple[DriverRecord, ...]
+
+    @property
+    def finished(self) -> tuple[TrialResult, ...]:
+        """The trials that ended; without those that were cancelled, which say nothing."""
+        ended = (trial for trial in self.trials if trial.state is not TrialState.RUNNING)
+        return tuple(trial for trial in ended if trial.failure is not FailureReason.CANCELLED)
+
+    @property
+    def pulse(self) -> Pulse:
+        """As it was at that moment."""
+        over = sum(entry.outcome is not Outcome.RUNNING for entry in self.entries)
+        owners = frozenset(trial.driver for trial in self.open)
+        return Pulse((len(self.entries), over), owners, self.drivers)
 
 
 def app_name(study: str, number: int, lost: int = 0) -> str:

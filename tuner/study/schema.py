@@ -1,14 +1,13 @@
-"""The tables of the study store, and how those of an older version are brought up to date."""
+"""The tables of the study store as they are now; ``tuner.study.migrations`` brings those of older versions here."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
+from tuner.study.lifecycle import StudyState
 from tuner.trial.trial import Purpose
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 META = sa.MetaData()
 VERSIONS = sa.Table("parlay_schema", META, sa.Column("version", sa.Integer, primary_key=True))
@@ -23,6 +22,7 @@ STUDIES = sa.Table(
     sa.Column("ranked", sa.Text),
     sa.Column("dropped", sa.Text),
     sa.Column("decision", sa.JSON),
+    sa.Column("state", sa.String(20), nullable=False, server_default=StudyState.QUEUED.value),
 )
 TRIALS = sa.Table(
     "parlay_trials",
@@ -41,15 +41,24 @@ TRIALS = sa.Table(
     sa.Column("seconds", sa.Float),
     sa.Column("purpose", sa.String(20), nullable=False, server_default=Purpose.EXPLORE.value),
     sa.Column("repeat", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("device_s", sa.Float),
     sa.Column("driver", sa.String(200), nullable=False, server_default=""),
     sa.Column("placement", sa.JSON),
-    sa.Column("ordered_s", sa.Float),
     sa.Column("launched", sa.JSON(none_as_null=True)),
 )
-_SINCE_2 = ("purpose", "repeat", "device_s", "driver", "placement", "ordered_s", "launched")
 # The claim: of all drivers of a study, one launches a layout for the n-th time.
 _CLAIMS = sa.Index("parlay_claims", TRIALS.c.study, TRIALS.c.layout, TRIALS.c.repeat, unique=True)
+# What each launch took, by the deployment's name; a trial that is forgotten stays here.
+LEDGER = sa.Table(
+    "parlay_ledger",
+    META,
+    sa.Column("study", sa.String(200), primary_key=True),
+    sa.Column("app", sa.String(200), primary_key=True),
+    sa.Column("layout", sa.String(300)),
+    sa.Column("outcome", sa.String(20), nullable=False),
+    sa.Column("ordered_s", sa.Float),
+    sa.Column("device_s", sa.Float),
+    sa.Column("usd_per_gpu_hour", sa.Float),
+)
 DRIVERS = sa.Table(
     "parlay_drivers",
     META,
@@ -57,8 +66,6 @@ DRIVERS = sa.Table(
     sa.Column("driver", sa.String(200), primary_key=True),
     sa.Column("seen_at", sa.Float, nullable=False),
     sa.Column("study_s", sa.Float, nullable=False),
-    sa.Column("lost_device_s", sa.Float, nullable=False, server_default="0"),
-    sa.Column("lost_trials", sa.Integer, nullable=False, server_default="0"),
 )
 STEPS = sa.Table(
     "parlay_steps",
@@ -68,20 +75,3 @@ STEPS = sa.Table(
     sa.Column("index", sa.Integer, primary_key=True),
     sa.Column("result", sa.Text, nullable=False),
 )
-
-
-def add_columns(db: sa.Connection) -> None:
-    """Bring the trials of schema version 1 to version 2, in which a layout may have several."""
-    for name in _SINCE_2:
-        column = sa.schema.CreateColumn(TRIALS.c[name]).compile(dialect=db.dialect)
-        db.execute(sa.text(f"ALTER TABLE {TRIALS.name} ADD COLUMN {column}"))
-    _CLAIMS.create(db)
-
-
-def durable_sqlite(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute("PRAGMA busy_timeout=30000")
-    cursor.close()

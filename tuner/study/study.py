@@ -9,26 +9,29 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from tuner.ask.cluster import Cluster, Fleet, usd_per_hour
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.cluster import Cluster, Fleet, usd_per_gpu_hour
 from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
 from tuner.ask.rules import DropReason
 from tuner.ask.space import Space
-from tuner.decide.decision import Decision, decide
-from tuner.errors import BadInput
+from tuner.decide.decision import Decision, decide, winner
+from tuner.errors import BadInput, Cancelled
 from tuner.plan.prune import Candidate, DroppedGroup, Plan, plan
 from tuner.search.believing import Believing
 from tuner.search.optuna_record import OptunaRecord
 from tuner.search.search import Search
 from tuner.search.strategy import Strategy
 from tuner.search.warm_start import MOST, Factors, Past, akin, carried
-from tuner.study.driver import Assignment, Driving, finished_trials
-from tuner.study.lease import new_driver
+from tuner.study.driver import Assignment, Driving
+from tuner.study.lease import is_gone, new_driver
+from tuner.study.ledger import spent
+from tuner.study.lifecycle import StudyState
 from tuner.study.observer import Fanout, Observer
 from tuner.study.resuming import require_same
 from tuner.study.store import Store
@@ -88,17 +91,17 @@ class Study:
         self._cancel.raise_if_cancelled()
         planned = self._runnable(plan(s.request, s.model, s.cluster, s.space))
         known = self._begun(resume, facts)
-        with Driving(self._assignment(), self._best) as driving:
+        with ending(self._store, s.name), Driving(self._assignment(), self._best) as driving:
             orphans = driving.clear_orphans()
             self._store.save_plan(s.name, planned.candidates, planned.ranked, planned.dropped)
             self._observer.planned(planned)
             self._cancel.raise_if_cancelled()
             search = Search(s.request, planned.ranked, self._strategy(planned))
-            finished = finished_trials(self._store, s.name)
-            search.recall(finished)
+            found = self._store.snapshot(s.name)
+            search.recall(found.finished)
             if known:
-                self._observer.resumed(finished, orphans)
-            self._observer.ended(driving.run(search, finished))
+                self._observer.resumed(found.finished, orphans)
+            self._observer.ended(driving.run(search, found.finished))
         return self._decide(planned, search)
 
     def _begun(self, resume: bool, facts: dict[str, str]) -> bool:
@@ -128,7 +131,7 @@ class Study:
             record = self._store.study(name)
             earlier = record.created_at < own.created_at and record.decision is not None
             if earlier and akin(s.request, own.facts, record.request, record.facts):
-                trials = finished_trials(self._store, name)
+                trials = self._store.snapshot(name).finished
                 past[name] = Past(record.created_at, record.request, record.ranked or (), trials)
             if len(past) == MOST:
                 break
@@ -144,7 +147,7 @@ class Study:
             study=s.name,
             request=s.request,
             nodes=nodes_of(s.request.groups),
-            price=lambda layout: usd_per_gpu_hour(s.request, layout),
+            price=partial(usd_per_gpu_hour, s.request),
             log_root=s.log_root,
             store=self._store,
             launcher=self._launcher,
@@ -156,7 +159,7 @@ class Study:
         )
 
     def _best(self, finished: Sequence[TrialResult]) -> TrialResult | None:
-        return decide(self._s.name, self._s.request, finished, (), ()).winner
+        return winner(self._s.request, finished)
 
     def _runnable(self, planned: Plan) -> Plan:
         """The plan without the candidates that this launcher cannot run as they are written."""
@@ -176,7 +179,9 @@ class Study:
         groups = list(planned.dropped)
         for candidate, why in search.unbeatable():
             groups.append(DroppedGroup(DropReason.OUTRANKED, 1, candidate.layout, why))
-        return decide(self._s.name, self._s.request, finished_trials(self._store, self._s.name), planned.ranked, groups)
+        s, found = self._s, self._store.snapshot(self._s.name)
+        used = spent(found.entries, found.pulse.study_s, partial(usd_per_gpu_hour, s.request))
+        return decide(s.name, s.request, found.finished, planned.ranked, groups, used)
 
 
 def default_name(request: TuneRequest) -> str:
@@ -190,7 +195,14 @@ def service_name(request: TuneRequest) -> str:
     return word[:40].strip("-") or "parlay"
 
 
-def usd_per_gpu_hour(request: TuneRequest, layout: ParallelLayout) -> float | None:
-    """Price of one of the layout's devices; None where none is known."""
-    usd = usd_per_hour(request, layout)
-    return None if usd is None else usd / layout.devices
+@contextmanager
+def ending(store: Store, study: str) -> Iterator[None]:
+    """What ends the block by an error ends the study, as cancelled or failed, unless other drivers go on with it."""
+    try:
+        yield
+    except (Cancelled, KeyboardInterrupt):
+        store.end_study(study, StudyState.CANCELLED, is_gone)
+        raise
+    except BaseException:
+        store.end_study(study, StudyState.FAILED, is_gone)
+        raise

@@ -75,7 +75,7 @@ def budgets_shown(decision: Decision, request: TuneRequest) -> tuple[ShownBudget
     spent, budget = decision.spent, request.budget
     rows = (
         ("launches", float(spent.launches), float(budget.launches)),
-        ("minutes in trials", spent.minutes, budget.minutes),
+        ("minutes", spent.minutes, budget.minutes),
         ("GPU-hours", spent.gpu_hours, budget.gpu_hours),
         ("US dollars", spent.usd, budget.usd),
     )

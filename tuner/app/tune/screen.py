@@ -15,7 +15,8 @@ from tuner.ask.request import Metric, TuneRequest
 from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
 from tuner.study.driver import load_steps
-from tuner.study.observer import Observer, Spent
+from tuner.study.ledger import Spent
+from tuner.study.observer import Observer
 from tuner.trial.trial import Deployment, LoadStep, StepResult, TrialResult
 
 FIRST_GUESS_READY_S = 60.0

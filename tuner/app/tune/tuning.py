@@ -28,7 +28,7 @@ from tuner.errors import BadInput
 from tuner.rehearse.conditions import SEED_FACT, Conditions
 from tuner.study.runner import StudyOrder, run_study
 from tuner.study.store import Store
-from tuner.study.study import default_name
+from tuner.study.study import default_name, ending
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.trial import Launcher, Meter
 
@@ -87,12 +87,13 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
             observers = (screen, TelemetryObserver(name, request, telemetry))
             decision = run_study(order, store, bench.launcher, bench.meter, observers, cancel, clock=bench.clock)
         screen.close()
-        record = store.study(name)
-        files = write_results(options.out / name, store, record, decision, platform)
-        reasons = None if decision.winner else why_infeasible(request, decision)
-        paths = {kind: str(path) for kind, path in files.items()}
-        answer = decision_answer(decision, request, paths, record.facts, reasons)
-        store.save_decision(name, answer)
+        with ending(store, name):
+            record = store.study(name)
+            files = write_results(options.out / name, store, record, decision, platform)
+            reasons = None if decision.winner else why_infeasible(request, decision)
+            paths = {kind: str(path) for kind, path in files.items()}
+            answer = decision_answer(decision, request, paths, record.facts, reasons)
+            store.save_decision(name, answer)
         return TuneResult(decision, request, answer)
 
 

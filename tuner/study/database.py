@@ -1,0 +1,135 @@
+"""The database under the store: its connections, its transactions, and the lock between processes."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuner.errors import BadInput, StoreError
+from tuner.study.schema import META, SCHEMA_VERSION, VERSIONS
+
+_LOCK = 0x7061726C6179  # "parlay", the key of PostgreSQL's advisory lock
+
+
+class Database:
+    """SQLite or PostgreSQL behind an SQLAlchemy URL, with tables of the present version.
+
+    Raises BadInput for what is no URL, StoreError where it cannot be opened or was written by a newer Parlay.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = sa.make_url(url)
+        except (sa.exc.ArgumentError, ValueError):
+            shown = re.sub(r":[^:@]*@", ":***@", url)  # not parsed, yet it may hold a password
+            raise BadInput("--store", shown, "a database URL such as sqlite:///parlay.db") from None
+        shown = parsed.render_as_string(hide_password=True)
+        try:
+            if parsed.get_backend_name() == "sqlite" and parsed.database:
+                Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
+            self._engine = sa.create_engine(parsed)
+            if parsed.get_backend_name() == "sqlite":
+                sa.event.listen(self._engine, "connect", _durable_sqlite)
+            self._prepare(shown)
+        except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
+            raise StoreError(f"store {shown} cannot be opened: {_cause(error)}") from None
+
+    def _prepare(self, shown: str) -> None:
+        """Make the tables, or bring those of an older version up to date; two drivers may open a new store at once."""
+        with self._engine.connect() as db:
+            if _version(db) == SCHEMA_VERSION:
+                return
+        with self.exclusive(), self._engine.begin() as db:
+            if db.dialect.name == "sqlite":
+                db.exec_driver_sql("BEGIN IMMEDIATE")  # Python's driver begins none before it changes tables
+            found = _version(db)
+            if found is not None and found > SCHEMA_VERSION:
+                raise StoreError(
+                    f"store {shown} has schema version {found}, this Parlay knows up to {SCHEMA_VERSION}: "
+                    "use a newer Parlay, or another --store"
+                )
+            if found is None:
+                META.create_all(db)
+            elif found < SCHEMA_VERSION:
+                from tuner.study.migrations import upgrade
+
+                upgrade(db, found)
+            db.execute(sa.delete(VERSIONS))
+            db.execute(sa.insert(VERSIONS).values(version=SCHEMA_VERSION))
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """One transaction: all of it is durable at the end of the block, or none."""
+        try:
+            with self._engine.begin() as db:
+                yield db
+        except sa.exc.SQLAlchemyError as error:
+            raise StoreError(f"the store could not be written: {_cause(error)}") from None
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """One transaction that sees the database as it was at one moment, whatever is written meanwhile."""
+        try:
+            with self._engine.connect() as db:
+                if db.dialect.name == "sqlite":
+                    db.exec_driver_sql("BEGIN")  # Python's driver begins none before a query
+                else:
+                    db = db.execution_options(isolation_level="REPEATABLE READ")
+                yield db
+        except sa.exc.SQLAlchemyError as error:
+            raise StoreError(f"the store could not be read: {_cause(error)}") from None
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep out every other process that asks for the same, to the end of the block; writing goes on as usual."""
+        if self._engine.dialect.name == "postgresql":
+            with self._engine.connect() as db:
+                db.execute(sa.select(sa.func.pg_advisory_lock(_LOCK)))
+                try:
+                    yield
+                finally:
+                    db.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK)))
+                    db.commit()
+        elif (database := self._engine.url.database) and self._engine.dialect.name == "sqlite":
+            with Path(f"{database}.lock").open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+        else:
+            yield
+
+
+def now_s(db: sa.Connection) -> float:
+    """Seconds since 1970 by one clock for all drivers: the server's, or that of the one machine that uses SQLite."""
+    if db.dialect.name == "sqlite":
+        return time.time()
+    return float(db.scalar(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()))) or 0.0)
+
+
+def _version(db: sa.Connection) -> int | None:
+    known = sa.inspect(db).has_table(VERSIONS.name)
+    return db.scalar(sa.select(VERSIONS.c.version)) if known else None
+
+
+def _durable_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA busy_timeout=30000")
+    cursor.close()
+
+
+def _cause(error: Exception) -> str:
+    """The driver's own first line, without the SQL and the parameters that SQLAlchemy puts after it."""
+    return next(iter(str(getattr(error, "orig", None) or error).splitlines()), type(error).__name__)

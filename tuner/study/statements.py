@@ -1,0 +1,91 @@
+"""Statements that several methods of the store share, each inside a transaction of its caller."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuner.errors import BadInput, LeaseLost
+from tuner.study.ledger import Entry, Outcome
+from tuner.study.lifecycle import StudyState, illegal, may_become
+from tuner.study.records import DriverRecord, OpenTrial, TrialClaim, app_name
+from tuner.study.rows import entry_of, open_trial_of
+from tuner.study.schema import DRIVERS, LEDGER, STUDIES, TRIALS
+from tuner.trial.devices import Placement
+from tuner.trial.trial import TrialState
+
+
+def change_state(db: sa.Connection, study: str, state: StudyState, values: dict[str, Any]) -> None:
+    """Bring a study into a state, and write ``values`` with it; raises BadInput where that is not legal.
+
+    It compares and sets in one statement, so that nobody else can come between the two.
+    """
+    legal = (STUDIES.c.name == study) & STUDIES.c.state.in_([before.value for before in may_become(state)])
+    if db.execute(sa.update(STUDIES).where(legal).values(state=state.value, **values)).rowcount:
+        return
+    now = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == study))
+    if now is None:
+        raise BadInput("STUDY", study, "a study of this store")
+    raise illegal(study, StudyState(now), state)
+
+
+def begin_trial(db: sa.Connection, study: str, number: int, claim: TrialClaim, placement: Placement) -> OpenTrial:
+    """The rows of a trial that begins, and of what it will take."""
+    lost = (LEDGER.c.study == study) & (LEDGER.c.outcome == Outcome.LOST.value)
+    app = app_name(study, number, db.scalar(sa.select(sa.func.count()).where(lost)) or 0)
+    row = {
+        "study": study,
+        "number": number,
+        "layout": str(claim.layout),
+        "app": app,
+        "log_dir": str(claim.log_root / f"trial-{number:03d}"),
+        "state": TrialState.RUNNING.value,
+        "started_at": time.time(),
+        "purpose": claim.purpose.value,
+        "repeat": claim.repeat,
+        "driver": claim.driver,
+        "placement": [list(pair) for pair in placement.held],
+    }
+    entry = {
+        "study": study,
+        "app": app,
+        "layout": str(claim.layout),
+        "outcome": Outcome.RUNNING.value,
+        "ordered_s": claim.ordered_s,
+        "usd_per_gpu_hour": claim.usd_per_gpu_hour,
+    }
+    db.execute(sa.insert(TRIALS).values(row))
+    db.execute(sa.insert(LEDGER).values(entry))
+    return open_trial_of(row)
+
+
+def close_entry(db: sa.Connection, study: str, app: str, outcome: Outcome, device_s: float | None) -> None:
+    """Say what became of a launch, and for how long it held devices, in seconds summed over them."""
+    this = (LEDGER.c.study == study) & (LEDGER.c.app == app)
+    db.execute(sa.update(LEDGER).where(this).values(outcome=outcome.value, device_s=device_s))
+
+
+def entries_of(db: sa.Connection, study: str) -> tuple[Entry, ...]:
+    """The ledger of a study."""
+    return tuple(entry_of(row) for row in db.execute(sa.select(LEDGER).where(LEDGER.c.study == study)).mappings())
+
+
+def drivers_of(db: sa.Connection, study: str, now: float) -> tuple[DriverRecord, ...]:
+    """All drivers that the study ever had, at a moment of ``now_s``."""
+    rows = db.execute(sa.select(DRIVERS).where(DRIVERS.c.study == study)).mappings()
+    return tuple(DriverRecord(row["driver"], now - row["seen_at"], row["study_s"]) for row in rows)
+
+
+def lock(db: sa.Connection, study: str) -> None:
+    """Let one driver of the study at a time go on, until its transaction ends."""
+    db.execute(sa.update(STUDIES).where(STUDIES.c.name == study).values(name=study))
+
+
+def require_owner(db: sa.Connection, study: str, number: int, driver: str) -> str:
+    """The trial's deployment; raises LeaseLost where the trial is not the driver's."""
+    mine = (TRIALS.c.study == study) & (TRIALS.c.number == number) & (TRIALS.c.driver == driver)
+    if not db.execute(sa.update(TRIALS).where(mine).values(driver=driver)).rowcount:
+        raise LeaseLost(f"trial {number} of {study} was taken over: this process gave no sign of life for too long")
+    return str(db.scalar(sa.select(TRIALS.c.app).where(mine)))
