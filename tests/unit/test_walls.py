@@ -33,18 +33,8 @@ ONE_ROOM = {
     "scipy": set(),  # for fitting alone, which is not part of what is installed
 }
 HEAVY = {
-    "ray",
-    "vllm",
-    "torch",
-    "optuna",
-    "sqlalchemy",
-    "alembic",
-    "plotly",
-    "scipy",
-    "transformers",
-    "aiohttp",
-    "fastapi",
-}
+    "ray", "vllm", "torch", "optuna", "sqlalchemy", "alembic", "plotly", "scipy", "transformers", "aiohttp", "fastapi",
+}  # fmt: skip
 
 
 @cache

@@ -50,9 +50,9 @@ class Store:
     are compared by one clock, the server's (the machine's with SQLite).
 
     **Ownership.** A trial is its driver's from ``claim_trial`` on, and a layout is claimed once for a repeat, by the
-    first that asks. It stays so while the driver gives signs of life (``beat``): its lease. One whose lease has run out, or
-    that left, loses its trials to the first that asks for them (``take_over``), and is refused with LeaseLost from then
-    on. Trials that ended are never changed; only those that were cancelled may be forgotten.
+    first that asks. It stays so while the driver gives signs of life (``beat``): its lease. One whose lease has run
+    out, or that left, loses its trials to the first that asks for them (``take_over``), and is refused with LeaseLost
+    from then on. Of a trial that has ended nobody changes the figures.
 
     **States.** A study is in one state of ``tuner.study.lifecycle``; of several processes that would change it at once each
     sees what the one before made of it, and a change that is not legal then raises BadInput and changes nothing.

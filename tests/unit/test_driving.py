@@ -1,0 +1,204 @@
+"""A driver and its store: what it reads while it waits, what it counts as spent, and which state the study is in."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from tests.fakes import copy_of_empty_store, make_request
+from tests.world import TP2_DP2, World
+from tuner.app.wiring import decision_of
+from tuner.ask.cluster import Cluster
+from tuner.ask.model import load_model
+from tuner.ask.space import load_space
+from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
+from tuner.rehearse.conditions import Conditions
+from tuner.study.ledger import Outcome
+from tuner.study.lifecycle import StudyState
+from tuner.study.observer import Observer
+from tuner.study.records import TrialClaim
+from tuner.study.store import Store
+from tuner.study.study import Setting, Study
+from tuner.trial.trial import Purpose
+
+ONE_RATE = {"load.rates_req_per_s": [8]}
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A minute for each trial's warm-up, ten seconds for each load step."""
+    made = World(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs")
+
+    def measured(layout, step):
+        made.now_s += 60 if step.warmup else 10
+        return 10 * step.rate_req_per_s / layout.devices
+
+    made.ttft_ms = measured
+    return made
+
+
+def ending_with(world, error, step_index):
+    """The meter of a process in which the first such step ends with an error."""
+    fine, left = world.ttft_ms, [error]
+
+    def measured(layout, step):
+        took = fine(layout, step)
+        return left.pop() if left and step.index == step_index else took
+
+    return measured
+
+
+def simulated(tmp_path, changes, pace):
+    """(study, store, world) on eight simulated devices, on which several trials run side by side."""
+    request = make_request({"space": {"tp": [1], "dp": [1], "max_num_seqs": [32, 64, 128, 256]}, **changes})
+    cluster = Cluster.from_spec(request.cluster)
+    world = SimulatedCluster(cluster, Conditions(pace=pace))
+    store = Store(copy_of_empty_store(tmp_path / "store.db"))
+    setting = Setting("s", request, load_model(request.model), cluster, load_space(request.space), tmp_path / "logs")
+    study = Study(
+        setting, store, SimulatedLauncher(world), SimulatedMeter(world), Observer(),
+        clock=lambda: world.clock_s, believe=lambda *_: None,
+    )  # fmt: skip
+    return study, store, world
+
+
+def test_trials_side_by_side_do_not_add_up_their_minutes(tmp_path):
+    changes = {"objective": "max_goodput", "budget.launches": 4, "budget.minutes": 20, "isolation": "none"}
+    study, _, world = simulated(tmp_path, changes | {"load.seconds": 200, "load.rates_req_per_s": [4]}, pace=0.005)
+    decision = study.run(resume=False, facts={})
+    one_by_one_min = sum(trial.seconds for trial in decision.trials) / 60
+    assert decision.spent.launches == 4
+    assert decision.spent.minutes <= 20
+    assert 2 * decision.spent.minutes < one_by_one_min
+    assert decision.spent.gpu_hours == pytest.approx(world.busy_device_s / 3600, rel=0.2)
+
+
+def test_a_killed_drivers_device_time_is_in_the_decision(world):
+    """It was at work on four devices for 70 s, then its process ended without a word."""
+    changes = ONE_RATE | {"budget.launches": 1}
+    study, _, _, store, _ = world.process(changes)
+    study._meter.ttft_ms = ending_with(world, ZeroDivisionError("stands for a kill"), 0)
+    with pytest.raises(ZeroDivisionError):
+        study.run(resume=False, facts={})
+    world.running.clear()
+    decision = world.process(changes)[0].run(resume=True, facts={})
+    spent = decision.spent
+    assert (spent.launches, spent.lost) == (1, 1)
+    assert spent.minutes == pytest.approx(140 / 60)
+    assert spent.gpu_hours == pytest.approx(2 * 4 * 70 / 3600)
+    assert spent.usd == pytest.approx(spent.gpu_hours * 3)
+    assert [trial.device_s for trial in decision.trials] == [4 * 70]
+    assert decision_of(store, store.study("s")).spent == spent
+
+
+def test_a_cancelled_trials_device_time_is_in_the_decision(world):
+    changes = ONE_RATE | {"budget.launches": 1}
+    study, _, _, store, _ = world.process(changes)
+    study._meter.ttft_ms = ending_with(world, KeyboardInterrupt(), 0)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(resume=False, facts={})
+    stopped = decision_of(store, store.study("s")).spent
+    assert (stopped.launches, stopped.lost, stopped.gpu_hours) == (0, 1, pytest.approx(4 * 70 / 3600))
+    spent = world.process(changes)[0].run(resume=True, facts={}).spent
+    assert (spent.launches, spent.lost, spent.gpu_hours) == (1, 1, pytest.approx(2 * 4 * 70 / 3600))
+    assert spent.usd == pytest.approx(spent.gpu_hours * 3)
+
+
+def test_what_was_cancelled_is_held_against_the_budget(world):
+    """140 s on four devices are 0.16 GPU-hours: after a cancelled trial of 70 s, one more is within 0.15, not two."""
+    changes = ONE_RATE | {"budget.launches": 8, "budget.gpu_hours": 0.15}
+    study, _, _, _, _ = world.process(changes)
+    study._meter.ttft_ms = ending_with(world, KeyboardInterrupt(), 0)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(resume=False, facts={})
+    study, launcher, _, _, _ = world.process(changes)
+    study.run(resume=True, facts={})
+    assert launcher.launched == [TP2_DP2]
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(KeyboardInterrupt(), StudyState.CANCELLED), (ZeroDivisionError("x"), StudyState.FAILED)]
+)
+def test_the_state_of_a_study_from_its_begin_to_its_end(world, error, state):
+    changes = ONE_RATE | {"budget.launches": 2}
+    study, _, _, store, journal = world.process(changes)
+    seen = []
+    journal.planned = lambda plan: seen.append(store.study("s").state)
+    study._meter.ttft_ms = ending_with(world, error, 0)
+    with pytest.raises(type(error)):
+        study.run(resume=False, facts={})
+    assert seen == [StudyState.RUNNING]
+    assert store.study("s").state is state
+    again, _, _, _, journal = world.process(changes)
+    journal.planned = lambda plan: seen.append(store.study("s").state)
+    again.run(resume=True, facts={})
+    assert seen == [StudyState.RUNNING] * 2
+    store.save_decision("s", {})
+    assert store.study("s").state is StudyState.DECIDED
+
+
+def test_a_driver_that_is_interrupted_leaves_the_study_running_to_others(world):
+    study, _, _, store, _ = world.process(ONE_RATE)
+    study._meter.ttft_ms = ending_with(world, KeyboardInterrupt(), 0)
+    me = study._driver.rpartition("/")[0].rpartition("/")[0]
+    alive = SimpleNamespace(name=f"elsewhere{me}/1/1")
+    store.create_study("s", study._s.request, {})
+    store.beat("s", alive.name, 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(resume=True, facts={})
+    assert store.study("s").state is StudyState.RUNNING
+
+
+def test_while_it_waits_a_driver_reads_no_trials_again(tmp_path, monkeypatch):
+    """Its two trials take long: every look at the store meanwhile is a pulse."""
+    monkeypatch.setattr("tuner.study.driver.OTHERS_S", 0.01)
+    changes = {"objective": "max_goodput", "budget.launches": 2, "load.rates_req_per_s": [4], "load.seconds": 100}
+    study, store, _ = simulated(tmp_path, changes | {"load.warmup_seconds": 0, "isolation": "none"}, pace=0.005)
+    counts = dict.fromkeys(("pulse", "snapshot", "take_over"), 0)
+    for name in counts:
+
+        def counted(*words, done=getattr(store, name), name=name):
+            counts[name] += 1
+            return done(*words)
+
+        monkeypatch.setattr(store, name, counted)
+    study.run(resume=False, facts={})
+    assert counts["pulse"] > 30
+    assert counts["snapshot"] <= 12  # once per turn: a claim, an end, what is told then; and the study's own
+    assert counts["take_over"] == 1  # when it began
+
+
+def test_what_a_driver_left_cancelled_is_begun_again_beside_it(world):
+    """The other driver gave its trial up while this one worked: the layout is still this study's to measure."""
+    changes = ONE_RATE | {"budget.launches": 2}
+    study, launcher, _, store, _ = world.process(changes)
+    gone = "elsewhere/0/1/1"
+    store.create_study("s", study._s.request, {})
+    planned = threading.Event()
+
+    def left_behind(plan):
+        best = plan.ranked[0].layout
+        claim = TrialClaim(gone, best, Purpose.EXPLORE, 0, 0.0, None, world.folder)
+        trial = store.claim_trial("s", claim, lambda held: study._launcher and _somewhere(best), 8)
+        from tuner.errors import FailureReason
+        from tuner.trial.trial import TrialResult, TrialState
+
+        store.finish_trial(
+            "s", TrialResult(trial.number, best, TrialState.FAILED, failure=FailureReason.CANCELLED), gone
+        )
+        planned.set()
+
+    study._observer.planned = left_behind
+    decision = study.run(resume=True, facts={})
+    assert planned.is_set()
+    assert launcher.launched[0] == TP2_DP2
+    assert len(decision.trials) == 2
+    assert [entry.outcome for entry in store.ledger("s")].count(Outcome.LOST) == 1
+
+
+def _somewhere(layout):
+    from tuner.trial.devices import Placement
+
+    return Placement(((0, layout.devices),))
