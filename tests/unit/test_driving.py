@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,15 +12,16 @@ from tuner.app.wiring import decision_of
 from tuner.ask.cluster import Cluster
 from tuner.ask.model import load_model
 from tuner.ask.space import load_space
+from tuner.errors import FailureReason
 from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
 from tuner.rehearse.conditions import Conditions
-from tuner.study.ledger import Outcome
 from tuner.study.lifecycle import StudyState
 from tuner.study.observer import Observer
 from tuner.study.records import TrialClaim
 from tuner.study.store import Store
-from tuner.study.study import Setting, Study
-from tuner.trial.trial import Purpose
+from tuner.study.study import Setting, Study, ending
+from tuner.trial.devices import Placement
+from tuner.trial.trial import Purpose, TrialResult, TrialState
 
 ONE_RATE = {"load.rates_req_per_s": [8]}
 
@@ -50,6 +50,16 @@ def ending_with(world, error, step_index):
     return measured
 
 
+def counting(counts, name, method):
+    """The method, which counts its calls."""
+
+    def counted(*words):
+        counts[name] += 1
+        return method(*words)
+
+    return counted
+
+
 def simulated(tmp_path, changes, pace):
     """(study, store, world) on eight simulated devices, on which several trials run side by side."""
     request = make_request({"space": {"tp": [1], "dp": [1], "max_num_seqs": [32, 64, 128, 256]}, **changes})
@@ -64,15 +74,26 @@ def simulated(tmp_path, changes, pace):
     return study, store, world
 
 
-def test_trials_side_by_side_do_not_add_up_their_minutes(tmp_path):
-    changes = {"objective": "max_goodput", "budget.launches": 4, "budget.minutes": 20, "isolation": "none"}
-    study, _, world = simulated(tmp_path, changes | {"load.seconds": 200, "load.rates_req_per_s": [4]}, pace=0.005)
+def test_trials_side_by_side_do_not_add_up_their_minutes(world):
+    """Two trials whose five steps of ten minutes go by at the same time: 50 minutes, and 50 on each device."""
+
+    def ten_minutes_pass():
+        world.now_s += 600
+
+    together = threading.Barrier(2, ten_minutes_pass)
+
+    def measured(layout, step):
+        together.wait(timeout=60)
+        return 10 * step.rate_req_per_s / layout.devices
+
+    world.ttft_ms = measured
+    study, launcher, _, _, _ = world.process({"budget.launches": 2, "isolation": "none"})
+    launcher.parallel = 2
     decision = study.run(resume=False, facts={})
-    one_by_one_min = sum(trial.seconds for trial in decision.trials) / 60
-    assert decision.spent.launches == 4
-    assert decision.spent.minutes <= 20
-    assert 2 * decision.spent.minutes < one_by_one_min
-    assert decision.spent.gpu_hours == pytest.approx(world.busy_device_s / 3600, rel=0.2)
+    assert sum(trial.seconds for trial in decision.trials) / 60 == 100
+    assert decision.spent.minutes == 50 <= study._s.request.budget.minutes
+    devices = sum(trial.layout.devices for trial in decision.trials)
+    assert decision.spent.gpu_hours == pytest.approx(devices * 50 / 60)
 
 
 def test_a_killed_drivers_device_time_is_in_the_decision(world):
@@ -142,10 +163,8 @@ def test_the_state_of_a_study_from_its_begin_to_its_end(world, error, state):
 def test_a_driver_that_is_interrupted_leaves_the_study_running_to_others(world):
     study, _, _, store, _ = world.process(ONE_RATE)
     study._meter.ttft_ms = ending_with(world, KeyboardInterrupt(), 0)
-    me = study._driver.rpartition("/")[0].rpartition("/")[0]
-    alive = SimpleNamespace(name=f"elsewhere{me}/1/1")
     store.create_study("s", study._s.request, {})
-    store.beat("s", alive.name, 0.0)
+    store.beat("s", "elsewhere/0/1/1", 0.0)
     with pytest.raises(KeyboardInterrupt):
         study.run(resume=True, facts={})
     assert store.study("s").state is StudyState.RUNNING
@@ -158,47 +177,34 @@ def test_while_it_waits_a_driver_reads_no_trials_again(tmp_path, monkeypatch):
     study, store, _ = simulated(tmp_path, changes | {"load.warmup_seconds": 0, "isolation": "none"}, pace=0.005)
     counts = dict.fromkeys(("pulse", "snapshot", "take_over"), 0)
     for name in counts:
-
-        def counted(*words, done=getattr(store, name), name=name):
-            counts[name] += 1
-            return done(*words)
-
-        monkeypatch.setattr(store, name, counted)
+        monkeypatch.setattr(store, name, counting(counts, name, getattr(store, name)))
     study.run(resume=False, facts={})
     assert counts["pulse"] > 30
     assert counts["snapshot"] <= 12  # once per turn: a claim, an end, what is told then; and the study's own
     assert counts["take_over"] == 1  # when it began
 
 
-def test_what_a_driver_left_cancelled_is_begun_again_beside_it(world):
-    """The other driver gave its trial up while this one worked: the layout is still this study's to measure."""
-    changes = ONE_RATE | {"budget.launches": 2}
-    study, launcher, _, store, _ = world.process(changes)
-    gone = "elsewhere/0/1/1"
-    store.create_study("s", study._s.request, {})
-    planned = threading.Event()
+def test_what_another_driver_gave_up_is_begun_again(world):
+    """It was cancelled while this one worked, and left its trial behind: the layout is still the study's to measure."""
+    study, launcher, _, store, journal = world.process(ONE_RATE | {"budget.launches": 2})
 
-    def left_behind(plan):
+    def given_up(plan):
         best = plan.ranked[0].layout
-        claim = TrialClaim(gone, best, Purpose.EXPLORE, 0, 0.0, None, world.folder)
-        trial = store.claim_trial("s", claim, lambda held: study._launcher and _somewhere(best), 8)
-        from tuner.errors import FailureReason
-        from tuner.trial.trial import TrialResult, TrialState
+        claim = TrialClaim("elsewhere/0/1/1", best, Purpose.EXPLORE, 0, 0.0, None, world.folder)
+        number = store.claim_trial("s", claim, lambda held: Placement(((0, best.devices),)), launches=8).number
+        cancelled = TrialResult(number, best, TrialState.FAILED, failure=FailureReason.CANCELLED, device_s=9.0)
+        store.finish_trial("s", cancelled, claim.driver)
 
-        store.finish_trial(
-            "s", TrialResult(trial.number, best, TrialState.FAILED, failure=FailureReason.CANCELLED), gone
-        )
-        planned.set()
-
-    study._observer.planned = left_behind
-    decision = study.run(resume=True, facts={})
-    assert planned.is_set()
+    journal.planned = given_up
+    decision = study.run(resume=False, facts={})
     assert launcher.launched[0] == TP2_DP2
     assert len(decision.trials) == 2
-    assert [entry.outcome for entry in store.ledger("s")].count(Outcome.LOST) == 1
+    assert (decision.spent.launches, decision.spent.lost) == (2, 1)
 
 
-def _somewhere(layout):
-    from tuner.trial.devices import Placement
-
-    return Placement(((0, layout.devices),))
+def test_an_error_after_the_last_trial_ends_the_study_too(world):
+    study, _, _, store, _ = world.process(ONE_RATE | {"budget.launches": 1})
+    study.run(resume=False, facts={})
+    with pytest.raises(OSError, match="disk"), ending(store, "s"):
+        raise OSError("no space left on the disk")
+    assert store.study("s").state is StudyState.FAILED

@@ -75,6 +75,8 @@ def test_show_has_what_explain_counts(studies):
         assert shown[key] == explained[key]
     assert shown["trials"][0]["purpose"] == "explore"
     assert shown["ended"] is True
+    assert shown["state"] == "decided"
+    assert "Study feasible is decided." in studies("show", "feasible").stdout
     assert "Winner: " in studies("show", "feasible").stdout
 
 

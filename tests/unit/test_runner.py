@@ -89,7 +89,7 @@ def test_of_two_studies_at_once_one_is_cancelled_and_both_are_right(tmp_path, sh
     assert done.state in (TrialState.MEASURED, TrialState.STOPPED)
     assert (cancelled.state, cancelled.failure) == (TrialState.FAILED, FailureReason.CANCELLED)
     assert cancelled.detail == "cancelled by the operator: no longer wanted"
-    assert first.open_trials("ended") == second.open_trials("kept") == []
+    assert first.snapshot("ended").open == second.snapshot("kept").open == ()
     assert kept.world.running == ()
     assert kept.cancel.cause is None
 

@@ -191,18 +191,20 @@ def test_what_a_launch_took_outlives_its_trial(store, other):
     assert [trial.device_s for trial in other.snapshot("s").trials] == [8.0]
 
 
-@pytest.mark.parametrize(("now", "wanted"), product(StudyState, StudyState))
-def test_a_state_follows_only_another_that_leads_to_it(store, other, now, wanted):
-    for state in ROUTES[now]:
-        store.change_state("s", state)
-    assert other.snapshot("s").state is other.study("s").state is now
-    if wanted is now or wanted in FOLLOWS[now]:
-        store.change_state("s", wanted)
-        assert other.study("s").state is wanted
-    else:
-        with pytest.raises(BadInput, match=f"state of study s: got '{wanted}'; allowed: from {now}: "):
-            store.change_state("s", wanted)
-        assert other.study("s").state is now
+def test_a_state_follows_only_another_that_leads_to_it(store, other):
+    for now, wanted in product(StudyState, StudyState):
+        study = f"{now}-{wanted}"
+        store.create_study(study, REQUEST, {})
+        for state in ROUTES[now]:
+            store.change_state(study, state)
+        assert other.snapshot(study).state is other.study(study).state is now
+        if wanted is now or wanted in FOLLOWS[now]:
+            store.change_state(study, wanted)
+            assert other.study(study).state is wanted
+        else:
+            with pytest.raises(BadInput, match=f"state of study {study}: got '{wanted}'; allowed: from {now}: "):
+                store.change_state(study, wanted)
+            assert other.study(study).state is now
 
 
 def test_of_two_that_end_a_study_one_does(store, other):

@@ -12,6 +12,7 @@ from tuner.app.tune.telemetry import Telemetry
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, parse_request
 from tuner.errors import BadInput, FailureReason
+from tuner.study.ledger import Spent
 from tuner.trial.trial import LoadStep, StepResult, TrialResult, TrialState
 
 LAYOUT = ParallelLayout(tp=2)
@@ -25,7 +26,7 @@ REQUEST = parse_request(
     }
 )
 SAMPLES_S = {Metric.TTFT: [0.03, 0.2], Metric.TPOT: [0.004], Metric.ITL: [0.004, 0.3, 9.0], Metric.E2E: [1.0, 400.0]}
-UNIT = re.compile(r"_(seconds|ratio|requests_per_second|requests|trials|candidates|info)$")
+UNIT = re.compile(r"_(seconds|ratio|requests_per_second|requests|trials|candidates|info|launches|usd)$")
 
 
 @pytest.fixture
@@ -68,6 +69,7 @@ def a_whole_study(telemetry):
     telemetry.step_started("s1", LAYOUT, LoadStep(0, 2.0, 10.0, 1))
     telemetry.step_measured("s1", LAYOUT, result(), SAMPLES_S)
     telemetry.ratio("s1", LAYOUT, Metric.TTFT, predicted_ms=30, measured_ms=40)
+    telemetry.spent("s1", Spent(3, 2.5, 0.5, 6.0, lost=1))
 
 
 def test_a_study_is_shown_figure_by_figure(telemetry):
@@ -162,6 +164,15 @@ def test_what_is_absent_is_not_shown_as_an_old_value_or_zero(telemetry):
     families = shown(telemetry)
     for name in ("attainment_ratio", "goodput_requests_per_second", "predicted_to_measured_ratio"):
         assert families[f"parlay_{name}"].samples == []
+
+
+def test_what_was_spent_is_shown_in_base_units(telemetry):
+    telemetry.spent("s1", Spent(3, 2.5, 0.5, 6.0, lost=1))
+    families = shown(telemetry)
+    units = {"launches": 3, "seconds": 150, "device_seconds": 1800, "usd": 6}
+    assert {unit: value(families, f"parlay_spent_{unit}", {"study": "s1"}) for unit in units} == units
+    telemetry.spent("s1", Spent(4, 2.5, 0.5, None))
+    assert shown(telemetry)["parlay_spent_usd"].samples == []
 
 
 def test_two_of_them_do_not_mix(telemetry):

@@ -106,7 +106,7 @@ class OptunaRecord(Observer):
             self._study.tell(self._study.ask(), state=OptunaState.FAIL)
         running = self._trials(OptunaState.RUNNING)  # before the store is read: all of them are claimed by then
         newest = {_key(trial): trial.number for trial in running}
-        alive = {(str(trial.layout), trial.repeat) for trial in self._store.open_trials(self._name)} - {begun}
+        alive = {(str(trial.layout), trial.repeat) for trial in self._store.snapshot(self._name).open} - {begun}
         for trial in running:
             if _key(trial) in alive and newest[_key(trial)] == trial.number:
                 continue

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
-from tuner.search.search import Proposal
 from tuner.study.ledger import Spent
 from tuner.trial.trial import Deployment, LoadStep, Samples, StepResult, TrialResult
 

@@ -54,7 +54,7 @@ class Store:
     out, or that left, loses its trials to the first that asks for them (``take_over``), and is refused with LeaseLost
     from then on. Of a trial that has ended nobody changes the figures.
 
-    **States.** A study is in one state of ``tuner.study.lifecycle``; of several processes that would change it at once each
+    **States.** A study is in one state of ``lifecycle``; of several processes that would change it at once each
     sees what the one before made of it, and a change that is not legal then raises BadInput and changes nothing.
 
     **Durability.** When a method returns, what it wrote survives the end of the process and of the machine. A process

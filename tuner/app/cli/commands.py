@@ -250,7 +250,9 @@ def show(name: StudyName = None, out: Out = DEFAULT_OUT, store: StoreUrl = None,
     ended = record.decision is not None
     reasons = why_infeasible(record.request, decision) if ended and decision.winner is None else None
     answer = decision_answer(decision, record.request, {}, record.facts, reasons)
-    _show({**answer, "ended": ended}, decision, record.request, as_json)
+    if not as_json:
+        _out.print(f"Study {record.name} is {record.state.value}.", highlight=False)
+    _show({**answer, "ended": ended, "state": record.state.value}, decision, record.request, as_json)
 
 
 @app.command()

@@ -162,7 +162,11 @@ def _spread(spread: Spread | None, digits: int) -> str:
 def budget_line(decision: Decision, request: TuneRequest) -> str:
     """What was spent of each budget."""
     spent, budget = decision.spent, request.budget
-    parts = [f"{spent.launches} of {budget.launches} launches", f"{spent.minutes:.1f} of {budget.minutes:g} minutes"]
+    lost = f" (and {spent.lost} cut short)" if spent.lost else ""
+    parts = [
+        f"{spent.launches} of {budget.launches} launches{lost}",
+        f"{spent.minutes:.1f} of {budget.minutes:g} minutes",
+    ]
     for value, limit, unit in ((spent.gpu_hours, budget.gpu_hours, "GPU-hours"), (spent.usd, budget.usd, "US dollars")):
         if value is not None:
             parts.append(f"{value:.2f}" + (f" of {limit:g}" if limit is not None else "") + f" {unit}")

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TuneRequest
 from tuner.errors import BadInput
+from tuner.study.ledger import Spent
 from tuner.trial.trial import LoadStep, StepResult, TrialResult, TrialState
 
 _TOKEN_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
@@ -78,6 +79,12 @@ class Telemetry:
         self._running = self._gauge("running_trial_info", "1 for the trial that runs now.", *_BY_LAYOUT, "trial")
         self._dropped = self._gauge("dropped_candidates", "Candidates never launched, by reason.", "study", "reason")
         self._kept = self._gauge("kept_candidates", "Candidates that pruning left.", "study")
+        self._spent = {
+            "launches": self._gauge("spent_launches", "Launches that count for the budget.", "study"),
+            "seconds": self._gauge("spent_seconds", "The study's own time.", "study"),
+            "device_seconds": self._gauge("spent_device_seconds", "Time for which devices were held, summed.", "study"),
+            "usd": self._gauge("spent_usd", "Price of that time, in US dollars.", "study"),
+        }
         self._ratio = self._gauge("predicted_to_measured_ratio", "Predicted / measured.", *_BY_LAYOUT, "metric")
 
     def study_started(self, study: str, request: TuneRequest) -> None:
@@ -131,6 +138,13 @@ class Telemetry:
         self._trials.labels(study, result.state.value, reason).inc()
         self._running.remove(study, str(result.layout), str(result.number))
         self._offered.remove(study, str(result.layout))
+
+    def spent(self, study: str, spent: Spent) -> None:
+        """Show what the study has used of its budgets; no price where none is known."""
+        self._spent["launches"].labels(study).set(spent.launches)
+        self._spent["seconds"].labels(study).set(spent.minutes * 60)
+        self._spent["device_seconds"].labels(study).set(spent.gpu_hours * 3600)
+        self._set(self._spent["usd"], (study,), spent.usd)
 
     def ratio(
         self, study: str, layout: ParallelLayout, metric: Metric, predicted_ms: float, measured_ms: float

@@ -7,6 +7,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.plan.prune import Plan
 from tuner.search.search import Proposal
+from tuner.study.ledger import Spent
 from tuner.study.observer import Observer
 from tuner.trial.trial import LoadStep, Samples, StepResult, TrialResult
 
@@ -50,3 +51,6 @@ class TelemetryObserver(Observer):
 
     def trial_finished(self, result: TrialResult) -> None:
         self._telemetry.trial_finished(self._study, result)
+
+    def best_so_far(self, best: TrialResult | None, spent: Spent) -> None:
+        self._telemetry.spent(self._study, spent)
