@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
-from tests.fakes import copy_of_empty_store, make_request
+from tests.fakes import copy_of_empty_store
 from tests.world import TP2_DP2, World
 from tuner.app.wiring import decision_of
-from tuner.ask.cluster import Cluster
-from tuner.ask.model import load_model
-from tuner.ask.space import load_space
 from tuner.errors import FailureReason
-from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
-from tuner.rehearse.conditions import Conditions
 from tuner.study.lifecycle import StudyState
-from tuner.study.observer import Observer
 from tuner.study.records import TrialClaim
-from tuner.study.store import Store
-from tuner.study.study import Setting, Study, ending
+from tuner.study.study import ending
 from tuner.trial.devices import Placement
 from tuner.trial.trial import Purpose, TrialResult, TrialState
 
@@ -58,20 +52,6 @@ def counting(counts, name, method):
         return method(*words)
 
     return counted
-
-
-def simulated(tmp_path, changes, pace):
-    """(study, store, world) on eight simulated devices, on which several trials run side by side."""
-    request = make_request({"space": {"tp": [1], "dp": [1], "max_num_seqs": [32, 64, 128, 256]}, **changes})
-    cluster = Cluster.from_spec(request.cluster)
-    world = SimulatedCluster(cluster, Conditions(pace=pace))
-    store = Store(copy_of_empty_store(tmp_path / "store.db"))
-    setting = Setting("s", request, load_model(request.model), cluster, load_space(request.space), tmp_path / "logs")
-    study = Study(
-        setting, store, SimulatedLauncher(world), SimulatedMeter(world), Observer(),
-        clock=lambda: world.clock_s, believe=lambda *_: None,
-    )  # fmt: skip
-    return study, store, world
 
 
 def test_trials_side_by_side_do_not_add_up_their_minutes(world):
@@ -170,18 +150,30 @@ def test_a_driver_that_is_interrupted_leaves_the_study_running_to_others(world):
     assert store.study("s").state is StudyState.RUNNING
 
 
-def test_while_it_waits_a_driver_reads_no_trials_again(tmp_path, monkeypatch):
-    """Its two trials take long: every look at the store meanwhile is a pulse."""
-    monkeypatch.setattr("tuner.study.driver.OTHERS_S", 0.01)
-    changes = {"objective": "max_goodput", "budget.launches": 2, "load.rates_req_per_s": [4], "load.seconds": 100}
-    study, store, _ = simulated(tmp_path, changes | {"load.warmup_seconds": 0, "isolation": "none"}, pace=0.005)
-    counts = dict.fromkeys(("pulse", "snapshot", "take_over"), 0)
+def test_while_it_waits_a_driver_reads_no_trials_again(world, monkeypatch):
+    """However often it looks at the store while its trial is measured, it is for the pulse alone."""
+    monkeypatch.setattr("tuner.study.driver.OTHERS_S", 0.001)
+    study, launcher, meter, store, _ = world.process(ONE_RATE | {"budget.launches": 1})
+    launcher.parallel = 2
+    counts = dict.fromkeys(("pulse", "snapshot", "take_over", "ledger", "study"), 0)
     for name in counts:
         monkeypatch.setattr(store, name, counting(counts, name, getattr(store, name)))
+    waited = []
+
+    def after_pulses(number):
+        until = counts["pulse"] + number
+        while counts["pulse"] < until:
+            time.sleep(0.001)
+        return {name: count for name, count in counts.items() if name != "pulse"}
+
+    def measured(layout, step):
+        waited.append((after_pulses(5), after_pulses(30)))  # the first few: until the turn of the claim is over
+        return 10.0
+
+    meter.ttft_ms = measured
     study.run(resume=False, facts={})
-    assert counts["pulse"] > 30
-    assert counts["snapshot"] <= 12  # once per turn: a claim, an end, what is told then; and the study's own
-    assert counts["take_over"] == 1  # when it began
+    (before, after), _ = waited
+    assert before == after
 
 
 def test_what_another_driver_gave_up_is_begun_again(world):

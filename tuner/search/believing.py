@@ -1,5 +1,5 @@
-"""The strategy of a study: launches go where ``tuner.search.choice`` sees the likeliest winner for its cost by the belief of
-``tuner.search.belief``, until a better one is unlikely; the winner is measured again before it is announced."""
+"""The strategy of a study: launches go where ``choice`` sees the likeliest winner for its cost by the belief of
+``belief``, until a better one is unlikely; the winner is measured again before it is announced."""
 
 from __future__ import annotations
 
