@@ -14,6 +14,7 @@ import optuna
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TuneRequest, parse_request
+from tuner.ask.slo import attained
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.plan.prune import Candidate, Prediction
 from tuner.trial.launched import Launched, RayApplication
@@ -61,7 +62,7 @@ def make_step(step: LoadStep, request: TuneRequest, ttft_ms: float, failed: int 
     """A load step in which TTFT was ``ttft_ms`` and TPOT a tenth of it, for every request alike."""
     values_ms = {Metric.TTFT: ttft_ms, Metric.TPOT: ttft_ms / 10, Metric.ITL: ttft_ms / 10, Metric.E2E: 3 * ttft_ms}
     sent = max(1, round(step.rate_req_per_s * step.duration_s))
-    met = all(values_ms[target.metric] <= target.ms for target in request.slo)
+    met = attained({metric: [ms] for metric, ms in values_ms.items()}, request.slo)
     attainment = (sent - failed) / sent if met else 0.0
     return StepResult(
         step=step,
@@ -70,7 +71,7 @@ def make_step(step: LoadStep, request: TuneRequest, ttft_ms: float, failed: int 
         failed=failed,
         wall_s=step.duration_s,
         latency={metric: Quantiles(sent, ms, ms, ms, ms, ms) for metric, ms in values_ms.items()},
-        slo_values_ms=tuple(values_ms[target.metric] for target in request.slo),
+        slo_values_ms={target.key: values_ms[target.metric] for target in request.slo},
         attainment=attainment,
         goodput_req_per_s=attainment * step.rate_req_per_s,
         output_tok_per_s=sent * 16 / step.duration_s,

@@ -14,7 +14,7 @@ from serve.load.endpoint import Endpoint
 from serve.measure.summary import Latency
 from serve.measure.window import Window
 from tuner.ask.request import Metric
-from tuner.stats.sequential import Verdict
+from tuner.ask.slo import Verdict
 
 _READING = """<ul>
 <li>TTFT: from sending a request to its first token; TPOT: mean time of each token after the first; ITL: between two
@@ -121,7 +121,7 @@ def _row(window: Window) -> list[str]:
 def _says(window: Window) -> str:
     if window.invalid is not None:
         return '<span class="fate failed">invalid</span>'
-    if window.verdict is None:
+    if window.verdict is Verdict.UNKNOWN:
         return NOTHING
     met = window.verdict is Verdict.MET
     note = "" if window.certain else '<small class="reason">by chance it could be otherwise</small>'

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from serve.load.request_sample import Outcome, Sample
 from tuner.ask.request import Metric, SloTarget
+from tuner.ask.slo import Seen, Verdict, attained, verdict, within
 from tuner.stats.histogram import Histogram
-from tuner.stats.intervals import attained, percentile, percentile_interval, wilson
-from tuner.stats.sequential import Verdict
+from tuner.stats.intervals import percentile, percentile_interval, wilson
 from tuner.stats.series import BATCHES, design_effect, effective_size, in_flight, trend, warm_up
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
@@ -55,17 +55,18 @@ class TargetFigures:
     @property
     def met(self) -> bool | None:
         """True where the value is within the limit; None where nothing was measured."""
-        return None if self.value_ms is None else self.value_ms <= self.target.ms
+        return None if self.value_ms is None else within(self.target, self.value_ms)
 
     @property
     def certain(self) -> bool:
         """True where the whole interval lies on one side of the limit."""
-        return self.interval_ms is not None and not self.interval_ms[0] <= self.target.ms < self.interval_ms[1]
+        return self.interval_ms is not None and len({within(self.target, bound) for bound in self.interval_ms}) == 1
 
 
 @dataclass(frozen=True, slots=True)
 class WindowFigures:
-    """The figures of a window over the requests that it judges (see ``judged``)."""
+    """The figures of a window over the requests that it judges (see ``judged``); ``attainment_asked`` is the share of
+    them that must meet every target, None where none was asked."""
 
     sent: int
     completed: int
@@ -87,21 +88,33 @@ class WindowFigures:
     schedule_lag_p50_ms: float | None
     schedule_lag_p99_ms: float | None
     schedule_lag_max_ms: float | None
+    attainment_asked: float | None = None
 
     @property
-    def verdict(self) -> Verdict | None:
-        """MET where every target holds and no request failed; None without targets or answers."""
-        if not self.targets or not self.sent:
-            return None
-        held = self.completed > 0 and not self.failed and all(one.met for one in self.targets)
-        return Verdict.MET if held else Verdict.MISSED
+    def seen(self) -> Seen:
+        """What of it speaks for and against the SLO."""
+        values_ms = {one.target.key: one.value_ms for one in self.targets}
+        return Seen(values_ms, self.completed, self.failed, self.attainment)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the figures alone say of the SLO; UNKNOWN too where none was asked."""
+        return self.says(self.seen)
+
+    def says(self, seen: Seen) -> Verdict:
+        """The verdict on the same targets of ``seen``, in which more is known of the window."""
+        return verdict([one.target for one in self.targets], seen, self.attainment_asked)
 
     @property
     def certain(self) -> bool:
         """True where chance in the arrivals cannot turn the verdict: 95 % intervals, or a request that failed."""
-        if self.verdict is Verdict.MISSED:
-            return self.failed > 0 or any(one.certain and one.met is False for one in self.targets)
-        return self.verdict is Verdict.MET and all(one.certain for one in self.targets)
+        found, asked = self.verdict, self.attainment_asked
+        low, high = self.attainment_interval or (0.0, 1.0)
+        if found is Verdict.MISSED:
+            few = asked is not None and high < asked
+            return self.failed > 0 or few or any(one.certain and one.met is False for one in self.targets)
+        enough = asked is None or low >= asked
+        return found is Verdict.MET and enough and all(one.certain for one in self.targets)
 
 
 def judged(samples: Sequence[Sample], slo: Sequence[SloTarget]) -> list[Sample]:
@@ -119,9 +132,14 @@ def judged(samples: Sequence[Sample], slo: Sequence[SloTarget]) -> list[Sample]:
 
 
 def figures(
-    samples: Sequence[Sample], slo: Sequence[SloTarget], offered_s: float, start_s: float = 0.0
+    samples: Sequence[Sample],
+    slo: Sequence[SloTarget],
+    offered_s: float,
+    start_s: float = 0.0,
+    attainment: float | None = None,
 ) -> WindowFigures:
-    """Fold the samples of a window in which requests were offered for ``offered_s`` seconds from ``start_s`` on.
+    """Fold the samples of a window in which requests were offered for ``offered_s`` seconds from ``start_s`` on, held
+    against targets and, where it is asked, the ``attainment``.
 
     Where requests were cut off, the window ends for all figures at the first one that is undecided.
     """
@@ -158,6 +176,7 @@ def figures(
         schedule_lag_p50_ms=percentile(lag_ms, 50),
         schedule_lag_p99_ms=percentile(lag_ms, 99),
         schedule_lag_max_ms=max(lag_ms, default=None),
+        attainment_asked=attainment,
     )
 
 

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -21,9 +21,10 @@ from serve.measure.engine_metrics import EngineWindow, Scraper
 from serve.measure.summary import WindowFigures, figures, latency_s, one_ms, unsteady, warm_up_left_s
 from serve.measure.window_requests import WindowOrder, expected_requests, order_of, share_of
 from tuner.ask.request import Objective, TuneRequest
+from tuner.ask.slo import Verdict
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.stats.intervals import percentile
-from tuner.stats.sequential import SloTest, Verdict, Waiting
+from tuner.stats.sequential import SloTest, Waiting
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.trial import Deployment, LoadStep, Quantiles, StepResult, Watch
 
@@ -95,23 +96,23 @@ class Window:
             return f"an engine restarted in the window: {', '.join(self.engine.restarted)}"
         if not self.figures.completed and self.ended_early is None:
             return failures(self.samples) if self.figures.failed else "no request ended in the window"
-        if self.unsteady is not None and self._found is Verdict.MET:
+        if self.unsteady is not None and self._verdict(valid=True) is Verdict.MET:
             return f"not steady, so a longer window may miss the SLO: {self.unsteady}"
         return None
 
     @property
-    def _found(self) -> Verdict | None:
-        return Verdict.MISSED if self.ended_early is Verdict.MISSED else self.figures.verdict
+    def verdict(self) -> Verdict:
+        """What the window says of the SLO; UNKNOWN too where none was asked."""
+        return self._verdict(valid=self.invalid is None)
 
-    @property
-    def verdict(self) -> Verdict | None:
-        """What the window says of the SLO; None where it is invalid, or no SLO was asked."""
-        return None if self.invalid is not None else self._found
+    def _verdict(self, valid: bool) -> Verdict:
+        return self.figures.says(replace(self.figures.seen, ended_early=self.ended_early, valid=valid))
 
     @property
     def certain(self) -> bool:
         """True where chance in the arrivals cannot turn the verdict."""
-        return self.verdict is not None and (self.ended_early is self.verdict or self.figures.certain)
+        found = self.verdict
+        return found is not Verdict.UNKNOWN and (self.ended_early is found or self.figures.certain)
 
 
 @runtime_checkable
@@ -157,7 +158,9 @@ class WindowRunner:
         """
         cancel = cancel or CancelHandle()
         with Scraper(self.metrics_urls, dict(self.endpoint.headers), self.endpoint.tls()) as scraper:
-            test = SloTest(order.slo, order.end_s, first_index=order.first_counted) if self._stops(order) else None
+            test = None
+            if self._stops(order):
+                test = SloTest(order.slo, order.end_s, attainment=order.attainment, first_index=order.first_counted)
             watch = _Watch(order, self._load(order), scraper, self.on_progress, test, self.met_is_enough, cancel)
             try:
                 run_fast(watch.drive())
@@ -293,7 +296,9 @@ class _Watch:
         return Window(
             order=order,
             samples=samples,
-            figures=figures(counted, order.slo, max(0.0, self._stopped_s - order.lead_s), order.lead_s),
+            figures=figures(
+                counted, order.slo, max(0.0, self._stopped_s - order.lead_s), order.lead_s, order.attainment
+            ),
             client=load,
             client_bound=client_bound(counted, load, order.slo),
             unsteady=None if order.rate_changes else unsteady(counted),
@@ -348,17 +353,17 @@ def step_result(window: Window, step: LoadStep) -> StepResult:
             metric: Quantiles(one.count, one.mean_ms, *(one.at_ms[level] for level in (50, 90, 95, 99)))
             for metric, one in found.latency.items()
         },
-        slo_values_ms=tuple(target.value_ms for target in found.targets),
+        slo_values_ms=found.seen.values_ms,
         attainment=found.attainment,
         goodput_req_per_s=found.goodput_req_per_s,
         output_tok_per_s=found.output_tok_per_s,
         schedule_lag_p99_ms=found.schedule_lag_p99_ms,
         errors=dict(found.errors),
         client_bound=window.client_bound is not None,
-        slo_intervals_ms=tuple(target.interval_ms for target in found.targets),
+        slo_intervals_ms={one.target.key: one.interval_ms for one in found.targets},
         attainment_interval=found.attainment_interval,
         offered_s=found.offered_s,
-        ended_early=window.ended_early.value if window.ended_early else None,
+        ended_early=window.ended_early,
         invalid=window.invalid,
         engine=window.engine.figures,
     )

@@ -27,7 +27,8 @@ _WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life
 
 @dataclass(frozen=True, slots=True)
 class WindowOrder:
-    """One window: a load, the ``duration_s`` seconds of it that count, and the SLO by which it is judged.
+    """One window: a load, the ``duration_s`` seconds of it that count, and the SLO by which it is judged: targets, and
+    the ``attainment`` (share of requests that must meet them all) where it is asked.
 
     The first ``lead_s`` seconds are sent and not counted: engine and caches start cold, and a queue from nothing.
     ``rate_req_per_s`` is what an open load offers on average, None in a closed loop. ``stream`` (seed, index, warm-up)
@@ -48,6 +49,7 @@ class WindowOrder:
     token_ids: tuple[int, int] = TOKEN_IDS
     rate_changes: bool = False
     chat_tokenizer: Path | None = None
+    attainment: float | None = None
 
     @property
     def end_s(self) -> float:
@@ -78,6 +80,7 @@ def order_of(step: LoadStep, request: TuneRequest, token_ids: tuple[int, int] = 
         stream=(step.seed, step.index + 1, int(step.warmup)),
         token_ids=token_ids,
         rate_changes=request.workload.arrival.process in CHANGING_PROCESSES,
+        attainment=request.attainment,
     )
 
 

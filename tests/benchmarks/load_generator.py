@@ -35,6 +35,7 @@ from serve.measure.summary import latency_s
 from tests.benchmarks.peers import PEERS
 from tuner.ask.arrivals import schedule
 from tuner.ask.request import Metric, SloTarget
+from tuner.ask.slo import Verdict
 from tuner.stats.sequential import SloTest, Waiting
 
 TTFT_MS, ITL_MS, TOKENS, USERS = 20.0, 5.0, 32, 256
@@ -189,7 +190,7 @@ def until_verdict(rate_per_s: float, seed: int) -> tuple[str, float]:
                 test.ended(sample.index, sample.sent_s, latency_ms if sample.ok else None)
             told, now_s = len(run.samples), run.elapsed_s
             waiting = [Waiting(one.index, one.sent_s, one.first_token_s, TOKENS) for one in run.open_calls()]
-            if (verdict := test.update(now_s, waiting)) is not None:
+            if (verdict := test.update(now_s, waiting)) is not Verdict.UNKNOWN:
                 run.stop(cut_off=True)
                 await load
                 return verdict.value, now_s

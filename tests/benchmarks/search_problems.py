@@ -31,6 +31,7 @@ from tuner.trial.trial import LaunchOrder, StepResult, TrialResult, TrialState, 
 
 Truth = tuple[StepResult, ...] | FailureReason
 CACHE = Path(tempfile.gettempdir()) / "parlay-search-truth"
+_FORM = 2  # of what is pickled there
 EVERYTHING = 100_000
 TOLERANCE = 0.03  # by which a target may be missed and still count as met: what the noise may hide
 START_UP_S = 90.0
@@ -178,7 +179,7 @@ def _measured(
     request: TuneRequest, model: ModelShape, cluster: Cluster, layouts: list[ParallelLayout], conditions: Conditions
 ) -> dict[ParallelLayout, Truth]:
     """Every layout at every rate, without noise."""
-    words = f"{request.model_dump_json()} {conditions} {len(layouts)}"
+    words = f"{_FORM} {request.model_dump_json()} {conditions} {len(layouts)}"
     path = CACHE / f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.pickle"
     if path.exists():
         return pickle.loads(path.read_bytes())  # type: ignore[no-any-return]  # our own file
@@ -217,5 +218,5 @@ def _scaled(step: StepResult, factor: float) -> StepResult:
         metric: replace(q, **{f: getattr(q, f) * factor for f in ("mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms")})
         for metric, q in step.latency.items()
     }
-    values = tuple(None if ms is None else ms * factor for ms in step.slo_values_ms)
+    values = {key: None if ms is None else ms * factor for key, ms in step.slo_values_ms.items()}
     return replace(step, latency=latency, slo_values_ms=values)

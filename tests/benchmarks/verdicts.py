@@ -22,9 +22,10 @@ from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
 from tuner.ask.request import Arrival, ClusterSpec, Metric, SloTarget, Workload
+from tuner.ask.slo import Verdict
 from tuner.cost.latency import StepCosts
 from tuner.simulate import SimulationResult, Simulator
-from tuner.stats.sequential import SloTest, Verdict, Waiting
+from tuner.stats.sequential import SloTest, Waiting
 
 WINDOW_S = 60.0
 LOOK_EVERY_S = 0.5
@@ -41,7 +42,7 @@ class Stream:
     output_tokens: NDArray[np.int64]
 
 
-def run(stream: Stream, targets: Sequence[SloTarget], window_s: float = WINDOW_S) -> tuple[Verdict | None, float]:
+def run(stream: Stream, targets: Sequence[SloTarget], window_s: float = WINDOW_S) -> tuple[Verdict, float]:
     """The verdict on a stream and the second at which it came."""
     test = SloTest(targets, window_s)
     order = np.argsort(stream.end_s)
@@ -53,9 +54,9 @@ def run(stream: Stream, targets: Sequence[SloTarget], window_s: float = WINDOW_S
             told += 1
         waiting = np.flatnonzero((stream.sent_s <= now_s) & (stream.end_s > now_s))
         verdict = test.update(float(now_s), [_waiting(stream, int(index), float(now_s)) for index in waiting])
-        if verdict is not None:
+        if verdict is not Verdict.UNKNOWN:
             return verdict, float(now_s)
-    return None, window_s
+    return Verdict.UNKNOWN, window_s
 
 
 def _latency_ms(stream: Stream, index: int) -> dict[Metric, list[float]]:
@@ -101,7 +102,7 @@ def report_drawn(runs: int) -> None:
         for memory in (0.0, 0.5, 0.9):
             for level in (0.99, 0.985):
                 found = Counter(run(*drawn(rate, memory, level, seed))[0] for seed in range(runs))
-                shares = [found[one] / runs for one in (Verdict.MET, Verdict.MISSED, None)]
+                shares = [found[one] / runs for one in (Verdict.MET, Verdict.MISSED, Verdict.UNKNOWN)]
                 print(f"{rate:>7}{memory:>8}{level:>8.1%}  {shares[0]:>7.1%}{shares[1]:>8.1%}{shares[2]:>7.1%}")
 
 
@@ -142,7 +143,7 @@ def report_simulated(runs: int) -> None:
                 run(simulated_stream(simulator.run(offered(workload, rate, WINDOW_S, s))), SLO) for s in range(runs)
             ]
             counts = Counter(verdict for verdict, _ in found)
-            shares = [counts[one] / runs for one in (Verdict.MET, Verdict.MISSED, None)]
+            shares = [counts[one] / runs for one in (Verdict.MET, Verdict.MISSED, Verdict.UNKNOWN)]
             times = np.array([at_s for _, at_s in found])
             print(
                 f"{text:<12}{share:>7}{rate:>9.1f}{held:>7.2%}  {shares[0]:>6.0%}{shares[1]:>8.0%}{shares[2]:>6.0%}"

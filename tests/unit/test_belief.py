@@ -46,7 +46,8 @@ def steps_of(request, candidate, factor=1.0, count=500):
             for metric, ms in ((Metric.TTFT, ttft), (Metric.TPOT, tpot), (Metric.E2E, e2e))
         }
         step = LoadStep(i, rate, 10.0, i)
-        found.append(StepResult(step, count, count, 0, 10.0, latency, (ttft, tpot), 1.0, rate, None, None, {}))
+        values = dict(zip(request.shown_metrics, (ttft, tpot), strict=True))
+        found.append(StepResult(step, count, count, 0, 10.0, latency, values, 1.0, rate, None, None, {}))
     return tuple(found)
 
 

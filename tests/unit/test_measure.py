@@ -19,8 +19,8 @@ from serve.measure.window_requests import order_of, share_of
 from tests.mock_server import Behaviour, MockServer, closed_port
 from tuner.ask.arrivals import closed_load
 from tuner.ask.request import Metric, SloTarget, parse_request
+from tuner.ask.slo import Verdict
 from tuner.errors import BadInput, Cancelled, Cause, FailureReason, LaunchFailed
-from tuner.stats.sequential import Verdict
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.trial import LoadStep, Meter, Watch
 
@@ -93,10 +93,13 @@ def test_a_good_server_is_measured():
     assert set(result.latency) == set(Metric)
     assert result.latency[Metric.ITL].count == 24 * 3
     assert result.latency[Metric.TTFT].p50_ms >= 10
-    assert result.slo_values_ms == (result.latency[Metric.TTFT].p99_ms, result.latency[Metric.TPOT].p90_ms)
+    assert result.slo_values_ms == {
+        (Metric.TTFT, 99): result.latency[Metric.TTFT].p99_ms,
+        (Metric.TPOT, 90): result.latency[Metric.TPOT].p90_ms,
+    }
     assert result.goodput_req_per_s == pytest.approx(result.attainment * 24 / 1.2)
     assert (result.offered_s, result.ended_early, result.invalid, result.engine) == (1.2, None, None, {})
-    assert result.slo_intervals_ms == (None, None)  # there is none of a p99 or p90 of 24 requests
+    assert set(result.slo_intervals_ms.values()) == {None}  # there is none of a p99 or p90 of 24 requests
     assert result.attainment_interval[0] <= result.attainment <= result.attainment_interval[1]
     assert result.output_tok_per_s == pytest.approx(24 * 4 / result.wall_s)
     assert {metric: len(values) for metric, values in seen.items()} == {
@@ -288,7 +291,7 @@ def test_an_engine_that_restarted_makes_the_window_invalid():
     with MockServer(metrics=lambda: METRICS.format(waiting=0, preemptions=next(counts))) as server:
         found = WindowRunner(Endpoint(server.url, "tiny"), [f"{server.url}/metrics"]).run(order_of(step(), request()))
     assert "restarted" in (found.invalid or "")
-    assert found.verdict is None
+    assert found.verdict is Verdict.UNKNOWN
 
 
 def test_a_window_whose_client_was_the_bottleneck_is_invalid(monkeypatch):
@@ -297,7 +300,8 @@ def test_a_window_whose_client_was_the_bottleneck_is_invalid(monkeypatch):
     with MockServer() as server:
         found = window(server)
         result = HttpMeter().measure(FakeDeployment(server.url), step(), request(), Watch())
-    assert (found.invalid, found.verdict) == ("the client was the bottleneck: the client used 99% of a core", None)
+    assert found.invalid == "the client was the bottleneck: the client used 99% of a core"
+    assert found.verdict is Verdict.UNKNOWN
     assert (found.figures.verdict, result.client_bound) == (Verdict.MET, True)
 
 
@@ -305,7 +309,7 @@ def test_a_window_without_an_answer_is_invalid_and_not_slow():
     with MockServer(Behaviour.HTTP_500) as server:
         found = window(server)
     assert "10 of 10 requests failed; most often (10): http_500" in (found.invalid or "")
-    assert (found.verdict, found.figures.verdict) == (None, Verdict.MISSED)
+    assert (found.verdict, found.figures.verdict) == (Verdict.UNKNOWN, Verdict.MISSED)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
@@ -401,7 +405,7 @@ def test_a_window_that_met_its_slo_while_the_queue_grew_decides_nothing(monkeypa
         met = window(server, long_order("ttft:p99:5000", rate=20, seconds=0.5))
         missed = window(server, long_order("ttft:p99:0.001", rate=20, seconds=0.5))
     assert (met.verdict, met.invalid) == (
-        None,
+        Verdict.UNKNOWN,
         "not steady, so a longer window may miss the SLO: requests in flight rose by 9",
     )
     assert (missed.verdict, missed.invalid) == (Verdict.MISSED, None)

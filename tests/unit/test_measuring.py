@@ -19,10 +19,10 @@ from tests.mock_server import Behaviour, MockServer, closed_port
 from tuner.app.cli.commands import app
 from tuner.app.measure.options import Hunt, MeasureOptions
 from tuner.app.measure.screen import summary_tables
+from tuner.ask.slo import Verdict
 from tuner.errors import BadInput, ParlayError
 from tuner.stats.histogram import Histogram
 from tuner.stats.rate_search import SearchEnd
-from tuner.stats.sequential import Verdict
 
 ROOT = Path(__file__).parents[2]
 SHORT = ("--seconds", "0.4", "--warmup-seconds", "0", "--prompt-tokens", "16", "--output-tokens", "4")

@@ -52,7 +52,7 @@ def test_a_layout_that_may_still_win_goes_on(race):
 def test_a_leader_near_its_target_that_is_not_confirmed_ends_nobody(race):
     search, request, ranked = race
     leader, slow = quickest_and_slowest(ranked)
-    near = [replace(s, slo_values_ms=tuple(t.ms * 0.98 for t in request.slo)) for s in steps_of(request, leader, 0.5)]
+    near = [replace(s, slo_values_ms={t.key: t.ms * 0.98 for t in request.slo}) for s in steps_of(request, leader, 0.5)]
     search.tell(TrialResult(0, leader.layout, TrialState.MEASURED, tuple(near)))
     assert search.report(Proposal(slow.layout, "a test"), steps_of(request, slow)[0]) is None
 

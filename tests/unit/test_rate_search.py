@@ -13,11 +13,11 @@ from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
 from tuner.ask.request import ClusterSpec
+from tuner.ask.slo import Verdict
 from tuner.cost.latency import StepCosts
 from tuner.errors import BadInput
 from tuner.simulate import Simulator
 from tuner.stats.rate_search import RateSearch, SearchEnd
-from tuner.stats.sequential import Verdict
 
 
 def drive(search, limit, noise=0.0, seed=0):
@@ -139,7 +139,7 @@ def test_the_limit_of_a_simulated_layout_lies_in_the_interval():
     request = make_request({"workload.prompt_tokens": 512, "workload.output_tokens": 64, "slo.0.ms": 300})
 
     def met(rate, seed, seconds):
-        return simulator.run(offered(request.workload, rate, seconds, seed)).meets(request.slo)
+        return simulator.run(offered(request.workload, rate, seconds, seed)).verdict(request.slo) is Verdict.MET
 
     search, seed = RateSearch(0.5, 500, start=8, precision=0.1), 0
     while (rate := search.ask()) is not None:

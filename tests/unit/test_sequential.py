@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tuner.ask.request import Metric, SloTarget
+from tuner.ask.slo import Verdict
 from tuner.errors import BadInput
-from tuner.stats.sequential import SloTest, Verdict, Waiting
+from tuner.stats.sequential import SloTest, Waiting
 
 TTFT = SloTarget(metric=Metric.TTFT, percentile=99, ms=100)
 WINDOW_S = 60.0
@@ -22,7 +23,7 @@ def jittered(count, level_ms=10.0, seed=0):
     return level_ms * (1 + 0.1 * np.random.default_rng(seed).standard_normal(count))
 
 
-@pytest.mark.parametrize(("count", "expected"), [(230, None), (500, Verdict.MET)])
+@pytest.mark.parametrize(("count", "expected"), [(230, Verdict.UNKNOWN), (500, Verdict.MET)])
 def test_met_needs_enough_requests(count, expected):
     test = SloTest([TTFT], WINDOW_S)
     feed(test, jittered(count))
@@ -34,7 +35,7 @@ def test_a_single_independent_miss_in_many_is_no_verdict():
     values = jittered(60)
     values[20] = 500
     feed(test, values)
-    assert test.update(3.0) is None
+    assert test.update(3.0) is Verdict.UNKNOWN
 
 
 def test_missed_comes_soon_when_most_miss():
@@ -52,7 +53,7 @@ def test_waiting_longer_than_the_limit_is_a_miss_before_any_answer():
 def test_fast_answers_behind_a_slow_one_do_not_count():
     test = SloTest([TTFT], WINDOW_S)
     feed(test, jittered(600), start=1)
-    assert test.update(30.05, [Waiting(0, 30.0)]) is None
+    assert test.update(30.05, [Waiting(0, 30.0)]) is Verdict.UNKNOWN
     test.ended(0, 0.0, {Metric.TTFT: [10.0], Metric.E2E: [10.0]})
     assert test.update(30.1) is Verdict.MET
 
@@ -60,14 +61,14 @@ def test_fast_answers_behind_a_slow_one_do_not_count():
 def test_a_queue_that_grows_is_not_met_though_all_are_within():
     test = SloTest([TTFT], WINDOW_S)
     feed(test, np.linspace(5, 60, 600) + jittered(600, 2.0))  # 2 ms more per second: 120 ms by the end
-    assert test.update(30.0) is None
+    assert test.update(30.0) is Verdict.UNKNOWN
 
 
 def test_answers_that_last_as_long_as_the_window_are_not_met():
     test = SloTest([TTFT], WINDOW_S)
     for index in range(600):
         test.ended(index, index / 20, {Metric.TTFT: [10.0], Metric.E2E: [20_000.0]})
-    assert test.update(30.0) is None
+    assert test.update(30.0) is Verdict.UNKNOWN
     assert test.update(40.0) is Verdict.MET
 
 
@@ -91,14 +92,14 @@ def test_every_target_must_be_met_and_one_is_enough_to_miss():
 def test_a_request_that_cannot_have_a_metric_says_nothing():
     test = SloTest([SloTarget(metric=Metric.TPOT, percentile=50, ms=5)], WINDOW_S)
     feed(test, jittered(600))
-    assert test.update(30.0) is None
+    assert test.update(30.0) is Verdict.UNKNOWN
 
 
 def test_a_decode_that_crawls_misses_before_it_ends():
     test = SloTest([SloTarget(metric=Metric.TPOT, percentile=90, ms=5)], WINDOW_S)
     waiting = [Waiting(index, index / 20, index / 20 + 0.09, output_tokens=11) for index in range(60)]
     assert test.update(3.0, waiting[:40]) is Verdict.MISSED
-    assert SloTest([TTFT], WINDOW_S).update(3.0, waiting[:40]) is None
+    assert SloTest([TTFT], WINDOW_S).update(3.0, waiting[:40]) is Verdict.UNKNOWN
 
 
 def test_gaps_count_by_their_share():
@@ -111,13 +112,13 @@ def test_gaps_count_by_their_share():
 def test_the_hundredth_percentile_is_never_met_early_and_missed_at_once():
     test = SloTest([SloTarget(metric=Metric.TTFT, percentile=100, ms=100)], WINDOW_S)
     feed(test, jittered(600))
-    assert test.update(30.0) is None
+    assert test.update(30.0) is Verdict.UNKNOWN
     feed(test, [101.0], start=600)
     assert test.update(30.1) is Verdict.MISSED
 
 
 def test_no_targets_no_verdict():
-    assert SloTest([], WINDOW_S).update(30.0) is None
+    assert SloTest([], WINDOW_S).update(30.0) is Verdict.UNKNOWN
 
 
 @pytest.mark.parametrize("bad", [{"alpha": 0.0}, {"alpha": 0.5}, {"indifference": -0.1}, {"indifference": 1.0}])
@@ -126,7 +127,7 @@ def test_impossible_error_rates_are_refused(bad):
         SloTest([TTFT], WINDOW_S, **bad)
 
 
-def verdicts(level: float, memory: float, runs: int, rate: int = 20) -> list[Verdict | None]:
+def verdicts(level: float, memory: float, runs: int, rate: int = 20) -> list[Verdict]:
     """Of windows whose TTFT, a first-order process, is within the limit at the share ``level``; one look every 3 s."""
     limit = NormalDist().inv_cdf(level)
     found = []
@@ -136,11 +137,11 @@ def verdicts(level: float, memory: float, runs: int, rate: int = 20) -> list[Ver
         state = noise.copy()
         for place in range(1, len(noise)):
             state[place] = memory * state[place - 1] + np.sqrt(1 - memory**2) * noise[place]
-        test, verdict = SloTest([TTFT], WINDOW_S), None
+        test, verdict = SloTest([TTFT], WINDOW_S), Verdict.UNKNOWN
         values = 100 * np.exp(0.3 * (state - limit))
         for now_s in range(3, 61, 3):
             feed(test, values[(now_s - 3) * rate : now_s * rate], rate, start=(now_s - 3) * rate)
-            verdict = verdict or test.update(float(now_s))
+            verdict = test.update(float(now_s)) if verdict is Verdict.UNKNOWN else verdict
         found.append(verdict)
     return found
 

@@ -14,11 +14,11 @@ from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
 from tuner.ask.request import ClusterSpec, Metric, SloTarget
+from tuner.ask.slo import Verdict, attained
 from tuner.cost.breakdown import breakdown
 from tuner.cost.latency import StepCosts
 from tuner.errors import BadInput
 from tuner.simulate import SimulationSettings, Simulator, max_rate, simulate
-from tuner.stats.intervals import attained
 
 COSTS = StepCosts(
     load_model("meta-llama/Llama-3.1-8B"),
@@ -328,9 +328,9 @@ def test_the_highest_rate_is_where_the_slo_breaks():
     request = make_request({"workload.prompt_tokens": 512, "workload.output_tokens": 64})
     simulator = Simulator(COSTS, layout(), kv_tokens=ROOMY, longest_tokens=576)
     rate = max_rate(simulator, request.workload, SLO, requests=300, seed=4)
-    assert simulator.run(offered(request.workload, rate, 300 / rate, 4)).meets(SLO)
+    assert simulator.run(offered(request.workload, rate, 300 / rate, 4)).verdict(SLO) is Verdict.MET
     beyond = rate * 1.05  # beyond the 1 % of the bisection, and beyond what moves single requests past each other
-    assert not simulator.run(offered(request.workload, beyond, 300 / beyond, 4)).meets(SLO)
+    assert simulator.run(offered(request.workload, beyond, 300 / beyond, 4)).verdict(SLO) is Verdict.MISSED
     hopeless = (SloTarget(metric=Metric.TPOT, percentile=99, ms=1),)
     assert max_rate(simulator, request.workload, hopeless, requests=50) == 0
 

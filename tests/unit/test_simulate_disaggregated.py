@@ -13,6 +13,7 @@ from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
 from tuner.ask.request import ClusterSpec, Metric
+from tuner.ask.slo import Verdict
 from tuner.cost.breakdown import breakdown
 from tuner.cost.latency import StepCosts
 from tuner.errors import BadInput
@@ -122,6 +123,6 @@ def test_a_rate_is_found_for_two_pools_and_closed_loops_are_refused():
     request = make_request({"workload.prompt_tokens": 2000, "workload.output_tokens": 50})
     served = DisaggregatedSimulator(COSTS, pool(), pool(), longest_tokens=2050)
     rate = max_rate(served, request.workload, request.slo, requests=100)
-    assert served.run(offered(request.workload, rate, 100 / rate, 0)).meets(request.slo)
+    assert served.run(offered(request.workload, rate, 100 / rate, 0)).verdict(request.slo) is Verdict.MET
     with pytest.raises(BadInput, match="closed loop"):
         served.run(closed_load(request.workload, 4, 10, seed=0))

@@ -15,6 +15,7 @@ from tests.unit.test_layout import LAYOUTS
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric
 from tuner.ask.rules import DropReason
+from tuner.ask.slo import Verdict
 from tuner.errors import BadInput, FailureReason, LeaseLost, StoreError
 from tuner.plan.prune import Candidate, DroppedGroup, Prediction
 from tuner.study.lifecycle import StudyState
@@ -279,7 +280,11 @@ STEPS = st.builds(
         st.sampled_from(Metric),
         st.builds(Quantiles, st.integers(1, 10**6), FINITE, FINITE, FINITE, FINITE, FINITE),
     ),
-    slo_values_ms=st.lists(SOME_MS, max_size=3).map(tuple),
+    slo_values_ms=st.dictionaries(st.tuples(st.sampled_from(Metric), FINITE), SOME_MS, max_size=3),
+    slo_intervals_ms=st.dictionaries(
+        st.tuples(st.sampled_from(Metric), FINITE), st.none() | st.tuples(FINITE, FINITE), max_size=3
+    ),
+    ended_early=st.none() | st.sampled_from([Verdict.MET, Verdict.MISSED]),
     attainment=st.none() | FINITE,
     goodput_req_per_s=st.none() | FINITE,
     output_tok_per_s=st.none() | FINITE,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from serve.load.request_sample import Outcome, Sample
 from serve.measure.summary import figures, judged, latency, latency_s, unsteady, warm_up_left_s
 from tuner.ask.request import Metric, SloTarget
-from tuner.stats.sequential import Verdict
+from tuner.ask.slo import Verdict
 
 SLO = (SloTarget.parse("ttft:p99:500"), SloTarget.parse("tpot:p90:50"))
 
@@ -42,12 +42,12 @@ def test_attainment_is_of_all_requests_and_goodput_of_the_time_that_was_offered(
 def test_nothing_is_claimed_of_nothing():
     nothing = figures([], SLO, 1.0)
     assert (nothing.attainment, nothing.goodput_req_per_s, nothing.schedule_lag_p99_ms) == (None, None, None)
-    assert (nothing.verdict, nothing.latency, nothing.ttft_from_intended) == (None, {}, None)
+    assert (nothing.verdict, nothing.latency, nothing.ttft_from_intended) == (Verdict.UNKNOWN, {}, None)
     failed = figures([sample(outcome=Outcome.TIMEOUT)], SLO, 1.0)
     assert (failed.attainment, failed.output_tok_per_s, failed.latency) == (0.0, None, {})
     assert [target.value_ms for target in failed.targets] == [None, None]
     assert failed.verdict is Verdict.MISSED
-    assert figures([sample()], (), 1.0).verdict is None
+    assert figures([sample()], (), 1.0).verdict is Verdict.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_cut_off_request_counts_once_its_age_alone_misses():
 def test_fast_answers_after_an_undecided_request_do_not_count():
     samples = [waiting(0, 0.8, 1.0), sample(1, sent_s=0.85), sample(2, sent_s=0.85)]
     assert judged(samples, SLO) == []
-    assert figures(samples, SLO, 1.0).verdict is None
+    assert figures(samples, SLO, 1.0).verdict is Verdict.UNKNOWN
 
 
 @given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 3)), min_size=1, max_size=40), st.floats(0.1, 8))

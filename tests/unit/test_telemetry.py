@@ -59,7 +59,9 @@ def value(families, family, labels, suffix=""):
 
 def result(warmup=False, attainment=0.75, goodput=1.5):
     step = LoadStep(0, 2.0, 10.0, 1, warmup)
-    return StepResult(step, 20, 18, 2, 11.0, {}, (1.0, 2.0), attainment, goodput, 5.0, 3.0, {"reset": 2})
+    return StepResult(
+        step, 20, 18, 2, 11.0, {}, {(Metric.TTFT, 99.0): 1.0}, attainment, goodput, 5.0, 3.0, {"reset": 2}
+    )
 
 
 def a_whole_study(telemetry):

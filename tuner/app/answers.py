@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import zip_longest
 from typing import Any
 
 from tuner.ask.layout import ParallelLayout
@@ -139,10 +138,14 @@ def step_answer(step: StepResult, request: TuneRequest) -> dict[str, Any]:
         "goodput_req_per_s": step.goodput_req_per_s,
         "output_tok_per_s": step.output_tok_per_s,
         "schedule_lag_p99_ms": step.schedule_lag_p99_ms,
-        "meets_slo": step.meets(request),
+        "meets_slo": step.verdict(request).holds,
         "slo": [
-            {"target": str(target), "ms": value, "interval_ms": interval}
-            for target, value, interval in zip_longest(request.slo, step.slo_values_ms, step.slo_intervals_ms)
+            {
+                "target": str(target),
+                "ms": step.slo_values_ms.get(target.key),
+                "interval_ms": step.slo_intervals_ms.get(target.key),
+            }
+            for target in request.slo
         ],
         "attainment_interval": step.attainment_interval,
         "invalid_reason": step.invalid,
@@ -188,7 +191,6 @@ def launched_answer(launched: Launched) -> dict[str, Any]:
 
 def standing_answer(standing: Standing, request: TuneRequest) -> dict[str, Any]:
     """One layout with all its runs; spreads over them in ms, requests/s and tokens/s."""
-    pairs = zip(request.slo, standing.slo_ms, strict=True)
     return {
         "layout": str(standing.layout),
         "gpus": standing.layout.devices,
@@ -197,7 +199,7 @@ def standing_answer(standing: Standing, request: TuneRequest) -> dict[str, Any]:
         "failed": standing.failures,
         "confirmed": standing.confirmed,
         "held_req_per_s": standing.held_req_per_s,
-        "slo": [{"target": str(target), **_spread_answer(spread)} for target, spread in pairs],
+        "slo": [{"target": str(target), **_spread_answer(standing.slo_ms.get(target.key))} for target in request.slo],
         "e2e_ms": _spread_answer(standing.e2e_ms),
         "goodput_req_per_s": _spread_answer(standing.goodput),
         "attainment": standing.attainment,

@@ -17,7 +17,7 @@ from tuner.ask.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, re
 from tuner.ask.cluster import Cluster, requested_cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, load_model
-from tuner.ask.request import Metric, TuneRequest
+from tuner.ask.request import Metric, TuneRequest, require_defined
 from tuner.ask.rules import illegal
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import estimate_memory
@@ -53,6 +53,7 @@ def simulate_answer(request: TuneRequest, options: SimulateOptions) -> dict[str,
     first = options.layout or options.prefill_layout or ParallelLayout()  # both pools live in one node group
     model, cluster = load_model(request.model), requested_cluster(request).group(first)
     load = _load(request, options)
+    require_defined(request.slo, int(np.max(load.output_tokens)), "request: slo")
     longest = max(request.max_model_len, int(np.max(load.prompt_tokens + load.output_tokens)))
     pools = _pools(request, options, model, cluster, longest)
     settings = SimulationSettings.for_slo(request.workload, request.slo, router=options.router, seed=options.seed)
@@ -65,7 +66,9 @@ def simulate_answer(request: TuneRequest, options: SimulateOptions) -> dict[str,
             costs, serving.layout, kv_tokens=serving.kv_tokens, longest_tokens=longest, settings=settings
         )
     result = simulator.run(load)
-    highest = max_rate(simulator, request.workload, request.slo, requests=options.requests, seed=options.seed)
+    highest = max_rate(
+        simulator, request.workload, request.slo, request.attainment, requests=options.requests, seed=options.seed
+    )
     return {
         "simulated": True,
         "layout": " -> ".join(str(pool.layout) for pool in pools.values()),
@@ -171,17 +174,17 @@ def _latencies(result: SimulationResult) -> dict[str, Any]:
 
 
 def _slo(request: TuneRequest, result: SimulationResult) -> dict[str, Any]:
-    met = result.met(request.slo)
+    met, values_ms = result.met(request.slo), result.values_ms(request.slo)
     return {
         "slo": [
             {
                 "target": str(target),
-                "ms": result.at(target.metric, target.percentile),
+                "ms": values_ms[target.key],
                 "interval_ms": result.interval_ms(target.metric, target.percentile),
             }
             for target in request.slo
         ],
-        "meets_slo": result.meets(request.slo),
+        "meets_slo": result.verdict(request.slo, request.attainment).holds,
         "attainment": result.attainment(request.slo),
         "attainment_interval": wilson(int(met.sum()), len(met)),
         "goodput_req_per_s": result.goodput_req_per_s(request.slo),

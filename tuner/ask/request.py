@@ -33,6 +33,14 @@ class Metric(StrEnum):
     ITL = "itl"
     E2E = "e2e"
 
+    @property
+    def least_tokens(self) -> int:
+        """Output tokens below which an answer does not have the metric: TPOT and ITL need a second one."""
+        return 2 if self in (Metric.TPOT, Metric.ITL) else 1
+
+
+TargetKey = tuple[Metric, float]  # what a target bounds: a metric at a percentile
+
 
 class Objective(StrEnum):
     """What the winner is best at, among the layouts that meet the SLO."""
@@ -64,6 +72,11 @@ class SloTarget(_Document):
     def __str__(self) -> str:
         return f"{self.metric.value} p{self.percentile:g} ≤ {self.ms:g} ms"
 
+    @property
+    def key(self) -> TargetKey:
+        """What it bounds; values are kept by it."""
+        return self.metric, self.percentile
+
     @classmethod
     def parse(cls, text: str, where: str = "--slo") -> SloTarget:
         """A target written as ``METRIC:pPERCENTILE:MS``, such as ``ttft:p99:500``; raises BadInput for another text."""
@@ -74,6 +87,15 @@ class SloTarget(_Document):
             return cls(metric=Metric(metric), percentile=float(percentile), ms=float(ms))
         except ValueError:  # pydantic's ValidationError is one
             raise BadInput(where, text, allowed) from None
+
+
+def require_defined(slo: Sequence[SloTarget], longest_output_tokens: int, where: str = "slo") -> None:
+    """Refuse, with BadInput at ``where``, a target whose metric no answer has that is at most so many tokens long; the
+    rule is told in ``tuner.ask.slo``."""
+    for target in slo:
+        if longest_output_tokens < target.metric.least_tokens:
+            allowed = f"targets of ttft or e2e: every answer has one output token, and so no {target.metric.value}"
+            raise BadInput(where, str(target), allowed)
 
 
 class TokenLengths(_Document):
@@ -313,9 +335,9 @@ class TuneRequest(_Document):
         return tuple(asked * share for share in shares)
 
     @property
-    def shown_metrics(self) -> tuple[tuple[Metric, float], ...]:
+    def shown_metrics(self) -> tuple[TargetKey, ...]:
         """(metric, percentile) pairs that tables and charts show: those of the SLO, and TTFT and TPOT in any case."""
-        named = dict.fromkeys((target.metric, target.percentile) for target in self.slo)
+        named = dict.fromkeys(target.key for target in self.slo)
         metrics = {metric for metric, _ in named}
         for metric in (Metric.TTFT, Metric.TPOT):
             if metric not in metrics:
@@ -334,9 +356,11 @@ def parse_request(document: object, where: str = "request") -> TuneRequest:
     if not isinstance(document, dict):
         raise BadInput(where, document, "a mapping with the keys " + ", ".join(TuneRequest.model_fields))
     try:
-        return TuneRequest.model_validate(document)
+        request = TuneRequest.model_validate(document)
     except ValidationError as error:
         raise _as_bad_input(error, where) from None
+    require_defined(request.slo, request.workload.output_tokens.bounds[1], f"{where}: slo")
+    return request
 
 
 def load_request(path: Path) -> TuneRequest:

@@ -13,6 +13,7 @@ from statistics import fmean
 from tuner.ask.cluster import usd_per_hour
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, Objective, TuneRequest
+from tuner.ask.slo import ratios
 from tuner.trial.trial import StepResult, TrialResult, TrialState
 
 _ASKED = 1 - 1e-9  # the asked rate, but for rounding
@@ -20,11 +21,9 @@ TIE_SHARE = 0.01  # latencies nearer than this are a tie, which stability decide
 
 
 def slo_ratio(request: TuneRequest, step: StepResult) -> float | None:
-    """The worst of measured value ÷ target over the SLO, or None where nothing was measured; above 1 it is missed."""
-    if any(value is None for value in step.slo_values_ms):
-        return None
-    pairs = zip(step.slo_values_ms, request.slo, strict=True)
-    return max((value or 0.0) / target.ms for value, target in pairs)
+    """The worst of measured value ÷ target over the SLO, or None where a target has no value; above 1 it is missed."""
+    found = ratios(request.slo, step.slo_values_ms)
+    return max(found) if len(found) == len(request.slo) else None
 
 
 def by_layout(trials: Iterable[TrialResult]) -> dict[ParallelLayout, tuple[TrialResult, ...]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuner.ask.request import Objective, TuneRequest
+from tuner.ask.slo import over, ratio
 from tuner.decide.comparison import slo_ratio
 from tuner.decide.layout_summary import Spread, Standing, front, standings
 from tuner.plan.prune import Candidate, DroppedGroup, Prediction
@@ -92,8 +93,11 @@ def _why(request: TuneRequest, feasible: Sequence[Standing], measured: int) -> s
 
 def _margin(request: TuneRequest, winner: Standing) -> str:
     """How far its worst run stays below each target."""
-    pairs = zip(request.slo, winner.slo_ms, strict=True)
-    left = [f"{1 - spread.high / t.ms:.0%} of the {t.metric.value} target" for t, spread in pairs if spread is not None]
+    left = [
+        f"{1 - ratio(target, spread.high):.0%} of the {target.metric.value} target"
+        for target in request.slo
+        if (spread := winner.slo_ms.get(target.key)) is not None
+    ]
     run = "Its worst run leaves" if winner.runs > 1 else "That leaves"
     return f"{run} {' and '.join(left)} to spare."
 
@@ -192,10 +196,8 @@ def _remedies(request: TuneRequest, best: Standing, missing: StepResult, ratio: 
     if best.held_req_per_s is not None:
         found.append(f"a rate of at most {best.held_req_per_s:g} requests/s on {_devices(best)}")
     if ratio is not None and ratio > 1:
-        pairs = zip(request.slo, missing.slo_values_ms, strict=True)
-        wider = [
-            f"{t.metric.value} p{t.percentile:g} of {value:.0f} ms" for t, value in pairs if value and value > t.ms
-        ]
+        missed = over(request.slo, missing.slo_values_ms)
+        wider = [f"{t.metric.value} p{t.percentile:g} of {value:.0f} ms" for t, value in missed]
         found.append("targets of at least " + " and ".join(wider) + f" for {missing.step.rate_req_per_s:g} requests/s")
     found.append(f"more devices than the {best.layout.devices} of {best.layout}")
     return found
@@ -209,8 +211,8 @@ def _slo(request: TuneRequest) -> str:
 
 
 def _targets(request: TuneRequest, standing: Standing) -> str:
-    pairs = zip(request.slo, standing.slo_ms, strict=True)
-    return ", ".join(f"{t.metric.value} p{t.percentile:g} {_in_ms(spread)}" for t, spread in pairs)
+    shown = (f"{t.metric.value} p{t.percentile:g} {_in_ms(standing.slo_ms.get(t.key))}" for t in request.slo)
+    return ", ".join(shown)
 
 
 def _in_ms(spread: Spread | None) -> str:
@@ -224,7 +226,7 @@ def _in_ms(spread: Spread | None) -> str:
 
 
 def _measured(request: TuneRequest, step: StepResult) -> str:
-    pairs = zip(request.slo, step.slo_values_ms, strict=True)
+    pairs = ((target, step.slo_values_ms.get(target.key)) for target in request.slo)
     shown = (
         f"{t.metric.value} p{t.percentile:g} {'–' if value is None else format(value, '.0f')} ms" for t, value in pairs
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.ask.cluster import usd_per_hour, usd_per_million_tokens
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.request import Metric, Objective, TuneRequest
+from tuner.ask.request import Metric, Objective, TargetKey, TuneRequest
+from tuner.ask.slo import Verdict
 from tuner.decide.comparison import asked_steps, by_layout, held_req_per_s, merit
 from tuner.stats.intervals import wilson
 from tuner.trial.trial import Purpose, StepResult, TrialResult, TrialState
@@ -42,7 +43,7 @@ class Spread:
 class Standing:
     """One measured layout. ``meets`` and ``key`` are those of ``comparison``, at the rates that all its trials allow.
 
-    ``slo_ms`` are the values of the SLO's targets in the request's order, ``e2e_ms`` the mean E2E latency and
+    ``slo_ms`` are the values of the SLO's targets, by target, ``e2e_ms`` the mean E2E latency and
     ``output_tok_per_s`` those of the steps at which layouts are compared, ``goodput`` in requests/s that at the highest
     held rate. ``attainment`` is over the requests of all runs, with Wilson's 95 % interval. ``confirmed`` is None
     without a confirmation run that showed anything, else whether all of them held the asked rate.
@@ -53,7 +54,7 @@ class Standing:
     meets: bool
     key: tuple[float, ...]
     held_req_per_s: float | None
-    slo_ms: tuple[Spread | None, ...]
+    slo_ms: Mapping[TargetKey, Spread | None]
     e2e_ms: Spread | None
     goodput: Spread | None
     output_tok_per_s: Spread | None
@@ -102,7 +103,7 @@ def _standing(request: TuneRequest, layout: ParallelLayout, trials: tuple[TrialR
         meets=meets,
         key=key,
         held_req_per_s=held,
-        slo_ms=tuple(_target(steps, place) for place in range(len(request.slo))),
+        slo_ms={target.key: _target(steps, target.key) for target in request.slo},
         e2e_ms=Spread.of(step.latency[Metric.E2E].mean_ms for step in steps if Metric.E2E in step.latency),
         goodput=Spread.of(step.goodput_req_per_s for step in highest),
         output_tok_per_s=tokens,
@@ -115,16 +116,16 @@ def _standing(request: TuneRequest, layout: ParallelLayout, trials: tuple[TrialR
     )
 
 
-def _target(steps: Sequence[StepResult], place: int) -> Spread | None:
-    interval = next((s.slo_intervals_ms[place] for s in steps if len(s.slo_intervals_ms) > place), None)
-    return Spread.of((step.slo_values_ms[place] for step in steps), interval)
+def _target(steps: Sequence[StepResult], key: TargetKey) -> Spread | None:
+    interval = next((step.slo_intervals_ms[key] for step in steps if key in step.slo_intervals_ms), None)
+    return Spread.of((step.slo_values_ms.get(key) for step in steps), interval)
 
 
 def _confirmed(request: TuneRequest, trials: Sequence[TrialResult]) -> bool | None:
     """None where no confirmation run showed anything: it failed, or its client was the bottleneck."""
     verdicts = []
     for trial in trials:
-        if trial.purpose is Purpose.CONFIRM and any(s.meets(request) or s.misses(request) for s in trial.steps):
+        if trial.purpose is Purpose.CONFIRM and trial.verdict(request) is not Verdict.UNKNOWN:
             verdicts.append(merit(request, trial)[0])
     return all(verdicts) if verdicts else None
 

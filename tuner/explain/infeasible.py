@@ -16,6 +16,7 @@ from tuner.ask.cluster import Cluster, requested_cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import ClusterSpec, SloTarget, TuneRequest
+from tuner.ask.slo import Values, over, within, worst_ratio
 from tuner.ask.space import Space
 from tuner.cost.collectives import load_fabric
 from tuner.cost.steady import Floats
@@ -129,11 +130,11 @@ def _slo_changes(request: TuneRequest, found: Sequence[Deployments]) -> Iterator
             value = one.target_ms(relaxed)
             for other in request.slo:
                 if other is not relaxed:
-                    value = np.where(one.target_ms(other) <= other.ms, value, np.inf)
+                    value = np.where(within(other, one.target_ms(other)), value, np.inf)
             return value
 
         value_ms, layout = best_of(found, alone)
-        if layout is not None and value_ms > target.ms:
+        if layout is not None and not within(target, value_ms):
             name = f"{target.metric.value} p{target.percentile:g}"
             text = f"a target of {_ceil(value_ms)} ms for {name} instead of {target.ms:g}, with {layout}"
             changes.append(Change("slo", name, value_ms, "ms", str(layout), text))
@@ -142,16 +143,16 @@ def _slo_changes(request: TuneRequest, found: Sequence[Deployments]) -> Iterator
 
 def _all_targets(request: TuneRequest, found: Sequence[Deployments]) -> Iterator[Change]:
     """The layout whose worst target is missed by the smallest factor, and the values that it would need."""
-    best: tuple[float, ParallelLayout, list[float]] | None = None
+    best: tuple[float, ParallelLayout, Values] | None = None
     for one in found:
-        values = np.stack([one.target_ms(target).ravel() for target in request.slo])
-        times = (values / [[target.ms] for target in request.slo]).max(axis=0)
+        times = worst_ratio(request.slo, one.target_ms).ravel()
         place = int(np.argmin(times))
         if np.isfinite(times[place]) and (best is None or times[place] < best[0]):
-            best = float(times[place]), one.layout(place), [float(value) for value in values[:, place]]
+            values = {target.key: float(one.target_ms(target).ravel()[place]) for target in request.slo}
+            best = float(times[place]), one.layout(place), values
     if best is not None and best[0] > 1:
         times_wider, layout, needed = best
-        pairs = [(target, value) for target, value in zip(request.slo, needed, strict=True) if value > target.ms]
+        pairs = over(request.slo, needed)
         wider = " and ".join(f"{_ceil(ms)} ms for {t.metric.value} p{t.percentile:g}" for t, ms in pairs)
         instead = " and ".join(f"{target.ms:g}" for target, _ in pairs)
         text = f"targets of {wider} instead of {instead}, with {layout}"

@@ -17,6 +17,7 @@ from tuner.ask.cluster import Cluster, Fleet
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import Metric, SloTarget, TuneRequest
+from tuner.ask.slo import within
 from tuner.cost.memory import GIB, weight_bytes
 from tuner.cost.steady import BATCHES, Floats, interpolate
 from tuner.plan.replica_prices import MARGIN, Priced
@@ -69,7 +70,7 @@ class Deployments:
         """Where every target holds at the asked rate."""
         meets = self.fits
         for target in self.request.slo:
-            meets = meets & (self.target_ms(target) <= target.ms)
+            meets = meets & within(target, self.target_ms(target))
         return meets
 
     def idle_ms(self, metric: Metric) -> Floats:
@@ -83,14 +84,14 @@ class Deployments:
         """Requests/s within the SLO, rounded down to a load at which the curve is known, or up with ``at_most``;
         0 where the layout does not fit."""
         rates = self.priced.curve.rate_req_per_s
-        within = np.ones(rates.shape, dtype=bool)
+        carries = np.ones(rates.shape, dtype=bool)
         for target in self.request.slo:
-            within &= self._values(target.metric, target.percentile) * self.slower <= target.ms
+            carries &= within(target, self._values(target.metric, target.percentile) * self.slower)
         column = np.searchsorted(BATCHES, self.priced.cap, side="right") - 1
         if at_most:
-            within[:, 1:] |= within[:, :-1].copy()
+            carries[:, 1:] |= carries[:, :-1].copy()
             column = column + 1
-        reach = np.maximum.accumulate(np.where(within, rates, 0.0), axis=1)
+        reach = np.maximum.accumulate(np.where(carries, rates, 0.0), axis=1)
         rate = np.take_along_axis(reach, np.clip(column, 0, BATCHES.size - 1), axis=1)
         rate = np.where(self.priced.cap >= 1, rate, 0.0) / self.slower
         return np.where(self.fits, rate * self.replicas[:, None, None], 0.0)
@@ -146,12 +147,12 @@ def _latencies(request: TuneRequest, priced: Sequence[Priced]) -> Iterator[Bound
     idle = [Deployments(request, one) for one in priced]
     for target in request.slo:
         alone_ms, layout = best_of(idle, lambda one, metric=target.metric: one.idle_ms(metric))  # type: ignore[misc]
-        if layout is None or alone_ms <= target.ms:
+        if layout is None or within(target, alone_ms):
             continue
         best_ms = alone_ms / MARGIN
         text = f"{target.metric.value}: one request alone takes {alone_ms:.1f} ms on the fastest layout, {layout}; "
         text += f"{best_ms:.1f} ms {FASTER}; the target is {target.ms:g} ms"
-        yield Bound(target.metric.value, best_ms, target.ms, "ms", best_ms > target.ms, str(layout), text)
+        yield Bound(target.metric.value, best_ms, target.ms, "ms", not within(target, best_ms), str(layout), text)
 
 
 def _rate(request: TuneRequest, priced: Sequence[Priced]) -> Iterator[Bound]:

@@ -16,6 +16,7 @@ from tuner.ask.cluster import Cluster, Fleet
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import Objective, TuneRequest
+from tuner.ask.slo import Verdict, ratios
 from tuner.cost.latency import StepCosts
 from tuner.plan.prune import MARGIN, Candidate, Plan, Prediction
 from tuner.simulate import SimulationResult, SimulationSettings, Simulator, max_rate
@@ -78,8 +79,10 @@ def _simulated(request: TuneRequest, costs: StepCosts, candidate: Candidate) -> 
         candidate.prediction,
         ttft_ms=float(np.mean(result.ttft_ms)),
         tpot_ms=float(np.mean(tpot_ms)) if tpot_ms.size else candidate.prediction.tpot_ms,
-        goodput_req_per_s=max_rate(simulator, request.workload, request.slo, requests=REQUESTS, seed=SEED),
-        meets_slo=result.meets(request.slo),
+        goodput_req_per_s=max_rate(
+            simulator, request.workload, request.slo, request.attainment, requests=REQUESTS, seed=SEED
+        ),
+        meets_slo=result.verdict(request.slo, request.attainment) is Verdict.MET,
         steps=tuple(_shown(request, result if rate == asked else at(rate)) for rate in request.rates_req_per_s),
         simulated=True,
     )
@@ -91,8 +94,9 @@ def _shown(request: TuneRequest, result: SimulationResult) -> tuple[float | None
 
 
 def _standing(request: TuneRequest, result: SimulationResult) -> int:
-    values = [(result.at(target.metric, target.percentile) or 0.0) / target.ms for target in request.slo]
-    return 0 if max(values) <= 1 else 1 if max(values) <= MARGIN else 2
+    if result.verdict(request.slo, request.attainment) is Verdict.MET:
+        return 0
+    return 1 if max(ratios(request.slo, result.values_ms(request.slo)), default=0.0) <= MARGIN else 2
 
 
 def _key(request: TuneRequest, judged: _Judged) -> tuple[float, ...]:

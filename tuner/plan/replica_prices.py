@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TuneRequest
 from tuner.ask.rules import DropReason
+from tuner.ask.slo import within
 from tuner.ask.space import Space
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import estimate_memory
@@ -108,16 +109,16 @@ def price(
     cap: Floats = np.minimum(seqs, memory.kv_tokens / held)
     replicas = np.array([float(member.dp) for member in members])
     rate = request.workload.arrival.requests_per_s / replicas
-    within = np.ones(curve.rate_req_per_s.shape, dtype=bool)
+    carries = np.ones(curve.rate_req_per_s.shape, dtype=bool)
     asked_ok = np.ones((replicas.size, knobs.limits.size), dtype=bool)
     for target in request.slo:
         values = curve.at(target.metric, target.percentile, output)
-        within &= values <= target.ms
-        asked_ok &= interpolate(curve.rate_req_per_s, values, rate)[0] <= target.ms
+        carries &= within(target, values)
+        asked_ok &= within(target, interpolate(curve.rate_req_per_s, values, rate)[0])
     ttft, batch = interpolate(curve.rate_req_per_s, curve.at(Metric.TTFT, None, output), rate)
     tpot, _ = interpolate(curve.rate_req_per_s, curve.tpot_ms, rate)
     carried = batch[..., None] <= cap
-    reach = np.maximum.accumulate(np.where(within, curve.rate_req_per_s, 0.0), axis=1)
+    reach = np.maximum.accumulate(np.where(carries, curve.rate_req_per_s, 0.0), axis=1)
     column = np.clip(np.searchsorted(BATCHES, cap, side="right") - 1, 0, BATCHES.size - 1)
     goodput = np.where(cap >= 1, np.take_along_axis(reach, column, axis=1), 0.0) * replicas[:, None, None]
     slo_why, figures = _slo_verdicts(request, curve, output)
@@ -159,7 +160,7 @@ def _slo_verdicts(request: TuneRequest, curve: Curve, output: float) -> tuple[ND
         Metric.E2E: curve.idle_ttft_ms + curve.idle_tpot_ms * max(output - 1, 0),
     }
     for target in request.slo:
-        missed = idle[target.metric] > target.ms * MARGIN
+        missed = ~within(target, idle[target.metric], MARGIN)
         reason = _SLO_REASON[target.metric]
         if missed.any() and reason not in figures:
             worst = float(idle[target.metric][missed].min())

@@ -309,10 +309,10 @@ def _step_result(result: SimulationResult, step: LoadStep, request: TuneRequest)
     gaps = result.quantiles(Metric.ITL)
     if gaps is not None:
         latency[Metric.ITL] = gaps
-    values_ms = (
-        result.at(t.metric, t.percentile) if t.metric is Metric.ITL else percentile(samples[t.metric], t.percentile)
+    values_ms = {
+        t.key: result.at(*t.key) if t.metric is Metric.ITL else percentile(samples[t.metric], t.percentile)
         for t in request.slo
-    )
+    }
     good = int((result.met(request.slo) & done).sum())
     return StepResult(
         step=step,
@@ -321,7 +321,7 @@ def _step_result(result: SimulationResult, step: LoadStep, request: TuneRequest)
         failed=sent - completed,
         wall_s=result.duration_s,
         latency=latency,
-        slo_values_ms=tuple(values_ms),
+        slo_values_ms=values_ms,
         attainment=good / sent,
         goodput_req_per_s=good / step.duration_s,
         output_tok_per_s=float(result.output_tokens[done].sum()) / result.duration_s,

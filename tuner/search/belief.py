@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from tuner.ask.cluster import Cluster, Fleet
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
-from tuner.ask.request import Metric, TuneRequest
+from tuner.ask.request import Metric, SloTarget, TuneRequest
+from tuner.ask.slo import log_ratio
 from tuner.cost.steady import BATCHES, Curve, Floats
 from tuner.plan.prune import Candidate
 from tuner.search.presimulation import rehearse
@@ -136,15 +137,17 @@ class Belief:
         asked = self._forecast(np.exp(state[:, :terms]), offset, queue)
         batch, values, e2e_ms = asked
         miss = np.full((draws, len(self._place), self._rates.size), -np.inf)
-        for target, value in zip(self._request.slo, values, strict=True):
-            place = self._request.shown_metrics.index((target.metric, target.percentile))
-            np.maximum(miss, value[:, self._engine_of] + self._shift[..., place], out=miss)
+        for target in self._request.slo:
+            place = self._request.shown_metrics.index(target.key)
+            np.maximum(miss, values[target][:, self._engine_of] + self._shift[..., place], out=miss)
         miss[batch[:, self._engine_of] > self._cap[:, None]] = np.inf
         held = np.cumprod(miss <= 0, axis=-1).sum(axis=-1)
         e2e = e2e_ms[:, self._engine_of] * np.exp(self._shift[:, self._asked, -1])
         return Forecast(held[:, self._place_of], e2e[:, self._place_of], miss[:, self._place_of, self._asked])
 
-    def _forecast(self, factors: Floats, offset: Floats, queue: Floats) -> tuple[Floats, list[Floats], Floats]:
+    def _forecast(
+        self, factors: Floats, offset: Floats, queue: Floats
+    ) -> tuple[Floats, dict[SloTarget, Floats], Floats]:
         """(batch needed, by target log(latency ÷ target)) of shape (draws, engines, rates), and E2E at the asked."""
         everything = np.arange(len(self._prices.index))
         curve = self._prices.curve(factors, everything)
@@ -154,13 +157,13 @@ class Belief:
         shape = (*offset.shape[:2], self._rates.size)
         batch = np.where(place.beyond, np.inf, place.batch).reshape(shape)
         output = float(self._request.workload.output_tokens.mean)
-        values = []
+        values = dict[SloTarget, Floats]()
         for target in self._request.slo:
             value = place.log_of(curve.at(target.metric, target.percentile, output)).reshape(shape)
             channel = 0 if target.metric is Metric.TTFT else 1
             if channel == 0:
                 value = value + queue * np.maximum(value - np.log(idle_ms), 0.0)
-            values.append(value + offset[..., channel, None] - np.log(target.ms))
+            values[target] = log_ratio(target, value + offset[..., channel, None])
         e2e = place.log_of(curve.at(Metric.E2E, None, output)).reshape(shape)[..., self._asked] + offset[..., 1]
         return batch, values, np.exp(e2e)
 

@@ -15,6 +15,7 @@ from tuner.ask.cluster import Cluster, Fleet
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
+from tuner.ask.slo import ratios
 from tuner.cost.latency import StepCosts
 from tuner.cost.steady import Floats
 from tuner.plan.prune import Candidate
@@ -49,6 +50,6 @@ def _rehearsed(request: TuneRequest, costs: StepCosts, layout: ParallelLayout, k
         shown = [result.at(metric, percentile) for metric, percentile in request.shown_metrics]
         values = [*shown, float(np.mean(result.e2e_ms))]
         logs[row] = [np.log(ms) if ms else np.nan for ms in values]
-        if any((result.at(t.metric, t.percentile) or 0.0) > _LOST * t.ms for t in request.slo):
+        if max(ratios(request.slo, result.values_ms(request.slo)), default=0.0) > _LOST:
             break
     return logs

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
+from tuner.ask.slo import Verdict
 from tuner.decide.comparison import slo_ratio
 from tuner.plan.prune import Candidate
 from tuner.search.history import History
@@ -40,11 +41,13 @@ class Search:
 
     def report(self, proposal: Proposal, step: StepResult) -> str | None:
         """Give a measured load step; the answer says why the trial has already lost, or is None to go on."""
-        if step.invalid:
+        if step.verdict(self._request) is Verdict.UNKNOWN:
             return None  # it says nothing of the layout
         ratio, rate = slo_ratio(self._request, step), step.step.rate_req_per_s
-        if ratio is None or step.failed:
+        if step.failed:
             return f"requests failed at {rate:g} requests/s"
+        if ratio is None:
+            return f"the SLO is missed at {rate:g} requests/s"
         if ratio > 1.0:  # what is missed at one rate is missed at every higher one: no later step can make it good
             return f"the SLO is missed at {rate:g} requests/s ({ratio:.2f} × the target)"
         if self._strategy is None or proposal.repeat:

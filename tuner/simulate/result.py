@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.ask.request import Metric, SloTarget
+from tuner.ask.request import Metric, SloTarget, TargetKey
+from tuner.ask.slo import Seen, Verdict, met, needed, verdict
 from tuner.errors import BadInput
 from tuner.simulate.state import GAP_FLOOR_MS, GAP_RATIO
 from tuner.stats.intervals import percentile, quantiles
@@ -111,7 +112,7 @@ class SimulationResult:
         return (low or 0.0, high or 0.0)
 
     def met(self, slo: Sequence[SloTarget]) -> NDArray[np.bool_]:
-        """Which requests met every target, each judged as ``tuner.stats.intervals.attained`` judges a measured one.
+        """Which requests met every target, each judged as ``tuner.ask.slo.attained`` judges a measured one.
 
         An ITL target must be one of ``gap_limits_ms``; of a request's own gaps, its percentile of them counts.
         """
@@ -121,7 +122,7 @@ class SimulationResult:
                 found &= self._gaps_met(target)
             else:
                 values = {Metric.TTFT: self.ttft_ms, Metric.TPOT: self._tpot_or_nan_ms, Metric.E2E: self.e2e_ms}
-                found &= ~(values[target.metric] > target.ms)  # no TPOT, nothing held against it
+                found &= met(target, values[target.metric])
         return found
 
     def _gaps_met(self, target: SloTarget) -> NDArray[np.bool_]:
@@ -129,16 +130,20 @@ class SimulationResult:
         if not index.size:
             raise BadInput("slo.itl", target.ms, f"one of the simulation's limits: {list(self.gap_limits_ms)}")
         gaps = self.output_tokens - 1
-        return np.asarray(gaps - self.slow_gaps[:, index[0]] >= np.ceil(target.percentile * gaps / 100 - 1e-9))
+        return np.asarray(gaps - self.slow_gaps[:, index[0]] >= needed(gaps, target.percentile))
 
     def attainment(self, slo: Sequence[SloTarget]) -> float:
         """Share of requests that met every target."""
         return float(self.met(slo).mean())
 
-    def meets(self, slo: Sequence[SloTarget]) -> bool:
-        """True when every target holds at its percentile over all requests."""
-        values = ((self.at(target.metric, target.percentile), target.ms) for target in slo)
-        return all(value is None or value <= limit_ms for value, limit_ms in values)
+    def values_ms(self, slo: Sequence[SloTarget]) -> dict[TargetKey, float | None]:
+        """By target, the value at its percentile over all requests; None where no request has the metric."""
+        return {target.key: self.at(target.metric, target.percentile) for target in slo}
+
+    def verdict(self, slo: Sequence[SloTarget], attainment: float | None = None) -> Verdict:
+        """What the run says of the targets, and of the asked ``attainment`` if any."""
+        share = None if attainment is None else self.attainment(slo)
+        return verdict(slo, Seen(self.values_ms(slo), len(self.arrival_s), attainment=share), attainment)
 
     @property
     def duration_s(self) -> float:

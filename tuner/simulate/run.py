@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tuner.ask.arrivals import ClosedLoad, OfferedLoad, offered
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Arrival, Metric, SloTarget, Workload
+from tuner.ask.slo import Verdict
 from tuner.cost.latency import StepCosts
 from tuner.errors import BadInput
 from tuner.simulate.result import SimulationResult
@@ -205,9 +206,16 @@ class Serving(Protocol):
 
 
 def max_rate(
-    simulator: Serving, workload: Workload, slo: Sequence[SloTarget], *, requests: int = 1000, seed: int = 0
+    simulator: Serving,
+    workload: Workload,
+    slo: Sequence[SloTarget],
+    attainment: float | None = None,
+    *,
+    requests: int = 1000,
+    seed: int = 0,
 ) -> float:
-    """The highest rate in requests/s at which every target holds at its percentile; 0 where none does.
+    """The highest rate in requests/s at which every target holds at its percentile, and at least the share
+    ``attainment`` of the requests meets them all; 0 where there is none.
 
     Doubles or halves from the asked rate until it is bracketed, then bisects to 1 %. Every rate sees the same requests
     at another speed (common random numbers), so that chance does not decide between two rates. The users of a closed
@@ -218,7 +226,7 @@ def max_rate(
 
     def holds(rate_req_per_s: float) -> bool:
         load = offered(workload, rate_req_per_s, requests / rate_req_per_s, seed)
-        return simulator.run(load).meets(slo)
+        return simulator.run(load).verdict(slo, attainment) is Verdict.MET
 
     low, high = 0.0, workload.arrival.requests_per_s
     if holds(high):

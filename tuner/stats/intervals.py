@@ -1,15 +1,14 @@
-"""Percentiles, intervals and attainment: pure functions, shared by the measurement and the simulator."""
+"""Percentiles and intervals: pure functions, shared by the measurement and the simulator."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tuner.ask.request import Metric, SloTarget
+from tuner.ask.slo import needed
 from tuner.errors import BadInput
 from tuner.trial.trial import Quantiles
 
@@ -77,19 +76,6 @@ def quantiles(samples_ms: ArrayLike) -> Quantiles | None:
     return Quantiles(int(ordered.size), float(ordered.mean()), p50_ms, p90_ms, p95_ms, p99_ms)
 
 
-def attained(latency_ms: Mapping[Metric, Sequence[float]], targets: Sequence[SloTarget]) -> bool:
-    """True when one request met every target.
-
-    A request has one TTFT, TPOT and E2E, and as many ITL as gaps between its chunks: there the target's own percentile
-    of them counts. A metric that the request cannot have (TPOT of a single token) holds nothing against it.
-    """
-    for target in targets:
-        value_ms = percentile(latency_ms.get(target.metric, ()), target.percentile)
-        if value_ms is not None and value_ms > target.ms:
-            return False
-    return True
-
-
 def wilson(
     successes: int, total: int, confidence: float = 0.95, *, size: float | None = None
 ) -> tuple[float, float] | None:
@@ -129,5 +115,4 @@ def _ordered(samples: ArrayLike) -> np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def _nearest_rank(ordered: np.ndarray[tuple[int], np.dtype[np.float64]], level: float) -> float:
-    rank = math.ceil(level * ordered.size / 100 - 1e-9)  # the slack undoes the rounding of, say, 99.9 × 1000 / 100
-    return float(ordered[max(rank, 1) - 1])
+    return float(ordered[needed(ordered.size, level) - 1])

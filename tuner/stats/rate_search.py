@@ -17,8 +17,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.ask.slo import Verdict
 from tuner.errors import BadInput
-from tuner.stats.sequential import Verdict
 
 Floats = NDArray[np.float64]
 _POINTS = 600  # of the grid of limits
@@ -87,8 +87,13 @@ class RateSearch:
         self._saturated = math.inf  # ln of the lowest rate that the client could not send
 
     def tell(self, rate_req_per_s: float, verdict: Verdict, *, certain: bool = True) -> None:
-        """A window at that rate has ended; ``certain`` as an early verdict is, and a whole window may not be."""
+        """A window at that rate has ended; ``certain`` as an early verdict is, and a whole window may not be.
+
+        An UNKNOWN verdict spends a window and teaches nothing.
+        """
         self._told += 1
+        if verdict is Verdict.UNKNOWN:
+            return
         if verdict is Verdict.MET:
             self._met.append(rate_req_per_s)
         at, step = math.log(rate_req_per_s), self._limits[1] - self._limits[0]

@@ -19,7 +19,6 @@ from tuner.trial.devices import Placement
 from tuner.trial.launched import Launched
 from tuner.trial.trial import Purpose, StepResult, TrialResult, TrialState
 
-STEP = TypeAdapter(StepResult)
 RANKED = TypeAdapter(tuple[Candidate, ...])
 LAUNCHED = TypeAdapter(Launched)
 DROPPED = TypeAdapter(tuple[DroppedGroup, ...])

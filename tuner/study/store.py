@@ -19,7 +19,7 @@ from tuner.study.database import Database, now_s
 from tuner.study.ledger import Entry, Outcome
 from tuner.study.lifecycle import StudyState
 from tuner.study.records import OpenTrial, Pulse, Snapshot, StudyRecord, TrialClaim
-from tuner.study.rows import DROPPED, LAUNCHED, RANKED, STEP, open_trial_of, study_of, trial_of
+from tuner.study.rows import DROPPED, LAUNCHED, RANKED, open_trial_of, study_of, trial_of
 from tuner.study.schema import DRIVERS, LEDGER, STEPS, STUDIES, TRIALS
 from tuner.study.statements import (
     begin_trial,
@@ -30,6 +30,7 @@ from tuner.study.statements import (
     lock,
     require_owner,
 )
+from tuner.study.step_rows import dump_step, load_step
 from tuner.trial.devices import Placement
 from tuner.trial.launched import Launched
 from tuner.trial.trial import StepResult, TrialResult, TrialState
@@ -212,7 +213,7 @@ class Store:
             "study": study,
             "trial": trial,
             "index": result.step.index,
-            "result": STEP.dump_json(result).decode(),
+            "result": dump_step(result),
         }
         with self._db.writing() as db:
             require_owner(db, study, trial, driver)
@@ -269,9 +270,11 @@ class Store:
             join = TRIALS.outerjoin(LEDGER, (LEDGER.c.study == TRIALS.c.study) & (LEDGER.c.app == TRIALS.c.app))
             query = sa.select(TRIALS, LEDGER.c.device_s).select_from(join).where(TRIALS.c.study == study)
             rows = db.execute(query.order_by(TRIALS.c.number)).mappings().all()
+            asked = db.scalar(sa.select(STUDIES.c.request).where(STUDIES.c.name == study))
+            slo = TuneRequest.model_validate_json(asked).slo if asked else ()
             steps: dict[int, list[StepResult]] = {}
             for step in db.execute(sa.select(STEPS).where(STEPS.c.study == study).order_by(STEPS.c.index)).mappings():
-                steps.setdefault(step["trial"], []).append(STEP.validate_json(step["result"]))
+                steps.setdefault(step["trial"], []).append(load_step(step["result"], slo))
             entries, drivers = entries_of(db, study), drivers_of(db, study, now_s(db))
         if state is None:
             raise self._unknown(study)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.request import Metric, TuneRequest
+from tuner.ask.request import Metric, TargetKey, TuneRequest
+from tuner.ask.slo import Seen, Values, Verdict, verdict
 from tuner.errors import FailureReason
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import Placement
@@ -66,16 +67,16 @@ class StepResult:
     """What came back from one load step.
 
     ``latency`` maps each metric (ttft, tpot, itl, e2e) to its quantiles; a metric with no sample is absent.
-    ``slo_values_ms`` holds the value at exactly the percentile of each SLO target, in the request's order (None where
-    nothing completed). ``attainment`` is the share of all sent requests (failed ones count as missed) that met every
-    target; ``goodput_req_per_s`` their rate over the window. ``client_bound``: requests left so late that the window
-    says more of the client than of the engine; ``invalid`` says this, or what else keeps it from telling anything.
+    ``slo_values_ms`` holds, by target, the value at exactly its percentile (None where no request has one).
+    ``attainment`` is the share of all sent requests (failed ones count as missed) that met every target;
+    ``goodput_req_per_s`` their rate over the window. ``client_bound``: requests left so late that the window says more
+    of the client than of the engine; ``invalid`` says this, or what else keeps it from telling anything.
 
-    ``slo_intervals_ms`` and ``attainment_interval`` are 95 % intervals. Requests were offered for ``offered_s`` seconds
-    (None: all of the step's): fewer where a verdict was certain before, which ``ended_early`` then names. ``engine``
-    holds the engine's own figures over the window, those that it exposes: ``waiting_mean``, ``waiting_max``,
-    ``running_mean``, ``running_max`` (requests), ``kv_cache_share_mean``, ``kv_cache_share_max`` (0 to 1),
-    ``preemptions``, ``prefix_queries_tokens``, ``prefix_hits_tokens``.
+    ``slo_intervals_ms`` (by target) and ``attainment_interval`` are 95 % intervals. Requests were offered for
+    ``offered_s`` seconds (None: all of the step's): fewer where a verdict was certain before, which ``ended_early``
+    then names. ``engine`` holds the engine's own figures over the window, those that it exposes: ``waiting_mean``,
+    ``waiting_max``, ``running_mean``, ``running_max`` (requests), ``kv_cache_share_mean``, ``kv_cache_share_max`` (0 to
+    1), ``preemptions``, ``prefix_queries_tokens``, ``prefix_hits_tokens``.
     """
 
     step: LoadStep
@@ -84,44 +85,45 @@ class StepResult:
     failed: int
     wall_s: float
     latency: dict[Metric, Quantiles]
-    slo_values_ms: tuple[float | None, ...]
+    slo_values_ms: Values
     attainment: float | None
     goodput_req_per_s: float | None
     output_tok_per_s: float | None
     schedule_lag_p99_ms: float | None
     errors: dict[str, int]
     client_bound: bool = False
-    slo_intervals_ms: tuple[tuple[float, float] | None, ...] = ()
+    slo_intervals_ms: Mapping[TargetKey, tuple[float, float] | None] = field(default_factory=dict)
     attainment_interval: tuple[float, float] | None = None
     offered_s: float | None = None
-    ended_early: Literal["met", "missed"] | None = None
+    ended_early: Verdict | None = None
     invalid: str | None = None
     engine: dict[str, float] = field(default_factory=dict)
 
     def shown_ms(self, request: TuneRequest) -> tuple[float | None, ...]:
         """The values of ``request.shown_metrics`` at their percentiles, in ms."""
-        at_target = dict(zip(((t.metric, t.percentile) for t in request.slo), self.slo_values_ms, strict=True))
         rest = {(metric, 99.0): found.p99_ms for metric, found in self.latency.items()}
-        return tuple((rest | at_target).get(key) for key in request.shown_metrics)
+        return tuple({**rest, **self.slo_values_ms}.get(key) for key in request.shown_metrics)
+
+    def verdict(self, request: TuneRequest) -> Verdict:
+        """What the window says of the SLO; one in which the client was the bottleneck, or that is invalid, says nothing
+        of the layout."""
+        seen = Seen(
+            self.slo_values_ms,
+            self.completed,
+            self.failed,
+            self.attainment,
+            self.ended_early,
+            valid=not self.client_bound and self.invalid is None,
+        )
+        return verdict(request.slo, seen, request.attainment)
 
     def meets(self, request: TuneRequest) -> bool:
-        """True when every SLO target holds at its percentile, enough requests met all of them, and none failed.
-
-        A window in which the client was the bottleneck, or that is invalid, shows nothing about the layout: it does
-        not meet the SLO, and ``misses`` is false for it too.
-        """
-        if self.failed or not self.completed or self.client_bound or self.invalid is not None:
-            return False
-        if self.ended_early == "missed":
-            return False
-        if request.attainment is not None and (self.attainment is None or self.attainment < request.attainment):
-            return False
-        pairs = zip(request.slo, self.slo_values_ms, strict=True)
-        return all(value is not None and value <= target.ms for target, value in pairs)
+        """True when the window shows that the layout meets the SLO."""
+        return self.verdict(request) is Verdict.MET
 
     def misses(self, request: TuneRequest) -> bool:
         """True when the window shows that the layout does not meet the SLO."""
-        return not self.client_bound and self.invalid is None and not self.meets(request)
+        return self.verdict(request) is Verdict.MISSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +261,11 @@ class TrialResult:
     def shown_step(self, request: TuneRequest) -> StepResult | None:
         """The step that stands for the trial: the highest rate that met the SLO, else the lowest that was measured."""
         return self.best_step(request) or (self.steps[0] if self.steps else None)
+
+    def verdict(self, request: TuneRequest) -> Verdict:
+        """MET where a step met the SLO; else MISSED where one missed it, and UNKNOWN where none says anything."""
+        found = {step.verdict(request) for step in self.steps if not step.step.warmup}
+        return next((one for one in (Verdict.MET, Verdict.MISSED) if one in found), Verdict.UNKNOWN)
 
     def best_step(self, request: TuneRequest) -> StepResult | None:
         """The highest-rate step that met the SLO, or None."""

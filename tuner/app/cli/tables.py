@@ -12,6 +12,7 @@ from rich.table import Table
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.ask.rules import DropReason
+from tuner.ask.slo import Verdict
 from tuner.cost.breakdown import Breakdown
 from tuner.plan.prune import Candidate, DroppedGroup, Plan
 from tuner.plan.what_if import Standing, WhatIf
@@ -255,7 +256,7 @@ def outcome(trial: TrialResult, request: TuneRequest) -> str:
         return "running"
     best = trial.best_step(request)
     if best is None:
-        return "misses the SLO"
+        return "misses the SLO" if trial.verdict(request) is Verdict.MISSED else "shows nothing of the SLO"
     return (
         "meets the SLO" if trial.state is TrialState.MEASURED else f"meets it up to {best.step.rate_req_per_s:g} req/s"
     )

@@ -9,6 +9,7 @@ from serve.measure.engine_metrics import WINDOW_FIGURES, EngineWindow
 from serve.measure.summary import Latency, TargetFigures
 from serve.measure.window import Window
 from tuner.ask.request import Metric
+from tuner.ask.slo import Verdict
 
 
 def window_answer(window: Window) -> dict[str, Any]:
@@ -26,8 +27,8 @@ def window_answer(window: Window) -> dict[str, Any]:
         "steady": window.unsteady is None,
         "warm_up_left_s": window.warm_up_s,
         "ended_early": window.ended_early.value if window.ended_early else None,
-        "meets_slo": None if verdict is None else verdict.value == "met",
-        "verdict_certain": None if verdict is None else window.certain,
+        "meets_slo": verdict.holds,
+        "verdict_certain": None if verdict is Verdict.UNKNOWN else window.certain,
         "slo": [target_answer(one) for one in found.targets],
         "attainment": found.attainment,
         "attainment_interval": found.attainment_interval,

@@ -25,9 +25,9 @@ from tuner.app.measure.options import Hunt, MeasureOptions, Sweep
 from tuner.app.measure.screen import MeasureScreen, found_words, summary_tables
 from tuner.ask.arrivals import OfferedLoad
 from tuner.ask.request import SloTarget
+from tuner.ask.slo import Verdict
 from tuner.errors import BadInput
 from tuner.stats.rate_search import RateFound
-from tuner.stats.sequential import Verdict
 
 INTERRUPTED = 130
 
@@ -59,7 +59,7 @@ class Measured:
         """See the head of this module."""
         if self.interrupted:
             return INTERRUPTED
-        if all(window.invalid is not None for window in self.windows):
+        if all(window.invalid is not None or (self.slo and window.verdict.holds is None) for window in self.windows):
             return 1
         if self.found is not None:
             return 3 if self.found.rate_req_per_s is None else 0
@@ -177,8 +177,8 @@ def _headline(measured: Measured) -> str:
         return f"{measured.endpoint.model} under {shown.order.name}"
     if measured.found is not None:
         return f"{found_words(measured.found)}, within {slo}"
-    kept = "met" if shown.verdict is Verdict.MET else "missed"
-    return f"{slo} is {kept} under {shown.order.name}"
+    kept = {True: "is met", False: "is missed", None: "is neither met nor missed"}[shown.verdict.holds]
+    return f"{slo} {kept} under {shown.order.name}"
 
 
 def _facts(measured: Measured) -> tuple[tuple[str, str], ...]:

@@ -13,10 +13,10 @@ from serve.measure.prompts import chat_text
 from serve.measure.window import Window
 from serve.measure.window_requests import CHANGING_PROCESSES, WindowOrder
 from tuner.ask.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, replay
-from tuner.ask.request import Arrival, SloTarget, TokenLengths, Workload
+from tuner.ask.request import Arrival, SloTarget, TokenLengths, Workload, require_defined
+from tuner.ask.slo import Verdict
 from tuner.errors import BadInput
 from tuner.stats.rate_search import RateFound, RateSearch
-from tuner.stats.sequential import Verdict
 
 CLOSED_LOOP_REQUESTS = 100_000  # lengths that are drawn for a closed loop; a longer one begins them anew
 SEARCH_RATIO = 64.0  # a search from one rate goes down and up to this ratio of it
@@ -76,6 +76,7 @@ class Sweep:
         self._left = [_order(options, slo, load, index) for index, load in enumerate(_loads(options))]
         for order in self._left:
             check_prompts(options, order)
+            require_defined(slo, int(order.load.output_tokens.max()), "--slo")
 
     def ask(self) -> WindowOrder | None:
         """The next window, None after the last."""
@@ -106,6 +107,7 @@ class Hunt:
             raise BadInput("--find-rate", f"--process {options.process}", "a process whose rate stays")
         if len(options.rates) > 2:
             raise BadInput("--rate", list(options.rates), "one rate to begin with, or two between which to search")
+        require_defined(slo, _lengths("--output-tokens", options.output_tokens).bounds[1], "--slo")
         rates = [_positive(rate) for rate in options.rates or (4.0,)]
         low, high = (min(rates), max(rates)) if len(rates) > 1 else (rates[0] / SEARCH_RATIO, rates[0] * SEARCH_RATIO)
         self._search = RateSearch(low, high, start=rates[0] if len(rates) == 1 else None)
@@ -134,7 +136,7 @@ class Hunt:
                 self._again = rate
             else:
                 self._search.tell_saturated(rate)
-        elif window.verdict is not None:
+        elif window.invalid is None:
             self._search.tell(rate, window.verdict, certain=window.certain)
         elif window.unsteady is not None:
             self._search.tell(rate, Verdict.MISSED, certain=False)

@@ -14,8 +14,8 @@ from serve.measure.summary import Latency
 from serve.measure.window import LiveFigures, Window
 from tuner.app.cli.tables import ABSENT, number
 from tuner.ask.request import Metric
+from tuner.ask.slo import Verdict
 from tuner.stats.rate_search import RateFound, SearchEnd
-from tuner.stats.sequential import Verdict
 
 _LEVELS = (50.0, 90.0, 95.0, 99.0)
 
@@ -139,8 +139,8 @@ def verdict_words(window: Window) -> str:
     """What a window says of the SLO, in a few words."""
     if window.invalid is not None:
         return "invalid"
-    if window.verdict is None:
-        return "no SLO"
+    if window.verdict is Verdict.UNKNOWN:
+        return "shows nothing of the SLO" if window.order.slo else "no SLO"
     words = "meets the SLO" if window.verdict is Verdict.MET else "misses the SLO"
     if window.ended_early is not None:
         return words + f" (certain after {window.figures.offered_s:.1f} s)"

@@ -70,7 +70,7 @@ def _headline(decision: Decision, names: Mapping[ParallelLayout, str]) -> str:
 
 
 def _metrics(request: TuneRequest) -> tuple[ShownMetric, ...]:
-    targets = {(target.metric, target.percentile): target.ms for target in request.slo}
+    targets = {target.key: target.ms for target in request.slo}
     return tuple(ShownMetric(m.value, p, targets.get((m, p))) for m, p in request.shown_metrics)
 
 
@@ -174,7 +174,7 @@ def _launched(
         predicted_goodput_req_per_s=predicted.goodput_req_per_s if predicted else None,
         measured_goodput_req_per_s=best.goodput_req_per_s if best else None,
         attainment=step.attainment if step else None,
-        meets_slo=best is not None if step else None,
+        meets_slo=trial.verdict(request).holds,
         steps=tuple(_step(s, request, metrics) for s in trial.steps),
         trial=timing,
     )
@@ -203,5 +203,5 @@ def _named(metrics: Sequence[ShownMetric], values: Sequence[float | None]) -> di
 def _step(step: StepResult, request: TuneRequest, metrics: Sequence[ShownMetric]) -> ShownStep:
     return ShownStep(
         step.step.rate_req_per_s, _named(metrics, step.shown_ms(request)), step.goodput_req_per_s, step.attainment,
-        step.sent, step.failed, step.meets(request),
+        step.sent, step.failed, step.verdict(request).holds,
     )  # fmt: skip

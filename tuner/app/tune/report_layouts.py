@@ -37,14 +37,13 @@ def standings_shown(
 
 def _shown(standing: Standing, request: TuneRequest, name: str, on_front: bool) -> ShownStanding:
     one, other = front_axes(request)
-    pairs = zip(request.slo, standing.slo_ms, strict=True)
     return ShownStanding(
         layout=name,
         devices=standing.layout.devices,
         meets_slo=standing.meets,
         runs=runs_of(standing),
         held_req_per_s=standing.held_req_per_s,
-        slo_ms={target.metric.value: _spread(spread) for target, spread in pairs},
+        slo_ms={target.metric.value: _spread(standing.slo_ms.get(target.key)) for target in request.slo},
         attainment=standing.attainment,
         attainment_at_least=standing.attainment_interval[0] if standing.attainment_interval else None,
         usd_per_hour=standing.usd_per_hour,

@@ -12,6 +12,7 @@ from rich.status import Status
 
 from tuner.app.cli.tables import number, outcome
 from tuner.ask.request import Metric, TuneRequest
+from tuner.ask.slo import Verdict
 from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
 from tuner.study.driver import load_steps
@@ -19,6 +20,11 @@ from tuner.study.ledger import Spent
 from tuner.study.observer import Observer
 from tuner.trial.trial import Deployment, LoadStep, StepResult, TrialResult
 
+_SAYS = {
+    Verdict.MET: "meets the SLO",
+    Verdict.MISSED: "misses the SLO",
+    Verdict.UNKNOWN: "shows nothing of the SLO",
+}
 FIRST_GUESS_READY_S = 60.0
 
 
@@ -108,7 +114,7 @@ class Screen(Observer):
         if result.invalid is not None:
             parts.append(f"[yellow]invalid: {escape(result.invalid)}[/yellow]")
         else:
-            parts.append("meets the SLO" if result.meets(self._request) else "misses the SLO")
+            parts.append(_SAYS[result.verdict(self._request)])
         if result.ended_early is not None and result.offered_s is not None:
             parts.append(f"certain after {result.offered_s:.1f} s")
         self._note_of(number_, ", ".join(parts))

@@ -18,6 +18,7 @@ from tuner.app.cli.tables import (
     short_names,
 )
 from tuner.ask.request import SloTarget, TuneRequest
+from tuner.ask.slo import ratio
 from tuner.decide.decision import Decision
 from tuner.decide.layout_summary import Spread, Standing
 from tuner.explain.unlaunched import unlaunched
@@ -108,13 +109,12 @@ def _standing_cells(standing: Standing, name: str, request: TuneRequest, priced:
     if standing.attainment_interval is not None:
         attained += f"\n({standing.attainment_interval[0]:.1%})"
     money = [number(standing.usd_per_hour, 2), number(standing.usd_per_million_tokens, 2)] if priced else []
-    pairs = zip(standing.slo_ms, request.slo, strict=True)
     return [
         name if standing.meets else f"{name} (misses)",
         str(standing.layout.devices),
         runs_of(standing),
         number(standing.held_req_per_s, 2),
-        *(_against(spread, target) for spread, target in pairs),
+        *(_against(standing.slo_ms.get(target.key), target) for target in request.slo),
         attained,
         _spread(standing.e2e_ms, 0),
         *money,
@@ -148,7 +148,7 @@ def runs_of(standing: Standing) -> str:
 
 
 def _against(spread: Spread | None, target: SloTarget) -> str:
-    return ABSENT if spread is None else f"{_spread(spread, 1)}\n{spread.high / target.ms:.0%} of it"
+    return ABSENT if spread is None else f"{_spread(spread, 1)}\n{ratio(target, spread.high):.0%} of it"
 
 
 def _spread(spread: Spread | None, digits: int) -> str:
