@@ -95,6 +95,49 @@ def test_a_request_that_cannot_have_a_metric_says_nothing():
     assert test.update(30.0) is Verdict.UNKNOWN
 
 
+TPOT = SloTarget(metric=Metric.TPOT, percentile=90, ms=5)
+
+
+def fed(attainment, misses, count=600):
+    """Every target holds: of 40 requests, ``misses`` are over the TTFT and as many others over the TPOT."""
+    test = SloTest([SloTarget(metric=Metric.TTFT, percentile=90, ms=100), TPOT], WINDOW_S, attainment=attainment)
+    for index, value in enumerate(jittered(count)):
+        ttft_ms = 150.0 if index % 40 in range(misses) else float(value)
+        tpot_ms = 7.0 if index % 40 in range(20, 20 + misses) else 1.0
+        test.ended(index, index / 20, {Metric.TTFT: [ttft_ms], Metric.TPOT: [tpot_ms], Metric.E2E: [200.0]})
+    return test.update(30.0)
+
+
+@pytest.mark.parametrize(
+    ("attainment", "misses", "expected"),
+    [
+        (None, 1, Verdict.MET),  # 2.5 % over each target, of 10 % that may be
+        (0.95, 1, Verdict.UNKNOWN),  # but 5 % over one of them, as many as may be
+        (0.9, 0, Verdict.MET),
+        (None, 3, Verdict.MET),
+        (0.99, 3, Verdict.MISSED),  # 7.5 % over each target, but 15 % over one of them
+    ],
+)
+def test_attainment_must_be_met_too_and_is_enough_to_miss(attainment, misses, expected):
+    assert fed(attainment, misses) is expected
+
+
+def test_a_wait_beyond_one_target_counts_against_attainment_before_any_answer():
+    slow = SloTarget(metric=Metric.E2E, percentile=50, ms=60_000)
+    waiting = [Waiting(index, index / 20) for index in range(40)]
+    loose = SloTarget(metric=Metric.TTFT, percentile=1, ms=100)
+    assert SloTest([slow], WINDOW_S, attainment=0.9).update(4.0, waiting) is Verdict.UNKNOWN
+    assert SloTest([loose, slow], WINDOW_S, attainment=0.9).update(4.0, waiting) is Verdict.MISSED
+
+
+def test_a_single_token_meets_a_target_that_it_cannot_have_where_attainment_is_counted():
+    test = SloTest([TTFT, TPOT], WINDOW_S, attainment=0.9)
+    for index, value in enumerate(jittered(600)):
+        tpot = {Metric.TPOT: [1.0]} if index % 2 else {}
+        test.ended(index, index / 20, {Metric.TTFT: [value], Metric.E2E: [50.0], **tpot})
+    assert test.update(30.0) is Verdict.MET
+
+
 def test_a_decode_that_crawls_misses_before_it_ends():
     test = SloTest([SloTarget(metric=Metric.TPOT, percentile=90, ms=5)], WINDOW_S)
     waiting = [Waiting(index, index / 20, index / 20 + 0.09, output_tokens=11) for index in range(60)]

@@ -1,4 +1,4 @@
-"""One rule for an SLO, with three answers; single values, arrays and counts of requests cannot contradict each other."""
+"""One rule for an SLO, with three answers; single values, arrays and counts of requests cannot contradict."""
 
 import numpy as np
 import pytest

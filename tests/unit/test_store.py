@@ -250,6 +250,32 @@ def test_a_wrong_url_is_refused_without_its_password(url, error):
     assert "\n" not in str(caught.value)
 
 
+OLD_STEP = """{"step":{"index":0,"rate_req_per_s":4.0,"duration_s":1.0,"seed":7,"warmup":false},"sent":4,"completed":4,
+"failed":0,"wall_s":1.0,"latency":{},"slo_values_ms":[40.0,null],"attainment":1.0,"goodput_req_per_s":4.0,
+"output_tok_per_s":64.0,"schedule_lag_p99_ms":0.5,"errors":{},"client_bound":false,"slo_intervals_ms":[[35.0,44.5],null],
+"attainment_interval":[0.5,1.0],"offered_s":0.75,"ended_early":"met","invalid":null,"engine":{"waiting_mean":0.5}}"""
+
+
+@pytest.mark.parametrize("intervals", ["[[35.0,44.5],null]", "[]"])
+def test_a_step_of_schema_version_2_is_read_with_its_values_by_target(intervals, tmp_path):
+    """It kept them in the order of the request's targets."""
+    store = Store(f"sqlite:///{tmp_path / 'store.db'}")
+    store.create_study("s", REQUEST, {})
+    begin(store, 0)
+    with sqlite3.connect(tmp_path / "store.db") as db:
+        row = ("s", 0, 0, OLD_STEP.replace("[[35.0,44.5],null]", intervals))
+        db.execute('INSERT INTO parlay_steps (study, trial, "index", result) VALUES (?, ?, ?, ?)', row)
+    db.close()
+    ((found,),) = (trial.steps for trial in store.trials("s"))
+    ttft, tpot = REQUEST.slo
+    assert found.slo_values_ms == {ttft.key: 40.0, tpot.key: None}
+    known = {ttft.key: (35.0, 44.5), tpot.key: None}
+    assert found.slo_intervals_ms == (known if intervals != "[]" else {})
+    assert (found.ended_early, found.engine) == (Verdict.MET, {"waiting_mean": 0.5})
+    assert found.verdict(REQUEST) is Verdict.UNKNOWN
+    assert found.shown_ms(REQUEST) == (40.0, None)
+
+
 def test_a_killed_writer_leaves_the_last_finished_write(tmp_path):
     """A file copied while the writer still has it open, as a crash would leave it: main file and write-ahead log."""
     path = tmp_path / "store.db"

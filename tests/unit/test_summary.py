@@ -64,6 +64,34 @@ def test_a_verdict_says_whether_chance_could_turn_it(count, ttft_s, verdict, cer
     assert (found.verdict, found.certain) == (verdict, certain)
 
 
+@pytest.mark.parametrize(
+    ("asked", "verdict", "certain"),
+    [
+        (None, Verdict.MET, True),
+        (0.5, Verdict.MET, True),
+        (0.85, Verdict.MET, False),
+        (0.87, Verdict.MISSED, False),
+        (0.99, Verdict.MISSED, True),
+    ],
+)
+def test_attainment_decides_beside_the_targets(asked, verdict, certain):
+    """Of 400 requests, 28 are over the one target and 28 others over the other; a fifth of them may be."""
+    slo = (SloTarget.parse("ttft:p80:500"), SloTarget.parse("tpot:p80:50"))
+    places = np.random.default_rng(1).permutation(400)
+    samples = [
+        sample(index, ttft_s=0.6 if place < 28 else 0.1, tpot_s=0.06 if 28 <= place < 56 else 0.01)
+        for index, place in enumerate(places)
+    ]
+    found = figures(samples, slo, 1.0, attainment=asked)
+    assert found.attainment == 0.86
+    assert (found.verdict, found.certain) == (verdict, certain)
+
+
+def test_a_target_without_a_value_is_neither_met_nor_missed():
+    found = figures([sample(index, tokens=1) for index in range(400)], SLO, 1.0)
+    assert (found.verdict, found.certain, found.targets[1].met) == (Verdict.UNKNOWN, False, None)
+
+
 def test_a_wait_counts_from_the_intended_send_too():
     found = figures([sample(lag_s=0.25, sent_s=1.0)], SLO, 1.0)
     assert found.latency[Metric.TTFT].at_ms[50] == pytest.approx(100)
