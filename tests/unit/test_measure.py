@@ -21,6 +21,7 @@ from tuner.ask.arrivals import closed_load
 from tuner.ask.request import Metric, SloTarget, parse_request
 from tuner.ask.slo import Verdict
 from tuner.errors import BadInput, Cancelled, Cause, FailureReason, LaunchFailed
+from tuner.stats.sequential import SloTest
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.trial import LoadStep, Meter, Watch
 
@@ -74,6 +75,21 @@ def request(**changes):
 
 def step(rate=20.0, seconds=0.5, seed=3, **other):
     return LoadStep(index=1, rate_req_per_s=rate, duration_s=seconds, seed=seed, **other)
+
+
+def test_the_asked_attainment_is_judged_while_the_window_runs_and_at_its_end(monkeypatch):
+    asked = []
+
+    class Recorder(SloTest):
+        def __init__(self, *given, attainment=None, **rest):
+            asked.append(attainment)
+            super().__init__(*given, attainment=attainment, **rest)
+
+    monkeypatch.setattr("serve.measure.window.SloTest", Recorder)
+    with MockServer() as server:
+        order = order_of(step(), request(attainment=0.9))
+        found = WindowRunner(Endpoint(server.url, "tiny")).run(order)
+    assert (asked, found.figures.attainment_asked) == ([0.9], 0.9)
 
 
 def test_a_meter_is_a_meter():

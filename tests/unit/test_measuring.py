@@ -12,11 +12,15 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from serve.load.endpoint import Endpoint
 from serve.measure.engine_metrics import EngineWindow
 from serve.measure.probe import base_url
+from serve.measure.summary import figures
 from tests.measure_sample import SLO, measured_window
 from tests.mock_server import Behaviour, MockServer, closed_port
 from tuner.app.cli.commands import app
+from tuner.app.measure.answer import window_answer
+from tuner.app.measure.measuring import Measured
 from tuner.app.measure.options import Hunt, MeasureOptions
 from tuner.app.measure.screen import summary_tables
 from tuner.ask.slo import Verdict
@@ -325,6 +329,22 @@ def test_a_search_shows_its_rate_in_words_and_keys(monkeypatch):
     assert set(found["found_rate"]) == {"rate_req_per_s", "at_least_req_per_s", "at_most_req_per_s", "windows", "end"}
     assert found["load"]["rate_req_per_s"] == found["found_rate"]["rate_req_per_s"]
     assert f"the SLO holds up to {found['found_rate']['rate_req_per_s']:.3g} requests/s" in shown
+
+
+def test_a_window_without_a_value_of_a_target_is_not_judged():
+    """Every answer had one token by chance: the TPOT target is neither met nor missed."""
+    window = measured_window(4, broken=None)
+    samples = [replace(one, output_tokens=1, chunk_s=one.chunk_s[:1], end_s=one.chunk_s[0]) for one in window.samples]
+    window = replace(window, samples=tuple(samples), figures=figures(samples, SLO, 30.0))
+    run = Measured(MeasureOptions("http://h"), Endpoint("http://h", "tiny"), SLO, (window,), None, False, 1.0)
+    assert (window.invalid, window.verdict, run.exit_code) == (None, Verdict.UNKNOWN, 1)
+    told = window_answer(window)
+    assert (told["valid"], told["meets_slo"], told["verdict_certain"]) == (True, None, None)
+    assert [one["met"] for one in told["slo"]] == [True, None]
+    out = Console(file=StringIO(), width=200)
+    summary_tables(out, (window,), window, None, {})
+    assert "tpot p90 ≤ 30 ms: – ms: not measured" in out.file.getvalue()
+    assert "shows nothing of the SLO" in out.file.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,16 @@ def test_with_noise_the_interval_holds_the_limit(noise):
     assert np.median(widths) < 1.25
 
 
+def test_a_window_that_shows_nothing_is_counted_and_moves_nothing():
+    search = RateSearch(0.1, 1000, windows=3)
+    first = search.ask()
+    for _ in range(3):
+        assert search.ask() == first
+        search.tell(first, Verdict.UNKNOWN)
+    assert (search.found.windows, search.found.end) == (3, SearchEnd.NO_WINDOWS_LEFT)
+    assert search.found.rate_req_per_s is None
+
+
 def test_a_good_guess_saves_windows_and_a_bad_one_does_not_mislead():
     counts = {start: len(drive(search := RateSearch(0.1, 1000, start=start), 40.0)) for start in (38, 0.2, None)}
     assert counts[38] < counts[None]

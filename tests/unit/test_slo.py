@@ -1,13 +1,20 @@
 """One rule for an SLO, with three answers; single values, arrays and counts of requests cannot contradict."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fakes import make_request, make_step
+from tuner.app.answers import step_answer
+from tuner.app.cli.tables import outcome
+from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, SloTarget
 from tuner.ask.slo import Seen, Verdict, attained, met, needed, over, ratio, ratios, verdict, within, worst_ratio
 from tuner.stats.intervals import percentile
+from tuner.trial.trial import LoadStep, TrialResult, TrialState
 
 TTFT = SloTarget(metric=Metric.TTFT, percentile=99, ms=100)
 TPOT = SloTarget(metric=Metric.TPOT, percentile=99, ms=10)
@@ -107,3 +114,30 @@ def test_a_percentile_is_within_exactly_when_enough_values_are(values, level):
 
 def test_how_many_are_needed_counts_arrays_too():
     assert needed([0, 1, 100, 1000], 99.9).tolist() == [0, 1, 100, 999]
+
+
+REQUEST = make_request()
+
+
+def step(ttft_ms, **changes):
+    return replace(make_step(LoadStep(0, 8.0, 1.0, 1), REQUEST, ttft_ms), **changes)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected", "words"),
+    [
+        ([step(50)], Verdict.MET, "meets the SLO"),
+        ([step(50), step(200)], Verdict.MET, "meets the SLO"),
+        ([step(200), step(50, invalid="an engine restarted")], Verdict.MISSED, "misses the SLO"),
+        ([step(200, client_bound=True)], Verdict.UNKNOWN, "shows nothing of the SLO"),
+        ([step(50, slo_values_ms={})], Verdict.UNKNOWN, "shows nothing of the SLO"),
+        ([], Verdict.UNKNOWN, "shows nothing of the SLO"),
+    ],
+)
+def test_a_trial_says_what_its_windows_say(steps, expected, words):
+    trial = TrialResult(0, ParallelLayout(), TrialState.MEASURED, tuple(steps))
+    assert trial.verdict(REQUEST) is expected
+    assert outcome(trial, REQUEST) == words
+    for one in steps:
+        assert (one.meets(REQUEST), one.misses(REQUEST)) != (True, True)
+        assert step_answer(one, REQUEST)["meets_slo"] is one.verdict(REQUEST).holds
