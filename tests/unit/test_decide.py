@@ -256,6 +256,22 @@ def test_the_spread_of_repeated_runs_is_told():
     assert "A confirmation run" in decision.why
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"invalid": "an engine restarted in the window"}, "show nothing: an engine restarted in the window"),
+        ({"slo_values_ms": {}}, "show nothing: no answer has a value of every target"),
+    ],
+)
+def test_windows_that_show_nothing_are_not_told_as_misses(changes, why):
+    request = make_request()
+    one = trial(0, SMALL, [50, 50], request)
+    decision = made(request, replace(one, steps=tuple(replace(step, **changes) for step in one.steps)))
+    assert decision.winner is None
+    assert why in decision.why
+    assert decision.remedy == "it would take another measurement"
+
+
 def test_a_window_that_the_client_spoilt_decides_nothing():
     request = make_request()
 

@@ -172,7 +172,8 @@ def _shortfall(
     missing = missing_step(request, best)
     text = f"no measured layout meets {_slo(request)} at {asked:g} requests/s; the nearest is {best.layout}"
     if missing is None:
-        return f"{text}, whose windows show nothing: the client was the bottleneck", "it would take a faster client"
+        why, remedy = _nothing_shown(best)
+        return f"{text}, whose windows show nothing: {why}", remedy
     ratio = slo_ratio(request, missing)
     if missing.failed:
         text += (
@@ -183,6 +184,15 @@ def _shortfall(
             f", {ratio:.2f} × the target at {missing.step.rate_req_per_s:g} requests/s ({_measured(request, missing)})"
         )
     return text, "it would take " + ", or ".join(_remedies(request, best, missing, ratio))
+
+
+def _nothing_shown(standing: Standing) -> tuple[str, str]:
+    """Why no window of a layout says anything of the SLO, and what it would take."""
+    steps = [step for trial in standing.trials for step in trial.steps]
+    if any(step.client_bound for step in steps):
+        return "the client was the bottleneck", "it would take a faster client"
+    invalid = next((step.invalid for step in steps if step.invalid is not None), None)
+    return invalid or "no answer has a value of every target", "it would take another measurement"
 
 
 def missing_step(request: TuneRequest, standing: Standing) -> StepResult | None:
