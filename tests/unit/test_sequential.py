@@ -101,9 +101,10 @@ TPOT = SloTarget(metric=Metric.TPOT, percentile=90, ms=5)
 def fed(attainment, misses, count=600):
     """Every target holds: of 40 requests, ``misses`` are over the TTFT and as many others over the TPOT."""
     test = SloTest([SloTarget(metric=Metric.TTFT, percentile=90, ms=100), TPOT], WINDOW_S, attainment=attainment)
-    for index, value in enumerate(jittered(count)):
-        ttft_ms = 150.0 if index % 40 in range(misses) else float(value)
-        tpot_ms = 7.0 if index % 40 in range(20, 20 + misses) else 1.0
+    places = np.random.default_rng(4).permutation(count) % 40
+    for index, (value, place) in enumerate(zip(jittered(count), places, strict=True)):
+        ttft_ms = 150.0 if place < misses else float(value)
+        tpot_ms = 7.0 if 20 <= place < 20 + misses else 1.0
         test.ended(index, index / 20, {Metric.TTFT: [ttft_ms], Metric.TPOT: [tpot_ms], Metric.E2E: [200.0]})
     return test.update(30.0)
 
