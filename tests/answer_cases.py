@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.fakes import copy_of_empty_store, document, make_candidate, make_request, make_step
 from tests.measure_sample import SLO, measured_run
-from tuner.app.answers import decision_answer
+from tuner.app.answers.decision import decision_answer
 from tuner.app.cli.commands import app
 from tuner.app.measure.measuring import Measured, measure_answer
 from tuner.app.measure.options import MeasureOptions
@@ -58,8 +58,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "volume-experts": ("volume", "--model", "Qwen/Qwen3-30B-A3B", "--layout", "tp=2,dp=2,ep=true"),
     "collective": ("collective", "--operation", "allreduce", "--bytes", "131072", "--ranks", "8"),
     "collective-plain": (
-        "collective", "--operation", "allgather", "--bytes", "1048576", "--ranks", "8", "--nodes", "2", "--alpha-us", "1.5",
-        "--gb-per-s", "25",
+        "collective", "--operation", "allgather", "--bytes", "1048576", "--ranks", "8", "--nodes", "2",
+        "--alpha-us", "1.5", "--gb-per-s", "25",
     ),
     "validate-gemm": ("validate", str(DATA / "kernels" / "gemm.csv")),
     "validate-runs": ("validate", str(DATA / "runs.csv")),
@@ -148,13 +148,13 @@ def _partly_failed() -> Any:
     ]
     ranked = [make_candidate("tp=1,pp=1,dp=1"), make_candidate("tp=2,pp=1,dp=1")]
     dropped = [DroppedGroup(DropReason.MEMORY, 3, ParallelLayout(tp=8), "weights 15.00 GiB exceed 10 GiB")]
-    decision = decide("partly", request, trials, ranked, dropped)
-    return json.loads(json.dumps(decision_answer(decision, request, {"report": "report.html"}, {"ray": "2.60"})))
+    decision = replace(decide("partly", request, trials, ranked, dropped), files={"report": "report.html"})
+    return json.loads(decision_answer(decision, request, {"ray": "2.60"}).to_json())
 
 
 def _measured(found: RateFound | None) -> Any:
     run = measured_run()
     options = MeasureOptions(url=run.endpoint.url)
     measured = Measured(options, run.endpoint, SLO, tuple(run.windows), found, False, 0.0)
-    answer = json.loads(json.dumps(measure_answer(measured)))
+    answer = json.loads(measure_answer(measured, {}).to_json())
     return answer if found is None else {"found_rate": answer["found_rate"]}

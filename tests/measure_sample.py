@@ -70,9 +70,9 @@ def _engine(start_s: float, busy: float) -> EngineWindow:
 def measured_run() -> MeasuredRun:
     """Three windows of a sweep."""
     windows = (
-        measured_window(4, 0),
-        measured_window(16, 1, ttft_ms=220),
-        measured_window(64, 2, ttft_ms=900, invalid=True),
+        measured_window(4.0, 0),
+        measured_window(16.0, 1, ttft_ms=220),
+        measured_window(64.0, 2, ttft_ms=900, invalid=True),
     )
     return MeasuredRun(
         Endpoint("http://127.0.0.1:8000", "tiny"),

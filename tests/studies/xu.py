@@ -118,10 +118,9 @@ def _hybrid_is_worst(of: Callable[[Alone], float]) -> Callable[[str], Finding]:
 
 def _volume_of_eight(model: str) -> Finding:
     shape = load_model(MODELS[model])
-    paper = paper_volume(shape, 4, 2, 128, 128).as_dict()["v_hybrid_bytes"]
-    assert isinstance(paper, dict)
+    hybrid = paper_volume(shape, 4, 2, 128, 128).hybrid_total_bytes
     tp, pp = paper_volume(shape, 8, 1, 128, 128).v_tp_bytes, paper_volume(shape, 1, 8, 128, 128).v_pp_bytes
-    formula = {"TP8": tp / 1e6, "TP4×PP2": paper["total"] / 1e6, "PP8": pp / 1e6}
+    formula = {"TP8": tp / 1e6, "TP4×PP2": hybrid / 1e6, "PP8": pp / 1e6}
     sent = {name_of(degrees): _sent_bytes(model, *degrees) / 1e6 for degrees in EIGHT_GPUS}
     ok = falling(list(formula.values())) and falling(list(sent.values()))
     return Finding(ok, f"formulas: {shown(formula, 'MB', 0)}; sent by all ranks: {shown(sent, 'MB', 0)}")

@@ -113,13 +113,13 @@ def test_eager_adds_the_copy_and_waits_for_the_host() -> None:
 
 def test_report_for_the_engine_names_the_pick_and_why() -> None:
     report = collective_report("allreduce", 131072, 8, profile="h100_sxm", vllm_version="0.24")
-    assert report["algorithm"] == "one-shot"
-    assert report["implementation"] == "custom"
-    assert "0.25 MiB" in report["why"]
-    assert report["latency_us"] == pytest.approx(sum(report["terms"].values()))
-    assert collective_report("allreduce", 1 << 28, 8, profile="h100_sxm")["algorithm"] == "nccl-nvls"
-    assert collective_report("allreduce", 1 << 20, 16, 2, profile="h100_sxm")["implementation"] == "nccl"
-    assert collective_report("allreduce", 4096, 2, profile="cpu")["implementation"] == "gloo"
+    assert report.algorithm == "one-shot"
+    assert report.implementation == "custom"
+    assert "0.25 MiB" in report.why
+    assert report.latency_us == pytest.approx(sum(report.terms_us.values()))
+    assert collective_report("allreduce", 1 << 28, 8, profile="h100_sxm").algorithm == "nccl-nvls"
+    assert collective_report("allreduce", 1 << 20, 16, 2, profile="h100_sxm").implementation == "nccl"
+    assert collective_report("allreduce", 4096, 2, profile="cpu").implementation == "gloo"
 
 
 @pytest.mark.parametrize(
@@ -128,13 +128,13 @@ def test_report_for_the_engine_names_the_pick_and_why() -> None:
 )
 def test_a_forced_nccl_algorithm_is_nccl_s_own_estimate(algorithm: str, ranks: int, expected_us: float) -> None:
     report = collective_report("allreduce", 0, ranks, profile="h100_sxm", algorithm=algorithm)
-    assert report["latency_us"] == pytest.approx(expected_us)
-    assert report["algorithm"] == algorithm
+    assert report.latency_us == pytest.approx(expected_us)
+    assert report.algorithm == algorithm
 
 
 def test_forced_kernels_differ_where_they_should() -> None:
     def forced(algorithm: str, size: int) -> float:
-        return float(collective_report("allreduce", size, 8, profile="h100_sxm", algorithm=algorithm)["latency_us"])
+        return collective_report("allreduce", size, 8, profile="h100_sxm", algorithm=algorithm).latency_us
 
     assert forced("one-shot", 1024) < forced("two-shot", 1024)
     assert forced("two-shot", 1 << 24) < forced("one-shot", 1 << 24)
@@ -146,7 +146,7 @@ def test_nvrar_and_mpi_beat_nccl_across_many_nodes(profile: str, nodes: int) -> 
 
     def gain(algorithm: str, size: int, count: int) -> float:
         nccl, other = (
-            collective_report("allreduce", size, 4 * count, count, profile=profile, algorithm=name)["latency_us"]
+            collective_report("allreduce", size, 4 * count, count, profile=profile, algorithm=name).latency_us
             for name in ("nccl", algorithm)
         )
         return float(nccl / other)
@@ -191,9 +191,9 @@ def test_an_nvlink_domain_may_span_nodes() -> None:
     size = 1 << 20
     inside = collective_report("allreduce", size, 8, 2, profile="b300_sxm", fabric="nvl72")
     outside = collective_report("allreduce", size, 8, 2, profile="b300_sxm", fabric="infiniband_ndr")
-    assert inside["implementation"] == "flashinfer"
-    assert outside["implementation"] == "nccl"
-    assert inside["latency_us"] < outside["latency_us"]
+    assert inside.implementation == "flashinfer"
+    assert outside.implementation == "nccl"
+    assert inside.latency_us < outside.latency_us
 
 
 def test_bad_topologies() -> None:

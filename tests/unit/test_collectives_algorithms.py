@@ -30,8 +30,8 @@ BETA_US = BYTES / (GB_PER_S * 1e3)
 
 def plain(algorithm: str, ranks: int, nodes: int = 1, operation: str = "allreduce", size: int = BYTES) -> float:
     report = collective_report(operation, size, ranks, nodes, algorithm=algorithm, alpha_us=ALPHA_US, gb_per_s=GB_PER_S)
-    assert report["latency_us"] == pytest.approx(sum(report["terms"].values()), rel=1e-12)
-    return float(report["latency_us"])
+    assert report.latency_us == pytest.approx(sum(report.terms_us.values()), rel=1e-12)
+    return report.latency_us
 
 
 ALLREDUCE = [

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import document
+from tuner.app.answers.infeasible import infeasible_answer
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.model import load_model
 from tuner.ask.request import TuneRequest, parse_request
 from tuner.ask.space import load_space
-from tuner.explain.infeasible import Infeasible, infeasible
 from tuner.plan.bounds import Deployments, bounds
+from tuner.plan.infeasible import Infeasible, infeasible
 from tuner.plan.prune import plan, price_all
 from tuner.plan.replica_prices import MARGIN
 
@@ -67,7 +68,7 @@ def test_what_stands_against_it_and_what_would_do(changes, kind, told):
     assert kind in {bound.kind for bound in found.bounds}
     assert told <= {change.kind for change in found.would_take}
     assert all(bound.text and "inf" not in bound.text and "nan" not in bound.text for bound in found.bounds)
-    assert found.as_dict()["proven"] is found.proven
+    assert infeasible_answer(found).proven is found.proven
     assert len(found.lines()) == len(found.bounds) + len(found.would_take) + 1
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tuner.app.measure.answer import window_answer
 from typer.testing import CliRunner
 
 from serve.load.endpoint import Endpoint
@@ -19,7 +20,6 @@ from serve.measure.summary import figures
 from tests.measure_sample import SLO, measured_window
 from tests.mock_server import Behaviour, MockServer, closed_port
 from tuner.app.cli.commands import app
-from tuner.app.measure.answer import window_answer
 from tuner.app.measure.measuring import Measured
 from tuner.app.measure.options import Hunt, MeasureOptions
 from tuner.app.measure.screen import summary_tables

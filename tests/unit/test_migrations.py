@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_a_store_of_the_version_before_loses_nothing(old):
     assert record.facts == {"vllm": "0.29.0", "machine": "x86_64"}
     assert record.request.budget.launches == 3
     assert len(record.ranked) == 4
-    assert record.decision["winner"]["layout"] == TP2_DP2
+    assert record.decided
     found = store.snapshot("decided")
     assert [(str(t.layout), t.state, t.failure, len(t.steps)) for t in found.trials] == [
         (TP2_DP2, TrialState.MEASURED, None, 2),
@@ -71,8 +72,11 @@ def test_a_store_of_the_version_before_loses_nothing(old):
     assert [(t.seconds, t.device_s, t.ready_after_s) for t in found.trials] == [
         (80.0, 320.0, 1.5), (0.0, 0.0, None), (80.0, 160.0, 1.5),
     ]  # fmt: skip
-    decision = decision_of(store, record)
-    assert decision.why == record.decision["why"]
+    decision, ended = decision_of(store, record)
+    ((kept,),) = rows(url, "SELECT decision FROM parlay_studies WHERE name = 'decided'")
+    assert ended
+    assert str(decision.winner.layout) == TP2_DP2
+    assert decision.why == (json.loads(kept) if isinstance(kept, str) else kept)["why"]
     assert rows(url, OPTUNAS) == [("v3.2.0.a",)]
 
 

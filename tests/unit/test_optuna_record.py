@@ -10,8 +10,8 @@ from tests.unit.test_search import RANKED, REQUEST, crashed, measured
 from tests.world import World
 from tuner.ask.layout import ParallelLayout
 from tuner.plan.prune import Plan
-from tuner.search.optuna_record import OptunaRecord
 from tuner.search.proposal import Proposal
+from tuner.study.optuna_record import OptunaRecord
 from tuner.study.records import TrialClaim
 from tuner.study.store import Store
 from tuner.trial.devices import Placement

@@ -1,6 +1,7 @@
 """``parlay simulate`` as a person or a script meets it."""
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +20,13 @@ def options(text="tp=1", **changes):
     return SimulateOptions(ParallelLayout.parse(text), **({"requests": 200} | changes))
 
 
+def asked(request, wanted):
+    """The answer as a script reads it."""
+    return json.loads(simulate_answer(request, wanted).to_json())
+
+
 def test_the_answer_has_the_documented_keys():
-    answer = simulate_answer(REQUEST, options())
+    answer = asked(REQUEST, options())
     for metric in ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms"):
         found = answer[metric]
         assert list(found) == ["p50", "p90", "p95", "p99", "mean"]
@@ -49,7 +55,7 @@ def test_attainment_counts_beside_the_targets():
 
 
 def test_one_seed_one_answer():
-    first, second, other = (simulate_answer(REQUEST, options(seed=seed)) for seed in (3, 3, 4))
+    first, second, other = (asked(REQUEST, options(seed=seed)) for seed in (3, 3, 4))
     for answer in (first, second, other):
         del answer["seconds"]
     assert first == second
@@ -59,10 +65,10 @@ def test_one_seed_one_answer():
 def test_rate_users_and_trace_replace_the_asked_load(tmp_path):
     trace = tmp_path / "trace.csv"
     trace.write_text("timestamp,prompt_tokens,output_tokens\n0,400,10\n1,3000,20\n")
-    faster = simulate_answer(REQUEST, options(rate_req_per_s=30.0))
+    faster = asked(REQUEST, options(rate_req_per_s=30.0))
     assert faster["load"]["rate_req_per_s"] == pytest.approx(30, rel=0.2)
-    assert simulate_answer(REQUEST, options(users=5))["load"] == {"requests": 200, "users": 5}
-    assert simulate_answer(REQUEST, options(trace=trace))["simulated_output_tokens"] == 30
+    assert asked(REQUEST, options(users=5))["load"] == {"requests": 200, "users": 5}
+    assert asked(REQUEST, options(trace=trace))["simulated_output_tokens"] == 30
 
 
 @pytest.mark.parametrize(
@@ -103,16 +109,16 @@ def pools(prefill="tp=2", decode="tp=1,dp=2", **changes):
 
 
 def test_two_pools_and_what_passes_between_them():
-    answer = simulate_answer(REQUEST, pools())
+    answer = asked(REQUEST, pools())
     assert [(pool["role"], pool["gpus"]) for pool in answer["pools"]] == [("prefill", 2), ("decode", 2)]
     assert answer["gpus"] == 4
     assert answer["kv_transfer"]["mean_bytes_per_request"] == 32 * 2 * 8 * 128 * 2 * 512
     assert 0 < answer["kv_transfer"]["mean_ms"] <= answer["kv_transfer"]["max_ms"]
     assert [one["role"] for one in answer["replicas"]] == ["prefill", "decode", "decode"]
     assert answer["max_rate_req_per_s"] > 0
-    assert simulate_answer(REQUEST, options())["kv_transfer"] is None
+    assert asked(REQUEST, options())["kv_transfer"] is None
     console = Console(file=io.StringIO(), width=200)
-    simulate_tables(console, answer)
+    simulate_tables(console, simulate_answer(REQUEST, pools()))
     text = console.file.getvalue()
     assert "replica(s) for decode (tp=1" in text
     assert "KV cache handed over: 67.1 MB" in text

@@ -16,8 +16,10 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric
 from tuner.ask.rules import DropReason
 from tuner.ask.slo import Verdict
+from tuner.decide.decision import decide
 from tuner.errors import BadInput, FailureReason, LeaseLost, StoreError
 from tuner.plan.prune import Candidate, DroppedGroup, Prediction
+from tuner.study.ledger import Spent
 from tuner.study.lifecycle import StudyState
 from tuner.study.records import TrialClaim
 from tuner.study.store import Store
@@ -27,6 +29,14 @@ from tuner.trial.trial import LoadStep, Purpose, Quantiles, StepResult, TrialRes
 
 REQUEST = make_request()
 LAYOUT = ParallelLayout(tp=2, executor="ray")
+DROPPED = [DroppedGroup(DropReason.MEMORY, 12, ParallelLayout(), "weights 15.0 GiB exceed ≤ 10")]
+TRIALS = (
+    TrialResult(0, ParallelLayout(tp=2), TrialState.MEASURED, (make_step(LoadStep(0, 8.0, 1.0, 0), REQUEST, 20.0),)),
+    TrialResult(1, LAYOUT, TrialState.FAILED, (), FailureReason.ENGINE_CRASHED, "it died", ("one ≤", "two")),
+    TrialResult(
+        2, ParallelLayout(tp=4), TrialState.STOPPED, (make_step(LoadStep(0, 8.0, 1.0, 0), REQUEST, 0.0, failed=3),)
+    ),
+)
 _databases = count()
 
 
@@ -54,7 +64,7 @@ def test_a_study_comes_back_as_it_was(store, reader):
     store.create_study("s", REQUEST, {"vllm": "0.29", "host": "a"})
     found = reader.study("s")
     assert (found.name, found.request, found.facts) == ("s", REQUEST, {"vllm": "0.29", "host": "a"})
-    assert (found.candidates_total, found.ranked, found.dropped, found.decision) == (None, None, None, None)
+    assert (found.candidates_total, found.ranked, found.dropped, found.decided) == (None, None, None, False)
 
 
 def test_a_what_if_is_never_stored_as_a_plan(store):
@@ -83,9 +93,11 @@ def test_a_plan_comes_back_as_it_was(store, reader):
 def test_a_decision_replaces_the_one_before(store, reader):
     store.create_study("s", REQUEST, {})
     store.change_state("s", StudyState.RUNNING)
-    for decision in ({"winner": None}, {"winner": "tp=2", "figures": [1, 2.5, None], "µ": "≤"}):
+    for trials in ((), TRIALS):
+        decision = decide("s", REQUEST, trials, [make_candidate("tp=2,pp=1,dp=1")], DROPPED, Spent(1, 2.0, 0.5, None))
         store.save_decision("s", decision)
-        assert reader.study("s").decision == decision
+        assert reader.study("s").decided
+        assert reader.decision("s") == decision
 
 
 def test_a_trial_is_durable_at_every_step(store, reader):
@@ -194,7 +206,8 @@ def test_a_lost_table_is_a_store_error_in_one_line(url, store):
         db.exec_driver_sql("DROP TABLE parlay_trials")
         db.exec_driver_sql("DROP TABLE parlay_studies")
     for attempt in (
-        lambda: store.save_decision("s", {}),
+        lambda: store.save_decision("s", decide("s", REQUEST, (), (), ())),
+        lambda: store.decision("s"),
         lambda: store.create_study("t", REQUEST, {}),
         lambda: store.study("s"),
         store.study_names,

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes import document, make_step
+from tuner.app.answers.explain import untried_answer
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
@@ -58,7 +59,7 @@ def test_it_names_the_factor_that_it_would_take():
     assert [r.factor for r in found.rivals] == sorted(r.factor for r in found.rivals)
     assert found.rivals[0].factor > 1
     assert f"{found.rivals[0].factor:g} × faster" in found.lines()[0]
-    assert found.as_dict()["would_win"][0]["layout"] == found.rivals[0].layout
+    assert untried_answer(found).would_win[0].layout == found.rivals[0].layout
 
 
 def test_the_highest_step_held_cannot_be_beaten_in_goodput():

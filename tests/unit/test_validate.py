@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tuner.app.answers.validate import validate_answer
 from tuner.errors import BadInput
 from tuner.validate.points import write_points
 from tuner.validate.score import KINDS, validate
@@ -18,14 +19,15 @@ SAMPLES = Path(__file__).parents[1] / "data" / "kernels"
 @pytest.mark.parametrize("kind", ["gemm", "attention_context", "attention_generation", "moe"])
 def test_a_sample_is_recognised_and_scored_as_a_whole(kind: str) -> None:
     found = validate(SAMPLES / f"{kind}.csv")
-    answer = found.answer()
+    answer = validate_answer(found)
     assert found.kind == kind
-    assert answer["rows"] == answer["scored"] == 60
-    assert answer["not_priced"] == []
+    assert answer.rows == answer.scored == 60
+    assert answer.not_priced == []
     (prediction,) = found.predictions
     errors = 100 * np.abs(prediction.predicted / prediction.measured - 1)
-    assert answer["latency_ape"] == {"mean": pytest.approx(errors.mean()), "median": pytest.approx(np.median(errors))}
-    assert sum(group["rows"] for group in answer["by_system"].values()) == 60
+    assert answer.latency_ape.mean == pytest.approx(errors.mean())
+    assert answer.latency_ape.median == pytest.approx(np.median(errors))
+    assert sum(group.rows for group in answer.by_system.values()) == 60
 
 
 def changed(tmp_path: Path, column: str, value: str) -> Path:
@@ -43,11 +45,11 @@ def changed(tmp_path: Path, column: str, value: str) -> Path:
 
 @pytest.mark.parametrize(("column", "value"), [("system", "abacus"), ("gemm_dtype", "ternary")])
 def test_a_row_without_a_price_is_counted_with_its_reason(column: str, value: str, tmp_path: Path) -> None:
-    answer = validate(changed(tmp_path, column, value)).answer()
-    assert (answer["rows"], answer["scored"]) == (60, 59)
-    (group,) = answer["not_priced"]
-    assert value in group["reason"]
-    assert (group["rows"], group["first_line"]) == (1, 2)
+    answer = validate_answer(validate(changed(tmp_path, column, value)))
+    assert (answer.rows, answer.scored) == (60, 59)
+    (group,) = answer.not_priced
+    assert value in group.reason
+    assert (group.rows, group.first_line) == (1, 2)
 
 
 def test_predictions_are_written_beside_every_row(tmp_path: Path) -> None:

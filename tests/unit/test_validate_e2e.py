@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tuner.app.answers.validate import validate_answer
 from tuner.errors import BadInput
 from tuner.validate.correct import correct
 from tuner.validate.points import Points, read_points
@@ -154,12 +155,12 @@ def test_the_same_run_is_predicted_alike_and_more_users_wait_longer() -> None:
 
 
 def test_a_sample_of_runs_is_scored_as_a_whole_and_near_what_was_measured() -> None:
-    answer = validate(SAMPLE).answer()
-    assert answer["kind"] == "e2e"
-    assert answer["scored"] == answer["rows"] > 30
-    assert answer["ttft_ape"]["median"] < 20
-    assert answer["tpot_ape"]["median"] < 10
-    json.dumps(answer)
+    answer = validate_answer(validate(SAMPLE))
+    assert answer.kind == "e2e"
+    assert answer.scored == answer.rows > 30
+    assert answer.ttft_ape.median < 20
+    assert answer.tpot_ape.median < 10
+    json.loads(answer.to_json())
 
 
 def test_probes_of_a_layout_bring_its_other_rows_nearer(tmp_path: Path) -> None:
@@ -175,8 +176,8 @@ def test_probes_of_a_layout_bring_its_other_rows_nearer(tmp_path: Path) -> None:
             writer = csv.DictWriter(stream, rows[0].keys())
             writer.writeheader()
             writer.writerows(content)
-    alone = validate(table).answer()["tpot_ape"]["mean"]
-    corrected = validate(table, correct_with=probes).answer()["tpot_ape"]["mean"]
+    alone = validate_answer(validate(table)).tpot_ape.mean
+    corrected = validate_answer(validate(table, correct_with=probes)).tpot_ape.mean
     assert corrected < 0.7 * alone
 
 
@@ -205,5 +206,5 @@ def test_a_table_without_measurements_is_predicted_all_the_same(tmp_path: Path) 
     names = [name for name in table.columns if not name.startswith("measured")]
     path.write_text("\n".join([",".join(names), ",".join(table.columns[name][0] for name in names)]) + "\n")
     found = validate(path)
-    assert found.answer()["scored"] == 0
+    assert validate_answer(found).scored == 0
     assert all(np.isfinite(prediction.predicted).all() for prediction in found.predictions)

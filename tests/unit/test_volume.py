@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuner.app.answers.volume import volume_answer
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
 from tuner.cost.paper import paper_volume
@@ -106,8 +107,8 @@ def test_worked_v_pp(p, v_pp_bytes):
 
 
 def test_worked_v_hybrid():
-    paper = paper_volume(LLAMA_8B, 2, 2, 128, 128).as_dict()
-    assert paper["v_hybrid_bytes"] == {
+    answer = volume_answer(LLAMA_8B, ParallelLayout(tp=2, pp=2), 128, 128, "v0")
+    assert dict(answer.paper.v_hybrid_bytes) == {
         "allreduce": 66_846_720,
         "allgather": 2_088_960,
         "gather": 16_416_768,

@@ -19,7 +19,7 @@ MIGRATIONS = {"tuner/study/migrations/__init__.py", *(name for name in NAMES if 
 
 # library → the modules that may import it, at their top or in a function
 ONE_ROOM = {
-    "optuna": {"tuner/search/optuna_record.py"},
+    "optuna": {"tuner/study/optuna_record.py"},
     "sqlalchemy": {
         "tuner/study/database.py",
         "tuner/study/schema.py",

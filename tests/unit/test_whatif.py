@@ -10,8 +10,10 @@ import pytest
 from rich.console import Console
 
 from tests.fakes import document, make_request
-from tuner.app.answers import plan_answer
+from tuner.app.answers.plan import plan_answer
+from tuner.app.answers.what_if import what_if_answer
 from tuner.app.cli.tables import what_if_tables
+from tuner.app.wiring import memories
 from tuner.ask.cluster import Cluster
 from tuner.ask.model import load_model
 from tuner.ask.space import load_space
@@ -208,7 +210,7 @@ def test_a_plan_that_supposes_says_so():
 @pytest.mark.parametrize(("changes", "given"), CASES)
 def test_the_answer_is_json_that_nothing_can_be_emitted_from(changes, given):
     found = supposed(changes, *given)
-    answer = json.loads(json.dumps(found.as_dict()))
+    answer = json.loads(what_if_answer(found).to_json())
     assert answer["emittable"] is False
     assert {one["emittable"] for one in answer["techniques"]} == {False}
     assert all(one["why_not_emittable"] and one["source"] and one["outputs"] for one in answer["techniques"])
@@ -252,7 +254,9 @@ def test_plan_answers_what_if(tmp_path):
 
 
 def test_plan_without_a_question_supposes_nothing():
-    assert plan_answer(planned(DENSE), {})["what_if"] is None
+    found = planned(DENSE)
+    held = memories(make_request(DENSE), [candidate.layout for candidate in found.ranked])
+    assert plan_answer(found, {}, held).what_if is None
 
 
 def test_plan_refuses_an_unknown_technique(tmp_path):

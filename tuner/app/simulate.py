@@ -5,13 +5,23 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from tuner.app.answers.simulate import (
+    ClosedLoadAnswer,
+    HandedOverAnswer,
+    OpenLoadAnswer,
+    PercentilesAnswer,
+    PoolAnswer,
+    ReplicaAnswer,
+    SimulateAnswer,
+    TargetAnswer,
+)
 from tuner.app.cli.tables import number
 from tuner.ask.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, replay
 from tuner.ask.cluster import Cluster, requested_cluster
@@ -26,8 +36,6 @@ from tuner.errors import BadInput
 from tuner.simulate import DisaggregatedSimulator, Pool, SimulationResult, SimulationSettings, Simulator, max_rate
 from tuner.simulate.disaggregated import transfer_ms
 from tuner.stats.intervals import wilson
-
-_PERCENTILES = ("p50", "p90", "p95", "p99")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ class SimulateOptions:
     seed: int = 0
 
 
-def simulate_answer(request: TuneRequest, options: SimulateOptions) -> dict[str, Any]:
+def simulate_answer(request: TuneRequest, options: SimulateOptions) -> SimulateAnswer:
     """Simulate; raises BadInput for a layout that the engine refuses or that does not fit."""
     started = time.perf_counter()
     first = options.layout or options.prefill_layout or ParallelLayout()  # both pools live in one node group
@@ -69,29 +77,40 @@ def simulate_answer(request: TuneRequest, options: SimulateOptions) -> dict[str,
     highest = max_rate(
         simulator, request.workload, request.slo, request.attainment, requests=options.requests, seed=options.seed
     )
-    return {
-        "simulated": True,
-        "layout": " -> ".join(str(pool.layout) for pool in pools.values()),
-        "gpus": sum(pool.layout.devices for pool in pools.values()),
-        "pools": [
-            {
-                "role": role,
-                "layout": str(pool.layout),
-                "gpus": pool.layout.devices,
-                "kv_tokens_per_replica": pool.kv_tokens,
-            }
+    latency = {metric: _percentiles(result, metric) for metric in Metric}
+    met = result.met(request.slo)
+    return SimulateAnswer(
+        simulated=True,
+        layout=" -> ".join(str(pool.layout) for pool in pools.values()),
+        gpus=sum(pool.layout.devices for pool in pools.values()),
+        pools=[
+            PoolAnswer(
+                role=role,
+                layout=str(pool.layout),
+                gpus=pool.layout.devices,
+                kv_tokens_per_replica=pool.kv_tokens,
+            )
             for role, pool in pools.items()
         ],
-        "kv_transfer": _transfer(costs, serving, decoding[0], load.prompt_tokens) if decoding else None,
-        "load": _described(load, result),
-        **_latencies(result),
-        **_slo(request, result),
-        "max_rate_req_per_s": highest,
-        "output_tok_per_s": result.output_tok_per_s,
-        **_engine(result, pools),
-        "simulated_output_tokens": int(result.output_tokens.sum()),
-        "seconds": time.perf_counter() - started,
-    }
+        kv_transfer=_transfer(costs, serving, decoding[0], load.prompt_tokens) if decoding else None,
+        load=_described(load, result),
+        ttft_ms=latency[Metric.TTFT],
+        tpot_ms=latency[Metric.TPOT],
+        itl_ms=latency[Metric.ITL],
+        e2e_ms=latency[Metric.E2E],
+        slo=_slo(request, result),
+        meets_slo=result.verdict(request.slo, request.attainment).holds,
+        attainment=result.attainment(request.slo),
+        attainment_interval=wilson(int(met.sum()), len(met)),
+        goodput_req_per_s=result.goodput_req_per_s(request.slo),
+        max_rate_req_per_s=highest,
+        output_tok_per_s=result.output_tok_per_s,
+        preemptions=int(result.preemptions.sum()),
+        kv_tokens_per_replica=serving.kv_tokens,
+        replicas=_replicas(result, pools),
+        simulated_output_tokens=int(result.output_tokens.sum()),
+        seconds=time.perf_counter() - started,
+    )
 
 
 def _pools(
@@ -117,11 +136,13 @@ def _pools(
     return pools
 
 
-def _transfer(costs: StepCosts, prefill: Pool, decode: Pool, prompt_tokens: NDArray[np.int64]) -> dict[str, float]:
+def _transfer(costs: StepCosts, prefill: Pool, decode: Pool, prompt_tokens: NDArray[np.int64]) -> HandedOverAnswer:
     """What a request hands over between the pools, and how long that takes on an idle link."""
     ms = transfer_ms(costs, prefill.layout, decode.layout, prompt_tokens)
     sent = [kv_transfer_bytes(costs.model, prefill.layout, int(tokens)) for tokens in prompt_tokens]
-    return {"mean_bytes_per_request": float(np.mean(sent)), "mean_ms": float(np.mean(ms)), "max_ms": float(np.max(ms))}
+    return HandedOverAnswer(
+        mean_bytes_per_request=float(np.mean(sent)), mean_ms=float(np.mean(ms)), max_ms=float(np.max(ms))
+    )  # fmt: skip
 
 
 def _load(request: TuneRequest, options: SimulateOptions) -> OfferedLoad | ClosedLoad:
@@ -156,100 +177,97 @@ def _kv_tokens(
     return int(memory.kv_tokens[0])
 
 
-def _described(load: OfferedLoad | ClosedLoad, result: SimulationResult) -> dict[str, Any]:
-    shown: dict[str, Any] = {"requests": len(load)}
+def _described(load: OfferedLoad | ClosedLoad, result: SimulationResult) -> OpenLoadAnswer | ClosedLoadAnswer:
     if isinstance(load, ClosedLoad):
-        return {**shown, "users": load.users}
+        return ClosedLoadAnswer(requests=len(load), users=load.users)
     span_s = float(np.ptp(result.arrival_s))
-    return {**shown, "rate_req_per_s": len(load) / span_s if span_s else None}
+    return OpenLoadAnswer(requests=len(load), rate_req_per_s=len(load) / span_s if span_s else None)
 
 
-def _latencies(result: SimulationResult) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for metric in Metric:
-        q = result.quantiles(metric)
-        values = [None] * 5 if q is None else [q.p50_ms, q.p90_ms, q.p95_ms, q.p99_ms, q.mean_ms]
-        found[f"{metric.value}_ms"] = dict(zip((*_PERCENTILES, "mean"), values, strict=True))
-    return found
+def _percentiles(result: SimulationResult, metric: Metric) -> PercentilesAnswer:
+    q = result.quantiles(metric)
+    if q is None:
+        return PercentilesAnswer(p50=None, p90=None, p95=None, p99=None, mean=None)
+    return PercentilesAnswer(p50=q.p50_ms, p90=q.p90_ms, p95=q.p95_ms, p99=q.p99_ms, mean=q.mean_ms)
 
 
-def _slo(request: TuneRequest, result: SimulationResult) -> dict[str, Any]:
-    met, values_ms = result.met(request.slo), result.values_ms(request.slo)
-    return {
-        "slo": [
-            {
-                "target": str(target),
-                "ms": values_ms[target.key],
-                "interval_ms": result.interval_ms(target.metric, target.percentile),
-            }
-            for target in request.slo
-        ],
-        "meets_slo": result.verdict(request.slo, request.attainment).holds,
-        "attainment": result.attainment(request.slo),
-        "attainment_interval": wilson(int(met.sum()), len(met)),
-        "goodput_req_per_s": result.goodput_req_per_s(request.slo),
-    }
+def _slo(request: TuneRequest, result: SimulationResult) -> list[TargetAnswer]:
+    values_ms = result.values_ms(request.slo)
+    return [
+        TargetAnswer(
+            target=str(target),
+            ms=values_ms[target.key],
+            interval_ms=result.interval_ms(target.metric, target.percentile),
+        )
+        for target in request.slo
+    ]
 
 
-def _engine(result: SimulationResult, pools: dict[str, Pool]) -> dict[str, Any]:
+def _replicas(result: SimulationResult, pools: dict[str, Pool]) -> list[ReplicaAnswer]:
     roles = [role for role, pool in pools.items() for _ in range(pool.layout.dp)]
-    columns = ("prefill_share", "decode_share", "kv_share", "kv_peak_share")
-    rows = zip(*(getattr(result, name).tolist() for name in columns), strict=True)
-    return {
-        "preemptions": int(result.preemptions.sum()),
-        "kv_tokens_per_replica": next(iter(pools.values())).kv_tokens,
-        "replicas": [
-            {"role": role, **dict(zip(columns, row, strict=True))} for role, row in zip(roles, rows, strict=True)
-        ],
-    }
+    return [
+        ReplicaAnswer(
+            role=role,
+            prefill_share=float(result.prefill_share[place]),
+            decode_share=float(result.decode_share[place]),
+            kv_share=float(result.kv_share[place]),
+            kv_peak_share=float(result.kv_peak_share[place]),
+        )
+        for place, role in enumerate(roles)
+    ]
 
 
-def simulate_tables(console: Console, answer: dict[str, Any]) -> None:
+def simulate_tables(console: Console, answer: SimulateAnswer) -> None:
     """Latencies, then what the SLO says of them, then what the engines did."""
-    load = answer["load"]
-    how = f"{load['users']} users in a closed loop" if "users" in load else f"{number(load['rate_req_per_s'], 2)} req/s"
-    console.print(
-        f"Simulated: {answer['layout']}, {load['requests']:,} requests, {how}", style="italic", highlight=False
-    )
-    table = Table()
-    table.add_column("ms")
-    for name in ("mean", *_PERCENTILES):
-        table.add_column(name, justify="right")
-    for metric in Metric:
-        row = answer[f"{metric.value}_ms"]
-        table.add_row(metric.value.upper(), *(number(row[name], 2) for name in ("mean", *_PERCENTILES)))
-    console.print(table)
-    for target in answer["slo"]:
-        spread = target["interval_ms"]
+    load = answer.load
+    if isinstance(load, ClosedLoadAnswer):
+        how = f"{load.users} users in a closed loop"
+    else:
+        how = f"{number(load.rate_req_per_s, 2)} req/s"
+    console.print(f"Simulated: {answer.layout}, {load.requests:,} requests, {how}", style="italic", highlight=False)
+    console.print(_latency_table(answer))
+    for target in answer.slo:
+        spread = target.interval_ms
         interval = f", 95 % between {number(spread[0])} and {number(spread[1])}" if spread else ""
-        console.print(f"{target['target']}: {number(target['ms'])} ms{interval}", highlight=False)
+        console.print(f"{target.target}: {number(target.ms)} ms{interval}", highlight=False)
     console.print(
-        f"attainment {answer['attainment']:.1%}, goodput {answer['goodput_req_per_s']:.2f} req/s; the SLO holds up to "
-        f"{answer['max_rate_req_per_s']:.2f} req/s",
+        f"attainment {answer.attainment:.1%}, goodput {answer.goodput_req_per_s:.2f} req/s; the SLO holds up to "
+        f"{answer.max_rate_req_per_s:.2f} req/s",
         highlight=False,
     )
-    if moved := answer["kv_transfer"]:
+    if moved := answer.kv_transfer:
         console.print(
-            f"KV cache handed over: {moved['mean_bytes_per_request'] / 1e6:.1f} MB and {moved['mean_ms']:.2f} ms per "
-            f"request, at most {moved['max_ms']:.2f} ms",
+            f"KV cache handed over: {moved.mean_bytes_per_request / 1e6:.1f} MB and {moved.mean_ms:.2f} ms per "
+            f"request, at most {moved.max_ms:.2f} ms",
             highlight=False,
         )
-    for pool in answer["pools"]:
-        _pool_line(console, pool, [one for one in answer["replicas"] if one["role"] == pool["role"]])
-    console.print(f"{answer['preemptions']} preemptions", highlight=False)
+    for pool in answer.pools:
+        _pool_line(console, pool, [one for one in answer.replicas if one.role == pool.role])
+    console.print(f"{answer.preemptions} preemptions", highlight=False)
     console.print(
-        f"{answer['simulated_output_tokens']:,} output tokens, and the highest rate, in {answer['seconds']:.2f} s",
+        f"{answer.simulated_output_tokens:,} output tokens, and the highest rate, in {answer.seconds:.2f} s",
         highlight=False,
     )
 
 
-def _pool_line(console: Console, pool: dict[str, Any], replicas: list[dict[str, Any]]) -> None:
-    shares = {name: sum(one[name] for one in replicas) / len(replicas) for name in replicas[0] if name != "role"}
-    peak = max(one["kv_peak_share"] for one in replicas)
-    job = "" if pool["role"] == "both" else f" for {pool['role']} ({pool['layout']})"
+def _latency_table(answer: SimulateAnswer) -> Table:
+    table = Table()
+    table.add_column("ms")
+    for name in ("mean", "p50", "p90", "p95", "p99"):
+        table.add_column(name, justify="right")
+    rows = {"TTFT": answer.ttft_ms, "TPOT": answer.tpot_ms, "ITL": answer.itl_ms, "E2E": answer.e2e_ms}
+    for name, row in rows.items():
+        table.add_row(name, *(number(value, 2) for value in (row.mean, row.p50, row.p90, row.p95, row.p99)))
+    return table
+
+
+def _pool_line(console: Console, pool: PoolAnswer, replicas: list[ReplicaAnswer]) -> None:
+    prefill = fmean(one.prefill_share for one in replicas)
+    decode, full = fmean(one.decode_share for one in replicas), fmean(one.kv_share for one in replicas)
+    peak = max(one.kv_peak_share for one in replicas)
+    job = "" if pool.role == "both" else f" for {pool.role} ({pool.layout})"
     console.print(
-        f"{len(replicas)} replica(s){job}: prefill {shares['prefill_share']:.0%}, decode {shares['decode_share']:.0%} "
-        f"of the time; KV cache {shares['kv_share']:.0%} full, at most {peak:.0%} of "
-        f"{pool['kv_tokens_per_replica']:,} tokens",
+        f"{len(replicas)} replica(s){job}: prefill {prefill:.0%}, decode {decode:.0%} of the time; KV cache {full:.0%} "
+        f"full, at most {peak:.0%} of {pool.kv_tokens_per_replica:,} tokens",
         highlight=False,
     )

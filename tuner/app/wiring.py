@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tuner.ask.cluster import Cluster, Fleet, requested_cluster, usd_per_gpu_hour
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, load_model
 from tuner.ask.request import TuneRequest
-from tuner.ask.rules import DropReason
 from tuner.ask.space import load_space
 from tuner.cost.breakdown import Breakdown, breakdown
 from tuner.cost.latency import StepCosts
+from tuner.cost.memory import MemoryEstimate, estimate_memory
 from tuner.decide.decision import Decision, decide
 from tuner.errors import BadInput, NoFeasibleLayout
-from tuner.plan.prune import DroppedGroup, Plan, plan
+from tuner.plan.prune import Plan, plan
 from tuner.rehearse.conditions import simulated_seed
 from tuner.study.ledger import spent
 from tuner.trial.launched import ENGINES, Launched, RayApplication, VllmServer, installed, model_source
@@ -27,7 +30,7 @@ from tuner.trial.launched import ENGINES, Launched, RayApplication, VllmServer, 
 if TYPE_CHECKING:
     from deploy.specs.rayservice import Platform
     from deploy.specs.shipment import Shipment
-    from tuner.explain.infeasible import Infeasible
+    from tuner.plan.infeasible import Infeasible
     from tuner.plan.what_if import WhatIf
     from tuner.study.records import StudyRecord
     from tuner.study.store import Store
@@ -73,12 +76,20 @@ def breakdowns(
     return {layout: breakdown(costs[cluster.group(layout)], layout, request) for layout in layouts}
 
 
-def why_infeasible(request: TuneRequest, decision: Decision | None = None) -> Infeasible:
-    """Why no layout meets the SLO, and what would do: by the model, corrected by a study's trials where there are."""
-    from tuner.explain.infeasible import infeasible, slower_than_predicted
+def memories(request: TuneRequest, layouts: Iterable[ParallelLayout]) -> dict[ParallelLayout, MemoryEstimate]:
+    """What the fullest device of each layout holds."""
+    model, cluster, found = load_model(request.model), requested_cluster(request), {}
+    for layout in layouts:
+        limits = (np.array([float(layout.max_num_batched_tokens)]), np.array([float(layout.max_num_seqs)]))
+        found[layout] = estimate_memory(model, layout, cluster.group(layout), request.engine, *limits)
+    return found
 
-    slower = slower_than_predicted(request, decision) if decision else 1.0
-    return infeasible(request, load_model(request.model), load_space(request.space), slower)
+
+def why_infeasible(request: TuneRequest) -> Infeasible:
+    """Why no layout meets the SLO by the model, and what would do."""
+    from tuner.plan.infeasible import infeasible
+
+    return infeasible(request, load_model(request.model), load_space(request.space))
 
 
 def facts() -> dict[str, str]:
@@ -87,16 +98,14 @@ def facts() -> dict[str, str]:
     return {"machine": machine, **installed("optuna")}
 
 
-def decision_of(store: Store, record: StudyRecord) -> Decision:
-    """The decision as the stored trials stand now, with the drops that it was made with."""
-    found, dropped = store.snapshot(record.name), record.dropped or ()
-    if record.decision is not None:
-        dropped = tuple(
-            DroppedGroup(DropReason(g["reason"]), g["count"], ParallelLayout.parse(g["example"]), g["figure"])
-            for g in record.decision["dropped"]
-        )
+def decision_of(store: Store, record: StudyRecord) -> tuple[Decision, bool]:
+    """(the decision that the study ended in, True); of one that has not ended, or has gone on since, (what its trials
+    would decide as they stand, False)."""
+    found, decided = store.snapshot(record.name), store.decision(record.name)
+    if decided is not None and decided.trials == found.finished and not found.open:
+        return decided, True
     used = spent(found.entries, found.pulse.study_s, partial(usd_per_gpu_hour, record.request))
-    return decide(record.name, record.request, found.trials, record.ranked or (), dropped, used)
+    return decide(record.name, record.request, found.trials, record.ranked or (), record.dropped or (), used), False
 
 
 def measured_trial(decision: Decision, layout: str | None) -> TrialResult:
@@ -142,16 +151,14 @@ def _recomputed(record: StudyRecord, layout: ParallelLayout) -> Launched:
 
 def write_results(
     directory: Path, store: Store, record: StudyRecord, decision: Decision, platform: Platform | None = None
-) -> dict[str, Path]:
-    """Write the winner's specs, the report and the decision; the paths by kind.
+) -> Decision:
+    """Write the winner's specs, the report and the decision; the decision that names them, as it is stored from now on.
 
     No spec comes of a study without a winner, nor of one whose cluster was simulated.
     """
-    import json
-
     from deploy.report.study_page import render_report
     from deploy.specs.writing import write_all, write_whole
-    from tuner.app.answers import decision_answer
+    from tuner.app.answers.decision import decision_answer
     from tuner.app.tune.report_data import report_data
 
     files: dict[str, Path] = {}
@@ -161,8 +168,7 @@ def write_results(
     page = render_report(report_data(record, decision, store.trial_starts(record.name), names))
     files["report"] = write_whole(directory / REPORT, page)
     files["decision"] = directory / DECISION
-    paths = {kind: str(path) for kind, path in files.items()}
-    reasons = None if decision.winner else why_infeasible(record.request, decision)
-    answer = decision_answer(decision, record.request, paths, record.facts, reasons)
-    write_whole(files["decision"], json.dumps(answer, indent=2) + "\n")
-    return files
+    decision = replace(decision, files={kind: str(path) for kind, path in files.items()})
+    write_whole(files["decision"], decision_answer(decision, record.request, record.facts).to_json())
+    store.save_decision(record.name, decision)
+    return decision

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from tuner.errors import BadInput
@@ -39,7 +49,17 @@ class Metric(StrEnum):
         return 2 if self in (Metric.TPOT, Metric.ITL) else 1
 
 
-TargetKey = tuple[Metric, float]  # what a target bounds: a metric at a percentile
+def _read_key(given: object) -> object:
+    """A key as JSON has it, ``ttft:99.0``, in its two parts."""
+    return given.split(":") if isinstance(given, str) else given
+
+
+# What a target bounds: a metric at a percentile.
+TargetKey = Annotated[
+    tuple[Metric, float],
+    BeforeValidator(_read_key),
+    PlainSerializer(lambda key: f"{key[0].value}:{key[1]!r}", return_type=str, when_used="json"),
+]
 
 
 class Objective(StrEnum):

@@ -32,6 +32,7 @@ DEFAULT_CPU_KV_GIB = 1.0
 class MemoryEstimate:
     """Bytes per device of the fullest rank; ``kv_tokens`` is what one replica's cache can hold.
 
+    ``buffers_bytes`` holds ``graphs_bytes``, the captured CUDA graphs (None on a CPU, which captures none).
     Arrays have the broadcast shape of ``max_num_batched_tokens`` and ``max_num_seqs``.
     """
 
@@ -39,6 +40,7 @@ class MemoryEstimate:
     weights_bytes: float
     activation_bytes: Floats
     buffers_bytes: float
+    graphs_bytes: float | None
     kv_bytes_per_token: float
     kv_tokens: Floats
 
@@ -115,11 +117,11 @@ def estimate_memory(
     width = 4 * model.hidden + 3 * max(model.inter, model.heads * model.head_dim) / layout.tp
     activations = batched * width * 2.0 + seqs * model.padded_vocab * LOGIT_BYTES
     on_cpu = cluster.profile.arch == "cpu"
-    buffers = 0.0
-    if not on_cpu:
-        buffers = CONTEXT_BYTES + GRAPH_BYTES + (COLLECTIVE_BYTES if layout.devices_per_replica > 1 else 0)
+    buffers, graphs = 0.0, None if on_cpu else GRAPH_BYTES
+    if graphs is not None:
+        buffers = CONTEXT_BYTES + graphs + (COLLECTIVE_BYTES if layout.devices_per_replica > 1 else 0)
     available = cluster.profile.memory_bytes * (1.0 if on_cpu else engine.gpu_memory_utilization)
     left = available - weights - activations - buffers
     if on_cpu or engine.kv_cache_gib:
         left = np.minimum(left, (engine.kv_cache_gib or DEFAULT_CPU_KV_GIB) * GIB)
-    return MemoryEstimate(available, weights, activations, buffers, kv, np.maximum(left, 0) / kv)
+    return MemoryEstimate(available, weights, activations, buffers, graphs, kv, np.maximum(left, 0) / kv)

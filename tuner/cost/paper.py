@@ -26,17 +26,11 @@ class PaperVolume:
     hybrid_p2p_bytes: int | float
     stage0_embedding_allreduce_bytes: int | float
 
-    def as_dict(self) -> dict[str, object]:
-        """The ``paper`` object of ``parlay volume --json``; ``total`` sums the four boxed terms."""
-        terms = {
-            "allreduce": self.hybrid_allreduce_bytes,
-            "allgather": self.hybrid_allgather_bytes,
-            "gather": self.hybrid_gather_bytes,
-            "p2p": self.hybrid_p2p_bytes,
-        }
-        hybrid = {**terms, "total": sum(terms.values())}
-        hybrid["stage0_embedding_allreduce"] = self.stage0_embedding_allreduce_bytes
-        return {"v_tp_bytes": self.v_tp_bytes, "v_pp_bytes": self.v_pp_bytes, "v_hybrid_bytes": hybrid}
+    @property
+    def hybrid_total_bytes(self) -> int | float:
+        """Sum of the four boxed terms, without the embedding."""
+        terms = (self.hybrid_allreduce_bytes, self.hybrid_allgather_bytes, self.hybrid_gather_bytes)
+        return sum(terms) + self.hybrid_p2p_bytes
 
 
 def paper_volume(

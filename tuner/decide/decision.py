@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tuner.ask.request import Objective, TuneRequest
 from tuner.ask.slo import over, ratio
 from tuner.decide.comparison import slo_ratio
 from tuner.decide.layout_summary import Spread, Standing, front, standings
+from tuner.plan.infeasible import Infeasible
 from tuner.plan.prune import Candidate, DroppedGroup, Prediction
 from tuner.study.ledger import Spent
 from tuner.trial.trial import StepResult, TrialResult
@@ -21,6 +22,8 @@ class Decision:
 
     ``standings`` are the measured layouts with all their trials, best first; ``winner`` and ``runner_up`` are the
     trials that stand for the first two that meet the SLO, ``pareto`` those of the front (``standing.front_axes``).
+    ``infeasible`` says why no layout meets the SLO, where the study ended without a winner; ``files`` has the paths of
+    what was written, by kind.
     """
 
     study: str
@@ -34,6 +37,8 @@ class Decision:
     spent: Spent
     why: str
     remedy: str | None
+    infeasible: Infeasible | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def predicted_ms(self, request: TuneRequest, trial: TrialResult) -> tuple[float | None, ...]:
         """What the model said of a trial's shown step: ``request.shown_metrics`` in ms, None where it said nothing."""

@@ -7,8 +7,7 @@ times divided by rising factors, and those that would then beat the measured win
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,15 +45,6 @@ class Untried:
     fitting: int
     slower: float
     rivals: tuple[Rival, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {
-            "fitting": self.fitting,
-            "model_corrected_times": self.slower,
-            "factors_looked_at": list(FACTORS),
-            "would_win": [asdict(rival) for rival in self.rivals],
-        }
 
     def lines(self) -> list[str]:
         """For people."""

@@ -7,8 +7,7 @@ vLLM runs none of them, so nothing here can be launched or emitted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import SPACE_AXES, ParallelLayout
@@ -39,10 +38,6 @@ class Standing:
     e2e_ms: float | None
     goodput_req_per_s: float | None
     dropped: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"layout": str(self.layout)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,36 +86,6 @@ class WhatIf:
     figure: str
     techniques: tuple[Technique, ...]
     effects: tuple[Effect, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON; ``emittable`` is always false."""
-        return {
-            "emittable": False,
-            "objective": self.objective.value,
-            "figure": self.figure,
-            "techniques": [_described(one) for one in self.techniques],
-            "effects": [self._effect(effect) for effect in self.effects],
-        }
-
-    def _effect(self, effect: Effect) -> dict[str, Any]:
-        def shown(standing: Standing | None) -> dict[str, Any] | None:
-            return standing.as_dict() if standing else None
-
-        return {
-            "techniques": list(effect.techniques),
-            "exact": effect.exact,
-            "another_layout_wins": effect.another_wins,
-            "layouts_changed": effect.changed,
-            "best_without": shown(effect.before),
-            "same_layout_with": shown(effect.before_with),
-            "best_with": shown(effect.after),
-            "best_with_layout_without": shown(effect.after_without),
-            self.figure: effect.figures(self.figure),
-            "terms_changed": {
-                name: {term: {"without": pair[0], "with": pair[1]} for term, pair in terms.items()}
-                for name, terms in (("ttft_ms", effect.ttft_ms), ("tpot_ms", effect.tpot_ms))
-            },
-        }
 
     def summary(self) -> list[str]:
         """Some lines for people: per effect who wins and by how much, then what each technique is."""
@@ -240,18 +205,3 @@ def _effect(question: _Question, base: Plan, techniques: Techniques) -> Effect:
         ttft_ms=ttft_ms,
         tpot_ms=tpot_ms,
     )
-
-
-def _described(one: Technique) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "given": str(one),
-        "setting": asdict(one),
-        "source": one.source,
-        "acts_on": one.acts_on,
-        "priced": one.priced,
-        "exact": one.exact,
-        "outputs": one.outputs,
-        "emittable": False,
-        "why_not_emittable": one.missing,
-    }

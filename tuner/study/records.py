@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
@@ -18,7 +17,7 @@ from tuner.trial.trial import Purpose, TrialResult, TrialState
 
 @dataclass(frozen=True, slots=True)
 class StudyRecord:
-    """A study as stored; ``decision`` is None until one was reached, ``ranked`` and ``dropped`` until it was planned.
+    """A study as stored; ``decided`` once a decision was reached, ``ranked`` and ``dropped`` None until it was planned.
 
     ``facts`` are versions, launcher and the machine, as text: for the reader of a report, and for who goes on with it.
     """
@@ -30,7 +29,7 @@ class StudyRecord:
     candidates_total: int | None
     ranked: tuple[Candidate, ...] | None
     dropped: tuple[DroppedGroup, ...] | None
-    decision: dict[str, Any] | None
+    decided: bool
     state: StudyState
 
 

@@ -36,7 +36,7 @@ def study_of(row: Row) -> StudyRecord:
         candidates_total=row["candidates_total"],
         ranked=RANKED.validate_json(row["ranked"]) if row["ranked"] else None,
         dropped=DROPPED.validate_json(row["dropped"]) if row["dropped"] else None,
-        decision=row["decision"],
+        decided=row["decision"] is not None,
         state=StudyState(row["state"]),
     )
 

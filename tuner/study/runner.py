@@ -69,4 +69,3 @@ def run_study(
     setting = order.setting()
     study = Study(setting, store, launcher, meter, Fanout(observers), clock=clock, cancel=cancel)
     return study.run(order.resume, dict(order.facts) | launch_facts(order.request.model, launcher))
-

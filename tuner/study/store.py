@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import sqlalchemy as sa
 
 from tuner.ask.request import TuneRequest
+from tuner.decide.decision import Decision
 from tuner.errors import BadInput, FailureReason, StoreError
 from tuner.plan.prune import Candidate, DroppedGroup
 from tuner.study.database import Database, now_s
@@ -31,6 +31,7 @@ from tuner.study.statements import (
     require_owner,
 )
 from tuner.study.step_rows import dump_step, load_step
+from tuner.study.stored_decision import kept_decision, read_decision
 from tuner.trial.devices import Placement
 from tuner.trial.launched import Launched
 from tuner.trial.trial import StepResult, TrialResult, TrialState
@@ -137,10 +138,17 @@ class Store:
         with self._db.writing() as db:
             db.execute(sa.update(STUDIES).where(STUDIES.c.name == name).values(values))
 
-    def save_decision(self, name: str, decision: dict[str, Any]) -> None:
-        """Keep the decision, an earlier one is replaced, and with it the state; raises as ``change_state`` does."""
+    def save_decision(self, name: str, decision: Decision) -> None:
+        """Keep the decision, whole, and the state; an earlier one is replaced. Raises as ``change_state`` does."""
         with self._db.writing() as db:
-            change_state(db, name, StudyState.DECIDED, {"decision": decision})
+            change_state(db, name, StudyState.DECIDED, {"decision": kept_decision(decision)})
+
+    def decision(self, name: str) -> Decision | None:
+        """The decision as it was kept; None until one was reached. Raises BadInput as ``study`` does."""
+        record = self.study(name)
+        with self._db.reading() as db:
+            kept = db.scalar(sa.select(STUDIES.c.decision).where(STUDIES.c.name == name))
+        return None if kept is None else read_decision(kept, record, self.snapshot(name))
 
     def claim_trial(
         self, study: str, claim: TrialClaim, place: Callable[[Sequence[OpenTrial]], Placement | None], launches: int
@@ -203,7 +211,7 @@ class Store:
     def record_launch(self, study: str, trial: int, launched: Launched, driver: str) -> None:
         """Keep what was launched for a trial; raises LeaseLost as ``add_step`` does."""
         values = {"launched": LAUNCHED.dump_python(launched, mode="json")}
-        with self._writing() as db:
+        with self._db.writing() as db:
             require_owner(db, study, trial, driver)
             db.execute(sa.update(TRIALS).where(TRIALS.c.study == study, TRIALS.c.number == trial).values(values))
 

@@ -22,9 +22,9 @@ from tuner.ask.rules import DropReason
 from tuner.ask.space import Space
 from tuner.decide.decision import Decision, decide, winner
 from tuner.errors import BadInput, Cancelled
+from tuner.plan.infeasible import infeasible, slower_than_predicted
 from tuner.plan.prune import Candidate, DroppedGroup, Plan, plan
 from tuner.search.believing import Believing
-from tuner.search.optuna_record import OptunaRecord
 from tuner.search.search import Search
 from tuner.search.strategy import Strategy
 from tuner.search.warm_start import MOST, Factors, Past, akin, carried
@@ -33,6 +33,7 @@ from tuner.study.lease import is_gone, new_driver
 from tuner.study.ledger import spent
 from tuner.study.lifecycle import StudyState
 from tuner.study.observer import Fanout, Observer
+from tuner.study.optuna_record import OptunaRecord
 from tuner.study.resuming import require_same
 from tuner.study.store import Store
 from tuner.trial.cancel import CancelHandle
@@ -80,7 +81,7 @@ class Study:
         self._cancel, self._strategist = cancel or CancelHandle(), strategist
 
     def run(self, resume: bool, facts: dict[str, str]) -> Decision:
-        """Plan, launch and measure until the budget is spent or nothing is left that could win; decide.
+        """Plan, launch and measure until the budget is spent or nothing is left that could win; decide, and store that.
 
         With ``resume`` it goes on with a study that was stopped or killed, and joins one that others are driving.
         Raises BadInput when the name is taken and ``resume`` is false, or taken by another request or on another
@@ -91,18 +92,19 @@ class Study:
         self._cancel.raise_if_cancelled()
         planned = self._runnable(plan(s.request, s.model, s.cluster, s.space))
         known = self._begun(resume, facts)
-        with ending(self._store, s.name), Driving(self._assignment(), self._best) as driving:
-            orphans = driving.clear_orphans()
-            self._store.save_plan(s.name, planned.candidates, planned.ranked, planned.dropped)
-            self._observer.planned(planned)
-            self._cancel.raise_if_cancelled()
-            search = Search(s.request, planned.ranked, self._strategy(planned))
-            found = self._store.snapshot(s.name)
-            search.recall(found.finished)
-            if known:
-                self._observer.resumed(found.finished, orphans)
-            self._observer.ended(driving.run(search, found.finished))
-        return self._decide(planned, search)
+        with ending(self._store, s.name):
+            with Driving(self._assignment(), self._best) as driving:
+                orphans = driving.clear_orphans()
+                self._store.save_plan(s.name, planned.candidates, planned.ranked, planned.dropped)
+                self._observer.planned(planned)
+                self._cancel.raise_if_cancelled()
+                search = Search(s.request, planned.ranked, self._strategy(planned))
+                found = self._store.snapshot(s.name)
+                search.recall(found.finished)
+                if known:
+                    self._observer.resumed(found.finished, orphans)
+                self._observer.ended(driving.run(search, found.finished))
+            return self._decide(planned, search)
 
     def _begun(self, resume: bool, facts: dict[str, str]) -> bool:
         """Begin the study, or find it begun; True where it was."""
@@ -129,7 +131,7 @@ class Study:
         past: dict[str, Past] = {}
         for name in self._store.study_names():  # newest first
             record = self._store.study(name)
-            earlier = record.created_at < own.created_at and record.decision is not None
+            earlier = record.created_at < own.created_at and record.decided
             if earlier and akin(s.request, own.facts, record.request, record.facts):
                 trials = self._store.snapshot(name).finished
                 past[name] = Past(record.created_at, record.request, record.ranked or (), trials)
@@ -181,7 +183,12 @@ class Study:
             groups.append(DroppedGroup(DropReason.OUTRANKED, 1, candidate.layout, why))
         s, found = self._s, self._store.snapshot(self._s.name)
         used = spent(found.entries, found.pulse.study_s, partial(usd_per_gpu_hour, s.request))
-        return decide(s.name, s.request, found.finished, planned.ranked, groups, used)
+        decision = decide(s.name, s.request, found.finished, planned.ranked, groups, used)
+        if decision.winner is None:
+            slower = slower_than_predicted(s.request, decision.trials, decision.predictions)
+            decision = replace(decision, infeasible=infeasible(s.request, s.model, s.space, slower))
+        self._store.save_decision(s.name, decision)
+        return decision
 
 
 def default_name(request: TuneRequest) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,38 +58,12 @@ class Validation:
         first = dict(zip(self.reasons[::-1], self.points.lines[::-1], strict=True))
         return [(reason, count, first[reason]) for reason, count in counted.most_common()]
 
-    def answer(self) -> dict[str, Any]:
-        """For ``--json``: errors in percent, over all rows and by system."""
-        systems = np.asarray(self.points.text("system"))
-        return {
-            "kind": self.kind,
-            "rows": len(self.points),
-            "scored": self.scored,
-            **{ape_key(p.name): p.ape_percent() for p in self.predictions},
-            "unit": "percent",
-            "by_system": {
-                str(system): {
-                    "rows": int(np.sum(systems == system)),
-                    **{ape_key(p.name): p.ape_percent(systems == system) for p in self.predictions},
-                }
-                for system in np.unique(systems)
-            },
-            "not_priced": [
-                {"reason": reason, "rows": rows, "first_line": line} for reason, rows, line in self.unpriced()
-            ],
-        }
-
     def columns(self) -> dict[str, Sequence[object]]:
         """Columns to append to the table: a prediction per figure, and the reason where there is none."""
         found: dict[str, Sequence[object]] = {
             f"predicted_{p.name}": [float(v) if np.isfinite(v) else None for v in p.predicted] for p in self.predictions
         }
         return found | {"not_priced": self.reasons}
-
-
-def ape_key(figure: str) -> str:
-    """``ttft_ms`` as ``ttft_ape``."""
-    return f"{figure.rsplit('_', 1)[0]}_ape"
 
 
 def measured_column(points: Points, name: str) -> Floats:

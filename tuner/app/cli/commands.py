@@ -6,10 +6,9 @@ meets the SLO, 130 interrupted.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -20,7 +19,14 @@ from tuner.ask.request import load_request
 from tuner.errors import BadInput, Cancelled, NoFeasibleLayout, ParlayError
 
 if TYPE_CHECKING:
+    from tuner.app.answers.base import Answer
+    from tuner.app.answers.decision import DecisionAnswer, OriginAnswer
     from tuner.app.tune.tuning import TuneResult
+    from tuner.ask.request import TuneRequest
+    from tuner.decide.decision import Decision
+    from tuner.plan.prune import Plan
+    from tuner.study.records import StudyRecord
+    from tuner.study.store import Store
 
 KUBERNETES = ("rayservice", "helm-values")  # the formats that name a Ray and an image
 DEFAULT_OUT = Path("parlay-out")
@@ -67,8 +73,7 @@ def plan_command(
     as_json: Json = False,
 ) -> None:
     """Rank layouts without launching anything."""
-    from tuner.app.answers import plan_answer
-    from tuner.app.wiring import plan_request, suppose, why_infeasible
+    from tuner.app.wiring import memories, plan_request, suppose, why_infeasible
 
     request = load_request(request_file)
     supposed = suppose(request, what_if) if what_if else None
@@ -76,7 +81,10 @@ def plan_command(
     meeting = any(candidate.prediction.meets_slo for candidate in found.ranked)
     reasons = None if meeting else why_infeasible(request)
     if as_json:
-        _print_json(plan_answer(found, splits, supposed, reasons))
+        from tuner.app.answers.plan import plan_answer
+
+        held = memories(request, (candidate.layout for candidate in found.ranked))
+        _print_json(plan_answer(found, splits, held, supposed, reasons))
     else:
         from tuner.app.cli.tables import plan_tables, print_lines, what_if_tables
 
@@ -100,7 +108,7 @@ def volume(
     as_json: Json = False,
 ) -> None:
     """Communication of one layout, operation by operation."""
-    from tuner.app.answers import volume_answer
+    from tuner.app.answers.volume import volume_answer
     from tuner.ask.model import load_model
     from tuner.ask.rules import engine_refuses
 
@@ -135,11 +143,13 @@ def collective(
     as_json: Json = False,
 ) -> None:
     """Time of one collective, what the engine would run, and why."""
+    from tuner.app.answers.collective import collective_answer
     from tuner.cost.collectives import collective_report
 
-    answer = collective_report(
+    report = collective_report(
         operation, message_bytes, ranks, nodes, profile, algorithm, alpha_us, gb_per_s, fabric, vllm_version
     )
+    answer = collective_answer(report)
     if as_json:
         _print_json(answer)
     else:
@@ -162,18 +172,20 @@ def validate_command(
     as_json: Json = False,
 ) -> None:
     """Score the predictor against measured points."""
+    from tuner.app.answers.validate import validate_answer
     from tuner.validate.points import write_points
     from tuner.validate.score import validate
 
     found = validate(points, kind, correct_with)
     if out is not None:
         write_points(out, found.points, found.columns())
+    answer = validate_answer(found)
     if as_json:
-        _print_json(found.answer())
+        _print_json(answer)
     else:
         from tuner.app.cli.tables import validation_tables
 
-        validation_tables(_out, found)
+        validation_tables(_out, answer)
 
 
 @app.command("simulate")
@@ -230,7 +242,10 @@ def tune(
         simulated_seed, ray_version, image,
     )  # fmt: skip
     result = run_tune(options, _err)
-    _show(result.answer, result.decision, result.request, as_json)
+    if as_json:
+        _print_json(result.answer)
+    else:
+        _show(result.answer, result.decision, result.request)
     if result.decision.winner is None:
         raise NoFeasibleLayout(_tune_shortfall(result))
 
@@ -241,18 +256,17 @@ app.command()(measure)
 @app.command()
 def show(name: StudyName = None, out: Out = DEFAULT_OUT, store: StoreUrl = None, as_json: Json = False) -> None:
     """Look at a study again, while it runs or after."""
-    from tuner.app.answers import decision_answer
+    from tuner.app.answers.decision import show_answer
+    from tuner.app.wiring import decision_of
 
     db, record = _study(name, out, store)
-    from tuner.app.wiring import decision_of, why_infeasible
-
-    decision = decision_of(db, record)
-    ended = record.decision is not None
-    reasons = why_infeasible(record.request, decision) if ended and decision.winner is None else None
-    answer = decision_answer(decision, record.request, {}, record.facts, reasons)
-    if not as_json:
+    decision, ended = decision_of(db, record)
+    answer = show_answer(decision, record, ended)
+    if as_json:
+        _print_json(answer)
+    else:
         _out.print(f"Study {record.name} is {record.state.value}.", highlight=False)
-    _show({**answer, "ended": ended, "state": record.state.value}, decision, record.request, as_json)
+        _show(answer, decision, record.request, ended)
 
 
 @app.command()
@@ -266,16 +280,15 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Why the winner won, and where a layout's milliseconds go."""
-    from tuner.app.answers import simulated_answer
+    from tuner.app.answers.decision import origin_answer
     from tuner.app.tune.explaining import explain_study
 
     db, record = _study(name, out, store)
     explained = explain_study(db, record, ParallelLayout.parse(layout) if layout else None)
-    origin = simulated_answer(record.facts)
     if as_json:
-        _print_json(origin | explained.answer(record.request))
+        _print_json(explained.answer(record))
     else:
-        _name_simulated(origin)
+        _name_simulated(origin_answer(record.facts))
         explained.print(_out, record.request)
 
 
@@ -305,13 +318,16 @@ def emit(
     db, record = _study(name, out, store)
     if simulated_seed(record.facts) is not None:
         raise BadInput("STUDY", record.name, "a study of real engines; this one's cluster was simulated")
-    chosen = shipment(record, measured_trial(decision_of(db, record), layout))
+    decision, ended = decision_of(db, record)
+    chosen = shipment(record, measured_trial(decision, layout))
     format_ = format_ or next(iter(chosen.formats), FORMATS[0])
     chosen.require(format_)
     if (ray_version or image) and format_ not in KUBERNETES:
         raise BadInput("--ray-version, --image", format_, "--format " + " or ".join(KUBERNETES))
     if chosen.recomputed:
         _err.print(f"parlay: study {record.name}: {chosen.origin}", markup=False, highlight=False, soft_wrap=True)
+    if not ended:
+        _err.print(f"study {record.name} has not ended: this is how it stands", highlight=False, soft_wrap=True)
     sys.stdout.write(emit_spec(format_, chosen, platform))
 
 
@@ -328,26 +344,25 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _show(answer: dict[str, Any], decision: Any, request: Any, as_json: bool) -> None:
-    if as_json:
-        _print_json(answer)
-        return
+def _show(answer: DecisionAnswer, decision: Decision, request: TuneRequest, ended: bool = True) -> None:
+    """A decision for people."""
     from tuner.app.cli.tables import print_lines
     from tuner.app.tune.tables import decision_tables
 
     _name_simulated(answer)
-    decision_tables(_out, decision, request, answer["files"], answer.get("ended", True))
-    print_lines(_out, answer["infeasible"]["lines"] if answer["infeasible"] else ())
+    decision_tables(_out, decision, request, ended)
+    print_lines(_out, decision.infeasible.lines() if decision.infeasible else ())
 
 
-def _name_simulated(answer: dict[str, Any]) -> None:
+def _name_simulated(answer: OriginAnswer) -> None:
     """Say it before any figure where no engine ran."""
-    if answer["simulated"]:
-        seed = answer["simulated_seed"]
-        _out.print(f"Simulated (seed {seed}): no figure here is from a real engine.", style="bold yellow")
+    if answer.simulated:
+        _out.print(
+            f"Simulated (seed {answer.simulated_seed}): no figure here is from a real engine.", style="bold yellow"
+        )
 
 
-def _study(name: str | None, out: Path, store: str | None) -> Any:
+def _study(name: str | None, out: Path, store: str | None) -> tuple[Store, StudyRecord]:
     from tuner.study.store import Store
 
     url = _store_url(store, out)
@@ -366,11 +381,12 @@ def _store_url(store: str | None, out: Path) -> str:
 
 def _tune_shortfall(result: TuneResult) -> str:
     if not result.decision.trials:
-        return "nothing was worth a launch; " + " ".join(result.answer["infeasible"]["lines"][:1])
+        reasons = result.decision.infeasible
+        return "nothing was worth a launch; " + " ".join(reasons.lines()[:1] if reasons else ())
     return f"{result.decision.why}; {result.decision.remedy or 'see the logs of the trials'}"
 
 
-def _plan_shortfall(found: Any) -> str:
+def _plan_shortfall(found: Plan) -> str:
     if not found.ranked:
         physical = [g for g in found.dropped if g.reason.value.startswith(("memory", "slo"))] or found.dropped
         last = max(physical, key=lambda group: group.example.devices)
@@ -383,8 +399,8 @@ def _plan_shortfall(found: Any) -> str:
     )
 
 
-def _print_json(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+def _print_json(answer: Answer) -> None:
+    sys.stdout.write(answer.to_json())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from rich.console import Console
 from rich.table import Table
@@ -19,11 +19,20 @@ from tuner.plan.what_if import Standing, WhatIf
 from tuner.trial.trial import TrialResult, TrialState
 
 if TYPE_CHECKING:
-    from tuner.validate.scores import Validation
+    from tuner.app.answers.collective import CollectiveAnswer
+    from tuner.app.answers.validate import ValidateAnswer
+    from tuner.app.answers.volume import VolumeAnswer
 
 ABSENT = "–"
 MOST_ALIKE = 4  # rows of one reason in a table of drops
-_ERRORS = ("mean", "median")
+
+
+class TitleOptions(TypedDict):
+    """Options of a ``rich`` table."""
+
+    title_justify: Literal["left"]
+    caption: str | None
+    caption_justify: Literal["left"]
 
 
 def short_names(layouts: Iterable[ParallelLayout]) -> tuple[dict[ParallelLayout, str], str]:
@@ -90,7 +99,7 @@ def _distinct(ranked: Sequence[Candidate]) -> list[tuple[Candidate, int]]:
     return list(found.values())
 
 
-def left_title(caption: str | None = None) -> dict[str, Any]:
+def left_title(caption: str | None = None) -> TitleOptions:
     """A table's title and caption at its left edge."""
     return {"title_justify": "left", "caption": caption, "caption_justify": "left"}
 
@@ -201,51 +210,50 @@ def _standing_cells(without: Standing, found: Standing) -> list[str]:
     return [old if old == new else f"{old} → {new}" for old, new in columns]
 
 
-def volume_tables(console: Console, answer: Mapping[str, Any]) -> None:
+def volume_tables(console: Console, answer: VolumeAnswer) -> None:
     """Operations of one TP rank of each stage, and the paper's formulas."""
-    title = f"{answer['model']} · {answer['layout']} · {answer['prompt_tokens']} + {answer['output_tokens']} tokens"
+    title = f"{answer.model} · {answer.layout} · {answer.prompt_tokens} + {answer.output_tokens} tokens"
     table = Table(title=title, title_justify="left")
     for name in ("phase", "stage", "operation", "ranks", "calls", "shape", "bytes per call", "where"):
         table.add_column(name, justify="right" if name in ("stage", "ranks", "calls", "bytes per call") else "left")
-    for row in answer["operations"]:
-        shape = " × ".join(f"{n:,}" for n in row["shape"])
+    for row in answer.operations:
+        shape = " × ".join(f"{n:,}" for n in row.shape)
         table.add_row(
-            row["phase"], str(row["stage"]), row["operation"], str(row["ranks"]), f"{row['calls']:,}", shape,
-            f"{row['message_bytes']:,}", row["where"],
+            row.phase, str(row.stage), row.operation, str(row.ranks), f"{row.calls:,}", shape,
+            f"{row.message_bytes:,}", row.where,
         )  # fmt: skip
-    console.print(table if answer["operations"] else f"{title}: nothing is sent")
-    console.print(f"Sent over all ranks of one replica: {answer['sent_bytes_all_ranks']:,} bytes")
-    moved = answer["kv_transfer"]
-    links = ", ".join(f"stage {one['stage']}: {one['links']} × {one['link_bytes']:,}" for one in moved["links"])
+    console.print(table if answer.operations else f"{title}: nothing is sent")
+    console.print(f"Sent over all ranks of one replica: {answer.sent_bytes_all_ranks:,} bytes")
+    moved = answer.kv_transfer
+    links = ", ".join(f"stage {one.stage}: {one.links} × {one.link_bytes:,}" for one in moved.links)
     console.print(
-        f"KV cache of the prompt, if prefill and decode are apart: {moved['bytes_per_request']:,} bytes ({links})"
+        f"KV cache of the prompt, if prefill and decode are apart: {moved.bytes_per_request:,} bytes ({links})"
     )
-    paper = answer["paper"]
     formulas = Table(title="Formulas of Xu et al. (arXiv 2507.14392)", title_justify="left")
     formulas.add_column("volume")
     formulas.add_column("bytes", justify="right")
-    formulas.add_row("V_tp", f"{paper['v_tp_bytes']:,}")
-    formulas.add_row("V_pp", f"{paper['v_pp_bytes']:,}")
-    for name, value in paper["v_hybrid_bytes"].items():
+    formulas.add_row("V_tp", f"{answer.paper.v_tp_bytes:,}")
+    formulas.add_row("V_pp", f"{answer.paper.v_pp_bytes:,}")
+    for name, value in answer.paper.v_hybrid_bytes:
         formulas.add_row(f"V_hybrid {name.replace('_', ' ')}", f"{value:,}")
     console.print(formulas)
 
 
-def collective_table(console: Console, answer: Mapping[str, Any]) -> None:
+def collective_table(console: Console, answer: CollectiveAnswer) -> None:
     """One collective: its algorithm, the terms of its time, and why the engine picks it."""
-    title = f"{answer['operation']} of {answer['bytes']:,} bytes, {answer['ranks']} ranks on {answer['nodes']} node(s)"
+    title = f"{answer.operation} of {answer.bytes:,} bytes, {answer.ranks} ranks on {answer.nodes} node(s)"
     console.print(title, highlight=False, style="italic", soft_wrap=True)
     table = Table()
     table.add_column("term")
     table.add_column("µs", justify="right")
-    for name, value in answer["terms"].items():
+    for name, value in answer.terms.items():
         table.add_row(name.removesuffix("_us"), number(value, 2))
     table.add_section()
-    table.add_row("total", number(answer["latency_us"], 2))
+    table.add_row("total", number(answer.latency_us, 2))
     console.print(table)
-    console.print(f"algorithm: {answer['algorithm']}", highlight=False, markup=False)
-    if answer.get("why"):
-        console.print(answer["why"], soft_wrap=True, highlight=False, markup=False)
+    console.print(f"algorithm: {answer.algorithm}", highlight=False, markup=False)
+    if answer.why:
+        console.print(answer.why, soft_wrap=True, highlight=False, markup=False)
 
 
 def outcome(trial: TrialResult, request: TuneRequest) -> str:
@@ -262,17 +270,15 @@ def outcome(trial: TrialResult, request: TuneRequest) -> str:
     )
 
 
-def validation_tables(console: Console, found: Validation) -> None:
+def validation_tables(console: Console, answer: ValidateAnswer) -> None:
     """Errors over all rows and by system, and what could not be priced."""
-    answer = found.answer()
-    figures = [key for key in answer if key.endswith("_ape")]
-    table = Table(title=f"{found.kind}: {answer['scored']} of {answer['rows']} rows scored, errors in %")
+    table = Table(title=f"{answer.kind}: {answer.scored} of {answer.rows} rows scored, errors in %")
     table.add_column("system")
-    for name in ("rows", *(f"{figure.removesuffix('_ape')} {part}" for figure in figures for part in _ERRORS)):
+    for name in ("rows", *(f"{figure} {part}" for figure in answer.by_figure() for part in ("mean", "median"))):
         table.add_column(name, justify="right")
-    for name, part in [*answer["by_system"].items(), ("all", answer)]:
-        errors = [number(part[figure][which]) for figure in figures for which in _ERRORS]
-        table.add_row(name, str(part["rows"]), *errors)
+    for name, part in [*answer.by_system.items(), ("all", answer)]:
+        errors = [number(value) for error in part.by_figure().values() for value in (error.mean, error.median)]
+        table.add_row(name, str(part.rows), *errors)
     console.print(table)
-    for reason in answer["not_priced"]:
-        console.print(f"{reason['rows']} rows not priced, the first in line {reason['first_line']}: {reason['reason']}")
+    for reason in answer.not_priced:
+        console.print(f"{reason.rows} rows not priced, the first in line {reason.first_line}: {reason.reason}")

@@ -6,11 +6,10 @@ could be judged, 130 interrupted; what had been measured by then is shown.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rich.console import Console
@@ -20,7 +19,7 @@ from serve.measure.probe import EndpointFailed, base_url, choose_model, offered_
 from serve.measure.request_records import check_records, write_records
 from serve.measure.window import Window, WindowRunner, failures
 from serve.measure.window_requests import WindowOrder
-from tuner.app.measure.answer import window_answer
+from tuner.app.answers.measure import MeasureAnswer, found_rate_answer, window_answer
 from tuner.app.measure.options import Hunt, MeasureOptions, Sweep
 from tuner.app.measure.screen import MeasureScreen, found_words, summary_tables
 from tuner.ask.arrivals import OfferedLoad
@@ -80,25 +79,26 @@ def run_measure(options: MeasureOptions, as_json: bool) -> int:
         return INTERRUPTED
     files = _write(measured)
     if as_json:
-        sys.stdout.write(json.dumps(measure_answer(measured) | {"files": files}, indent=2) + "\n")
+        sys.stdout.write(measure_answer(measured, files).to_json())
     else:
         summary_tables(out, measured.windows, measured.shown, measured.found, files)
     return measured.exit_code
 
 
-def measure_answer(measured: Measured) -> dict[str, Any]:
-    """The window that stands for the run, then all windows."""
-    return {
-        "url": measured.endpoint.url,
-        "model": measured.endpoint.model,
-        "protocol": "chat" if measured.endpoint.chat else "completions",
-        "seed": measured.options.seed,
-        "interrupted": measured.interrupted,
-        "seconds": measured.seconds,
-        "found_rate": None if measured.found is None else asdict(measured.found),
-        **window_answer(measured.shown),
-        "windows": [window_answer(window) for window in measured.windows],
-    }
+def measure_answer(measured: Measured, files: Mapping[str, str]) -> MeasureAnswer:
+    """The window that stands for the run, then all windows; ``files`` are the paths of what was written, by kind."""
+    return MeasureAnswer(
+        url=measured.endpoint.url,
+        model=measured.endpoint.model,
+        protocol="chat" if measured.endpoint.chat else "completions",
+        seed=measured.options.seed,
+        interrupted=measured.interrupted,
+        seconds=measured.seconds,
+        found_rate=None if measured.found is None else found_rate_answer(measured.found),
+        **dict(window_answer(measured.shown)),
+        windows=[window_answer(window) for window in measured.windows],
+        files=dict(files),
+    )
 
 
 def _measure(

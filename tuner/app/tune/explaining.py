@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tuner.app.answers import dropped_answer, ranked_answer, spent_answer, standing_answer
+from tuner.app.answers.decision import origin_answer
+from tuner.app.answers.explain import ExplainAnswer, LearntAnswer, SafelyDroppedAnswer, untried_answer
+from tuner.app.answers.infeasible import infeasible_answer
+from tuner.app.answers.plan import dropped_answer, ranked_answer
+from tuner.app.answers.standing import budget_answer, spent_answer, standing_answer
 from tuner.app.cli.tables import breakdown_table, dropped_table, left_title, print_lines
 from tuner.app.tune.tables import budget_line, standings_table
-from tuner.app.wiring import breakdowns, decision_of, why_infeasible
+from tuner.app.wiring import breakdowns, decision_of, memories
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
@@ -23,8 +26,8 @@ from tuner.ask.space import load_space
 from tuner.cost.breakdown import Breakdown
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput
-from tuner.explain.infeasible import Infeasible, slower_than_predicted
 from tuner.explain.never_launched import Untried, untried
+from tuner.plan.infeasible import Infeasible, slower_than_predicted
 from tuner.plan.prune import Candidate, DroppedGroup
 from tuner.plan.replica_prices import MARGIN
 from tuner.search.belief import Belief
@@ -58,10 +61,13 @@ class Explained:
 
     ``dropped`` says what never was launched, ``planned`` is what the plan dropped of it; ``waiting`` counts the
     candidates that were kept and not launched either.
-    ``rivals`` is None without a winner, ``reasons`` with one.
+    ``rivals`` is None without a winner; ``ended`` is False where the study goes on, ``one_layout`` True
+    where that alone was asked for.
     """
 
     decision: Decision
+    ended: bool
+    one_layout: bool
     candidates: tuple[Candidate, ...]
     splits: dict[ParallelLayout, Breakdown]
     dropped: tuple[DroppedGroup, ...]
@@ -69,23 +75,35 @@ class Explained:
     waiting: int
     learnt: tuple[Learnt, ...]
     rivals: Untried | None
-    reasons: Infeasible | None
 
-    def answer(self, request: TuneRequest) -> dict[str, Any]:
-        """The explanation as JSON."""
-        return {
-            "study": self.decision.study,
-            "why": self.decision.why,
-            "remedy": self.decision.remedy,
-            "standings": [standing_answer(standing, request) for standing in self.decision.standings],
-            "layouts": [ranked_answer(c, self.splits.get(c.layout)) for c in self.candidates],
-            "dropped": [{**dropped_answer(group), "why_safe": self.why_safe(group)} for group in self.dropped],
-            "kept_but_not_launched": self.waiting,
-            "learnt": [asdict(one) for one in self.learnt],
-            "untried": self.rivals.as_dict() if self.rivals else None,
-            "infeasible": self.reasons.as_dict() if self.reasons else None,
-            **spent_answer(self.decision, request),
-        }
+    @property
+    def reasons(self) -> Infeasible | None:
+        """Why no layout meets the SLO, where the whole study is explained and that is known."""
+        return None if self.one_layout else self.decision.infeasible
+
+    def answer(self, record: StudyRecord) -> ExplainAnswer:
+        """The explanation as JSON; ``record`` is the study's."""
+        decision, request = self.decision, record.request
+        held = memories(request, self.splits)
+        return ExplainAnswer(
+            **dict(origin_answer(record.facts)),
+            study=decision.study,
+            ended=self.ended,
+            why=decision.why,
+            remedy=decision.remedy,
+            standings=[standing_answer(standing, request) for standing in decision.standings],
+            layouts=[ranked_answer(c, self.splits.get(c.layout), held[c.layout]) for c in self.candidates],
+            dropped=[
+                SafelyDroppedAnswer(**dict(dropped_answer(group)), why_safe=self.why_safe(group))
+                for group in self.dropped
+            ],
+            kept_but_not_launched=self.waiting,
+            learnt=[LearntAnswer(**asdict(one)) for one in self.learnt],
+            untried=untried_answer(self.rivals) if self.rivals else None,
+            infeasible=infeasible_answer(self.reasons) if self.reasons else None,
+            spent=spent_answer(decision.spent),
+            budget=budget_answer(request.budget),
+        )
 
     def why_safe(self, group: DroppedGroup) -> str:
         """Why nothing was lost by not launching a group."""
@@ -97,7 +115,8 @@ class Explained:
 
     def print(self, console: Console, request: TuneRequest) -> None:
         """The explanation in the terminal."""
-        print_lines(console, [text for text in (self.decision.why, self.decision.remedy) if text])
+        told = [] if self.ended else ["The study has not ended: this is how it stands."]
+        print_lines(console, [*told, *(text for text in (self.decision.why, self.decision.remedy) if text)])
         standings_table(console, self.decision, request)
         breakdown_table(console, self.candidates, self.splits)
         _learnt_table(console, self.learnt)
@@ -110,10 +129,10 @@ class Explained:
 
 def explain_study(store: Store, record: StudyRecord, layout: ParallelLayout | None) -> Explained:
     """Explain the winner beside the runner-up, or one layout; raises BadInput for one that is not of the space."""
-    decision, request = decision_of(store, record), record.request
+    (decision, ended), request = decision_of(store, record), record.request
     ranked = {candidate.layout: candidate for candidate in record.ranked or ()}
     tried = {trial.layout for trial in decision.trials}
-    rivals = reasons = None
+    rivals = None
     model, cluster = load_model(request.model), requested_cluster(request)
     if layout is not None:
         chosen = [layout] if layout in ranked else []
@@ -123,15 +142,15 @@ def explain_study(store: Store, record: StudyRecord, layout: ParallelLayout | No
         chosen = chosen or [t.layout for t in decision.trials[:2]]
         dropped = decision.dropped
         if decision.winner is not None:
-            slower = slower_than_predicted(request, decision)
+            slower = slower_than_predicted(request, decision.trials, decision.predictions)
             rivals = untried(request, model, load_space(request.space), decision.standings[0], tried, slower)
-        elif record.decision is not None:
-            reasons = why_infeasible(request, decision)
     splits = breakdowns(request, model, cluster, [one for one in chosen if one in ranked])
     named = {group.example for group in decision.dropped}
     waiting = 0 if layout else len([one for one in ranked if one not in tried and one not in named])
     return Explained(
         decision=decision,
+        ended=ended,
+        one_layout=layout is not None,
         candidates=tuple(ranked[one] for one in splits),
         splits=splits,
         dropped=tuple(dropped),
@@ -139,7 +158,6 @@ def explain_study(store: Store, record: StudyRecord, layout: ParallelLayout | No
         waiting=waiting,
         learnt=() if layout else _learnt(record, decision),
         rivals=rivals,
-        reasons=reasons,
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from rich.console import Console
 from rich.table import Table
 
@@ -25,20 +23,20 @@ from tuner.explain.unlaunched import unlaunched
 from tuner.trial.trial import Purpose, TrialResult
 
 
-def decision_tables(
-    console: Console, decision: Decision, request: TuneRequest, files: Mapping[str, str], final: bool = True
-) -> None:
+def decision_tables(console: Console, decision: Decision, request: TuneRequest, ended: bool = True) -> None:
     """A study's end, or how it stands: launched layouts, dropped ones, the winner and why, the budget and the files."""
+    if not ended:
+        print_lines(console, ["The study has not ended: this is how it stands."])
     trials_table(console, decision, request)
     if any(standing.runs > 1 for standing in decision.standings):
         standings_table(console, decision, request)
     unlaunched_table(console, decision)
     dropped_table(console, decision.dropped)
     if decision.winner is not None:
-        title = "Winner" if final else "Best so far"
+        title = "Winner" if ended else "Best so far"
         console.print(f"[bold green]{title}[/bold green]: [bold]{decision.winner.layout}[/bold]", highlight=False)
     lines = [decision.why, *([decision.remedy] if decision.remedy else []), budget_line(decision, request)]
-    print_lines(console, [*lines, *(f"  {kind:12} {path}" for kind, path in files.items())])
+    print_lines(console, [*lines, *(f"  {kind:12} {path}" for kind, path in decision.files.items())])
 
 
 def trials_table(console: Console, decision: Decision, request: TuneRequest) -> None:

@@ -6,7 +6,7 @@ from tuner.app.tune.telemetry import Telemetry
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.plan.prune import Plan
-from tuner.search.search import Proposal
+from tuner.search.proposal import Proposal
 from tuner.study.ledger import Spent
 from tuner.study.observer import Observer
 from tuner.trial.trial import LoadStep, Samples, StepResult, TrialResult

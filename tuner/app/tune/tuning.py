@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -15,12 +15,12 @@ from deploy.specs.rayservice import Platform
 from serve.launch.niceness import FACT as NICENESS
 from serve.launch.niceness import told as niceness
 from serve.measure.window import HttpMeter
-from tuner.app.answers import decision_answer
+from tuner.app.answers.decision import DecisionAnswer, decision_answer
 from tuner.app.cli.signals import cancelled_by_signals
 from tuner.app.tune.screen import Screen
 from tuner.app.tune.telemetry import Telemetry
 from tuner.app.tune.telemetry_observer import TelemetryObserver
-from tuner.app.wiring import facts, why_infeasible, write_results
+from tuner.app.wiring import facts, write_results
 from tuner.ask.cluster import Cluster, Fleet
 from tuner.ask.request import TuneRequest, load_request
 from tuner.decide.decision import Decision
@@ -28,7 +28,7 @@ from tuner.errors import BadInput
 from tuner.rehearse.conditions import SEED_FACT, Conditions
 from tuner.study.runner import StudyOrder, run_study
 from tuner.study.store import Store
-from tuner.study.study import default_name, ending
+from tuner.study.study import default_name
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.trial import Launcher, Meter
 
@@ -66,7 +66,7 @@ class TuneResult:
 
     decision: Decision
     request: TuneRequest
-    answer: dict[str, Any]
+    answer: DecisionAnswer
 
 
 def run_tune(options: TuneOptions, console: Console) -> TuneResult:
@@ -87,14 +87,9 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
             observers = (screen, TelemetryObserver(name, request, telemetry))
             decision = run_study(order, store, bench.launcher, bench.meter, observers, cancel, clock=bench.clock)
         screen.close()
-        with ending(store, name):
-            record = store.study(name)
-            files = write_results(options.out / name, store, record, decision, platform)
-            reasons = None if decision.winner else why_infeasible(request, decision)
-            paths = {kind: str(path) for kind, path in files.items()}
-            answer = decision_answer(decision, request, paths, record.facts, reasons)
-            store.save_decision(name, answer)
-        return TuneResult(decision, request, answer)
+        record = store.study(name)
+        decision = write_results(options.out / name, store, record, decision, platform)
+        return TuneResult(decision, request, decision_answer(decision, request, record.facts))
 
 
 def _order(options: TuneOptions) -> StudyOrder:

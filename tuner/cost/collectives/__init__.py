@@ -1,6 +1,6 @@
 """Time of a collective: textbook algorithms, NCCL's tuning model, vLLM's dispatch, and fits of what was measured."""
 
-from tuner.cost.collectives.choices import collective_report, predict_collective_rows
+from tuner.cost.collectives.choices import CollectiveReport, collective_report, predict_collective_rows
 from tuner.cost.collectives.cost import OPERATIONS, Cost
 from tuner.cost.collectives.pricing import CollectiveModel, Estimate
 from tuner.cost.collectives.topology import CommGroup, Fabric, known_fabrics, load_fabric
@@ -8,6 +8,7 @@ from tuner.cost.collectives.topology import CommGroup, Fabric, known_fabrics, lo
 __all__ = [
     "OPERATIONS",
     "CollectiveModel",
+    "CollectiveReport",
     "CommGroup",
     "Cost",
     "Estimate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from tuner.ask.profile import HardwareProfile, load_profile
 from tuner.cost.collectives import algorithms
 from tuner.cost.collectives.cost import Array, Cost, check_operation
-from tuner.cost.collectives.pricing import CollectiveModel, Estimate
+from tuner.cost.collectives.pricing import CollectiveModel
 from tuner.cost.collectives.topology import CommGroup, Fabric
 from tuner.errors import BadInput
 
@@ -24,6 +25,26 @@ _OPERATION_BY_COLUMN = {
 _MODE_BY_SOURCE = {"vLLM_custom_graph": "graph", "vLLM_custom_eager": "eager", "NCCL": "graph"}
 
 
+@dataclass(frozen=True, slots=True)
+class CollectiveReport:
+    """One collective: the terms, in microseconds, add up to its latency; ``why`` this algorithm.
+
+    ``profile``, ``fabric`` and ``implementation`` are None for the plain Hockney form, which has none of them.
+    """
+
+    operation: str
+    message_bytes: int
+    ranks: int
+    nodes: int
+    algorithm: str
+    latency_us: float
+    terms_us: Mapping[str, float]
+    why: str
+    profile: str | None = None
+    fabric: str | None = None
+    implementation: str | None = None
+
+
 def collective_report(
     operation: str,
     message_bytes: int,
@@ -35,8 +56,8 @@ def collective_report(
     gb_per_s: float | None = None,
     fabric: Fabric | str | None = None,
     vllm_version: str | None = None,
-) -> dict[str, Any]:
-    """What ``parlay collective --json`` prints: algorithm, microseconds, the terms that add up to them, and why.
+) -> CollectiveReport:
+    """Algorithm, microseconds, the terms that add up to them, and why.
 
     With ``alpha_us`` and ``gb_per_s`` (10^9 bytes per second) the plain Hockney form; ``BadInput`` when one lacks the
     other, and for unknown names and impossible sizes.
@@ -45,13 +66,25 @@ def collective_report(
     if message_bytes < 0:
         raise BadInput("bytes", message_bytes, "0 or more")
     group = CommGroup(ranks, nodes)
-    asked = {"operation": operation, "bytes": message_bytes, "ranks": ranks, "nodes": nodes}
     if alpha_us is not None or gb_per_s is not None:
-        return asked | _plain(operation, message_bytes, group, algorithm, _hockney(alpha_us, gb_per_s))
+        return _plain(operation, message_bytes, group, algorithm, _hockney(alpha_us, gb_per_s))
     hardware = profile if isinstance(profile, HardwareProfile) else load_profile(profile or DEFAULT_PROFILE)
     model = CollectiveModel.of(hardware, fabric, vllm_version)
-    found = _as_dict(model.estimate(operation, float(message_bytes), group, algorithm))
-    return asked | {"profile": hardware.name, "fabric": model.fabric.name} | found
+    found = model.estimate(operation, float(message_bytes), group, algorithm)
+    name = str(found.algorithm)
+    return CollectiveReport(
+        operation=operation,
+        message_bytes=message_bytes,
+        ranks=ranks,
+        nodes=nodes,
+        algorithm=name,
+        latency_us=float(found.latency_us),
+        terms_us={term: float(value) for term, value in found.terms.items()},
+        why=found.why[name],
+        profile=hardware.name,
+        fabric=model.fabric.name,
+        implementation=str(found.implementation),
+    )
 
 
 def _hockney(alpha_us: float | None, gb_per_s: float | None) -> algorithms.LinkFigures:
@@ -64,7 +97,7 @@ def _hockney(alpha_us: float | None, gb_per_s: float | None) -> algorithms.LinkF
 
 def _plain(
     operation: str, message_bytes: int, group: CommGroup, algorithm: str | None, links: algorithms.LinkFigures
-) -> dict[str, Any]:
+) -> CollectiveReport:
     size = np.array(float(message_bytes))
 
     def price(name: str) -> Cost:
@@ -82,18 +115,9 @@ def _plain(
         algorithm = min(costs, key=lambda name: float(costs[name].latency_us))
         cost, why = costs[algorithm], f"the quickest textbook form of {', '.join(costs)}"
     terms = {"alpha_us": float(cost.alpha_us), "beta_us": float(cost.beta_us)}
-    return {"algorithm": algorithm, "latency_us": float(cost.latency_us), "terms": terms, "why": why}
-
-
-def _as_dict(estimate: Estimate) -> dict[str, Any]:
-    name = str(estimate.algorithm)
-    return {
-        "algorithm": name,
-        "implementation": str(estimate.implementation),
-        "latency_us": float(estimate.latency_us),
-        "terms": {term: float(value) for term, value in estimate.terms.items()},
-        "why": estimate.why[name],
-    }
+    return CollectiveReport(
+        operation, message_bytes, group.ranks, group.nodes, algorithm, float(cost.latency_us), terms, why
+    )  # fmt: skip
 
 
 _COLUMNS = ("system", "library", "kernel_source", "op_name", "num_gpus", "message_bytes")

@@ -173,7 +173,10 @@ class _End:
         feasible, key = merit(request, result)
         missed_by = 1e6 + 1e3 * key[0] + min(key[1], 1e3)  # the same order as the key, as one number
         value = min(max(key[0] if feasible else missed_by, -_FARTHEST), _FARTHEST)
-        steps_ms = {f"at {s.step.rate_req_per_s:g} requests/s": [s.slo_values_ms.get(t.key) for t in request.slo] for s in result.steps}
+        steps_ms = {
+            f"at {step.step.rate_req_per_s:g} requests/s": [step.slo_values_ms.get(t.key) for t in request.slo]
+            for step in result.steps
+        }
         return cls(OptunaState.COMPLETE, value, {"slo": -1.0 if feasible else 1.0}, steps_ms)
 
 

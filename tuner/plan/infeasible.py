@@ -6,9 +6,8 @@ What it would take comes from the model as it is, or corrected by what was measu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,10 +19,9 @@ from tuner.ask.slo import Values, over, within, worst_ratio
 from tuner.ask.space import Space
 from tuner.cost.collectives import load_fabric
 from tuner.cost.steady import Floats
-from tuner.decide.decision import Decision
 from tuner.plan.bounds import Bound, Deployments, best_of, bounds
-from tuner.plan.prune import price_all
-from tuner.plan.replica_prices import MARGIN
+from tuner.plan.prune import Prediction, price_all
+from tuner.trial.trial import TrialResult
 
 MOST_TIMES = 16  # a cluster or a link so many times larger is the most that is looked at
 STEPS = (2, 4, 8, 16)  # by which a link is made faster, or a rate lower
@@ -64,18 +62,6 @@ class Infeasible:
         """True where a bound shows that no layout can meet the SLO."""
         return any(bound.proven for bound in self.bounds)
 
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {
-            "proven": self.proven,
-            "assumed_at_most_times_faster_than_the_model": MARGIN,
-            "measured_times_slower_than_the_model": self.slower,
-            "bounds": [asdict(bound) for bound in self.bounds],
-            "would_take": [asdict(change) for change in self.would_take],
-            "expected_to_meet": self.expected,
-            "lines": self.lines(),
-        }
-
     def lines(self) -> list[str]:
         """For people: a line per bound and per change."""
         told = [f"{'out of reach' if bound.proven else 'missed by the model'}: {bound.text}" for bound in self.bounds]
@@ -107,12 +93,14 @@ def infeasible(request: TuneRequest, model: ModelShape, space: Space, slower: fl
     return Infeasible(told, tuple(changes), slower)
 
 
-def slower_than_predicted(request: TuneRequest, decision: Decision) -> float:
+def slower_than_predicted(
+    request: TuneRequest, trials: Sequence[TrialResult], predictions: Mapping[str, Prediction]
+) -> float:
     """Measured latency ÷ the model's: the geometric median over the shown metrics of all load steps that the model
-    says can be carried; 1 where nothing was measured."""
+    says can be carried; 1 where nothing was measured. ``predictions`` are by layout."""
     ratios = []
-    for trial in decision.trials:
-        predicted = decision.predictions.get(str(trial.layout))
+    for trial in trials:
+        predicted = predictions.get(str(trial.layout))
         if predicted is None:
             continue
         for step in (step for step in trial.steps if not step.client_bound and step.invalid is None):

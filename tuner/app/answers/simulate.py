@@ -1,0 +1,95 @@
+"""What ``parlay simulate --json`` prints: one layout, or a pool for prefill and one for decode, under load."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tuner.app.answers.base import Answer, Interval
+
+
+class PoolAnswer(Answer):
+    """Equal engines with one job."""
+
+    role: str = Field(description="both, prefill or decode.")
+    layout: str = Field(description="The layout.")
+    gpus: int = Field(description="Devices of all replicas.")
+    kv_tokens_per_replica: int = Field(description="Tokens that the KV cache of one replica holds.")
+
+
+class HandedOverAnswer(Answer):
+    """What a request hands over between the pools, on an idle link."""
+
+    mean_bytes_per_request: float = Field(description="Mean KV cache of a prompt, bytes.")
+    mean_ms: float = Field(description="Mean time, ms.")
+    max_ms: float = Field(description="Longest time, ms.")
+
+
+class OpenLoadAnswer(Answer):
+    """Requests that arrive whatever the engine does."""
+
+    requests: int = Field(description="How many.")
+    rate_req_per_s: float | None = Field(description="Their rate as drawn, requests/s; null of a single one.")
+
+
+class ClosedLoadAnswer(Answer):
+    """Users who ask again once they have their answer."""
+
+    requests: int = Field(description="How many requests in all.")
+    users: int = Field(description="How many users.")
+
+
+class PercentilesAnswer(Answer):
+    """One latency, ms; null where no request has it."""
+
+    p50: float | None = Field(description="Median, ms.")
+    p90: float | None = Field(description="90th percentile, ms.")
+    p95: float | None = Field(description="95th percentile, ms.")
+    p99: float | None = Field(description="99th percentile, ms.")
+    mean: float | None = Field(description="Mean, ms.")
+
+
+class TargetAnswer(Answer):
+    """One target of the SLO."""
+
+    target: str = Field(description="The target in words.")
+    ms: float | None = Field(description="The value at its percentile, ms; null where nothing has it.")
+    interval_ms: Interval | None = Field(description="Its 95 % interval, ms; null where too few requests give none.")
+
+
+class ReplicaAnswer(Answer):
+    """One replica over the whole load; shares are from 0 to 1."""
+
+    role: str = Field(description="The pool it is of.")
+    prefill_share: float = Field(description="Busy time for prompts, as a share of the run.")
+    decode_share: float = Field(description="Busy time for decode, as a share of the run.")
+    kv_share: float = Field(description="Share of its KV cache in use, mean over time.")
+    kv_peak_share: float = Field(description="The same at its highest.")
+
+
+class SimulateAnswer(Answer):
+    """A layout under load, simulated."""
+
+    simulated: Literal[True] = Field(description="Always true: no engine ran.")
+    layout: str = Field(description="The layout, or that for prefill -> that for decode.")
+    gpus: int = Field(description="Devices of all pools.")
+    pools: list[PoolAnswer] = Field(description="The engines by what they do.")
+    kv_transfer: HandedOverAnswer | None = Field(description="Null where one pool does both.")
+    load: OpenLoadAnswer | ClosedLoadAnswer = Field(description="What was sent.")
+    ttft_ms: PercentilesAnswer = Field(description="Time to first token, ms.")
+    tpot_ms: PercentilesAnswer = Field(description="Time per output token after the first, ms.")
+    itl_ms: PercentilesAnswer = Field(description="Time between two tokens, ms.")
+    e2e_ms: PercentilesAnswer = Field(description="Time to the last token, ms.")
+    slo: list[TargetAnswer] = Field(description="Target by target.")
+    meets_slo: bool | None = Field(description="Whether every target holds; null where it shows nothing of it.")
+    attainment: float = Field(description="Share of the requests that met every target, 0 to 1.")
+    attainment_interval: Interval | None = Field(description="Its 95 % interval.")
+    goodput_req_per_s: float = Field(description="Requests/s that met every target.")
+    max_rate_req_per_s: float = Field(description="Highest rate within the SLO, requests/s.")
+    output_tok_per_s: float = Field(description="Output tokens/s.")
+    preemptions: int = Field(description="Sequences that lost their place in the KV cache.")
+    kv_tokens_per_replica: int = Field(description="Tokens that the first pool's KV cache holds, per replica.")
+    replicas: list[ReplicaAnswer] = Field(description="Replica by replica.")
+    simulated_output_tokens: int = Field(description="Output tokens in all.")
+    seconds: float = Field(description="What the simulation took, s.")
