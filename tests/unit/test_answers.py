@@ -5,15 +5,25 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
+import pkgutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tuner.app.answers
 from tests.answer_cases import GOLDEN, light_answers, study_answers
+from tests.fakes import make_request
+from tuner.app.answers.base import Answer
+from tuner.app.answers.plan import memory_answer
+from tuner.app.wiring import memories
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.profile import load_profile
+from tuner.cost.memory import GIB
 
 _DIGITS = 1e-6  # another processor sums in another order
 
@@ -54,3 +64,57 @@ def test_an_answer_says_what_it_said(name: str, answers: dict[str, Any]) -> None
 
 def test_every_case_has_its_golden_file(answers: dict[str, Any]) -> None:
     assert {path.stem for path in GOLDEN.glob("*.json")} == set(answers)
+
+
+def models() -> list[type[Answer]]:
+    """Every answer, and every part of one."""
+    for module in pkgutil.iter_modules(tuner.app.answers.__path__):
+        importlib.import_module(f"tuner.app.answers.{module.name}")
+    found, waiting = [], [Answer]
+    while waiting:
+        below = waiting.pop().__subclasses__()
+        found += below
+        waiting += below
+    return found
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda model: model.__name__)
+def test_every_key_is_described(model: type[Answer]) -> None:
+    schema = model.model_json_schema(mode="serialization")
+    for name, part in {model.__name__: schema, **schema.get("$defs", {})}.items():
+        assert part["description"], name
+        assert part["additionalProperties"] is False, name
+        for key, field in part["properties"].items():
+            assert field.get("description", "").endswith("."), f"{name}.{key} is not described"
+
+
+def test_units_in_names_are_said_in_words() -> None:
+    units = {"_ms": "ms", "_s": "s", "_us": "µs", "_bytes": "ytes", "_req_per_s": "equests/s", "_tok_per_s": "tokens/s"}
+    for model in models():
+        for key, field in model.model_fields.items():
+            unit = next((word for end, word in units.items() if key.endswith(end) and "_per_s" not in end), None)
+            unit = "/s" if key.endswith("_per_s") else unit
+            assert unit is None or unit in (field.description or ""), f"{model.__name__}.{key}: {field.description}"
+
+
+def test_memory_of_a_layout_adds_up_to_what_the_engine_may_take(answers: dict[str, Any]) -> None:
+    allowed = 0.9 * load_profile("h100_sxm").memory_bytes / GIB
+    for row in answers["plan"]["ranked"]:
+        memory, tp = row["memory"], 2 if "tp=2" in row["layout"] else 1
+        assert set(memory) == {"weights", "kv", "activations", "graphs", "buffers", "state"}
+        assert memory["state"] is None  # no layer of this model has any
+        assert sum(value or 0.0 for value in memory.values()) == pytest.approx(allowed)
+        assert memory["kv"] * GIB / row["kv_tokens"] == pytest.approx(131_072 / tp, rel=1e-5)
+        assert memory["weights"] == pytest.approx(14.96 / tp, rel=1e-3)
+
+
+def test_a_cpu_captures_no_graphs_and_keeps_the_cache_that_it_is_given() -> None:
+    changes = {
+        "model": "Qwen/Qwen3-0.6B",
+        "cluster": {"gpu": "cpu", "gpus_per_node": 2},
+        "engine": {"kv_cache_gib": 1.5},
+    }
+    layout = ParallelLayout()
+    memory = memory_answer(memories(make_request(changes), [layout])[layout])
+    assert memory.graphs is None
+    assert memory.kv == pytest.approx(1.5)

@@ -91,7 +91,7 @@ class EngineAnswer(Answer):
 class WindowAnswer(Answer):
     """One window of load."""
 
-    load: SentLoadAnswer = Field(description="What was offered.")
+    load: SentLoadAnswer = Field(description="The load of the window.")
     valid: bool = Field(description="Whether the window says anything of the server.")
     invalid_reason: str | None = Field(description="Why it does not; null where it does.")
     steady: bool = Field(description="Whether the queue did not grow throughout the window.")
@@ -120,7 +120,7 @@ class WindowAnswer(Answer):
     lead_s: float = Field(description="Load before the window that does not count, s.")
     offered_s: float = Field(description="Time in which requests were offered, s.")
     wall_s: float = Field(description="Time from the first send to the last answer, s.")
-    schedule_lag_ms: LagAnswer = Field(description="How late requests were sent, ms.")
+    schedule_lag_ms: LagAnswer = Field(description="Actual send less intended send, ms.")
     client: ClientAnswer = Field(description="The load generator itself.")
     engine: EngineAnswer = Field(description="The engines' own figures.")
 

@@ -60,8 +60,8 @@ class TermAnswer(Answer):
 class TermsAnswer(Answer):
     """The terms that moved, of one request alone on the best layout without the techniques."""
 
-    ttft_ms: dict[str, TermAnswer] = Field(description="Of TTFT.")
-    tpot_ms: dict[str, TermAnswer] = Field(description="Of TPOT.")
+    ttft_ms: dict[str, TermAnswer] = Field(description="Of TTFT, ms.")
+    tpot_ms: dict[str, TermAnswer] = Field(description="Of TPOT, ms.")
 
 
 class EffectAnswer(Answer):
