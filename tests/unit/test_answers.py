@@ -19,7 +19,14 @@ import tuner.app.answers
 from tests.answer_cases import GOLDEN, light_answers, study_answers
 from tests.fakes import make_request
 from tuner.app.answers.base import Answer
-from tuner.app.answers.plan import memory_answer
+from tuner.app.answers.collective import CollectiveAnswer
+from tuner.app.answers.decision import DecisionAnswer, ShowAnswer
+from tuner.app.answers.explain import ExplainAnswer
+from tuner.app.answers.measure import MeasureAnswer
+from tuner.app.answers.plan import PlanAnswer, memory_answer
+from tuner.app.answers.simulate import SimulateAnswer
+from tuner.app.answers.validate import ValidateAnswer
+from tuner.app.answers.volume import VolumeAnswer
 from tuner.app.wiring import memories
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.profile import load_profile
@@ -64,6 +71,20 @@ def test_an_answer_says_what_it_said(name: str, answers: dict[str, Any]) -> None
 
 def test_every_case_has_its_golden_file(answers: dict[str, Any]) -> None:
     assert {path.stem for path in GOLDEN.glob("*.json")} == set(answers)
+
+
+MODELS: dict[str, type[Answer]] = {
+    "plan": PlanAnswer, "volume": VolumeAnswer, "collective": CollectiveAnswer, "validate": ValidateAnswer,
+    "simulate": SimulateAnswer, "measure": MeasureAnswer, "tune": DecisionAnswer, "show": ShowAnswer,
+    "explain": ExplainAnswer,
+}  # fmt: skip
+
+
+def test_an_answer_reads_back_as_its_model(answers: dict[str, Any]) -> None:
+    for name, answer in answers.items():
+        if name != "measure-find-rate":  # its case shows one part of the answer
+            model = MODELS[name.partition("-")[0]]
+            assert json.loads(model.model_validate(answer).to_json()) == answer, name
 
 
 def models() -> list[type[Answer]]:

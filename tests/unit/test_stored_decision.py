@@ -87,7 +87,20 @@ def test_a_study_ends_by_storing_its_decision(tmp_path: Path) -> None:
     assert decision_of(store, store.study("s")) == (decision, True)
 
 
-def test_a_study_that_no_layout_ends_says_why_in_its_decision(tmp_path: Path) -> None:
+def test_what_is_emitted_of_a_study_that_has_not_ended_says_so(tmp_path: Path) -> None:
+    url = copy_of_empty_store(tmp_path / "store.db")
+    study, *_ = World(url, tmp_path / "logs").process()
+    study.run(resume=False, facts={})
+    done = CliRunner().invoke(app, ["emit", "s", "--store", url])
+    assert done.stderr == ""
+    with sqlite3.connect(tmp_path / "store.db") as db:
+        db.execute("update parlay_studies set decision = null")
+    again = CliRunner().invoke(app, ["emit", "s", "--store", url])
+    assert again.stdout == done.stdout
+    assert "has not ended" in again.stderr
+
+
+def test_a_study_without_a_winner_says_why_in_its_decision(tmp_path: Path) -> None:
     world = World(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs", ttft_ms=lambda layout, step: 1e6)
     study, _, _, store, _ = world.process({"budget.launches": 1})
     decision = study.run(resume=False, facts={})
