@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tuner.explain.infeasible import infeasible
 from typer.testing import CliRunner
 
 from tests.fakes import copy_of_empty_store, document, make_candidate, make_request, make_step
@@ -22,7 +23,6 @@ from tuner.ask.model import load_model
 from tuner.ask.rules import DropReason
 from tuner.ask.space import load_space
 from tuner.decide.decision import Decision, decide
-from tuner.explain.infeasible import infeasible
 from tuner.plan.prune import DroppedGroup
 from tuner.study.store import Store
 from tuner.study.stored_decision import kept_decision, read_decision

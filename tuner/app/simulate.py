@@ -15,27 +15,24 @@ from rich.table import Table
 from tuner.app.answers.simulate import (
     ClosedLoadAnswer,
     HandedOverAnswer,
-    OpenLoadAnswer,
-    PercentilesAnswer,
     PoolAnswer,
     ReplicaAnswer,
     SimulateAnswer,
-    TargetAnswer,
+    simulated_answer,
 )
 from tuner.app.cli.tables import number
 from tuner.ask.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, replay
 from tuner.ask.cluster import Cluster, requested_cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, load_model
-from tuner.ask.request import Metric, TuneRequest, require_defined
+from tuner.ask.request import TuneRequest, require_defined
 from tuner.ask.rules import illegal
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import estimate_memory
 from tuner.cost.transfer import kv_transfer_bytes
 from tuner.errors import BadInput
-from tuner.simulate import DisaggregatedSimulator, Pool, SimulationResult, SimulationSettings, Simulator, max_rate
+from tuner.simulate import DisaggregatedSimulator, Pool, SimulationSettings, Simulator, max_rate
 from tuner.simulate.disaggregated import transfer_ms
-from tuner.stats.intervals import wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,40 +74,8 @@ def simulate_answer(request: TuneRequest, options: SimulateOptions) -> SimulateA
     highest = max_rate(
         simulator, request.workload, request.slo, request.attainment, requests=options.requests, seed=options.seed
     )
-    latency = {metric: _percentiles(result, metric) for metric in Metric}
-    met = result.met(request.slo)
-    return SimulateAnswer(
-        simulated=True,
-        layout=" -> ".join(str(pool.layout) for pool in pools.values()),
-        gpus=sum(pool.layout.devices for pool in pools.values()),
-        pools=[
-            PoolAnswer(
-                role=role,
-                layout=str(pool.layout),
-                gpus=pool.layout.devices,
-                kv_tokens_per_replica=pool.kv_tokens,
-            )
-            for role, pool in pools.items()
-        ],
-        kv_transfer=_transfer(costs, serving, decoding[0], load.prompt_tokens) if decoding else None,
-        load=_described(load, result),
-        ttft_ms=latency[Metric.TTFT],
-        tpot_ms=latency[Metric.TPOT],
-        itl_ms=latency[Metric.ITL],
-        e2e_ms=latency[Metric.E2E],
-        slo=_slo(request, result),
-        meets_slo=result.verdict(request.slo, request.attainment).holds,
-        attainment=result.attainment(request.slo),
-        attainment_interval=wilson(int(met.sum()), len(met)),
-        goodput_req_per_s=result.goodput_req_per_s(request.slo),
-        max_rate_req_per_s=highest,
-        output_tok_per_s=result.output_tok_per_s,
-        preemptions=int(result.preemptions.sum()),
-        kv_tokens_per_replica=serving.kv_tokens,
-        replicas=_replicas(result, pools),
-        simulated_output_tokens=int(result.output_tokens.sum()),
-        seconds=time.perf_counter() - started,
-    )
+    moved = _transfer(costs, serving, decoding[0], load.prompt_tokens) if decoding else None
+    return simulated_answer(request, pools, load, result, moved, highest, time.perf_counter() - started)
 
 
 def _pools(
@@ -175,46 +140,6 @@ def _kv_tokens(
     if misfit is not None:
         raise BadInput(option, str(layout), f"a layout that fits ({misfit})")
     return int(memory.kv_tokens[0])
-
-
-def _described(load: OfferedLoad | ClosedLoad, result: SimulationResult) -> OpenLoadAnswer | ClosedLoadAnswer:
-    if isinstance(load, ClosedLoad):
-        return ClosedLoadAnswer(requests=len(load), users=load.users)
-    span_s = float(np.ptp(result.arrival_s))
-    return OpenLoadAnswer(requests=len(load), rate_req_per_s=len(load) / span_s if span_s else None)
-
-
-def _percentiles(result: SimulationResult, metric: Metric) -> PercentilesAnswer:
-    q = result.quantiles(metric)
-    if q is None:
-        return PercentilesAnswer(p50=None, p90=None, p95=None, p99=None, mean=None)
-    return PercentilesAnswer(p50=q.p50_ms, p90=q.p90_ms, p95=q.p95_ms, p99=q.p99_ms, mean=q.mean_ms)
-
-
-def _slo(request: TuneRequest, result: SimulationResult) -> list[TargetAnswer]:
-    values_ms = result.values_ms(request.slo)
-    return [
-        TargetAnswer(
-            target=str(target),
-            ms=values_ms[target.key],
-            interval_ms=result.interval_ms(target.metric, target.percentile),
-        )
-        for target in request.slo
-    ]
-
-
-def _replicas(result: SimulationResult, pools: dict[str, Pool]) -> list[ReplicaAnswer]:
-    roles = [role for role, pool in pools.items() for _ in range(pool.layout.dp)]
-    return [
-        ReplicaAnswer(
-            role=role,
-            prefill_share=float(result.prefill_share[place]),
-            decode_share=float(result.decode_share[place]),
-            kv_share=float(result.kv_share[place]),
-            kv_peak_share=float(result.kv_peak_share[place]),
-        )
-        for place, role in enumerate(roles)
-    ]
 
 
 def simulate_tables(console: Console, answer: SimulateAnswer) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
 from tuner.app.answers.base import Answer, Interval
+from tuner.ask.arrivals import ClosedLoad, OfferedLoad
+from tuner.ask.request import Metric, TuneRequest
+from tuner.simulate import Pool, SimulationResult
+from tuner.stats.intervals import wilson
 
 
 class PoolAnswer(Answer):
@@ -93,3 +99,87 @@ class SimulateAnswer(Answer):
     replicas: list[ReplicaAnswer] = Field(description="Replica by replica.")
     simulated_output_tokens: int = Field(description="Output tokens in all.")
     seconds: float = Field(description="What the simulation took, s.")
+
+
+def simulated_answer(
+    request: TuneRequest,
+    pools: Mapping[str, Pool],
+    load: OfferedLoad | ClosedLoad,
+    result: SimulationResult,
+    moved: HandedOverAnswer | None,
+    highest_req_per_s: float,
+    seconds: float,
+) -> SimulateAnswer:
+    """The answer of one simulation; ``pools`` are the engines by what they do, ``moved`` what passes between two."""
+    latency = {metric: _percentiles(result, metric) for metric in Metric}
+    met = result.met(request.slo)
+    return SimulateAnswer(
+        simulated=True,
+        layout=" -> ".join(str(pool.layout) for pool in pools.values()),
+        gpus=sum(pool.layout.devices for pool in pools.values()),
+        pools=[_pool(role, pool) for role, pool in pools.items()],
+        kv_transfer=moved,
+        load=_described(load, result),
+        ttft_ms=latency[Metric.TTFT],
+        tpot_ms=latency[Metric.TPOT],
+        itl_ms=latency[Metric.ITL],
+        e2e_ms=latency[Metric.E2E],
+        slo=_slo(request, result),
+        meets_slo=result.verdict(request.slo, request.attainment).holds,
+        attainment=result.attainment(request.slo),
+        attainment_interval=wilson(int(met.sum()), len(met)),
+        goodput_req_per_s=result.goodput_req_per_s(request.slo),
+        max_rate_req_per_s=highest_req_per_s,
+        output_tok_per_s=result.output_tok_per_s,
+        preemptions=int(result.preemptions.sum()),
+        kv_tokens_per_replica=next(iter(pools.values())).kv_tokens,
+        replicas=_replicas(result, pools),
+        simulated_output_tokens=int(result.output_tokens.sum()),
+        seconds=seconds,
+    )
+
+
+def _pool(role: str, pool: Pool) -> PoolAnswer:
+    return PoolAnswer(
+        role=role, layout=str(pool.layout), gpus=pool.layout.devices, kv_tokens_per_replica=pool.kv_tokens
+    )  # fmt: skip
+
+
+def _described(load: OfferedLoad | ClosedLoad, result: SimulationResult) -> OpenLoadAnswer | ClosedLoadAnswer:
+    if isinstance(load, ClosedLoad):
+        return ClosedLoadAnswer(requests=len(load), users=load.users)
+    span_s = float(np.ptp(result.arrival_s))
+    return OpenLoadAnswer(requests=len(load), rate_req_per_s=len(load) / span_s if span_s else None)
+
+
+def _percentiles(result: SimulationResult, metric: Metric) -> PercentilesAnswer:
+    q = result.quantiles(metric)
+    if q is None:
+        return PercentilesAnswer(p50=None, p90=None, p95=None, p99=None, mean=None)
+    return PercentilesAnswer(p50=q.p50_ms, p90=q.p90_ms, p95=q.p95_ms, p99=q.p99_ms, mean=q.mean_ms)
+
+
+def _slo(request: TuneRequest, result: SimulationResult) -> list[TargetAnswer]:
+    values_ms = result.values_ms(request.slo)
+    return [
+        TargetAnswer(
+            target=str(target),
+            ms=values_ms[target.key],
+            interval_ms=result.interval_ms(target.metric, target.percentile),
+        )
+        for target in request.slo
+    ]
+
+
+def _replicas(result: SimulationResult, pools: Mapping[str, Pool]) -> list[ReplicaAnswer]:
+    roles = [role for role, pool in pools.items() for _ in range(pool.layout.dp)]
+    return [
+        ReplicaAnswer(
+            role=role,
+            prefill_share=float(result.prefill_share[place]),
+            decode_share=float(result.decode_share[place]),
+            kv_share=float(result.kv_share[place]),
+            kv_peak_share=float(result.kv_peak_share[place]),
+        )
+        for place, role in enumerate(roles)
+    ]
