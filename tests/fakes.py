@@ -17,8 +17,11 @@ from tuner.ask.request import Metric, TuneRequest, parse_request
 from tuner.ask.slo import attained
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.plan.prune import Candidate, Prediction
+from tuner.study.ledger import Spent
 from tuner.trial.launched import Launched, RayApplication
 from tuner.trial.trial import LaunchOrder, LoadStep, Quantiles, StepResult, Watch
+
+NOTHING_SPENT = Spent(0, 0.0, 0.0, 0.0)
 
 DOCUMENT: dict[str, Any] = {
     "model": "meta-llama/Llama-3.1-8B",

@@ -6,17 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes import make_candidate, make_request, make_step
+from tests.fakes import NOTHING_SPENT, make_candidate, make_request, make_step
 from tuner.ask.layout import AXES, ParallelLayout
 from tuner.ask.request import Metric
 from tuner.ask.rules import DropReason
 from tuner.decide.decision import decide
 from tuner.errors import FailureReason
 from tuner.plan.prune import DroppedGroup
-from tuner.study.ledger import Spent
 from tuner.trial.trial import LoadStep, Purpose, TrialResult, TrialState
 
-NOTHING = Spent(0, 0.0, 0.0, None)
 SLO = "ttft p99 ≤ 100 ms and tpot p99 ≤ 50 ms"
 
 
@@ -38,7 +36,7 @@ def crash(number, layout, reason=FailureReason.ENGINE_CRASHED):
 
 
 def made(request, *trials):
-    return decide("s", request, trials, [make_candidate(t.layout) for t in trials], [], NOTHING)
+    return decide("s", request, trials, [make_candidate(t.layout) for t in trials], [], NOTHING_SPENT)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +175,7 @@ def test_nothing_measured(trials, why):
 
 def test_what_was_dropped_is_passed_on():
     dropped = [DroppedGroup(DropReason.MEMORY, 3, ParallelLayout(), "40 GiB exceed 30")]
-    assert decide("s", make_request(), [], [], dropped, NOTHING).dropped == tuple(dropped)
+    assert decide("s", make_request(), [], [], dropped, NOTHING_SPENT).dropped == tuple(dropped)
 
 
 REQUEST = make_request({"load.rates_req_per_s": [4, 8, 12, 16]})

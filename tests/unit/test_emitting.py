@@ -19,6 +19,7 @@ from tuner.app.wiring import decision_of, write_results
 from tuner.ask.layout import ParallelLayout
 from tuner.errors import BadInput
 from tuner.study.driver import load_steps
+from tuner.study.lifecycle import StudyState
 from tuner.study.records import TrialClaim
 from tuner.study.store import Store
 from tuner.trial.devices import Placement
@@ -47,13 +48,15 @@ def studied(folder: Path, launched: Launched | None, layout: ParallelLayout) -> 
     store = Store(f"sqlite:///{folder}/parlay.db")
     store.create_study("s", REQUEST, FACTS)
     store.save_plan("s", 1, [make_candidate(layout)], [])
-    claim = TrialClaim("me", layout, Purpose.EXPLORE, 0, 0.0, folder)
+    claim = TrialClaim("me", layout, Purpose.EXPLORE, 0, 0.0, None, folder)
     assert store.claim_trial("s", claim, lambda held: Placement(((0, layout.devices),)), launches=1)
     if launched is not None:
         store.record_launch("s", 0, launched, "me")
     step = make_step(load_steps(REQUEST)[-1], REQUEST, ttft_ms=20.0)
     store.add_step("s", 0, step, "me")
     store.finish_trial("s", TrialResult(0, layout, TrialState.MEASURED, seconds=9.0, device_s=9.0), "me")
+    store.change_state("s", StudyState.RUNNING)
+    store.save_decision("s", decision_of(store, store.study("s"))[0])
     return store
 
 
@@ -118,7 +121,8 @@ def test_a_local_process_leaves_its_command_line_alone(emit: Emit, tmp_path: Pat
     assert isinstance(refused, BadInput)
     assert "allowed: vllm; " in str(refused)
     record = store.study("s")
-    files = write_results(tmp_path / "results", store, record, decision_of(store, record))
+    written = write_results(tmp_path / "results", store, record, decision_of(store, record)[0])
+    files = {kind: Path(path) for kind, path in written.files.items()}
     assert sorted(files) == ["decision", "report", "vllm"]
     winner = json.loads(files["decision"].read_text())["winner"]
     told = launched and {"launcher": "local-process", "versions": {"vllm": "0.26.0"}, "model_source": "/then/tiny"}

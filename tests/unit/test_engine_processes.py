@@ -20,8 +20,10 @@ from serve.launch.processes import ProcessId, end, identify
 from tests.real.conftest import request_for
 from tuner.ask.layout import ParallelLayout
 from tuner.errors import FailureReason, LaunchFailed
-from tuner.trial.trial import LaunchOrder
+from tuner.trial.launched import Launched, NoEngine
+from tuner.trial.trial import LaunchOrder, Watch
 
+LAUNCHED = Launched("local-process", {}, "m", NoEngine("a stand-in"))
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 # A server that goes on after its worker was killed, as vLLM 0.29's does while an engine starts.
 HANGS = f"""
@@ -97,11 +99,16 @@ def test_a_server_that_hangs_after_its_worker_was_killed_is_not_waited_for(
     order = LaunchOrder("s", 0, "app", ParallelLayout(), request, tmp_path)
     with subprocess.Popen([sys.executable, "-c", HANGS], start_new_session=True) as server:
         deployment = LocalProcessDeployment(
-            process=server, url="http://127.0.0.1:9", model_id="m", logs=tmp_path, on_teardown=lambda: None
+            process=server,
+            url="http://127.0.0.1:9",
+            model_id="m",
+            launched=LAUNCHED,
+            logs=tmp_path,
+            on_teardown=lambda: None,
         )
         try:
             with pytest.raises(LaunchFailed) as failed:
-                deployment.wait_until_ready(order, time.perf_counter(), Waiting(lambda words: None))
+                deployment.wait_until_ready(order, time.perf_counter(), Waiting(Watch()))
         finally:
             leader = identify(server.pid)
             assert leader is not None

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from serve.launch.engine import engine_kwargs, serve_app, vllm_args
-from tests.fakes import make_candidate, make_request, make_step
+from tests.fakes import NOTHING_SPENT, make_candidate, make_request, make_step
 from tuner.app.wiring import plan_request
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.layout import ParallelLayout
@@ -104,7 +104,7 @@ def test_it_is_launched_and_emitted_as_asked():
     assert engine_kwargs(FP8, asked)["kv_cache_dtype"] == "fp8"
     app = serve_app("app", FP8, asked, model_source="org/model")
     assert json.loads(json.dumps(app))["args"]["llm_configs"][0]["engine_kwargs"]["kv_cache_dtype"] == "fp8"
-    words = vllm_args(FP8, asked, model_source="org/model")
+    words = vllm_args(FP8, asked, model_source="org/model", host="127.0.0.1", port=8000)
     assert words[words.index("--kv-cache-dtype") + 1] == "fp8"
 
 
@@ -112,7 +112,8 @@ def test_it_is_launched_and_emitted_as_asked():
 def test_the_decision_says_that_answers_may_differ(layout, told):
     asked = make_request()
     steps = tuple(make_step(LoadStep(i, rate, 1.0, i), asked, 30) for i, rate in enumerate(asked.rates_req_per_s))
-    found = decide("s", asked, [TrialResult(0, layout, TrialState.MEASURED, steps)], [make_candidate(layout)], [])
+    trials = [TrialResult(0, layout, TrialState.MEASURED, steps)]
+    found = decide("s", asked, trials, [make_candidate(layout)], [], NOTHING_SPENT)
     assert ("It stores its KV cache in fp8 (e4m3), so answers may differ" in found.why) == told
 
 

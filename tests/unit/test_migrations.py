@@ -86,7 +86,7 @@ def test_states_and_the_account_come_of_what_was_known(old):
     assert states == {
         "decided": StudyState.DECIDED, "stopped": StudyState.CANCELLED, "killed": StudyState.RUNNING,
     }  # fmt: skip
-    spent = decision_of(store, store.study("decided")).spent
+    spent = decision_of(store, store.study("decided"))[0].spent
     assert (spent.launches, spent.lost, spent.minutes) == (3, 1, 4.0)
     assert spent.gpu_hours == pytest.approx((320 + 160 + 320) / 3600)  # the last: of a trial that a killed driver lost
     assert spent.usd == pytest.approx(spent.gpu_hours * 3)
@@ -97,13 +97,13 @@ def test_states_and_the_account_come_of_what_was_known(old):
 
 def test_a_store_of_version_1_loses_nothing(old):
     store = Store(url := old(1))
-    assert store.study("decided").decision["winner"]["layout"] == TP2_DP2
+    assert str(store.decision("decided").winner.layout) == TP2_DP2
     assert store.study("stopped").state is StudyState.RUNNING
     trials = store.snapshot("decided").trials
     assert [(str(t.layout), t.repeat, t.seconds, t.device_s, len(t.steps)) for t in trials] == [
         (TP2_DP2, 0, 80.0, 320.0, 2), (TP1_DP2, 0, 0.0, 0.0, 0),
     ]  # fmt: skip
-    spent = decision_of(store, store.study("decided")).spent
+    spent = decision_of(store, store.study("decided"))[0].spent
     assert (spent.launches, spent.minutes) == (2, pytest.approx(80 / 60))
     assert [trial.app for trial in store.take_over("stopped", "me", is_gone)] == ["parlay-stopped-1"]
     assert rows(url, OPTUNAS) == [("v3.2.0.a",)]

@@ -22,7 +22,7 @@ from tuner.cost.latency import StepCosts
 from tuner.plan.prune import plan
 from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
 from tuner.simulate import SimulationSettings, simulate
-from tuner.trial.trial import LaunchOrder, LoadStep
+from tuner.trial.trial import LaunchOrder, LoadStep, Watch
 
 EVERY, ONE, MIXED = [3, 3, 3, 3], [1, 1, 1, 1], [1, 3, 1, 3]
 LAYOUT = ParallelLayout()
@@ -71,8 +71,8 @@ def tuned(metric, ms, tokens, monkeypatch):
     asked = parse_request(request(metric, ms, [1, 3]))
     world = SimulatedCluster(Cluster.from_spec(asked.cluster))
     monkeypatch.setattr("tuner.rehearse.cluster.offered", lambda *_: load(tokens))
-    deployment = SimulatedLauncher(world).launch(LaunchOrder("s", 0, "app", LAYOUT, asked, None), lambda _: None)
-    found = SimulatedMeter(world).measure(deployment, LoadStep(0, 10.0, 1.0, 1), asked)
+    deployment = SimulatedLauncher(world).launch(LaunchOrder("s", 0, "app", LAYOUT, asked, None), Watch())
+    found = SimulatedMeter(world).measure(deployment, LoadStep(0, 10.0, 1.0, 1), asked, Watch())
     return found.verdict(asked), found.attainment
 
 

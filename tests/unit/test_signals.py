@@ -14,7 +14,7 @@ from tuner.trial.cancel import CancelHandle
 PROGRAM = """
 import os, signal, sys, threading, time
 {before}
-from tuner.app import cli
+from tuner.app.cli import commands
 from tuner.app.cli.signals import cancelled_by_signals
 from tuner.trial.cancel import CancelHandle
 
@@ -33,8 +33,8 @@ def study(**options):
             say(handle.cause, handle.words)
             {then}
 
-cli.app = study
-cli.main()
+commands.app = study
+commands.main()
 """
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fakes import make_candidate, make_request, make_step
+from tests.fakes import NOTHING_SPENT, make_candidate, make_request, make_step
 from tests.unit.test_layout import LAYOUTS
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric
@@ -19,7 +19,6 @@ from tuner.ask.slo import Verdict
 from tuner.decide.decision import decide
 from tuner.errors import BadInput, FailureReason, LeaseLost, StoreError
 from tuner.plan.prune import Candidate, DroppedGroup, Prediction
-from tuner.study.ledger import Spent
 from tuner.study.lifecycle import StudyState
 from tuner.study.records import TrialClaim
 from tuner.study.store import Store
@@ -94,7 +93,7 @@ def test_a_decision_replaces_the_one_before(store, reader):
     store.create_study("s", REQUEST, {})
     store.change_state("s", StudyState.RUNNING)
     for trials in ((), TRIALS):
-        decision = decide("s", REQUEST, trials, [make_candidate("tp=2,pp=1,dp=1")], DROPPED, Spent(1, 2.0, 0.5, None))
+        decision = decide("s", REQUEST, trials, [make_candidate("tp=2,pp=1,dp=1")], DROPPED, NOTHING_SPENT)
         store.save_decision("s", decision)
         assert reader.study("s").decided
         assert reader.decision("s") == decision
@@ -206,7 +205,7 @@ def test_a_lost_table_is_a_store_error_in_one_line(url, store):
         db.exec_driver_sql("DROP TABLE parlay_trials")
         db.exec_driver_sql("DROP TABLE parlay_studies")
     for attempt in (
-        lambda: store.save_decision("s", decide("s", REQUEST, (), (), ())),
+        lambda: store.save_decision("s", decide("s", REQUEST, (), (), (), NOTHING_SPENT)),
         lambda: store.decision("s"),
         lambda: store.create_study("t", REQUEST, {}),
         lambda: store.study("s"),

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.fakes import make_request, make_step
+from tests.fakes import NOTHING_SPENT, make_request, make_step
 from tuner.ask.layout import ParallelLayout
+from tuner.decide.decision import decide
 from tuner.errors import BadInput, FailureReason, LeaseLost, StoreError
 from tuner.study.ledger import Outcome
 from tuner.study.lifecycle import FOLLOWS, StudyState
@@ -26,6 +27,7 @@ from tuner.trial.trial import LoadStep, Purpose, TrialResult, TrialState
 REQUEST = make_request()
 LAYOUT = ParallelLayout(tp=2)
 STEP = make_step(LoadStep(0, 4.0, 1.0, 0), REQUEST, 20.0)
+DECISION = decide("s", REQUEST, (), (), (), NOTHING_SPENT)
 ROUTES = {  # how a study gets into each state
     StudyState.QUEUED: [],
     StudyState.RUNNING: [StudyState.RUNNING],
@@ -226,12 +228,11 @@ def test_of_two_that_end_a_study_one_does(store, other):
 
 def test_a_decision_is_a_state(store, other):
     with pytest.raises(BadInput, match="from queued"):
-        store.save_decision("s", {"winner": "tp=2"})
-    assert other.study("s").decision is None
+        store.save_decision("s", DECISION)
+    assert other.decision("s") is None
     store.change_state("s", StudyState.RUNNING)
-    store.save_decision("s", {"winner": "tp=2"})
-    found = other.study("s")
-    assert (found.state, found.decision) == (StudyState.DECIDED, {"winner": "tp=2"})
+    store.save_decision("s", DECISION)
+    assert (other.study("s").state, other.decision("s")) == (StudyState.DECIDED, DECISION)
 
 
 def test_a_study_ends_with_its_last_driver_and_once(store):
@@ -247,7 +248,7 @@ def test_a_study_ends_with_its_last_driver_and_once(store):
 def test_a_study_that_is_not_there(store):
     for deed in (
         lambda: store.change_state("x", StudyState.RUNNING),
-        lambda: store.save_decision("x", {}),
+        lambda: store.save_decision("x", DECISION),
         lambda: store.snapshot("x"),
     ):
         with pytest.raises(BadInput, match="STUDY: got 'x'"):

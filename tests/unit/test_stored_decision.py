@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tuner.explain.infeasible import infeasible
 from typer.testing import CliRunner
 
-from tests.fakes import copy_of_empty_store, document, make_candidate, make_request, make_step
+from tests.fakes import NOTHING_SPENT, copy_of_empty_store, document, make_candidate, make_request, make_step
 from tests.world import World
 from tuner.app.answers.decision import decision_answer
 from tuner.app.cli.commands import app
@@ -23,7 +22,10 @@ from tuner.ask.model import load_model
 from tuner.ask.rules import DropReason
 from tuner.ask.space import load_space
 from tuner.decide.decision import Decision, decide
+from tuner.plan.infeasible import infeasible
 from tuner.plan.prune import DroppedGroup
+from tuner.study.lifecycle import StudyState
+from tuner.study.records import Snapshot, StudyRecord
 from tuner.study.store import Store
 from tuner.study.stored_decision import kept_decision, read_decision
 from tuner.trial.trial import LoadStep, Purpose, TrialResult, TrialState
@@ -51,10 +53,11 @@ TRIALS = {
     "all miss": (measured(0, "tp=2", 900.0),),
     "requests failed": (measured(0, "tp=2", 20.0, failed=1),),
 }  # fmt: skip
+RECORD = StudyRecord("s", 0.0, REQUEST, {}, 2, tuple(RANKED), (), True, StudyState.DECIDED)
 
 
 def decided(trials: tuple[TrialResult, ...]) -> Decision:
-    decision = decide("s", REQUEST, trials, RANKED, DROPPED)
+    decision = decide("s", REQUEST, trials, RANKED, DROPPED, NOTHING_SPENT)
     if decision.winner is None:
         hopeless = make_request({"slo.0.ms": 2.0, "space": {"tp": [1]}})
         why = infeasible(hopeless, load_model(REQUEST.model), load_space(hopeless.space))
@@ -66,7 +69,7 @@ def decided(trials: tuple[TrialResult, ...]) -> Decision:
 def test_it_comes_back_whole_from_json_that_every_database_takes(trials: tuple[TrialResult, ...]) -> None:
     decision = decided(trials)
     text = json.dumps(kept_decision(decision), allow_nan=False)
-    assert read_decision(json.loads(text), REQUEST, (), ()) == decision
+    assert read_decision(json.loads(text), RECORD, Snapshot(StudyState.DECIDED, (), (), (), ())) == decision
     assert text.count('"log_tail"') == len(trials)  # each trial once
 
 
@@ -75,7 +78,7 @@ def test_what_was_kept_before_decisions_were_whole_still_reads(trials: tuple[Tri
     """Then the answer of ``parlay tune`` was kept; drops, reasons and files are its, the rest is made of the trials."""
     decision = decided(trials)
     kept = json.loads(decision_answer(decision, REQUEST, {}).to_json())
-    assert read_decision(kept, REQUEST, trials, RANKED) == decision
+    assert read_decision(kept, RECORD, Snapshot(StudyState.DECIDED, trials, (), (), ())) == decision
 
 
 def test_a_study_ends_by_storing_its_decision(tmp_path: Path) -> None:
@@ -127,7 +130,7 @@ def studies(tmp_path: Path) -> Any:
 def test_what_tune_printed_is_what_show_and_the_file_say(studies: Any) -> None:
     run, database, tuned = studies
     shown = json.loads(run("show", "s", "--json").stdout)
-    assert shown == tuned | {"ended": True}
+    assert shown == tuned | {"ended": True, "state": "decided"}
     assert json.loads((database.parent / "s" / "decision.json").read_text()) == tuned
     assert tuned["files"]["report"] in run("show", "s").stdout.replace("\n", "")
 

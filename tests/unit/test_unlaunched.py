@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from tests.fakes import make_candidate, make_request, make_step
+from tests.fakes import NOTHING_SPENT, make_candidate, make_request, make_step
 from tuner.app.tune.tables import decision_tables
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
@@ -32,7 +32,7 @@ def decided(request: TuneRequest) -> Decision:
         DroppedGroup(DropReason.OUTRANKED, 1, RANKED[1], WHY),
         DroppedGroup(DropReason.OUTRANKED, 1, RANKED[3], "another figure"),
     ]
-    return decide("s", request, trials, [make_candidate(layout) for layout in RANKED], dropped)
+    return decide("s", request, trials, [make_candidate(layout) for layout in RANKED], dropped, NOTHING_SPENT)
 
 
 def test_each_shape_that_was_not_launched_has_one_line_with_its_reason() -> None:
@@ -43,7 +43,7 @@ def test_each_shape_that_was_not_launched_has_one_line_with_its_reason() -> None
 def test_the_end_of_a_study_shows_them() -> None:
     request = make_request()
     console = Console(file=io.StringIO(), width=200)
-    decision_tables(console, decided(request), request, {})
+    decision_tables(console, decided(request), request)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "Not launched: the best candidate of each other shape" in shown
     rows = [line for line in shown.splitlines() if "tp=1,pp=2,dp=1" in line]
@@ -56,5 +56,6 @@ def test_a_study_that_launched_every_shape_shows_nothing() -> None:
     console = Console(file=io.StringIO(), width=200)
     step = make_step(LoadStep(0, 8.0, 1.0, 0), request, 20.0)
     trials = [TrialResult(0, RANKED[0], TrialState.MEASURED, (step,))]
-    decision_tables(console, decide("s", request, trials, [make_candidate(RANKED[2])], []), request, {})
+    decision = decide("s", request, trials, [make_candidate(RANKED[2])], [], NOTHING_SPENT)
+    decision_tables(console, decision, request)
     assert "Not launched" not in console.file.getvalue()  # type: ignore[attr-defined]
