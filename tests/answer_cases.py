@@ -24,8 +24,9 @@ from tuner.ask.slo import Verdict
 from tuner.decide.decision import decide
 from tuner.errors import FailureReason
 from tuner.plan.prune import DroppedGroup
+from tuner.stats.intervals import Quantiles
 from tuner.stats.rate_search import RateFound, SearchEnd
-from tuner.trial.trial import LoadStep, Quantiles, TrialResult, TrialState
+from tuner.trial.results import LoadStep, TrialResult, TrialState
 
 GOLDEN = Path(__file__).parent / "golden" / "answers"
 DATA = Path(__file__).parent / "data"

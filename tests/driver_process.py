@@ -19,7 +19,7 @@ from tuner.rehearse.conditions import Conditions
 from tuner.study.observer import Observer
 from tuner.study.store import Store
 from tuner.study.study import Setting, Study
-from tuner.trial.trial import LaunchOrder, Watch
+from tuner.trial.seams import LaunchOrder, Watch
 
 SPACE = {"tp": [1, 2], "dp": [1], "max_num_seqs": [32, 64, 128, 256], "executor": ["mp", "ray"]}
 LAUNCHES = 10

@@ -17,9 +17,11 @@ from tuner.ask.request import Metric, TuneRequest, parse_request
 from tuner.ask.slo import attained
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.plan.prune import Candidate, Prediction
-from tuner.study.ledger import Spent
+from tuner.stats.intervals import Quantiles
 from tuner.trial.launched import Launched, RayApplication
-from tuner.trial.trial import LaunchOrder, LoadStep, Quantiles, StepResult, Watch
+from tuner.trial.ledger import Spent
+from tuner.trial.results import LoadStep, StepResult
+from tuner.trial.seams import LaunchOrder, Watch
 
 NOTHING_SPENT = Spent(0, 0.0, 0.0, 0.0)
 

@@ -12,7 +12,7 @@ from tuner.plan.prune import Candidate
 from tuner.search.history import History
 from tuner.search.proposal import Proposal
 from tuner.search.strategy import Fits
-from tuner.trial.trial import StepResult
+from tuner.trial.results import StepResult
 
 VARIED = tuple(name for name in SPACE_AXES if AXES[name].role is not Role.STRUCTURE)
 

@@ -21,7 +21,8 @@ from tuner.ask.request import Metric, TuneRequest
 from tuner.errors import Cancelled, Cause, FailureReason, LaunchFailed
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.launched import Launched
-from tuner.trial.trial import Deployment, Launcher, LaunchOrder, LoadStep, Meter, Samples, Watch
+from tuner.trial.results import LoadStep
+from tuner.trial.seams import Deployment, Launcher, LaunchOrder, Meter, Samples, Watch
 
 OUTPUT_TOKENS = 8  # of every request
 STEP = LoadStep(0, 4.0, 3.0, seed=1)

@@ -6,7 +6,7 @@ from tuner.trial.launched import Launched
 
 
 class Deployed:
-    """The figures of ``tuner.trial.trial.Deployment`` that do not depend on how the layout was brought up."""
+    """The figures of ``tuner.trial.seams.Deployment`` that do not depend on how the layout was brought up."""
 
     def __init__(self, url: str, model_id: str, launched: Launched) -> None:
         self._url, self._model_id, self._launched = url, model_id, launched

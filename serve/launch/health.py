@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from tuner.trial.trial import Watch
+from tuner.trial.seams import Watch
 
 T = TypeVar("T")
 

@@ -31,7 +31,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.trial.launched import ENGINES, Launched, VllmServer, installed, model_source
-from tuner.trial.trial import LaunchOrder, Watch
+from tuner.trial.seams import LaunchOrder, Watch
 
 KIND = "local-process"
 HOST = "127.0.0.1"
@@ -40,7 +40,7 @@ STOP_PATIENCE_S = 10.0
 
 
 class LocalProcessLauncher:
-    """Implements ``tuner.trial.trial.Launcher`` with ``python -m vllm.entrypoints.openai.api_server`` on one node.
+    """Implements ``tuner.trial.seams.Launcher`` with ``python -m vllm.entrypoints.openai.api_server`` on one node.
 
     ``port`` is where each server listens, on the loopback only; None takes a free one each time. ``state_dir`` is
     where it is written what a kill would leave behind; what dead runs left there is removed before anything starts.
@@ -71,13 +71,13 @@ class LocalProcessLauncher:
         return installed(*(name for name in ENGINES if name != "ray"))
 
     def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
-        """See ``tuner.trial.trial.Launcher``: a process without Ray has no Ray executor, and stays on its node."""
+        """See ``tuner.trial.seams.Launcher``: a process without Ray has no Ray executor, and stays on its node."""
         if layout.executor == "ray":
             return "executor ray; a local process runs mp or uni"
         return _misplaced(layout, request)
 
     def launch(self, order: LaunchOrder, watch: Watch) -> LocalProcessDeployment:
-        """See ``tuner.trial.trial.Launcher``. Raises BadInput where the port was taken in the meantime."""
+        """See ``tuner.trial.seams.Launcher``. Raises BadInput where the port was taken in the meantime."""
         started = time.perf_counter()
         _require_devices(order)
         port = self._port or free_port()
@@ -110,7 +110,7 @@ class LocalProcessLauncher:
         return deployment
 
     def remove_orphan(self, app: str) -> bool:
-        """See ``tuner.trial.trial.Launcher``; orphans are ended when the launcher is made, and named here."""
+        """See ``tuner.trial.seams.Launcher``; orphans are ended when the launcher is made, and named here."""
         orphan = app in self._swept
         self._swept.discard(app)
         return orphan
@@ -128,7 +128,7 @@ class LocalProcessLauncher:
 
 
 class LocalProcessDeployment(Deployed):
-    """Implements ``tuner.trial.trial.Deployment`` for one server process and the engine processes below it."""
+    """Implements ``tuner.trial.seams.Deployment`` for one server process and the engine processes below it."""
 
     def __init__(
         self,

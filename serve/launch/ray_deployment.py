@@ -20,14 +20,14 @@ from serve.launch.ray_api import delete_application, groups_pending, own_ip, ray
 from serve.launch.replicas import ReplicaHistory, last_message, messages, status_of
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.trial.launched import Launched
-from tuner.trial.trial import LaunchOrder
+from tuner.trial.seams import LaunchOrder
 
 POLL_S = 0.25
 STOP_PATIENCE_S = 5.0
 
 
 class RayServeDeployment(Deployed):
-    """Implements ``tuner.trial.trial.Deployment`` for one Ray Serve application."""
+    """Implements ``tuner.trial.seams.Deployment`` for one Ray Serve application."""
 
     def __init__(self, order: LaunchOrder, url: str, launched: Launched, on_teardown: Callable[[str], None]) -> None:
         super().__init__(url, served_model_id(order.request), launched)

@@ -40,7 +40,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import ClusterSpec, TuneRequest
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.trial.launched import ENGINES, Launched, RayApplication, installed, model_source
-from tuner.trial.trial import LaunchOrder, Watch
+from tuner.trial.seams import LaunchOrder, Watch
 
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 KIND = "ray-local"
@@ -48,7 +48,7 @@ MANY = 10_000  # the cluster's room is the limit
 
 
 class RayServeLauncher:
-    """Implements ``tuner.trial.trial.Launcher`` on Ray Serve LLM.
+    """Implements ``tuner.trial.seams.Launcher`` on Ray Serve LLM.
 
     ``address`` is ``HOST:PORT`` of a running cluster's head (or ``auto``); None starts a Ray on this machine, on the
     loopback only, with one CPU per device where devices are CPUs. One Ray and one Serve serve all trials, and those of
@@ -92,11 +92,11 @@ class RayServeLauncher:
         return installed(*ENGINES)
 
     def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
-        """See ``tuner.trial.trial.Launcher``: what Ray Serve LLM cannot run."""
+        """See ``tuner.trial.seams.Launcher``: what Ray Serve LLM cannot run."""
         return refused(layout, request)
 
     def launch(self, order: LaunchOrder, watch: Watch) -> RayServeDeployment:
-        """See ``tuner.trial.trial.Launcher``. Raises BadInput where Ray Serve LLM cannot run the layout as written."""
+        """See ``tuner.trial.seams.Launcher``. Raises BadInput where Ray Serve LLM cannot run the layout as written."""
         started = time.perf_counter()
         self._start(order, watch)
         watch.cancel.raise_if_cancelled()

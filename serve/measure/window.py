@@ -23,10 +23,11 @@ from serve.measure.window_requests import WindowOrder, expected_requests, order_
 from tuner.ask.request import Objective, TuneRequest
 from tuner.ask.slo import Verdict
 from tuner.errors import BadInput, FailureReason, LaunchFailed
-from tuner.stats.intervals import percentile
+from tuner.stats.intervals import Quantiles, percentile
 from tuner.stats.sequential import SloTest, Waiting
 from tuner.trial.cancel import CancelHandle
-from tuner.trial.trial import Deployment, LoadStep, Quantiles, StepResult, Watch
+from tuner.trial.results import LoadStep, StepResult
+from tuner.trial.seams import Deployment, Watch
 
 TICK_S = 0.25
 LIVE_SAMPLES = 1000  # the medians while a window runs are over its latest answers: sorting all would delay the client
@@ -311,7 +312,7 @@ class _Watch:
 
 
 class HttpMeter:
-    """Measures any deployment with an OpenAI-compatible completions endpoint; implements ``tuner.trial.trial.Meter``.
+    """Measures any deployment with an OpenAI-compatible completions endpoint; implements ``tuner.trial.seams.Meter``.
 
     It keeps nothing of what it measures: several threads may use one. A step's watch is told of it about twice a
     second, and at its end the samples of each metric in seconds, completed requests only; both in the measuring thread.

@@ -17,7 +17,7 @@ from serve.load.workers import Share
 from serve.measure.prompts import chat_text
 from tuner.ask.arrivals import ClosedLoad, OfferedLoad, offered
 from tuner.ask.request import SloTarget, TuneRequest
-from tuner.trial.trial import LoadStep
+from tuner.trial.results import LoadStep
 
 TOKEN_IDS = (10, 1000)  # first and last id of random prompts: in every vocabulary that is served, and none special
 CHANGING_PROCESSES = ("ramp", "step", "trace")

@@ -36,7 +36,8 @@ from tuner.cost.latency import StepCosts, StepShape, Terms
 from tuner.cost.volume import Phase
 from tuner.simulate import SimulationResult, SimulationSettings, Simulator
 from tuner.stats.intervals import percentile
-from tuner.trial.trial import Deployment, LaunchOrder, LoadStep, Watch
+from tuner.trial.results import LoadStep
+from tuner.trial.seams import Deployment, LaunchOrder, Watch
 
 LAYOUTS = ("tp=1", "tp=2", "pp=2", "dp=2")
 RATES_REQ_PER_S = (1.0, 2.0, 3.0)

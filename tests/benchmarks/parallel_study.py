@@ -30,7 +30,7 @@ from tuner.search.proposal import Proposal
 from tuner.study.observer import Observer
 from tuner.study.store import Store
 from tuner.study.study import Setting, Study
-from tuner.trial.trial import TrialResult
+from tuner.trial.results import TrialResult
 
 PACE = 0.02
 LAUNCHES = 48

@@ -32,7 +32,8 @@ from tuner.plan.prune import Candidate, plan
 from tuner.study.store import Store
 from tuner.study.study import Observer, Setting, Study
 from tuner.trial.launched import Launched, NoEngine
-from tuner.trial.trial import Deployment, LaunchOrder, LoadStep, StepResult, Watch
+from tuner.trial.results import LoadStep, StepResult
+from tuner.trial.seams import Deployment, LaunchOrder, Watch
 
 REQUEST = Path(__file__).with_suffix(".yaml")
 RECORD = Path(__file__).parent / "results" / "real_problem.json"

@@ -29,7 +29,7 @@ from tuner.plan.prune import plan
 from tuner.rehearse.conditions import Conditions
 from tuner.search.believing import Believing
 from tuner.search.search import Search
-from tuner.trial.trial import TrialResult, TrialState
+from tuner.trial.results import TrialResult, TrialState
 
 NOISE = 0.02  # standard deviation of a factor on a whole load step
 WORLDS = {"calibrated": 0.0, "distorted": 0.3}

@@ -22,7 +22,7 @@ from tuner.decide.comparison import by_layout, merit, slo_ratio
 from tuner.search.believing import Believing
 from tuner.search.choice import value_of
 from tuner.search.search import Search
-from tuner.trial.trial import TrialResult, TrialState
+from tuner.trial.results import TrialResult, TrialState
 
 AXES = (*(axis for axis in STRUCTURE_AXES if axis != "executor"), "max_num_batched_tokens", "max_num_seqs")
 _PATIENCE = 8  # proposals in a row that need no launch, before a peer is given a random new layout

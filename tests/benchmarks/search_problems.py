@@ -27,7 +27,8 @@ from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, Simulate
 from tuner.rehearse.conditions import Conditions
 from tuner.search.choice import value_of
 from tuner.study.driver import load_steps
-from tuner.trial.trial import LaunchOrder, StepResult, TrialResult, TrialState, Watch
+from tuner.trial.results import StepResult, TrialResult, TrialState
+from tuner.trial.seams import LaunchOrder, Watch
 
 Truth = tuple[StepResult, ...] | FailureReason
 CACHE = Path(tempfile.gettempdir()) / "parlay-search-truth"

@@ -21,7 +21,7 @@ from serve.tiny_model import build_tiny_model
 from tests.launcher_contract import OUTPUT_TOKENS, ContractBench, Fault
 from tuner.ask.request import TuneRequest, parse_request
 from tuner.errors import FailureReason
-from tuner.trial.trial import Deployment, Launcher
+from tuner.trial.seams import Deployment, Launcher
 
 MAKERS: dict[str, Callable[..., Launcher]] = {
     "ray-serve": lambda port, state_dir: RayServeLauncher(None, port, state_dir=state_dir),

@@ -25,7 +25,7 @@ from tests.launcher_contract import LaunchContract, RunningContract, eventually
 from tests.real.conftest import MAKERS, Bench, command_of, request_for
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.trial.launched import ENGINES, RayApplication, VllmServer, installed
-from tuner.trial.trial import Deployment
+from tuner.trial.seams import Deployment
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
@@ -189,7 +189,7 @@ from pathlib import Path
 from serve.launch.ray_launcher import RayServeLauncher
 from tests.real.conftest import Bench, request_for
 from tuner.trial.devices import Placement
-from tuner.trial.trial import Watch
+from tuner.trial.seams import Watch
 address, root, model = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 bench = Bench("ray-serve", RayServeLauncher(address, None, state_dir=root / "state"), None, root)
 order = replace(bench.order(request_for(model)), placement=Placement(((0, 1),)))  # pinned to the only node

@@ -15,7 +15,7 @@ import pytest
 from serve.launch.local_launcher import LocalProcessLauncher
 from tests.real.conftest import request_for
 from tuner.ask.layout import ParallelLayout
-from tuner.trial.trial import Deployment, LaunchOrder, Watch
+from tuner.trial.seams import Deployment, LaunchOrder, Watch
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 LENGTHS = ("--prompt-tokens", "32", "--output-tokens", "8", "--seconds", "3", "--warmup-seconds", "1")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.driver_process import LAUNCHES
 from tuner.study.store import Store
-from tuner.trial.trial import TrialState
+from tuner.trial.results import TrialState
 
 PATIENCE_S = 60
 

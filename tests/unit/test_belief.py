@@ -13,7 +13,8 @@ from tuner.ask.space import load_space
 from tuner.plan.prune import plan
 from tuner.search.belief import OFFSET_SD, TERM_SD, Belief
 from tuner.search.choice import choose, outlook, value_of
-from tuner.trial.trial import LoadStep, Quantiles, StepResult, TrialResult, TrialState
+from tuner.stats.intervals import Quantiles
+from tuner.trial.results import LoadStep, StepResult, TrialResult, TrialState
 
 LOAD = {
     "workload.prompt_tokens": {"mean": 1024},

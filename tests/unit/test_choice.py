@@ -15,7 +15,7 @@ from tuner.search.belief import Belief
 from tuner.search.believing import Believing
 from tuner.search.choice import confirmation_chance, holding, surest
 from tuner.search.search import Search
-from tuner.trial.trial import LoadStep, Purpose, TrialResult, TrialState
+from tuner.trial.results import LoadStep, Purpose, TrialResult, TrialState
 
 REQUEST = make_request({
     "model": "Qwen/Qwen3-32B", "workload.prompt_tokens": 1024, "workload.output_tokens": 128,

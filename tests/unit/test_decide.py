@@ -13,7 +13,7 @@ from tuner.ask.rules import DropReason
 from tuner.decide.decision import decide
 from tuner.errors import FailureReason
 from tuner.plan.prune import DroppedGroup
-from tuner.trial.trial import LoadStep, Purpose, TrialResult, TrialState
+from tuner.trial.results import LoadStep, Purpose, TrialResult, TrialState
 
 SLO = "ttft p99 ≤ 100 ms and tpot p99 ≤ 50 ms"
 

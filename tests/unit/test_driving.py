@@ -14,7 +14,7 @@ from tuner.errors import FailureReason
 from tuner.study.lifecycle import StudyState
 from tuner.study.records import TrialClaim
 from tuner.trial.devices import Placement
-from tuner.trial.trial import Purpose, TrialResult, TrialState
+from tuner.trial.results import Purpose, TrialResult, TrialState
 
 ONE_RATE = {"load.rates_req_per_s": [8]}
 

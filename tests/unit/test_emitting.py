@@ -24,7 +24,7 @@ from tuner.study.records import TrialClaim
 from tuner.study.store import Store
 from tuner.trial.devices import Placement
 from tuner.trial.launched import Launched, RayApplication, VllmServer
-from tuner.trial.trial import Purpose, TrialResult, TrialState
+from tuner.trial.results import Purpose, TrialResult, TrialState
 
 REQUEST = make_request({"model": "tiny", "load.rates_req_per_s": [8]})
 FACTS = {"ray": "2.58.1", "vllm": "0.26.0"}

@@ -21,7 +21,7 @@ from tests.real.conftest import request_for
 from tuner.ask.layout import ParallelLayout
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.trial.launched import Launched, NoEngine
-from tuner.trial.trial import LaunchOrder, Watch
+from tuner.trial.seams import LaunchOrder, Watch
 
 LAUNCHED = Launched("local-process", {}, "m", NoEngine("a stand-in"))
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"

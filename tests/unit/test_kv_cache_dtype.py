@@ -21,7 +21,7 @@ from tuner.decide.decision import decide
 from tuner.errors import FailureReason
 from tuner.plan.prune import plan
 from tuner.search.lessons import doomed
-from tuner.trial.trial import LoadStep, TrialResult, TrialState
+from tuner.trial.results import LoadStep, TrialResult, TrialState
 
 AUTO, FP8 = ParallelLayout(tp=4), ParallelLayout(tp=4, kv_cache_dtype="fp8")
 ONE = np.ones(1)

@@ -8,7 +8,7 @@ from tests.fakes import make_request
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Budget
 from tuner.study.budget import Purse
-from tuner.study.ledger import Entry, Outcome, Spent, spent
+from tuner.trial.ledger import Entry, Outcome, Spent, spent
 
 ONE, TWO = ParallelLayout(gpu="l40s"), ParallelLayout(tp=2, gpu="h100_sxm")
 PRICES = {"l40s": 1.0, "h100_sxm": 4.0}

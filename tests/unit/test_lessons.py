@@ -5,7 +5,7 @@ import pytest
 from tuner.ask.layout import ParallelLayout
 from tuner.errors import FailureReason
 from tuner.search.lessons import doomed
-from tuner.trial.trial import TrialResult, TrialState
+from tuner.trial.results import TrialResult, TrialState
 
 
 def failed(text, failure):

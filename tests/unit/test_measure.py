@@ -23,7 +23,8 @@ from tuner.ask.slo import Verdict
 from tuner.errors import BadInput, Cancelled, Cause, FailureReason, LaunchFailed
 from tuner.stats.sequential import SloTest
 from tuner.trial.cancel import CancelHandle
-from tuner.trial.trial import LoadStep, Meter, Watch
+from tuner.trial.results import LoadStep
+from tuner.trial.seams import Meter, Watch
 
 
 @pytest.fixture(autouse=True)
@@ -220,7 +221,7 @@ INTERRUPTED = """
 import sys
 from tests.unit.test_measure import FakeDeployment, request, step
 from serve.measure.window import HttpMeter
-from tuner.trial.trial import Watch
+from tuner.trial.seams import Watch
 try:
     HttpMeter().measure(
         FakeDeployment(sys.argv[1]), step(), request(load={"request_timeout_s": 600}),

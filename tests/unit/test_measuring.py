@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tuner.app.measure.answer import window_answer
 from typer.testing import CliRunner
 
 from serve.load.endpoint import Endpoint
@@ -19,6 +18,7 @@ from serve.measure.probe import base_url
 from serve.measure.summary import figures
 from tests.measure_sample import SLO, measured_window
 from tests.mock_server import Behaviour, MockServer, closed_port
+from tuner.app.answers.measure import window_answer
 from tuner.app.cli.commands import app
 from tuner.app.measure.measuring import Measured
 from tuner.app.measure.options import Hunt, MeasureOptions
@@ -339,8 +339,8 @@ def test_a_window_without_a_value_of_a_target_is_not_judged():
     run = Measured(MeasureOptions("http://h"), Endpoint("http://h", "tiny"), SLO, (window,), None, False, 1.0)
     assert (window.invalid, window.verdict, run.exit_code) == (None, Verdict.UNKNOWN, 1)
     told = window_answer(window)
-    assert (told["valid"], told["meets_slo"], told["verdict_certain"]) == (True, None, None)
-    assert [one["met"] for one in told["slo"]] == [True, None]
+    assert (told.valid, told.meets_slo, told.verdict_certain) == (True, None, None)
+    assert [one.met for one in told.slo] == [True, None]
     out = Console(file=StringIO(), width=200)
     summary_tables(out, (window,), window, None, {})
     assert "tpot p90 ≤ 30 ms: – ms: not measured" in out.file.getvalue()

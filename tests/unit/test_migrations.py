@@ -19,12 +19,12 @@ from tests.world import TP1_DP2, TP2, TP2_DP2
 from tuner.app.wiring import decision_of
 from tuner.errors import FailureReason, StoreError
 from tuner.study.lease import is_gone
-from tuner.study.ledger import Outcome
 from tuner.study.lifecycle import StudyState
 from tuner.study.migrations import upgrade
 from tuner.study.schema import META, SCHEMA_VERSION
 from tuner.study.store import Store
-from tuner.trial.trial import TrialState
+from tuner.trial.ledger import Outcome
+from tuner.trial.results import TrialState
 
 DATA = Path(__file__).parents[1] / "data"
 OPTUNAS = "SELECT version_num FROM alembic_version"

@@ -22,7 +22,8 @@ from tuner.cost.latency import StepCosts
 from tuner.plan.prune import plan
 from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
 from tuner.simulate import SimulationSettings, simulate
-from tuner.trial.trial import LaunchOrder, LoadStep, Watch
+from tuner.trial.results import LoadStep
+from tuner.trial.seams import LaunchOrder, Watch
 
 EVERY, ONE, MIXED = [3, 3, 3, 3], [1, 1, 1, 1], [1, 3, 1, 3]
 LAYOUT = ParallelLayout()

@@ -15,7 +15,7 @@ from tuner.study.optuna_record import OptunaRecord
 from tuner.study.records import TrialClaim
 from tuner.study.store import Store
 from tuner.trial.devices import Placement
-from tuner.trial.trial import LoadStep, Purpose, TrialState
+from tuner.trial.results import LoadStep, Purpose, TrialState
 
 PLAN = Plan(len(RANKED), tuple(RANKED), (), 0.0)
 FIRST, SECOND, THIRD = (candidate.layout for candidate in RANKED[:3])
@@ -36,7 +36,7 @@ class Drivers:
         return record
 
     def claim(self, layout, repeat=0, driver="a"):
-        claim = TrialClaim(driver, layout, Purpose.EXPLORE, repeat, 0.0, self.folder)
+        claim = TrialClaim(driver, layout, Purpose.EXPLORE, repeat, 0.0, None, self.folder)
         return self.store.claim_trial("s", claim, lambda held: Placement(()), 100)
 
     def begin(self, record, layout, repeat=0, driver="a"):

@@ -9,7 +9,7 @@ from tuner.search.believing import Believing
 from tuner.search.choice import CLEARLY
 from tuner.search.proposal import Proposal
 from tuner.search.search import Search
-from tuner.trial.trial import Purpose, TrialResult, TrialState
+from tuner.trial.results import Purpose, TrialResult, TrialState
 
 MIN_LATENCY = {"objective": "min_latency", "workload.arrival.requests_per_s": 4}
 

@@ -15,7 +15,7 @@ from tuner.study.observer import Observer
 from tuner.study.runner import StudyOrder, run_study
 from tuner.study.store import Store
 from tuner.trial.cancel import CancelHandle
-from tuner.trial.trial import TrialState
+from tuner.trial.results import TrialState
 
 SPACE = {"tp": [1, 2, 4], "dp": [1, 2], "max_num_seqs": [64, 256], "executor": ["mp"]}
 CONDITIONS = Conditions(pace=0.002, term_error=0.5)  # a start takes about 0.2 s, a load step 0.04 s

@@ -10,8 +10,8 @@ from tests.fakes import make_request, make_step
 from tuner.app.tune.screen import Screen
 from tuner.ask.layout import ParallelLayout
 from tuner.search.proposal import Proposal
-from tuner.study.ledger import Spent
-from tuner.trial.trial import LoadStep, TrialResult, TrialState
+from tuner.trial.ledger import Spent
+from tuner.trial.results import LoadStep, TrialResult, TrialState
 
 ONE, TWO = ParallelLayout(), ParallelLayout(tp=2)
 

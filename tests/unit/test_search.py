@@ -11,7 +11,7 @@ from tuner.decide.comparison import merit, slo_ratio
 from tuner.errors import FailureReason
 from tuner.search.proposal import Proposal
 from tuner.search.search import Search
-from tuner.trial.trial import LoadStep, TrialResult, TrialState
+from tuner.trial.results import LoadStep, TrialResult, TrialState
 
 REQUEST = make_request({"objective": "max_goodput"})
 RANKED = [

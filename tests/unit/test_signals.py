@@ -103,7 +103,7 @@ from tests.unit.test_measure import FakeDeployment, request, step
 from tuner.app.cli.signals import cancelled_by_signals
 from tuner.trial.cancel import CancelHandle
 from tuner.errors import Cancelled
-from tuner.trial.trial import Watch
+from tuner.trial.seams import Watch
 
 handle = CancelHandle()
 watch = Watch(handle, progress=lambda words: print("running", flush=True))

@@ -18,7 +18,8 @@ from tuner.rehearse.conditions import AT_REST, Conditions
 from tuner.study.observer import Observer
 from tuner.study.store import Store
 from tuner.study.study import Setting, Study
-from tuner.trial.trial import LaunchOrder, LoadStep, TrialState, Watch
+from tuner.trial.results import LoadStep, TrialState
+from tuner.trial.seams import LaunchOrder, Watch
 
 REQUEST = make_request({"workload.prompt_tokens": 512, "workload.output_tokens": 32})
 LONG_STEP = LoadStep(0, 8.0, 20.0, seed=5)

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import make_request, make_step
-from tuner.app.answers import step_answer
+from tuner.app.answers.trial import step_answer
 from tuner.app.cli.tables import outcome
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, SloTarget
 from tuner.ask.slo import Seen, Verdict, attained, met, needed, over, ratio, ratios, verdict, within, worst_ratio
 from tuner.stats.intervals import percentile
-from tuner.trial.trial import LoadStep, TrialResult, TrialState
+from tuner.trial.results import LoadStep, TrialResult, TrialState
 
 TTFT = SloTarget(metric=Metric.TTFT, percentile=99, ms=100)
 TPOT = SloTarget(metric=Metric.TPOT, percentile=99, ms=10)
@@ -140,4 +140,4 @@ def test_a_trial_says_what_its_windows_say(steps, expected, words):
     assert outcome(trial, REQUEST) == words
     for one in steps:
         assert (one.meets(REQUEST), one.misses(REQUEST)) != (True, True)
-        assert step_answer(one, REQUEST)["meets_slo"] is one.verdict(REQUEST).holds
+        assert step_answer(one, REQUEST).meets_slo is one.verdict(REQUEST).holds

@@ -19,12 +19,13 @@ from tuner.ask.slo import Verdict
 from tuner.decide.decision import decide
 from tuner.errors import BadInput, FailureReason, LeaseLost, StoreError
 from tuner.plan.prune import Candidate, DroppedGroup, Prediction
+from tuner.stats.intervals import Quantiles
 from tuner.study.lifecycle import StudyState
 from tuner.study.records import TrialClaim
 from tuner.study.store import Store
 from tuner.trial.devices import Placement
 from tuner.trial.launched import Launched, NoEngine, RayApplication, VllmServer
-from tuner.trial.trial import LoadStep, Purpose, Quantiles, StepResult, TrialResult, TrialState
+from tuner.trial.results import LoadStep, Purpose, StepResult, TrialResult, TrialState
 
 REQUEST = make_request()
 LAYOUT = ParallelLayout(tp=2, executor="ray")

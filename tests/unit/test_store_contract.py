@@ -17,12 +17,12 @@ from tests.fakes import NOTHING_SPENT, make_request, make_step
 from tuner.ask.layout import ParallelLayout
 from tuner.decide.decision import decide
 from tuner.errors import BadInput, FailureReason, LeaseLost, StoreError
-from tuner.study.ledger import Outcome
 from tuner.study.lifecycle import FOLLOWS, StudyState
 from tuner.study.records import TrialClaim
 from tuner.study.store import Store
 from tuner.trial.devices import Placement
-from tuner.trial.trial import LoadStep, Purpose, TrialResult, TrialState
+from tuner.trial.ledger import Outcome
+from tuner.trial.results import LoadStep, Purpose, TrialResult, TrialState
 
 REQUEST = make_request()
 LAYOUT = ParallelLayout(tp=2)

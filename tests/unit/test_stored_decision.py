@@ -28,7 +28,7 @@ from tuner.study.lifecycle import StudyState
 from tuner.study.records import Snapshot, StudyRecord
 from tuner.study.store import Store
 from tuner.study.stored_decision import kept_decision, read_decision
-from tuner.trial.trial import LoadStep, Purpose, TrialResult, TrialState
+from tuner.trial.results import LoadStep, Purpose, TrialResult, TrialState
 
 CHANGES = {
     "load.seconds": 3, "load.warmup_seconds": 0, "budget.launches": 2, "space": {"tp": [1, 2], "dp": [1, 2]},

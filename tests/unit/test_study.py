@@ -11,7 +11,7 @@ from tuner.errors import BadInput, Cancelled, Cause, FailureReason, LaunchFailed
 from tuner.study.driver import BASE_SEED, load_steps
 from tuner.study.study import default_name
 from tuner.trial.cancel import CancelHandle
-from tuner.trial.trial import TrialState
+from tuner.trial.results import TrialState
 
 
 @pytest.fixture

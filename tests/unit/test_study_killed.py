@@ -6,7 +6,7 @@ from tests.fakes import FakeDeployment, copy_of_empty_store
 from tests.world import CRASH, TP1_DP2, TP2, World
 from tuner.search.search import Search
 from tuner.study.records import app_name
-from tuner.trial.trial import Purpose
+from tuner.trial.results import Purpose
 
 
 class Killed(BaseException):

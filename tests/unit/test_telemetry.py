@@ -12,8 +12,8 @@ from tuner.app.tune.telemetry import Telemetry
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, parse_request
 from tuner.errors import BadInput, FailureReason
-from tuner.study.ledger import Spent
-from tuner.trial.trial import LoadStep, StepResult, TrialResult, TrialState
+from tuner.trial.ledger import Spent
+from tuner.trial.results import LoadStep, StepResult, TrialResult, TrialState
 
 LAYOUT = ParallelLayout(tp=2)
 LABELS = {"study": "s1", "layout": str(LAYOUT)}

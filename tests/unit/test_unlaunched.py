@@ -14,7 +14,7 @@ from tuner.ask.rules import DropReason
 from tuner.decide.decision import Decision, decide
 from tuner.explain.unlaunched import OPEN, unlaunched
 from tuner.plan.prune import DroppedGroup
-from tuner.trial.trial import LoadStep, TrialResult, TrialState
+from tuner.trial.results import LoadStep, TrialResult, TrialState
 
 RANKED = [
     ParallelLayout.parse(text)

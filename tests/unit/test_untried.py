@@ -16,7 +16,7 @@ from tuner.ask.space import load_space
 from tuner.decide.layout_summary import standings
 from tuner.explain.never_launched import FACTORS, Untried, untried
 from tuner.plan.prune import plan
-from tuner.trial.trial import LoadStep, TrialResult, TrialState
+from tuner.trial.results import LoadStep, TrialResult, TrialState
 
 AXES = {"tp": [1, 2, 4, 8], "dp": [1, 2, 4, 8], "max_num_seqs": [128, 1024]}
 

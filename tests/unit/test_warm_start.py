@@ -14,7 +14,7 @@ from tuner.ask.cluster import requested_cluster
 from tuner.ask.model import load_model
 from tuner.search.belief import Belief, fresh_sd
 from tuner.search.warm_start import ANOTHER_STUDY, HALF_LIFE_DAYS, Past, akin, carried, decayed
-from tuner.trial.trial import TrialResult, TrialState
+from tuner.trial.results import TrialResult, TrialState
 
 DAY_S = 86400.0
 FACTS = {"vllm": "0.29.0", "machine": "m"}

@@ -24,8 +24,8 @@ from tuner.decide.decision import Decision, decide
 from tuner.errors import BadInput, NoFeasibleLayout
 from tuner.plan.prune import Plan, plan
 from tuner.rehearse.conditions import simulated_seed
-from tuner.study.ledger import spent
 from tuner.trial.launched import ENGINES, Launched, RayApplication, VllmServer, installed, model_source
+from tuner.trial.ledger import spent
 
 if TYPE_CHECKING:
     from deploy.specs.rayservice import Platform
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tuner.plan.what_if import WhatIf
     from tuner.study.records import StudyRecord
     from tuner.study.store import Store
-    from tuner.trial.trial import TrialResult
+    from tuner.trial.results import TrialResult
 
 BROKEN_DOWN = 10  # of a plan's ranking, beside the first of each shape
 REPORT = "report.html"

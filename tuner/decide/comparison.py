@@ -14,7 +14,7 @@ from tuner.ask.cluster import usd_per_hour
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, Objective, TuneRequest
 from tuner.ask.slo import ratios
-from tuner.trial.trial import StepResult, TrialResult, TrialState
+from tuner.trial.results import StepResult, TrialResult, TrialState
 
 _ASKED = 1 - 1e-9  # the asked rate, but for rounding
 TIE_SHARE = 0.01  # latencies nearer than this are a tie, which stability decides

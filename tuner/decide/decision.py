@@ -11,8 +11,8 @@ from tuner.decide.comparison import slo_ratio
 from tuner.decide.layout_summary import Spread, Standing, front, standings
 from tuner.plan.infeasible import Infeasible
 from tuner.plan.prune import Candidate, DroppedGroup, Prediction
-from tuner.study.ledger import Spent
-from tuner.trial.trial import StepResult, TrialResult
+from tuner.trial.ledger import Spent
+from tuner.trial.results import StepResult, TrialResult
 
 
 @dataclass(frozen=True, slots=True)

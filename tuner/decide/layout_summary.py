@@ -11,7 +11,7 @@ from tuner.ask.request import Metric, Objective, TargetKey, TuneRequest
 from tuner.ask.slo import Verdict
 from tuner.decide.comparison import asked_steps, by_layout, held_req_per_s, merit
 from tuner.stats.intervals import wilson
-from tuner.trial.trial import Purpose, StepResult, TrialResult, TrialState
+from tuner.trial.results import Purpose, StepResult, TrialResult, TrialState
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from tuner.cost.collectives import load_fabric
 from tuner.cost.steady import Floats
 from tuner.plan.bounds import Bound, Deployments, best_of, bounds
 from tuner.plan.prune import Prediction, price_all
-from tuner.trial.trial import TrialResult
+from tuner.trial.results import TrialResult
 
 MOST_TIMES = 16  # a cluster or a link so many times larger is the most that is looked at
 STEPS = (2, 4, 8, 16)  # by which a link is made faster, or a rate lower

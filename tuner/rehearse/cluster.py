@@ -26,7 +26,8 @@ from tuner.simulate import SimulationResult, SimulationSettings, Simulator
 from tuner.stats.intervals import percentile, quantiles
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.launched import Launched, NoEngine, installed, model_source
-from tuner.trial.trial import Deployment, LaunchOrder, LoadStep, StepResult, Watch
+from tuner.trial.results import LoadStep, StepResult
+from tuner.trial.seams import Deployment, LaunchOrder, Watch
 
 __all__ = ["Conditions", "SimulatedCluster", "SimulatedDeployment", "SimulatedLauncher", "SimulatedMeter"]
 
@@ -132,7 +133,7 @@ class SimulatedCluster:
 
 @dataclass(eq=False)
 class SimulatedDeployment:
-    """One layout on the simulated cluster; implements ``tuner.trial.trial.Deployment``."""
+    """One layout on the simulated cluster; implements ``tuner.trial.seams.Deployment``."""
 
     app: str
     layout: ParallelLayout
@@ -191,7 +192,7 @@ class SimulatedDeployment:
 
 
 class SimulatedLauncher:
-    """Launches on a simulated cluster; implements ``tuner.trial.trial.Launcher``."""
+    """Launches on a simulated cluster; implements ``tuner.trial.seams.Launcher``."""
 
     def __init__(self, world: SimulatedCluster) -> None:
         self._world = world
@@ -267,7 +268,7 @@ class SimulatedLauncher:
 
 
 class SimulatedMeter:
-    """Measures deployments of a simulated cluster; implements ``tuner.trial.trial.Meter``."""
+    """Measures deployments of a simulated cluster; implements ``tuner.trial.seams.Meter``."""
 
     def __init__(self, world: SimulatedCluster) -> None:
         self._world = world

@@ -25,7 +25,7 @@ from tuner.cost.steady import BATCHES, Curve, Floats
 from tuner.plan.prune import Candidate
 from tuner.search.presimulation import rehearse
 from tuner.search.term_prices import TermPrices, engine_of
-from tuner.trial.trial import StepResult
+from tuner.trial.results import StepResult
 
 # Standard deviations on a log scale. Terms: the held-out errors of the priced operations have medians of 5 to 12 %
 # (README) with longer tails, and a site differs from the tables' machines too. The others: what the closed form misses

@@ -31,7 +31,7 @@ from tuner.search.lessons import doomed
 from tuner.search.proposal import Proposal
 from tuner.search.strategy import Fits
 from tuner.search.term_prices import engine_of
-from tuner.trial.trial import Purpose, StepResult, TrialState
+from tuner.trial.results import Purpose, StepResult, TrialState
 
 _NEAREST = "misses the SLO by least"
 _LAST = 2  # launches: one that meets the SLO and its confirmation

@@ -22,7 +22,7 @@ from tuner.cost.step_batch import Floats
 from tuner.decide.comparison import asked_steps, held_req_per_s, objective_value, slo_ratio
 from tuner.plan.prune import Candidate
 from tuner.search.belief import Belief, Forecast
-from tuner.trial.trial import TrialResult, TrialState
+from tuner.trial.results import TrialResult, TrialState
 
 CLEARLY = 0.03  # share of the objective
 UNLIKELY = 0.01  # probability

@@ -9,7 +9,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Objective, TuneRequest
 from tuner.decide.comparison import merit
 from tuner.search.choice import price_of, value_of
-from tuner.trial.trial import StepResult, TrialResult, TrialState
+from tuner.trial.results import StepResult, TrialResult, TrialState
 
 
 class History:

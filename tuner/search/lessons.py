@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from tuner.ask.axes import Memory, Role
 from tuner.ask.layout import AXES, ParallelLayout
 from tuner.errors import FailureReason
-from tuner.trial.trial import TrialResult, TrialState
+from tuner.trial.results import TrialResult, TrialState
 
 _BROKEN = (FailureReason.ENGINE_CRASHED, FailureReason.REPLICA_DIED)
 _BACKENDS = tuple(name for name, axis in AXES.items() if axis.role is Role.ENGINE)

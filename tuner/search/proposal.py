@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tuner.ask.layout import ParallelLayout
-from tuner.trial.trial import Purpose
+from tuner.trial.results import Purpose
 
 
 @dataclass(frozen=True, slots=True)

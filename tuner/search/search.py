@@ -14,7 +14,7 @@ from tuner.search.history import History
 from tuner.search.lessons import doomed
 from tuner.search.proposal import Proposal
 from tuner.search.strategy import Fits, Strategy
-from tuner.trial.trial import StepResult, TrialResult
+from tuner.trial.results import StepResult, TrialResult
 
 
 class Search:

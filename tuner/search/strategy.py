@@ -9,7 +9,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.plan.prune import Candidate
 from tuner.search.history import History
 from tuner.search.proposal import Proposal
-from tuner.trial.trial import StepResult
+from tuner.trial.results import StepResult
 
 Fits = Callable[[ParallelLayout], bool]  # is there room for it beside what runs?
 

@@ -18,7 +18,7 @@ from tuner.ask.request import TuneRequest
 from tuner.errors import ParlayError
 from tuner.plan.prune import Candidate
 from tuner.search.belief import Belief, fresh_sd
-from tuner.trial.trial import TrialResult
+from tuner.trial.results import TrialResult
 
 MOST = 3  # of the newest studies that are akin
 HALF_LIFE_DAYS = 90.0  # drivers, firmware and neighbours change

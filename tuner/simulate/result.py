@@ -12,8 +12,7 @@ from tuner.ask.request import Metric, SloTarget, TargetKey
 from tuner.ask.slo import Seen, Verdict, met, needed, verdict
 from tuner.errors import BadInput
 from tuner.simulate.state import GAP_FLOOR_MS, GAP_RATIO
-from tuner.stats.intervals import percentile, quantiles
-from tuner.trial.trial import Quantiles
+from tuner.stats.intervals import Quantiles, percentile, quantiles
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -10,10 +11,21 @@ from numpy.typing import ArrayLike
 
 from tuner.ask.slo import needed
 from tuner.errors import BadInput
-from tuner.trial.trial import Quantiles
 
 LAG_FLOOR_MS = 20.0
 LAG_SHARE_OF_TTFT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """Percentiles of one latency metric over the completed requests of a load step, in milliseconds."""
+
+    count: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
 
 
 def percentile(samples: ArrayLike, level: float) -> float | None:

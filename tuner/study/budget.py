@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Budget
-from tuner.study.ledger import Price, Spent
+from tuner.trial.ledger import Price, Spent
 
 
 @dataclass(frozen=True, slots=True)

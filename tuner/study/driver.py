@@ -21,25 +21,15 @@ from tuner.search.proposal import Proposal
 from tuner.search.search import Search
 from tuner.study.budget import Purse
 from tuner.study.lease import Heartbeat, is_gone
-from tuner.study.ledger import Entry, Price, spent
 from tuner.study.lifecycle import StudyState
 from tuner.study.observer import Observer
 from tuner.study.records import OpenTrial, Pulse, Snapshot, TrialClaim
 from tuner.study.store import Store
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import Node, Placement, Reservation, place
-from tuner.trial.trial import (
-    Deployment,
-    Launcher,
-    LaunchOrder,
-    LoadStep,
-    Meter,
-    Samples,
-    StepResult,
-    TrialResult,
-    TrialState,
-    Watch,
-)
+from tuner.trial.ledger import Entry, Price, spent
+from tuner.trial.results import LoadStep, StepResult, TrialResult, TrialState
+from tuner.trial.seams import Deployment, Launcher, LaunchOrder, Meter, Samples, Watch
 
 BASE_SEED = 20260101  # arrivals of step i are drawn from BASE_SEED + i, the same for every layout
 SEEDS_PER_REPEAT = 1000

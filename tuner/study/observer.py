@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
-from tuner.study.ledger import Spent
-from tuner.trial.trial import Deployment, LoadStep, Samples, StepResult, TrialResult
+from tuner.trial.ledger import Spent
+from tuner.trial.results import LoadStep, StepResult, TrialResult
+from tuner.trial.seams import Deployment, Samples
 
 
 class Observer:

@@ -24,7 +24,7 @@ from tuner.plan.prune import Candidate, Plan
 from tuner.search.proposal import Proposal
 from tuner.study.observer import Observer
 from tuner.study.store import Store
-from tuner.trial.trial import StepResult, TrialResult, TrialState
+from tuner.trial.results import StepResult, TrialResult, TrialState
 
 _LAYOUT, _REPEAT, _WHY = "layout", "repeat", "why"
 _PATIENCE_S = 30.0
@@ -85,9 +85,10 @@ class OptunaRecord(Observer):
                 self._open[number].report(ratio, result.step.index)
 
     def trial_finished(self, result: TrialResult) -> None:
-        """Its value and what it rests on."""
+        """Its value and what it rests on. While it is told no sweep goes on, which could end the trial in between: on
+        SQLite Optuna looks at a trial's state and writes it in two transactions."""
         trial, end = self._open.pop(result.number), _End.of(self._request, result)
-        with suppress(UpdateFinishedTrialError):
+        with self._store.exclusive(), suppress(UpdateFinishedTrialError):
             for name, value in end.constraints.items():
                 trial.set_constraint(name, value)
             for name, values_ms in end.user_attrs.items():

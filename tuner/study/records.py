@@ -9,10 +9,10 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.errors import FailureReason
 from tuner.plan.prune import Candidate, DroppedGroup
-from tuner.study.ledger import Entry, Outcome
 from tuner.study.lifecycle import StudyState
 from tuner.trial.devices import Placement
-from tuner.trial.trial import Purpose, TrialResult, TrialState
+from tuner.trial.ledger import Entry, Outcome
+from tuner.trial.results import Purpose, TrialResult, TrialState
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tuner.errors import BadInput
 from tuner.rehearse.conditions import simulated_seed
 from tuner.trial.launched import ENGINES, model_source, versions_shown
-from tuner.trial.trial import Launcher
+from tuner.trial.seams import Launcher
 
 LAUNCHER_FACT, MODEL_FACT = "launcher", "model source"  # beside the versions, what a study's facts say of its launches
 

@@ -12,12 +12,12 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.errors import FailureReason
 from tuner.plan.prune import Candidate, DroppedGroup
-from tuner.study.ledger import Entry, Outcome
 from tuner.study.lifecycle import StudyState
 from tuner.study.records import OpenTrial, StudyRecord
 from tuner.trial.devices import Placement
 from tuner.trial.launched import Launched
-from tuner.trial.trial import Purpose, StepResult, TrialResult, TrialState
+from tuner.trial.ledger import Entry, Outcome
+from tuner.trial.results import Purpose, StepResult, TrialResult, TrialState
 
 RANKED = TypeAdapter(tuple[Candidate, ...])
 LAUNCHED = TypeAdapter(Launched)

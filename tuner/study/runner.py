@@ -22,7 +22,7 @@ from tuner.study.resuming import launch_facts
 from tuner.study.store import Store
 from tuner.study.study import Setting, Study
 from tuner.trial.cancel import CancelHandle
-from tuner.trial.trial import Launcher, Meter
+from tuner.trial.seams import Launcher, Meter
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from tuner.study.lifecycle import StudyState
-from tuner.trial.trial import Purpose
+from tuner.trial.results import Purpose
 
 SCHEMA_VERSION = 3
 

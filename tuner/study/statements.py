@@ -8,13 +8,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from tuner.errors import BadInput, LeaseLost
-from tuner.study.ledger import Entry, Outcome
 from tuner.study.lifecycle import StudyState, illegal, may_become
 from tuner.study.records import DriverRecord, OpenTrial, TrialClaim, app_name
 from tuner.study.rows import entry_of, open_trial_of
 from tuner.study.schema import DRIVERS, LEDGER, STUDIES, TRIALS
 from tuner.trial.devices import Placement
-from tuner.trial.trial import TrialState
+from tuner.trial.ledger import Entry, Outcome
+from tuner.trial.results import TrialState
 
 
 def change_state(db: sa.Connection, study: str, state: StudyState, values: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tuner.ask.request import Metric, SloTarget, TargetKey
-from tuner.trial.trial import StepResult
+from tuner.trial.results import StepResult
 
 _STEP = TypeAdapter(StepResult)
 _BY_TARGET = {"slo_values_ms": "ms", "slo_intervals_ms": "interval_ms"}  # our field: its name beside a target

@@ -16,7 +16,6 @@ from tuner.decide.decision import Decision
 from tuner.errors import BadInput, FailureReason, StoreError
 from tuner.plan.prune import Candidate, DroppedGroup
 from tuner.study.database import Database, now_s
-from tuner.study.ledger import Entry, Outcome
 from tuner.study.lifecycle import StudyState
 from tuner.study.records import OpenTrial, Pulse, Snapshot, StudyRecord, TrialClaim
 from tuner.study.rows import DROPPED, LAUNCHED, RANKED, open_trial_of, study_of, trial_of
@@ -34,7 +33,8 @@ from tuner.study.step_rows import dump_step, load_step
 from tuner.study.stored_decision import kept_decision, read_decision
 from tuner.trial.devices import Placement
 from tuner.trial.launched import Launched
-from tuner.trial.trial import StepResult, TrialResult, TrialState
+from tuner.trial.ledger import Entry, Outcome
+from tuner.trial.results import StepResult, TrialResult, TrialState
 
 Gone = Callable[[str, float | None], bool]  # as lease.is_gone: a driver, seconds since its last sign of life
 

@@ -17,8 +17,8 @@ from tuner.decide.decision import Decision, decide
 from tuner.plan.bounds import Bound
 from tuner.plan.infeasible import Change, Infeasible
 from tuner.plan.prune import DroppedGroup
-from tuner.study.ledger import spent
 from tuner.study.records import Snapshot, StudyRecord
+from tuner.trial.ledger import spent
 
 Kept = dict[str, Any]  # JSON whose inside only this module reads
 

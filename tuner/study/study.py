@@ -30,7 +30,6 @@ from tuner.search.strategy import Strategy
 from tuner.search.warm_start import MOST, Factors, Past, akin, carried
 from tuner.study.driver import Assignment, Driving
 from tuner.study.lease import is_gone, new_driver
-from tuner.study.ledger import spent
 from tuner.study.lifecycle import StudyState
 from tuner.study.observer import Fanout, Observer
 from tuner.study.optuna_record import OptunaRecord
@@ -38,7 +37,9 @@ from tuner.study.resuming import require_same
 from tuner.study.store import Store
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import nodes_of
-from tuner.trial.trial import Launcher, Meter, TrialResult
+from tuner.trial.ledger import spent
+from tuner.trial.results import TrialResult
+from tuner.trial.seams import Launcher, Meter
 
 Strategist = Callable[[TuneRequest, Sequence[Candidate], ModelShape, Cluster | Fleet, Factors], Strategy]
 

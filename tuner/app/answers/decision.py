@@ -22,7 +22,7 @@ from tuner.ask.request import TuneRequest
 from tuner.decide.decision import Decision
 from tuner.rehearse.conditions import simulated_seed
 from tuner.study.records import StudyRecord
-from tuner.trial.trial import TrialResult
+from tuner.trial.results import TrialResult
 
 
 class OriginAnswer(Answer):

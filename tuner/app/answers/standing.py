@@ -9,7 +9,7 @@ from pydantic import Field
 from tuner.app.answers.base import Answer, Interval
 from tuner.ask.request import Budget, TuneRequest
 from tuner.decide.layout_summary import Spread, Standing
-from tuner.study.ledger import Spent
+from tuner.trial.ledger import Spent
 
 
 class SpreadAnswer(Answer):

@@ -8,8 +8,9 @@ from tuner.app.answers.base import Answer, Interval, where_it_applies
 from tuner.app.answers.plan import PredictionAnswer, prediction_answer
 from tuner.ask.request import Metric, TuneRequest
 from tuner.plan.prune import Prediction
+from tuner.stats.intervals import Quantiles
 from tuner.trial.launched import Launched
-from tuner.trial.trial import Quantiles, StepResult, TrialResult
+from tuner.trial.results import StepResult, TrialResult
 
 
 class QuantilesAnswer(Answer):

@@ -16,7 +16,7 @@ from tuner.ask.slo import Verdict
 from tuner.cost.breakdown import Breakdown
 from tuner.plan.prune import Candidate, DroppedGroup, Plan
 from tuner.plan.what_if import Standing, WhatIf
-from tuner.trial.trial import TrialResult, TrialState
+from tuner.trial.results import TrialResult, TrialState
 
 if TYPE_CHECKING:
     from tuner.app.answers.collective import CollectiveAnswer

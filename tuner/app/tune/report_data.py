@@ -16,7 +16,7 @@ from tuner.plan.prune import Candidate, DroppedGroup
 from tuner.rehearse.conditions import simulated_seed
 from tuner.study.records import StudyRecord
 from tuner.study.resuming import LAUNCHER_FACT, MODEL_FACT
-from tuner.trial.trial import StepResult, TrialResult, TrialState
+from tuner.trial.results import StepResult, TrialResult, TrialState
 
 USES = {
     "ray-serve": ("Ray Serve config", "serve run {}"),

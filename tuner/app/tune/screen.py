@@ -16,9 +16,10 @@ from tuner.ask.slo import Verdict
 from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
 from tuner.study.driver import load_steps
-from tuner.study.ledger import Spent
 from tuner.study.observer import Observer
-from tuner.trial.trial import Deployment, LoadStep, StepResult, TrialResult
+from tuner.trial.ledger import Spent
+from tuner.trial.results import LoadStep, StepResult, TrialResult
+from tuner.trial.seams import Deployment
 
 _SAYS = {
     Verdict.MET: "meets the SLO",

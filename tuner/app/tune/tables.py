@@ -20,7 +20,7 @@ from tuner.ask.slo import ratio
 from tuner.decide.decision import Decision
 from tuner.decide.layout_summary import Spread, Standing
 from tuner.explain.unlaunched import unlaunched
-from tuner.trial.trial import Purpose, TrialResult
+from tuner.trial.results import Purpose, TrialResult
 
 
 def decision_tables(console: Console, decision: Decision, request: TuneRequest, ended: bool = True) -> None:

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TuneRequest
 from tuner.errors import BadInput
-from tuner.study.ledger import Spent
-from tuner.trial.trial import LoadStep, StepResult, TrialResult, TrialState
+from tuner.trial.ledger import Spent
+from tuner.trial.results import LoadStep, StepResult, TrialResult, TrialState
 
 _TOKEN_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
 _REQUEST_BUCKETS_S = (

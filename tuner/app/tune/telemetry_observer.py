@@ -7,9 +7,10 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
-from tuner.study.ledger import Spent
 from tuner.study.observer import Observer
-from tuner.trial.trial import LoadStep, Samples, StepResult, TrialResult
+from tuner.trial.ledger import Spent
+from tuner.trial.results import LoadStep, StepResult, TrialResult
+from tuner.trial.seams import Samples
 
 
 class TelemetryObserver(Observer):

@@ -30,7 +30,7 @@ from tuner.study.runner import StudyOrder, run_study
 from tuner.study.store import Store
 from tuner.study.study import default_name
 from tuner.trial.cancel import CancelHandle
-from tuner.trial.trial import Launcher, Meter
+from tuner.trial.seams import Launcher, Meter
 
 if TYPE_CHECKING:
     from tuner.rehearse.cluster import SimulatedCluster

@@ -1,26 +1,20 @@
-"""One real launch and its measurement, and the two seams through which every kind of cluster is driven.
+"""One real launch and what was measured of it, load step by load step.
 
 A failed trial is never a slow trial: it has a ``FailureReason`` and no figures. Absent data is ``None``, never 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TargetKey, TuneRequest
 from tuner.ask.slo import Seen, Values, Verdict, verdict
 from tuner.errors import FailureReason
-from tuner.trial.cancel import CancelHandle
-from tuner.trial.devices import Placement
+from tuner.stats.intervals import Quantiles
 from tuner.trial.launched import Launched
-
-Samples = Mapping[Metric, Sequence[float]]
-"""Every value of each metric in one load step, in seconds: of requests that completed, for ITL of their tokens."""
 
 
 class TrialState(StrEnum):
@@ -37,18 +31,6 @@ class Purpose(StrEnum):
 
     EXPLORE = "explore"
     CONFIRM = "confirm"  # a layout that was measured before, measured again under other arrivals
-
-
-@dataclass(frozen=True, slots=True)
-class Quantiles:
-    """Percentiles of one latency metric over the completed requests of a load step, in milliseconds."""
-
-    count: int
-    mean_ms: float
-    p50_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,115 +106,6 @@ class StepResult:
     def misses(self, request: TuneRequest) -> bool:
         """True when the window shows that the layout does not meet the SLO."""
         return self.verdict(request) is Verdict.MISSED
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchOrder:
-    """All that a launcher needs to bring up one trial.
-
-    ``app`` is the deployment's unique name, known before anything starts, so that an orphan can be found by it;
-    ``log_dir`` is where the trial's logs are kept. ``placement`` names the devices that it may use, by node; None: any.
-    """
-
-    study: str
-    trial: int
-    app: str
-    layout: ParallelLayout
-    request: TuneRequest
-    log_dir: Path
-    placement: Placement | None = None
-
-
-def _nobody(_: object) -> None:
-    """Told, and silent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Who follows one launch or one load step: what ends it early, and whom it tells.
-
-    ``progress`` is told, in words, what goes on; ``samples`` what a step saw, once it is measured. They know by
-    themselves which trial it is, and may be called from any thread; they should be quick, as the work waits for them.
-    """
-
-    cancel: CancelHandle = field(default_factory=CancelHandle)
-    progress: Callable[[str], None] = _nobody
-    samples: Callable[[Samples], None] = _nobody
-
-
-@runtime_checkable
-class Deployment(Protocol):
-    """A running deployment of one layout."""
-
-    @property
-    def url(self) -> str:
-        """Base URL of the OpenAI-compatible endpoint, without ``/v1``."""
-
-    @property
-    def model_id(self) -> str:
-        """The model name that requests must carry."""
-
-    @property
-    def ready_after_s(self) -> float:
-        """Seconds from the order to the first healthy answer."""
-
-    @property
-    def launched(self) -> Launched:
-        """What was launched, and on what."""
-
-    def failure(self) -> tuple[FailureReason, str] | None:
-        """Why the deployment is not healthy any more, or None while it is."""
-
-    def log_tail(self, lines: int = 20) -> tuple[str, ...]:
-        """The engine's last log lines, oldest first."""
-
-    def teardown(self) -> None:
-        """Stop it and free its devices; safe to call twice, and after a crash."""
-
-
-@runtime_checkable
-class Launcher(Protocol):
-    """Brings layouts up. Implementations: real Ray Serve, a local vLLM process, (later) the simulated cluster."""
-
-    @property
-    def name(self) -> str:
-        """What it is, as shown to people: ``ray-serve``, ``local-process``."""
-
-    @property
-    def parallel(self) -> int:
-        """How many deployments it can keep up side by side; 1 where they would disturb each other."""
-
-    @property
-    def versions(self) -> Mapping[str, str]:
-        """Versions of what its engines run on, by distribution, as in the ``Launched`` of its deployments."""
-
-    def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
-        """Why this launcher cannot run the layout as it is written, or None; asked before anything starts."""
-
-    def launch(self, order: LaunchOrder, watch: Watch) -> Deployment:
-        """Start, wait until it answers, and return it; tear down and raise LaunchFailed otherwise.
-
-        It tells ``watch`` what it waits for, and ends with Cancelled within seconds after it was asked to. Whatever
-        ends it, nothing is left behind.
-        """
-
-    def remove_orphan(self, app: str) -> bool:
-        """Tear down the deployment of that name if a dead process left one; True if there was one."""
-
-    def close(self) -> None:
-        """Give back what the launcher itself holds (a Ray that it started)."""
-
-
-@runtime_checkable
-class Meter(Protocol):
-    """Measures a deployment under one load step."""
-
-    def measure(self, deployment: Deployment, step: LoadStep, request: TuneRequest, watch: Watch) -> StepResult:
-        """Run the step to its end, and tell ``watch`` its samples, where they are known.
-
-        Raises LaunchFailed(REPLICA_DIED | CLIENT_ERROR) when no figure can be had, and Cancelled soon after it was
-        asked to end; the deployment stays.
-        """
 
 
 @dataclass(frozen=True, slots=True)
