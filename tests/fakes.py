@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 
+from tuner.ask.deployment import Deployment
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TuneRequest, parse_request
 from tuner.ask.slo import attained
@@ -142,8 +143,8 @@ class FakeLauncher:
     parallel: int = 1
     versions: Mapping[str, str] = field(default_factory=lambda: {"ray": "2.60.0", "vllm": "0.29.0"})
 
-    def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
-        return f"executor {layout.executor}" if layout.executor == self.refused else None
+    def refuses(self, deployment: Deployment, request: TuneRequest) -> str | None:
+        return f"executor {deployment.executor}" if deployment.executor == self.refused else None
 
     @property
     def launched(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What every ``Launcher``, ``Deployment`` and ``Meter`` must keep: those of real stacks, and the simulated cluster.
+"""What every ``Launcher``, ``RunningDeployment`` and ``Meter`` must keep: those of real stacks and simulated.
 
 Classes of tests inherit ``RunningContract`` and ``LaunchContract``; the ``bench`` is how a kind is started, broken and
 looked at, and ``deployment`` one that a class of tests only looks at: it holds one of the two devices.
@@ -22,7 +22,7 @@ from tuner.errors import Cancelled, Cause, FailureReason, LaunchFailed
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.launched import Launched
 from tuner.trial.results import LoadStep
-from tuner.trial.seams import Deployment, Launcher, LaunchOrder, Meter, Samples, Watch
+from tuner.trial.seams import Launcher, LaunchOrder, Meter, RunningDeployment, Samples, Watch
 
 OUTPUT_TOKENS = 8  # of every request
 STEP = LoadStep(0, 4.0, 3.0, seed=1)
@@ -64,7 +64,7 @@ class ContractBench:
         """How to break a start: ``crash`` or ``memory``."""
         raise NotImplementedError
 
-    def kill_worker(self, deployment: Deployment) -> None:
+    def kill_worker(self, deployment: RunningDeployment) -> None:
         """Have one of its processes die."""
         raise NotImplementedError
 
@@ -72,7 +72,7 @@ class ContractBench:
         """What holds devices now."""
         raise NotImplementedError
 
-    def answers(self, deployment: Deployment) -> bool:
+    def answers(self, deployment: RunningDeployment) -> bool:
         """Whether it serves its model now."""
         raise NotImplementedError
 
@@ -86,17 +86,17 @@ class ContractBench:
         app = f"parlay-test-{self.orders}"
         return LaunchOrder("test", self.orders, app, ParallelLayout.parse(layout), request, self.root / "logs" / app)
 
-    def launch(self, request: TuneRequest, layout: str = "tp=1") -> Deployment:
+    def launch(self, request: TuneRequest, layout: str = "tp=1") -> RunningDeployment:
         return self.launcher.launch(self.order(request, layout), Watch(progress=self.said.append))
 
 
 class RunningContract:
     """What holds of a deployment that is up."""
 
-    def test_a_deployment_serves_its_model(self, bench: ContractBench, deployment: Deployment) -> None:
+    def test_a_deployment_serves_its_model(self, bench: ContractBench, deployment: RunningDeployment) -> None:
         assert isinstance(bench.launcher, Launcher)
         assert isinstance(bench.meter, Meter)
-        assert isinstance(deployment, Deployment)
+        assert isinstance(deployment, RunningDeployment)
         assert bench.answers(deployment)
         assert 0 < deployment.ready_after_s < 240
         assert deployment.failure() is None
@@ -104,7 +104,7 @@ class RunningContract:
         assert len(deployment.log_tail(1)) == 1
         assert bench.said
 
-    def test_a_deployment_says_what_was_launched(self, bench: ContractBench, deployment: Deployment) -> None:
+    def test_a_deployment_says_what_was_launched(self, bench: ContractBench, deployment: RunningDeployment) -> None:
         launched = deployment.launched
         assert launched.launcher == bench.launcher.name == bench.kind
         assert launched.versions == dict(bench.launcher.versions)
@@ -113,7 +113,7 @@ class RunningContract:
         record = TypeAdapter(Launched)
         assert record.validate_json(record.dump_json(launched)) == launched  # as a store keeps it
 
-    def test_the_meter_measures_it(self, bench: ContractBench, deployment: Deployment) -> None:
+    def test_the_meter_measures_it(self, bench: ContractBench, deployment: RunningDeployment) -> None:
         seen: list[Samples] = []
         result = bench.meter.measure(deployment, STEP, bench.request(), Watch(samples=seen.append))
         assert result.step == STEP
@@ -131,7 +131,7 @@ class RunningContract:
         assert result.output_tok_per_s == pytest.approx(OUTPUT_TOKENS * result.completed / result.wall_s)
 
     def test_a_cancelled_step_ends_soon_and_leaves_the_deployment(
-        self, bench: ContractBench, deployment: Deployment
+        self, bench: ContractBench, deployment: RunningDeployment
     ) -> None:
         handle, long = CancelHandle(), replace(STEP, duration_s=120.0)
         asking = threading.Timer(1.0, handle.cancel, (Cause.RACING, "lost already"))

@@ -10,6 +10,7 @@ from typing import Any
 
 from serve.launch.engine import server_args
 from serve.launch.ray_nodes import llm_config, unpinned
+from tuner.ask.deployment import Deployment, one_group
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.errors import BadInput
@@ -27,10 +28,15 @@ class Shipment:
     """
 
     name: str
-    layout: ParallelLayout
+    deployment: Deployment
     request: TuneRequest
     launched: Launched
     recomputed: bool = False
+
+    @property
+    def layout(self) -> ParallelLayout:
+        """The layout of a deployment that is one engine group; raises BadInput of two pools."""
+        return one_group(self.deployment)
 
     @property
     def formats(self) -> tuple[str, ...]:

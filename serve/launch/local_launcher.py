@@ -27,6 +27,7 @@ from serve.launch.processes import (
     sweep,
     writers_under,
 )
+from tuner.ask.deployment import UNLAUNCHED, Deployment, TwoPools
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.errors import BadInput, FailureReason, LaunchFailed
@@ -70,11 +71,13 @@ class LocalProcessLauncher:
         """Of vLLM; there is no Ray in it."""
         return installed(*(name for name in ENGINES if name != "ray"))
 
-    def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
+    def refuses(self, deployment: Deployment, request: TuneRequest) -> str | None:
         """See ``tuner.trial.seams.Launcher``: a process without Ray has no Ray executor, and stays on its node."""
-        if layout.executor == "ray":
+        if isinstance(deployment, TwoPools):
+            return UNLAUNCHED
+        if deployment.executor == "ray":
             return "executor ray; a local process runs mp or uni"
-        return _misplaced(layout, request)
+        return _misplaced(deployment, request)
 
     def launch(self, order: LaunchOrder, watch: Watch) -> LocalProcessDeployment:
         """See ``tuner.trial.seams.Launcher``. Raises BadInput where the port was taken in the meantime."""

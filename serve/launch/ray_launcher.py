@@ -36,7 +36,7 @@ from serve.launch.ray_api import (
 )
 from serve.launch.ray_deployment import STOP_PATIENCE_S, RayServeDeployment
 from serve.launch.ray_nodes import demand, fits, home_of, pinned
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.deployment import UNLAUNCHED, Deployment, TwoPools
 from tuner.ask.request import ClusterSpec, TuneRequest
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.trial.launched import ENGINES, Launched, RayApplication, installed, model_source
@@ -91,9 +91,11 @@ class RayServeLauncher:
         """Of Ray and vLLM: a cluster that lets this process in runs the same Ray, and Serve LLM is built from here."""
         return installed(*ENGINES)
 
-    def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
+    def refuses(self, deployment: Deployment, request: TuneRequest) -> str | None:
         """See ``tuner.trial.seams.Launcher``: what Ray Serve LLM cannot run."""
-        return refused(layout, request)
+        if isinstance(deployment, TwoPools):
+            return UNLAUNCHED
+        return refused(deployment, request)
 
     def launch(self, order: LaunchOrder, watch: Watch) -> RayServeDeployment:
         """See ``tuner.trial.seams.Launcher``. Raises BadInput where Ray Serve LLM cannot run the layout as written."""

@@ -27,7 +27,7 @@ from tuner.stats.intervals import Quantiles, percentile
 from tuner.stats.sequential import SloTest, Waiting
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.results import LoadStep, StepResult
-from tuner.trial.seams import Deployment, Watch
+from tuner.trial.seams import RunningDeployment, Watch
 
 TICK_S = 0.25
 LIVE_SAMPLES = 1000  # the medians while a window runs are over its latest answers: sorting all would delay the client
@@ -325,7 +325,7 @@ class HttpMeter:
             raise BadInput("token_ids", token_ids, "two rising token ids of at least 0")
         self.token_ids = token_ids
 
-    def measure(self, deployment: Deployment, step: LoadStep, request: TuneRequest, watch: Watch) -> StepResult:
+    def measure(self, deployment: RunningDeployment, step: LoadStep, request: TuneRequest, watch: Watch) -> StepResult:
         """Run the step to its end; requests still in flight when the window closes are waited for and count.
 
         Raises LaunchFailed with the deployment's own reason when requests failed because it died, or CLIENT_ERROR
@@ -370,7 +370,7 @@ def step_result(window: Window, step: LoadStep) -> StepResult:
     )
 
 
-def _refuse_the_dead(deployment: Deployment, samples: Sequence[Sample]) -> None:
+def _refuse_the_dead(deployment: RunningDeployment, samples: Sequence[Sample]) -> None:
     failed = [sample for sample in samples if not sample.ok and sample.outcome is not Outcome.CUT_OFF]
     if not failed:
         return

@@ -37,7 +37,7 @@ from tuner.cost.volume import Phase
 from tuner.simulate import SimulationResult, SimulationSettings, Simulator
 from tuner.stats.intervals import percentile
 from tuner.trial.results import LoadStep
-from tuner.trial.seams import Deployment, LaunchOrder, Watch
+from tuner.trial.seams import LaunchOrder, RunningDeployment, Watch
 
 LAYOUTS = ("tp=1", "tp=2", "pp=2", "dp=2")
 RATES_REQ_PER_S = (1.0, 2.0, 3.0)
@@ -111,7 +111,7 @@ def loaded(model: Path, rate_req_per_s: float) -> TuneRequest:
     return request_for(model, {"mean": 160, "min": 64, "max": 256}, rate_req_per_s, "poisson")
 
 
-def probe(deployment: Deployment, model: Path, count: int, seed: int) -> Probes:
+def probe(deployment: RunningDeployment, model: Path, count: int, seed: int) -> Probes:
     """Ask an idle engine, one request after the other."""
     ttft_ms, tpot_ms = [], []
     for prompt in PROBED_PROMPTS:
@@ -124,7 +124,9 @@ def probe(deployment: Deployment, model: Path, count: int, seed: int) -> Probes:
     return Probes(*ttft_ms, statistics.median(tpot_ms))
 
 
-def measure_point(deployment: Deployment, model: Path, layout: str, rate: float, seconds: float, seed: int) -> Point:
+def measure_point(
+    deployment: RunningDeployment, model: Path, layout: str, rate: float, seconds: float, seed: int
+) -> Point:
     """One window; one in which the client was late or the engine restarted is measured again."""
     request, samples = loaded(model, rate), {}
     watch = Watch(samples=samples.update)

@@ -23,6 +23,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from tuner.ask.cluster import requested_cluster
+from tuner.ask.deployment import Deployment
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
 from tuner.ask.request import Metric, TuneRequest, load_request
@@ -33,7 +34,7 @@ from tuner.study.store import Store
 from tuner.study.study import Observer, Setting, Study
 from tuner.trial.launched import Launched, NoEngine
 from tuner.trial.results import LoadStep, StepResult
-from tuner.trial.seams import Deployment, LaunchOrder, Watch
+from tuner.trial.seams import LaunchOrder, RunningDeployment, Watch
 
 REQUEST = Path(__file__).with_suffix(".yaml")
 RECORD = Path(__file__).parent / "results" / "real_problem.json"
@@ -89,11 +90,11 @@ def measure(request: TuneRequest, record: Path) -> None:
 def _measured(
     order: LaunchOrder,
     request: TuneRequest,
-    launch: Callable[[LaunchOrder, Watch], Deployment],
-    meter: Callable[[Deployment, LoadStep, TuneRequest, Watch], StepResult],
+    launch: Callable[[LaunchOrder, Watch], RunningDeployment],
+    meter: Callable[[RunningDeployment, LoadStep, TuneRequest, Watch], StepResult],
 ) -> Record:
     rate, name = request.rates_req_per_s[0], str(order.layout)
-    deployment: Deployment | None = None
+    deployment: RunningDeployment | None = None
     try:
         deployment = launch(order, Watch())
         meter(
@@ -182,9 +183,9 @@ class Replay:
     parallel: int = 1
     versions: dict[str, str] = field(default_factory=dict)
 
-    def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
+    def refuses(self, deployment: Deployment, request: TuneRequest) -> str | None:
         """What was not measured."""
-        return None if str(layout) in self.records else "not measured"
+        return None if str(deployment) in self.records else "not measured"
 
     def launch(self, order: LaunchOrder, watch: Watch) -> Replayed:
         """As it went."""
@@ -195,7 +196,7 @@ class Replay:
             raise LaunchFailed(record.failure, record.detail or "")
         return Replayed(record, order.layout, window)
 
-    def measure(self, deployment: Deployment, step: LoadStep, request: TuneRequest, watch: Watch) -> StepResult:
+    def measure(self, deployment: RunningDeployment, step: LoadStep, request: TuneRequest, watch: Watch) -> StepResult:
         """The recorded window, in the place of the step that is asked."""
         assert isinstance(deployment, Replayed)
         windows = deployment.record.windows

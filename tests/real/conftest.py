@@ -21,7 +21,7 @@ from serve.tiny_model import build_tiny_model
 from tests.launcher_contract import OUTPUT_TOKENS, ContractBench, Fault
 from tuner.ask.request import TuneRequest, parse_request
 from tuner.errors import FailureReason
-from tuner.trial.seams import Deployment, Launcher
+from tuner.trial.seams import Launcher, RunningDeployment
 
 MAKERS: dict[str, Callable[..., Launcher]] = {
     "ray-serve": lambda port, state_dir: RayServeLauncher(None, port, state_dir=state_dir),
@@ -67,7 +67,7 @@ class Bench(ContractBench):
         (model / "model.safetensors").write_bytes(b"\0" * 64)
         return Fault(request_for(model), FailureReason.ENGINE_CRASHED, "SafetensorError")
 
-    def kill_worker(self, deployment: Deployment) -> None:
+    def kill_worker(self, deployment: RunningDeployment) -> None:
         worker = next(process for process in self.left_running() if "VLLM::Worker" in command_of(process))
         os.kill(worker.pid, signal.SIGKILL)
 
@@ -78,7 +78,7 @@ class Bench(ContractBench):
             directories += [Path(path) for path in json.loads(record.read_text())["directories"]]
         return [process for process in writers_under(directories) if "VLLM::" in command_of(process)]
 
-    def answers(self, deployment: Deployment) -> bool:
+    def answers(self, deployment: RunningDeployment) -> bool:
         if served_models(deployment.url, timeout_s=10) != (deployment.model_id,):
             return False
         return completes(deployment.url, deployment.model_id, timeout_s=30)
@@ -109,7 +109,7 @@ def bench(
 
 
 @pytest.fixture(scope="class")
-def deployment(bench: Bench, tiny_model: Path) -> Iterator[Deployment]:
+def deployment(bench: Bench, tiny_model: Path) -> Iterator[RunningDeployment]:
     """A deployment that a class of tests only looks at; it holds one of the two devices."""
     up = bench.launch(request_for(tiny_model))
     yield up

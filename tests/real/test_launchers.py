@@ -25,7 +25,7 @@ from tests.launcher_contract import LaunchContract, RunningContract, eventually
 from tests.real.conftest import MAKERS, Bench, command_of, request_for
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.trial.launched import ENGINES, RayApplication, VllmServer, installed
-from tuner.trial.seams import Deployment
+from tuner.trial.seams import RunningDeployment
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
@@ -33,12 +33,12 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 class TestRunning(RunningContract):
     """The shared cases, and what only real processes have."""
 
-    def test_the_engine_and_its_log_are_real(self, bench: Bench, deployment: Deployment) -> None:
+    def test_the_engine_and_its_log_are_real(self, bench: Bench, deployment: RunningDeployment) -> None:
         assert deployment.model_id == "tiny"
         assert any("INFO" in line for line in deployment.log_tail())
         assert any("waiting for the engine" in words for words in bench.said)
 
-    def test_it_is_no_nicer_than_its_client(self, bench: Bench, deployment: Deployment) -> None:
+    def test_it_is_no_nicer_than_its_client(self, bench: Bench, deployment: RunningDeployment) -> None:
         """Ray would run it at 15, and the load generator of the same machine before it."""
         engines = bench.left_running()
         assert engines
@@ -46,7 +46,7 @@ class TestRunning(RunningContract):
             os.getpriority(os.PRIO_PROCESS, 0)
         }
 
-    def test_the_record_is_what_runs(self, bench: Bench, deployment: Deployment) -> None:
+    def test_the_record_is_what_runs(self, bench: Bench, deployment: RunningDeployment) -> None:
         payload = deployment.launched.payload
         if isinstance(payload, VllmServer):
             words = " ".join(payload.arguments)
@@ -60,7 +60,7 @@ class TestRunning(RunningContract):
         assert deployment.url.endswith(payload.config["route_prefix"])
         assert versions_of_a_worker() == deployment.launched.versions
 
-    def test_only_the_loopback_is_listened_on(self, deployment: Deployment) -> None:
+    def test_only_the_loopback_is_listened_on(self, deployment: RunningDeployment) -> None:
         port = urlsplit(deployment.url).port
         own = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
         for address in own:

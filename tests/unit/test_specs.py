@@ -207,7 +207,7 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(BadInput, match="ray-serve, rayservice, helm-values, vllm"):
         emit("docker", case.shipment)
     with pytest.raises(BadInput, match="tp=4,pp=1,dp=2"):
-        emit("vllm", replace(case.shipment, layout=ParallelLayout(tp=2, dp=2)))
+        emit("vllm", replace(case.shipment, deployment=ParallelLayout(tp=2, dp=2)))
     app = case.app
     app["args"]["llm_configs"][0]["runtime_env"]["env_vars"]["HF_TOKEN"] = "hf_secret"
     with pytest.raises(BadInput, match="HF_TOKEN") as refused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from tuner.ask.deployment import Deployment, pools_of
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.profile import HardwareProfile, load_profile
 from tuner.ask.request import ClusterSpec, Objective, TuneRequest
@@ -105,8 +106,14 @@ def usd_per_million_tokens(usd_an_hour: float, output_tok_per_s: float) -> float
     return usd_an_hour / 3600 / output_tok_per_s * 1e6
 
 
-def usd_per_hour(request: TuneRequest, layout: ParallelLayout) -> float | None:
-    """What the layout's devices cost in US dollars per hour: the group's price or its profile's; None without one."""
+def usd_per_hour(request: TuneRequest, deployment: Deployment) -> float | None:
+    """What its devices cost in US dollars per hour: their group's price or their profile's; None without one."""
+    known = [_usd_per_hour(request, layout) for layout in pools_of(deployment).values()]
+    found = [usd for usd in known if usd is not None]
+    return sum(found) if len(found) == len(known) else None
+
+
+def _usd_per_hour(request: TuneRequest, layout: ParallelLayout) -> float | None:
     specs = request.on(layout.gpu).groups
     if not specs:
         return None
@@ -114,7 +121,7 @@ def usd_per_hour(request: TuneRequest, layout: ParallelLayout) -> float | None:
     return None if price is None else price * layout.devices
 
 
-def usd_per_gpu_hour(request: TuneRequest, layout: ParallelLayout) -> float | None:
-    """What one of the layout's devices costs in US dollars per hour; None where no price is known."""
-    usd = usd_per_hour(request, layout)
-    return None if usd is None else usd / layout.devices
+def usd_per_gpu_hour(request: TuneRequest, deployment: Deployment) -> float | None:
+    """What one of its devices costs in US dollars per hour, on average; None where no price is known."""
+    usd = usd_per_hour(request, deployment)
+    return None if usd is None else usd / deployment.devices

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from tuner.ask.cluster import usd_per_hour
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.deployment import Deployment
 from tuner.ask.request import Metric, Objective, TuneRequest
 from tuner.ask.slo import ratios
 from tuner.trial.results import StepResult, TrialResult, TrialState
@@ -26,12 +26,12 @@ def slo_ratio(request: TuneRequest, step: StepResult) -> float | None:
     return max(found) if len(found) == len(request.slo) else None
 
 
-def by_layout(trials: Iterable[TrialResult]) -> dict[ParallelLayout, tuple[TrialResult, ...]]:
+def by_layout(trials: Iterable[TrialResult]) -> dict[Deployment, tuple[TrialResult, ...]]:
     """Finished trials by layout, in their order."""
-    found: dict[ParallelLayout, tuple[TrialResult, ...]] = {}
+    found: dict[Deployment, tuple[TrialResult, ...]] = {}
     for trial in trials:
         if trial.state is not TrialState.RUNNING:
-            found[trial.layout] = (*found.get(trial.layout, ()), trial)
+            found[trial.deployment] = (*found.get(trial.deployment, ()), trial)
     return found
 
 
@@ -69,7 +69,7 @@ def asked_steps(request: TuneRequest, trials: Sequence[TrialResult]) -> list[Ste
 def objective_value(request: TuneRequest, objective: Objective, trials: Sequence[TrialResult]) -> float:
     """One objective of a layout, smallest best: devices, US dollars per hour (devices where no price is known), minus
     the held rate in requests/s, or the mean E2E latency in ms over its trials; infinite where it was not measured."""
-    layout = trials[0].layout
+    layout = trials[0].deployment
     if objective is Objective.MIN_GPUS:
         return float(layout.devices)
     if objective is Objective.MIN_COST:
@@ -89,7 +89,7 @@ def merit(request: TuneRequest, *trials: TrialResult) -> tuple[bool, tuple[float
     Among those that miss it, the one that holds more of the asked rate comes first, then the one that misses by less.
     """
     held = held_req_per_s(request, trials) or 0.0
-    devices = float(trials[0].layout.devices)
+    devices = float(trials[0].deployment.devices)
     share = held / request.workload.arrival.requests_per_s
     enough = 0.0 if request.objective is Objective.MAX_GOODPUT else _ASKED
     if not held or share < enough:

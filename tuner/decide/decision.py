@@ -42,7 +42,7 @@ class Decision:
 
     def predicted_ms(self, request: TuneRequest, trial: TrialResult) -> tuple[float | None, ...]:
         """What the model said of a trial's shown step: ``request.shown_metrics`` in ms, None where it said nothing."""
-        step, predicted = trial.shown_step(request), self.predictions.get(str(trial.layout))
+        step, predicted = trial.shown_step(request), self.predictions.get(str(trial.deployment))
         if step is None or predicted is None:
             return (None,) * len(request.shown_metrics)
         return predicted.steps[step.step.index]
@@ -70,7 +70,7 @@ def decide(
         pareto=tuple(standing.trial for standing in front(request, feasible)),
         trials=tuple(trials),
         standings=order,
-        predictions={str(c.layout): c.prediction for c in ranked},
+        predictions={str(c.deployment): c.prediction for c in ranked},
         dropped=tuple(dropped),
         spent=spent,
         why=why,
@@ -85,14 +85,12 @@ def winner(request: TuneRequest, trials: Sequence[TrialResult]) -> TrialResult |
 
 def _why(request: TuneRequest, feasible: Sequence[Standing], measured: int) -> str:
     winner = feasible[0]
-    text = (
-        f"{winner.layout} meets {_slo(request)} at {winner.held_req_per_s:g} requests/s ({_targets(request, winner)})"
-    )
-    text += f" on {_devices(winner)}"
+    held = f"at {winner.held_req_per_s:g} requests/s ({_targets(request, winner)})"
+    text = f"{winner.deployment} meets {_slo(request)} {held} on {_devices(winner)}"
     if len(feasible) == 1:
         text += "; no other measured layout does." if measured > 1 else "; no other layout was measured."
     else:
-        text += f". Second: {feasible[1].layout}, {_gap(request, winner, feasible[1])}."
+        text += f". Second: {feasible[1].deployment}, {_gap(request, winner, feasible[1])}."
     return " ".join([text, _margin(request, winner), *_evidence(winner)])
 
 
@@ -109,7 +107,7 @@ def _margin(request: TuneRequest, winner: Standing) -> str:
 
 def _evidence(winner: Standing) -> list[str]:
     """What it does to answers, how sure it is, and what it costs."""
-    lines = [f"It {caution}." for caution in winner.layout.cautions]
+    lines = [f"It {caution}." for caution in winner.deployment.cautions]
     if winner.confirmed:
         lines.append("A confirmation run on a deployment of its own held it too.")
     elif winner.confirmed is None:
@@ -132,7 +130,7 @@ def _evidence(winner: Standing) -> list[str]:
 def _gap(request: TuneRequest, winner: Standing, second: Standing) -> str:
     """What the second has against it, by the first objective in which the two differ."""
     for objective in request.objectives:
-        if objective is Objective.MIN_GPUS and winner.layout.devices < second.layout.devices:
+        if objective is Objective.MIN_GPUS and winner.deployment.devices < second.deployment.devices:
             return f"which needs {_devices(second)}"
         if objective is Objective.MIN_COST and _usd(winner) < _usd(second):
             if winner.usd_per_hour is None or second.usd_per_hour is None:
@@ -161,7 +159,7 @@ def _latency_gap(winner: Standing, second: Standing) -> str:
 
 
 def _usd(standing: Standing) -> float:
-    return float(standing.layout.devices) if standing.usd_per_hour is None else standing.usd_per_hour
+    return float(standing.deployment.devices) if standing.usd_per_hour is None else standing.usd_per_hour
 
 
 def _shortfall(
@@ -175,7 +173,7 @@ def _shortfall(
         return f"no layout could be measured ({', '.join(sorted(reasons))})", None
     best, asked = order[0], request.workload.arrival.requests_per_s
     missing = missing_step(request, best)
-    text = f"no measured layout meets {_slo(request)} at {asked:g} requests/s; the nearest is {best.layout}"
+    text = f"no measured layout meets {_slo(request)} at {asked:g} requests/s; the nearest is {best.deployment}"
     if missing is None:
         why, remedy = _nothing_shown(best)
         return f"{text}, whose windows show nothing: {why}", remedy
@@ -214,7 +212,7 @@ def _remedies(request: TuneRequest, best: Standing, missing: StepResult, ratio: 
         missed = over(request.slo, missing.slo_values_ms)
         wider = [f"{t.metric.value} p{t.percentile:g} of {value:.0f} ms" for t, value in missed]
         found.append("targets of at least " + " and ".join(wider) + f" for {missing.step.rate_req_per_s:g} requests/s")
-    found.append(f"more devices than the {best.layout.devices} of {best.layout}")
+    found.append(f"more devices than the {best.deployment.devices} of {best.deployment}")
     return found
 
 
@@ -249,5 +247,5 @@ def _measured(request: TuneRequest, step: StepResult) -> str:
 
 
 def _devices(standing: Standing) -> str:
-    count = standing.layout.devices
-    return f"{count} device" + ("s" if count > 1 else "") + (f" {standing.layout.gpu}" if standing.layout.gpu else "")
+    count, gpu = standing.deployment.devices, standing.deployment.gpu
+    return f"{count} device" + ("s" if count > 1 else "") + (f" {gpu}" if gpu else "")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.ask.cluster import usd_per_hour, usd_per_million_tokens
+from tuner.ask.deployment import Deployment, one_group
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, Objective, TargetKey, TuneRequest
 from tuner.ask.slo import Verdict
@@ -49,7 +50,7 @@ class Standing:
     without a confirmation run that showed anything, else whether all of them held the asked rate.
     """
 
-    layout: ParallelLayout
+    deployment: Deployment
     trials: tuple[TrialResult, ...]
     meets: bool
     key: tuple[float, ...]
@@ -64,6 +65,11 @@ class Standing:
     confirmed: bool | None
     usd_per_hour: float | None
     usd_per_million_tokens: float | None
+
+    @property
+    def layout(self) -> ParallelLayout:
+        """The layout of a deployment that is one engine group; raises BadInput of two pools."""
+        return one_group(self.deployment)
 
     @property
     def runs(self) -> int:
@@ -88,7 +94,7 @@ def standings(request: TuneRequest, trials: Sequence[TrialResult]) -> tuple[Stan
     return tuple(sorted(found, key=lambda s: (not s.meets, s.key, s.trials[0].number)))
 
 
-def _standing(request: TuneRequest, layout: ParallelLayout, trials: tuple[TrialResult, ...]) -> Standing:
+def _standing(request: TuneRequest, layout: Deployment, trials: tuple[TrialResult, ...]) -> Standing:
     meets, key = merit(request, *trials)
     held = held_req_per_s(request, trials)
     highest = [s for trial in trials for s in trial.steps if s.step.rate_req_per_s == held and s.meets(request)]
@@ -98,7 +104,7 @@ def _standing(request: TuneRequest, layout: ParallelLayout, trials: tuple[TrialR
     sent = sum(step.sent for step in steps if step.attainment is not None)
     good = sum(round(step.attainment * step.sent) for step in steps if step.attainment is not None)
     return Standing(
-        layout=layout,
+        deployment=layout,
         trials=trials,
         meets=meets,
         key=key,
@@ -152,9 +158,9 @@ def axis_value(standing: Standing, axis: Objective) -> float:
     """A layout's place on an axis of the front, smallest best: devices, US dollars per hour (devices without a price),
     mean E2E in ms, or minus the measured goodput in requests/s; infinite where it was not measured."""
     if axis is Objective.MIN_GPUS:
-        return float(standing.layout.devices)
+        return float(standing.deployment.devices)
     if axis is Objective.MIN_COST:
-        return float(standing.layout.devices) if standing.usd_per_hour is None else standing.usd_per_hour
+        return float(standing.deployment.devices) if standing.usd_per_hour is None else standing.usd_per_hour
     figure = standing.goodput if axis is Objective.MAX_GOODPUT else standing.e2e_ms
     if figure is None:
         return float("inf")

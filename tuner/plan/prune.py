@@ -14,6 +14,7 @@ from operator import attrgetter
 import numpy as np
 
 from tuner.ask.cluster import Cluster, Fleet, usd_per_million_tokens
+from tuner.ask.deployment import Deployment, one_group
 from tuner.ask.layout import AXES, IDLE_AXES, ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import Objective, TuneRequest
@@ -62,11 +63,16 @@ class Candidate:
     ``usd_per_million_tokens`` is per output tokens at the asked rate, None where the layout cannot carry it.
     """
 
-    layout: ParallelLayout
+    deployment: Deployment
     prediction: Prediction
     what_if: tuple[str, ...] = ()
     usd_per_hour: float | None = None
     usd_per_million_tokens: float | None = None
+
+    @property
+    def layout(self) -> ParallelLayout:
+        """The layout of a deployment that is one engine group; raises BadInput of two pools."""
+        return one_group(self.deployment)
 
 
 @dataclass(frozen=True, slots=True)

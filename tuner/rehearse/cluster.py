@@ -15,6 +15,7 @@ import numpy as np
 
 from tuner.ask.arrivals import offered
 from tuner.ask.cluster import Cluster
+from tuner.ask.deployment import UNLAUNCHED, Deployment, TwoPools
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, load_model
 from tuner.ask.request import Metric, TuneRequest
@@ -27,7 +28,7 @@ from tuner.stats.intervals import percentile, quantiles
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.launched import Launched, NoEngine, installed, model_source
 from tuner.trial.results import LoadStep, StepResult
-from tuner.trial.seams import Deployment, LaunchOrder, Watch
+from tuner.trial.seams import LaunchOrder, RunningDeployment, Watch
 
 __all__ = ["Conditions", "SimulatedCluster", "SimulatedDeployment", "SimulatedLauncher", "SimulatedMeter"]
 
@@ -133,7 +134,7 @@ class SimulatedCluster:
 
 @dataclass(eq=False)
 class SimulatedDeployment:
-    """One layout on the simulated cluster; implements ``tuner.trial.seams.Deployment``."""
+    """One layout on the simulated cluster; implements ``tuner.trial.seams.RunningDeployment``."""
 
     app: str
     layout: ParallelLayout
@@ -212,9 +213,11 @@ class SimulatedLauncher:
         """Those of Parlay and Python: no engine runs."""
         return installed()
 
-    def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
+    def refuses(self, deployment: Deployment, request: TuneRequest) -> str | None:
         """It runs whatever the engine accepts."""
-        drop = illegal(load_model(request.model), layout, self._world.cluster)
+        if isinstance(deployment, TwoPools):
+            return UNLAUNCHED
+        drop = illegal(load_model(request.model), deployment, self._world.cluster)
         return drop.figure if drop is not None else None
 
     def launch(self, order: LaunchOrder, watch: Watch) -> SimulatedDeployment:
@@ -273,7 +276,7 @@ class SimulatedMeter:
     def __init__(self, world: SimulatedCluster) -> None:
         self._world = world
 
-    def measure(self, deployment: Deployment, step: LoadStep, request: TuneRequest, watch: Watch) -> StepResult:
+    def measure(self, deployment: RunningDeployment, step: LoadStep, request: TuneRequest, watch: Watch) -> StepResult:
         """Simulate the load step that a real meter would send, with the prices that are true here."""
         if not isinstance(deployment, SimulatedDeployment):
             raise BadInput("deployment", deployment.url, "one of the simulated cluster")

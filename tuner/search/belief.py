@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.ask.cluster import Cluster, Fleet
+from tuner.ask.deployment import Deployment
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import Metric, SloTarget, TuneRequest
@@ -109,9 +110,11 @@ class Belief:
         sd = np.sqrt((self._root**2).sum(axis=1))
         return {name: (float(np.exp(self._mean[i])), float(sd[i])) for i, name in enumerate(self._fresh())}
 
-    def observe(self, seen: Mapping[ParallelLayout, Sequence[StepResult]]) -> None:
-        """Believe what the load steps of all trials so far say; layouts that are no candidates say nothing."""
-        known = {k: tuple(s for s in v if not s.step.warmup and not s.invalid) for k, v in seen.items()}
+    def observe(self, seen: Mapping[Deployment, Sequence[StepResult]]) -> None:
+        """Believe what the load steps of all trials so far say; what is no candidate, as two pools are none, says
+        nothing."""
+        steps = ((k, tuple(s for s in v if not s.step.warmup and not s.invalid)) for k, v in seen.items())
+        known = {k: v for k, v in steps if isinstance(k, ParallelLayout)}
         known = {k: v for k, v in known.items() if v and engine_of(k) in self._prices.index}
         if known != self._seen:
             self._seen, self._drawn = known, None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.ask.cluster import Cluster, Fleet
+from tuner.ask.deployment import Deployment, one_group
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
@@ -61,7 +62,7 @@ class Believing:
         """The strategy that begins with what is believed before any trial, as ``Belief.of``."""
         return cls(request, Belief.of(request, candidates, model, cluster, carried))
 
-    def ask(self, history: History, running: Collection[ParallelLayout], fits: Fits) -> Proposal | None:
+    def ask(self, history: History, running: Collection[Deployment], fits: Fits) -> Proposal | None:
         """Explore while a win is likely enough and a launch is left beside the confirmation; then confirm."""
         launches_left = self._request.budget.launches - len(history.trials()) - len(running)
         if launches_left <= _LAST and (safe := self._secured(history, running, fits)) is not None:
@@ -83,14 +84,14 @@ class Believing:
         why = "measured again before it is announced"
         return Proposal(again, why, Purpose.CONFIRM, len(history.of(again)))
 
-    def lost(self, history: History, layout: ParallelLayout, steps: Sequence[StepResult]) -> str | None:
+    def lost(self, history: History, layout: Deployment, steps: Sequence[StepResult]) -> str | None:
         """Once a layout is confirmed, or sure to be, and almost certainly better whatever else the other shows."""
         leader = history.best()
         if layout not in self._layouts or not history.met() or confirmation_chance(self._request, leader) < _SURE:
             return None
         self._belief.observe(history.steps() | {layout: list(steps)})
         best = {objective: history.best(objective) for objective in self._request.objectives}
-        chance = overtaking(self._request, self._belief, layout, best)
+        chance = overtaking(self._request, self._belief, one_group(layout), best)
         return _beaten_by(leader[0].layout, chance) if chance < UNLIKELY else None
 
     def lost_causes(self, history: History) -> Sequence[tuple[Candidate, str]]:
@@ -102,7 +103,7 @@ class Believing:
         chances = zip(self._belief.candidates, seen.chance, strict=True)
         return [(c, _beaten_by(best[0].layout, chance)) for c, chance in chances if chance < UNLIKELY]
 
-    def _secured(self, history: History, running: Collection[ParallelLayout], fits: Fits) -> Proposal | None:
+    def _secured(self, history: History, running: Collection[Deployment], fits: Fits) -> Proposal | None:
         """With the last launches, where nothing that was measured is likely to be confirmed: the surest layout."""
         left, _ = self._outlook(history, running, whatever_it_costs=True)
         if not history.trials() or running:
@@ -118,13 +119,13 @@ class Believing:
         return Proposal(self._belief.candidates[chosen].layout, why)
 
     def _outlook(
-        self, history: History, running: Collection[ParallelLayout], whatever_it_costs: bool = False
+        self, history: History, running: Collection[Deployment], whatever_it_costs: bool = False
     ) -> tuple[Mask, Outlook]:
         """Which candidates may be launched, and what may come of them. One that runs already, but for the executor and
         the number of sequences, would teach the same."""
         self._belief.observe(history.steps())
         trials, beaten = history.trials(), history.bar()
-        busy = {engine_of(layout) for layout in running}
+        busy = {engine_of(layout) for layout in running if isinstance(layout, ParallelLayout)}
         left = np.array(
             [
                 c.layout not in history
@@ -154,5 +155,5 @@ class Believing:
         return leader[0].layout
 
 
-def _beaten_by(best: ParallelLayout, chance: float) -> str:
+def _beaten_by(best: Deployment, chance: float) -> str:
     return f"beats {best} by over {CLEARLY:.0%} with a probability of {chance:.1%}"

@@ -16,6 +16,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.ask.deployment import Deployment
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Objective, TuneRequest
 from tuner.cost.step_batch import Floats
@@ -113,7 +114,7 @@ def value_of(request: TuneRequest, objective: Objective, trials: Sequence[TrialR
     return 1 / held if objective is Objective.MAX_GOODPUT else objective_value(request, objective, trials)
 
 
-def price_of(request: TuneRequest, objective: Objective, layout: ParallelLayout) -> float:
+def price_of(request: TuneRequest, objective: Objective, layout: Deployment) -> float:
     """What a layout costs by an objective that asks for no latency: devices, or US dollars per hour."""
     return objective_value(request, objective, [TrialResult(0, layout, TrialState.RUNNING)])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.deployment import Deployment
 from tuner.ask.request import Objective, TuneRequest
 from tuner.decide.comparison import merit
 from tuner.search.choice import price_of, value_of
@@ -17,14 +17,14 @@ class History:
 
     def __init__(self, request: TuneRequest) -> None:
         self.request = request
-        self._done: dict[ParallelLayout, tuple[TrialResult, ...]] = {}
-        self._partial: dict[ParallelLayout, list[StepResult]] = {}
+        self._done: dict[Deployment, tuple[TrialResult, ...]] = {}
+        self._partial: dict[Deployment, list[StepResult]] = {}
 
-    def __contains__(self, layout: ParallelLayout) -> bool:
+    def __contains__(self, layout: Deployment) -> bool:
         """True where the layout has a finished trial."""
         return layout in self._done
 
-    def of(self, layout: ParallelLayout) -> tuple[TrialResult, ...]:
+    def of(self, layout: Deployment) -> tuple[TrialResult, ...]:
         """The finished trials of a layout."""
         return self._done.get(layout, ())
 
@@ -36,7 +36,7 @@ class History:
         """All finished trials."""
         return [result for results in self._done.values() for result in results]
 
-    def steps(self) -> dict[ParallelLayout, list[StepResult]]:
+    def steps(self) -> dict[Deployment, list[StepResult]]:
         """The load steps of all finished trials, by layout."""
         return {layout: [s for r in results for s in r.steps] for layout, results in self._done.items()}
 
@@ -48,11 +48,11 @@ class History:
 
     def add(self, result: TrialResult) -> None:
         """One more finished trial; it takes the place of one of the same layout and repeat."""
-        self._partial.pop(result.layout, None)
-        earlier = [r for r in self.of(result.layout) if r.repeat != result.repeat]
-        self._done[result.layout] = (*earlier, result)
+        self._partial.pop(result.deployment, None)
+        earlier = [r for r in self.of(result.deployment) if r.repeat != result.repeat]
+        self._done[result.deployment] = (*earlier, result)
 
-    def add_step(self, layout: ParallelLayout, step: StepResult) -> list[StepResult]:
+    def add_step(self, layout: Deployment, step: StepResult) -> list[StepResult]:
         """One more load step of a trial that runs; the answer is all of its."""
         steps = self._partial.setdefault(layout, [])
         steps.append(step)
@@ -75,16 +75,16 @@ class History:
         leader = self.best()
         return bool(leader) and merit(self.request, *leader)[0]
 
-    def bar(self) -> Callable[[ParallelLayout], str | None]:
+    def bar(self) -> Callable[[Deployment], str | None]:
         """A rule that says why a layout cannot beat the best measured one, whatever it could show, or None."""
         leader, objective = self.best(), self.request.objective
         prices = objective in (Objective.MIN_GPUS, Objective.MIN_COST) and self.request.second_objective is None
         if not prices or not leader or not merit(self.request, *leader)[0]:
             return lambda layout: None
-        best, known = leader[0].layout, dict[tuple[str | None, int], float]()
+        best, known = leader[0].deployment, dict[tuple[str | None, int], float]()
         limit = price_of(self.request, objective, best)
 
-        def rule(layout: ParallelLayout) -> str | None:
+        def rule(layout: Deployment) -> str | None:
             key = (layout.gpu, layout.devices)
             if key not in known:
                 known[key] = price_of(self.request, objective, layout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tuner.ask.axes import Memory, Role
+from tuner.ask.deployment import Deployment, TwoPools
 from tuner.ask.layout import AXES, ParallelLayout
 from tuner.errors import FailureReason
 from tuner.trial.results import TrialResult, TrialState
@@ -14,9 +15,11 @@ _BACKENDS = tuple(name for name, axis in AXES.items() if axis.role is Role.ENGIN
 TWICE = 2  # crashes of a backend in unlike shapes, and no success, before it is given up
 
 
-def doomed(layout: ParallelLayout, trials: Iterable[TrialResult]) -> str | None:
-    """Why a layout would fail, by the failures seen so far; None when nothing says so."""
-    trials = list(trials)
+def doomed(layout: Deployment, trials: Iterable[TrialResult]) -> str | None:
+    """Why a deployment would fail, by the failures seen so far; None when nothing says so, as of two pools."""
+    if isinstance(layout, TwoPools):
+        return None
+    trials = [trial for trial in trials if not isinstance(trial.deployment, TwoPools)]
     failed = [trial for trial in trials if trial.state is TrialState.FAILED]
     if not failed:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tuner.ask.deployment import Deployment, one_group
 from tuner.ask.layout import ParallelLayout
 from tuner.trial.results import Purpose
 
@@ -12,7 +13,12 @@ from tuner.trial.results import Purpose
 class Proposal:
     """The next layout to launch, and why it is its turn. ``repeat`` counts the earlier trials of the layout."""
 
-    layout: ParallelLayout
+    deployment: Deployment
     why: str
     purpose: Purpose = Purpose.EXPLORE
     repeat: int = 0
+
+    @property
+    def layout(self) -> ParallelLayout:
+        """The layout of a deployment that is one engine group; raises BadInput of two pools."""
+        return one_group(self.deployment)

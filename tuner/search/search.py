@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.deployment import Deployment
 from tuner.ask.request import TuneRequest
 from tuner.ask.slo import Verdict
 from tuner.decide.comparison import slo_ratio
@@ -32,7 +32,7 @@ class Search:
         """Take over the trials of earlier runs and of other drivers; ``finished``: all of the study."""
         self._history.recall(finished)
 
-    def ask(self, running: Sequence[ParallelLayout] = (), fits: Fits | None = None) -> Proposal | None:
+    def ask(self, running: Sequence[Deployment] = (), fits: Fits | None = None) -> Proposal | None:
         """The next layout beside the ``running`` ones, of those that ``fits`` has room for; None when no such layout
         could still win."""
         if self._strategy is None:
@@ -52,7 +52,9 @@ class Search:
             return f"the SLO is missed at {rate:g} requests/s ({ratio:.2f} × the target)"
         if self._strategy is None or proposal.repeat:
             return None
-        return self._strategy.lost(self._history, proposal.layout, self._history.add_step(proposal.layout, step))
+        return self._strategy.lost(
+            self._history, proposal.deployment, self._history.add_step(proposal.deployment, step)
+        )
 
     def tell(self, result: TrialResult) -> None:
         """Give a finished trial."""
@@ -65,8 +67,8 @@ class Search:
     def unbeatable(self) -> list[tuple[Candidate, str]]:
         """Candidates that need no launch: a measured one beats whatever they could show, or they would fail."""
         beaten, trials = self._history.bar(), self._history.trials()
-        untried = [c for c in self._ranked if c.layout not in self._history]
-        why = {c: beaten(c.layout) or doomed(c.layout, trials) for c in untried}
+        untried = [c for c in self._ranked if c.deployment not in self._history]
+        why = {c: beaten(c.deployment) or doomed(c.deployment, trials) for c in untried}
         for candidate, reason in self._strategy.lost_causes(self._history) if self._strategy else ():
             if why.get(candidate, "known") is None:
                 why[candidate] = reason

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.deployment import Deployment
 from tuner.plan.prune import Candidate
 from tuner.search.history import History
 from tuner.search.proposal import Proposal
 from tuner.trial.results import StepResult
 
-Fits = Callable[[ParallelLayout], bool]  # is there room for it beside what runs?
+Fits = Callable[[Deployment], bool]  # is there room for it beside what runs?
 
 
 class Strategy(Protocol):
     """Asked anew with all that is known each time, and keeps nothing that it could not find again: a study that is
     resumed goes on as if it had never stopped."""
 
-    def ask(self, history: History, running: Collection[ParallelLayout], fits: Fits) -> Proposal | None:
+    def ask(self, history: History, running: Collection[Deployment], fits: Fits) -> Proposal | None:
         """The next layout beside the ``running`` ones, of those that ``fits`` has room for; None when no such layout
         could still win."""
 
-    def lost(self, history: History, layout: ParallelLayout, steps: Sequence[StepResult]) -> str | None:
+    def lost(self, history: History, layout: Deployment, steps: Sequence[StepResult]) -> str | None:
         """Why a layout that is measured for the first time need not go on after these load steps, or None."""
 
     def lost_causes(self, history: History) -> Sequence[tuple[Candidate, str]]:

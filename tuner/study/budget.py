@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.deployment import Deployment
 from tuner.ask.request import Budget
 from tuner.trial.ledger import Price, Spent
 
@@ -21,13 +21,13 @@ class Purse:
         """Which part of the budget is used up, or None; launches do not count for a trial that was begun already."""
         return self._beyond(replace(self.spent, launches=0) if but_launches else self.spent, at_least=True)
 
-    def overrun(self, layout: ParallelLayout, seconds: float) -> str | None:
+    def overrun(self, deployment: Deployment, seconds: float) -> str | None:
         """Which part of the budget a trial of at least so many seconds would certainly exceed, or None."""
-        return self._beyond(self._after(layout, seconds), at_least=False)
+        return self._beyond(self._after(deployment, seconds), at_least=False)
 
-    def _after(self, layout: ParallelLayout, seconds: float) -> Spent:
-        now, hours = self.spent, layout.devices * seconds / 3600
-        price = self.price(layout)
+    def _after(self, deployment: Deployment, seconds: float) -> Spent:
+        now, hours = self.spent, deployment.devices * seconds / 3600
+        price = self.price(deployment)
         usd = None if now.usd is None or price is None else now.usd + hours * price
         return Spent(now.launches + 1, now.minutes + seconds / 60, now.gpu_hours + hours, usd)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path
 
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.deployment import Deployment
 from tuner.ask.request import Isolation, TuneRequest
 from tuner.errors import Cancelled, Cause, FailureReason, LaunchFailed, LeaseLost
 from tuner.search.proposal import Proposal
@@ -29,7 +29,7 @@ from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import Node, Placement, Reservation, place
 from tuner.trial.ledger import Entry, Price, spent
 from tuner.trial.results import LoadStep, StepResult, TrialResult, TrialState
-from tuner.trial.seams import Deployment, Launcher, LaunchOrder, Meter, Samples, Watch
+from tuner.trial.seams import Launcher, LaunchOrder, Meter, RunningDeployment, Samples, Watch
 
 BASE_SEED = 20260101  # arrivals of step i are drawn from BASE_SEED + i, the same for every layout
 SEEDS_PER_REPEAT = 1000
@@ -51,7 +51,7 @@ class Running:
     trial: OpenTrial
     proposal: Proposal
     phase: Phase = Phase.STARTING
-    deployment: Deployment | None = None
+    deployment: RunningDeployment | None = None
     steps: list[StepResult] = field(default_factory=list)
     thread: threading.Thread | None = None
 
@@ -63,7 +63,7 @@ class Running:
     def finished(self, state: TrialState, failure: LaunchFailed | None = None, why: str | None = None) -> TrialResult:
         """How it ended, but for its times."""
         trial = self.trial
-        result = TrialResult(trial.number, trial.layout, state, tuple(self.steps), detail=why)
+        result = TrialResult(trial.number, trial.deployment, state, tuple(self.steps), detail=why)
         launched = self.deployment.launched if self.deployment else None
         result = replace(result, purpose=trial.purpose, repeat=trial.repeat, launched=launched)
         if failure is None:
@@ -194,14 +194,14 @@ class Driving:
             return None
         least_s = _least_s(p.request, seen.finished)
         self._overrun = ""
-        running = [trial.layout for trial in seen.open]
+        running = [trial.deployment for trial in seen.open]
         proposal = search.ask(running, lambda layout: self._fits(layout, seen.open, purse, least_s))
         if proposal is None:
             self._why = self._overrun or "nothing is left that could win"
             return None
         return self._claimed(proposal, search)
 
-    def _fits(self, layout: ParallelLayout, held: Sequence[OpenTrial], purse: Purse, least_s: float) -> bool:
+    def _fits(self, layout: Deployment, held: Sequence[OpenTrial], purse: Purse, least_s: float) -> bool:
         if (overrun := purse.overrun(layout, least_s)) is not None:
             self._overrun = f"{overrun} leaves no time for another trial"
             return False
@@ -209,7 +209,7 @@ class Driving:
 
     def _claimed(self, proposal: Proposal, search: Search) -> Running | None:
         p = self._p
-        layout, launches = proposal.layout, p.request.budget.launches
+        layout, launches = proposal.deployment, p.request.budget.launches
         price = p.price(layout)
         claim = TrialClaim(p.driver, layout, proposal.purpose, proposal.repeat, self._study_s(), price, p.log_root)
         trial = p.store.claim_trial(p.study, claim, lambda held: self._placed(layout, held), launches)
@@ -222,7 +222,7 @@ class Driving:
         p.observer.trial_started(trial.number, launches, proposal)
         return begun
 
-    def _placed(self, layout: ParallelLayout, held: Sequence[OpenTrial]) -> Placement | None:
+    def _placed(self, layout: Deployment, held: Sequence[OpenTrial]) -> Placement | None:
         reservations = []
         for trial in held:
             mine = self._running.get(trial.number)
@@ -273,7 +273,9 @@ class Driving:
     def _measured(self, running: Running, search: Search) -> TrialResult:
         p, trial = self._p, running.trial
         trial.log_dir.mkdir(parents=True, exist_ok=True)
-        order = LaunchOrder(p.study, trial.number, trial.app, trial.layout, p.request, trial.log_dir, trial.placement)
+        order = LaunchOrder(
+            p.study, trial.number, trial.app, trial.deployment, p.request, trial.log_dir, trial.placement
+        )
         watch = Watch(self._cancel, progress=lambda text: self._launching(trial.number, text))
         running.deployment = p.launcher.launch(order, watch)
         with self._state:
@@ -297,7 +299,7 @@ class Driving:
         others = (r for r in self._running.values() if r is not running and r.phase is Phase.STARTING)
         return any(nodes & _nodes(other.trial) for other in others)
 
-    def _steps(self, running: Running, deployment: Deployment, search: Search) -> str | None:
+    def _steps(self, running: Running, deployment: RunningDeployment, search: Search) -> str | None:
         """Warm up, then the rising load steps; the answer says why it stopped early, None when it did not."""
         p, number = self._p, running.trial.number
         steps = load_steps(p.request, running.trial.repeat)
@@ -351,7 +353,7 @@ class Driving:
     def _timed(self, result: TrialResult, running: Running, started_at: float) -> TrialResult:
         seconds = self._p.clock() - started_at
         ready = running.deployment.ready_after_s if running.deployment else None
-        return replace(result, ready_after_s=ready, seconds=seconds, device_s=seconds * result.layout.devices)
+        return replace(result, ready_after_s=ready, seconds=seconds, device_s=seconds * result.deployment.devices)
 
     def _wait_for_trials(self) -> None:
         with self._state:

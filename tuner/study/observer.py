@@ -8,7 +8,7 @@ from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
 from tuner.trial.ledger import Spent
 from tuner.trial.results import LoadStep, StepResult, TrialResult
-from tuner.trial.seams import Deployment, Samples
+from tuner.trial.seams import RunningDeployment, Samples
 
 
 class Observer:
@@ -29,7 +29,7 @@ class Observer:
     def launching(self, number: int, text: str) -> None:
         """What the launcher waits for."""
 
-    def ready(self, number: int, deployment: Deployment) -> None:
+    def ready(self, number: int, deployment: RunningDeployment) -> None:
         """The deployment answers."""
 
     def step_started(self, number: int, step: LoadStep, steps: int) -> None:
@@ -79,7 +79,7 @@ class Fanout(Observer):
     def launching(self, number: int, text: str) -> None:
         self._tell(lambda o: o.launching(number, text))
 
-    def ready(self, number: int, deployment: Deployment) -> None:
+    def ready(self, number: int, deployment: RunningDeployment) -> None:
         self._tell(lambda o: o.ready(number, deployment))
 
     def step_started(self, number: int, step: LoadStep, steps: int) -> None:

@@ -69,10 +69,10 @@ class OptunaRecord(Observer):
     def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
         """A running trial with the layout's parameters."""
         with self._store.exclusive():
-            self._sweep(begun=(str(proposal.layout), proposal.repeat))
-            self._given.point = {axis: getattr(proposal.layout, axis) for axis in self._distributions}
+            self._sweep(begun=(str(proposal.deployment), proposal.repeat))
+            self._given.point = {axis: getattr(proposal.deployment, axis) for axis in self._distributions}
             trial = self._study.ask(self._distributions)
-            told = {_LAYOUT: str(proposal.layout), _WHY: proposal.why, _REPEAT: proposal.repeat}
+            told = {_LAYOUT: str(proposal.deployment), _WHY: proposal.why, _REPEAT: proposal.repeat}
             for name, value in told.items():
                 trial.set_user_attr(name, value)
         self._open[number] = trial
@@ -107,7 +107,7 @@ class OptunaRecord(Observer):
             self._study.tell(self._study.ask(), state=OptunaState.FAIL)
         running = self._trials(OptunaState.RUNNING)  # before the store is read: all of them are claimed by then
         newest = {_key(trial): trial.number for trial in running}
-        alive = {(str(trial.layout), trial.repeat) for trial in self._store.snapshot(self._name).open} - {begun}
+        alive = {(str(trial.deployment), trial.repeat) for trial in self._store.snapshot(self._name).open} - {begun}
         for trial in running:
             if _key(trial) in alive and newest[_key(trial)] == trial.number:
                 continue
@@ -116,7 +116,7 @@ class OptunaRecord(Observer):
 
     def _end_as_stored(self, trial: FrozenTrial) -> None:
         """Add a trial that was over before its driver died, but not yet told."""
-        known = {(str(result.layout), result.repeat): result for result in self._store.trials(self._name)}
+        known = {(str(result.deployment), result.repeat): result for result in self._store.trials(self._name)}
         result = known.get(_key(trial))
         if result is None or result.state in (TrialState.RUNNING, TrialState.FAILED):
             return
@@ -193,5 +193,5 @@ def _key(trial: FrozenTrial) -> Key:
 
 def _distributions(ranked: Sequence[Candidate]) -> dict[str, BaseDistribution]:
     """The axes in which the candidates differ, each with its values."""
-    values = {axis: sorted({getattr(c.layout, axis) for c in ranked}) for axis in SPACE_AXES}
+    values = {axis: sorted({getattr(c.deployment, axis) for c in ranked}) for axis in SPACE_AXES}
     return {axis: CategoricalDistribution(found) for axis, found in values.items() if len(found) > 1}

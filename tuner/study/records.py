@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.ask.deployment import Deployment, one_group
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.errors import FailureReason
@@ -41,7 +42,7 @@ class OpenTrial:
     """
 
     number: int
-    layout: ParallelLayout
+    deployment: Deployment
     app: str
     log_dir: Path
     driver: str
@@ -49,18 +50,28 @@ class OpenTrial:
     purpose: Purpose
     repeat: int
 
+    @property
+    def layout(self) -> ParallelLayout:
+        """The layout of a deployment that is one engine group; raises BadInput of two pools."""
+        return one_group(self.deployment)
+
 
 @dataclass(frozen=True, slots=True)
 class TrialClaim:
     """What a driver wants to launch; ``ordered_s`` is the study's time now, the price None where none is known."""
 
     driver: str
-    layout: ParallelLayout
+    deployment: Deployment
     purpose: Purpose
     repeat: int
     ordered_s: float
     usd_per_gpu_hour: float | None
     log_root: Path
+
+    @property
+    def layout(self) -> ParallelLayout:
+        """The layout of a deployment that is one engine group; raises BadInput of two pools."""
+        return one_group(self.deployment)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.deployment import parse_deployment
 from tuner.ask.request import TuneRequest
 from tuner.errors import FailureReason
 from tuner.plan.prune import Candidate, DroppedGroup
@@ -45,7 +45,7 @@ def trial_of(row: Row, steps: Iterable[StepResult]) -> TrialResult:
     """A trial, of its row with the ledger's ``device_s``."""
     return TrialResult(
         number=row["number"],
-        layout=ParallelLayout.parse(row["layout"]),
+        deployment=parse_deployment(row["layout"]),
         state=TrialState(row["state"]),
         steps=tuple(steps),
         failure=FailureReason(row["failure"]) if row["failure"] else None,
@@ -65,7 +65,7 @@ def open_trial_of(row: Row) -> OpenTrial:
     held = row["placement"]
     return OpenTrial(
         number=row["number"],
-        layout=ParallelLayout.parse(row["layout"]),
+        deployment=parse_deployment(row["layout"]),
         app=row["app"],
         log_dir=Path(row["log_dir"]),
         driver=row["driver"],
@@ -79,7 +79,7 @@ def entry_of(row: Row) -> Entry:
     """What a launch took."""
     return Entry(
         app=row["app"],
-        layout=None if row["layout"] is None else ParallelLayout.parse(row["layout"]),
+        layout=None if row["layout"] is None else parse_deployment(row["layout"]),
         outcome=Outcome(row["outcome"]),
         ordered_s=row["ordered_s"],
         device_s=row["device_s"],

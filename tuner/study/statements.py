@@ -38,7 +38,7 @@ def begin_trial(db: sa.Connection, study: str, number: int, claim: TrialClaim, p
     row = {
         "study": study,
         "number": number,
-        "layout": str(claim.layout),
+        "layout": str(claim.deployment),
         "app": app,
         "log_dir": str(claim.log_root / f"trial-{number:03d}"),
         "state": TrialState.RUNNING.value,
@@ -51,7 +51,7 @@ def begin_trial(db: sa.Connection, study: str, number: int, claim: TrialClaim, p
     entry = {
         "study": study,
         "app": app,
-        "layout": str(claim.layout),
+        "layout": str(claim.deployment),
         "outcome": Outcome.RUNNING.value,
         "ordered_s": claim.ordered_s,
         "usd_per_gpu_hour": claim.usd_per_gpu_hour,

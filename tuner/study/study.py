@@ -168,7 +168,7 @@ class Study:
         """The plan without the candidates that this launcher cannot run as they are written."""
         kept, dropped = [], list(planned.dropped)
         for candidate in planned.ranked:
-            refusal = self._launcher.refuses(candidate.layout, self._s.request)
+            refusal = self._launcher.refuses(candidate.deployment, self._s.request)
             if refusal is None:
                 kept.append(candidate)
             else:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.deployment import Deployment
 
-Price = Callable[[ParallelLayout], float | None]  # US dollars per GPU-hour
+Price = Callable[[Deployment], float | None]  # US dollars per GPU-hour
 
 
 class Outcome(StrEnum):
@@ -33,7 +33,7 @@ class Entry:
     """
 
     app: str
-    layout: ParallelLayout | None
+    layout: Deployment | None
     outcome: Outcome
     ordered_s: float | None
     device_s: float | None

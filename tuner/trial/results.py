@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tuner.ask.deployment import Deployment, one_group
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TargetKey, TuneRequest
 from tuner.ask.slo import Seen, Values, Verdict, verdict
@@ -118,7 +119,7 @@ class TrialResult:
     """
 
     number: int
-    layout: ParallelLayout
+    deployment: Deployment
     state: TrialState
     steps: tuple[StepResult, ...] = ()
     failure: FailureReason | None = None
@@ -130,6 +131,11 @@ class TrialResult:
     repeat: int = 0
     device_s: float | None = None
     launched: Launched | None = None
+
+    @property
+    def layout(self) -> ParallelLayout:
+        """The layout of a deployment that is one engine group; raises BadInput of two pools."""
+        return one_group(self.deployment)
 
     def shown_step(self, request: TuneRequest) -> StepResult | None:
         """The step that stands for the trial: the highest rate that met the SLO, else the lowest that was measured."""

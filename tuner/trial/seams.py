@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from tuner.ask.deployment import Deployment, one_group
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TuneRequest
 from tuner.errors import FailureReason
@@ -30,10 +31,15 @@ class LaunchOrder:
     study: str
     trial: int
     app: str
-    layout: ParallelLayout
+    deployment: Deployment
     request: TuneRequest
     log_dir: Path
     placement: Placement | None = None
+
+    @property
+    def layout(self) -> ParallelLayout:
+        """The layout of a deployment that is one engine group; raises BadInput of two pools."""
+        return one_group(self.deployment)
 
 
 def _nobody(_: object) -> None:
@@ -54,7 +60,7 @@ class Watch:
 
 
 @runtime_checkable
-class Deployment(Protocol):
+class RunningDeployment(Protocol):
     """A running deployment of one layout."""
 
     @property
@@ -99,10 +105,10 @@ class Launcher(Protocol):
     def versions(self) -> Mapping[str, str]:
         """Versions of what its engines run on, by distribution, as in the ``Launched`` of its deployments."""
 
-    def refuses(self, layout: ParallelLayout, request: TuneRequest) -> str | None:
-        """Why this launcher cannot run the layout as it is written, or None; asked before anything starts."""
+    def refuses(self, deployment: Deployment, request: TuneRequest) -> str | None:
+        """Why this launcher cannot run it as it is written, or None; asked before anything starts."""
 
-    def launch(self, order: LaunchOrder, watch: Watch) -> Deployment:
+    def launch(self, order: LaunchOrder, watch: Watch) -> RunningDeployment:
         """Start, wait until it answers, and return it; tear down and raise LaunchFailed otherwise.
 
         It tells ``watch`` what it waits for, and ends with Cancelled within seconds after it was asked to. Whatever
@@ -120,7 +126,7 @@ class Launcher(Protocol):
 class Meter(Protocol):
     """Measures a deployment under one load step."""
 
-    def measure(self, deployment: Deployment, step: LoadStep, request: TuneRequest, watch: Watch) -> StepResult:
+    def measure(self, deployment: RunningDeployment, step: LoadStep, request: TuneRequest, watch: Watch) -> StepResult:
         """Run the step to its end, and tell ``watch`` its samples, where they are known.
 
         Raises LaunchFailed(REPLICA_DIED | CLIENT_ERROR) when no figure can be had, and Cancelled soon after it was

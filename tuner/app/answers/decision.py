@@ -69,13 +69,13 @@ def decision_answer(decision: Decision, request: TuneRequest, facts: Mapping[str
     """The decision of a study; ``facts`` are the study's."""
 
     def shown(trials: Sequence[TrialResult]) -> list[TrialAnswer]:
-        return [trial_answer(t, request, decision.predictions.get(str(t.layout))) for t in trials]
+        return [trial_answer(t, request, decision.predictions.get(str(t.deployment))) for t in trials]
 
     return DecisionAnswer(
         **dict(origin_answer(facts)),
         study=decision.study,
         winner=shown([decision.winner])[0] if decision.winner else None,
-        runner_up=str(decision.runner_up.layout) if decision.runner_up else None,
+        runner_up=str(decision.runner_up.deployment) if decision.runner_up else None,
         pareto=[FrontAnswer(layout=row.layout, gpus=row.gpus, measured=row.measured) for row in shown(decision.pareto)],
         trials=shown(decision.trials),
         standings=[standing_answer(standing, request) for standing in decision.standings],

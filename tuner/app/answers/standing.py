@@ -69,8 +69,8 @@ class BudgetAnswer(Answer):
 def standing_answer(standing: Standing, request: TuneRequest) -> StandingAnswer:
     """One layout with all its runs; spreads over them in ms, requests/s and tokens/s."""
     return StandingAnswer(
-        layout=str(standing.layout),
-        gpus=standing.layout.devices,
+        layout=str(standing.deployment),
+        gpus=standing.deployment.devices,
         meets_slo=standing.meets,
         runs=standing.runs,
         failed=standing.failures,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 from rich.console import Console
 from rich.table import Table
 
+from tuner.ask.deployment import BETWEEN_POOLS, Deployment, pools_of
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.ask.rules import DropReason
@@ -35,18 +36,25 @@ class TitleOptions(TypedDict):
     caption_justify: Literal["left"]
 
 
-def short_names(layouts: Iterable[ParallelLayout]) -> tuple[dict[ParallelLayout, str], str]:
-    """Layouts without the settings that all of them share, and those settings; the degrees always stay."""
-    listed = list(layouts)
-    shown = {layout: dict(part.split("=") for part in str(layout).split(",")) for layout in listed}
-    axes = dict.fromkeys(axis for parts in shown.values() for axis in parts)
-    values = {axis: {parts.get(axis) for parts in shown.values()} for axis in axes}
+def short_names(deployments: Iterable[Deployment]) -> tuple[dict[Deployment, str], str]:
+    """Deployments without the settings that all of them share, and those settings; the degrees always stay."""
+    listed = list(deployments)
+    shown = {one: [_settings(layout) for layout in pools_of(one).values()] for one in listed}
+    pools = [settings for found in shown.values() for settings in found]
+    axes = dict.fromkeys(axis for settings in pools for axis in settings)
+    values = {axis: {settings.get(axis) for settings in pools} for axis in axes}
     common = {a: v for a, v in values.items() if a not in ("tp", "pp", "dp") and len(v) == 1 and len(listed) > 1}
-    names = {
-        layout: ",".join(f"{axis}={value}" for axis, value in parts.items() if axis not in common)
-        for layout, parts in shown.items()
-    }
+
+    def named(settings: Mapping[str, str]) -> str:
+        return ",".join(f"{axis}={value}" for axis, value in settings.items() if axis not in common)
+
+    names = {one: BETWEEN_POOLS.join(map(named, found)) for one, found in shown.items()}
     return names, ", ".join(f"{axis}={next(iter(value))}" for axis, value in common.items())
+
+
+def _settings(layout: ParallelLayout) -> dict[str, str]:
+    """What its text says, axis by axis."""
+    return dict(part.split("=") for part in str(layout).split(","))
 
 
 def caption_of(common: str) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from deploy.report.study_data import Fate, ReportData, ShownFile, ShownLayout, ShownMetric, ShownStep, ShownTrial, Stage
 from tuner.app.cli.tables import outcome, short_names
 from tuner.app.tune.report_layouts import axis_titles, budgets_shown, standings_shown
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.deployment import Deployment
 from tuner.ask.request import TuneRequest
 from tuner.decide.decision import Decision
 from tuner.plan.prune import Candidate, DroppedGroup
@@ -32,9 +32,9 @@ def report_data(
     """Everything on the page. ``starts_s`` has the start of each trial, counted from the start of the study."""
     request = record.request
     metrics = _metrics(request)
-    candidates = [c.layout for c in record.ranked or ()]
+    candidates = [c.deployment for c in record.ranked or ()]
     names, common = short_names(
-        [*candidates, *(g.example for g in decision.dropped), *(t.layout for t in decision.trials)]
+        [*candidates, *(g.example for g in decision.dropped), *(t.deployment for t in decision.trials)]
     )
     return ReportData(
         study=record.name,
@@ -62,10 +62,10 @@ def _launch_facts(winner: TrialResult | None) -> dict[str, str]:
     return launched.versions | {LAUNCHER_FACT: launched.launcher, MODEL_FACT: launched.model_source}
 
 
-def _headline(decision: Decision, names: Mapping[ParallelLayout, str]) -> str:
+def _headline(decision: Decision, names: Mapping[Deployment, str]) -> str:
     if decision.winner is None:
         return "No measured layout meets the SLO"
-    layout = decision.winner.layout
+    layout = decision.winner.deployment
     return f"{names[layout]} wins, on {layout.devices} device{'s' if layout.devices > 1 else ''}"
 
 
@@ -92,7 +92,7 @@ def _funnel(record: StudyRecord, decision: Decision) -> tuple[Stage, ...]:
     """Layouts, not trials; what measurements made needless was not dropped by the model."""
     planned, total = record.dropped or (), record.candidates_total or 0
     left = total - sum(group.count for group in planned)
-    launched = {trial.layout for trial in decision.trials}
+    launched = {trial.deployment for trial in decision.trials}
     needless = [group for group in decision.dropped if group not in planned]
     beside = left - len(launched) - sum(group.count for group in needless)
     failures = Counter(t.failure.value for t in decision.trials if t.failure is not None)
@@ -121,16 +121,18 @@ def _layouts(
     decision: Decision,
     metrics: Sequence[ShownMetric],
     starts_s: Mapping[int, float],
-    names: Mapping[ParallelLayout, str],
+    names: Mapping[Deployment, str],
 ) -> tuple[ShownLayout, ...]:
     launched = [
-        replace(_launched(t, record.request, decision, metrics, starts_s), layout=names[t.layout] + _run(t, decision))
+        replace(
+            _launched(t, record.request, decision, metrics, starts_s), layout=names[t.deployment] + _run(t, decision)
+        )
         for t in decision.trials
     ]
-    tried = {trial.layout for trial in decision.trials}
+    tried = {trial.deployment for trial in decision.trials}
     outranked = {group.example for group in decision.dropped}
-    waiting = [c for c in record.ranked or () if c.layout not in tried and c.layout not in outranked]
-    rows = [replace(_not_launched(c, record.request, metrics), layout=names[c.layout]) for c in waiting]
+    waiting = [c for c in record.ranked or () if c.deployment not in tried and c.deployment not in outranked]
+    rows = [replace(_not_launched(c, record.request, metrics), layout=names[c.deployment]) for c in waiting]
     dropped = [
         ShownLayout(
             names[group.example], group.example.devices, Fate.DROPPED,
@@ -144,7 +146,7 @@ def _layouts(
 def _run(trial: TrialResult, decision: Decision) -> str:
     """Which run of its layout a trial was, where that has several; the winner's name stays plain."""
     won = decision.winner is not None and trial.number == decision.winner.number
-    alone = sum(other.layout == trial.layout for other in decision.trials) == 1
+    alone = sum(other.deployment == trial.deployment for other in decision.trials) == 1
     return "" if won or alone else f" (run {trial.repeat + 1})"
 
 
@@ -160,12 +162,12 @@ def _launched(
         fate = Fate.WINNER
     best = trial.best_step(request)
     step = trial.shown_step(request)
-    predicted = decision.predictions.get(str(trial.layout))
+    predicted = decision.predictions.get(str(trial.deployment))
     reason = trial.detail or outcome(trial, request)
     timing = ShownTrial(trial.number + 1, starts_s.get(trial.number, 0.0), trial.ready_after_s, trial.seconds or 0.0)
     return ShownLayout(
-        layout=str(trial.layout),
-        devices=trial.layout.devices,
+        layout=str(trial.deployment),
+        devices=trial.deployment.devices,
         fate=fate,
         reason=reason,
         rate_req_per_s=step.step.rate_req_per_s if step else None,
@@ -186,8 +188,8 @@ def _not_launched(candidate: Candidate, request: TuneRequest, metrics: Sequence[
         key=lambda i: abs(request.rates_req_per_s[i] - request.workload.arrival.requests_per_s),
     )
     return ShownLayout(
-        layout=str(candidate.layout),
-        devices=candidate.layout.devices,
+        layout=str(candidate.deployment),
+        devices=candidate.deployment.devices,
         fate=Fate.NOT_LAUNCHED,
         reason="the budget went to candidates that come before it",
         rate_req_per_s=request.rates_req_per_s[asked],

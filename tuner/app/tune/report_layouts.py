@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from deploy.report.study_data import ShownBudget, ShownSpread, ShownStanding
 from tuner.app.tune.tables import runs_of
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.deployment import Deployment
 from tuner.ask.request import Objective, TuneRequest
 from tuner.decide.decision import Decision
 from tuner.decide.layout_summary import Spread, Standing, front, front_axes
@@ -28,18 +28,18 @@ def axis_titles(decision: Decision, request: TuneRequest) -> tuple[str, str] | N
 
 
 def standings_shown(
-    decision: Decision, request: TuneRequest, names: Mapping[ParallelLayout, str]
+    decision: Decision, request: TuneRequest, names: Mapping[Deployment, str]
 ) -> tuple[ShownStanding, ...]:
     """Every measured layout, best first."""
-    best = {standing.layout for standing in front(request, decision.standings)}
-    return tuple(_shown(one, request, names[one.layout], one.layout in best) for one in decision.standings)
+    best = {standing.deployment for standing in front(request, decision.standings)}
+    return tuple(_shown(one, request, names[one.deployment], one.deployment in best) for one in decision.standings)
 
 
 def _shown(standing: Standing, request: TuneRequest, name: str, on_front: bool) -> ShownStanding:
     one, other = front_axes(request)
     return ShownStanding(
         layout=name,
-        devices=standing.layout.devices,
+        devices=standing.deployment.devices,
         meets_slo=standing.meets,
         runs=runs_of(standing),
         held_req_per_s=standing.held_req_per_s,
@@ -58,7 +58,7 @@ def _on_axis(standing: Standing, axis: Objective) -> ShownSpread | None:
         return _spread(standing.goodput)
     if axis is Objective.MIN_LATENCY:
         return _spread(standing.e2e_ms)
-    value = float(standing.layout.devices) if axis is Objective.MIN_GPUS else standing.usd_per_hour
+    value = float(standing.deployment.devices) if axis is Objective.MIN_GPUS else standing.usd_per_hour
     return None if value is None else ShownSpread(value, value, value)
 
 

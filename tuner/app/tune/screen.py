@@ -19,7 +19,7 @@ from tuner.study.driver import load_steps
 from tuner.study.observer import Observer
 from tuner.trial.ledger import Spent
 from tuner.trial.results import LoadStep, StepResult, TrialResult
-from tuner.trial.seams import Deployment
+from tuner.trial.seams import RunningDeployment
 
 _SAYS = {
     Verdict.MET: "meets the SLO",
@@ -82,7 +82,7 @@ class Screen(Observer):
         self._running[number] = _Running(time.perf_counter())
         beside = f", beside {len(self._running) - 1} more" if len(self._running) > 1 else ""
         self.note(
-            f"trial {number + 1} of at most {launches}: [bold]{proposal.layout}[/bold] ({proposal.why}){beside}, "
+            f"trial {number + 1} of at most {launches}: [bold]{proposal.deployment}[/bold] ({proposal.why}){beside}, "
             f"about {self._left(number)} left"
         )
 
@@ -95,7 +95,7 @@ class Screen(Observer):
             self._note_of(number, text)
         running.phase = phase
 
-    def ready(self, number: int, deployment: Deployment) -> None:
+    def ready(self, number: int, deployment: RunningDeployment) -> None:
         self._note_of(number, f"ready after {deployment.ready_after_s:.1f} s")
 
     def step_started(self, number: int, step: LoadStep, steps: int) -> None:
@@ -129,7 +129,7 @@ class Screen(Observer):
             self._done.append(time.perf_counter() - running.since)
 
     def best_so_far(self, best: TrialResult | None, spent: Spent) -> None:
-        layout = str(best.layout) if best is not None else ""
+        layout = str(best.deployment) if best is not None else ""
         if layout and layout != self._best:
             self.note(f"best so far: {layout}, {outcome(best, self._request)}")  # type: ignore[arg-type]
         self._best = layout

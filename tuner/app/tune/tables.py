@@ -34,7 +34,7 @@ def decision_tables(console: Console, decision: Decision, request: TuneRequest, 
     dropped_table(console, decision.dropped)
     if decision.winner is not None:
         title = "Winner" if ended else "Best so far"
-        console.print(f"[bold green]{title}[/bold green]: [bold]{decision.winner.layout}[/bold]", highlight=False)
+        console.print(f"[bold green]{title}[/bold green]: [bold]{decision.winner.deployment}[/bold]", highlight=False)
     lines = [decision.why, *([decision.remedy] if decision.remedy else []), budget_line(decision, request)]
     print_lines(console, [*lines, *(f"  {kind:12} {path}" for kind, path in decision.files.items())])
 
@@ -43,7 +43,7 @@ def trials_table(console: Console, decision: Decision, request: TuneRequest) -> 
     """Every launched layout, predicted and measured side by side; the winner is marked."""
     if not decision.trials:
         return
-    names, common = short_names(trial.layout for trial in decision.trials)
+    names, common = short_names(trial.deployment for trial in decision.trials)
     table = Table(title=f"Study {decision.study}", **left_title(caption_of(common)))
     table.add_column("", justify="right")
     table.add_column("layout", overflow="fold")
@@ -56,7 +56,7 @@ def trials_table(console: Console, decision: Decision, request: TuneRequest) -> 
     table.add_column("goodput\nreq/s", justify="right")
     table.add_column("GPU-min", justify="right")
     for trial in decision.trials:
-        table.add_row(*_trial_cells(trial, names[trial.layout], decision, request))
+        table.add_row(*_trial_cells(trial, names[trial.deployment], decision, request))
     console.print(table)
 
 
@@ -83,7 +83,7 @@ def standings_table(console: Console, decision: Decision, request: TuneRequest) 
     of the target."""
     if not decision.standings:
         return
-    names, common = short_names(standing.layout for standing in decision.standings)
+    names, common = short_names(standing.deployment for standing in decision.standings)
     asked = request.workload.arrival.requests_per_s
     table = Table(title="All runs of a layout together, best first", **left_title(caption_of(common)))
     table.add_column("layout", overflow="fold")
@@ -98,7 +98,7 @@ def standings_table(console: Console, decision: Decision, request: TuneRequest) 
     for name in ("USD/hour", "USD per\nM tokens") if priced else ():
         table.add_column(name, justify="right")
     for standing in decision.standings:
-        table.add_row(*_standing_cells(standing, names[standing.layout], request, priced))
+        table.add_row(*_standing_cells(standing, names[standing.deployment], request, priced))
     console.print(table)
 
 
@@ -109,7 +109,7 @@ def _standing_cells(standing: Standing, name: str, request: TuneRequest, priced:
     money = [number(standing.usd_per_hour, 2), number(standing.usd_per_million_tokens, 2)] if priced else []
     return [
         name if standing.meets else f"{name} (misses)",
-        str(standing.layout.devices),
+        str(standing.deployment.devices),
         runs_of(standing),
         number(standing.held_req_per_s, 2),
         *(_against(standing.slo_ms.get(target.key), target) for target in request.slo),

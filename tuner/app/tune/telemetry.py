@@ -12,7 +12,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.deployment import Deployment
 from tuner.ask.request import Metric, TuneRequest
 from tuner.errors import BadInput
 from tuner.trial.ledger import Spent
@@ -99,18 +99,18 @@ class Telemetry:
             self._dropped.labels(study, reason).set(count)
         self._kept.labels(study).set(kept)
 
-    def trial_started(self, study: str, layout: ParallelLayout, number: int) -> None:
+    def trial_started(self, study: str, layout: Deployment, number: int) -> None:
         """Show the trial as the one that runs."""
         self._running.labels(study, str(layout), str(number)).set(1)
 
-    def step_started(self, study: str, layout: ParallelLayout, step: LoadStep) -> None:
+    def step_started(self, study: str, layout: Deployment, step: LoadStep) -> None:
         """Show the rate that is offered now."""
         self._offered.labels(study, str(layout)).set(step.rate_req_per_s)
 
     def step_measured(
         self,
         study: str,
-        layout: ParallelLayout,
+        layout: Deployment,
         result: StepResult,
         samples_s: Mapping[Metric, Sequence[float]] | None = None,
     ) -> None:
@@ -136,8 +136,8 @@ class Telemetry:
             raise BadInput("trial.state", result.state.value, "a final state")
         reason = result.failure.value if result.failure is not None else "none"
         self._trials.labels(study, result.state.value, reason).inc()
-        self._running.remove(study, str(result.layout), str(result.number))
-        self._offered.remove(study, str(result.layout))
+        self._running.remove(study, str(result.deployment), str(result.number))
+        self._offered.remove(study, str(result.deployment))
 
     def spent(self, study: str, spent: Spent) -> None:
         """Show what the study has used of its budgets; no price where none is known."""
@@ -146,9 +146,7 @@ class Telemetry:
         self._spent["device_seconds"].labels(study).set(spent.gpu_hours * 3600)
         self._set(self._spent["usd"], (study,), spent.usd)
 
-    def ratio(
-        self, study: str, layout: ParallelLayout, metric: Metric, predicted_ms: float, measured_ms: float
-    ) -> None:
+    def ratio(self, study: str, layout: Deployment, metric: Metric, predicted_ms: float, measured_ms: float) -> None:
         """Show how far off the prediction was: 1 is right, above 1 too slow. A measurement of 0 has no ratio."""
         if measured_ms > 0:
             self._ratio.labels(study, str(layout), metric.value).set(predicted_ms / measured_ms)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuner.app.tune.telemetry import Telemetry
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.deployment import Deployment
 from tuner.ask.request import TuneRequest
 from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
@@ -18,8 +18,8 @@ class TelemetryObserver(Observer):
 
     def __init__(self, study: str, request: TuneRequest, telemetry: Telemetry) -> None:
         self._study, self._request, self._telemetry = study, request, telemetry
-        self._layouts: dict[int, ParallelLayout] = {}
-        self._predicted: dict[ParallelLayout, tuple[tuple[float | None, ...], ...]] = {}
+        self._layouts: dict[int, Deployment] = {}
+        self._predicted: dict[Deployment, tuple[tuple[float | None, ...], ...]] = {}
         self._samples: dict[int, Samples] = {}  # of the load step that each trial has just ended
         telemetry.study_started(study, request)
 
@@ -28,11 +28,11 @@ class TelemetryObserver(Observer):
         for group in plan.dropped:
             dropped[group.reason.value] = dropped.get(group.reason.value, 0) + group.count
         self._telemetry.candidates(self._study, dropped, len(plan.ranked))
-        self._predicted = {c.layout: c.prediction.steps for c in plan.ranked}
+        self._predicted = {c.deployment: c.prediction.steps for c in plan.ranked}
 
     def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
-        self._layouts[number] = proposal.layout
-        self._telemetry.trial_started(self._study, proposal.layout, number)
+        self._layouts[number] = proposal.deployment
+        self._telemetry.trial_started(self._study, proposal.deployment, number)
 
     def step_started(self, number: int, step: LoadStep, steps: int) -> None:
         self._telemetry.step_started(self._study, self._layouts[number], step)

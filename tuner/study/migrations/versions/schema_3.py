@@ -1,5 +1,6 @@
 """Version 3: a study has a state, a trial the record of what was launched, and a ledger keeps what each launch took."""
 
+import json
 import math
 import re
 
@@ -9,7 +10,9 @@ from alembic import op
 revision = "0003"
 down_revision = "0002"
 
-_STUDIES = sa.table("parlay_studies", sa.column("name"), sa.column("decision", sa.JSON), sa.column("state"))
+_STUDIES = sa.table(
+    "parlay_studies", sa.column("name"), sa.column("ranked"), sa.column("decision", sa.JSON), sa.column("state")
+)
 _TRIALS = sa.table(
     "parlay_trials",
     *map(sa.column, ("study", "number", "layout", "app", "state", "failure", "seconds", "device_s", "ordered_s")),
@@ -40,6 +43,7 @@ def upgrade() -> None:
     if entries:
         db.execute(sa.insert(ledger), entries)
     _name_states(db)
+    _name_deployments(db)
     for table, columns in (
         ("parlay_trials", ("device_s", "ordered_s")),
         ("parlay_drivers", ("lost_device_s", "lost_trials")),
@@ -98,3 +102,13 @@ def _name_states(db: sa.Connection) -> None:
         else:
             state = "running" if study in at_work | unfinished else "cancelled"
         db.execute(sa.update(_STUDIES).where(_STUDIES.c.name == study).values(state=state))
+
+
+def _name_deployments(db: sa.Connection) -> None:
+    """What a candidate would deploy was always one layout, and called so."""
+    for study, ranked in db.execute(sa.select(_STUDIES.c.name, _STUDIES.c.ranked)).all():
+        if ranked is not None:
+            named = [
+                {"deployment" if key == "layout" else key: v for key, v in one.items()} for one in json.loads(ranked)
+            ]
+            db.execute(sa.update(_STUDIES).where(_STUDIES.c.name == study).values(ranked=json.dumps(named)))
