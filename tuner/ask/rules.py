@@ -38,7 +38,6 @@ class DropReason(StrEnum):
     SLO_TTFT = "slo_ttft"
     SLO_TPOT = "slo_tpot"
     SLO_E2E = "slo_e2e"
-    SATURATED = "saturated"
     OUTRANKED = "outranked"
     LAUNCHER = "launcher"
 
