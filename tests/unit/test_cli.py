@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.fakes import document
-from tuner.app.cli.commands import app, main
+from tuner.app.cli.commands import main
 
 REPO = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
@@ -180,29 +180,3 @@ def test_a_metrics_port_in_use_is_refused_before_anything_starts(run: Run) -> No
     assert code == 2
     assert port in err
     assert not list(Path("parlay-out").glob("*/logs/*"))
-
-
-def test_every_command_and_option_is_in_the_readme() -> None:
-    text = (REPO / "README.md").read_text()
-    for command in app.registered_commands:
-        assert f"parlay {command.name or command.callback.__name__}" in text  # type: ignore[union-attr]
-    for option in (
-        "--json",
-        "--store",
-        "--study",
-        "--resume",
-        "--ray-address",
-        "--launcher",
-        "--metrics-port",
-        "--out",
-    ):
-        assert option in text
-
-
-def test_every_request_key_is_in_the_readme() -> None:
-    from tuner.ask.request import Arrival, Budget, ClusterSpec, Engine, Load, TuneRequest, Workload
-
-    text = (REPO / "README.md").read_text()
-    for section in (TuneRequest, ClusterSpec, Workload, Arrival, Engine, Load, Budget):
-        for key in section.model_fields:
-            assert re.search(rf"\b{key}\b", text), f"{section.__name__}.{key} is not documented"

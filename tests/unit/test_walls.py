@@ -1,12 +1,15 @@
-"""The walls of the house: which folder may import which, and where the heavy libraries may be named."""
+"""The walls of the house: which folder may import which, where the heavy libraries may be named, and whether the map of
+CONTRIBUTING.md is true."""
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -55,26 +58,92 @@ def imports(path, top_only=False):
     return found
 
 
-def folder_of(name):
-    return "tuner/app" if name.startswith("tuner/app/") else name.partition("/")[0]
+# The rooms, from the ground up. A room may import itself and the rooms before it, at the top of a file and inside its
+# functions alike; ``tuner`` is what lies in that folder itself.
+ROOMS = (
+    "tuner",
+    "tuner/ask",
+    "tuner/stats",
+    "tuner/trial",
+    "tuner/cost",
+    "tuner/simulate",
+    "tuner/validate",
+    "tuner/plan",
+    "tuner/rehearse",
+    "tuner/decide",
+    "tuner/explain",
+    "tuner/search",
+    "tuner/study",
+    "serve",
+    "serve/launch",
+    "serve/load",
+    "serve/measure",
+    "deploy",
+    "deploy/specs",
+    "deploy/report",
+    "tuner/app",
+)
+MODULES = [name for name in NAMES if not name.endswith("__init__.py")]
+MAP = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
-ALLOWED = {
-    "tuner": {"tuner"},
-    "serve": {"serve", "tuner"},
-    "deploy": {"deploy", "serve", "tuner"},
-    "tuner/app": {"tuner/app", "tuner", "serve", "deploy"},
-}
+def room_of(name):
+    """The innermost room of a file or a dotted module."""
+    path = name.replace(".", "/").removesuffix("/py")
+    return max((room for room in ROOMS if f"{path}/".startswith(f"{room}/")), key=len)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_imports_go_down(name):
+    own = ROOMS.index(room_of(name))
     for module, names, line in imports(ROOT / name):
         if module.partition(".")[0] in OURS:
-            whole = [module, *(f"{module}.{one}" for one, _ in names)] if module == "tuner" else [module]
-            for target in whole:
-                room = "tuner/app" if target.startswith("tuner.app") else target.partition(".")[0]
-                assert room in ALLOWED[folder_of(name)], f"{name}:{line} imports {target}"
+            for target in [f"{module}.{one}" for one, _ in names] or [module]:
+                assert ROOMS.index(room_of(target)) <= own, f"{name}:{line} imports {target}, which is further up"
+
+
+def test_every_folder_is_a_room():
+    assert {room_of(name) for name in NAMES} == set(ROOMS)
+
+
+def row_of(room):
+    """Its line in the map of CONTRIBUTING.md; the lowest room, which has none, is told in the text before the map."""
+    return next((line for line in MAP.splitlines() if line.startswith(f"| `{room}/` |")), None)
+
+
+def inside(name):
+    """A module's name in the row of its room: the folders inside the room, and the file without its ending."""
+    return name.removeprefix(f"{room_of(name)}/").removesuffix(".py")
+
+
+def test_the_map_shows_the_rooms_in_their_order():
+    listed = [line.split("|")[1].strip().strip("`").rstrip("/") for line in MAP.splitlines() if line.startswith("| `")]
+    assert [room for room in listed if room in ROOMS] == [room for room in ROOMS if room != "tuner"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_map_names_every_module(name):
+    row = row_of(room_of(name)) or MAP
+    assert f"`{inside(name)}`" in row, f"{name} is missing from the map of CONTRIBUTING.md"
+
+
+@pytest.mark.parametrize("room", ROOMS[1:])
+def test_the_map_names_no_module_that_is_gone_and_none_twice(room):
+    named = re.findall(r"`([^`]+)`", row_of(room).split("|")[3])
+    assert sorted(named) == sorted(inside(name) for name in MODULES if room_of(name) == room)
+
+
+MOST_LINES, MEDIAN_LINES = 400, 150
+LINES = {name: len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in MODULES}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_file_is_one_idea(name):
+    assert LINES[name] <= MOST_LINES, f"{name} has {LINES[name]} lines: look for the second idea in it"
+
+
+def test_most_files_are_read_at_one_sitting():
+    assert median(LINES.values()) <= MEDIAN_LINES
 
 
 @pytest.mark.parametrize("name", NAMES)

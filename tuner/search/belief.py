@@ -29,8 +29,8 @@ from tuner.search.term_prices import TermPrices, engine_of
 from tuner.trial.results import StepResult
 
 # Standard deviations on a log scale. Terms: the held-out errors of the priced operations have medians of 5 to 12 %
-# (README) with longer tails, and a site differs from the tables' machines too. The others: what the closed form misses
-# and a simulation with the same prices does not tell of other prices.
+# (docs/model.md) with longer tails, and a site differs from the tables' machines too. The others: what the closed form
+# misses and a simulation with the same prices does not tell of other prices.
 TERM_SD = 0.3
 OFFSET_SD = {Metric.TTFT: 0.25, Metric.TPOT: 0.10}
 RESIDUAL_SD = {Metric.TTFT: 0.15, Metric.TPOT: 0.05}
