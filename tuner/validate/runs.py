@@ -96,7 +96,7 @@ def run_of(points: Points, row: int) -> Run:
 def _cached(model: ModelShape) -> bool:
     """Did prompts that came again find themselves in the prefix cache? An assumption made from the measurements, no
     script says so: of the project's own runs, those of Llama-3.1-8B serve prompts at up to three quarters of the GPU's
-    fp8 peak, on whatever GPU it is taken to be so; the others show no reuse. docs/model.md tells it beside the score."""
+    fp8 peak, on whatever GPU it is taken to be so; the others show no reuse. Told in docs/model.md beside the score."""
     return "Llama-3.1-8B" in model.name
 
 
