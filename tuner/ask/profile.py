@@ -16,11 +16,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from tuner.ask.device import ARCHITECTURES, GPU, DeviceKind, kind_of
 from tuner.errors import BadInput
 
 PROFILE_DIR = Path(__file__).parent / "profiles"
-ENGINE_FILE = PROFILE_DIR / "engines" / "vllm.yaml"
-ARCHITECTURES = ("ampere", "ada", "hopper", "blackwell", "cpu", "generic")
+ENGINE_DIR = PROFILE_DIR / "engines"
 _FITTED = ("gemm", "attention_prefill", "attention_decode", "moe", "elementwise", "engine", "collectives")
 _STRICT = ConfigDict(extra="forbid")
 
@@ -216,13 +216,20 @@ class HardwareProfile:
     collectives: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.arch not in ARCHITECTURES:
+        if kind_of(self.arch) is None:
             raise BadInput(f"profile {self.name}: arch", self.arch, ", ".join(ARCHITECTURES))
         for name in ("memory_bytes", "memory_bytes_per_s", "sm_count", "gpus_per_node"):
             if not getattr(self, name) > 0:
                 raise BadInput(f"profile {self.name}: {name}", getattr(self, name), "a number above 0")
         if not self.peak_flops_per_s.get("bf16", 0) > 0:
             raise BadInput(f"profile {self.name}: peak_flops_per_s.bf16", None, "a number above 0")
+
+    @property
+    def kind(self) -> DeviceKind:
+        """What kind of device it is."""
+        kind = kind_of(self.arch)
+        assert kind is not None  # as __post_init__ saw to
+        return kind
 
 
 _SCHEMA = TypeAdapter(HardwareProfile)
@@ -248,8 +255,9 @@ def profile_from_document(document: Mapping[str, Any], where: str) -> HardwarePr
     relative = merged.pop("efficiencies_from", None)
     if relative is not None:
         merged = _with_relative(merged, _resolve(str(relative), seen=(where,)), str(relative))
-    if merged.get("arch") != "cpu":
-        merged = _with_engine(merged)
+    kind = kind_of(merged.get("arch")) or GPU  # what is no architecture is refused below, by its place
+    if kind.shared_overheads is not None:
+        merged = _with_engine(merged, kind.shared_overheads)
     try:
         return _SCHEMA.validate_python(merged)
     except ValidationError as error:
@@ -269,9 +277,9 @@ def _with_relative(own: dict[str, Any], relative: Mapping[str, Any], name: str) 
     return own | {"sources": sources}
 
 
-def _with_engine(own: dict[str, Any]) -> dict[str, Any]:
-    """``own`` on top of what vLLM adds on any GPU."""
-    shared, engine = _read(ENGINE_FILE), own.get("engine", {})
+def _with_engine(own: dict[str, Any], file: str) -> dict[str, Any]:
+    """``own`` on top of what the engine adds on any device of its kind, told in a file of ``ENGINE_DIR``."""
+    shared, engine = _read(ENGINE_DIR / file), own.get("engine", {})
     if not isinstance(engine, Mapping):
         return own  # refused by the schema, with its place
     source = " ".join(filter(None, (own.get("sources", {}).get("engine"), f"shared: {shared['source'].strip()}")))

@@ -172,11 +172,13 @@ def _kv_cache(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Dr
     if layout.kv_cache_dtype == "auto":
         return None
     profile, asked = cluster.profile, f"kv_cache_dtype={layout.kv_cache_dtype}"
-    if profile.arch == "cpu":
+    if (multiple := profile.kind.fp8_cache_head_multiple) is not None:
+        where = f"on a {profile.kind.name.upper()}"
         if model.latent:
-            return Drop(DropReason.KV_CACHE, f"{asked} with latent attention (MLA) on a CPU")
-        if model.head_dim % 32:
-            return Drop(DropReason.KV_CACHE, f"{asked} on a CPU needs heads of multiples of 32, not {model.head_dim}")
+            return Drop(DropReason.KV_CACHE, f"{asked} with latent attention (MLA) {where}")
+        if model.head_dim % multiple:
+            needs = f"{asked} {where} needs heads of multiples of {multiple}"
+            return Drop(DropReason.KV_CACHE, f"{needs}, not {model.head_dim}")
         return None
     if profile.compute_capability is None or profile.compute_capability >= _FP8_CACHE_CAPABILITY:
         return None

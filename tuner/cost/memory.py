@@ -25,7 +25,6 @@ CONTEXT_BYTES = 0.6 * GIB  # CUDA context and loaded kernels; what nvidia-smi sh
 COLLECTIVE_BYTES = 0.4 * GIB  # NCCL channels and the custom all-reduce's buffers, where tp × pp > 1
 GRAPH_BYTES = 0.5 * GIB  # captured CUDA graphs of the default sizes
 LOGIT_BYTES = 10  # per logit while sampling: bf16 value, fp32 copy, fp32 probabilities
-DEFAULT_CPU_KV_GIB = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +115,12 @@ def estimate_memory(
     kv = max(kv_bytes_per_token(model, layout, stage, element_bytes) for stage in stages)
     width = 4 * model.hidden + 3 * max(model.inter, model.heads * model.head_dim) / layout.tp
     activations = batched * width * 2.0 + seqs * model.padded_vocab * LOGIT_BYTES
-    on_cpu = cluster.profile.arch == "cpu"
-    buffers, graphs = 0.0, None if on_cpu else GRAPH_BYTES
+    kind = cluster.profile.kind
+    buffers, graphs = 0.0, GRAPH_BYTES if kind.own_memory else None
     if graphs is not None:
         buffers = CONTEXT_BYTES + graphs + (COLLECTIVE_BYTES if layout.devices_per_replica > 1 else 0)
-    available = cluster.profile.memory_bytes * (1.0 if on_cpu else engine.gpu_memory_utilization)
+    available = cluster.profile.memory_bytes * kind.memory_share(engine.gpu_memory_utilization)
     left = available - weights - activations - buffers
-    if on_cpu or engine.kv_cache_gib:
-        left = np.minimum(left, (engine.kv_cache_gib or DEFAULT_CPU_KV_GIB) * GIB)
+    if kv_cache_gib := engine.kv_cache_gib or kind.default_kv_cache_gib:
+        left = np.minimum(left, kv_cache_gib * GIB)
     return MemoryEstimate(available, weights, activations, buffers, graphs, kv, np.maximum(left, 0) / kv)

@@ -131,7 +131,7 @@ def bounds(
 def _memory(request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet) -> Bound:
     """No layout fits: do the weights alone, kept once, fit on all devices of a group together?"""
     weights = weight_bytes(model, ParallelLayout(), 0) / GIB
-    shares = [1.0 if g.profile.arch == "cpu" else request.engine.gpu_memory_utilization for g in cluster.groups]
+    shares = [group.profile.kind.memory_share(request.engine.gpu_memory_utilization) for group in cluster.groups]
     room = max(
         group.devices * group.profile.memory_bytes * share / GIB
         for group, share in zip(cluster.groups, shares, strict=True)

@@ -25,7 +25,6 @@ from tuner.trial.results import TrialResult
 
 MOST_TIMES = 16  # a cluster or a link so many times larger is the most that is looked at
 STEPS = (2, 4, 8, 16)  # by which a link is made faster, or a rate lower
-BOARD_GPUS = 8  # in one node, as servers of NVIDIA GPUs are built
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +196,7 @@ def _specs(request: TuneRequest) -> list[tuple[ClusterSpec, str | None]]:
 def _gpus_per_node_changes(request: TuneRequest, model: ModelShape, space: Space, slower: float) -> Iterator[Change]:
     """The fewest devices in each node of a group that would do, doubling them."""
     for spec, gpu in _specs(request):
-        on_cpu = Cluster.from_spec(spec).profile.arch == "cpu"
-        most = spec.gpus_per_node * MOST_TIMES if on_cpu else BOARD_GPUS
+        most = Cluster.from_spec(spec).profile.kind.most_per_node or spec.gpus_per_node * MOST_TIMES
         count = spec.gpus_per_node * 2
         while count <= most:
             layout = _feasible(request, model, space, spec.model_copy(update={"gpus_per_node": count}), gpu, slower)

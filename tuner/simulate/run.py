@@ -86,6 +86,7 @@ class Simulator:
         self._table: StepTable = step_table(costs, layout, longest_tokens)
         request_ms = settings.request_ms
         self._request_ms = costs.cluster.profile.engine.request_ms if request_ms is None else request_ms
+        kind = costs.cluster.profile.kind
         together = layout.ep and layout.dp > 1 and layout.pp == 1  # pipelines keep their own time here
         self._limits = Limits(
             max_batched_tokens=layout.max_num_batched_tokens,
@@ -93,7 +94,7 @@ class Simulator:
             long_prefill_tokens=settings.long_prefill_tokens,
             blocks=int(kv_tokens) // BLOCK_TOKENS,
             depth=layout.pp,
-            asynchronous=int(settings.asynchronous and layout.pp == 1 and costs.cluster.profile.arch != "cpu"),
+            asynchronous=int(settings.asynchronous and layout.pp == 1 and kind.asynchronous_scheduling),
             chunked=int(settings.chunked_prefill),
             skip=int(settings.skip and not together),
             together=int(together),

@@ -131,7 +131,7 @@ class CollectiveModel:
     # -- what the engine runs ------------------------------------------------------------------------------------------
 
     def _terms(self, operation: str, size: Array, group: CommGroup, mode: str) -> dict[str, Array]:
-        if operation != "allreduce" or self.profile.arch == "cpu":
+        if operation != "allreduce" or not self.profile.kind.all_reduce_kernels:
             cost = self._library.price(operation, size, group)[0]
             terms = {"alpha_us": cost.alpha_us, "beta_us": cost.beta_us}
             symmetric: NDArray[np.bool_] = np.zeros_like(size, dtype=bool)
@@ -206,10 +206,10 @@ class CollectiveModel:
     def _names(
         self, operation: str, size: Array, group: CommGroup
     ) -> tuple[NDArray[np.str_], NDArray[np.str_], dict[str, str]]:
-        if operation != "allreduce" or self.profile.arch == "cpu":
+        if operation != "allreduce" or not self.profile.kind.all_reduce_kernels:
             names = self._library.price(operation, size, group)[1]
-            maker = "gloo" if self.profile.arch == "cpu" else "nccl"
-            why = f"vLLM runs {operation} by {maker}" + ("" if maker == "gloo" else ", the quickest protocol")
+            maker = self.profile.kind.collective_library
+            why = f"vLLM runs {operation} by {maker}" + (", the quickest protocol" if maker == "nccl" else "")
             return names, np.full(size.shape, maker), {str(name): why for name in np.unique(names)}
         plan = self._plan(group)
         which = np.searchsorted([segment.up_to_bytes for segment in plan], size)

@@ -132,7 +132,7 @@ def place(
     Without it, a node's NICs are shared by all its GPUs, as when every group of the node communicates at once.
     """
     has_nvlink = profile.nvlink.links > 0
-    default = "host" if profile.arch == "cpu" else "nvlink" if has_nvlink else "pcie"
+    default = profile.kind.link or ("nvlink" if has_nvlink else "pcie")
     link = group.link or default
     if link == "nvlink" and not has_nvlink:
         raise BadInput("link", link, f"pcie: {profile.name} has no NVLink")

@@ -105,7 +105,7 @@ class Nvrar(Technique):
         """The lesser of two, between nodes and from 128 KiB."""
         model = hardware.collectives
         in_one_domain = group.nodes == 1 or group.ranks <= (model.fabric.nvlink_domain_gpus or 0)
-        if operation != "allreduce" or in_one_domain or model.profile.arch == "cpu":
+        if operation != "allreduce" or in_one_domain or model.profile.kind.collective_library != "nccl":
             return engine_us
         nvrar_us = model.estimate(operation, message_bytes, group, "nvrar").latency_us
         return np.where(message_bytes >= NVRAR_FROM_BYTES, np.minimum(engine_us, nvrar_us), engine_us)

@@ -140,7 +140,7 @@ class ExpertBuffering(Technique):
     def check(self, model: ModelShape, cluster: Cluster) -> None:
         """Models with experts, on GPUs."""
         _need_experts(self, model)
-        if cluster.profile.arch == "cpu":
+        if not cluster.profile.kind.own_memory:
             raise BadInput("--what-if", str(self), "a cluster of GPUs, whose memory is not the host's")
 
     def layer_terms(
