@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deploy.specs.shipment import Shipment
-from serve.launch.engine import attention_dp, cluster_of, is_cpu, on_logical_gpus
+from serve.launch.device import PodNeeds, cluster_of, device_of
+from serve.launch.engine import attention_dp
 from tuner.ask.layout import ParallelLayout
 from tuner.errors import BadInput
 
@@ -82,7 +83,7 @@ class Serving:
 
     name: str
     layout: str
-    gpu: bool
+    needs: PodNeeds
     platform: Platform
     ray_version: str
     image: str
@@ -113,7 +114,7 @@ class Serving:
         }
 
     def _group_values(self, group: WorkerGroup) -> dict[str, Any]:
-        gpus = group.devices if self.gpu else 0
+        gpus = group.devices if self.needs.plugin_devices else 0
         size = {"cpu": str(group.cpus), "memory": f"{group.memory_gib}Gi"}
         counts = {"replicas": group.replicas, "gpus": gpus, "logicalGpus": group.logical_gpus}
         return {"name": group.name, **counts, **size}
@@ -128,12 +129,12 @@ def plan_serving(shipment: Shipment, platform: Platform, serve_config: str) -> S
     says which Ray the cluster is to run.
     """
     layout, request, source = shipment.layout, shipment.request, shipment.launched.model_source
-    gpu = not is_cpu(layout, request)
-    memory_gib = platform.memory_gib_per_device or (64 if gpu else 16)
+    device = device_of(layout, request)
+    memory_gib = platform.memory_gib_per_device or device.pods.memory_gib_per_device
     groups = []
     for name, replicas, devices in _groups(layout, cluster_of(layout, request).gpus_per_node):
-        cpus = (platform.cpus_per_gpu if gpu else 1) * devices + platform.spare_cpus
-        logical = devices if on_logical_gpus(layout, request) else 0
+        cpus = (platform.cpus_per_gpu if device.pods.plugin_devices else 1) * devices + platform.spare_cpus
+        logical = devices if device.counts_as_gpus(layout) else 0
         groups.append(WorkerGroup(name, replicas, devices, cpus, memory_gib * devices, logical))
     ray_version = platform.ray_version or shipment.ray_version
     if ray_version is None:
@@ -141,21 +142,16 @@ def plan_serving(shipment: Shipment, platform: Platform, serve_config: str) -> S
     return Serving(
         name=kubernetes_name(shipment.name),
         layout=str(layout),
-        gpu=gpu,
+        needs=device.pods,
         platform=platform,
         ray_version=ray_version,
-        image=platform.image or _image(gpu, ray_version),
+        image=platform.image or device.pods.image.format(ray_version=ray_version),
         annotations=_annotations(shipment, platform),
         workers=tuple(groups),
-        shared_memory_gib=16 if gpu else 4,
+        shared_memory_gib=device.pods.shared_memory_gib,
         model_path=source if source.startswith("/") else None,
         serve_config=serve_config,
     )
-
-
-def _image(gpu: bool, ray_version: str) -> str:
-    kind, build = ("ray-llm", "cu130") if gpu else ("ray", "cpu")
-    return f"rayproject/{kind}:{ray_version}-py312-{build}"
 
 
 def _annotations(shipment: Shipment, platform: Platform) -> dict[str, str]:

@@ -7,22 +7,19 @@ import shlex
 from collections.abc import Sequence
 
 from deploy.specs.shipment import Shipment
-from serve.launch.engine import attention_dp, cluster_of, is_cpu
+from serve.launch.device import cluster_of, device_of
+from serve.launch.engine import attention_dp
 from tuner.errors import BadInput
 from tuner.trial.launched import RayApplication
 
 
 def vllm_command(shipment: Shipment) -> str:
-    """Comments, then one shell command: environment first, each word quoted where the shell would change it.
-
-    On CPUs the server is started as a module, because the CPU build of vLLM brings no working ``vllm`` script.
-    """
+    """Comments, then one shell command: environment first, each word quoted where the shell would change it."""
     server = shipment.server
     flags = _by_flag(server.arguments)
-    if is_cpu(shipment.layout, shipment.request):
-        start = ["python3", "-m", "vllm.entrypoints.openai.api_server"]
-    else:
-        start = ["vllm", "serve", flags.pop(0)[1]]
+    start = [*device_of(shipment.layout, shipment.request).server]
+    if start[-1] == "serve":  # the subcommand takes the model without its flag
+        start.append(flags.pop(0)[1])
     lines = [_assignment(name, value) for name, value in server.environment.items()]
     lines += [shlex.join(start), *(f"  {shlex.join(words)}" for words in flags)]
     comments = [f"# {line}\n" for line in _advice(shipment)]

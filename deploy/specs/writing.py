@@ -19,7 +19,7 @@ import yaml
 from deploy.specs.rayservice import Platform, Serving, plan_serving, rayservice
 from deploy.specs.shipment import FORMATS, Shipment
 from deploy.specs.vllm_command import vllm_command
-from serve.launch.engine import on_logical_gpus
+from serve.launch.device import device_of
 from serve.launch.ray_nodes import llm_config
 from tuner.errors import BadInput, ParlayError
 from tuner.trial.launched import ENGINES, RayApplication, versions_shown
@@ -72,7 +72,7 @@ def write_whole(path: Path, text: str) -> Path:
 
 def _ray_serve(shipment: Shipment, _: Platform) -> str:
     notes = []
-    if on_logical_gpus(shipment.layout, shipment.request):
+    if device_of(shipment.layout, shipment.request).counts_as_gpus(shipment.layout):
         count = shipment.layout.devices
         notes = [f"Needs: Parlay beside vLLM, and a Ray that counts cores as devices: ray start --num-gpus {count} ..."]
     document = {"applications": [shipment.application]}
@@ -112,11 +112,11 @@ def _needs(shipment: Shipment, serving: Serving) -> list[str]:
     needs = [f"Ray {serving.ray_version}: {origins['parlay/ray-version']}"]
     needs.append(f"Image {serving.image}: {origins['parlay/image']}")
     engine = {name: shipment.launched.versions[name] for name in ENGINES[1:] if name in shipment.launched.versions}
-    if engine and serving.gpu:
+    if engine and serving.needs.image_has_engine:
         known = "from the study" if shipment.recomputed else "measured"
         another = "; Ray's own may hold another" if serving.platform.image is None else ""
         needs.append(f"Needs: {versions_shown(engine)} in the image ({known}){another}.")
-    if not serving.gpu and serving.platform.image is None:
+    if not serving.needs.image_has_engine and serving.platform.image is None:
         also = " and Parlay (its plugin lets Ray's executor use cores)" if serving.workers[0].logical_gpus else ""
         needs.append(f"Needs: vLLM for CPU{also} in the image; build one on top of the Ray image and set its name.")
     if serving.model_path:

@@ -11,7 +11,7 @@ import os
 
 from vllm.platforms.cpu import CpuPlatform
 
-from serve.launch.engine import CPU_ON_RAY
+from serve.launch.device import CPU_ON_RAY
 
 
 class CpuOnRayPlatform(CpuPlatform):  # type: ignore[misc]

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from serve.launch.deployed import Deployed
-from serve.launch.engine import cluster_of, environment, served_model_id, vllm_args
+from serve.launch.device import cluster_of
+from serve.launch.engine import environment, served_model_id, vllm_args
 from serve.launch.engine_processes import EngineProcesses, ended_with
 from serve.launch.failure import crash, replica_died
 from serve.launch.health import Waiting, served_models, warm_up

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from serve.launch.engine import check_served, cluster_of, refused, serve_app
+from serve.launch.device import cluster_of, devices_of
+from serve.launch.engine import check_served, refused, serve_app
 from serve.launch.health import Waiting
 from serve.launch.logs import SHOWN_LINES
 from serve.launch.niceness import own_ray
@@ -181,7 +182,6 @@ class RayServeLauncher:
     def _start_local(self, cluster: ClusterSpec) -> None:
         if self._http_port is not None:
             require_free_port(self._http_port, "http_port")
-        on_cpus = cluster.gpu == "cpu"
         with RAY.joining(None):
             self._connected = True  # before, so that an interrupted start is stopped as well
             # Ray's sockets lie below it, and a socket's path has at most 107 bytes: hence not in state_dir.
@@ -190,9 +190,7 @@ class RayServeLauncher:
                 self._record.add(kind, self._scratch)
             with environment_of(RAY_USAGE_STATS_ENABLED="0", TMPDIR=str(self._scratch), **own_ray()):
                 ray_init(
-                    num_cpus=cluster.devices if on_cpus else None,
-                    # What Ray's executor takes for a device on CPUs: see serve.launch.cpu_on_ray.
-                    num_gpus=cluster.devices if on_cpus else None,
+                    **devices_of(cluster).own_ray(cluster.devices),
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
                     _temp_dir=str(self._scratch / "ray"),

@@ -11,25 +11,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from serve.launch.accelerators import PROFILES, accelerators
+from serve.launch.device import devices_of
 from tuner.ask.request import ClusterSpec
 from tuner.errors import BadInput
 from tuner.trial.devices import Placement
 
 Resources = dict[str, float]
 _ADDRESS = re.compile(r"node:(?!__).*")  # the resource that Ray gives each node beside its devices
-
-# Ray's accelerator types (ray.util.accelerators) and the hardware profiles that describe them.
-PROFILES = {
-    "A100": "a100_40gb_sxm",
-    "A100-40G": "a100_40gb_sxm",
-    "A100-80G": "a100_sxm",
-    "H100": "h100_sxm",
-    "H200": "h200_sxm",
-    "GH200": "gh200",
-    "B200": "b200_sxm",
-    "B300": "b300_sxm",
-    "L40S": "l40s",
-}
 
 
 def llm_config(app: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +65,8 @@ def home_of(nodes: Sequence[Resources], placement: Placement | None, groups: Seq
     index = next(iter(placement.nodes))
     for group in groups:
         if index < group.nodes:
-            own = sorted(name for node in nodes if _is_of(node, group) for name in node if _ADDRESS.fullmatch(name))
+            members = [node for node in nodes if devices_of(group).stands_in(node, group)]
+            own = sorted(name for node in members for name in node if _ADDRESS.fullmatch(name))
             return own[index] if len(own) == group.nodes else None
         index -= group.nodes
     return None
@@ -99,15 +89,6 @@ def unpinned(app: dict[str, Any]) -> dict[str, Any]:
         for bundle in placement["bundles"]
     ]
     return app
-
-
-def _is_of(node: Resources, group: ClusterSpec) -> bool:
-    if group.gpu == "cpu":
-        return node.get("CPU", 0) >= group.gpus_per_node
-    if node.get("GPU", 0) != group.gpus_per_node:
-        return False
-    typed = [PROFILES.get(name.removeprefix("accelerator_type:")) for name in node if name.startswith("accelerator_")]
-    return not typed or group.gpu in typed
 
 
 def _sum(bundles: Sequence[Resources]) -> Resources:
@@ -143,12 +124,11 @@ def cluster_of_nodes(nodes: Sequence[Resources]) -> ClusterSpec | tuple[ClusterS
 
 def _gpus_are_cores(node: Resources) -> bool:
     """True for logical GPUs: one per core and of no type, as Ray's executor needs them on CPUs (see engine)."""
-    typed = any(name.startswith("accelerator_type:") for name in node)
-    return not typed and node.get("GPU") == node.get("CPU")
+    return not accelerators(node) and node.get("GPU") == node.get("CPU")
 
 
 def _profile(node: Resources) -> str:
-    kinds = sorted(name.removeprefix("accelerator_type:") for name in node if name.startswith("accelerator_type:"))
+    kinds = accelerators(node)
     known = [PROFILES[kind] for kind in kinds if kind in PROFILES]
     if len(known) != 1:
         raise BadInput("cluster", f"ray, with accelerators {kinds}", "one of " + ", ".join(PROFILES))
