@@ -1,8 +1,7 @@
 """The pods that a layout needs: sizes of head and workers, and the KubeRay RayService that asks for them.
 
-``Serving`` holds everything that the manifest says. Its ``values`` are what the Helm chart is given, and the chart's
-template renders them into the same manifest that ``rayservice`` builds here; a test compares the two.
-Field names follow KubeRay's RayService v1.
+``Serving`` holds everything that the manifest says. Its ``values`` are what the Helm chart is given; the chart and
+``rayservice`` fill the same pods with them, those of ``deploy.specs.pods``.
 """
 
 from __future__ import annotations
@@ -12,18 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from deploy.specs.holes import filled
+from deploy.specs.pods import RAY_CLUSTER
 from deploy.specs.shipment import Shipment
 from serve.launch.device import PodNeeds, cluster_of, device_of
 from serve.launch.engine import attention_dp
 from tuner.ask.layout import ParallelLayout
 from tuner.errors import BadInput
 
-CACHE_PATH = "/hf-cache"
 _VERSION = r"[0-9]+\.[0-9]+\.[0-9]+([.+a-z0-9]*)"  # as in the chart's schema
-_PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001, "metrics": 8080, "serve": 8000}
-_RAYLET_HEALTH = "wget --tries 1 -T 2 -q -O- http://localhost:52365/api/local_raylet_healthz | grep success"
-_GCS_HEALTH = "wget --tries 1 -T 10 -q -O- http://localhost:8265/api/gcs_healthz | grep success"
-_PROXY_HEALTH = "wget --tries 1 -T 10 -q -O- http://localhost:8000/-/healthz | grep success"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +184,6 @@ def kubernetes_name(text: str) -> str:
 
 def rayservice(serving: Serving) -> dict[str, Any]:
     """The RayService manifest, as a document."""
-    values = serving.values()
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
@@ -199,90 +194,6 @@ def rayservice(serving: Serving) -> dict[str, Any]:
         },
         "spec": {
             "serveConfigV2": serving.serve_config,
-            "rayClusterConfig": {
-                "rayVersion": values["rayVersion"],
-                "enableInTreeAutoscaling": False,
-                "headGroupSpec": _head(values),
-                "workerGroupSpecs": [_worker(values, group) for group in values["workerGroups"]],
-            },
+            "rayClusterConfig": filled(RAY_CLUSTER, {"serving": serving.values()}),
         },
-    }
-
-
-def _head(values: Mapping[str, Any]) -> dict[str, Any]:
-    container = _container(values, "ray-head", {"cpu": values["head"]["cpu"], "memory": values["head"]["memory"]})
-    container["ports"] = [{"name": name, "containerPort": port} for name, port in _PORTS.items()]
-    container |= _probes(f"{_RAYLET_HEALTH} && {_GCS_HEALTH}", f"{_RAYLET_HEALTH} && {_GCS_HEALTH}")
-    # No engine rank is placed on the head: it has no device, and its failure would take a replica with it.
-    start = {"dashboard-host": "0.0.0.0", "num-cpus": "0"}
-    return {"rayStartParams": start, "template": _pod(values, container, gpus=0)}
-
-
-def _worker(values: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
-    gpus = group["gpus"]
-    size: dict[str, Any] = {"cpu": group["cpu"], "memory": group["memory"]} | (
-        {values["gpuResource"]: str(gpus)} if gpus else {}
-    )
-    container = _container(values, "ray-worker", size)
-    container["ports"] = [{"name": name, "containerPort": _PORTS[name]} for name in ("metrics", "serve")]
-    container |= _probes(_RAYLET_HEALTH, f"{_RAYLET_HEALTH} && {_PROXY_HEALTH}")
-    count = dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), group["replicas"])
-    start = {"num-gpus": str(group["logicalGpus"])} if group["logicalGpus"] else {}
-    return {"groupName": group["name"], **count, "rayStartParams": start, "template": _pod(values, container, gpus)}
-
-
-def _container(values: Mapping[str, Any], name: str, size: dict[str, str]) -> dict[str, Any]:
-    token = {"name": values["tokenSecret"], "key": "token", "optional": True}
-    mounts: list[dict[str, Any]] = [
-        {"name": "shared-memory", "mountPath": "/dev/shm"},
-        {"name": "hf-cache", "mountPath": CACHE_PATH},
-    ]
-    if values["modelVolume"]:
-        mounts.append({"name": "model", "mountPath": values["modelVolume"]["path"], "readOnly": True})
-    return {
-        "name": name,
-        "image": values["image"],
-        "env": [
-            {"name": "HF_HOME", "value": CACHE_PATH},
-            {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": token}},
-        ],
-        "resources": {"requests": dict(size), "limits": dict(size)},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": mounts,
-    }
-
-
-def _pod(values: Mapping[str, Any], container: dict[str, Any], gpus: int) -> dict[str, Any]:
-    claim = values["cacheClaim"]
-    cache = {"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {}}
-    shared_memory = {"emptyDir": {"medium": "Memory", "sizeLimit": values["sharedMemory"]}}
-    volumes = [{"name": "shared-memory", **shared_memory}, {"name": "hf-cache", **cache}]
-    if values["modelVolume"]:
-        model = {"claimName": values["modelVolume"]["claim"], "readOnly": True}
-        volumes.append({"name": "model", "persistentVolumeClaim": model})
-    spec: dict[str, Any] = {
-        # The user and group of the Ray images.
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 1000,
-            "runAsGroup": 100,
-            "fsGroup": 100,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container],
-        "volumes": volumes,
-    }
-    if gpus and values["nodeSelector"]:
-        spec["nodeSelector"] = dict(values["nodeSelector"])
-    if gpus:
-        spec["tolerations"] = [{"key": values["gpuResource"], "operator": "Exists", "effect": "NoSchedule"}]
-    return {"spec": spec}
-
-
-def _probes(alive: str, ready: str) -> dict[str, Any]:
-    """KubeRay's own health checks, written out so that they do not depend on the operator's version."""
-    timing = {"initialDelaySeconds": 30, "timeoutSeconds": 13, "periodSeconds": 10, "failureThreshold": 12}
-    return {
-        "livenessProbe": {"exec": {"command": ["bash", "-c", alive]}, **timing},
-        "readinessProbe": {"exec": {"command": ["bash", "-c", ready]}, **timing, "initialDelaySeconds": 10},
     }

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.specs.holes import filled
+from deploy.specs.pods import RAY_CLUSTER
 from deploy.specs.writing import emit
 from tests import crd, tools
 from tests.spec_cases import CASES, Case
@@ -63,6 +65,44 @@ def test_bad_values_are_refused_by_name(words: list[str], named: str) -> None:
     done = helm("template", "release", str(CHART), *words)
     assert done.returncode != 0
     assert named in done.stderr
+
+
+def test_what_an_operator_sets_reaches_the_pods(tmp_path: Path) -> None:
+    """The chart fills its pods with the values that it is given, as ``filled`` does."""
+    case = CASES[0]
+    words = [
+        "serving.cacheClaim=weights",
+        "serving.tokenSecret=hub",
+        "serving.gpuResource=amd.com/gpu",
+        "serving.nodeSelector.pool=serving",
+        "serving.image=registry/vllm:7",
+        "serving.modelVolume.claim=models",
+        "serving.modelVolume.path=/models/a b",
+        "serving.workerGroups[0].replicas=3",
+        "serving.workerGroups[0].gpus=2",
+        "serving.workerGroups[0].logicalGpus=5",
+        "serving.workerGroups[0].name=others",
+    ]
+    strings = ["serving.workerGroups[0].cpu=12", "serving.workerGroups[0].memory=9Gi"]
+    values = values_file(case, tmp_path)
+    given = yaml.safe_load(values.read_text(encoding="utf-8"))["serving"] | {
+        "cacheClaim": "weights",
+        "tokenSecret": "hub",
+        "gpuResource": "amd.com/gpu",
+        "nodeSelector": {"pool": "serving"},
+        "image": "registry/vllm:7",
+        "modelVolume": {"claim": "models", "path": "/models/a b"},
+        "workerGroups": [
+            {"name": "others", "replicas": 3, "gpus": 2, "logicalGpus": 5, "cpu": "12", "memory": "9Gi"},
+        ],
+    }
+    flags = [flag for word in words for flag in ("--set", word)]
+    flags += [flag for word in strings for flag in ("--set-string", word)]
+    done = helm("template", "release", str(CHART), "--values", str(values), *flags)
+    assert done.returncode == 0, done.stderr
+    rendered = yaml.safe_load(done.stdout)
+    assert rendered["spec"]["rayClusterConfig"] == filled(RAY_CLUSTER, {"serving": given})
+    assert crd.problems(rendered) == []
 
 
 def test_a_release_without_a_name_for_the_service_lends_its_own(tmp_path: Path) -> None:

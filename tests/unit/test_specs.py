@@ -15,6 +15,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy.specs.holes import paths
+from deploy.specs.pods import RAY_CLUSTER, chart_template
 from deploy.specs.rayservice import Platform, kubernetes_name
 from deploy.specs.shipment import Shipment
 from deploy.specs.writing import FILES, FORMATS, emit, write_all, write_whole
@@ -25,6 +27,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.errors import BadInput, ParlayError
 from tuner.trial.launched import Launched, NoEngine, RayApplication, VllmServer
 
+CHART = Path(__file__).parents[2] / "helm" / "parlay"
 GOLDEN = Path(__file__).parents[1] / "golden"
 EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -41,6 +44,24 @@ def test_golden_file(case: Case, spec_format: str) -> None:
     if os.environ.get("PARLAY_UPDATE_GOLDEN") == "1":
         write_whole(path, emitted(case, spec_format))
     assert emitted(case, spec_format) == path.read_text(encoding="utf-8")
+
+
+def test_the_chart_has_the_pods_of_the_emitted_manifest() -> None:
+    """Renewed as the golden files are: the chart's template is written from the pods, never by hand."""
+    path = CHART / "templates" / "_cluster.tpl"
+    if os.environ.get("PARLAY_UPDATE_GOLDEN") == "1":
+        write_whole(path, chart_template())
+    assert path.read_text(encoding="utf-8") == chart_template()
+
+
+def test_pods_ask_for_values_that_the_chart_knows() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    serving = schema["properties"]["serving"]["properties"]
+    scopes = {"serving": serving, "group": serving["workerGroups"]["items"]["properties"]}
+    for path in paths(RAY_CLUSTER):
+        scope, name, *inner = path.split(".")
+        assert name in scopes[scope], path
+        assert not inner or inner[0] in scopes[scope][name]["properties"], path
 
 
 @EACH

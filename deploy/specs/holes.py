@@ -1,0 +1,146 @@
+"""Documents with holes, written once and filled twice: here from values, and in a Helm template by Helm.
+
+A hole is named by the way to its value: ``serving.head.cpu``. Values are what Helm knows, with its notion of what is
+empty: ``""``, ``0``, ``{}``, ``[]``, false and null.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A value as it is; with ``text``, a number as a string. May be the key of a mapping."""
+
+    path: str
+    text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """``then`` where the value at ``path`` is not empty; else ``otherwise``, by default nothing: no key, no item."""
+
+    path: str
+    then: Any
+    otherwise: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """In a list, ``item`` for each element of the list at ``path``; in it, ``name`` is where the element is found."""
+
+    path: str
+    name: str
+    item: Any
+
+
+def filled(document: Any, values: Mapping[str, Any]) -> Any:
+    """The document with its holes filled; raises KeyError for a value that is missing."""
+    if isinstance(document, Hole):
+        value = _at(document.path, values)
+        return str(value) if document.text else copy.deepcopy(value)
+    if isinstance(document, When):
+        return filled(document.then if _at(document.path, values) else document.otherwise, values)
+    if isinstance(document, Mapping):
+        pairs = ((filled(key, values), filled(value, values)) for key, value in document.items())
+        return {key: value for key, value in pairs if value is not None}
+    if isinstance(document, list):
+        items = [item for entry in document for item in _items(entry, values)]
+        return [item for item in items if item is not None]
+    return document
+
+
+def _items(entry: Any, values: Mapping[str, Any]) -> Iterator[Any]:
+    if isinstance(entry, Each):
+        for element in _at(entry.path, values):
+            yield filled(entry.item, {**values, entry.name: element})
+    else:
+        yield filled(entry, values)
+
+
+def _at(path: str, values: Mapping[str, Any]) -> Any:
+    found: Any = values
+    for name in path.split("."):
+        found = found[name]
+    return found
+
+
+def paths(document: Any) -> set[str]:
+    """All that a document asks for."""
+    if isinstance(document, Hole):
+        return {document.path}
+    if isinstance(document, When):
+        return {document.path} | paths(document.then) | paths(document.otherwise)
+    if isinstance(document, Each):
+        return {document.path} | paths(document.item)
+    if isinstance(document, Mapping):
+        return {path for pair in document.items() for part in pair for path in paths(part)}
+    return {path for entry in document for path in paths(entry)} if isinstance(document, list) else set()
+
+
+def helm_template(document: Mapping[Any, Any]) -> str:
+    """The document as the text of a Helm template, in which each path begins with a variable (``$serving``)."""
+    return "".join(f"{line}\n" for line in _mapping(document, 0))
+
+
+def _mapping(document: Mapping[Any, Any], depth: int) -> Iterator[str]:
+    for key, value in document.items():
+        yield from _entry(f"{_indent(depth)}{_key(key)}:", value, depth)
+
+
+def _entry(start: str, value: Any, depth: int) -> Iterator[str]:
+    """A key with its value; ``depth`` is the key's."""
+    if isinstance(value, When):
+        yield from _choice(value, depth, lambda branch: _entry(start, branch, depth))
+    elif isinstance(value, Mapping) and value:
+        yield start
+        yield from _mapping(value, depth + 1)
+    elif isinstance(value, list) and value:
+        yield start
+        for entry in value:
+            yield from _item(entry, depth + 1)
+    else:
+        yield f"{start} {_scalar(value)}"
+
+
+def _item(entry: Any, depth: int) -> Iterator[str]:
+    if isinstance(entry, When):
+        yield from _choice(entry, depth, lambda branch: _item(branch, depth))
+    elif isinstance(entry, Each):
+        yield f"{_indent(depth)}{{{{- range ${entry.name} := ${entry.path} }}}}"
+        yield from _item(entry.item, depth)
+        yield f"{_indent(depth)}{{{{- end }}}}"
+    elif isinstance(entry, Mapping):
+        first, *rest = _mapping(entry, depth + 1)
+        yield f"{_indent(depth)}- {first.lstrip()}"
+        yield from rest
+    else:
+        yield f"{_indent(depth)}- {_scalar(entry)}"
+
+
+def _choice(choice: When, depth: int, write: Callable[[Any], Iterator[str]]) -> Iterator[str]:
+    yield f"{_indent(depth)}{{{{- if ${choice.path} }}}}"
+    yield from write(choice.then)
+    if choice.otherwise is not None:
+        yield f"{_indent(depth)}{{{{- else }}}}"
+        yield from write(choice.otherwise)
+    yield f"{_indent(depth)}{{{{- end }}}}"
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, Hole):
+        return f"{{{{ ${value.path} | {'toString | quote' if value.text else 'toJson'} }}}}"
+    return json.dumps(value, ensure_ascii=False)  # JSON is YAML
+
+
+def _key(key: str | Hole) -> str:
+    return _scalar(key) if isinstance(key, Hole) else key
+
+
+def _indent(depth: int) -> str:
+    return "  " * depth
