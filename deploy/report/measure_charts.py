@@ -28,48 +28,48 @@ def latency_against_rate(windows: Sequence[Window], metric: Metric) -> Figure | 
     if not rows:
         return None
     rows.sort(key=lambda window: window.figures.achieved_req_per_s or 0.0)
-    rates = [window.figures.achieved_req_per_s for window in rows]
-    traces: list[Figure] = []
-    for index, level in enumerate((50.0, 99.0)):
-        found = [window.figures.latency[metric] for window in rows]
-        values = [one.at_ms[level] for one in found]
-        spreads = [one.interval_ms[level] or (value, value) for one, value in zip(found, values, strict=True)]
-        hover = [_hover(w, f"{metric.value.upper()} p{level:g}", v) for w, v in zip(rows, values, strict=True)]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": f"p{level:g}",
-                "x": rates,
-                "y": values,
-                "text": hover,
-                "hovertemplate": "%{text}<extra></extra>",
-                "error_y": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [high - value for (_, high), value in zip(spreads, values, strict=True)],
-                    "arrayminus": [value - low for (low, _), value in zip(spreads, values, strict=True)],
-                    "color": f"$series{index}",
-                    "thickness": 1.5,
-                    "width": 5,
-                },
-                "line": {"color": f"$series{index}", "dash": DASHES[index], "width": 2},
-                "marker": {
-                    "color": [f"$series{index}" if w.invalid is None else "$surface" for w in rows],
-                    "line": {"color": f"$series{index}", "width": 2},
-                    "symbol": SYMBOLS[index],
-                    "size": 9,
-                },
-            }
-        )
+    traces = [_level(rows, metric, level, index) for index, level in enumerate((50.0, 99.0))]
     ordinates = [value for trace in traces for value in trace["y"]]
     targets = _targets(windows, metric)
     logarithmic = wide([*ordinates, *(target.ms for target in targets)], None)
     layout = base_layout("answered, requests/s", f"{metric.value.upper()}, ms", log_y=logarithmic)
     layout["xaxis"]["rangemode"] = "tozero"
-    last = 1.05 * max(rate or 0.0 for rate in rates)
+    last = 1.05 * (rows[-1].figures.achieved_req_per_s or 0.0)
     traces += [_line(f"SLO: {target}", [0.0, last], [target.ms] * 2, "$target", "longdash") for target in targets]
     return with_legend({"data": traces, "layout": layout})
+
+
+def _level(rows: Sequence[Window], metric: Metric, level: float, index: int) -> Figure:
+    """One percentile over the answered rate, with its intervals; ``index`` gives its colour, dashes and symbol."""
+    found = [window.figures.latency[metric] for window in rows]
+    values = [one.at_ms[level] for one in found]
+    spreads = [one.interval_ms[level] or (value, value) for one, value in zip(found, values, strict=True)]
+    colour = f"$series{index}"
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": f"p{level:g}",
+        "x": [window.figures.achieved_req_per_s for window in rows],
+        "y": values,
+        "text": [_hover(w, f"{metric.value.upper()} p{level:g}", v) for w, v in zip(rows, values, strict=True)],
+        "hovertemplate": "%{text}<extra></extra>",
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - value for (_, high), value in zip(spreads, values, strict=True)],
+            "arrayminus": [value - low for (low, _), value in zip(spreads, values, strict=True)],
+            "color": colour,
+            "thickness": 1.5,
+            "width": 5,
+        },
+        "line": {"color": colour, "dash": DASHES[index], "width": 2},
+        "marker": {
+            "color": [colour if w.invalid is None else "$surface" for w in rows],
+            "line": {"color": colour, "width": 2},
+            "symbol": SYMBOLS[index],
+            "size": 9,
+        },
+    }
 
 
 def distribution(windows: Sequence[Window], metric: Metric) -> Figure | None:
