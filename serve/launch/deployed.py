@@ -1,12 +1,27 @@
-"""What every deployment of ours knows of itself."""
+"""What all deployments of ours share: what they know of themselves, how they are waited for, and how they end."""
 
 from __future__ import annotations
 
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import partial
+from typing import ClassVar
+
+from serve.launch.health import Waiting, served_models, warm_up
+from serve.launch.logs import SHOWN_LINES
+from tuner.errors import FailureReason, LaunchFailed
 from tuner.trial.launched import Launched
+from tuner.trial.seams import LaunchOrder
+
+POLL_S = 0.25
 
 
-class Deployed:
-    """The figures of ``tuner.trial.seams.Deployment`` that do not depend on how the layout was brought up."""
+class Deployed(ABC):
+    """What of ``tuner.trial.seams.Deployment`` does not depend on how the layout is brought up."""
+
+    lists_within_s: ClassVar[float]  # what its list of models may take
 
     def __init__(self, url: str, model_id: str, launched: Launched) -> None:
         self._url, self._model_id, self._launched = url, model_id, launched
@@ -32,3 +47,60 @@ class Deployed:
     def ready_after_s(self) -> float:
         """Seconds from the order to the first healthy answers."""
         return self._ready_after_s
+
+    @abstractmethod
+    def log_tail(self, lines: int = SHOWN_LINES) -> tuple[str, ...]:
+        """The engine's last log lines, oldest first."""
+
+    @abstractmethod
+    def teardown(self) -> None:
+        """End it, and wait until it is gone; nothing where it is down already."""
+
+    @abstractmethod
+    def _is_up(self, waiting: Waiting, elapsed_s: float) -> bool:
+        """True where it may be asked for its model; raises LaunchFailed as soon as it has died."""
+
+    @abstractmethod
+    def _take_stock(self) -> None:
+        """Note of what it consists, so that what is lost later is missed."""
+
+    def _timed_out(self, limit_s: float) -> LaunchFailed:
+        return LaunchFailed(FailureReason.START_TIMED_OUT, f"not ready within {limit_s:g} s")
+
+    @contextlib.contextmanager
+    def ended_unless_ready(self) -> Iterator[None]:
+        """Tear it down where the block fails; a LaunchFailed then carries the last lines of its logs."""
+        try:
+            yield
+        except LaunchFailed as error:
+            lines = error.log_tail or self.log_tail()
+            self.teardown()
+            raise LaunchFailed(error.reason, error.detail, lines) from None
+        except BaseException:
+            self.teardown()
+            raise
+
+    def wait_until_ready(self, order: LaunchOrder, started: float, waiting: Waiting) -> None:
+        """Return once every replica has answered; raises LaunchFailed where it dies or is too slow, or Cancelled."""
+        limit_s = order.request.engine.start_timeout_s
+        answered = False
+        while not answered:
+            elapsed_s = time.perf_counter() - started
+            is_up = self._is_up(waiting, elapsed_s)
+            if elapsed_s > limit_s:
+                raise self._timed_out(limit_s)
+            if is_up and waiting.answer(self._lists_its_model):
+                waiting.on("waiting for the first answers", elapsed_s)
+                left_s = max(1.0, limit_s - elapsed_s)
+                answered = waiting.answer(partial(self._warm_up, order.layout.dp, left_s))
+            elif is_up:
+                waiting.on("waiting for the engine", elapsed_s)
+            waiting.pause(0 if answered else POLL_S)
+        self._take_stock()
+        self._ready_after_s = time.perf_counter() - started
+
+    def _lists_its_model(self) -> bool:
+        return self._model_id in served_models(self._url, timeout_s=self.lists_within_s)
+
+    def _warm_up(self, replicas: int, timeout_s: float) -> bool:
+        return warm_up(self._url, self._model_id, replicas, timeout_s=timeout_s)

@@ -6,27 +6,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
-from serve.launch.deployed import Deployed
 from serve.launch.device import cluster_of
 from serve.launch.engine import environment, served_model_id, vllm_args
-from serve.launch.engine_processes import EngineProcesses, ended_with
-from serve.launch.failure import crash, replica_died
-from serve.launch.health import Waiting, served_models, warm_up
-from serve.launch.logs import SEARCHED_LINES, SHOWN_LINES, tail
+from serve.launch.health import Waiting
+from serve.launch.local_deployment import LocalProcessDeployment
 from serve.launch.processes import (
     LauncherRecord,
-    ProcessId,
-    end,
     free_port,
-    group_of,
-    identify,
     require_free_port,
     sweep,
-    writers_under,
 )
 from tuner.ask.deployment import UNLAUNCHED, Deployment, TwoPools
 from tuner.ask.layout import ParallelLayout
@@ -37,8 +27,6 @@ from tuner.trial.seams import LaunchOrder, Watch
 
 KIND = "local-process"
 HOST = "127.0.0.1"
-POLL_S = 0.25
-STOP_PATIENCE_S = 10.0
 
 
 class LocalProcessLauncher:
@@ -102,15 +90,8 @@ class LocalProcessLauncher:
             on_teardown=lambda: self._forget(order.app, logs),
         )
         self._live[order.app] = deployment
-        try:
+        with deployment.ended_unless_ready():
             deployment.wait_until_ready(order, started, Waiting(watch))
-        except LaunchFailed as error:
-            lines = error.log_tail or deployment.log_tail(SHOWN_LINES)
-            deployment.teardown()
-            raise LaunchFailed(error.reason, error.detail, lines) from None
-        except BaseException:
-            deployment.teardown()
-            raise
         return deployment
 
     def remove_orphan(self, app: str) -> bool:
@@ -129,103 +110,6 @@ class LocalProcessLauncher:
         self._live.pop(app, None)
         self._record.drop("apps", app)
         self._record.drop("directories", logs)
-
-
-class LocalProcessDeployment(Deployed):
-    """Implements ``tuner.trial.seams.Deployment`` for one server process and the engine processes below it."""
-
-    def __init__(
-        self,
-        *,
-        process: subprocess.Popen[bytes],
-        url: str,
-        model_id: str,
-        launched: Launched,
-        logs: Path,
-        on_teardown: Callable[[], None],
-    ) -> None:
-        super().__init__(url, model_id, launched)
-        self._process = process
-        self._logs, self._on_teardown = logs, on_teardown
-        self._leader = identify(process.pid)
-        self._engine = EngineProcesses()
-        self._ready: frozenset[ProcessId] | None = None
-
-    @property
-    def metrics_urls(self) -> tuple[str, ...]:
-        """Where the server shows its engines' own metrics."""
-        return (f"{self._url}/metrics",)
-
-    def failure(self) -> tuple[FailureReason, str] | None:
-        """REPLICA_DIED where the server, or an engine process that it had when it was ready, has ended."""
-        if self._down or self._ready is None:
-            return None
-        lost, code = self._engine.look(self._leaders), self._process.poll()
-        if code is not None:
-            what = f"the server {ended_with(code)}"
-        elif lost:
-            what = "; ".join(str(process) for process in lost)
-        elif ended := sorted(process.pid for process in self._ready if not process.alive):
-            what = f"{len(ended)} of its processes ended: {ended}"
-        else:
-            return None
-        return replica_died(what, self.log_tail(SEARCHED_LINES))
-
-    def log_tail(self, lines: int = SHOWN_LINES) -> tuple[str, ...]:
-        """The server's and engine's last log lines, oldest first."""
-        return tail(self._logs.glob("*.log"), lines)
-
-    def teardown(self) -> None:
-        """End the server's process group and wait until it is gone."""
-        if self._down:
-            return
-        members = group_of(self._leader) if self._leader is not None else ()
-        end({*members, *writers_under([self._logs])}, patience_s=STOP_PATIENCE_S)
-        self._process.wait()
-        self._down = True
-        self._on_teardown()
-
-    def wait_until_ready(self, order: LaunchOrder, started: float, waiting: Waiting) -> None:
-        """Return once the server has answered; raises LaunchFailed where it ends or takes too long, or Cancelled."""
-        limit_s = order.request.engine.start_timeout_s
-        answered = False
-        while not answered:
-            elapsed_s = time.perf_counter() - started
-            if self._ended():
-                raise self._crashed()
-            if elapsed_s > limit_s:
-                raise LaunchFailed(FailureReason.START_TIMED_OUT, f"not ready within {limit_s:g} s")
-            if waiting.answer(self._lists_its_model):
-                waiting.on("waiting for the first answers", elapsed_s)
-                left_s = max(1.0, limit_s - elapsed_s)
-                answered = waiting.answer(partial(self._warm_up, order.layout.dp, left_s))
-            else:
-                waiting.on("waiting for the engine", elapsed_s)
-            waiting.pause(0 if answered else POLL_S)
-        if self._leader is not None:
-            self._ready = frozenset(group_of(self._leader))
-        self._ready_after_s = time.perf_counter() - started
-
-    def _ended(self) -> bool:
-        """True once the server has ended, or had the time to after a process of its engine did."""
-        self._engine.look(self._leaders)
-        return self._process.poll() is not None or self._engine.lost_for_long
-
-    def _crashed(self) -> LaunchFailed:
-        code = self._process.poll()
-        fallback = "the server hangs" if code is None else f"the server {ended_with(code)}"
-        lost = self._engine.look(self._leaders)
-        return crash(self.log_tail(SEARCHED_LINES), f"{fallback} before it was ready", status=code, lost=lost)
-
-    @property
-    def _leaders(self) -> tuple[ProcessId, ...]:
-        return () if self._leader is None else (self._leader,)
-
-    def _lists_its_model(self) -> bool:
-        return self._model_id in served_models(self._url, timeout_s=5.0)
-
-    def _warm_up(self, replicas: int, timeout_s: float) -> bool:
-        return warm_up(self._url, self._model_id, replicas, timeout_s=timeout_s)
 
 
 def _misplaced(layout: ParallelLayout, request: TuneRequest) -> str | None:

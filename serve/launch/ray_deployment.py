@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from serve.launch.deployed import Deployed
 from serve.launch.engine import served_model_id
 from serve.launch.engine_processes import EngineProcesses
 from serve.launch.failure import crash, replica_died
-from serve.launch.health import Waiting, served_models, warm_up
+from serve.launch.health import Waiting
 from serve.launch.logs import SEARCHED_LINES, SHOWN_LINES, keep, tail
 from serve.launch.processes import end, group_of
 from serve.launch.ray_api import delete_application, groups_pending, own_ip, ray_logs, serve_details
@@ -22,12 +20,13 @@ from tuner.errors import FailureReason, LaunchFailed
 from tuner.trial.launched import Launched
 from tuner.trial.seams import LaunchOrder
 
-POLL_S = 0.25
 STOP_PATIENCE_S = 5.0
 
 
 class RayServeDeployment(Deployed):
     """Implements ``tuner.trial.seams.Deployment`` for one Ray Serve application."""
+
+    lists_within_s = 10.0
 
     def __init__(self, order: LaunchOrder, url: str, launched: Launched, on_teardown: Callable[[str], None]) -> None:
         super().__init__(url, served_model_id(order.request), launched)
@@ -79,29 +78,10 @@ class RayServeDeployment(Deployed):
         self._down = True
         self._on_teardown(self._order.app)
 
-    def wait_until_ready(self, started: float, waiting: Waiting) -> None:
-        """Return once every replica has answered; raises LaunchFailed where one dies or is too slow, or Cancelled."""
-        deadline = started + self._order.request.engine.start_timeout_s
-        answered = False
-        while not answered:
-            now = time.perf_counter()
-            if now > deadline:
-                raise self._timed_out()
-            if self._runs(waiting, now - started) and waiting.answer(self._lists_its_model):
-                waiting.on("waiting for the first answers", now - started)
-                left_s = max(1.0, deadline - now)
-                answered = waiting.answer(partial(self._warm_up, left_s))
-            waiting.pause(0 if answered else POLL_S)
+    def _take_stock(self) -> None:
         self._ready = frozenset(_running_ids(self._history.seen.values()))
-        self._ready_after_s = time.perf_counter() - started
 
-    def _lists_its_model(self) -> bool:
-        return self._model_id in served_models(self._url, timeout_s=10.0)
-
-    def _warm_up(self, timeout_s: float) -> bool:
-        return warm_up(self._url, self._model_id, self._order.layout.dp, timeout_s=timeout_s)
-
-    def _runs(self, waiting: Waiting, elapsed_s: float) -> bool:
+    def _is_up(self, waiting: Waiting, elapsed_s: float) -> bool:
         """True once the application runs; raises LaunchFailed as soon as one of its replicas has died."""
         application = self._application()
         if application is None:
@@ -123,13 +103,12 @@ class RayServeDeployment(Deployed):
         lines = self.log_tail(SEARCHED_LINES) or messages(application)  # another node's logs cannot be read from here
         return crash(lines, fallback, lost=self._engine.look(self._history.leaders))
 
-    def _timed_out(self) -> LaunchFailed:
-        limit_s = self._order.request.engine.start_timeout_s
+    def _timed_out(self, limit_s: float) -> LaunchFailed:
         placed = any(replica.holds_engine and replica.worker_id for replica in self._history.seen.values())
         if not placed and groups_pending():
             detail = f"no room within {limit_s:g} s: others hold the cluster's devices"
             return LaunchFailed(FailureReason.PLACEMENT_IMPOSSIBLE, detail)
-        return LaunchFailed(FailureReason.START_TIMED_OUT, f"not ready within {limit_s:g} s")
+        return super()._timed_out(limit_s)
 
     def _application(self) -> dict[str, Any] | None:
         found: dict[str, Any] | None = serve_details()["applications"].get(self._order.app)

@@ -15,7 +15,6 @@ from typing import Any
 from serve.launch.device import cluster_of, devices_of
 from serve.launch.engine import check_served, refused, serve_app
 from serve.launch.health import Waiting
-from serve.launch.logs import SHOWN_LINES
 from serve.launch.niceness import own_ray
 from serve.launch.one_ray import RAY
 from serve.launch.processes import LauncherRecord, end, free_port, require_free_port, sweep, writers_under
@@ -115,17 +114,10 @@ class RayServeLauncher:
         if self._address is None:  # a running cluster itself knows what was left on it
             self._record.add("apps", order.app)
         self._live[order.app] = deployment
-        try:
+        with deployment.ended_unless_ready():
             watch.progress("handing the application to Ray Serve")
             deploy_application(config)
-            deployment.wait_until_ready(started, Waiting(watch))
-        except LaunchFailed as error:
-            lines = error.log_tail or deployment.log_tail(SHOWN_LINES)
-            deployment.teardown()
-            raise LaunchFailed(error.reason, error.detail, lines) from None
-        except BaseException:
-            deployment.teardown()
-            raise
+            deployment.wait_until_ready(order, started, Waiting(watch))
         return deployment
 
     def remove_orphan(self, app: str) -> bool:

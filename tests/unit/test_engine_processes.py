@@ -15,7 +15,7 @@ import pytest
 from serve.launch import engine_processes
 from serve.launch.engine_processes import EngineProcesses, Lost, ended_with
 from serve.launch.health import Waiting
-from serve.launch.local_launcher import LocalProcessDeployment
+from serve.launch.local_deployment import LocalProcessDeployment
 from serve.launch.processes import ProcessId, end, identify
 from tests.real.conftest import request_for
 from tuner.ask.layout import ParallelLayout
