@@ -141,8 +141,8 @@ def _wait(processes: Iterable[ProcessId], seconds: float) -> tuple[ProcessId, ..
 class LauncherRecord:
     """What one launcher holds, in a file, so that the next run can remove it after a ``kill -9`` of this one.
 
-    The file appears with the first entry and goes with ``close``. ``directories`` are where only our processes write;
-    ``scratch`` those that are removed with them; ``apps`` the deployments that are up.
+    The file appears with the first entry and goes with the last, or with ``close``. ``directories`` are where only our
+    processes write; ``scratch`` those that are removed with them; ``apps`` the deployments that are up.
     """
 
     def __init__(self, state_dir: Path, kind: str) -> None:
@@ -162,7 +162,10 @@ class LauncherRecord:
         """Forget an entry that is gone."""
         if str(entry) in self._entries[kind]:
             self._entries[kind].remove(str(entry))
-            self._write()
+            if any(self._entries.values()):
+                self._write()
+            else:
+                self.close()
 
     def close(self) -> None:
         """Nothing is held any more."""
