@@ -8,8 +8,11 @@ import signal
 from itertools import count
 
 import pytest
+from hypothesis import settings
 
 _databases = count()
+settings.register_profile("untimed", deadline=None)  # timing never decides a test
+settings.load_profile("untimed")
 # A job that a shell runs in the background is born without it, and so are the processes that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
