@@ -32,8 +32,8 @@ def test_it_reads_back_from_what_it_prints(deployment):
 
 @given(st.lists(DEPLOYMENTS, max_size=8))
 def test_deployments_have_one_order(deployments):
-    ordered = sorted(deployments)
-    assert sorted(deployments[::-1]) == ordered
+    ordered, turned = sorted(deployments), list(reversed(deployments))
+    assert sorted(turned) == ordered
     assert [one.devices for one in ordered] == sorted(one.devices for one in deployments)
 
 
