@@ -1,4 +1,4 @@
-"""Databases that the store works on: SQLite in a file, and a real PostgreSQL server from a package; and Ctrl-C."""
+"""Databases that the store works on: SQLite in a file, PostgreSQL from a package without root; Ctrl-C; no clocks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import signal
 from itertools import count
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 _databases = count()
-settings.register_profile("untimed", deadline=None)  # timing never decides a test
-settings.load_profile("untimed")
 # A job that a shell runs in the background is born without it, and so are the processes that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Timing never decides a test. All else is as Hypothesis has it, where it finds itself in CI or not.
+settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

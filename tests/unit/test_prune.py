@@ -171,7 +171,7 @@ AXES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(axes=AXES, objective=st.sampled_from(["min_gpus", "max_goodput"]), data=st.data())
 def test_a_layout_is_priced_alike_in_every_space(axes, objective, data):
     """Knobs are array axes and structures share layer costs: neither may leak into another's price."""
@@ -220,7 +220,7 @@ def test_replicas_multiply_goodput_and_share_the_load():
 
 
 @given(rate=st.floats(0.01, 200), more=st.floats(1, 10))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_more_load_is_never_faster(rate, more):
     light = by_layout(made({"workload.arrival.requests_per_s": rate})[3])
     heavy = by_layout(made({"workload.arrival.requests_per_s": rate * more})[3])

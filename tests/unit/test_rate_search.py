@@ -30,7 +30,7 @@ def drive(search, limit, noise=0.0, seed=0):
     return asked
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(limit=st.floats(0.2, 900))
 def test_without_noise_the_limit_is_found_in_few_windows(limit):
     search = RateSearch(0.1, 1000, precision=0.1)

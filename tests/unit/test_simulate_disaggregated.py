@@ -96,7 +96,7 @@ def test_prompts_no_longer_delay_tokens():
     assert found.decode_share[0] == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(st.tuples(st.floats(0, 0.3), st.integers(2, 2500), st.integers(1, 80)), min_size=1, max_size=20),
     texts=st.tuples(st.sampled_from(["tp=1", "tp=2,pp=2", "tp=1,dp=3"]), st.sampled_from(["tp=1", "tp=1,dp=2"])),

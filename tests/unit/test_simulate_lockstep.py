@@ -74,7 +74,7 @@ def test_tensor_parallel_ranks_alone_do_not_wait_for_replicas():
     assert_same(serve(single, sent), serve(single, sent, replace(IN_TURN, skip=False)))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     sent=loads(),
     dp=st.sampled_from([2, 4]),

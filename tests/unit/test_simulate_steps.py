@@ -44,7 +44,7 @@ def exact(costs, layout, phase, new, context, sequences):
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_decode_steps_are_right_to_three_percent(name, data):
     costs, layout, table = PRICED[name]
@@ -56,7 +56,7 @@ def test_decode_steps_are_right_to_three_percent(name, data):
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_prefill_steps_are_right_to_ten_percent(name, data):
     costs, layout, table = PRICED[name]
@@ -87,7 +87,6 @@ def test_errors_average_out(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(deadline=None)
 @given(decodes=st.integers(0, 60), new=st.integers(2, 1500), context=st.integers(16, LONGEST))
 def test_a_mixed_step_is_one_batch_of_tokens(name, decodes, new, context):
     """All but attention costs what it costs for so many tokens of so many sequences."""

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.techniques import MODELS, cluster, costs, falls, idle, parsed
@@ -21,7 +21,6 @@ KIB, MIB = 1024, 1 << 20
 
 
 @given(share=st.floats(0, 1), pp=st.sampled_from([1, 2, 3, 5, 8]))
-@settings(deadline=None)
 def test_sync_point_drop_leaves_2l_plus_1_minus_n_all_reduces(share, pp):
     model, layout = MODELS["70B"], ParallelLayout(tp=4, pp=pp)
     left = parse_techniques([f"spd={share!r}"]).operations(model, layout, pass_operations(model, layout))
@@ -47,7 +46,6 @@ def test_each_dropped_sync_point_saves_time(layout):
     nodes=st.sampled_from([1, 2, 4]),
     name=st.sampled_from(["dda", "nvrar"]),
 )
-@settings(deadline=None)
 def test_a_faster_all_reduce_is_never_slower(size, ranks, nodes, name):
     hardware, (one,) = NDR, parse_techniques([name]).items
     group, size_bytes = CommGroup(ranks * nodes, nodes), np.array([size])
