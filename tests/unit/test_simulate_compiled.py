@@ -1,7 +1,9 @@
 """Compiled code is kept between processes, and no longer than the sources that it came from."""
 
 import importlib.util
+import pickle
 
+import numba
 import numpy as np
 import pytest
 
@@ -41,6 +43,21 @@ def test_a_change_of_any_source_has_all_compiled_anew(tmp_path, monkeypatch, cha
     again = load_anew(path)
     assert again(3) == 6
     assert sum(again.stats.cache_hits.values()) == hits
+
+
+@pytest.mark.parametrize("written", [pickle.dumps(numba.__version__), b""], ids=["index", "code"])
+@pytest.mark.parametrize("broken", [b"cmoved_since\nState\n.", b"cos\nmoved_since\n.", b"\x80\x05", b""])
+def test_what_an_earlier_version_left_is_compiled_anew_where_it_cannot_be_read(tmp_path, written, broken):
+    """A pickle names modules, and modules move from one version to the next."""
+    path = tmp_path / "kept.py"
+    path.write_text(SOURCE)
+    assert load_anew(path)(3) == 6
+    (file,) = (tmp_path / "__pycache__").glob("*.nbi" if written else "*.nbc")
+    file.write_bytes(written + broken)
+    assert load_anew(path)(3) == 6
+    again = load_anew(path)
+    assert again(3) == 6
+    assert sum(again.stats.cache_hits.values()) == 1
 
 
 def test_what_an_installation_compiles_is_all_that_a_study_needs():
