@@ -21,7 +21,8 @@ from tests.mock_server import Behaviour, MockServer, closed_port
 from tuner.app.answers.measure import window_answer
 from tuner.app.cli.commands import app
 from tuner.app.measure.measuring import Measured
-from tuner.app.measure.options import Hunt, MeasureOptions
+from tuner.app.measure.options import MeasureOptions
+from tuner.app.measure.rate_finder import RateFinder
 from tuner.app.measure.screen import summary_tables
 from tuner.ask.slo import Verdict
 from tuner.errors import BadInput, ParlayError
@@ -271,8 +272,8 @@ class Server:
         return replace(found, engine=EngineWindow(restarted=("0",))) if rate > self.dead_at else found
 
 
-def hunt(server, **options):
-    source = Hunt(MeasureOptions("http://h", seconds=1, warmup_seconds=0, **options), SLO)
+def find(server, **options):
+    source = RateFinder(MeasureOptions("http://h", seconds=1, warmup_seconds=0, **options), SLO)
     rates = []
     while (order := source.ask()) is not None:
         rates.append(order.rate_req_per_s)
@@ -284,7 +285,7 @@ def hunt(server, **options):
     "options", [{}, {"rates": (3.0,)}, {"rates": (2.0, 40.0)}], ids=["alone", "a guess", "a range"]
 )
 def test_a_search_finds_the_limit(options):
-    found, rates = hunt(Server(limit=10), **options)
+    found, rates = find(Server(limit=10), **options)
     assert found.end is SearchEnd.FOUND
     assert found.at_least_req_per_s < 10.5
     assert found.at_most_req_per_s > 9.5
@@ -293,15 +294,15 @@ def test_a_search_finds_the_limit(options):
 
 
 def test_a_search_says_where_it_ends_otherwise():
-    assert hunt(Server(limit=0.0001))[0].end is SearchEnd.LOWEST_FAILS
-    assert hunt(Server(limit=1e9), rates=(1.0, 8.0))[0].end is SearchEnd.HIGHEST_PASSES
-    saturated, _ = hunt(Server(limit=100, client_limit=20), rates=(1.0, 200.0))
+    assert find(Server(limit=0.0001))[0].end is SearchEnd.LOWEST_FAILS
+    assert find(Server(limit=1e9), rates=(1.0, 8.0))[0].end is SearchEnd.HIGHEST_PASSES
+    saturated, _ = find(Server(limit=100, client_limit=20), rates=(1.0, 200.0))
     assert saturated.end is SearchEnd.CLIENT_SATURATED
     assert saturated.rate_req_per_s <= 20
 
 
 def test_a_dead_server_ends_a_search():
-    found, rates = hunt(Server(limit=100, dead_at=5))
+    found, rates = find(Server(limit=100, dead_at=5))
     assert (found.end, found.rate_req_per_s) == (None, rates[0])
     assert len(rates) <= 3
 
@@ -311,9 +312,9 @@ def test_a_dead_server_ends_a_search():
 )
 def test_a_search_needs_rates_of_its_own(options):
     with pytest.raises(BadInput):
-        Hunt(MeasureOptions("http://h", **options), SLO)
+        RateFinder(MeasureOptions("http://h", **options), SLO)
     with pytest.raises(BadInput, match="--find-rate"):
-        Hunt(MeasureOptions("http://h"), ())
+        RateFinder(MeasureOptions("http://h"), ())
 
 
 def test_a_search_shows_its_rate_in_words_and_keys(monkeypatch):

@@ -10,7 +10,9 @@ from serve.load.request_sample import Outcome, Sample
 from serve.measure.summary import figures
 from tests.fakes import document, make_request
 from tuner.app.cli.commands import main
-from tuner.app.measure.options import Hunt, MeasureOptions, Sweep
+from tuner.app.measure.options import MeasureOptions
+from tuner.app.measure.rate_finder import RateFinder
+from tuner.app.measure.sweep import Sweep
 from tuner.ask.arrivals import OfferedLoad
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
@@ -132,7 +134,7 @@ def test_where_every_answer_has_one_token_the_target_is_refused(road, metric, mo
 def test_what_one_token_has_may_be_asked_of_it(metric):
     assert parse_request(request(metric, 30, ONE)).slo
     slo = (SloTarget.parse(f"{metric}:p99:30"),)
-    for source in (Sweep, Hunt):
+    for source in (Sweep, RateFinder):
         assert source(MeasureOptions("http://h", output_tokens="1"), slo).ask() is not None
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from tuner.app.measure.command import measure
+from tuner.app.cli.options import takes
+from tuner.app.measure.options import MeasureOptions
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import load_request
 from tuner.errors import BadInput, Cancelled, NoFeasibleLayout, ParlayError
@@ -250,7 +251,13 @@ def tune(
         raise NoFeasibleLayout(_tune_shortfall(result))
 
 
-app.command()(measure)
+@app.command()
+@takes(MeasureOptions)
+def measure(options: MeasureOptions) -> None:
+    """Measure any OpenAI-compatible endpoint under load. Exit code 3: no window met the SLO; 1: none tells anything."""
+    from tuner.app.measure.measuring import run_measure
+
+    raise typer.Exit(run_measure(options))
 
 
 @app.command()

@@ -20,8 +20,10 @@ from serve.measure.request_records import check_records, write_records
 from serve.measure.window import Window, WindowRunner, failures
 from serve.measure.window_requests import WindowOrder
 from tuner.app.answers.measure import MeasureAnswer, found_rate_answer, window_answer
-from tuner.app.measure.options import Hunt, MeasureOptions, Sweep
+from tuner.app.measure.options import MeasureOptions
+from tuner.app.measure.rate_finder import RateFinder
 from tuner.app.measure.screen import MeasureScreen, found_words, summary_tables
+from tuner.app.measure.sweep import Sweep
 from tuner.ask.arrivals import OfferedLoad
 from tuner.ask.request import SloTarget
 from tuner.ask.slo import Verdict
@@ -65,12 +67,12 @@ class Measured:
         return 3 if self.slo and all(window.verdict is not Verdict.MET for window in self.windows) else 0
 
 
-def run_measure(options: MeasureOptions, as_json: bool) -> int:
+def run_measure(options: MeasureOptions) -> int:
     """Measure, show and write what was asked; the exit code. Whatever can be refused is refused before load is sent."""
     out, err = (Console(file=file, width=None if file.isatty() else 180) for file in (sys.stdout, sys.stderr))
     slo = tuple(SloTarget.parse(text) for text in options.slo)
     endpoint = _endpoint(options)
-    source = Hunt(options, slo) if options.find_rate else Sweep(options, slo)
+    source = RateFinder(options, slo) if options.find_rate else Sweep(options, slo)
     _check_files(options)
     endpoint = replace(endpoint, model=choose_model(offered_models(endpoint), options.model, endpoint.url))
     with MeasureScreen(err, endpoint) as screen:
@@ -78,7 +80,7 @@ def run_measure(options: MeasureOptions, as_json: bool) -> int:
     if not measured.windows:
         return INTERRUPTED
     files = _write(measured)
-    if as_json:
+    if options.as_json:
         sys.stdout.write(measure_answer(measured, files).to_json())
     else:
         summary_tables(out, measured.windows, measured.shown, measured.found, files)
@@ -104,7 +106,7 @@ def measure_answer(measured: Measured, files: Mapping[str, str]) -> MeasureAnswe
 def _measure(
     options: MeasureOptions,
     endpoint: Endpoint,
-    source: Sweep | Hunt,
+    source: Sweep | RateFinder,
     slo: tuple[SloTarget, ...],
     screen: MeasureScreen,
 ) -> Measured:
