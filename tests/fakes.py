@@ -14,7 +14,8 @@ import optuna
 
 from tuner.ask.deployment import Deployment
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.request import Metric, TuneRequest, parse_request
+from tuner.ask.request import Metric, TuneRequest
+from tuner.ask.request_document import parse_request
 from tuner.ask.slo import attained
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.plan.prune import Candidate, Prediction

@@ -10,7 +10,8 @@ from deploy.specs.shipment import Shipment
 from serve.launch.engine import serve_app
 from serve.launch.ray_nodes import pinned
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.request import TuneRequest, parse_request
+from tuner.ask.request import TuneRequest
+from tuner.ask.request_document import parse_request
 from tuner.trial.launched import Launched, RayApplication
 
 

@@ -31,7 +31,8 @@ from tuner.ask.arrivals import OfferedLoad, offered
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, load_model
-from tuner.ask.request import Metric, TuneRequest, parse_request
+from tuner.ask.request import Metric, TuneRequest
+from tuner.ask.request_document import parse_request
 from tuner.cost.latency import StepCosts, StepShape, Terms
 from tuner.cost.volume import Phase
 from tuner.simulate import SimulationResult, SimulationSettings, Simulator

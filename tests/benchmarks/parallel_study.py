@@ -22,7 +22,8 @@ from pathlib import Path
 from tests.in_order import InOrder
 from tuner.ask.cluster import Cluster
 from tuner.ask.model import load_model
-from tuner.ask.request import TuneRequest, parse_request
+from tuner.ask.request import TuneRequest
+from tuner.ask.request_document import parse_request
 from tuner.ask.space import load_space
 from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
 from tuner.rehearse.conditions import Conditions

@@ -28,7 +28,8 @@ from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
 from tuner.ask.profile import PROFILE_DIR, load_profile
-from tuner.ask.request import TuneRequest, parse_request
+from tuner.ask.request import TuneRequest
+from tuner.ask.request_document import parse_request
 from tuner.ask.space import load_space
 from tuner.cost.breakdown import breakdown
 from tuner.cost.latency import StepCosts

@@ -26,7 +26,8 @@ from tuner.ask.cluster import requested_cluster
 from tuner.ask.deployment import Deployment
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
-from tuner.ask.request import Metric, TuneRequest, load_request
+from tuner.ask.request import Metric, TuneRequest
+from tuner.ask.request_document import load_request
 from tuner.ask.space import load_space
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.plan.prune import Candidate, plan

@@ -23,7 +23,7 @@ from tests.benchmarks.search_peers import PEERS, Run, parlay
 from tests.benchmarks.search_problems import COUNT, Problem, problem
 from tuner.ask.cluster import Cluster
 from tuner.ask.model import load_model
-from tuner.ask.request import parse_request
+from tuner.ask.request_document import parse_request
 from tuner.ask.space import load_space
 from tuner.plan.prune import plan
 from tuner.rehearse.conditions import Conditions

@@ -19,7 +19,8 @@ import numpy as np
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, load_model
-from tuner.ask.request import TuneRequest, parse_request
+from tuner.ask.request import TuneRequest
+from tuner.ask.request_document import parse_request
 from tuner.ask.space import load_space
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.plan.prune import Plan, plan

@@ -19,7 +19,8 @@ from serve.launch.ray_launcher import RayServeLauncher
 from serve.measure.window import HttpMeter
 from serve.tiny_model import build_tiny_model
 from tests.launcher_contract import OUTPUT_TOKENS, ContractBench, Fault
-from tuner.ask.request import TuneRequest, parse_request
+from tuner.ask.request import TuneRequest
+from tuner.ask.request_document import parse_request
 from tuner.errors import FailureReason
 from tuner.trial.seams import Launcher, RunningDeployment
 

@@ -12,7 +12,8 @@ import numpy as np
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, load_model
-from tuner.ask.request import TuneRequest, load_request
+from tuner.ask.request import TuneRequest
+from tuner.ask.request_document import load_request
 from tuner.cost.breakdown import breakdown
 from tuner.cost.collectives import CollectiveModel, CommGroup
 from tuner.cost.latency import EngineSwitches, StepCosts

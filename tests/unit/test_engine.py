@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from serve.launch.engine import check_served, engine_kwargs, environment, refused, serve_app, served_model_id, vllm_args
 from tuner.ask.layout import AXES, SPACE_AXES, ParallelLayout
-from tuner.ask.request import TuneRequest, parse_request
+from tuner.ask.request import TuneRequest
+from tuner.ask.request_document import parse_request
 from tuner.errors import BadInput
 
 

@@ -12,7 +12,8 @@ from tests.fakes import document
 from tuner.app.answers.infeasible import infeasible_answer
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.model import load_model
-from tuner.ask.request import TuneRequest, parse_request
+from tuner.ask.request import TuneRequest
+from tuner.ask.request_document import parse_request
 from tuner.ask.space import load_space
 from tuner.plan.bounds import Deployments, bounds
 from tuner.plan.infeasible import Infeasible, infeasible

@@ -12,7 +12,7 @@ from tuner.app.wiring import plan_request
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
-from tuner.ask.request import parse_request
+from tuner.ask.request_document import parse_request
 from tuner.ask.space import SPACES_DIR, load_space
 from tuner.cost.latency import StepCosts, StepShape
 from tuner.cost.memory import estimate_memory

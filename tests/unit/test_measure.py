@@ -18,7 +18,8 @@ from serve.measure.window import HttpMeter, WindowRunner, step_result
 from serve.measure.window_requests import order_of, share_of
 from tests.mock_server import Behaviour, MockServer, closed_port
 from tuner.ask.arrivals import closed_load
-from tuner.ask.request import Metric, SloTarget, parse_request
+from tuner.ask.request import Metric, SloTarget
+from tuner.ask.request_document import parse_request
 from tuner.ask.slo import Verdict
 from tuner.errors import BadInput, Cancelled, Cause, FailureReason, LaunchFailed
 from tuner.stats.sequential import SloTest

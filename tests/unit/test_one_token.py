@@ -17,7 +17,8 @@ from tuner.ask.arrivals import OfferedLoad
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
-from tuner.ask.request import SloTarget, parse_request
+from tuner.ask.request import SloTarget
+from tuner.ask.request_document import parse_request
 from tuner.ask.slo import Verdict
 from tuner.ask.space import Space
 from tuner.cost.latency import StepCosts

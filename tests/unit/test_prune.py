@@ -102,7 +102,7 @@ def test_another_process_makes_the_same_plan_to_the_last_bit():
 from tuner.ask.cluster import Cluster
 from tuner.ask.model import load_model
 from tuner.plan.prune import plan
-from tuner.ask.request import parse_request
+from tuner.ask.request_document import parse_request
 from tuner.ask.space import load_space
 import json, sys
 request = parse_request(json.loads(sys.argv[1]))

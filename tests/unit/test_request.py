@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fakes import document, make_request
-from tuner.ask.request import ClusterSpec, Metric, Objective, SloTarget, TuneRequest, load_request, parse_request
+from tuner.ask.request import ClusterSpec, Metric, Objective, SloTarget, TuneRequest
+from tuner.ask.request_document import load_request, parse_request
 from tuner.errors import BadInput
 
 EXAMPLE = """

@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tuner.app.tune.telemetry import Telemetry
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.request import Metric, parse_request
+from tuner.ask.request import Metric
+from tuner.ask.request_document import parse_request
 from tuner.errors import BadInput, FailureReason
 from tuner.trial.ledger import Spent
 from tuner.trial.results import LoadStep, StepResult, TrialResult, TrialState

@@ -11,7 +11,7 @@ from tuner.app.answers.explain import untried_answer
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
-from tuner.ask.request import parse_request
+from tuner.ask.request_document import parse_request
 from tuner.ask.space import load_space
 from tuner.decide.layout_summary import standings
 from tuner.explain.never_launched import FACTORS, Untried, untried

@@ -1,30 +1,25 @@
-"""What an operator asks: the request document (YAML or JSON), one pydantic model behind every door.
+"""What an operator asks: one pydantic model behind every door.
 
-Unknown keys, wrong units and impossible values are refused with their path in the document.
+Unknown keys, wrong units and impossible values are refused; ``tuner.ask.request_document`` says with what words.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from tuner.errors import BadInput
 
@@ -369,88 +364,3 @@ class TuneRequest(_Document):
         """Longest sequence that the workload can make, in tokens, or what the operator set."""
         longest = self.workload.prompt_tokens.bounds[1] + self.workload.output_tokens.bounds[1]
         return self.engine.max_model_len or longest
-
-
-def parse_request(document: object, where: str = "request") -> TuneRequest:
-    """Check a decoded document; raises BadInput naming the first wrong place and counting the others."""
-    if not isinstance(document, dict):
-        raise BadInput(where, document, "a mapping with the keys " + ", ".join(TuneRequest.model_fields))
-    try:
-        request = TuneRequest.model_validate(document)
-    except ValidationError as error:
-        raise _as_bad_input(error, where) from None
-    require_defined(request.slo, request.workload.output_tokens.bounds[1], f"{where}: slo")
-    return request
-
-
-def load_request(path: Path) -> TuneRequest:
-    """Read a request from a YAML or JSON file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput("REQUEST", str(path), f"a readable YAML or JSON file ({error})") from None
-    try:
-        document = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise BadInput(str(path), " ".join(str(error).split()), "well-formed YAML or JSON") from None
-    return parse_request(document, str(path))
-
-
-def _as_bad_input(error: ValidationError, where: str) -> BadInput:
-    issues = _distinct(error.errors(include_url=False))
-    place, issue = next(iter(issues.items()))
-    others = f" (and {len(issues) - 1} more)" if len(issues) > 1 else ""
-    given = "nothing" if issue["type"] == "missing" else issue["input"]
-    return BadInput(f"{where}: {'.'.join(place) or 'document'}", given, _allowed(place, issue) + others)
-
-
-def _distinct(errors: Sequence[ErrorDetails]) -> dict[tuple[str, ...], ErrorDetails]:
-    """One issue per place, the innermost: pydantic names one per branch of a union, and calls a list too short whose
-    only item is wrong."""
-    found: dict[tuple[str, ...], ErrorDetails] = {}
-    for issue in errors:
-        found.setdefault(tuple(str(part) for part in issue["loc"] if part not in _UNION_BRANCHES), issue)
-    around = {place[:depth] for place in found for depth in range(len(place))}
-    return {place: issue for place, issue in found.items() if place not in around}
-
-
-def _allowed(place: tuple[str, ...], issue: ErrorDetails) -> str:
-    kind = issue["type"]
-    if kind == "extra_forbidden":
-        return "one of the known keys: " + ", ".join(_section(place[:-1]).model_fields)
-    if place in _UNIONS and kind != "value_error":
-        return _UNIONS[place]
-    if kind == "missing":
-        return "a value; this key is required"
-    if kind in ("model_type", "dict_type"):
-        return "a mapping with the keys " + ", ".join(_section(place).model_fields)
-    if kind == "tuple_type":
-        return "a list"
-    if kind == "too_short":
-        return "at least one entry"
-    if kind == "string_too_short":
-        return "a text that is not empty"
-    return issue["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-
-
-_UNION_BRANCHES = ("ClusterSpec", "tuple[ClusterSpec, ...]", "literal['ray']", "str", "dict[str,any]")
-_UNIONS = {
-    ("cluster",): "ray, a mapping with the keys " + ", ".join(ClusterSpec.model_fields) + ", or a list of such",
-    ("objective",): "one of " + ", ".join(Objective) + ", or a list of two of them that differ",
-    ("space",): "the name of a search space, or a mapping of axes to lists of values",
-}
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "cluster": ClusterSpec,
-    "workload": Workload,
-    "prompt_tokens": TokenLengths,
-    "output_tokens": TokenLengths,
-    "arrival": Arrival,
-    "slo": SloTarget,
-    "engine": Engine,
-    "load": Load,
-    "budget": Budget,
-}
-
-
-def _section(place: tuple[str, ...]) -> type[BaseModel]:
-    return next((_SECTIONS[part] for part in reversed(place) if part in _SECTIONS), TuneRequest)

@@ -16,7 +16,7 @@ from rich.console import Console
 from tuner.app.cli.options import takes
 from tuner.app.measure.options import MeasureOptions
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.request import load_request
+from tuner.ask.request_document import load_request
 from tuner.errors import BadInput, Cancelled, NoFeasibleLayout, ParlayError
 
 if TYPE_CHECKING:

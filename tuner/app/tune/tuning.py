@@ -22,7 +22,8 @@ from tuner.app.tune.telemetry import Telemetry
 from tuner.app.tune.telemetry_observer import TelemetryObserver
 from tuner.app.wiring import facts, write_results
 from tuner.ask.cluster import Cluster, Fleet
-from tuner.ask.request import TuneRequest, load_request
+from tuner.ask.request import TuneRequest
+from tuner.ask.request_document import load_request
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput
 from tuner.rehearse.conditions import SEED_FACT, Conditions
