@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from serve.launch.local_launcher import LocalProcessLauncher
-from serve.measure.window import HttpMeter
+from serve.measure.http_meter import HttpMeter
 from serve.tiny_model import build_tiny_model
 from tuner.ask.arrivals import OfferedLoad, offered
 from tuner.ask.cluster import Cluster

@@ -68,7 +68,7 @@ _RECORDS = TypeAdapter(list[Record])
 def measure(request: TuneRequest, record: Path) -> None:
     """Launch every runnable layout once and measure its windows."""
     from serve.launch.ray_launcher import RayServeLauncher
-    from serve.measure.window import HttpMeter
+    from serve.measure.http_meter import HttpMeter
 
     done = load(record) if record.exists() else []
     layouts = [c.layout for c in candidates(request)]

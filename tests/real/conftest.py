@@ -16,7 +16,7 @@ from serve.launch.health import completes, served_models
 from serve.launch.local_launcher import LocalProcessLauncher
 from serve.launch.processes import ProcessId, writers_under
 from serve.launch.ray_launcher import RayServeLauncher
-from serve.measure.window import HttpMeter
+from serve.measure.http_meter import HttpMeter
 from serve.tiny_model import build_tiny_model
 from tests.launcher_contract import OUTPUT_TOKENS, ContractBench, Fault
 from tuner.ask.request import TuneRequest

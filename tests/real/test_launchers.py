@@ -108,7 +108,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(kind: str, tmp_path: Pa
 DRIVER = """
 import sys, time
 from pathlib import Path
-from serve.measure.window import HttpMeter
+from serve.measure.http_meter import HttpMeter
 from tests.real.conftest import MAKERS, Bench, command_of, request_for
 kind, root, model, port = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 bench = Bench(kind, MAKERS[kind](port, root / "state"), HttpMeter(), root)

@@ -14,8 +14,9 @@ import pytest
 from serve.load.client import Endpoint
 from serve.load.request_sample import Outcome, Sample
 from serve.load.saturation import ClientBound, ClientLimit
-from serve.measure.window import HttpMeter, WindowRunner, step_result
+from serve.measure.http_meter import HttpMeter, step_result
 from serve.measure.window_requests import order_of, share_of
+from serve.measure.window_runner import WindowRunner
 from tests.mock_server import Behaviour, MockServer, closed_port
 from tuner.ask.arrivals import closed_load
 from tuner.ask.request import Metric, SloTarget
@@ -31,7 +32,7 @@ from tuner.trial.seams import Meter, Watch
 @pytest.fixture(autouse=True)
 def quiet_client(monkeypatch):
     """Here the machine's other work must not decide whether a window is valid."""
-    monkeypatch.setattr("serve.measure.window.client_bound", lambda *_: None)
+    monkeypatch.setattr("serve.measure.window_runner.client_bound", lambda *_: None)
 
 
 DEAD = (FailureReason.REPLICA_DIED, "exit code -9")
@@ -87,7 +88,7 @@ def test_the_asked_attainment_is_judged_while_the_window_runs_and_at_its_end(mon
             asked.append(attainment)
             super().__init__(*given, attainment=attainment, **rest)
 
-    monkeypatch.setattr("serve.measure.window.SloTest", Recorder)
+    monkeypatch.setattr("serve.measure.window_runner.SloTest", Recorder)
     with MockServer() as server:
         order = order_of(step(), request(attainment=0.9))
         found = WindowRunner(Endpoint(server.url, "tiny")).run(order)
@@ -221,7 +222,7 @@ def test_token_ids_that_make_no_prompt_are_refused(token_ids):
 INTERRUPTED = """
 import sys
 from tests.unit.test_measure import FakeDeployment, request, step
-from serve.measure.window import HttpMeter
+from serve.measure.http_meter import HttpMeter
 from tuner.trial.seams import Watch
 try:
     HttpMeter().measure(
@@ -314,7 +315,7 @@ def test_an_engine_that_restarted_makes_the_window_invalid():
 
 def test_a_window_whose_client_was_the_bottleneck_is_invalid(monkeypatch):
     bound = ClientBound(ClientLimit.CPU, "the client used 99% of a core")
-    monkeypatch.setattr("serve.measure.window.client_bound", lambda *_: bound)
+    monkeypatch.setattr("serve.measure.window_runner.client_bound", lambda *_: bound)
     with MockServer() as server:
         found = window(server)
         result = HttpMeter().measure(FakeDeployment(server.url), step(), request(), Watch())
@@ -418,7 +419,7 @@ def test_the_lead_in_is_sent_and_does_not_count():
 
 
 def test_a_window_that_met_its_slo_while_the_queue_grew_decides_nothing(monkeypatch):
-    monkeypatch.setattr("serve.measure.window.unsteady", lambda samples: "requests in flight rose by 9")
+    monkeypatch.setattr("serve.measure.window_runner.unsteady", lambda samples: "requests in flight rose by 9")
     with MockServer() as server:
         met = window(server, long_order("ttft:p99:5000", rate=20, seconds=0.5))
         missed = window(server, long_order("ttft:p99:0.001", rate=20, seconds=0.5))

@@ -44,7 +44,7 @@ KEYS = {
 @pytest.fixture(autouse=True)
 def quiet_client(monkeypatch):
     """Here the machine's other work must not decide whether a window is valid."""
-    monkeypatch.setattr("serve.measure.window.client_bound", lambda *_: None)
+    monkeypatch.setattr("serve.measure.window_runner.client_bound", lambda *_: None)
 
 
 def measure(*words):
@@ -320,7 +320,7 @@ def test_a_search_needs_rates_of_its_own(options):
 def test_a_search_shows_its_rate_in_words_and_keys(monkeypatch):
     server = Server(limit=10)
     monkeypatch.setattr("tuner.app.measure.measuring._first_answer", lambda runner, order: None)
-    monkeypatch.setattr("serve.measure.window.WindowRunner.run", lambda self, order: server.window(order))
+    monkeypatch.setattr("serve.measure.window_runner.WindowRunner.run", lambda self, order: server.window(order))
     words = ["--find-rate", "--slo", "ttft:p99:400", "--seconds", "1"]
     with MockServer() as mock:
         code, out, _ = measure(mock.url, *words, "--json")

@@ -98,7 +98,7 @@ def test_another_thread_leaves_signals_alone():
 
 MEASURING = """
 import sys
-from serve.measure.window import HttpMeter
+from serve.measure.http_meter import HttpMeter
 from tests.unit.test_measure import FakeDeployment, request, step
 from tuner.app.cli.signals import cancelled_by_signals
 from tuner.trial.cancel import CancelHandle

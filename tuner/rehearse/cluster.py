@@ -302,7 +302,7 @@ class SimulatedMeter:
 
 
 def _step_result(result: SimulationResult, step: LoadStep, request: TuneRequest) -> StepResult:
-    """As ``serve.measure.window.summarise`` counts: goodput over the window, requests beyond the timeout failed."""
+    """As ``serve.measure.summary.figures`` counts: goodput over the window, requests beyond the timeout failed."""
     done = result.e2e_ms <= request.load.request_timeout_s * 1e3
     sent, completed = len(done), int(done.sum())
     if not completed:

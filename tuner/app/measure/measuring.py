@@ -17,8 +17,9 @@ from rich.console import Console
 from serve.load.endpoint import Endpoint, bearer
 from serve.measure.probe import EndpointFailed, base_url, choose_model, offered_models
 from serve.measure.request_records import check_records, write_records
-from serve.measure.window import Window, WindowRunner, failures
+from serve.measure.window import Window, failures
 from serve.measure.window_requests import WindowOrder
+from serve.measure.window_runner import WindowRunner
 from tuner.app.answers.measure import MeasureAnswer, found_rate_answer, window_answer
 from tuner.app.measure.options import MeasureOptions
 from tuner.app.measure.rate_finder import RateFinder

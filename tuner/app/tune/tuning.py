@@ -14,7 +14,7 @@ from rich.console import Console
 from deploy.specs.rayservice import Platform
 from serve.launch.niceness import FACT as NICENESS
 from serve.launch.niceness import told as niceness
-from serve.measure.window import HttpMeter
+from serve.measure.http_meter import HttpMeter
 from tuner.app.answers.decision import DecisionAnswer, decision_answer
 from tuner.app.cli.signals import cancelled_by_signals
 from tuner.app.tune.screen import Screen
