@@ -16,83 +16,14 @@ from contextlib import contextmanager
 from serve.load.connection import Connection
 from serve.load.connection_pool import Pool, raise_file_limit, unconnected
 from serve.load.endpoint import Endpoint
-from serve.load.event_stream import Answer
 from serve.load.exact_timer import Alarm
 from serve.load.request_sample import Outcome, Sample
 from serve.load.request_spec import Call, OpenCall, Timeouts
 from serve.load.saturation import ClientLoad, Heartbeat
-
-__all__ = ["Call", "Endpoint", "LoadRun", "OpenCall", "Timeouts"]
-
-# Timers have whole milliseconds: a shorter sleep would spin.
-SHORTEST_SLEEP_S = 0.001
-
+from serve.load.sent_request import SHORTEST_SLEEP_S, SentRequest
 
 Then = Callable[[Call, Sample], Call | None]
 """Told of every sample; answers with the call that follows from it, if any."""
-
-
-class _Exchange:
-    """One request on its way."""
-
-    __slots__ = (
-        "answer",
-        "call",
-        "connection",
-        "first_byte_s",
-        "last_byte_s",
-        "run",
-        "sent_s",
-        "status",
-        "timers",
-    )
-
-    def __init__(self, run: LoadRun, call: Call, sent_s: float) -> None:
-        self.run, self.call, self.sent_s = run, call, sent_s
-        self.answer = Answer(call.output_tokens, call.keep_text)
-        self.first_byte_s: float | None = None
-        self.last_byte_s: float | None = None
-        self.status: int | None = None
-        self.connection: Connection | asyncio.Task[None] | None = None
-        self.timers: list[asyncio.TimerHandle] = []
-
-    def first_byte(self) -> None:
-        """The answer begins: from here on the stall limit holds instead of the first byte's."""
-        if len(self.timers) > 1:
-            self.timers.pop().cancel()
-        if self.run.timeouts.stall_s is not None:
-            self.watch_stall(self.run.timeouts.stall_s)
-
-    def watch_stall(self, wait_s: float) -> None:
-        """Look again after ``wait_s`` whether anything came."""
-        self.timers.append(asyncio.get_running_loop().call_later(wait_s, self.check_stall))
-
-    def check_stall(self) -> None:
-        """Give up when nothing came for the stall limit."""
-        limit_s = self.run.timeouts.stall_s
-        assert limit_s is not None
-        assert self.last_byte_s is not None
-        self.timers.pop()
-        quiet_s = time.perf_counter() - self.last_byte_s
-        if quiet_s >= limit_s:
-            self.run.expire(self, Outcome.STALLED, f"nothing for {quiet_s:.3g} s")
-        else:
-            self.watch_stall(max(limit_s - quiet_s, SHORTEST_SLEEP_S))
-
-    def expired(self) -> None:
-        """The request's whole time is over."""
-        if self.first_byte_s is None:
-            self.run.expire(self, *self.run.silence(self))
-            return
-        assert self.last_byte_s is not None
-        quiet_s = time.perf_counter() - self.last_byte_s
-        stalled = quiet_s > self.run.timeouts.total_s / 2
-        words = f"after {len(self.answer.chunk_s)} events, the last byte {quiet_s:.3g} s ago"
-        self.run.expire(self, Outcome.STALLED if stalled else Outcome.TIMEOUT, words)
-
-    def ended(self, outcome: Outcome, detail: str | None, reusable: bool) -> None:
-        """The answer is whole, or failed."""
-        self.run.exchange_ended(self, outcome, detail, reusable)
 
 
 class LoadRun:
@@ -109,7 +40,7 @@ class LoadRun:
         self.client_load: ClientLoad | None = None
         self._start_s: float | None = None
         self._head, self._pool = endpoint.request_head(), Pool(endpoint, self._fail)
-        self._open: dict[int, _Exchange] = {}
+        self._open: dict[int, SentRequest] = {}
         self._later: dict[int, asyncio.TimerHandle] = {}
         self._then: Then | None = None
         self._stopped = False
@@ -130,8 +61,7 @@ class LoadRun:
     def open_calls(self) -> list[OpenCall]:
         """The requests in flight, oldest first."""
         return [
-            OpenCall(one.call.index, one.call.intended_s, one.sent_s, self._since_start(one.answer.chunk_s[:1]))
-            for one in self._open.values()
+            OpenCall(one.call.index, one.call.intended_s, one.sent_s, one.first_token_s) for one in self._open.values()
         ]
 
     def stop(self, *, cut_off: bool = False) -> None:
@@ -141,8 +71,8 @@ class LoadRun:
             timer.cancel()
         self._later.clear()
         if cut_off:
-            for exchange in list(self._open.values()):
-                self.expire(exchange, Outcome.CUT_OFF, None)
+            for request in list(self._open.values()):
+                self.expire(request, Outcome.CUT_OFF, None)
         self._wake()
 
     async def run(
@@ -189,71 +119,59 @@ class LoadRun:
         assert self._start_s is not None  # set by run before anything is sent
         return time.perf_counter() - self._start_s
 
-    def _since_start(self, first: list[float]) -> float | None:
-        assert self._start_s is not None
-        return first[0] - self._start_s if first else None
-
     def _send(self, call: Call) -> None:
-        exchange = _Exchange(self, call, self._now())
+        assert self._start_s is not None
+        request = SentRequest(self, call, self._start_s)
         if call.index in self._open:
             raise ValueError(f"two calls have the index {call.index}")
-        self._open[call.index] = exchange
+        self._open[call.index] = request
         self.sent += 1
         loop = asyncio.get_running_loop()
-        exchange.timers.append(loop.call_later(self.timeouts.total_s, exchange.expired))
+        request.timers.append(loop.call_later(self.timeouts.total_s, request.expired))
         connection = self._pool.idle()
         if connection is None:
-            exchange.connection = loop.create_task(self._connect(exchange))
+            request.connection = loop.create_task(self._connect(request))
         else:
-            self._begin(exchange, connection)
+            self._begin(request, connection)
 
-    def _begin(self, exchange: _Exchange, connection: Connection) -> None:
-        exchange.connection = connection
+    def _begin(self, request: SentRequest, connection: Connection) -> None:
+        request.connection = connection
         if self.timeouts.first_byte_s is not None:
-            timer = asyncio.get_running_loop().call_later(self.timeouts.first_byte_s, exchange.expired)
-            exchange.timers.append(timer)
-        body = exchange.call.body
-        connection.begin(exchange, b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+            timer = asyncio.get_running_loop().call_later(self.timeouts.first_byte_s, request.expired)
+            request.timers.append(timer)
+        body = request.call.body
+        connection.begin(request, b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
 
-    async def _connect(self, exchange: _Exchange) -> None:
+    async def _connect(self, request: SentRequest) -> None:
         try:
             async with asyncio.timeout(self.timeouts.connect_s):
                 connection = await self._pool.connect()
         except Exception as error:
-            if exchange.call.index in self._open:
-                self.expire(exchange, *unconnected(error))
+            if request.call.index in self._open:
+                self.expire(request, *unconnected(error))
             return
-        if exchange.call.index not in self._open:
+        if request.call.index not in self._open:
             connection.close()
             return
         try:
-            self._begin(exchange, connection)
+            self._begin(request, connection)
         except Exception as error:
             self._fail(error)
 
-    def silence(self, exchange: _Exchange) -> tuple[Outcome, str]:
-        """What it means that not a byte came in time."""
-        if isinstance(exchange.connection, Connection):
-            return Outcome.NO_ANSWER, f"no byte of an answer after {self._now() - exchange.sent_s:.3g} s"
-        return Outcome.CONNECT_TIMEOUT, f"no connection after {self._now() - exchange.sent_s:.3g} s"
+    def expire(self, request: SentRequest, outcome: Outcome, detail: str | None) -> None:
+        """End a request from our side."""
+        request.disconnect()
+        self.request_ended(request, outcome, detail, reusable=False)
 
-    def expire(self, exchange: _Exchange, outcome: Outcome, detail: str | None) -> None:
-        """End an exchange from our side."""
-        if isinstance(exchange.connection, Connection):
-            exchange.connection.close()
-        elif exchange.connection is not None and exchange.connection is not asyncio.current_task():
-            exchange.connection.cancel()
-        self.exchange_ended(exchange, outcome, detail, reusable=False)
-
-    def exchange_ended(self, exchange: _Exchange, outcome: Outcome, detail: str | None, reusable: bool) -> None:
+    def request_ended(self, request: SentRequest, outcome: Outcome, detail: str | None, reusable: bool) -> None:
         """Make the sample, and what follows from it."""
-        for timer in exchange.timers:
+        for timer in request.timers:
             timer.cancel()
-        call = exchange.call
+        call = request.call
         del self._open[call.index]
-        if reusable and isinstance(exchange.connection, Connection):
-            self._pool.give_back(exchange.connection)
-        sample = self._sample(exchange, outcome, detail)
+        if reusable and isinstance(request.connection, Connection):
+            self._pool.give_back(request.connection)
+        sample = request.sample(outcome, detail)
         self.samples.append(sample)
         if self._then is not None and not self._stopped:
             try:
@@ -262,25 +180,6 @@ class LoadRun:
                 self._fail(error)
         if not self._open:
             self._changed.set()
-
-    def _sample(self, exchange: _Exchange, outcome: Outcome, detail: str | None) -> Sample:
-        call, answer, start_s = exchange.call, exchange.answer, self._start_s
-        assert start_s is not None
-        return Sample(
-            index=call.index,
-            intended_s=call.intended_s,
-            sent_s=exchange.sent_s,
-            headers_s=None if exchange.first_byte_s is None else exchange.first_byte_s - start_s,
-            chunk_s=tuple([one_s - start_s for one_s in answer.chunk_s]),
-            end_s=self._now(),
-            prompt_tokens=call.prompt_tokens,
-            output_tokens=answer.output_tokens,
-            outcome=outcome,
-            status=exchange.status,
-            detail=detail,
-            counted_prompt_tokens=answer.prompt_tokens,
-            text="".join(answer.text) if call.keep_text else None,
-        )
 
     def _follow(self, call: Call | None) -> None:
         if call is None:
@@ -317,8 +216,8 @@ class LoadRun:
         connecting = [one.connection for one in self._open.values() if isinstance(one.connection, asyncio.Task)]
         for task in connecting:
             task.cancel()
-        for exchange in self._open.values():
-            for timer in exchange.timers:
+        for request in self._open.values():
+            for timer in request.timers:
                 timer.cancel()
         await asyncio.gather(*connecting, return_exceptions=True)
         self._pool.close()

@@ -18,9 +18,10 @@ from importlib import import_module, util
 from multiprocessing.connection import Connection as Pipe
 from typing import Any, TypeVar, cast
 
-from serve.load.client import Call, LoadRun, OpenCall, Then, Timeouts
+from serve.load.client import LoadRun, Then
 from serve.load.endpoint import Endpoint
 from serve.load.request_sample import Sample
+from serve.load.request_spec import Call, OpenCall, Timeouts
 from serve.load.sample_arrays import PackedSamples
 from serve.load.saturation import ClientLoad
 from tuner.errors import BadInput, ParlayError

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.load.client import Call
 from serve.load.endpoint import Endpoint
 from serve.load.request_sample import Sample
+from serve.load.request_spec import Call
 from serve.load.workers import Share
 from serve.measure.prompts import chat_text
 from tuner.ask.arrivals import ClosedLoad, OfferedLoad, offered

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from serve.load.client import Call, Endpoint, LoadRun, Then
+from serve.load.client import LoadRun, Then
+from serve.load.endpoint import Endpoint
 from serve.load.request_sample import Sample
+from serve.load.request_spec import Call
 from serve.load.saturation import client_bound
 from serve.load.workers import WorkerRun, run_fast
 from serve.measure.engine_metrics import Scraper

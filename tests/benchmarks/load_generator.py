@@ -27,8 +27,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.load.client import Call, Endpoint, LoadRun
+from serve.load.client import LoadRun
+from serve.load.endpoint import Endpoint
 from serve.load.request_sample import Sample
+from serve.load.request_spec import Call
 from serve.load.saturation import client_bound
 from serve.load.workers import run_fast
 from serve.measure.summary import latency_s

@@ -7,8 +7,10 @@ import threading
 
 import pytest
 
-from serve.load.client import Call, Endpoint, LoadRun, Timeouts
+from serve.load.client import LoadRun
+from serve.load.endpoint import Endpoint
 from serve.load.request_sample import Outcome
+from serve.load.request_spec import Call, Timeouts
 from tests.mock_server import Behaviour, MockServer, closed_port
 
 BEHAVIOURS = [

@@ -11,9 +11,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from serve.load.client import Call, LoadRun
+from serve.load.client import LoadRun
 from serve.load.endpoint import Endpoint, bearer
 from serve.load.request_sample import Outcome
+from serve.load.request_spec import Call
 from tests.mock_server import MockServer
 from tuner.errors import BadInput
 

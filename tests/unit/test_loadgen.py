@@ -8,9 +8,11 @@ import time
 
 import pytest
 
-from serve.load.client import Call, Endpoint, LoadRun
+from serve.load.client import LoadRun
 from serve.load.connection_pool import unconnected
+from serve.load.endpoint import Endpoint
 from serve.load.request_sample import Outcome, Sample
+from serve.load.request_spec import Call
 from tests.mock_server import Behaviour, MockServer
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from serve.load.client import Endpoint
+from serve.load.endpoint import Endpoint
 from serve.load.request_sample import Outcome, Sample
 from serve.load.saturation import ClientBound, ClientLimit
 from serve.measure.http_meter import HttpMeter, step_result

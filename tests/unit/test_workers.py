@@ -13,8 +13,9 @@ from functools import partial
 
 import pytest
 
-from serve.load.client import Call, Endpoint
+from serve.load.endpoint import Endpoint
 from serve.load.request_sample import Outcome
+from serve.load.request_spec import Call
 from serve.load.workers import Share, WorkerDied, WorkerRun, run_fast
 from tests.mock_server import Behaviour, MockServer
 from tests.unit.test_bad_servers import BEHAVIOURS
@@ -141,7 +142,7 @@ def test_a_cancelled_run_leaves_no_process():
 
 SCRIPT = """
 import multiprocessing, sys, time
-from serve.load.client import Endpoint
+from serve.load.endpoint import Endpoint
 from serve.load.workers import WorkerRun, run_fast
 from tests.unit.test_workers import spread
 
