@@ -2,63 +2,31 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from deploy.specs.rayservice import Platform
 from serve.launch.niceness import FACT as NICENESS
 from serve.launch.niceness import told as niceness
-from serve.measure.http_meter import HttpMeter
 from tuner.app.answers.decision import DecisionAnswer, decision_answer
 from tuner.app.cli.signals import cancelled_by_signals
+from tuner.app.tune.bench import bench
+from tuner.app.tune.options import TuneOptions
 from tuner.app.tune.screen import Screen
 from tuner.app.tune.telemetry import Telemetry
 from tuner.app.tune.telemetry_observer import TelemetryObserver
 from tuner.app.wiring import facts, write_results
-from tuner.ask.cluster import Cluster, Fleet
 from tuner.ask.request import TuneRequest
 from tuner.ask.request_document import load_request
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput
-from tuner.rehearse.conditions import SEED_FACT, Conditions
+from tuner.rehearse.conditions import SEED_FACT
 from tuner.study.runner import StudyOrder, run_study
 from tuner.study.store import Store
 from tuner.study.study import default_name
 from tuner.trial.cancel import CancelHandle
-from tuner.trial.seams import Launcher, Meter
-
-if TYPE_CHECKING:
-    from tuner.rehearse.cluster import SimulatedCluster
-
-LAUNCHERS = ("ray", "local", "simulated")
-
-
-@dataclass(frozen=True, slots=True)
-class TuneOptions:
-    """What the operator gave on the command line beside the request; 0 or None for a port: any, or no endpoint.
-
-    ``simulated_seed`` is that of the cluster of the ``simulated`` launcher. ``ray_version`` and ``image`` are the
-    operator's, for the Kubernetes specs.
-    """
-
-    request_file: Path
-    out: Path
-    store_url: str
-    study: str | None
-    resume: bool
-    launcher: str
-    ray_address: str | None
-    http_port: int
-    metrics_port: int | None
-    simulated_seed: int = 0
-    ray_version: str | None = None
-    image: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +50,11 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
         telemetry = _telemetry(options, console, stack)
         screen = Screen(console, request)
         stack.callback(screen.close)
-        with cancelled_by_signals(cancel, screen.note), _bench(options, cluster) as bench:
+        with cancelled_by_signals(cancel, screen.note), bench(options, cluster) as made:
             if options.launcher == "simulated":
                 screen.note(f"simulated cluster, seed {options.simulated_seed}: no figure is from a real engine")
             observers = (screen, TelemetryObserver(name, request, telemetry))
-            decision = run_study(order, store, bench.launcher, bench.meter, observers, cancel, clock=bench.clock)
+            decision = run_study(order, store, made.launcher, made.meter, observers, cancel, clock=made.clock)
         screen.close()
         record = store.study(name)
         decision = write_results(options.out / name, store, record, decision, platform)
@@ -128,48 +96,3 @@ def _platform(options: TuneOptions) -> Platform:
         if given is not None and options.launcher != "ray":
             raise BadInput(option, given, f"--launcher ray; no Kubernetes spec comes of {options.launcher}")
     return Platform(ray_version=options.ray_version, image=options.image)
-
-
-def _simulated(cluster: Cluster | Fleet, seed: int) -> SimulatedCluster:
-    """A cluster whose prices differ from the model's as those of a real one may, and whose steps scatter."""
-    from tuner.rehearse.cluster import SimulatedCluster
-
-    if not isinstance(cluster, Cluster):
-        raise BadInput("--launcher", "simulated", "ray or local, where the cluster has several GPUs")
-    return SimulatedCluster(cluster, Conditions(seed=seed, term_error=0.1, noise=0.02))
-
-
-@dataclass(frozen=True, slots=True)
-class _Bench:
-    """What the study is run on, and its clock in s."""
-
-    launcher: Launcher
-    meter: Meter
-    clock: Callable[[], float] = time.perf_counter
-
-
-@contextmanager
-def _bench(options: TuneOptions, cluster: Cluster | Fleet) -> Iterator[_Bench]:
-    if options.launcher == "simulated":
-        from tuner.rehearse.cluster import SimulatedLauncher, SimulatedMeter
-
-        world = _simulated(cluster, options.simulated_seed)
-        yield _Bench(SimulatedLauncher(world), SimulatedMeter(world), lambda: world.clock_s)
-        return
-    launcher = _real_launcher(options)
-    try:
-        yield _Bench(launcher, HttpMeter())
-    finally:
-        launcher.close()
-
-
-def _real_launcher(options: TuneOptions) -> Launcher:
-    if options.launcher not in LAUNCHERS:
-        raise BadInput("--launcher", options.launcher, ", ".join(LAUNCHERS))
-    if options.launcher == "local":
-        from serve.launch.local_launcher import LocalProcessLauncher
-
-        return LocalProcessLauncher(port=options.http_port or None, state_dir=options.out / "state")
-    from serve.launch.ray_launcher import RayServeLauncher
-
-    return RayServeLauncher(options.ray_address, options.http_port or None, state_dir=options.out / "state")
