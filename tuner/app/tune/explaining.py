@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -26,33 +25,18 @@ from tuner.ask.space import load_space
 from tuner.cost.breakdown import Breakdown
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput
+from tuner.explain.learnt_prices import LearntPrice, learnt_prices
 from tuner.explain.never_launched import Untried, untried
 from tuner.plan.infeasible import Infeasible, slower_than_predicted
 from tuner.plan.prune import Candidate, DroppedGroup
 from tuner.plan.replica_prices import MARGIN
-from tuner.search.belief import Belief
 from tuner.study.records import StudyRecord
 from tuner.study.store import Store
 
-_SURER, _MOVED = 0.9, 0.05  # a price counts as learnt: a tenth surer, or moved by five per cent
 _FACT = "it could not have run"
 _MISSES = f"even {MARGIN:g} × faster than the model, one request alone misses the target"
 _RANKED = "a judgement of the model: below, by how much it would have to err"
 _MEASURED = "what was measured says so"
-
-
-@dataclass(frozen=True, slots=True)
-class Learnt:
-    """What the trials say of one price of the model: it has to be multiplied by ``factor``, with 95 % between ``low``
-    and ``high``; before any trial that was ``prior_low`` to ``prior_high``. ``ttft`` and ``tpot`` stand for all of that
-    latency which no term explains."""
-
-    term: str
-    factor: float
-    low: float
-    high: float
-    prior_low: float
-    prior_high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +57,7 @@ class Explained:
     dropped: tuple[DroppedGroup, ...]
     planned: tuple[DroppedGroup, ...]
     waiting: int
-    learnt: tuple[Learnt, ...]
+    learnt: tuple[LearntPrice, ...]
     rivals: Untried | None
 
     @property
@@ -156,29 +140,12 @@ def explain_study(store: Store, record: StudyRecord, layout: ParallelLayout | No
         dropped=tuple(dropped),
         planned=tuple(record.dropped or ()),
         waiting=waiting,
-        learnt=() if layout else _learnt(record, decision),
+        learnt=() if layout else learnt_prices(record, decision),
         rivals=rivals,
     )
 
 
-def _learnt(record: StudyRecord, decision: Decision) -> tuple[Learnt, ...]:
-    """Prices that the trials moved or made surer, those that moved most first."""
-    if not record.ranked:
-        return ()
-    model, cluster = load_model(record.request.model), requested_cluster(record.request)
-    belief = Belief.of(record.request, record.ranked, model, cluster)
-    before = belief.factors
-    belief.observe({standing.layout: [s for t in standing.trials for s in t.steps] for standing in decision.standings})
-    found = []
-    for term, (factor, sd) in belief.factors.items():
-        middle, prior_sd = before[term]
-        if sd < _SURER * prior_sd or abs(math.log(factor / middle)) > _MOVED:
-            wide = [m * math.exp(sign * 1.96 * s) for m, s in ((factor, sd), (middle, prior_sd)) for sign in (-1, 1)]
-            found.append(Learnt(term, factor, *wide))
-    return tuple(sorted(found, key=lambda one: -abs(math.log(one.factor))))
-
-
-def _learnt_table(console: Console, learnt: Sequence[Learnt]) -> None:
+def _learnt_table(console: Console, learnt: Sequence[LearntPrice]) -> None:
     if not learnt:
         return
     table = Table(title="What the trials taught: factors on the model's prices", **left_title())
