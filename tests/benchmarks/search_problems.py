@@ -27,7 +27,7 @@ from tuner.plan.prune import Plan, plan
 from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
 from tuner.rehearse.conditions import Conditions
 from tuner.search.choice import value_of
-from tuner.study.driver import load_steps
+from tuner.study.load_steps import load_steps
 from tuner.trial.results import StepResult, TrialResult, TrialState
 from tuner.trial.seams import LaunchOrder, Watch
 

@@ -18,8 +18,8 @@ from tuner.app.cli.commands import app
 from tuner.app.wiring import decision_of, write_results
 from tuner.ask.layout import ParallelLayout
 from tuner.errors import BadInput
-from tuner.study.driver import load_steps
 from tuner.study.lifecycle import StudyState
+from tuner.study.load_steps import load_steps
 from tuner.study.records import TrialClaim
 from tuner.study.store import Store
 from tuner.trial.devices import Placement

@@ -8,7 +8,7 @@ from tests.fakes import copy_of_empty_store, make_request
 from tests.world import CRASH, TP1, TP1_RAY, TP2, TP2_DP2, Journal, World
 from tuner.ask.rules import DropReason
 from tuner.errors import BadInput, Cancelled, Cause, FailureReason, LaunchFailed
-from tuner.study.driver import BASE_SEED, load_steps
+from tuner.study.load_steps import BASE_SEED, load_steps
 from tuner.study.study import default_name
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.results import TrialState

@@ -10,8 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from enum import Enum, auto
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.ask.deployment import Deployment
@@ -22,54 +21,18 @@ from tuner.search.search import Search
 from tuner.study.budget import Purse
 from tuner.study.lease import Heartbeat, is_gone
 from tuner.study.lifecycle import StudyState
+from tuner.study.load_steps import load_steps
 from tuner.study.observer import Observer
 from tuner.study.records import OpenTrial, Pulse, Snapshot, TrialClaim
+from tuner.study.running_trial import Phase, Running
 from tuner.study.store import Store
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import Node, Placement, Reservation, place
 from tuner.trial.ledger import Entry, Price, spent
-from tuner.trial.results import LoadStep, StepResult, TrialResult, TrialState
+from tuner.trial.results import LoadStep, TrialResult, TrialState
 from tuner.trial.seams import Launcher, LaunchOrder, Meter, RunningDeployment, Samples, Watch
 
-BASE_SEED = 20260101  # arrivals of step i are drawn from BASE_SEED + i, the same for every layout
-SEEDS_PER_REPEAT = 1000
 OTHERS_S = 1.0  # how often it is looked at what other drivers did, and whether all shall end
-
-
-class Phase(Enum):
-    """Where a running trial stands."""
-
-    STARTING = auto()
-    READY = auto()  # waits until nothing starts on its nodes any more
-    MEASURING = auto()
-
-
-@dataclass(eq=False)
-class Running:
-    """A trial of this driver, from its claim to its end."""
-
-    trial: OpenTrial
-    proposal: Proposal
-    phase: Phase = Phase.STARTING
-    deployment: RunningDeployment | None = None
-    steps: list[StepResult] = field(default_factory=list)
-    thread: threading.Thread | None = None
-
-    def teardown(self) -> None:
-        """Free its devices; the business of the thread that runs it alone."""
-        if self.deployment is not None:
-            self.deployment.teardown()
-
-    def finished(self, state: TrialState, failure: LaunchFailed | None = None, why: str | None = None) -> TrialResult:
-        """How it ended, but for its times."""
-        trial = self.trial
-        result = TrialResult(trial.number, trial.deployment, state, tuple(self.steps), detail=why)
-        launched = self.deployment.launched if self.deployment else None
-        result = replace(result, purpose=trial.purpose, repeat=trial.repeat, launched=launched)
-        if failure is None:
-            return result
-        tail = failure.log_tail or (self.deployment.log_tail() if self.deployment else ())
-        return replace(result, failure=failure.reason, detail=failure.detail, log_tail=tail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,18 +349,6 @@ class Driving:
 
     def _beat(self) -> None:
         self._p.store.beat(self._p.study, self._p.driver, self._study_s())
-
-
-def load_steps(request: TuneRequest, repeat: int = 0) -> list[LoadStep]:
-    """Warm-up (index −1, at the lowest rate) and the rising rates.
-
-    Every layout gets the same arrivals, and other ones when it is measured again.
-    """
-    rates, seed = request.rates_req_per_s, BASE_SEED + SEEDS_PER_REPEAT * repeat
-    steps = [LoadStep(i, rate, request.load.seconds, seed + i) for i, rate in enumerate(rates)]
-    if request.load.warmup_seconds > 0:
-        steps.insert(0, LoadStep(-1, rates[0], request.load.warmup_seconds, seed - 1, warmup=True))
-    return steps
 
 
 def _cause_of(end: BaseException) -> tuple[Cause, str]:

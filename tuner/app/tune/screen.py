@@ -15,7 +15,7 @@ from tuner.ask.request import Metric, TuneRequest
 from tuner.ask.slo import Verdict
 from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
-from tuner.study.driver import load_steps
+from tuner.study.load_steps import load_steps
 from tuner.study.observer import Observer
 from tuner.trial.ledger import Spent
 from tuner.trial.results import LoadStep, StepResult, TrialResult
