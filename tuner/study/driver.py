@@ -53,7 +53,7 @@ class Assignment:
     cancel: CancelHandle
 
 
-class Driving:
+class Driver:
     """Runs trials until the budget is spent or nothing is left that could win.
 
     ``best`` names the trial that would win if the study ended with the given ones.
@@ -75,7 +75,7 @@ class Driving:
         self._listening = ExitStack()
         self._search: Search | None = None
 
-    def __enter__(self) -> Driving:
+    def __enter__(self) -> Driver:
         """Give signs of life from here on, and be at work."""
         self._heartbeat.start()
         self._listening.enter_context(self._p.cancel.listening(self._cancel.cancel))

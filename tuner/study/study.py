@@ -28,7 +28,7 @@ from tuner.search.believing import Believing
 from tuner.search.search import Search
 from tuner.search.strategy import Strategy
 from tuner.search.warm_start import MOST, Factors, Past, akin, carried
-from tuner.study.driver import Assignment, Driving
+from tuner.study.driver import Assignment, Driver
 from tuner.study.lease import is_gone, new_driver
 from tuner.study.lifecycle import StudyState
 from tuner.study.observer import Fanout, Observer
@@ -94,8 +94,8 @@ class Study:
         planned = self._runnable(plan(s.request, s.model, s.cluster, s.space))
         known = self._begun(resume, facts)
         with ending(self._store, s.name):
-            with Driving(self._assignment(), self._best) as driving:
-                orphans = driving.clear_orphans()
+            with Driver(self._assignment(), self._best) as driver:
+                orphans = driver.clear_orphans()
                 self._store.save_plan(s.name, planned.candidates, planned.ranked, planned.dropped)
                 self._observer.planned(planned)
                 self._cancel.raise_if_cancelled()
@@ -104,7 +104,7 @@ class Study:
                 search.recall(found.finished)
                 if known:
                     self._observer.resumed(found.finished, orphans)
-                self._observer.ended(driving.run(search, found.finished))
+                self._observer.ended(driver.run(search, found.finished))
             return self._decide(planned, search)
 
     def _begun(self, resume: bool, facts: dict[str, str]) -> bool:
