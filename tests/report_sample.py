@@ -11,9 +11,9 @@ from deploy.report.study_data import (
     ShownBudget,
     ShownFile,
     ShownLayout,
+    ShownLayoutSummary,
     ShownMetric,
     ShownSpread,
-    ShownStanding,
     ShownStep,
     ShownTrial,
     Stage,
@@ -56,9 +56,9 @@ def _launched(
     )
 
 
-def _standing(
+def _summary(
     layout: str, ttft: tuple[float, float, float], tpot: tuple[float, float, float], goodput: float, **more: object
-) -> ShownStanding:
+) -> ShownLayoutSummary:
     devices = 2 if "2" in layout.split("max_")[0] else 1
     fields: dict[str, object] = {
         "layout": layout,
@@ -74,14 +74,14 @@ def _standing(
         "at": (ShownSpread(devices, devices, devices), ShownSpread(goodput, goodput - 0.05, goodput + 0.05)),
         "on_front": True,
     }
-    return ShownStanding(**(fields | more))  # type: ignore[arg-type]
+    return ShownLayoutSummary(**(fields | more))  # type: ignore[arg-type]
 
 
 STANDINGS = (
-    _standing("tp=2,pp=1,dp=1", (588, 571, 605), (38.4, 37.9, 38.9), 1.98),
-    _standing("tp=1,pp=1,dp=2", (524, 490, 561), (43.4, 42.0, 44.8), 1.97, runs="1", on_front=False),
-    _standing("tp=1,pp=1,dp=1", (690, 650, 730), (33.0, 32.0, 34.0), 0.99, runs="1", held_req_per_s=1.0),
-    _standing("tp=1,pp=2,dp=1", (1290, 1290, 1290), (61.0, 61.0, 61.0), 0.5, meets_slo=False, on_front=False,
+    _summary("tp=2,pp=1,dp=1", (588, 571, 605), (38.4, 37.9, 38.9), 1.98),
+    _summary("tp=1,pp=1,dp=2", (524, 490, 561), (43.4, 42.0, 44.8), 1.97, runs="1", on_front=False),
+    _summary("tp=1,pp=1,dp=1", (690, 650, 730), (33.0, 32.0, 34.0), 0.99, runs="1", held_req_per_s=1.0),
+    _summary("tp=1,pp=2,dp=1", (1290, 1290, 1290), (61.0, 61.0, 61.0), 0.5, meets_slo=False, on_front=False,
               attainment=None, attainment_at_least=None, usd_per_hour=None, usd_per_million_tokens=None),
 )  # fmt: skip
 

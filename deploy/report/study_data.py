@@ -96,7 +96,7 @@ class ShownSpread:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownStanding:
+class ShownLayoutSummary:
     """A measured layout with all its runs; ``slo_ms`` by metric name, ``at`` its place on ``ReportData.axes``.
 
     ``attainment_at_least`` is the lower end of the 95 % interval. ``runs`` says how many there were, and whether a
@@ -155,7 +155,7 @@ class ReportData:
     files: tuple[ShownFile, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     simulated: bool = False
-    standings: tuple[ShownStanding, ...] = ()
+    standings: tuple[ShownLayoutSummary, ...] = ()
     axes: tuple[str, str] | None = None
     budget: tuple[ShownBudget, ...] = ()
 

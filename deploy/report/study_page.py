@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from html import escape
 
-from deploy.report import charts
-from deploy.report import layout_charts as standing_charts
+from deploy.report import charts, layout_charts
 from deploy.report.html_tables import NOTHING, Column, code, count, figure, share, table, yes_no
 from deploy.report.page import card, chart, folded, page, pairs, section
-from deploy.report.study_data import Fate, ReportData, ShownLayout, ShownMetric, ShownSpread, ShownStanding, ShownStep
+from deploy.report.study_data import (
+    Fate,
+    ReportData,
+    ShownLayout,
+    ShownLayoutSummary,
+    ShownMetric,
+    ShownSpread,
+    ShownStep,
+)
 
 _METRICS = {
     "ttft": "TTFT: time from sending a request to its first token",
@@ -30,9 +37,9 @@ def render_report(data: ReportData) -> str:
 
 def _figures(data: ReportData) -> dict[str, charts.Figure]:
     figures: dict[str, charts.Figure | None] = {"funnel": charts.funnel(data), "timeline": charts.timeline(data)}
-    figures["front"] = standing_charts.front(data)
+    figures["front"] = layout_charts.front(data)
     for metric in data.metrics:
-        figures[f"spread-{metric.name}"] = standing_charts.spread(data, metric)
+        figures[f"spread-{metric.name}"] = layout_charts.spread(data, metric)
         figures[f"load-{metric.name}"] = charts.latency_against_load(data, metric)
         figures[f"error-{metric.name}"] = charts.predicted_against_measured(data, metric)
     return {name: figure for name, figure in figures.items() if figure is not None}
@@ -95,21 +102,21 @@ def _standings(data: ReportData) -> str:
     if not data.standings:
         return ""
     body = ""
-    if data.axes is not None and standing_charts.front(data) is not None:
+    if data.axes is not None and layout_charts.front(data) is not None:
         body += chart("front", f"{data.axes[1]} against {data.axes[0]}, of the layouts that meet the SLO")
     caption = "{} of each layout and its spread over repeated runs"
-    body += _each_metric(data, "spread", caption, standing_charts.spread)
+    body += _each_metric(data, "spread", caption, layout_charts.spread)
     targets = [metric for metric in data.metrics if metric.slo_ms is not None]
     columns = [Column("Layout"), Column("Meets SLO"), Column("Runs")]
     names = ["Devices", "Holds, req/s", *(f"{m}, ms (of {m.slo_ms:g})" for m in targets), "Attainment (at least)"]
     names += ["USD/hour", "USD per million tokens"]
     columns += [Column(name, number=True) for name in names]
-    rows = [_standing_row(row, targets) for row in data.standings]
+    rows = [_summary_row(row, targets) for row in data.standings]
     body += table("standings-table", "All runs of a layout together, best first", columns, rows)
     return section("standings", "Where each layout stands", body)
 
 
-def _standing_row(row: ShownStanding, targets: Iterable[ShownMetric]) -> list[str]:
+def _summary_row(row: ShownLayoutSummary, targets: Iterable[ShownMetric]) -> list[str]:
     attained = NOTHING if row.attainment is None else f"{share(row.attainment)} ({share(row.attainment_at_least)})"
     figures = [str(row.devices), figure(row.held_req_per_s), *(_spread(row.slo_ms.get(m.name)) for m in targets)]
     money = [figure(row.usd_per_hour), figure(row.usd_per_million_tokens)]

@@ -244,10 +244,10 @@ def test_the_spread_of_repeated_runs_is_told():
     decision = made(
         request, trial(0, SMALL, [50, 80], request), repeated(trial(0, SMALL, [50, 90], request), 1, Purpose.CONFIRM)
     )
-    standing = decision.standings[0]
-    ttft = standing.slo_ms[Metric.TTFT, 99]
+    summary = decision.standings[0]
+    ttft = summary.slo_ms[Metric.TTFT, 99]
     assert (ttft.mean, ttft.low, ttft.high, ttft.runs) == (85, 80, 90, 2)
-    assert standing.e2e_ms.share == pytest.approx(30 / 255)
+    assert summary.e2e_ms.share == pytest.approx(30 / 255)
     assert decision.winner.number == 1  # the confirmation stands for the layout
     assert "ttft p99 85 ms, 80 to 90 over 2 runs" in decision.why
     assert "Its worst run leaves 10% of the ttft target and 82% of the tpot target to spare." in decision.why
@@ -301,8 +301,8 @@ def test_attainment_is_a_constraint_of_its_own():
     for share, met in ((0.85, True), (0.9, False)):
         request = make_request({"attainment": share})
         assert (made(request, replace(one, steps=steps)).winner is not None) is met
-    (standing,) = made(make_request(), replace(one, steps=steps)).standings
-    low, high = standing.attainment_interval
+    (summary,) = made(make_request(), replace(one, steps=steps)).standings
+    low, high = summary.attainment_interval
     assert low < 0.875 < high
 
 

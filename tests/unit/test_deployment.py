@@ -10,7 +10,6 @@ from tuner.app.cli.tables import short_names
 from tuner.ask.cluster import usd_per_hour
 from tuner.ask.deployment import UNLAUNCHED, TwoPools, one_group, parse_deployment, pools_of
 from tuner.ask.layout import ParallelLayout
-from tuner.decide.layout_summary import standings
 from tuner.errors import BadInput
 from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher
 from tuner.search.lessons import doomed
@@ -83,7 +82,7 @@ def test_a_store_keeps_it_in_claim_trial_and_plan(tmp_path):
 def test_it_is_decided_upon_and_named_beside_layouts():
     step = make_step(LoadStep(0, 4.0, 1.0, 0), REQUEST, 20.0)
     trials = [TrialResult(i, one, TrialState.MEASURED, (step,)) for i, one in enumerate((POOLS, ParallelLayout(tp=8)))]
-    assert [standing.deployment for standing in standings(REQUEST, trials)] == [POOLS, ParallelLayout(tp=8)]
+    assert [summary.deployment for summary in layout_summaries(REQUEST, trials)] == [POOLS, ParallelLayout(tp=8)]
     names, common = short_names([POOLS, ParallelLayout(tp=4, max_num_seqs=64)])
     assert names[POOLS] == str(POOLS)
     assert common == ""

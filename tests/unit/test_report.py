@@ -14,9 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.report import charts
+from deploy.report import charts, layout_charts
 from deploy.report import html_tables as tables
-from deploy.report import layout_charts as standing_charts
 from deploy.report.study_data import Fate, ReportData, ShownLayout, ShownMetric, ShownSpread, Stage
 from deploy.report.study_page import render_report
 from tests import tools
@@ -128,7 +127,7 @@ def test_predictions_lie_beside_their_measurements() -> None:
 
 
 def test_the_front_joins_the_layouts_that_no_other_beats_on_both() -> None:
-    figure = standing_charts.front(sample())
+    figure = layout_charts.front(sample())
     assert figure is not None
     line, *points = figure["data"]
     assert list(zip(line["x"], line["y"], strict=True)) == [(1, 0.99), (2, 1.98)]
@@ -138,14 +137,14 @@ def test_the_front_joins_the_layouts_that_no_other_beats_on_both() -> None:
 
 
 def test_the_spread_over_runs_is_drawn_around_their_mean() -> None:
-    figure = standing_charts.spread(sample(), TTFT)
+    figure = layout_charts.spread(sample(), TTFT)
     assert figure is not None
     points, target = figure["data"]
     assert points["x"] == [588, 524, 690, 1290]
     assert (points["error_x"]["array"][0], points["error_x"]["arrayminus"][0]) == (17, 17)
     assert target["x"] == [900.0] * 4
     certain = tuple(replace(row, slo_ms={"ttft": ShownSpread(5, 5, 5)}) for row in sample().standings)
-    assert standing_charts.spread(replace(sample(), standings=certain), TTFT) is None
+    assert layout_charts.spread(replace(sample(), standings=certain), TTFT) is None
 
 
 def test_what_was_spent_is_beside_its_limit() -> None:

@@ -71,7 +71,7 @@ def timeless(decision):
         runner_up=bare(decision.runner_up),
         pareto=tuple(map(bare, decision.pareto)),
         trials=tuple(map(bare, decision.trials)),
-        standings=tuple(str(standing.layout) for standing in decision.standings),
+        standings=tuple(str(summary.layout) for summary in decision.standings),
         spent=decision.spent.launches,
     )
 

@@ -13,7 +13,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
 from tuner.ask.request_document import parse_request
 from tuner.ask.space import load_space
-from tuner.decide.layout_summary import standings
+from tuner.decide.layout_summary import layout_summaries
 from tuner.explain.never_launched import FACTORS, Untried, untried
 from tuner.plan.prune import plan
 from tuner.trial.results import LoadStep, TrialResult, TrialState
@@ -30,7 +30,7 @@ def held(objective: str, layout: str, held_req_per_s: float, rate: float = 300.0
     rates = [r for r in request.rates_req_per_s if r <= held_req_per_s]
     steps = tuple(make_step(LoadStep(i, r, 1.0, 0), request, ttft_ms=50.0) for i, r in enumerate(rates))
     trial = TrialResult(0, ParallelLayout.parse(layout), TrialState.MEASURED, steps)
-    winner = standings(request, [trial])[0]
+    winner = layout_summaries(request, [trial])[0]
     model, space = load_model(request.model), load_space(request.space)
     found = untried(request, model, space, winner, {trial.layout})
     ranked = plan(request, model, requested_cluster(request), space, keep=10_000).ranked
@@ -79,7 +79,7 @@ def test_a_correction_shifts_the_factor_by_as_much(objective):
     request = parse_request(document({"space": AXES, "objective": objective, "slo.0.ms": 200.0}))
     step = make_step(LoadStep(0, 8.0, 1.0, 0), request, ttft_ms=20.0)
     trial = TrialResult(0, ParallelLayout.parse("tp=2,max_num_seqs=128"), TrialState.MEASURED, (step,))
-    winner = standings(request, [trial])[0]
+    winner = layout_summaries(request, [trial])[0]
     model, space = load_model(request.model), load_space(request.space)
     as_is = untried(request, model, space, winner, {trial.layout})
     half = untried(request, model, space, winner, {trial.layout}, slower=2.0)

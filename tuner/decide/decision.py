@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tuner.ask.request import Objective, TuneRequest
 from tuner.ask.slo import over, ratio
 from tuner.decide.comparison import slo_ratio
-from tuner.decide.layout_summary import Spread, Standing, front, standings
+from tuner.decide.layout_summary import LayoutSummary, Spread, front, layout_summaries
 from tuner.plan.infeasible import Infeasible
 from tuner.plan.prune import Candidate, DroppedGroup, Prediction
 from tuner.trial.ledger import Spent
@@ -21,7 +21,7 @@ class Decision:
     misses and ``remedy`` what would have to change.
 
     ``standings`` are the measured layouts with all their trials, best first; ``winner`` and ``runner_up`` are the
-    trials that stand for the first two that meet the SLO, ``pareto`` those of the front (``standing.front_axes``).
+    trials that stand for the first two that meet the SLO, ``pareto`` those of the front (its axes: ``front_axes``).
     ``infeasible`` says why no layout meets the SLO, where the study ended without a winner; ``files`` has the paths of
     what was written, by kind.
     """
@@ -31,7 +31,7 @@ class Decision:
     runner_up: TrialResult | None
     pareto: tuple[TrialResult, ...]
     trials: tuple[TrialResult, ...]
-    standings: tuple[Standing, ...]
+    standings: tuple[LayoutSummary, ...]
     predictions: dict[str, Prediction]
     dropped: tuple[DroppedGroup, ...]
     spent: Spent
@@ -60,14 +60,14 @@ def decide(
 
     ``spent`` is the study's account at its end, of the trials that came to nothing too.
     """
-    order = standings(request, trials)
-    feasible = [standing for standing in order if standing.meets]
+    order = layout_summaries(request, trials)
+    feasible = [summary for summary in order if summary.meets]
     why, remedy = (_why(request, feasible, len(order)), None) if feasible else _shortfall(request, order, trials)
     return Decision(
         study=study,
         winner=feasible[0].trial if feasible else None,
         runner_up=feasible[1].trial if len(feasible) > 1 else None,
-        pareto=tuple(standing.trial for standing in front(request, feasible)),
+        pareto=tuple(summary.trial for summary in front(request, feasible)),
         trials=tuple(trials),
         standings=order,
         predictions={str(c.deployment): c.prediction for c in ranked},
@@ -80,10 +80,10 @@ def decide(
 
 def winner(request: TuneRequest, trials: Sequence[TrialResult]) -> TrialResult | None:
     """The trial that stands for the layout that would win with these, or None where none meets the SLO."""
-    return next((standing.trial for standing in standings(request, trials) if standing.meets), None)
+    return next((summary.trial for summary in layout_summaries(request, trials) if summary.meets), None)
 
 
-def _why(request: TuneRequest, feasible: Sequence[Standing], measured: int) -> str:
+def _why(request: TuneRequest, feasible: Sequence[LayoutSummary], measured: int) -> str:
     winner = feasible[0]
     held = f"at {winner.held_req_per_s:g} requests/s ({_targets(request, winner)})"
     text = f"{winner.deployment} meets {_slo(request)} {held} on {_devices(winner)}"
@@ -94,7 +94,7 @@ def _why(request: TuneRequest, feasible: Sequence[Standing], measured: int) -> s
     return " ".join([text, _margin(request, winner), *_evidence(winner)])
 
 
-def _margin(request: TuneRequest, winner: Standing) -> str:
+def _margin(request: TuneRequest, winner: LayoutSummary) -> str:
     """How far its worst run stays below each target."""
     left = [
         f"{1 - ratio(target, spread.high):.0%} of the {target.metric.value} target"
@@ -105,7 +105,7 @@ def _margin(request: TuneRequest, winner: Standing) -> str:
     return f"{run} {' and '.join(left)} to spare."
 
 
-def _evidence(winner: Standing) -> list[str]:
+def _evidence(winner: LayoutSummary) -> list[str]:
     """What it does to answers, how sure it is, and what it costs."""
     lines = [f"It {caution}." for caution in winner.deployment.cautions]
     if winner.confirmed:
@@ -127,7 +127,7 @@ def _evidence(winner: Standing) -> list[str]:
     return lines
 
 
-def _gap(request: TuneRequest, winner: Standing, second: Standing) -> str:
+def _gap(request: TuneRequest, winner: LayoutSummary, second: LayoutSummary) -> str:
     """What the second has against it, by the first objective in which the two differ."""
     for objective in request.objectives:
         if objective is Objective.MIN_GPUS and winner.deployment.devices < second.deployment.devices:
@@ -145,7 +145,7 @@ def _gap(request: TuneRequest, winner: Standing, second: Standing) -> str:
     return f"which meets it on {_devices(second)} with {_latency_gap(winner, second)} ({shown})"
 
 
-def _latency_gap(winner: Standing, second: Standing) -> str:
+def _latency_gap(winner: LayoutSummary, second: LayoutSummary) -> str:
     one, two = winner.e2e_ms, second.e2e_ms
     if one is None or two is None or not one.mean:
         return "no lower latency"
@@ -158,12 +158,12 @@ def _latency_gap(winner: Standing, second: Standing) -> str:
     return text
 
 
-def _usd(standing: Standing) -> float:
-    return float(standing.deployment.devices) if standing.usd_per_hour is None else standing.usd_per_hour
+def _usd(summary: LayoutSummary) -> float:
+    return float(summary.deployment.devices) if summary.usd_per_hour is None else summary.usd_per_hour
 
 
 def _shortfall(
-    request: TuneRequest, order: Sequence[Standing], trials: Sequence[TrialResult]
+    request: TuneRequest, order: Sequence[LayoutSummary], trials: Sequence[TrialResult]
 ) -> tuple[str, str | None]:
     """In words: how near the best measured layout came, and what would make it enough."""
     if not order:
@@ -189,22 +189,22 @@ def _shortfall(
     return text, "it would take " + ", or ".join(_remedies(request, best, missing, ratio))
 
 
-def _nothing_shown(standing: Standing) -> tuple[str, str]:
+def _nothing_shown(summary: LayoutSummary) -> tuple[str, str]:
     """Why no window of a layout says anything of the SLO, and what it would take."""
-    steps = [step for trial in standing.trials for step in trial.steps]
+    steps = [step for trial in summary.trials for step in trial.steps]
     if any(step.client_bound for step in steps):
         return "the client was the bottleneck", "it would take a faster client"
     invalid = next((step.invalid for step in steps if step.invalid is not None), None)
     return invalid or "no answer has a value of every target", "it would take another measurement"
 
 
-def missing_step(request: TuneRequest, standing: Standing) -> StepResult | None:
+def missing_step(request: TuneRequest, summary: LayoutSummary) -> StepResult | None:
     """The lowest-rate step in which the layout missed the SLO; None where none shows that."""
-    missed = [step for trial in standing.trials for step in trial.steps if step.misses(request)]
+    missed = [step for trial in summary.trials for step in trial.steps if step.misses(request)]
     return min(missed, key=lambda step: step.step.rate_req_per_s, default=None)
 
 
-def _remedies(request: TuneRequest, best: Standing, missing: StepResult, ratio: float | None) -> list[str]:
+def _remedies(request: TuneRequest, best: LayoutSummary, missing: StepResult, ratio: float | None) -> list[str]:
     found = []
     if best.held_req_per_s is not None:
         found.append(f"a rate of at most {best.held_req_per_s:g} requests/s on {_devices(best)}")
@@ -223,8 +223,8 @@ def _slo(request: TuneRequest) -> str:
     return " and ".join(targets)
 
 
-def _targets(request: TuneRequest, standing: Standing) -> str:
-    shown = (f"{t.metric.value} p{t.percentile:g} {_in_ms(standing.slo_ms.get(t.key))}" for t in request.slo)
+def _targets(request: TuneRequest, summary: LayoutSummary) -> str:
+    shown = (f"{t.metric.value} p{t.percentile:g} {_in_ms(summary.slo_ms.get(t.key))}" for t in request.slo)
     return ", ".join(shown)
 
 
@@ -246,6 +246,6 @@ def _measured(request: TuneRequest, step: StepResult) -> str:
     return ", ".join(shown)
 
 
-def _devices(standing: Standing) -> str:
-    count, gpu = standing.deployment.devices, standing.deployment.gpu
+def _devices(summary: LayoutSummary) -> str:
+    count, gpu = summary.deployment.devices, summary.deployment.gpu
     return f"{count} device" + ("s" if count > 1 else "") + (f" {gpu}" if gpu else "")

@@ -41,7 +41,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LayoutSummary:
     """One measured layout. ``meets`` and ``key`` are those of ``comparison``, at the rates that all its trials allow.
 
     ``slo_ms`` are the values of the SLO's targets, by target, ``e2e_ms`` the mean E2E latency and
@@ -84,17 +84,17 @@ class Standing:
         return (confirmations or measured)[-1]
 
 
-def standings(request: TuneRequest, trials: Sequence[TrialResult]) -> tuple[Standing, ...]:
+def layout_summaries(request: TuneRequest, trials: Sequence[TrialResult]) -> tuple[LayoutSummary, ...]:
     """The measured layouts, best first; those that meet the SLO before those that do not."""
     found = [
-        _standing(request, layout, own)
+        _summary(request, layout, own)
         for layout, own in by_layout(trials).items()
         if any(t.steps and t.state is not TrialState.FAILED for t in own)
     ]
     return tuple(sorted(found, key=lambda s: (not s.meets, s.key, s.trials[0].number)))
 
 
-def _standing(request: TuneRequest, layout: Deployment, trials: tuple[TrialResult, ...]) -> Standing:
+def _summary(request: TuneRequest, layout: Deployment, trials: tuple[TrialResult, ...]) -> LayoutSummary:
     meets, key = merit(request, *trials)
     held = held_req_per_s(request, trials)
     highest = [s for trial in trials for s in trial.steps if s.step.rate_req_per_s == held and s.meets(request)]
@@ -103,7 +103,7 @@ def _standing(request: TuneRequest, layout: Deployment, trials: tuple[TrialResul
     price = usd_per_hour(request, layout)
     sent = sum(step.sent for step in steps if step.attainment is not None)
     good = sum(round(step.attainment * step.sent) for step in steps if step.attainment is not None)
-    return Standing(
+    return LayoutSummary(
         deployment=layout,
         trials=trials,
         meets=meets,
@@ -136,10 +136,10 @@ def _confirmed(request: TuneRequest, trials: Sequence[TrialResult]) -> bool | No
     return all(verdicts) if verdicts else None
 
 
-def front(request: TuneRequest, measured: Sequence[Standing]) -> tuple[Standing, ...]:
+def front(request: TuneRequest, measured: Sequence[LayoutSummary]) -> tuple[LayoutSummary, ...]:
     """Layouts that meet the SLO and that no other beats on both of ``front_axes``, by the first."""
     points = [(tuple(axis_value(one, axis) for axis in front_axes(request)), one) for one in measured if one.meets]
-    best: list[tuple[tuple[float, ...], Standing]] = []
+    best: list[tuple[tuple[float, ...], LayoutSummary]] = []
     for point, one in sorted(points, key=lambda pair: pair[0]):
         if not best or point[1] < best[-1][0][1]:
             best.append((point, one))
@@ -154,14 +154,14 @@ def front_axes(request: TuneRequest) -> tuple[Objective, Objective]:
     return cost, Objective.MAX_GOODPUT
 
 
-def axis_value(standing: Standing, axis: Objective) -> float:
+def axis_value(summary: LayoutSummary, axis: Objective) -> float:
     """A layout's place on an axis of the front, smallest best: devices, US dollars per hour (devices without a price),
     mean E2E in ms, or minus the measured goodput in requests/s; infinite where it was not measured."""
     if axis is Objective.MIN_GPUS:
-        return float(standing.deployment.devices)
+        return float(summary.deployment.devices)
     if axis is Objective.MIN_COST:
-        return float(standing.deployment.devices) if standing.usd_per_hour is None else standing.usd_per_hour
-    figure = standing.goodput if axis is Objective.MAX_GOODPUT else standing.e2e_ms
+        return float(summary.deployment.devices) if summary.usd_per_hour is None else summary.usd_per_hour
+    figure = summary.goodput if axis is Objective.MAX_GOODPUT else summary.e2e_ms
     if figure is None:
         return float("inf")
     return -figure.mean if axis is Objective.MAX_GOODPUT else figure.mean

@@ -35,7 +35,7 @@ def learnt_prices(record: StudyRecord, decision: Decision) -> tuple[LearntPrice,
     model, cluster = load_model(record.request.model), requested_cluster(record.request)
     belief = Belief.of(record.request, record.ranked, model, cluster)
     before = belief.factors
-    belief.observe({standing.layout: [s for t in standing.trials for s in t.steps] for standing in decision.standings})
+    belief.observe({summary.layout: [s for t in summary.trials for s in t.steps] for summary in decision.standings})
     found = []
     for term, (factor, sd) in belief.factors.items():
         middle, prior_sd = before[term]

@@ -17,7 +17,7 @@ from tuner.ask.model import ModelShape
 from tuner.ask.request import Metric, Objective, TuneRequest
 from tuner.ask.space import Space
 from tuner.cost.steady import Floats
-from tuner.decide.layout_summary import Standing
+from tuner.decide.layout_summary import LayoutSummary
 from tuner.plan.bounds import Deployments, Mask
 from tuner.plan.prune import price_all
 from tuner.plan.replica_prices import Priced
@@ -65,7 +65,7 @@ def untried(
     request: TuneRequest,
     model: ModelShape,
     space: Space,
-    winner: Standing,
+    winner: LayoutSummary,
     tried: Collection[ParallelLayout],
     slower: float = 1.0,
 ) -> Untried:
@@ -98,7 +98,7 @@ def _places(priced: Priced, layouts: Collection[ParallelLayout]) -> Mask:
     return found
 
 
-def _beats(one: Deployments, winner: Standing) -> Mask:
+def _beats(one: Deployments, winner: LayoutSummary) -> Mask:
     """Which deployments would be better than the winner on the first objective."""
     request, shape = one.request, one.fits.shape
     if request.objective is Objective.MAX_GOODPUT:

@@ -8,15 +8,15 @@ from pydantic import Field
 
 from tuner.app.answers.base import Answer
 from tuner.app.answers.infeasible import InfeasibleAnswer, infeasible_answer
-from tuner.app.answers.plan import DroppedAnswer, dropped_answer
-from tuner.app.answers.standing import (
+from tuner.app.answers.layout_summary import (
     BudgetAnswer,
+    LayoutSummaryAnswer,
     SpentAnswer,
-    StandingAnswer,
     budget_answer,
+    layout_summary_answer,
     spent_answer,
-    standing_answer,
 )
+from tuner.app.answers.plan import DroppedAnswer, dropped_answer
 from tuner.app.answers.trial import StepAnswer, TrialAnswer, trial_answer
 from tuner.ask.request import TuneRequest
 from tuner.decide.decision import Decision
@@ -48,7 +48,7 @@ class DecisionAnswer(OriginAnswer):
     runner_up: str | None = Field(description="The second layout that meets the SLO; null where there is none.")
     pareto: list[FrontAnswer] = Field(description="Layouts that no other beats on both axes of the front.")
     trials: list[TrialAnswer] = Field(description="Every trial, in order.")
-    standings: list[StandingAnswer] = Field(description="Measured layouts with all their runs, best first.")
+    standings: list[LayoutSummaryAnswer] = Field(description="Measured layouts with all their runs, best first.")
     spent: SpentAnswer = Field(description="What the study used.")
     budget: BudgetAnswer = Field(description="What it might use.")
     dropped: list[DroppedAnswer] = Field(description="What never was launched, group by group.")
@@ -78,7 +78,7 @@ def decision_answer(decision: Decision, request: TuneRequest, facts: Mapping[str
         runner_up=str(decision.runner_up.deployment) if decision.runner_up else None,
         pareto=[FrontAnswer(layout=row.layout, gpus=row.gpus, measured=row.measured) for row in shown(decision.pareto)],
         trials=shown(decision.trials),
-        standings=[standing_answer(standing, request) for standing in decision.standings],
+        standings=[layout_summary_answer(summary, request) for summary in decision.standings],
         spent=spent_answer(decision.spent),
         budget=budget_answer(request.budget),
         dropped=[dropped_answer(group) for group in decision.dropped],

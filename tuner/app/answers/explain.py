@@ -9,8 +9,8 @@ from pydantic import Field
 from tuner.app.answers.base import Answer
 from tuner.app.answers.decision import OriginAnswer
 from tuner.app.answers.infeasible import InfeasibleAnswer
+from tuner.app.answers.layout_summary import BudgetAnswer, LayoutSummaryAnswer, SpentAnswer
 from tuner.app.answers.plan import DroppedAnswer, RankedAnswer
-from tuner.app.answers.standing import BudgetAnswer, SpentAnswer, StandingAnswer
 from tuner.explain.never_launched import FACTORS, Untried
 
 
@@ -55,7 +55,7 @@ class ExplainAnswer(OriginAnswer):
     ended: bool = Field(description="False: not decided yet, this is how its trials stand.")
     why: str = Field(description="Why the winner won, or by how much the best layout misses.")
     remedy: str | None = Field(description="What would have to change; null where a layout meets the SLO.")
-    standings: list[StandingAnswer] = Field(description="Measured layouts with all their runs, best first.")
+    standings: list[LayoutSummaryAnswer] = Field(description="Measured layouts with all their runs, best first.")
     layouts: list[RankedAnswer] = Field(description="The layouts that are explained.")
     dropped: list[SafelyDroppedAnswer] = Field(description="What never was launched, group by group.")
     kept_but_not_launched: int = Field(description="Candidates that were kept and not launched either.")

@@ -11,10 +11,10 @@ from rich.table import Table
 from tuner.app.answers.decision import origin_answer
 from tuner.app.answers.explain import ExplainAnswer, LearntAnswer, SafelyDroppedAnswer, untried_answer
 from tuner.app.answers.infeasible import infeasible_answer
+from tuner.app.answers.layout_summary import budget_answer, layout_summary_answer, spent_answer
 from tuner.app.answers.plan import dropped_answer, ranked_answer
-from tuner.app.answers.standing import budget_answer, spent_answer, standing_answer
 from tuner.app.cli.tables import breakdown_table, dropped_table, left_title, print_lines
-from tuner.app.tune.tables import budget_line, standings_table
+from tuner.app.tune.tables import budget_line, summaries_table
 from tuner.app.wiring import breakdowns, decision_of, memories
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.layout import ParallelLayout
@@ -75,7 +75,7 @@ class Explained:
             ended=self.ended,
             why=decision.why,
             remedy=decision.remedy,
-            standings=[standing_answer(standing, request) for standing in decision.standings],
+            standings=[layout_summary_answer(summary, request) for summary in decision.standings],
             layouts=[ranked_answer(c, self.splits.get(c.layout), held[c.layout]) for c in self.candidates],
             dropped=[
                 SafelyDroppedAnswer(**dict(dropped_answer(group)), why_safe=self.why_safe(group))
@@ -101,7 +101,7 @@ class Explained:
         """The explanation in the terminal."""
         told = [] if self.ended else ["The study has not ended: this is how it stands."]
         print_lines(console, [*told, *(text for text in (self.decision.why, self.decision.remedy) if text)])
-        standings_table(console, self.decision, request)
+        summaries_table(console, self.decision, request)
         breakdown_table(console, self.candidates, self.splits)
         _learnt_table(console, self.learnt)
         dropped_table(console, self.dropped, self.why_safe)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from deploy.report.study_data import Fate, ReportData, ShownFile, ShownLayout, ShownMetric, ShownStep, ShownTrial, Stage
 from tuner.app.cli.tables import outcome, short_names
-from tuner.app.tune.report_layouts import axis_titles, budgets_shown, standings_shown
+from tuner.app.tune.report_layouts import axis_titles, budgets_shown, summaries_shown
 from tuner.ask.deployment import Deployment
 from tuner.ask.request import TuneRequest
 from tuner.decide.decision import Decision
@@ -48,7 +48,7 @@ def report_data(
         files=tuple(ShownFile(name, USES[kind][0], USES[kind][1].format(name)) for kind, name in files.items()),
         facts=tuple((record.facts | _launch_facts(decision.winner)).items()),
         simulated=simulated_seed(record.facts) is not None,
-        standings=standings_shown(decision, request, names),
+        standings=summaries_shown(decision, request, names),
         axes=axis_titles(decision, request),
         budget=budgets_shown(decision, request),
     )
@@ -96,7 +96,7 @@ def _funnel(record: StudyRecord, decision: Decision) -> tuple[Stage, ...]:
     needless = [group for group in decision.dropped if group not in planned]
     beside = left - len(launched) - sum(group.count for group in needless)
     failures = Counter(t.failure.value for t in decision.trials if t.failure is not None)
-    meeting = sum(standing.meets for standing in decision.standings)
+    meeting = sum(summary.meets for summary in decision.standings)
     missing = len(decision.standings) - meeting
     skipped = (("could not win by then", sum(g.count for g in needless)), ("left when the search ended", beside))
     return (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deploy.report.study_data import ShownBudget, ShownSpread, ShownStanding
+from deploy.report.study_data import ShownBudget, ShownLayoutSummary, ShownSpread
 from tuner.app.tune.tables import runs_of
 from tuner.ask.deployment import Deployment
 from tuner.ask.request import Objective, TuneRequest
 from tuner.decide.decision import Decision
-from tuner.decide.layout_summary import Spread, Standing, front, front_axes
+from tuner.decide.layout_summary import LayoutSummary, Spread, front, front_axes
 
 _TITLES = {
     Objective.MIN_GPUS: "devices",
@@ -27,38 +27,38 @@ def axis_titles(decision: Decision, request: TuneRequest) -> tuple[str, str] | N
     return _TITLES[one], _TITLES[other]
 
 
-def standings_shown(
+def summaries_shown(
     decision: Decision, request: TuneRequest, names: Mapping[Deployment, str]
-) -> tuple[ShownStanding, ...]:
+) -> tuple[ShownLayoutSummary, ...]:
     """Every measured layout, best first."""
-    best = {standing.deployment for standing in front(request, decision.standings)}
+    best = {summary.deployment for summary in front(request, decision.standings)}
     return tuple(_shown(one, request, names[one.deployment], one.deployment in best) for one in decision.standings)
 
 
-def _shown(standing: Standing, request: TuneRequest, name: str, on_front: bool) -> ShownStanding:
+def _shown(summary: LayoutSummary, request: TuneRequest, name: str, on_front: bool) -> ShownLayoutSummary:
     one, other = front_axes(request)
-    return ShownStanding(
+    return ShownLayoutSummary(
         layout=name,
-        devices=standing.deployment.devices,
-        meets_slo=standing.meets,
-        runs=runs_of(standing),
-        held_req_per_s=standing.held_req_per_s,
-        slo_ms={target.metric.value: _spread(standing.slo_ms.get(target.key)) for target in request.slo},
-        attainment=standing.attainment,
-        attainment_at_least=standing.attainment_interval[0] if standing.attainment_interval else None,
-        usd_per_hour=standing.usd_per_hour,
-        usd_per_million_tokens=standing.usd_per_million_tokens,
-        at=(_on_axis(standing, one), _on_axis(standing, other)),
+        devices=summary.deployment.devices,
+        meets_slo=summary.meets,
+        runs=runs_of(summary),
+        held_req_per_s=summary.held_req_per_s,
+        slo_ms={target.metric.value: _spread(summary.slo_ms.get(target.key)) for target in request.slo},
+        attainment=summary.attainment,
+        attainment_at_least=summary.attainment_interval[0] if summary.attainment_interval else None,
+        usd_per_hour=summary.usd_per_hour,
+        usd_per_million_tokens=summary.usd_per_million_tokens,
+        at=(_on_axis(summary, one), _on_axis(summary, other)),
         on_front=on_front,
     )
 
 
-def _on_axis(standing: Standing, axis: Objective) -> ShownSpread | None:
+def _on_axis(summary: LayoutSummary, axis: Objective) -> ShownSpread | None:
     if axis is Objective.MAX_GOODPUT:
-        return _spread(standing.goodput)
+        return _spread(summary.goodput)
     if axis is Objective.MIN_LATENCY:
-        return _spread(standing.e2e_ms)
-    value = float(standing.deployment.devices) if axis is Objective.MIN_GPUS else standing.usd_per_hour
+        return _spread(summary.e2e_ms)
+    value = float(summary.deployment.devices) if axis is Objective.MIN_GPUS else summary.usd_per_hour
     return None if value is None else ShownSpread(value, value, value)
 
 

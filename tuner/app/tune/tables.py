@@ -18,7 +18,7 @@ from tuner.app.cli.tables import (
 from tuner.ask.request import SloTarget, TuneRequest
 from tuner.ask.slo import ratio
 from tuner.decide.decision import Decision
-from tuner.decide.layout_summary import Spread, Standing
+from tuner.decide.layout_summary import LayoutSummary, Spread
 from tuner.explain.unlaunched import unlaunched
 from tuner.trial.results import Purpose, TrialResult
 
@@ -28,8 +28,8 @@ def decision_tables(console: Console, decision: Decision, request: TuneRequest, 
     if not ended:
         print_lines(console, ["The study has not ended: this is how it stands."])
     trials_table(console, decision, request)
-    if any(standing.runs > 1 for standing in decision.standings):
-        standings_table(console, decision, request)
+    if any(summary.runs > 1 for summary in decision.standings):
+        summaries_table(console, decision, request)
     unlaunched_table(console, decision)
     dropped_table(console, decision.dropped)
     if decision.winner is not None:
@@ -78,12 +78,12 @@ def _trial_cells(trial: TrialResult, name: str, decision: Decision, request: Tun
     ]
 
 
-def standings_table(console: Console, decision: Decision, request: TuneRequest) -> None:
+def summaries_table(console: Console, decision: Decision, request: TuneRequest) -> None:
     """Where each measured layout stands, all its runs together, best first: figures with their spread and their share
     of the target."""
     if not decision.standings:
         return
-    names, common = short_names(standing.deployment for standing in decision.standings)
+    names, common = short_names(summary.deployment for summary in decision.standings)
     asked = request.workload.arrival.requests_per_s
     table = Table(title="All runs of a layout together, best first", **left_title(caption_of(common)))
     table.add_column("layout", overflow="fold")
@@ -94,27 +94,27 @@ def standings_table(console: Console, decision: Decision, request: TuneRequest) 
         table.add_column(f"{target.metric.value.upper()} p{target.percentile:g} ms\nof {target.ms:g}", justify="right")
     table.add_column("attained\n(at least)", justify="right")
     table.add_column("E2E ms", justify="right")
-    priced = any(standing.usd_per_hour is not None for standing in decision.standings)
+    priced = any(summary.usd_per_hour is not None for summary in decision.standings)
     for name in ("USD/hour", "USD per\nM tokens") if priced else ():
         table.add_column(name, justify="right")
-    for standing in decision.standings:
-        table.add_row(*_standing_cells(standing, names[standing.deployment], request, priced))
+    for summary in decision.standings:
+        table.add_row(*_summary_cells(summary, names[summary.deployment], request, priced))
     console.print(table)
 
 
-def _standing_cells(standing: Standing, name: str, request: TuneRequest, priced: bool) -> list[str]:
-    attained = ABSENT if standing.attainment is None else f"{standing.attainment:.1%}"
-    if standing.attainment_interval is not None:
-        attained += f"\n({standing.attainment_interval[0]:.1%})"
-    money = [number(standing.usd_per_hour, 2), number(standing.usd_per_million_tokens, 2)] if priced else []
+def _summary_cells(summary: LayoutSummary, name: str, request: TuneRequest, priced: bool) -> list[str]:
+    attained = ABSENT if summary.attainment is None else f"{summary.attainment:.1%}"
+    if summary.attainment_interval is not None:
+        attained += f"\n({summary.attainment_interval[0]:.1%})"
+    money = [number(summary.usd_per_hour, 2), number(summary.usd_per_million_tokens, 2)] if priced else []
     return [
-        name if standing.meets else f"{name} (misses)",
-        str(standing.deployment.devices),
-        runs_of(standing),
-        number(standing.held_req_per_s, 2),
-        *(_against(standing.slo_ms.get(target.key), target) for target in request.slo),
+        name if summary.meets else f"{name} (misses)",
+        str(summary.deployment.devices),
+        runs_of(summary),
+        number(summary.held_req_per_s, 2),
+        *(_against(summary.slo_ms.get(target.key), target) for target in request.slo),
         attained,
-        _spread(standing.e2e_ms, 0),
+        _spread(summary.e2e_ms, 0),
         *money,
     ]
 
@@ -139,10 +139,10 @@ def unlaunched_table(console: Console, decision: Decision) -> None:
     console.print(table)
 
 
-def runs_of(standing: Standing) -> str:
+def runs_of(summary: LayoutSummary) -> str:
     """How many runs a layout has, and what its confirmation said."""
-    verdict = {None: "", True: ", confirmed", False: ", refuted"}[standing.confirmed]
-    return f"{standing.runs}{verdict}"
+    verdict = {None: "", True: ", confirmed", False: ", refuted"}[summary.confirmed]
+    return f"{summary.runs}{verdict}"
 
 
 def _against(spread: Spread | None, target: SloTarget) -> str:

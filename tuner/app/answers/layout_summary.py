@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tuner.app.answers.base import Answer, Interval
 from tuner.ask.request import Budget, TuneRequest
-from tuner.decide.layout_summary import Spread, Standing
+from tuner.decide.layout_summary import LayoutSummary, Spread
 from tuner.trial.ledger import Spent
 
 
@@ -28,7 +28,7 @@ class TargetSpreadAnswer(SpreadAnswer):
     target: str = Field(description="The target in words.")
 
 
-class StandingAnswer(Answer):
+class LayoutSummaryAnswer(Answer):
     """One layout with all its runs."""
 
     layout: str = Field(description="The layout.")
@@ -66,26 +66,26 @@ class BudgetAnswer(Answer):
     usd: float | None = Field(description="US dollars.")
 
 
-def standing_answer(standing: Standing, request: TuneRequest) -> StandingAnswer:
+def layout_summary_answer(summary: LayoutSummary, request: TuneRequest) -> LayoutSummaryAnswer:
     """One layout with all its runs; spreads over them in ms, requests/s and tokens/s."""
-    return StandingAnswer(
-        layout=str(standing.deployment),
-        gpus=standing.deployment.devices,
-        meets_slo=standing.meets,
-        runs=standing.runs,
-        failed=standing.failures,
-        confirmed=standing.confirmed,
-        held_req_per_s=standing.held_req_per_s,
+    return LayoutSummaryAnswer(
+        layout=str(summary.deployment),
+        gpus=summary.deployment.devices,
+        meets_slo=summary.meets,
+        runs=summary.runs,
+        failed=summary.failures,
+        confirmed=summary.confirmed,
+        held_req_per_s=summary.held_req_per_s,
         slo=[
-            TargetSpreadAnswer(target=str(target), **dict(_spread(standing.slo_ms.get(target.key))))
+            TargetSpreadAnswer(target=str(target), **dict(_spread(summary.slo_ms.get(target.key))))
             for target in request.slo
         ],
-        e2e_ms=_spread(standing.e2e_ms),
-        goodput_req_per_s=_spread(standing.goodput),
-        attainment=standing.attainment,
-        attainment_interval=standing.attainment_interval,
-        usd_per_hour=standing.usd_per_hour,
-        usd_per_million_tokens=standing.usd_per_million_tokens,
+        e2e_ms=_spread(summary.e2e_ms),
+        goodput_req_per_s=_spread(summary.goodput),
+        attainment=summary.attainment,
+        attainment_interval=summary.attainment_interval,
+        usd_per_hour=summary.usd_per_hour,
+        usd_per_million_tokens=summary.usd_per_million_tokens,
     )
 
 
