@@ -24,7 +24,7 @@ _FIGURES = {Objective.MAX_GOODPUT: "goodput_req_per_s", Objective.MIN_LATENCY: "
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PricedLayout:
     """One layout as the model sees it at the asked rate: ms and requests/s, None where it cannot carry that rate.
 
     ``dropped`` says why the model would not keep it; its figures are None then.
@@ -51,10 +51,10 @@ class Effect:
 
     techniques: tuple[str, ...]
     exact: bool
-    before: Standing | None
-    before_with: Standing | None
-    after: Standing | None
-    after_without: Standing | None
+    before: PricedLayout | None
+    before_with: PricedLayout | None
+    after: PricedLayout | None
+    after_without: PricedLayout | None
     changed: int
     ttft_ms: Mapping[str, tuple[float, float]]
     tpot_ms: Mapping[str, tuple[float, float]]
@@ -120,7 +120,7 @@ _WORDS = {
 }
 
 
-def _change(old: Standing, new: Standing, figure: str) -> str:
+def _change(old: PricedLayout, new: PricedLayout, figure: str) -> str:
     """By how much a layout's figure is another; the E2E latency where that is equal. Empty where both are."""
     for name in (figure, "e2e_ms"):
         was, now = getattr(old, name), getattr(new, name)
@@ -140,23 +140,23 @@ class _Question:
     def plan(self, techniques: Techniques) -> Plan:
         return plan(self.request, self.model, self.cluster, self.space, techniques=techniques)
 
-    def standing(self, candidate: Candidate) -> Standing:
+    def priced(self, candidate: Candidate) -> PricedLayout:
         p, decoded = candidate.prediction, max(self.request.workload.output_tokens.mean - 1, 0)
         e2e_ms = None if p.ttft_ms is None or p.tpot_ms is None else p.ttft_ms + p.tpot_ms * decoded
         layout = candidate.layout
-        return Standing(layout, layout.devices, p.meets_slo, p.ttft_ms, p.tpot_ms, e2e_ms, p.goodput_req_per_s)
+        return PricedLayout(layout, layout.devices, p.meets_slo, p.ttft_ms, p.tpot_ms, e2e_ms, p.goodput_req_per_s)
 
-    def alone(self, layout: ParallelLayout, techniques: Techniques) -> Standing:
+    def alone(self, layout: ParallelLayout, techniques: Techniques) -> PricedLayout:
         """One layout, whatever its place in the ranking."""
         point = Space("one layout", {axis: (getattr(layout, axis),) for axis in SPACE_AXES})
         try:
             found = plan(self.request, self.model, self.cluster, point, techniques=techniques)
         except BadInput as error:  # no rule of the engine lets it be
-            return Standing(layout, layout.devices, False, None, None, None, None, str(error.given))
+            return PricedLayout(layout, layout.devices, False, None, None, None, None, str(error.given))
         if found.ranked:
-            return self.standing(found.ranked[0])
+            return self.priced(found.ranked[0])
         figure = found.dropped[0].figure
-        return Standing(layout, layout.devices, False, None, None, None, None, figure)
+        return PricedLayout(layout, layout.devices, False, None, None, None, None, figure)
 
     def terms(self, layout: ParallelLayout, techniques: Techniques) -> tuple[dict[str, tuple[float, float]], ...]:
         """Terms of TTFT and of TPOT that the techniques move on one layout: (without, with), in ms."""
@@ -191,8 +191,8 @@ def _effect(question: _Question, base: Plan, techniques: Techniques) -> Effect:
     found = question.plan(techniques)
     known = {candidate.layout: candidate.prediction for candidate in base.ranked}
     changed = sum(known.get(candidate.layout) != candidate.prediction for candidate in found.ranked)
-    before = question.standing(base.ranked[0]) if base.ranked else None
-    after = question.standing(found.ranked[0]) if found.ranked else None
+    before = question.priced(base.ranked[0]) if base.ranked else None
+    after = question.priced(found.ranked[0]) if found.ranked else None
     ttft_ms, tpot_ms = question.terms(before.layout, techniques) if before else ({}, {})
     return Effect(
         techniques=techniques.names,

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tuner.app.answers.base import Answer, Scalar, where_it_applies
 from tuner.cost.techniques import Technique
-from tuner.plan.what_if import Effect, Standing, WhatIf
+from tuner.plan.what_if import Effect, PricedLayout, WhatIf
 
 
 class TechniqueAnswer(Answer):
@@ -135,18 +135,18 @@ def _effect(effect: Effect, figure: str) -> EffectAnswer:
     )
 
 
-def _aside(standing: Standing | None) -> AsideAnswer | None:
-    if standing is None:
+def _aside(priced: PricedLayout | None) -> AsideAnswer | None:
+    if priced is None:
         return None
     return AsideAnswer(
-        layout=str(standing.layout),
-        gpus=standing.gpus,
-        meets_slo=standing.meets_slo,
-        ttft_ms=standing.ttft_ms,
-        tpot_ms=standing.tpot_ms,
-        e2e_ms=standing.e2e_ms,
-        goodput_req_per_s=standing.goodput_req_per_s,
-        dropped=standing.dropped,
+        layout=str(priced.layout),
+        gpus=priced.gpus,
+        meets_slo=priced.meets_slo,
+        ttft_ms=priced.ttft_ms,
+        tpot_ms=priced.tpot_ms,
+        e2e_ms=priced.e2e_ms,
+        goodput_req_per_s=priced.goodput_req_per_s,
+        dropped=priced.dropped,
     )
 
 

@@ -16,7 +16,7 @@ from tuner.ask.rules import DropReason
 from tuner.ask.slo import Verdict
 from tuner.cost.breakdown import Breakdown
 from tuner.plan.prune import Candidate, DroppedGroup, Plan
-from tuner.plan.what_if import Standing, WhatIf
+from tuner.plan.what_if import PricedLayout, WhatIf
 from tuner.trial.results import TrialResult, TrialState
 
 if TYPE_CHECKING:
@@ -183,8 +183,8 @@ def print_lines(console: Console, lines: Iterable[str]) -> None:
 
 def what_if_tables(console: Console, supposed: WhatIf, plan: Plan) -> None:
     """Who would win with each technique, the same layouts under both prices, and what the techniques are."""
-    standings = [s for e in supposed.effects for s in (e.before, e.after) if s is not None]
-    names, common = short_names(dict.fromkeys(standing.layout for standing in standings))
+    priced = [s for e in supposed.effects for s in (e.before, e.after) if s is not None]
+    names, common = short_names(dict.fromkeys(one.layout for one in priced))
     table = Table(
         title="What if (the engine has none of these; nothing here can be emitted)", **left_title(caption_of(common))
     )
@@ -198,14 +198,14 @@ def what_if_tables(console: Console, supposed: WhatIf, plan: Plan) -> None:
         for place, (without, found) in enumerate(pairs):
             if without is not None and found is not None:
                 first = " + ".join(effect.techniques) if place == 0 else "  → wins now"
-                table.add_row(first, names[found.layout], *_standing_cells(without, found))
+                table.add_row(first, names[found.layout], *_what_if_cells(without, found))
         table.add_section()
     console.print(table)
     for line in supposed.summary():
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _standing_cells(without: Standing, found: Standing) -> list[str]:
+def _what_if_cells(without: PricedLayout, found: PricedLayout) -> list[str]:
     """Figures of one layout without and with, as one where they are equal."""
     columns = [
         (str(without.gpus), str(found.gpus)),

@@ -20,7 +20,7 @@ from tuner.ask.space import load_space
 from tuner.cost.techniques import parse_techniques
 from tuner.errors import BadInput
 from tuner.plan.prune import Plan, plan
-from tuner.plan.what_if import Standing, what_if
+from tuner.plan.what_if import PricedLayout, what_if
 
 ROOT = Path(__file__).parents[2]
 DENSE = {
@@ -112,19 +112,19 @@ def test_the_answer_is_what_the_plans_say(changes, given):
         )
 
 
-def same(standing: Standing, found: Plan, layout):
-    """A standing is the prediction of a plan, or says why the plan dropped the layout."""
-    assert standing.layout == layout
-    assert standing.gpus == layout.devices
+def same(priced: PricedLayout, found: Plan, layout):
+    """It is the prediction of a plan, or says why the plan dropped the layout."""
+    assert priced.layout == layout
+    assert priced.gpus == layout.devices
     prediction = next((c.prediction for c in found.ranked if c.layout == layout), None)
     if prediction is None:
-        assert standing.dropped
-        assert (standing.ttft_ms, standing.goodput_req_per_s, standing.meets_slo) == (None, None, False)
+        assert priced.dropped
+        assert (priced.ttft_ms, priced.goodput_req_per_s, priced.meets_slo) == (None, None, False)
         return
-    assert standing.dropped is None
+    assert priced.dropped is None
     for name in ("ttft_ms", "tpot_ms", "goodput_req_per_s", "meets_slo"):
         expected = getattr(prediction, name)
-        assert getattr(standing, name) == (pytest.approx(expected, rel=1e-9) if expected is not None else None)
+        assert getattr(priced, name) == (pytest.approx(expected, rel=1e-9) if expected is not None else None)
 
 
 def test_rings_make_another_layout_win():
@@ -217,7 +217,7 @@ def test_the_answer_is_json_that_nothing_can_be_emitted_from(changes, given):
     for told, effect in zip(answer["effects"], found.effects, strict=True):
         assert told["best_with"]["layout"] == str(effect.after.layout)
         assert told[answer["figure"]]["best_with"] == told["best_with"][answer["figure"]]
-        assert set(told["best_without"]) == {f.name for f in fields(Standing)}
+        assert set(told["best_without"]) == {f.name for f in fields(PricedLayout)}
 
 
 def test_the_table_shows_old_and_new_winner():
