@@ -20,7 +20,7 @@ from tuner.cost.steady import Floats
 from tuner.decide.layout_summary import LayoutSummary
 from tuner.plan.bounds import Deployments, Mask
 from tuner.plan.prune import price_all
-from tuner.plan.replica_prices import Priced
+from tuner.plan.replica_prices import ReplicaPrices
 
 FACTORS = (1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.4, 1.5, 1.75, 2.0, 2.5, 3.0)
 _ROUNDING = 1 - 1e-9
@@ -84,7 +84,7 @@ def untried(
     return Untried(fitting, slower, tuple(rivals))
 
 
-def _places(priced: Priced, layouts: Collection[ParallelLayout]) -> Mask:
+def _places(priced: ReplicaPrices, layouts: Collection[ParallelLayout]) -> Mask:
     """Where some layouts stand in the arrays of one replica."""
     knobs, found = priced.knobs, np.zeros(priced.ttft_ms.shape, dtype=bool)
     for place, member in enumerate(priced.members):

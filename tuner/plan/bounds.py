@@ -20,7 +20,7 @@ from tuner.ask.request import Metric, SloTarget, TuneRequest
 from tuner.ask.slo import within
 from tuner.cost.memory import GIB, weight_bytes
 from tuner.cost.steady import BATCHES, Floats, interpolate
-from tuner.plan.replica_prices import MARGIN, Priced
+from tuner.plan.replica_prices import MARGIN, ReplicaPrices
 
 Mask = NDArray[np.bool_]
 FASTER = f"if engines were {MARGIN:g} × faster than the model"
@@ -48,7 +48,7 @@ class Deployments:
     All times are ``slower`` times those of the model (below 1: faster).
     """
 
-    def __init__(self, request: TuneRequest, priced: Priced, slower: float = 1.0) -> None:
+    def __init__(self, request: TuneRequest, priced: ReplicaPrices, slower: float = 1.0) -> None:
         self.request, self.priced, self.slower = request, priced, slower
         knobs = priced.knobs
         fits = (priced.kv_tokens >= request.max_model_len) & (knobs.limits[:, None] >= knobs.seqs[None, :])
@@ -117,7 +117,7 @@ def best_of(all_: Sequence[Deployments], value: Callable[[Deployments], Floats])
 
 
 def bounds(
-    request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet, priced: Sequence[Priced]
+    request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet, priced: Sequence[ReplicaPrices]
 ) -> tuple[Bound, ...]:
     """Every limit that stands against the request, the proven ones first; none where the model sees a layout."""
     if not any(Deployments(request, one).fits.any() for one in priced):
@@ -142,7 +142,7 @@ def _memory(request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet) -
     return Bound("memory", room, weights, "GiB", weights > room, None, text)
 
 
-def _latencies(request: TuneRequest, priced: Sequence[Priced]) -> Iterator[Bound]:
+def _latencies(request: TuneRequest, priced: Sequence[ReplicaPrices]) -> Iterator[Bound]:
     """Even one request alone on an idle engine misses a target."""
     idle = [Deployments(request, one) for one in priced]
     for target in request.slo:
@@ -155,7 +155,7 @@ def _latencies(request: TuneRequest, priced: Sequence[Priced]) -> Iterator[Bound
         yield Bound(target.metric.value, best_ms, target.ms, "ms", not within(target, best_ms), str(layout), text)
 
 
-def _rate(request: TuneRequest, priced: Sequence[Priced]) -> Iterator[Bound]:
+def _rate(request: TuneRequest, priced: Sequence[ReplicaPrices]) -> Iterator[Bound]:
     """All replicas that the devices hold, each at its best, carry less than the asked rate within the SLO."""
     asked = request.workload.arrival.requests_per_s
     modelled, layout = best_of([Deployments(request, one) for one in priced], lambda one: -one.highest_rate())

@@ -25,7 +25,7 @@ from tuner.cost.steady import Floats, Shapes, interpolate, load_curve
 from tuner.cost.techniques import NONE, Techniques
 from tuner.errors import BadInput
 from tuner.plan.ranking import columns, contenders, smallest
-from tuner.plan.replica_prices import MARGIN, Knobs, Priced, price
+from tuner.plan.replica_prices import MARGIN, Knobs, ReplicaPrices, price
 
 __all__ = ["KEPT", "MARGIN", "Candidate", "DroppedGroup", "Plan", "Prediction", "plan"]
 
@@ -167,9 +167,9 @@ def price_all(
     space: Space,
     techniques: Techniques = NONE,
     drops: _Drops | None = None,
-) -> tuple[int, list[Priced]]:
+) -> tuple[int, list[ReplicaPrices]]:
     """(candidates in all, the legal ones priced by replica); ``drops`` is told of those that a rule refuses."""
-    knobs, total, priced = Knobs.of(space), 0, list[Priced]()
+    knobs, total, priced = Knobs.of(space), 0, list[ReplicaPrices]()
     for group in cluster.groups:
         costs = StepCosts(model, group, techniques=techniques)
 
@@ -212,7 +212,7 @@ def _legal(
     return total, [tuple(members) for members in found.values()]
 
 
-def _rank(request: TuneRequest, priced: Sequence[Priced], drops: _Drops, keep: int) -> tuple[Candidate, ...]:
+def _rank(request: TuneRequest, priced: Sequence[ReplicaPrices], drops: _Drops, keep: int) -> tuple[Candidate, ...]:
     for replica in priced:
         for reason, count, first in replica.dropped():
             for member in replica.members:
@@ -239,7 +239,7 @@ def _rank(request: TuneRequest, priced: Sequence[Priced], drops: _Drops, keep: i
     return (*chosen, *(_candidate(request, priced[owner[i]], int(flat[i])) for i in rivals))
 
 
-def _candidate(request: TuneRequest, priced: Priced, flat: int) -> Candidate:
+def _candidate(request: TuneRequest, priced: ReplicaPrices, flat: int) -> Candidate:
     member, row, column = (int(i) for i in np.unravel_index(flat, priced.ttft_ms.shape))
 
     def value(values: Floats) -> float | None:
@@ -265,7 +265,7 @@ def _candidate(request: TuneRequest, priced: Priced, flat: int) -> Candidate:
 
 
 def _steps(
-    request: TuneRequest, priced: Priced, member: int, row: int, column: int
+    request: TuneRequest, priced: ReplicaPrices, member: int, row: int, column: int
 ) -> tuple[tuple[float | None, ...], ...]:
     """For each rate of the load steps the shown metrics in ms; None at rates that the layout cannot carry."""
     output = float(request.workload.output_tokens.mean)

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from tuner.ask.request import Metric, Objective, TuneRequest
 from tuner.cost.steady import Floats
 from tuner.plan.bounds import Deployments, Mask
-from tuner.plan.replica_prices import MARGIN, Priced
+from tuner.plan.replica_prices import MARGIN, ReplicaPrices
 
 Places = NDArray[np.intp]
 _FACTORS = (1.1, 1.2, 1.3, 1.4)  # looked at where more would win by ``MARGIN`` than can stay
 
 
-def columns(request: TuneRequest, priced: Sequence[Priced], kept: Sequence[Places]) -> list[Floats]:
+def columns(request: TuneRequest, priced: Sequence[ReplicaPrices], kept: Sequence[Places]) -> list[Floats]:
     """The sort keys of all kept candidates, a column per key; ``kept`` are flat indices into each replica's arrays."""
     parts = [
         [np.broadcast_to(key, replica.ttft_ms.shape).ravel()[places] for key in _sort_keys(request, replica)]
@@ -49,7 +49,7 @@ def smallest(keys: Sequence[Floats], count: int) -> list[int]:
 
 def contenders(
     request: TuneRequest,
-    priced: Sequence[Priced],
+    priced: Sequence[ReplicaPrices],
     kept: Sequence[Places],
     keys: Sequence[Floats],
     order: Sequence[int],
@@ -80,14 +80,14 @@ def _beats(request: TuneRequest, faster: Sequence[Floats], keys: Sequence[Floats
     return wins
 
 
-def _faster(priced: Priced, request: TuneRequest, factor: float) -> Priced:
+def _faster(priced: ReplicaPrices, request: TuneRequest, factor: float) -> ReplicaPrices:
     """The same replica on an engine that is faster in every step."""
     one = Deployments(request, priced, 1 / factor)
     ttft_ms, tpot_ms = one.at_asked(Metric.TTFT, None), one.at_asked(Metric.TPOT, None)
     return replace(priced, ttft_ms=ttft_ms, tpot_ms=tpot_ms, goodput=one.highest_rate(), meets=one.meeting())
 
 
-def _sort_keys(request: TuneRequest, priced: Priced) -> list[Floats]:
+def _sort_keys(request: TuneRequest, priced: ReplicaPrices) -> list[Floats]:
     """Columns to sort by, smallest first, most important first; infinities where a layout cannot carry the rate."""
     decoded = max(request.workload.output_tokens.mean - 1, 0)
     latency = np.nan_to_num(priced.ttft_ms + priced.tpot_ms * decoded, nan=np.inf)

@@ -62,7 +62,7 @@ class Knobs:
 
 
 @dataclass(frozen=True, slots=True)
-class Priced:
+class ReplicaPrices:
     """A replica with all its deployments: arrays of (``members``, chunk limits, sequence limits), without the first
     axis where the number of replicas does not matter.
 
@@ -99,7 +99,7 @@ class Priced:
 
 def price(
     request: TuneRequest, costs: StepCosts, members: Sequence[ParallelLayout], curve: Curve, knobs: Knobs
-) -> Priced:
+) -> ReplicaPrices:
     """What the curve of one replica means for all its deployments and scheduler limits."""
     output = float(request.workload.output_tokens.mean)
     limits, seqs = knobs.limits[:, None], knobs.seqs[None, :]
@@ -129,7 +129,7 @@ def price(
         figures[DropReason.MEMORY] = memory.misfit(int(np.argmax(misfits)), request.max_model_len) or ""
     why[limits < seqs] = _code(DropReason.SCHEDULER)
     figures[DropReason.SCHEDULER] = "max_num_batched_tokens below max_num_seqs"
-    return Priced(
+    return ReplicaPrices(
         costs=costs,
         members=members,
         knobs=knobs,
