@@ -24,7 +24,7 @@ from tuner.ask.request import Metric, SloTarget, TuneRequest
 from tuner.ask.slo import log_ratio
 from tuner.cost.steady import BATCHES, Curve, Floats
 from tuner.plan.prune import Candidate
-from tuner.search.presimulation import rehearse
+from tuner.search.presimulation import presimulate
 from tuner.search.term_prices import TermPrices, engine_of
 from tuner.trial.results import StepResult
 
@@ -61,7 +61,7 @@ class Belief:
         request: TuneRequest,
         candidates: Sequence[Candidate],
         prices: TermPrices,
-        rehearsed: Mapping[ParallelLayout, Floats],
+        presimulated: Mapping[ParallelLayout, Floats],
         carried: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         self._request, self._prices = request, prices
@@ -77,8 +77,8 @@ class Belief:
         self._engine_of = np.array([prices.index[engine_of(c.layout)] for c in served], dtype=int)
         held = request.workload.prompt_tokens.mean + request.workload.output_tokens.mean
         caps = [min(c.layout.max_num_seqs, c.prediction.kv_tokens / held) for c in served]
-        self._shift = self._shifts(rehearsed)
-        simulated = [layout in rehearsed for layout in self._place]
+        self._shift = self._shifts(presimulated)
+        simulated = [layout in presimulated for layout in self._place]
         self._cap = np.where(simulated, np.inf, caps)  # the simulator minds it
         self._channels = [Metric.TTFT if m is Metric.TTFT else Metric.TPOT for m, _ in request.shown_metrics]
         known = [(carried or {}).get(name, (1.0, sd)) for name, sd in self._fresh().items()]
@@ -102,7 +102,7 @@ class Belief:
         ``carried``: by name as in ``factors``, what earlier studies taught, where it is not to begin afresh.
         """
         prices = TermPrices.of(request, candidates, model, cluster)
-        return cls(request, candidates, prices, rehearse(request, candidates, model, cluster), carried)
+        return cls(request, candidates, prices, presimulate(request, candidates, model, cluster), carried)
 
     @property
     def factors(self) -> Mapping[str, tuple[float, float]]:
@@ -170,7 +170,7 @@ class Belief:
         e2e = place.log_of(curve.at(Metric.E2E, None, output)).reshape(shape)[..., self._asked] + offset[..., 1]
         return batch, values, np.exp(e2e)
 
-    def _shifts(self, rehearsed: Mapping[ParallelLayout, Floats]) -> Floats:
+    def _shifts(self, presimulated: Mapping[ParallelLayout, Floats]) -> Floats:
         """log(simulated ÷ closed form), with axes (places, rates, shown metrics and E2E).
 
         A layout that was not simulated is taken to differ as the median of the others of its pipeline depth does.
@@ -182,7 +182,7 @@ class Belief:
         closed = np.stack([place.log_of(curve.at(m, p, output)) for m, p in (*metrics, (Metric.E2E, None))], axis=-1)
         shift = np.full((len(self._place), *closed.shape[1:]), np.nan)
         for i, layout in enumerate(self._place):
-            said = rehearsed.get(layout)
+            said = presimulated.get(layout)
             if said is not None:
                 shift[i] = np.clip(said - closed[self._engine_of[i]], -_FARTHEST, _FARTHEST)
         for rate in range(1, self._rates.size):

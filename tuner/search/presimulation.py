@@ -27,7 +27,7 @@ _REQUESTS = 300  # per rate
 _LOST = 4.0  # a target missed by this factor is missed at higher rates, too: they are not simulated
 
 
-def rehearse(
+def presimulate(
     request: TuneRequest, candidates: Sequence[Candidate], model: ModelShape, cluster: Cluster | Fleet
 ) -> dict[ParallelLayout, Floats]:
     """By ``ParallelLayout.served``: logs of ms with axes (rates, shown metrics and then the mean E2E); NaN where not
@@ -37,11 +37,11 @@ def rehearse(
     for candidate in candidates:
         layout = candidate.layout.served
         if layout not in found and len(found) < MOST:
-            found[layout] = _rehearsed(request, costs[layout.gpu], layout, candidate.prediction.kv_tokens)
+            found[layout] = _presimulated(request, costs[layout.gpu], layout, candidate.prediction.kv_tokens)
     return found
 
 
-def _rehearsed(request: TuneRequest, costs: StepCosts, layout: ParallelLayout, kv_tokens: int) -> Floats:
+def _presimulated(request: TuneRequest, costs: StepCosts, layout: ParallelLayout, kv_tokens: int) -> Floats:
     settings = SimulationSettings.for_slo(request.workload, request.slo)
     simulator = Simulator(costs, layout, kv_tokens=kv_tokens, longest_tokens=request.max_model_len, settings=settings)
     logs = np.full((len(request.rates_req_per_s), len(request.shown_metrics) + 1), np.nan)

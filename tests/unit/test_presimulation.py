@@ -7,7 +7,7 @@ from tests.unit.test_belief import setting
 from tuner.ask.cluster import Cluster
 from tuner.ask.model import load_model
 from tuner.search.belief import Belief
-from tuner.search.presimulation import rehearse
+from tuner.search.presimulation import presimulate
 
 SPACE = {"tp": [1, 2], "dp": [1, 2], "executor": ["mp", "ray"]}
 
@@ -21,7 +21,7 @@ def calm():
 
 def test_every_candidate_is_simulated_once_whatever_its_executor(calm):
     request, ranked, _, _ = calm
-    found = rehearse(*calm)
+    found = presimulate(*calm)
     assert {c.layout.served for c in ranked} == set(found)
     assert len(found) < len(ranked)
     for logs in found.values():
@@ -33,14 +33,14 @@ def test_every_candidate_is_simulated_once_whatever_its_executor(calm):
 def test_rates_beyond_a_target_missed_by_far_are_not_simulated(calm):
     request, ranked, model, cluster = calm
     strict = request.model_copy(update={"slo": tuple(t.model_copy(update={"ms": 0.5}) for t in request.slo)})
-    for logs in rehearse(strict, ranked[:2], model, cluster).values():
+    for logs in presimulate(strict, ranked[:2], model, cluster).values():
         assert np.isfinite(logs[0]).all()
         assert np.isnan(logs[1:]).all()
 
 
 def test_a_belief_centres_on_the_simulator(calm):
     request, ranked, model, cluster = calm
-    found = rehearse(*calm)
+    found = presimulate(*calm)
     e2e_ms = np.median(Belief.of(request, ranked, model, cluster).forecast().e2e_ms, axis=0)
     simulated_ms = [np.exp(found[c.layout.served][-1, -1]) for c in ranked]
     assert e2e_ms == pytest.approx(simulated_ms, rel=0.1)
