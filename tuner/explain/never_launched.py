@@ -36,7 +36,7 @@ class Rival:
 
 
 @dataclass(frozen=True, slots=True)
-class Untried:
+class NeverLaunched:
     """Of ``fitting`` deployments that fit the devices and were never launched, those that would win, by factor.
 
     ``slower`` corrected the model by what was measured.
@@ -61,14 +61,14 @@ class Untried:
         return [f"{text}{first.factor:g} × faster{' than ' + says if below == 1 else ''}, {some}."]
 
 
-def untried(
+def never_launched(
     request: TuneRequest,
     model: ModelShape,
     space: Space,
     winner: LayoutSummary,
     tried: Collection[ParallelLayout],
     slower: float = 1.0,
-) -> Untried:
+) -> NeverLaunched:
     """Hold all that was not ``tried`` against the winner, under a model whose times are ``slower`` times longer."""
     cluster = requested_cluster(request)
     _, priced = price_all(request, model, cluster, space)
@@ -81,7 +81,7 @@ def untried(
         count = sum(int(mask.sum()) for mask in beating)
         if count and (not rivals or count > rivals[-1].count):
             rivals.append(Rival(factor, count, str(_first(found, beating))))
-    return Untried(fitting, slower, tuple(rivals))
+    return NeverLaunched(fitting, slower, tuple(rivals))
 
 
 def _places(priced: ReplicaPrices, layouts: Collection[ParallelLayout]) -> Mask:

@@ -11,7 +11,7 @@ from tuner.app.answers.decision import OriginAnswer
 from tuner.app.answers.infeasible import InfeasibleAnswer
 from tuner.app.answers.layout_summary import BudgetAnswer, LayoutSummaryAnswer, SpentAnswer
 from tuner.app.answers.plan import DroppedAnswer, RankedAnswer
-from tuner.explain.never_launched import FACTORS, Untried
+from tuner.explain.never_launched import FACTORS, NeverLaunched
 
 
 class SafelyDroppedAnswer(DroppedAnswer):
@@ -39,7 +39,7 @@ class RivalAnswer(Answer):
     layout: str = Field(description="The smallest of them.")
 
 
-class UntriedAnswer(Answer):
+class NeverLaunchedAnswer(Answer):
     """What was never launched, held against the winner."""
 
     fitting: int = Field(description="Deployments that fit and were never launched.")
@@ -60,15 +60,15 @@ class ExplainAnswer(OriginAnswer):
     dropped: list[SafelyDroppedAnswer] = Field(description="What never was launched, group by group.")
     kept_but_not_launched: int = Field(description="Candidates that were kept and not launched either.")
     learnt: list[LearntAnswer] = Field(description="Prices that the trials moved or made surer.")
-    untried: UntriedAnswer | None = Field(description="Null without a winner, or where one layout is explained.")
+    untried: NeverLaunchedAnswer | None = Field(description="Null without a winner, or where one layout is explained.")
     infeasible: InfeasibleAnswer | None = Field(description="Why no layout meets the SLO; null where one does.")
     spent: SpentAnswer = Field(description="What the study used.")
     budget: BudgetAnswer = Field(description="What it might use.")
 
 
-def untried_answer(found: Untried) -> UntriedAnswer:
+def never_launched_answer(found: NeverLaunched) -> NeverLaunchedAnswer:
     """What was never launched, held against the winner."""
-    return UntriedAnswer(
+    return NeverLaunchedAnswer(
         fitting=found.fitting,
         model_corrected_times=found.slower,
         factors_looked_at=list(FACTORS),

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tuner.app.answers.decision import origin_answer
-from tuner.app.answers.explain import ExplainAnswer, LearntAnswer, SafelyDroppedAnswer, untried_answer
+from tuner.app.answers.explain import ExplainAnswer, LearntAnswer, SafelyDroppedAnswer, never_launched_answer
 from tuner.app.answers.infeasible import infeasible_answer
 from tuner.app.answers.layout_summary import budget_answer, layout_summary_answer, spent_answer
 from tuner.app.answers.plan import dropped_answer, ranked_answer
@@ -26,7 +26,7 @@ from tuner.cost.breakdown import Breakdown
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput
 from tuner.explain.learnt_prices import LearntPrice, learnt_prices
-from tuner.explain.never_launched import Untried, untried
+from tuner.explain.never_launched import NeverLaunched, never_launched
 from tuner.plan.infeasible import Infeasible, slower_than_predicted
 from tuner.plan.prune import Candidate, DroppedGroup
 from tuner.plan.replica_prices import MARGIN
@@ -58,7 +58,7 @@ class Explained:
     planned: tuple[DroppedGroup, ...]
     waiting: int
     learnt: tuple[LearntPrice, ...]
-    rivals: Untried | None
+    rivals: NeverLaunched | None
 
     @property
     def reasons(self) -> Infeasible | None:
@@ -83,7 +83,7 @@ class Explained:
             ],
             kept_but_not_launched=self.waiting,
             learnt=[LearntAnswer(**asdict(one)) for one in self.learnt],
-            untried=untried_answer(self.rivals) if self.rivals else None,
+            untried=never_launched_answer(self.rivals) if self.rivals else None,
             infeasible=infeasible_answer(self.reasons) if self.reasons else None,
             spent=spent_answer(decision.spent),
             budget=budget_answer(request.budget),
@@ -127,7 +127,7 @@ def explain_study(store: Store, record: StudyRecord, layout: ParallelLayout | No
         dropped = decision.dropped
         if decision.winner is not None:
             slower = slower_than_predicted(request, decision.trials, decision.predictions)
-            rivals = untried(request, model, load_space(request.space), decision.standings[0], tried, slower)
+            rivals = never_launched(request, model, load_space(request.space), decision.standings[0], tried, slower)
     splits = breakdowns(request, model, cluster, [one for one in chosen if one in ranked])
     named = {group.example for group in decision.dropped}
     waiting = 0 if layout else len([one for one in ranked if one not in tried and one not in named])

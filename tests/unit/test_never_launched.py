@@ -7,21 +7,21 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes import document, make_step
-from tuner.app.answers.explain import untried_answer
+from tuner.app.answers.explain import never_launched_answer
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
 from tuner.ask.request_document import parse_request
 from tuner.ask.space import load_space
 from tuner.decide.layout_summary import layout_summaries
-from tuner.explain.never_launched import FACTORS, Untried, untried
+from tuner.explain.never_launched import FACTORS, NeverLaunched, never_launched
 from tuner.plan.prune import plan
 from tuner.trial.results import LoadStep, TrialResult, TrialState
 
 AXES = {"tp": [1, 2, 4, 8], "dp": [1, 2, 4, 8], "max_num_seqs": [128, 1024]}
 
 
-def held(objective: str, layout: str, held_req_per_s: float, rate: float = 300.0) -> tuple[Untried, set[str]]:
+def held(objective: str, layout: str, held_req_per_s: float, rate: float = 300.0) -> tuple[NeverLaunched, set[str]]:
     """Everything else held against a layout that was measured to hold a rate, and the layouts that the model expects to
     win over it."""
     request = parse_request(
@@ -32,7 +32,7 @@ def held(objective: str, layout: str, held_req_per_s: float, rate: float = 300.0
     trial = TrialResult(0, ParallelLayout.parse(layout), TrialState.MEASURED, steps)
     winner = layout_summaries(request, [trial])[0]
     model, space = load_model(request.model), load_space(request.space)
-    found = untried(request, model, space, winner, {trial.layout})
+    found = never_launched(request, model, space, winner, {trial.layout})
     ranked = plan(request, model, requested_cluster(request), space, keep=10_000).ranked
     fewer = {str(c.layout) for c in ranked if c.prediction.meets_slo and c.layout.devices < winner.layout.devices}
     return found, fewer
@@ -59,7 +59,7 @@ def test_it_names_the_factor_that_it_would_take():
     assert [r.factor for r in found.rivals] == sorted(r.factor for r in found.rivals)
     assert found.rivals[0].factor > 1
     assert f"{found.rivals[0].factor:g} × faster" in found.lines()[0]
-    assert untried_answer(found).would_win[0].layout == found.rivals[0].layout
+    assert never_launched_answer(found).would_win[0].layout == found.rivals[0].layout
 
 
 def test_the_highest_step_held_cannot_be_beaten_in_goodput():
@@ -81,8 +81,8 @@ def test_a_correction_shifts_the_factor_by_as_much(objective):
     trial = TrialResult(0, ParallelLayout.parse("tp=2,max_num_seqs=128"), TrialState.MEASURED, (step,))
     winner = layout_summaries(request, [trial])[0]
     model, space = load_model(request.model), load_space(request.space)
-    as_is = untried(request, model, space, winner, {trial.layout})
-    half = untried(request, model, space, winner, {trial.layout}, slower=2.0)
+    as_is = never_launched(request, model, space, winner, {trial.layout})
+    half = never_launched(request, model, space, winner, {trial.layout}, slower=2.0)
     counts = {rival.factor: rival.count for rival in as_is.rivals}
     if 1.0 in counts:  # who wins as the model is needs twice the speed where the model is half as slow as the truth
         assert [r.count for r in half.rivals if r.factor <= 2.0][-1:] == [counts[1.0]]
