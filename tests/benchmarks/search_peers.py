@@ -18,7 +18,7 @@ import optuna
 from tests.benchmarks.search_problems import Problem
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.space import STRUCTURE_AXES
-from tuner.decide.comparison import by_layout, merit, slo_ratio
+from tuner.decide.comparison import by_layout, meets_and_order, slo_ratio
 from tuner.search.believing import Believing
 from tuner.search.choice import value_of
 from tuner.search.search import Search
@@ -66,7 +66,7 @@ class _Log:
         groups = [g for g in by_layout(self.trials).values() if any(t.steps for t in g)]
 
         def key(group: tuple[TrialResult, ...]) -> tuple[bool, tuple[float, ...]]:
-            meets, order = merit(self.problem.request, *group)
+            meets, order = meets_and_order(self.problem.request, *group)
             return not meets, order
 
         best = min(groups, key=key, default=())

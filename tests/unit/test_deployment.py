@@ -10,6 +10,7 @@ from tuner.app.cli.tables import short_names
 from tuner.ask.cluster import usd_per_hour
 from tuner.ask.deployment import UNLAUNCHED, TwoPools, one_group, parse_deployment, pools_of
 from tuner.ask.layout import ParallelLayout
+from tuner.decide.layout_summary import layout_summaries
 from tuner.errors import BadInput
 from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher
 from tuner.search.lessons import doomed

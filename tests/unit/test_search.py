@@ -1,4 +1,4 @@
-"""What holds whatever the strategy: what ends a trial, what needs no launch, what is told of other drivers; merit."""
+"""What holds whatever the strategy: what ends a trial, what needs no launch, what is told of other drivers; the order of trials."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 from tests.fakes import make_candidate, make_request, make_step
 from tests.in_order import InOrder
 from tuner.ask.layout import ParallelLayout
-from tuner.decide.comparison import merit, slo_ratio
+from tuner.decide.comparison import meets_and_order, slo_ratio
 from tuner.errors import FailureReason
 from tuner.search.proposal import Proposal
 from tuner.search.search import Search
@@ -195,7 +195,7 @@ def test_merit_orders_trials(objective, better, worse):
     request = make_request({"objective": objective})
 
     def rank(layout, ttft_ms):
-        meets, key = merit(request, measured(0, layout, ttft_ms, request))
+        meets, key = meets_and_order(request, measured(0, layout, ttft_ms, request))
         return (not meets, key)
 
     assert rank(*better) < rank(*worse)
@@ -204,8 +204,8 @@ def test_merit_orders_trials(objective, better, worse):
 @pytest.mark.parametrize("objective", ["min_gpus", "min_latency"])
 def test_latency_counts_at_the_asked_rate(objective):
     request = make_request({"objective": objective, "load.rates_req_per_s": [4, 8, 16]})
-    further = merit(request, measured(0, "tp=2,pp=1,dp=1", [10, 20, 90], request))
-    stopped = merit(request, measured(0, "tp=2,pp=1,dp=1", [10, 30, 110], request))
+    further = meets_and_order(request, measured(0, "tp=2,pp=1,dp=1", [10, 20, 90], request))
+    stopped = meets_and_order(request, measured(0, "tp=2,pp=1,dp=1", [10, 30, 110], request))
     assert further[0]
     assert stopped[0]
     assert further[1] < stopped[1]
@@ -213,8 +213,8 @@ def test_latency_counts_at_the_asked_rate(objective):
 
 def test_merit_puts_failed_requests_behind_slow_ones():
     request = make_request()
-    slow = merit(request, measured(0, "tp=1,pp=1,dp=1", [5000], request))
-    failing = merit(request, measured(0, "tp=1,pp=1,dp=1", [20], request, failed=1))
+    slow = meets_and_order(request, measured(0, "tp=1,pp=1,dp=1", [5000], request))
+    failing = meets_and_order(request, measured(0, "tp=1,pp=1,dp=1", [20], request, failed=1))
     assert not slow[0]
     assert not failing[0]
     assert slow[1] < failing[1]

@@ -81,7 +81,7 @@ def objective_value(request: TuneRequest, objective: Objective, trials: Sequence
     return fmean([_e2e_ms(step) for step in asked_steps(request, trials)] or [math.inf])
 
 
-def merit(request: TuneRequest, *trials: TrialResult) -> tuple[bool, tuple[float, ...]]:
+def meets_and_order(request: TuneRequest, *trials: TrialResult) -> tuple[bool, tuple[float, ...]]:
     """(meets the SLO at the asked rate, sort key with the best smallest) of the trials of one layout, taken together.
 
     Ties on the objectives are broken by stability: fewer failed trials, then the lower E2E latency in its worst run (at

@@ -10,7 +10,7 @@ from tuner.ask.deployment import Deployment, one_group
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, Objective, TargetKey, TuneRequest
 from tuner.ask.slo import Verdict
-from tuner.decide.comparison import asked_steps, by_layout, held_req_per_s, merit
+from tuner.decide.comparison import asked_steps, by_layout, held_req_per_s, meets_and_order
 from tuner.stats.intervals import wilson
 from tuner.trial.results import Purpose, StepResult, TrialResult, TrialState
 
@@ -95,7 +95,7 @@ def layout_summaries(request: TuneRequest, trials: Sequence[TrialResult]) -> tup
 
 
 def _summary(request: TuneRequest, layout: Deployment, trials: tuple[TrialResult, ...]) -> LayoutSummary:
-    meets, key = merit(request, *trials)
+    meets, key = meets_and_order(request, *trials)
     held = held_req_per_s(request, trials)
     highest = [s for trial in trials for s in trial.steps if s.step.rate_req_per_s == held and s.meets(request)]
     steps = asked_steps(request, trials)
@@ -132,7 +132,7 @@ def _confirmed(request: TuneRequest, trials: Sequence[TrialResult]) -> bool | No
     verdicts = []
     for trial in trials:
         if trial.purpose is Purpose.CONFIRM and trial.verdict(request) is not Verdict.UNKNOWN:
-            verdicts.append(merit(request, trial)[0])
+            verdicts.append(meets_and_order(request, trial)[0])
     return all(verdicts) if verdicts else None
 
 

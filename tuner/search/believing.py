@@ -13,7 +13,7 @@ from tuner.ask.deployment import Deployment, one_group
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
-from tuner.decide.comparison import merit
+from tuner.decide.comparison import meets_and_order
 from tuner.plan.prune import Candidate
 from tuner.search.belief import Belief
 from tuner.search.choice import (
@@ -109,7 +109,7 @@ class Believing:
         if not history.trials() or running:
             return None
         holds = holding(self._request, self._belief)
-        met = [trials for trials in history.groups() if merit(self._request, *trials)[0]]
+        met = [trials for trials in history.groups() if meets_and_order(self._request, *trials)[0]]
         own = max((confirmation_chance(self._request, trials) for trials in met), default=0.0)
         left &= self._roomy(fits)
         if not left.any() or holds[left].max() < own + _SURER:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tuner.ask.deployment import Deployment
 from tuner.ask.request import Objective, TuneRequest
-from tuner.decide.comparison import merit
+from tuner.decide.comparison import meets_and_order
 from tuner.search.choice import price_of, value_of
 from tuner.trial.results import StepResult, TrialResult, TrialState
 
@@ -64,7 +64,7 @@ class History:
         measured = [rs for rs in self.groups() if any(r.steps and r.state is not TrialState.FAILED for r in rs)]
 
         def key(results: tuple[TrialResult, ...]) -> tuple[Any, ...]:
-            meets, order = merit(self.request, *results)
+            meets, order = meets_and_order(self.request, *results)
             first = () if objective is None else (value_of(self.request, objective, results),)
             return (*first, not meets, order)
 
@@ -73,13 +73,13 @@ class History:
     def met(self) -> bool:
         """True once a layout meets the SLO."""
         leader = self.best()
-        return bool(leader) and merit(self.request, *leader)[0]
+        return bool(leader) and meets_and_order(self.request, *leader)[0]
 
     def bar(self) -> Callable[[Deployment], str | None]:
         """A rule that says why a layout cannot beat the best measured one, whatever it could show, or None."""
         leader, objective = self.best(), self.request.objective
         prices = objective in (Objective.MIN_GPUS, Objective.MIN_COST) and self.request.second_objective is None
-        if not prices or not leader or not merit(self.request, *leader)[0]:
+        if not prices or not leader or not meets_and_order(self.request, *leader)[0]:
             return lambda layout: None
         best, known = leader[0].deployment, dict[tuple[str | None, int], float]()
         limit = price_of(self.request, objective, best)

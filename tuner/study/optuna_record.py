@@ -19,7 +19,7 @@ from optuna.trial import TrialState as OptunaState
 
 from tuner.ask.layout import SPACE_AXES
 from tuner.ask.request import TuneRequest
-from tuner.decide.comparison import merit, slo_ratio
+from tuner.decide.comparison import meets_and_order, slo_ratio
 from tuner.plan.prune import Candidate, Plan
 from tuner.search.proposal import Proposal
 from tuner.study.observer import Observer
@@ -36,7 +36,7 @@ Key = tuple[str, int]  # layout and repeat: of all trials of a study, one at mos
 class OptunaRecord(Observer):
     """Writes down each trial as one of Optuna's: its parameters, worst latency ÷ target by load step, and value.
 
-    The value orders as ``merit`` does, smallest best; the constraint ``slo`` is met where it is not positive. A failed
+    The value orders as ``meets_and_order`` does, smallest best; the constraint ``slo`` is met where it is not positive. A failed
     trial is FAIL: it has no value, and is not a slow one. So is one that its driver did not live to end.
 
     Several drivers of a study may write at once. What makes a trial of theirs or ends one of others is done by one at a
@@ -171,7 +171,7 @@ class _End:
     def of(cls, request: TuneRequest, result: TrialResult) -> _End:
         if result.state is TrialState.FAILED:
             return cls(OptunaState.FAIL)
-        feasible, key = merit(request, result)
+        feasible, key = meets_and_order(request, result)
         missed_by = 1e6 + 1e3 * key[0] + min(key[1], 1e3)  # the same order as the key, as one number
         value = min(max(key[0] if feasible else missed_by, -_FARTHEST), _FARTHEST)
         steps_ms = {
