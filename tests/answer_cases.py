@@ -15,8 +15,8 @@ from tests.fakes import NOTHING_SPENT, copy_of_empty_store, document, make_candi
 from tests.measure_sample import SLO, measured_run
 from tuner.app.answers.decision import decision_answer
 from tuner.app.cli.commands import app
-from tuner.app.measure.measuring import Measured, measure_answer
 from tuner.app.measure.options import MeasureOptions
+from tuner.app.measure.run import Measured, measure_answer
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric
 from tuner.ask.rules import DropReason

@@ -25,7 +25,7 @@ class InOrder:
 
     @classmethod
     def of(cls, request: TuneRequest, ranked: Sequence[Candidate], *_: Any) -> InOrder:
-        """As ``Believing.of``, without what it is believed from."""
+        """As ``BeliefStrategy.of``, without what it is believed from."""
         return cls(ranked)
 
     def ask(self, history: History, running: Collection[ParallelLayout], fits: Fits) -> Proposal | None:

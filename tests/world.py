@@ -10,7 +10,7 @@ from tuner.ask.cluster import Cluster
 from tuner.ask.model import load_model
 from tuner.ask.space import load_space
 from tuner.errors import FailureReason, LaunchFailed
-from tuner.search.believing import Believing
+from tuner.search.belief_strategy import BeliefStrategy
 from tuner.study.lease import new_driver
 from tuner.study.observer import Observer
 from tuner.study.store import Store
@@ -78,7 +78,7 @@ class World:
         launcher, meter = FakeLauncher(self.failures, self.running), FakeMeter(self.ttft_ms)
         self.processes += 1
         driver = new_driver().rpartition("/")[0] + f"/-{self.processes}"  # to all others, a process that has ended
-        strategist = Believing.of if self.believing else InOrder.of
+        strategist = BeliefStrategy.of if self.believing else InOrder.of
         study = Study(
             setting,
             store,

@@ -27,7 +27,7 @@ from tuner.ask.request_document import parse_request
 from tuner.ask.space import load_space
 from tuner.plan.prune import plan
 from tuner.rehearse.conditions import Conditions
-from tuner.search.believing import Believing
+from tuner.search.belief_strategy import BeliefStrategy
 from tuner.search.search import Search
 from tuner.trial.results import TrialResult, TrialState
 
@@ -155,7 +155,7 @@ def overhead(count: int = 16_384) -> str:
     model, cluster = load_model(request.model), Cluster.from_spec(request.cluster)  # type: ignore[arg-type]
     ranked = plan(request, model, cluster, load_space(request.space), count).ranked
     started = time.perf_counter()
-    strategy = Believing.of(request, ranked, model, cluster)
+    strategy = BeliefStrategy.of(request, ranked, model, cluster)
     made_ms = (time.perf_counter() - started) * 1e3
     found = problem(0, Conditions())
     steps = next(steps for steps in found.truth.values() if isinstance(steps, tuple))

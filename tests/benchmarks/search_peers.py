@@ -19,7 +19,7 @@ from tests.benchmarks.search_problems import Problem
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.space import STRUCTURE_AXES
 from tuner.decide.comparison import by_layout, meets_and_order, slo_ratio
-from tuner.search.believing import Believing
+from tuner.search.belief_strategy import BeliefStrategy
 from tuner.search.choice import value_of
 from tuner.search.search import Search
 from tuner.trial.results import TrialResult, TrialState
@@ -81,7 +81,7 @@ def parlay(problem: Problem, noise: float, seed: int, launches: int) -> Run:
     """Our search: the funnel's candidates, the belief, a confirmation within the same launches."""
     log = _Log(problem, noise, seed)
     started, request, ranked = time.perf_counter(), problem.request, problem.planned.ranked
-    search = Search(request, ranked, Believing.of(request, ranked, problem.model, problem.cluster))
+    search = Search(request, ranked, BeliefStrategy.of(request, ranked, problem.model, problem.cluster))
     while len(log.trials) < launches and (proposal := search.ask()) is not None:
         search.tell(log.launch(proposal.layout, proposal.repeat))
     return log.run(time.perf_counter() - started)

@@ -12,7 +12,7 @@ from tuner.ask.model import load_model
 from tuner.ask.space import load_space
 from tuner.plan.prune import plan
 from tuner.search.belief import Belief
-from tuner.search.believing import Believing
+from tuner.search.belief_strategy import BeliefStrategy
 from tuner.search.choice import confirmation_chance, holding, surest
 from tuner.search.search import Search
 from tuner.trial.results import LoadStep, Purpose, TrialResult, TrialState
@@ -59,7 +59,7 @@ def test_the_surest_is_the_smallest_of_the_likeliest():
 def test_the_last_launch_but_one_goes_to_what_will_hold(share, purpose):
     """A leader that barely met the SLO is no winner yet; one with much to spare is confirmed."""
     belief, small = made(), "tp=2,max_num_seqs=128"
-    search = Search(REQUEST, belief.candidates, Believing(REQUEST, belief))
+    search = Search(REQUEST, belief.candidates, BeliefStrategy(REQUEST, belief))
     other = "tp=1,max_num_seqs=128"
     search.recall([trial(0, other, 1.3), trial(1, other, 1.3, repeat=1), trial(2, small, share)])
     proposal = search.ask()

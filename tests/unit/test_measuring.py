@@ -20,9 +20,9 @@ from tests.measure_sample import SLO, measured_window
 from tests.mock_server import Behaviour, MockServer, closed_port
 from tuner.app.answers.measure import window_answer
 from tuner.app.cli.commands import app
-from tuner.app.measure.measuring import Measured
 from tuner.app.measure.options import MeasureOptions
 from tuner.app.measure.rate_finder import RateFinder
+from tuner.app.measure.run import Measured
 from tuner.app.measure.screen import summary_tables
 from tuner.ask.slo import Verdict
 from tuner.errors import BadInput, ParlayError
@@ -319,7 +319,7 @@ def test_a_search_needs_rates_of_its_own(options):
 
 def test_a_search_shows_its_rate_in_words_and_keys(monkeypatch):
     server = Server(limit=10)
-    monkeypatch.setattr("tuner.app.measure.measuring._first_answer", lambda runner, order: None)
+    monkeypatch.setattr("tuner.app.measure.run._first_answer", lambda runner, order: None)
     monkeypatch.setattr("serve.measure.window_runner.WindowRunner.run", lambda self, order: server.window(order))
     words = ["--find-rate", "--slo", "ttft:p99:400", "--seconds", "1"]
     with MockServer() as mock:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.test_belief import setting, steps_of
-from tuner.search.believing import Believing
+from tuner.search.belief_strategy import BeliefStrategy
 from tuner.search.choice import CLEARLY
 from tuner.search.proposal import Proposal
 from tuner.search.search import Search
@@ -18,7 +18,7 @@ MIN_LATENCY = {"objective": "min_latency", "workload.arrival.requests_per_s": 4}
 def race():
     """(search, request, ranked), with nothing measured."""
     request, ranked, belief = setting(MIN_LATENCY)
-    return Search(request, ranked, Believing(request, belief)), request, ranked
+    return Search(request, ranked, BeliefStrategy(request, belief)), request, ranked
 
 
 def finish(search, request, candidate, factor, runs):

@@ -1,4 +1,4 @@
-"""What holds whatever the strategy: what ends a trial, what needs no launch, what is told of other drivers; the order of trials."""
+"""What holds whatever the strategy: what ends a trial, what needs no launch, what others did; the order of trials."""
 
 from dataclasses import replace
 

@@ -20,7 +20,7 @@ from tuner.cost.latency import StepCosts
 from tuner.cost.transfer import kv_links
 from tuner.errors import BadInput
 from tuner.simulate.result import SimulationResult
-from tuner.simulate.run import DEFAULT_SETTINGS, SimulationSettings, Simulator
+from tuner.simulate.simulator import DEFAULT_SETTINGS, SimulationSettings, Simulator
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

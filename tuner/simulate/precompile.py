@@ -16,7 +16,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
 from tuner.ask.request import ClusterSpec
 from tuner.cost.latency import StepCosts
-from tuner.simulate.run import Simulator
+from tuner.simulate.simulator import Simulator
 
 
 def precompile() -> None:

@@ -36,8 +36,8 @@ Key = tuple[str, int]  # layout and repeat: of all trials of a study, one at mos
 class OptunaRecord(Observer):
     """Writes down each trial as one of Optuna's: its parameters, worst latency ÷ target by load step, and value.
 
-    The value orders as ``meets_and_order`` does, smallest best; the constraint ``slo`` is met where it is not positive. A failed
-    trial is FAIL: it has no value, and is not a slow one. So is one that its driver did not live to end.
+    The value orders as ``meets_and_order`` does, smallest best; the constraint ``slo`` is met where it is not positive.
+    A failed trial is FAIL: it has no value, and is not a slow one. So is one that its driver did not live to end.
 
     Several drivers of a study may write at once. What makes a trial of theirs or ends one of others is done by one at a
     time, under ``Store.exclusive``; a trial is here after the store has it, so one that the store does not know is left

@@ -24,7 +24,7 @@ from tuner.decide.decision import Decision, decide, winner
 from tuner.errors import BadInput, Cancelled
 from tuner.plan.infeasible import infeasible, slower_than_predicted
 from tuner.plan.prune import Candidate, DroppedGroup, Plan, plan
-from tuner.search.believing import Believing
+from tuner.search.belief_strategy import BeliefStrategy
 from tuner.search.search import Search
 from tuner.search.strategy import Strategy
 from tuner.search.warm_start import MOST, Factors, Past, akin, carried
@@ -70,7 +70,7 @@ class Study:
         clock: Callable[[], float] = time.perf_counter,
         driver: str | None = None,
         cancel: CancelHandle | None = None,
-        strategist: Strategist = Believing.of,
+        strategist: Strategist = BeliefStrategy.of,
     ) -> None:
         """``clock`` in s; ``driver`` as the store knows this run of the study; ``cancel`` ends it from any thread.
 

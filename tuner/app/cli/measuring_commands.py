@@ -18,7 +18,7 @@ from tuner.errors import BadInput, NoFeasibleLayout
 
 if TYPE_CHECKING:
     from tuner.app.answers.decision import DecisionAnswer, OriginAnswer
-    from tuner.app.tune.tuning import TuneResult
+    from tuner.app.tune.run import TuneResult
     from tuner.ask.request import TuneRequest
     from tuner.decide.decision import Decision
     from tuner.study.records import StudyRecord
@@ -33,7 +33,7 @@ commands = typer.Typer(rich_markup_mode=None)
 @takes(TuneOptions)
 def tune(options: TuneOptions) -> None:
     """Search, launch, measure, decide and emit: the main job."""
-    from tuner.app.tune.tuning import run_tune
+    from tuner.app.tune.run import run_tune
 
     result = run_tune(options, stderr)
     if options.as_json:
@@ -48,7 +48,7 @@ def tune(options: TuneOptions) -> None:
 @takes(MeasureOptions)
 def measure(options: MeasureOptions) -> None:
     """Measure any OpenAI-compatible endpoint under load. Exit code 3: no window met the SLO; 1: none tells anything."""
-    from tuner.app.measure.measuring import run_measure
+    from tuner.app.measure.run import run_measure
 
     raise typer.Exit(run_measure(options))
 
@@ -81,7 +81,7 @@ def explain(
 ) -> None:
     """Why the winner won, and where a layout's milliseconds go."""
     from tuner.app.answers.decision import origin_answer
-    from tuner.app.tune.explaining import explain_study
+    from tuner.app.tune.explain import explain_study
 
     db, record = _study(name, out, store)
     explained = explain_study(db, record, ParallelLayout.parse(layout) if layout else None)

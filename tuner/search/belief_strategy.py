@@ -43,7 +43,7 @@ _CONVINCED = 3  # measured trials without one that meets the SLO before the beli
 Mask = NDArray[np.bool_]
 
 
-class Believing:
+class BeliefStrategy:
     """A ``Strategy`` that follows a belief."""
 
     def __init__(self, request: TuneRequest, belief: Belief) -> None:
@@ -58,7 +58,7 @@ class Believing:
         model: ModelShape,
         cluster: Cluster | Fleet,
         carried: Mapping[str, tuple[float, float]] | None = None,
-    ) -> Believing:
+    ) -> BeliefStrategy:
         """The strategy that begins with what is believed before any trial, as ``Belief.of``."""
         return cls(request, Belief.of(request, candidates, model, cluster, carried))
 
