@@ -221,7 +221,7 @@ def test_token_ids_that_make_no_prompt_are_refused(token_ids):
 
 INTERRUPTED = """
 import sys
-from tests.unit.test_measure import FakeDeployment, request, step
+from tests.unit.test_window_runner import FakeDeployment, request, step
 from serve.measure.http_meter import HttpMeter
 from tuner.trial.seams import Watch
 try:

@@ -15,7 +15,7 @@ from deploy.report.measure_page import render_measure_report
 from serve.measure.engine_metrics import EngineWindow
 from tests import tools
 from tests.measure_sample import SLO, measured_run, measured_window
-from tests.unit.test_report import Outline, embedded, without_library
+from tests.unit.test_study_page import Outline, embedded, without_library
 from tuner.ask.request import Metric
 
 METRICS = [metric.value for metric in Metric]
