@@ -14,8 +14,10 @@ from tests.in_order import InOrder
 from tuner.ask.cluster import Cluster
 from tuner.ask.model import load_model
 from tuner.ask.space import load_space
-from tuner.rehearse.cluster import SimulatedCluster, SimulatedDeployment, SimulatedLauncher, SimulatedMeter
+from tuner.rehearse.cluster import SimulatedCluster, SimulatedDeployment
 from tuner.rehearse.conditions import Conditions
+from tuner.rehearse.launcher import SimulatedLauncher
+from tuner.rehearse.meter import SimulatedMeter
 from tuner.study.observer import Observer
 from tuner.study.store import Store
 from tuner.study.study import Setting, Study

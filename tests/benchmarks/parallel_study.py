@@ -25,8 +25,10 @@ from tuner.ask.model import load_model
 from tuner.ask.request import TuneRequest
 from tuner.ask.request_document import parse_request
 from tuner.ask.space import load_space
-from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
+from tuner.rehearse.cluster import SimulatedCluster
 from tuner.rehearse.conditions import Conditions
+from tuner.rehearse.launcher import SimulatedLauncher
+from tuner.rehearse.meter import SimulatedMeter
 from tuner.search.proposal import Proposal
 from tuner.study.observer import Observer
 from tuner.study.store import Store

@@ -24,8 +24,10 @@ from tuner.ask.request_document import parse_request
 from tuner.ask.space import load_space
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.plan.prune import Plan, plan
-from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
+from tuner.rehearse.cluster import SimulatedCluster
 from tuner.rehearse.conditions import Conditions
+from tuner.rehearse.launcher import SimulatedLauncher
+from tuner.rehearse.meter import SimulatedMeter
 from tuner.search.choice import value_of
 from tuner.study.load_steps import load_steps
 from tuner.trial.results import StepResult, TrialResult, TrialState

@@ -12,7 +12,8 @@ from tuner.ask.deployment import UNLAUNCHED, TwoPools, one_group, parse_deployme
 from tuner.ask.layout import ParallelLayout
 from tuner.decide.layout_summary import layout_summaries
 from tuner.errors import BadInput
-from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher
+from tuner.rehearse.cluster import SimulatedCluster
+from tuner.rehearse.launcher import SimulatedLauncher
 from tuner.search.lessons import doomed
 from tuner.study.records import TrialClaim
 from tuner.study.store import Store

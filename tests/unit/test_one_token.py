@@ -23,7 +23,9 @@ from tuner.ask.slo import Verdict
 from tuner.ask.space import Space
 from tuner.cost.latency import StepCosts
 from tuner.plan.prune import plan
-from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
+from tuner.rehearse.cluster import SimulatedCluster
+from tuner.rehearse.launcher import SimulatedLauncher
+from tuner.rehearse.meter import SimulatedMeter
 from tuner.simulate import SimulationSettings, simulate
 from tuner.trial.results import LoadStep
 from tuner.trial.seams import LaunchOrder, Watch
@@ -74,7 +76,7 @@ def tuned(metric, ms, tokens, monkeypatch):
     """A trial on the simulated cluster whose load step has just these lengths."""
     asked = parse_request(request(metric, ms, [1, 3]))
     world = SimulatedCluster(Cluster.from_spec(asked.cluster))
-    monkeypatch.setattr("tuner.rehearse.cluster.offered", lambda *_: load(tokens))
+    monkeypatch.setattr("tuner.rehearse.meter.offered", lambda *_: load(tokens))
     deployment = SimulatedLauncher(world).launch(LaunchOrder("s", 0, "app", LAYOUT, asked, None), Watch())
     found = SimulatedMeter(world).measure(deployment, LoadStep(0, 10.0, 1.0, 1), asked, Watch())
     return found.verdict(asked), found.attainment

@@ -13,8 +13,10 @@ from tuner.ask.model import load_model
 from tuner.ask.request import ClusterSpec, Metric
 from tuner.ask.space import load_space
 from tuner.errors import BadInput, FailureReason, LaunchFailed
-from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
+from tuner.rehearse.cluster import SimulatedCluster
 from tuner.rehearse.conditions import AT_REST, Conditions
+from tuner.rehearse.launcher import SimulatedLauncher
+from tuner.rehearse.meter import SimulatedMeter
 from tuner.study.observer import Observer
 from tuner.study.store import Store
 from tuner.study.study import Setting, Study

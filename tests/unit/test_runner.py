@@ -9,8 +9,10 @@ import pytest
 from tests.fakes import FakeLauncher, FakeMeter, copy_of_empty_store, make_request
 from tuner.ask.cluster import Cluster
 from tuner.errors import BadInput, Cancelled, Cause, FailureReason
-from tuner.rehearse.cluster import SimulatedCluster, SimulatedLauncher, SimulatedMeter
+from tuner.rehearse.cluster import SimulatedCluster
 from tuner.rehearse.conditions import SEED_FACT, Conditions
+from tuner.rehearse.launcher import SimulatedLauncher
+from tuner.rehearse.meter import SimulatedMeter
 from tuner.study.observer import Observer
 from tuner.study.runner import StudyOrder, run_study
 from tuner.study.store import Store

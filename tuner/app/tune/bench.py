@@ -43,7 +43,8 @@ class Bench:
 def bench(options: TuneOptions, cluster: Cluster | Fleet) -> Iterator[Bench]:
     """What ``options`` ask for, closed at the end; raises BadInput for a launcher that does not exist."""
     if options.launcher == "simulated":
-        from tuner.rehearse.cluster import SimulatedLauncher, SimulatedMeter
+        from tuner.rehearse.launcher import SimulatedLauncher
+        from tuner.rehearse.meter import SimulatedMeter
 
         world = _simulated(cluster, options.simulated_seed)
         yield Bench(SimulatedLauncher(world), SimulatedMeter(world), lambda: world.clock_s)

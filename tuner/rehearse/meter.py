@@ -1,0 +1,79 @@
+"""Measures deployments of a simulated cluster, with the simulator and the prices that are true there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tuner.ask.arrivals import offered
+from tuner.ask.request import Metric, TuneRequest
+from tuner.errors import BadInput, FailureReason, LaunchFailed
+from tuner.rehearse.cluster import SimulatedCluster, SimulatedDeployment
+from tuner.rehearse.conditions import TrueCosts
+from tuner.simulate import SimulationResult, SimulationSettings, Simulator
+from tuner.stats.intervals import percentile, quantiles
+from tuner.trial.results import LoadStep, StepResult
+from tuner.trial.seams import RunningDeployment, Watch
+
+
+class SimulatedMeter:
+    """Measures deployments of a simulated cluster; implements ``tuner.trial.seams.Meter``."""
+
+    def __init__(self, world: SimulatedCluster) -> None:
+        self._world = world
+
+    def measure(self, deployment: RunningDeployment, step: LoadStep, request: TuneRequest, watch: Watch) -> StepResult:
+        """Simulate the load step that a real meter would send, with the prices that are true here."""
+        if not isinstance(deployment, SimulatedDeployment):
+            raise BadInput("deployment", deployment.url, "one of the simulated cluster")
+        conditions = self._world.conditions
+        if conditions.failure_of(deployment.layout) is FailureReason.REPLICA_DIED and not step.warmup:
+            deployment.die("a worker was killed")
+        deployment.require_alive()
+        since_s = self._world.clock_s
+        random = conditions.random("noise", deployment.app, step.index, step.seed)
+        factor = self._world.slowdown * float(np.exp(conditions.noise * random.standard_normal()))
+        simulator = Simulator(
+            TrueCosts(deployment.model, self._world.cluster, conditions, factor),
+            deployment.layout,
+            kv_tokens=deployment.kv_tokens,
+            longest_tokens=request.max_model_len,
+            settings=SimulationSettings.for_slo(request.workload, request.slo, seed=step.seed),
+        )
+        result = simulator.run(offered(request.workload, step.rate_req_per_s, step.duration_s, step.seed))
+        self._world.pass_time(result.duration_s, since_s, watch.cancel)
+        deployment.require_alive()
+        deployment.say(f"served {len(result.arrival_s)} requests at {step.rate_req_per_s:g}/s")
+        return _step_result(result, step, request)
+
+
+def _step_result(result: SimulationResult, step: LoadStep, request: TuneRequest) -> StepResult:
+    """As ``serve.measure.summary.figures`` counts: goodput over the window, requests beyond the timeout failed."""
+    done = result.e2e_ms <= request.load.request_timeout_s * 1e3
+    sent, completed = len(done), int(done.sum())
+    if not completed:
+        raise LaunchFailed(FailureReason.CLIENT_ERROR, f"simulated: all {sent} requests timed out")
+    tpot_ms = result.tpot_ms[done[result.output_tokens > 1]]
+    samples = {Metric.TTFT: result.ttft_ms[done], Metric.TPOT: tpot_ms, Metric.E2E: result.e2e_ms[done]}
+    latency = {metric: found for metric, values in samples.items() if (found := quantiles(values)) is not None}
+    gaps = result.quantiles(Metric.ITL)
+    if gaps is not None:
+        latency[Metric.ITL] = gaps
+    values_ms = {
+        t.key: result.at(*t.key) if t.metric is Metric.ITL else percentile(samples[t.metric], t.percentile)
+        for t in request.slo
+    }
+    good = int((result.met(request.slo) & done).sum())
+    return StepResult(
+        step=step,
+        sent=sent,
+        completed=completed,
+        failed=sent - completed,
+        wall_s=result.duration_s,
+        latency=latency,
+        slo_values_ms=values_ms,
+        attainment=good / sent,
+        goodput_req_per_s=good / step.duration_s,
+        output_tok_per_s=float(result.output_tokens[done].sum()) / result.duration_s,
+        schedule_lag_p99_ms=None,
+        errors={"timeout": sent - completed} if completed < sent else {},
+    )
