@@ -14,7 +14,7 @@ from tuner.ask.rules import DropReason
 from tuner.ask.slo import within
 from tuner.ask.space import Space
 from tuner.cost.latency import StepCosts
-from tuner.cost.memory import estimate_memory
+from tuner.cost.memory import MemoryEstimate, estimate_memory
 from tuner.cost.steady import BATCHES, Curve, Floats, interpolate
 
 MARGIN = 1.5  # a latency must miss its target by this factor before the model alone may drop a candidate
@@ -121,14 +121,7 @@ def price(
     reach = np.maximum.accumulate(np.where(carries, curve.rate_req_per_s, 0.0), axis=1)
     column = np.clip(np.searchsorted(BATCHES, cap, side="right") - 1, 0, BATCHES.size - 1)
     goodput = np.where(cap >= 1, np.take_along_axis(reach, column, axis=1), 0.0) * replicas[:, None, None]
-    slo_why, figures = _slo_verdicts(request, curve, output)
-    why = np.broadcast_to(slo_why[:, None], cap.shape).copy()
-    misfits = np.broadcast_to(memory.kv_tokens < request.max_model_len, cap.shape)
-    if misfits.any():
-        why[misfits] = _code(DropReason.MEMORY)
-        figures[DropReason.MEMORY] = memory.misfit(int(np.argmax(misfits)), request.max_model_len) or ""
-    why[limits < seqs] = _code(DropReason.SCHEDULER)
-    figures[DropReason.SCHEDULER] = "max_num_batched_tokens below max_num_seqs"
+    why, figures = _drops(request, knobs, curve, memory, output)
     return ReplicaPrices(
         costs=costs,
         members=members,
@@ -143,6 +136,23 @@ def price(
         why=why,
         figures=figures,
     )
+
+
+def _drops(
+    request: TuneRequest, knobs: Knobs, curve: Curve, memory: MemoryEstimate, output: float
+) -> tuple[NDArray[np.uint8], dict[DropReason, str]]:
+    """Per chunk and sequence limit: the code of the reason that rules it out, or 0; and the reasons' figures."""
+    limits, seqs = knobs.limits[:, None], knobs.seqs[None, :]
+    shape = (limits.size, seqs.size)
+    slo_why, figures = _slo_verdicts(request, curve, output)
+    why = np.broadcast_to(slo_why[:, None], shape).copy()
+    misfits = np.broadcast_to(memory.kv_tokens < request.max_model_len, shape)
+    if misfits.any():
+        why[misfits] = _code(DropReason.MEMORY)
+        figures[DropReason.MEMORY] = memory.misfit(int(np.argmax(misfits)), request.max_model_len) or ""
+    why[limits < seqs] = _code(DropReason.SCHEDULER)
+    figures[DropReason.SCHEDULER] = "max_num_batched_tokens below max_num_seqs"
+    return why, figures
 
 
 def _code(reason: DropReason) -> int:
