@@ -22,7 +22,8 @@ from tuner.app.cli.commands import app
 from tuner.app.tune.telemetry import Telemetry
 from tuner.ask.layout import AXES
 from tuner.ask.profile import PROFILE_DIR
-from tuner.ask.request import TuneRequest, parse_request
+from tuner.ask.request import TuneRequest
+from tuner.ask.request_document import parse_request
 from tuner.ask.rules import DropReason
 from tuner.ask.space import SPACES_DIR
 from tuner.cost.techniques import TECHNIQUES

@@ -14,6 +14,7 @@ from tuner.app.answers.infeasible import infeasible_answer
 from tuner.app.answers.layout_summary import budget_answer, layout_summary_answer, spent_answer
 from tuner.app.answers.plan import dropped_answer, ranked_answer
 from tuner.app.cli.tables import breakdown_table, dropped_table, left_title, print_lines
+from tuner.app.tune.learnt_prices import LearntPrice, learnt_prices
 from tuner.app.tune.tables import budget_line, summaries_table
 from tuner.app.wiring import breakdowns, decision_of, memories
 from tuner.ask.cluster import requested_cluster
@@ -25,7 +26,6 @@ from tuner.ask.space import load_space
 from tuner.cost.breakdown import Breakdown
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput
-from tuner.explain.learnt_prices import LearntPrice, learnt_prices
 from tuner.explain.never_launched import NeverLaunched, never_launched
 from tuner.plan.infeasible import Infeasible, slower_than_predicted
 from tuner.plan.prune import Candidate, DroppedGroup
