@@ -40,7 +40,7 @@ def test_without_noise_the_limit_is_found_in_few_windows(limit):
     assert len(asked) == found.windows <= 20
     assert found.at_least_req_per_s * 0.97 <= limit <= found.at_most_req_per_s * 1.03
     assert found.rate_req_per_s <= limit
-    assert found.rate_req_per_s >= limit / 1.2
+    assert found.rate_req_per_s >= limit / 1.25  # the interval keeps the precision; the last rate that met may lag it
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.1, 0.15])
