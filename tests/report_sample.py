@@ -28,7 +28,7 @@ def _steps(rows: list[tuple[float, float | None, float | None]]) -> tuple[ShownS
     for rate, ttft, tpot in rows:
         good = ttft is not None and tpot is not None and ttft <= 900 and tpot <= 60
         share = 0.99 if good else 0.61
-        latency = {"ttft": ttft, "tpot": tpot}
+        latency = {TTFT.key: ttft, TPOT.key: tpot}
         steps.append(ShownStep(rate, latency, rate * share, share, int(rate * 20), 0, good))
     return tuple(steps)
 
@@ -44,7 +44,7 @@ def _launched(
         devices=2 if "2" in layout.split("max_")[0] else 1,
         fate=fate,
         rate_req_per_s=last.rate_req_per_s if last else None,
-        predicted_ms={"ttft": 410.0 + 90 * number, "tpot": 21.0 + 6 * number},
+        predicted_ms={TTFT.key: 410.0 + 90 * number, TPOT.key: 21.0 + 6 * number},
         measured_ms=last.latency_ms if last else {},
         predicted_goodput_req_per_s=1.9,
         measured_goodput_req_per_s=last.goodput_req_per_s if last else None,
@@ -66,7 +66,7 @@ def _summary(
         "meets_slo": True,
         "runs": "2, confirmed",
         "held_req_per_s": 2.0,
-        "slo_ms": {"ttft": ShownSpread(*ttft), "tpot": ShownSpread(*tpot)},
+        "slo_ms": {TTFT.key: ShownSpread(*ttft), TPOT.key: ShownSpread(*tpot)},
         "attainment": 0.99,
         "attainment_at_least": 0.951,
         "usd_per_hour": 1.5 * devices,
@@ -115,7 +115,7 @@ def sample(*, simulated: bool = False) -> ReportData:
             2,
             Fate.NOT_LAUNCHED,
             "ranked 6th; the budget was 5 launches",
-            predicted_ms={"ttft": 640.0, "tpot": 44.0},
+            predicted_ms={TTFT.key: 640.0, TPOT.key: 44.0},
             predicted_goodput_req_per_s=1.4,
         ),
     )

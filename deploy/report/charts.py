@@ -31,7 +31,7 @@ def latency_against_load(data: ReportData, metric: ShownMetric) -> Figure | None
     """The metric at its percentile over the offered rate, a line per measured layout, and the target."""
     traces = []
     for index, row in enumerate(data.launched):
-        steps = [(s.rate_req_per_s, s.latency_ms.get(metric.name)) for s in row.steps]
+        steps = [(s.rate_req_per_s, s.latency_ms.get(metric.key)) for s in row.steps]
         points = [(rate, value) for rate, value in steps if value is not None]
         if points:
             traces.append(_line(row, index, points, metric))
@@ -50,7 +50,7 @@ def predicted_against_measured(data: ReportData, metric: ShownMetric) -> Figure 
     """A point per measured layout; on the diagonal the model was right."""
     traces, seen = [], []
     for index, row in enumerate(data.launched):
-        predicted, measured = row.predicted_ms.get(metric.name), row.measured_ms.get(metric.name)
+        predicted, measured = row.predicted_ms.get(metric.key), row.measured_ms.get(metric.key)
         if predicted is None or measured is None:
             continue
         seen += [predicted, measured]

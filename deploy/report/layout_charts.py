@@ -47,7 +47,7 @@ def _bar(spread: ShownSpread) -> Figure:
 def spread(data: ReportData, metric: ShownMetric) -> Figure | None:
     """The metric at its target's percentile, a row per layout: the mean over its runs, from the lowest to the highest,
     or the 95 % interval of a single run; and the target."""
-    rows = [(row, found) for row in data.standings if (found := row.slo_ms.get(metric.name)) is not None]
+    rows = [(row, found) for row in data.standings if (found := row.slo_ms.get(metric.key)) is not None]
     if metric.slo_ms is None or not any(found.high > found.low for _, found in rows):
         return None
     names = [wrapped(row.layout) for row, _ in rows]

@@ -1,7 +1,7 @@
 """What the HTML report shows, as plain values. The application layer fills it from the study's store.
 
 Absent figures are None and are shown as a dash. Latencies are in milliseconds, rates in requests/s, durations in
-seconds; maps by metric have the keys ``ttft``, ``tpot``, ``itl`` and ``e2e``, each at the percentile of its
+seconds; maps by metric have the keys of ``ShownMetric.key``, each at the percentile of its
 ``ShownMetric``.
 """
 
@@ -23,6 +23,11 @@ class Fate(StrEnum):
     DROPPED = "dropped"
 
 
+def metric_key(name: str, percentile: float) -> str:
+    """``ttft-p99``, ``ttft-p99_9``: also the end of an element's id."""
+    return f"{name}-p{percentile:g}".replace(".", "_")
+
+
 @dataclass(frozen=True, slots=True)
 class ShownMetric:
     """A latency metric, the percentile at which it is shown, and its target in milliseconds if the SLO has one."""
@@ -30,6 +35,11 @@ class ShownMetric:
     name: str
     percentile: float
     slo_ms: float | None = None
+
+    @property
+    def key(self) -> str:
+        """By which its values and its charts are found: a metric may be shown at several percentiles."""
+        return metric_key(self.name, self.percentile)
 
     def __str__(self) -> str:
         return f"{self.name.upper()} p{self.percentile:g}"
@@ -97,7 +107,7 @@ class ShownSpread:
 
 @dataclass(frozen=True, slots=True)
 class ShownLayoutSummary:
-    """A measured layout with all its runs; ``slo_ms`` by metric name, ``at`` its place on ``ReportData.axes``.
+    """A measured layout with all its runs; ``slo_ms`` by ``ShownMetric.key``, ``at`` its place on ``ReportData.axes``.
 
     ``attainment_at_least`` is the lower end of the 95 % interval. ``runs`` says how many there were, and whether a
     confirmation run held too.

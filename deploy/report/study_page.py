@@ -39,9 +39,9 @@ def _figures(data: ReportData) -> dict[str, charts.Figure]:
     figures: dict[str, charts.Figure | None] = {"funnel": charts.funnel(data), "timeline": charts.timeline(data)}
     figures["front"] = layout_charts.front(data)
     for metric in data.metrics:
-        figures[f"spread-{metric.name}"] = layout_charts.spread(data, metric)
-        figures[f"load-{metric.name}"] = charts.latency_against_load(data, metric)
-        figures[f"error-{metric.name}"] = charts.predicted_against_measured(data, metric)
+        figures[f"spread-{metric.key}"] = layout_charts.spread(data, metric)
+        figures[f"load-{metric.key}"] = charts.latency_against_load(data, metric)
+        figures[f"error-{metric.key}"] = charts.predicted_against_measured(data, metric)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
@@ -66,7 +66,7 @@ def _cards(data: ReportData, winner: ShownLayout) -> Iterable[str]:
     best = data.standings[0].slo_ms if data.standings else {}
     for metric in data.metrics:
         limit = f"SLO: at most {metric.slo_ms:g} ms" if metric.slo_ms is not None else "no target"
-        value, found = winner.measured_ms.get(metric.name), best.get(metric.name)
+        value, found = winner.measured_ms.get(metric.key), best.get(metric.key)
         if found is not None:
             value = found.mean
             limit += f"; {figure(found.low)} to {figure(found.high)}" if found.high > found.low else ""
@@ -118,7 +118,7 @@ def _standings(data: ReportData) -> str:
 
 def _summary_row(row: ShownLayoutSummary, targets: Iterable[ShownMetric]) -> list[str]:
     attained = NOTHING if row.attainment is None else f"{share(row.attainment)} ({share(row.attainment_at_least)})"
-    figures = [str(row.devices), figure(row.held_req_per_s), *(_spread(row.slo_ms.get(m.name)) for m in targets)]
+    figures = [str(row.devices), figure(row.held_req_per_s), *(_spread(row.slo_ms.get(m.key)) for m in targets)]
     money = [figure(row.usd_per_hour), figure(row.usd_per_million_tokens)]
     return [code(row.layout), yes_no(row.meets_slo), escape(row.runs), *figures, attained, *money]
 
@@ -152,7 +152,7 @@ def _latency(data: ReportData) -> str:
 
 
 def _step_row(row: ShownLayout, step: ShownStep, metrics: Iterable[ShownMetric]) -> list[str]:
-    latencies = [figure(step.latency_ms.get(metric.name)) for metric in metrics]
+    latencies = [figure(step.latency_ms.get(metric.key)) for metric in metrics]
     counts = [figure(step.goodput_req_per_s), share(step.attainment), count(step.sent), count(step.failed)]
     return [code(row.layout), f"{step.rate_req_per_s:.4g}", *latencies, *counts, yes_no(step.meets_slo)]
 
@@ -167,7 +167,7 @@ def _each_metric(
     data: ReportData, prefix: str, caption: str, draw: Callable[[ReportData, ShownMetric], charts.Figure | None]
 ) -> str:
     shown = [metric for metric in data.metrics if draw(data, metric) is not None]
-    figures = "".join(chart(f"{prefix}-{metric.name}", caption.format(metric)) for metric in shown)
+    figures = "".join(chart(f"{prefix}-{metric.key}", caption.format(metric)) for metric in shown)
     return f'<div class="grid">{figures}</div>' if figures else ""
 
 
@@ -190,13 +190,13 @@ def _layouts(data: ReportData) -> str:
 def _full_row(row: ShownLayout, metrics: Iterable[ShownMetric]) -> list[str]:
     cells = [code(row.layout), _fate(row), str(row.devices), figure(row.rate_req_per_s)]
     for metric in metrics:
-        cells += [figure(row.predicted_ms.get(metric.name)), figure(row.measured_ms.get(metric.name))]
+        cells += [figure(row.predicted_ms.get(metric.key)), figure(row.measured_ms.get(metric.key))]
     cells += [figure(row.predicted_goodput_req_per_s), figure(row.measured_goodput_req_per_s)]
     return [*cells, share(row.attainment), yes_no(row.meets_slo)]
 
 
 def _short_row(row: ShownLayout, metrics: Iterable[ShownMetric]) -> list[str]:
-    predicted = [figure(row.predicted_ms.get(metric.name)) for metric in metrics]
+    predicted = [figure(row.predicted_ms.get(metric.key)) for metric in metrics]
     return [code(row.layout), _fate(row), str(row.devices), *predicted, figure(row.predicted_goodput_req_per_s)]
 
 

@@ -90,8 +90,8 @@ def test_every_chart_has_its_figure_and_every_figure_its_place() -> None:
     page = render_report(sample())
     places = re.findall(r'data-figure="([^"]+)"', page)
     assert sorted(places) == sorted(embedded(page))
-    assert set(places) == {"funnel", "timeline", "load-ttft", "load-tpot", "error-ttft", "error-tpot", "front",
-        "spread-ttft", "spread-tpot",
+    assert set(places) == {"funnel", "timeline", "load-ttft-p95", "load-tpot-p95", "error-ttft-p95", "error-tpot-p95",
+        "front", "spread-ttft-p95", "spread-tpot-p95",
     }  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def test_the_spread_over_runs_is_drawn_around_their_mean() -> None:
     assert points["x"] == [588, 524, 690, 1290]
     assert (points["error_x"]["array"][0], points["error_x"]["arrayminus"][0]) == (17, 17)
     assert target["x"] == [900.0] * 4
-    certain = tuple(replace(row, slo_ms={"ttft": ShownSpread(5, 5, 5)}) for row in sample().standings)
+    certain = tuple(replace(row, slo_ms={"ttft-p95": ShownSpread(5, 5, 5)}) for row in sample().standings)
     assert layout_charts.spread(replace(sample(), standings=certain), TTFT) is None
 
 

@@ -199,7 +199,7 @@ def _not_launched(candidate: Candidate, request: TuneRequest, metrics: Sequence[
 
 
 def _named(metrics: Sequence[ShownMetric], values: Sequence[float | None]) -> dict[str, float | None]:
-    return {metric.name: value for metric, value in zip(metrics, values, strict=True)}
+    return {metric.key: value for metric, value in zip(metrics, values, strict=True)}
 
 
 def _step(step: StepResult, request: TuneRequest, metrics: Sequence[ShownMetric]) -> ShownStep:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deploy.report.study_data import ShownBudget, ShownLayoutSummary, ShownSpread
+from deploy.report.study_data import ShownBudget, ShownLayoutSummary, ShownSpread, metric_key
 from tuner.app.tune.tables import runs_of
 from tuner.ask.deployment import Deployment
 from tuner.ask.request import Objective, TuneRequest
@@ -43,7 +43,10 @@ def _shown(summary: LayoutSummary, request: TuneRequest, name: str, on_front: bo
         meets_slo=summary.meets,
         runs=runs_of(summary),
         held_req_per_s=summary.held_req_per_s,
-        slo_ms={target.metric.value: _spread(summary.slo_ms.get(target.key)) for target in request.slo},
+        slo_ms={
+            metric_key(target.metric.value, target.percentile): _spread(summary.slo_ms.get(target.key))
+            for target in request.slo
+        },
         attainment=summary.attainment,
         attainment_at_least=summary.attainment_interval[0] if summary.attainment_interval else None,
         usd_per_hour=summary.usd_per_hour,
