@@ -25,7 +25,7 @@ from tests.launcher_contract import LaunchContract, RunningContract, eventually
 from tests.real.conftest import MAKERS, Bench, command_of, request_for
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.trial.launched import ENGINES, RayApplication, VllmServer, installed
-from tuner.trial.seams import RunningDeployment
+from tuner.trial.seams import RunningDeployment, Watch
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
@@ -89,7 +89,7 @@ class TestLaunching(LaunchContract):
                 killed.append(words)
 
         with pytest.raises(LaunchFailed, match="killed by SIGILL") as failed:
-            bench.launcher.launch(bench.order(bench.request(start_timeout_s=390)), kill)
+            bench.launcher.launch(bench.order(bench.request(start_timeout_s=390)), Watch(progress=kill))
         assert failed.value.reason is FailureReason.ENGINE_CRASHED
         assert not bench.left_running()
 
