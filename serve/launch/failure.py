@@ -118,12 +118,20 @@ def crash(lines: Sequence[str], fallback: str, *, status: int | None = None, los
         return LaunchFailed(crashed, f"the server {ended_with(status)}", end)
     cause = root_cause(lines)
     shown = end if cause is None else tuple(lines[: cause.line + 1 + LINES_AFTER][-SHOWN_LINES:])
-    if killed := next((process for process in lost if (process.status or 0) < 0), None):
+    if killed := next((process for process in lost if _killed(process, cause)), None):
         return LaunchFailed(crashed, str(killed), shown)
     if cause is not None and not cause.is_echo:
         return LaunchFailed(cause.reason, cause.text, shown)
     gone = next((str(process) for process in lost), None)
     return LaunchFailed(crashed, gone or (fallback if cause is None else cause.text), shown)
+
+
+def _killed(lost: Lost, cause: Failure | None) -> bool:
+    """Whether a signal ended a process that was not asked to end. A server whose engine broke kills what is left of it:
+    SIGKILL says nothing where the log knows of another signal."""
+    number = -(lost.status or 0)
+    known = cause is not None and cause.killed and number == signal.SIGKILL
+    return number > 0 and number not in _ASKED_TO_END and not known
 
 
 def replica_died(what: str, lines: Sequence[str]) -> tuple[FailureReason, str]:

@@ -69,6 +69,14 @@ def test_a_signal_that_was_seen_goes_before_the_log(status: int | None, lost: tu
     assert (failure.reason, failure.detail) == (CRASHED, said)
 
 
+@pytest.mark.parametrize("of_the_core", [-15, -9])
+def test_what_a_broken_server_does_to_its_core_is_not_the_cause(of_the_core: int) -> None:
+    """Its worker was killed, and reaped by the core before anybody saw how; then the server ended the core."""
+    lines = ["Fatal Python error: Illegal instruction", "", "Thread 0x1 (most recent call first):"]
+    lost = (Lost("VLLM::Worker", 7, None), Lost("VLLM::EngineCore", 6, of_the_core))
+    assert "was killed by SIGILL" in crash(lines, "the server ended", status=1, lost=lost).detail
+
+
 def test_processes_that_ended_after_an_exception_are_not_its_cause() -> None:
     lost = (Lost("VLLM::Worker", 7, 1), Lost("VLLM::EngineCore", 6, 1))
     assert crash(recorded("cache_too_small"), "it ended", status=1, lost=lost).reason is NO_MEMORY
