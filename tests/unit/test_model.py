@@ -297,7 +297,8 @@ def test_an_unknown_name_is_refused_with_those_known(name):
 
 
 @pytest.mark.parametrize("name", ["./absent", "/no/such/dir", "a b", "../x", "$(id)"])
-def test_what_is_no_name_is_refused(name):
+def test_what_is_no_name_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where none of these exists, whatever lies beside the checkout
     with pytest.raises(BadInput, match=r"an existing directory with a config\.json, or a model name"):
         load_model(name)
 
