@@ -69,6 +69,7 @@ def test_a_declaration_agrees_with_its_field(name):
     assert optional == axis.has(None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AXES)
 @given(data=st.data())
 def test_every_value_reads_back_as_it_prints(name, data):
@@ -88,6 +89,7 @@ def test_a_value_of_no_axis_is_refused_with_those_allowed(name, wrong):
     assert (caught.value.where, caught.value.allowed) == (f"layout.{name}", AXES[name].allowed)
 
 
+@pytest.mark.slow
 def test_prices_move_as_declared():
     """Of a decode step and its layers; what moves steps alone leaves the kernels of a layer as they are."""
     moved = {name: set() for name in SPACE_AXES}

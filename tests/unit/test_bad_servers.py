@@ -49,6 +49,7 @@ def load(url, timeouts=20.0, requests=None):
     return asyncio.run(LoadRun(Endpoint(url, "m"), timeouts).run(requests or calls()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("behaviour", "name", "events"), BEHAVIOURS)
 def test_every_behaviour_is_its_own_outcome(behaviour, name, events):
     stalls = name in ("no_answer", "stalled")
@@ -97,12 +98,14 @@ def test_each_limit_of_time_has_its_outcome(behaviour, timeouts, outcome):
     assert sample.end_s < 30
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_merely_slow_is_no_stall():
     with MockServer(itl_s=0.05) as server:
         (sample,) = load(server.url, Timeouts(1.0), calls(output_tokens=1000))
     assert sample.outcome is Outcome.TIMEOUT
 
 
+@pytest.mark.slow
 def test_a_full_backlog_is_a_connection_that_never_came():
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         address = server.getsockname()

@@ -52,6 +52,7 @@ def steps_of(request, candidate, factor=1.0, count=500):
     return tuple(found)
 
 
+@pytest.mark.slow
 def test_before_any_trial_every_factor_is_one_and_unsure():
     _, _, belief = setting()
     assert {"gemm", "attention", "host", "ttft", "tpot"} <= set(belief.factors)
@@ -60,6 +61,7 @@ def test_before_any_trial_every_factor_is_one_and_unsure():
         assert sd == pytest.approx({m.value: s for m, s in OFFSET_SD.items()}.get(name, TERM_SD))
 
 
+@pytest.mark.slow
 def test_the_belief_centres_on_the_predictions():
     _, ranked, belief = setting({"workload.arrival.requests_per_s": 4})
     e2e_ms = np.median(belief.forecast().e2e_ms, axis=0)
@@ -68,6 +70,7 @@ def test_the_belief_centres_on_the_predictions():
         assert ms == pytest.approx(predicted, rel=0.12), candidate.layout
 
 
+@pytest.mark.slow
 def test_a_measured_layout_teaches_of_its_kin():
     forecasts = []
     for factor in (0.6, 1.6):
@@ -85,6 +88,7 @@ def test_a_measured_layout_teaches_of_its_kin():
     assert (slow.std(axis=0) / slow.mean(axis=0))[own].max() < (before.std(axis=0) / before.mean(axis=0))[own].min()
 
 
+@pytest.mark.slow
 def test_nothing_is_learnt_of_warm_up_invalid_windows_and_strangers():
     request, ranked, belief = setting()
     steps = steps_of(request, ranked[0], 3.0)
@@ -94,6 +98,7 @@ def test_nothing_is_learnt_of_warm_up_invalid_windows_and_strangers():
     assert all(factor == 1.0 for factor, _ in belief.factors.values())
 
 
+@pytest.mark.slow
 def test_a_forecast_depends_on_the_trials_alone():
     request, ranked, one = setting()
     _, _, other = setting()
@@ -104,6 +109,7 @@ def test_a_forecast_depends_on_the_trials_alone():
     assert np.allclose(one.forecast().e2e_ms, other.forecast().e2e_ms, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_executors_are_forecast_alike():
     _, ranked, belief = setting()
     held = belief.forecast().held
@@ -115,6 +121,7 @@ def test_executors_are_forecast_alike():
         assert (held[:, one] == held[:, other]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["min_gpus", "max_goodput", "min_latency", "min_cost"])
 def test_the_first_choice_is_likely_and_stands_high(objective):
     request, ranked, belief = setting({"objective": objective})
@@ -126,6 +133,7 @@ def test_the_first_choice_is_likely_and_stands_high(objective):
     assert seen.chance.max() <= seen.anything <= 1
 
 
+@pytest.mark.slow
 def test_a_measured_winner_leaves_nothing_to_win():
     request, ranked, belief = setting()
     smallest = min(ranked, key=lambda c: c.layout.devices)
@@ -136,6 +144,7 @@ def test_a_measured_winner_leaves_nothing_to_win():
     assert seen.anything == 0 == seen.chance.max()
 
 
+@pytest.mark.slow
 def test_where_nothing_can_meet_the_slo_the_nearest_is_chosen():
     request, ranked, belief = setting({"slo.1.ms": 4.5, "workload.arrival.requests_per_s": 1})
     left = np.ones(len(ranked), dtype=bool)
@@ -146,6 +155,7 @@ def test_where_nothing_can_meet_the_slo_the_nearest_is_chosen():
     assert choose(belief, ~left, seen) is None
 
 
+@pytest.mark.slow
 def test_prices_add_up_to_the_model():
     _, ranked, belief = setting()
     ones = np.ones((1, len(belief._prices.terms)))

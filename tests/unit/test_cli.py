@@ -72,6 +72,7 @@ def test_tables_are_shown_to_people(run: Run) -> None:
         assert words in out
 
 
+@pytest.mark.slow
 def test_no_layout_within_the_slo_is_exit_code_3(run: Run) -> None:
     code, out, err = run("plan", written({"workload.arrival.requests_per_s": 1e5}), "--json")
     assert code == 3

@@ -25,6 +25,7 @@ def load(url, requests, timeout_s=20.0, **endpoint):
     return asyncio.run(LoadRun(Endpoint(url, "m", **endpoint), timeout_s).run(requests))
 
 
+@pytest.mark.slow
 def test_one_bad_answer_leaves_the_others_whole():
     pattern = [Behaviour.OK, Behaviour.RESET, Behaviour.OK, Behaviour.STALL, Behaviour.HTTP_500, Behaviour.OK]
     with MockServer(lambda number: pattern[number]) as server:
@@ -48,6 +49,7 @@ def test_nothing_is_sent_early_or_twice():
     assert [sample.intended_s for sample in samples] == pytest.approx([index * 0.005 for index in range(40)])
 
 
+@pytest.mark.slow
 def test_times_agree_with_the_log_of_the_server():
     """Both sides read one clock, so a client can never see a token before the server wrote it."""
     with MockServer(ttft_s=0.03, itl_s=0.01) as server:
@@ -96,6 +98,7 @@ def test_bodies_and_headers_arrive_as_given():
         assert server.served[0].headers["Authorization"] == "Bearer k"
 
 
+@pytest.mark.slow
 def test_bodies_are_drawn_one_ahead():
     drawn = []
 
@@ -175,6 +178,7 @@ def test_an_error_of_the_caller_ends_the_run():
         asyncio.run(LoadRun(Endpoint(server.url, "m"), 20.0).run(calls(3, gap_s=0.01), then))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut_off", [True, False])
 def test_a_window_can_be_ended_early(cut_off):
     async def stopped(url):

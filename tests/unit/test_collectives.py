@@ -47,6 +47,7 @@ def test_one_rank_costs_nothing(profile: str) -> None:
         assert (estimate.latency_us == 0).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(
     st.sampled_from(PROFILES),

@@ -187,12 +187,14 @@ SOME_TRIALS = st.lists(
 ).map(lambda drawn: [trial(i, layout, ttft_ms, REQUEST) for i, (layout, ttft_ms) in enumerate(drawn)])
 
 
+@pytest.mark.slow
 @given(trials=SOME_TRIALS, data=st.data())
 def test_the_order_of_trials_does_not_matter(trials, data):
     one, other = made(REQUEST, *trials), made(REQUEST, *data.draw(st.permutations(trials)))
     assert (one.winner, one.runner_up, one.why, one.remedy) == (other.winner, other.runner_up, other.why, other.remedy)
 
 
+@pytest.mark.slow
 @given(trials=SOME_TRIALS)
 def test_the_winner_meets_the_slo_with_the_fewest_devices(trials):
     holding = [t for t in trials if any(s.step.rate_req_per_s >= 8 and s.meets(REQUEST) for s in t.steps)]

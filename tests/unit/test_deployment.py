@@ -31,6 +31,7 @@ def test_it_reads_back_from_what_it_prints(deployment):
     assert sum(layout.devices for layout in pools_of(deployment).values()) == deployment.devices
 
 
+@pytest.mark.slow
 @given(st.lists(DEPLOYMENTS, max_size=8))
 def test_deployments_have_one_order(deployments):
     ordered, turned = sorted(deployments), list(reversed(deployments))

@@ -75,6 +75,7 @@ def test_trials_side_by_side_do_not_add_up_their_minutes(world):
     assert decision.spent.gpu_hours == pytest.approx(devices * 50 / 60)
 
 
+@pytest.mark.slow
 def test_a_killed_drivers_device_time_is_in_the_decision(world):
     """It was at work on four devices for 70 s, then its process ended without a word."""
     changes = ONE_RATE | {"budget.launches": 1}
@@ -118,6 +119,7 @@ def test_what_was_cancelled_is_held_against_the_budget(world):
     assert launcher.launched == [TP2_DP2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "state"), [(KeyboardInterrupt(), StudyState.CANCELLED), (ZeroDivisionError("x"), StudyState.FAILED)]
 )
@@ -148,6 +150,7 @@ def test_a_driver_that_is_interrupted_leaves_the_study_running_to_others(world):
     assert store.study("s").state is StudyState.RUNNING
 
 
+@pytest.mark.slow
 def test_while_it_waits_a_driver_reads_no_trials_again(world, monkeypatch):
     """However often it looks at the store while its trial is measured, it is for the pulse alone."""
     monkeypatch.setattr("tuner.study.driver.OTHERS_S", 0.001)
@@ -174,6 +177,7 @@ def test_while_it_waits_a_driver_reads_no_trials_again(world, monkeypatch):
     assert before == after
 
 
+@pytest.mark.slow
 def test_what_another_driver_gave_up_is_begun_again(world):
     """It was cancelled while this one worked, and left its trial behind: the layout is still the study's to measure."""
     study, launcher, _, store, journal = world.process(ONE_RATE | {"budget.launches": 2})
@@ -192,6 +196,7 @@ def test_what_another_driver_gave_up_is_begun_again(world):
     assert (decision.spent.launches, decision.spent.lost) == (2, 1)
 
 
+@pytest.mark.slow
 def test_an_error_after_the_last_trial_ends_the_study_too(world):
     study, _, _, store, journal = world.process(ONE_RATE | {"budget.launches": 1})
 

@@ -91,6 +91,7 @@ def test_a_signal_has_its_name(status: int, words: str) -> None:
     assert ended_with(None) == "ended"
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_after_its_worker_was_killed_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return run
 
 
+@pytest.mark.slow
 def test_an_explanation_has_all_its_parts(studies):
     answer = json.loads(studies("explain", "feasible", "--json").stdout)
     assert answer["why"].startswith(answer["standings"][0]["layout"])
@@ -49,6 +50,7 @@ def test_an_explanation_has_all_its_parts(studies):
     assert 1 <= answer["spent"]["launches"] <= answer["budget"]["launches"] == 3
 
 
+@pytest.mark.slow
 def test_people_read_the_margin_what_was_not_tried_and_the_budget(studies):
     text = studies("explain", "feasible").stdout
     assert "All runs of a layout together, best first" in text
@@ -68,6 +70,7 @@ def test_a_study_without_a_winner_says_what_it_would_take(studies):
         assert "Any of these would do, by the model" in studies(command, "hopeless").stdout
 
 
+@pytest.mark.slow
 def test_show_has_what_explain_counts(studies):
     shown = json.loads(studies("show", "feasible", "--json").stdout)
     explained = json.loads(studies("explain", "feasible", "--json").stdout)

@@ -61,6 +61,7 @@ CASES: dict[str, tuple[dict[str, Any], str, set[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "kind", "told"), CASES.values(), ids=list(CASES))
 def test_what_stands_against_it_and_what_would_do(changes, kind, told):
     request = asked(changes)
@@ -73,6 +74,7 @@ def test_what_stands_against_it_and_what_would_do(changes, kind, told):
     assert len(found.lines()) == len(found.bounds) + len(found.would_take) + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "kind", "told"), CASES.values(), ids=list(CASES))
 def test_each_change_alone_makes_the_plan_feasible(changes, kind, told):
     request = asked(changes)
@@ -108,6 +110,7 @@ def changed(request: TuneRequest, change: Any) -> TuneRequest:
     return request.model_copy(update=wider | {"cluster": request.groups[0].model_copy(update=update)})
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     ttft=st.floats(1, 300), tpot=st.floats(0.3, 40), rate=st.floats(0.1, 3000),
@@ -131,6 +134,7 @@ def test_what_was_measured_corrects_what_it_would_take():
     assert "corrected by what was measured (2.00 ×)" in "\n".join(measured.lines())
 
 
+@pytest.mark.slow
 def test_the_best_of_several_gpus_counts():
     several = [{"gpu": "h100_sxm", "gpus_per_node": 4}, {"gpu": "a100_sxm", "gpus_per_node": 4}]
     found = why(asked({"cluster": several, "workload.arrival.requests_per_s": 3000.0}))

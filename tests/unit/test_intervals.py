@@ -51,6 +51,7 @@ def test_no_samples_have_no_figures():
     assert wilson(0, 0) is None
 
 
+@pytest.mark.slow
 @given(samples=SAMPLES)
 def test_quantiles_rise_and_count(samples):
     found = quantiles(samples)

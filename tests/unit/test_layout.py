@@ -62,6 +62,7 @@ def test_order_is_total(a, b, c):
     assert (a <= b) == (not b < a)
 
 
+@pytest.mark.slow
 @given(layouts=st.lists(LAYOUTS, max_size=8))
 def test_order_puts_fewer_devices_first(layouts):
     devices = [layout.devices for layout in sorted(layouts)]

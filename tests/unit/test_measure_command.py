@@ -60,6 +60,7 @@ def answer(*words):
     return code, json.loads(out)
 
 
+@pytest.mark.slow
 def test_the_answer_has_its_stable_keys():
     with MockServer(ttft_s=0.01, itl_s=0.002) as server:
         code, found = answer(server.url, "--rate", 50, "--slo", "ttft:p99:9000", "--slo", "tpot:p90:9000")
@@ -80,6 +81,7 @@ def test_the_answer_has_its_stable_keys():
     assert only.items() <= found.items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "slo", "code"),
     [
@@ -96,6 +98,7 @@ def test_the_exit_code_says_how_it_went(behaviour, slo, code):
         assert answer(server.url, "--rate", 20, *slo)[0] == code
 
 
+@pytest.mark.slow
 def test_a_sweep_stands_on_its_heaviest_window_that_met_the_slo():
     with MockServer(lambda number: Behaviour.HTTP_500 if number > 40 else Behaviour.OK) as server:
         code, found = answer(server.url, "--rate", 20, "--rate", 40, "--rate", 200, "--slo", "ttft:p99:5000")
@@ -105,6 +108,7 @@ def test_a_sweep_stands_on_its_heaviest_window_that_met_the_slo():
     assert found["load"]["rate_req_per_s"] == pytest.approx(40, rel=0.5)
 
 
+@pytest.mark.slow
 def test_tables_are_for_people_and_the_warm_up_does_not_count(tmp_path):
     words = ("--seconds", "0.4", "--warmup-seconds", "0.2", "--prompt-tokens", "8..16", "--output-tokens", "2")
     with MockServer() as server:
@@ -127,6 +131,7 @@ def test_a_trace_is_replayed(tmp_path):
     assert lengths == [(16, 2), (16, 2), (24, 3), (32, 4)]  # the first request comes before all windows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 def test_every_request_has_its_record(suffix, tmp_path):
     path = tmp_path / f"requests.{suffix}"
@@ -146,6 +151,7 @@ def test_every_request_has_its_record(suffix, tmp_path):
     assert whole["tpot_ms"] == pytest.approx((whole["chunk_s"][-1] - whole["chunk_s"][0]) * 1e3 / 3)
 
 
+@pytest.mark.slow
 def test_a_page_is_written(tmp_path):
     path = tmp_path / "report.html"
     with MockServer() as server:
@@ -155,6 +161,7 @@ def test_a_page_is_written(tmp_path):
     assert 'data-figure="share-ttft"' in page
 
 
+@pytest.mark.slow
 def test_a_key_is_sent_and_never_shown(monkeypatch):
     monkeypatch.setenv("MY_KEY", "s3cret")
     with MockServer(key="s3cret") as server:
@@ -228,6 +235,7 @@ def test_an_address_may_end_in_v1(url):
     assert base_url(url) == "http://h:1"
 
 
+@pytest.mark.slow
 def test_ctrl_c_shows_what_was_measured():
     with MockServer(ttft_s=0.01) as server:
         command = [
@@ -317,6 +325,7 @@ def test_a_search_needs_rates_of_its_own(options):
         RateFinder(MeasureOptions("http://h"), ())
 
 
+@pytest.mark.slow
 def test_a_search_shows_its_rate_in_words_and_keys(monkeypatch):
     server = Server(limit=10)
     monkeypatch.setattr("tuner.app.measure.run._first_answer", lambda runner, order: None)
@@ -362,6 +371,7 @@ def test_what_the_window_should_not_have_held_is_said(seen, words):
         assert (words in out.file.getvalue()) is said
 
 
+@pytest.mark.slow
 def test_the_turns_of_a_session_follow_each_other_and_carry_the_conversation(tmp_path):
     trace = tmp_path / "trace.csv"
     rows = ("0,16,2,a", "0,16,2,b", "0.01,24,2,a", "0.02,40,2,a", "0.06,24,2,b")
@@ -378,6 +388,7 @@ def test_the_turns_of_a_session_follow_each_other_and_carry_the_conversation(tmp
     assert second.written_s[-1] < third.arrived_s
 
 
+@pytest.mark.slow
 def test_a_part_of_a_trace_is_replayed_at_several_speeds(tmp_path):
     trace = tmp_path / "azure.csv"
     times = "".join(f"2023-11-16 18:00:{second:02d}.0000000,16,2\n" for second in range(10))
@@ -390,6 +401,7 @@ def test_a_part_of_a_trace_is_replayed_at_several_speeds(tmp_path):
     assert [window["sent"] for window in found["windows"]] == [4, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", ["ramp", "step"])
 def test_a_window_whose_rate_changes_goes_on_to_its_end(process):
     with MockServer() as server:

@@ -144,6 +144,7 @@ def test_a_store_of_a_newer_version_is_left_alone(url):
     assert rows(url, "SELECT version FROM parlay_schema") == [(SCHEMA_VERSION + 1,)]
 
 
+@pytest.mark.slow
 def test_several_processes_may_open_an_old_store_at_once(old):
     url = old(2)
     code = "import sys; from tuner.study.store import Store; print(len(Store(sys.argv[1]).snapshot('decided').entries))"
@@ -154,6 +155,7 @@ def test_several_processes_may_open_an_old_store_at_once(old):
     assert [process.communicate(timeout=120) for process in opened] == [("4\n", "")] * 3
 
 
+@pytest.mark.slow
 def test_only_an_old_store_needs_alembic(tmp_path):
     url = f"sqlite:///{tmp_path}/store.db"
     code = "import sys; from tuner.study.store import Store; Store(sys.argv[1]); print('alembic' in sys.modules)"

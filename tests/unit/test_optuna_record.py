@@ -86,6 +86,7 @@ def test_a_trial_is_seen_while_it_runs(drivers):
     assert trial.intermediate_values == {0: 0.5}
 
 
+@pytest.mark.slow
 def test_a_measured_trial_has_its_value_its_constraint_and_its_steps(drivers):
     record = drivers.record()
     drivers.end(record, measured(drivers.begin(record, FIRST), FIRST, [20, 30, 150]))
@@ -102,6 +103,7 @@ def test_a_failed_trial_is_no_slow_trial(drivers):
     assert (trial.state.name, trial.value, trial.intermediate_values) == ("FAIL", None, {})
 
 
+@pytest.mark.slow
 def test_values_order_like_merit(tmp_path):
     request = make_request({"slo.0.ms": 100})
     drivers = Drivers(tmp_path, request)
@@ -115,6 +117,7 @@ def test_values_order_like_merit(tmp_path):
     assert [trial.constraints for trial in drivers.trials] == [{"slo": -1.0}] + [{"slo": 1.0}] * 4
 
 
+@pytest.mark.slow
 def test_a_trial_that_its_driver_did_not_live_to_end_fails(drivers):
     number = drivers.begin(drivers.record(), FIRST)
     drivers.forget(number)
@@ -122,6 +125,7 @@ def test_a_trial_that_its_driver_did_not_live_to_end_fails(drivers):
     assert drivers.states == [(str(FIRST), "FAIL")]
 
 
+@pytest.mark.slow
 def test_a_trial_that_begins_again_ends_the_one_of_the_dead_driver(drivers):
     record = drivers.record()
     number = drivers.begin(drivers.record(), FIRST)
@@ -133,6 +137,7 @@ def test_a_trial_that_begins_again_ends_the_one_of_the_dead_driver(drivers):
     assert drivers.states == [(str(FIRST), "FAIL"), (str(FIRST), "COMPLETE")]
 
 
+@pytest.mark.slow
 def test_what_was_finished_but_not_told_is_told_by_the_next(drivers):
     result = measured(drivers.begin(drivers.record(), FIRST), FIRST, [20] * 4)
     for step in result.steps:
@@ -147,6 +152,7 @@ def test_what_was_finished_but_not_told_is_told_by_the_next(drivers):
     assert told.user_attrs["why"] == "why not"
 
 
+@pytest.mark.slow
 def test_a_driver_that_begins_leaves_the_trials_of_others_alone(drivers):
     """Also one that the store has got since the other looked at it."""
     record = drivers.record()
@@ -172,6 +178,7 @@ def test_a_driver_that_was_thought_dead_is_not_brought_down(drivers):
     assert drivers.states == [(str(FIRST), "FAIL"), (str(FIRST), "COMPLETE")]
 
 
+@pytest.mark.slow
 def test_a_queued_trial_is_not_taken_for_one_of_ours(drivers):
     drivers.record()
     study = optuna.load_study(study_name="s", storage=drivers.url)
@@ -181,6 +188,7 @@ def test_a_queued_trial_is_not_taken_for_one_of_ours(drivers):
     assert drivers.trials[1].params["tp"] == FIRST.tp
 
 
+@pytest.mark.slow
 def test_drivers_that_write_at_once_each_get_their_own_trial(drivers):
     failed = []
 
@@ -208,6 +216,7 @@ def test_drivers_that_write_at_once_each_get_their_own_trial(drivers):
         assert trial.params == {axis: getattr(layout, axis) for axis in trial.params}
 
 
+@pytest.mark.slow
 def test_a_study_leaves_a_record_of_all_its_trials(tmp_path):
     world = World(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs")
     study, _, _, store, _ = world.process({"budget.launches": 3})

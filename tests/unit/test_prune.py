@@ -52,6 +52,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "keep"), [*((case, KEPT) for case in CASES), ("small", 10_000)])
 def test_every_candidate_is_ranked_or_dropped_for_a_reason(case, keep):
     _, model, cluster, found = made(CASES[case], keep)
@@ -96,6 +97,7 @@ def test_two_plans_of_one_request_are_one():
     assert replace(one, seconds=0) == replace(other, seconds=0)
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_plan_to_the_last_bit():
     """Ties are broken by the last bit, and a resumed study plans anew."""
     code = """
@@ -171,6 +173,7 @@ AXES = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(axes=AXES, objective=st.sampled_from(["min_gpus", "max_goodput"]), data=st.data())
 def test_a_layout_is_priced_alike_in_every_space(axes, objective, data):
@@ -219,6 +222,7 @@ def test_replicas_multiply_goodput_and_share_the_load():
             assert twice.ttft_ms <= prediction.ttft_ms
 
 
+@pytest.mark.slow
 @given(rate=st.floats(0.01, 200), more=st.floats(1, 10))
 @settings(max_examples=10)
 def test_more_load_is_never_faster(rate, more):
@@ -307,6 +311,7 @@ def test_sequences_longer_than_the_model_knows_are_bad_input():
     assert caught.value.given == "4106 tokens"
 
 
+@pytest.mark.slow
 def test_a_large_space_tells_its_drops_by_reason():
     _, _, _, found = made(CASES["experts"])
     reasons = [g.reason for g in found.dropped]

@@ -30,6 +30,7 @@ def drive(search, limit, noise=0.0, seed=0):
     return asked
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(limit=st.floats(0.2, 900))
 def test_without_noise_the_limit_is_found_in_few_windows(limit):
@@ -43,6 +44,7 @@ def test_without_noise_the_limit_is_found_in_few_windows(limit):
     assert found.rate_req_per_s >= limit / 1.25  # the interval keeps the precision; the last rate that met may lag it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.02, 0.1, 0.15])
 def test_with_noise_the_interval_holds_the_limit(noise):
     held, widths = 0, []

@@ -340,6 +340,7 @@ def test_impossible_conditions_are_refused(wrong):
         Conditions(**wrong)
 
 
+@pytest.mark.slow
 def test_a_study_of_1024_devices_finds_a_layout_among_failures(tmp_path):
     request = make_request(
         {

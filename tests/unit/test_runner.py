@@ -70,6 +70,7 @@ def stores(tmp_path, shared):
     return first, first if shared else Store(copy_of_empty_store(tmp_path / "second.db"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("shared", [True, False], ids=["one store", "two stores"])
 def test_of_two_studies_at_once_one_is_cancelled_and_both_are_right(tmp_path, shared):
@@ -104,6 +105,7 @@ def test_of_two_studies_at_once_one_is_cancelled_and_both_are_right(tmp_path, sh
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("parlay-", "heartbeat"))]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_trials_side_by_side_are_all_cancelled_and_the_study_goes_on_later(tmp_path):
     store = Store(copy_of_empty_store(tmp_path / "store.db"))
@@ -141,6 +143,7 @@ def test_a_run_touches_no_signal_and_needs_no_main_thread(tmp_path):
     assert set(seen) == {before}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("began", "goes_on"), [({SEED_FACT: "3"}, {SEED_FACT: "4"}), ({SEED_FACT: "3"}, {}), ({}, {SEED_FACT: "3"})]
 )

@@ -1,5 +1,6 @@
 """Samples come out as they went in."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ samples = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(samples, max_size=5))
 def test_packing_loses_nothing(found):
     assert PackedSamples.of(found).samples() == found

@@ -59,6 +59,7 @@ def test_the_busiest_worker_counts():
     assert merged.loop_lag_p99_ms == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_a_blocked_loop_shows():
     async def blocked():
         heartbeat = Heartbeat()
@@ -71,6 +72,7 @@ def test_a_blocked_loop_shows():
     assert max(asyncio.run(blocked()).loop_lag_s) >= 0.08
 
 
+@pytest.mark.slow
 def test_a_busy_client_shows():
     async def busy():
         heartbeat = Heartbeat()

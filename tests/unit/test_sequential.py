@@ -190,12 +190,14 @@ def verdicts(level: float, memory: float, runs: int, rate: int = 20) -> list[Ver
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [0.0, 0.6])
 def test_missed_is_wrong_as_seldom_as_stated(memory):
     found = verdicts(0.99, memory, runs=120)
     assert found.count(Verdict.MISSED) <= 12  # 6 are stated; 12 or more have a chance of 2 %
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [0.0, 0.6])
 def test_met_is_wrong_as_seldom_as_stated(memory):
     found = verdicts(0.985, memory, runs=120)

@@ -45,6 +45,7 @@ def started(before="", then="", seconds=120):
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "said"),
     [(signal.SIGINT, "operator SIGINT"), (signal.SIGHUP, "operator SIGHUP"), (signal.SIGTERM, "shutdown SIGTERM")],
@@ -67,6 +68,7 @@ def test_the_second_interrupts_at_once(second):
     assert (process.returncode, errors) == (130, "parlay: interrupted; the same command with --resume goes on\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_what_a_process_was_born_to_ignore_stays_ignored(number):
     """As under nohup, or in the background of a shell without job control."""
@@ -115,6 +117,7 @@ except Cancelled as end:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_heard_while_the_main_thread_measures(number):
     """Its event loop has ways of its own with signals."""

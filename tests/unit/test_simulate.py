@@ -90,6 +90,7 @@ def assert_same(one, other, rel=1e-9):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(set_up=set_ups(), sent=loads())
 @example(set_up=(*SMALL, KEPT), sent=EVICTED)
@@ -103,6 +104,7 @@ def test_taking_steps_at_once_changes_nothing(set_up, sent):
     assert quick.kv_share == pytest.approx(slow.kv_share, abs=len(sent) * 16 / kv_tokens)  # half-filled blocks
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(set_up=set_ups(), sent=loads())
 @example(set_up=(*SMALL, SYNCHRONOUS), sent=GIVES_WAY)
@@ -121,6 +123,7 @@ def test_every_request_is_served_once_in_order_of_time(set_up, sent):
     assert_same(run, again, rel=0)
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(sent=loads(), asynchronous=st.booleans(), kv_tokens=st.sampled_from([3200, ROOMY]))
 @example(sent=GIVES_WAY, asynchronous=False, kv_tokens=3200)
@@ -135,6 +138,7 @@ def test_an_engine_works_exactly_while_it_has_work(sent, asynchronous, kv_tokens
     assert run.utilisation * run.duration_s == pytest.approx(busy_s, rel=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(
     sent=loads(), text=st.sampled_from(["tp=1", "tp=1,pp=2", "tp=1,max_num_seqs=3"]), kv=st.sampled_from([3200, 9000])

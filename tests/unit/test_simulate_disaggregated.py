@@ -96,6 +96,7 @@ def test_prompts_no_longer_delay_tokens():
     assert found.decode_share[0] == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     rows=st.lists(st.tuples(st.floats(0, 0.3), st.integers(2, 2500), st.integers(1, 80)), min_size=1, max_size=20),

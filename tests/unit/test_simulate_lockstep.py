@@ -74,6 +74,7 @@ def test_tensor_parallel_ranks_alone_do_not_wait_for_replicas():
     assert_same(serve(single, sent), serve(single, sent, replace(IN_TURN, skip=False)))
 
 
+@pytest.mark.slow
 @settings(max_examples=80)
 @given(
     sent=loads(),

@@ -55,6 +55,7 @@ def test_decode_steps_are_right_to_three_percent(name, data):
     assert found == pytest.approx(expected, rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @settings(max_examples=40)
 @given(data=st.data())
@@ -70,6 +71,7 @@ def test_prefill_steps_are_right_to_ten_percent(name, data):
     assert found == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_errors_average_out(name):
     costs, layout, table = PRICED[name]
@@ -86,6 +88,7 @@ def test_errors_average_out(name):
     assert np.mean(errors) < 0.003
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @given(decodes=st.integers(0, 60), new=st.integers(2, 1500), context=st.integers(16, LONGEST))
 def test_a_mixed_step_is_one_batch_of_tokens(name, decodes, new, context):

@@ -36,6 +36,7 @@ def study(tmp_path_factory):
     return run, tune, done, root / "out" / "rehearsal"
 
 
+@pytest.mark.slow
 def test_answers_name_it_and_its_seed(study):
     run, _, done, folder = study
     answers = [json.loads(done.stdout), json.loads(run("show", "rehearsal", "--json").stdout)]
@@ -49,6 +50,7 @@ def test_answers_name_it_and_its_seed(study):
     assert "simulated cluster, seed 3" in done.stderr
 
 
+@pytest.mark.slow
 def test_tables_and_the_report_name_it(study):
     run, _, _, folder = study
     for command in ("show", "explain"):
@@ -65,6 +67,7 @@ def test_no_spec_comes_of_it(study):
     assert "simulated" in str(refused)
 
 
+@pytest.mark.slow
 def test_it_goes_on_in_its_own_world_only(study):
     _, tune, done, _ = study
     again = tune("--resume", "--simulated-seed", 3, "--json")

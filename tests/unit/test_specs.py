@@ -64,6 +64,7 @@ def test_pods_ask_for_values_that_the_chart_knows() -> None:
         assert not inner or inner[0] in scopes[scope][name]["properties"], path
 
 
+@pytest.mark.slow
 @EACH
 def test_ray_accepts_the_config_and_it_is_what_was_launched(case: Case) -> None:
     schema = pytest.importorskip("ray.serve.schema")
@@ -72,6 +73,7 @@ def test_ray_accepts_the_config_and_it_is_what_was_launched(case: Case) -> None:
     assert schema.ServeDeploySchema.model_validate(document).applications[0].args == case.app["args"]
 
 
+@pytest.mark.slow
 @EACH
 def test_kuberay_accepts_the_manifest(case: Case) -> None:
     manifest = yaml.safe_load(emitted(case, "rayservice"))
@@ -171,6 +173,7 @@ def test_a_name_cannot_become_a_shell_word(tmp_path: Path) -> None:
     assert words[:2] == ["serve", model]
 
 
+@pytest.mark.slow
 @given(model=st.text(min_size=1, max_size=30))
 def test_no_model_name_escapes_its_comment_or_its_quotes(model: str) -> None:
     case = make_case("a", "tp=1,pp=1,dp=1", model=model, gpu="h100_sxm", nodes=1, per_node=1)

@@ -332,6 +332,7 @@ STEPS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(layout=LAYOUTS, step=STEPS)
 def test_any_layout_and_any_step_come_back_as_they_were(shared_sqlite, layout, step):

@@ -102,6 +102,7 @@ print(json.dumps([n for n in range(12) if claim(store, sys.argv[2], n) is not No
 """
 
 
+@pytest.mark.slow
 def test_of_several_processes_one_gets_a_layout(store, url):
     words = [sys.executable, "-c", CLAIMING, url]
     started = [subprocess.Popen([*words, name], stdout=subprocess.PIPE, text=True) for name in ("a", "b")]
@@ -193,6 +194,7 @@ def test_what_a_launch_took_outlives_its_trial(store, other):
     assert [trial.device_s for trial in other.snapshot("s").trials] == [8.0]
 
 
+@pytest.mark.slow
 def test_a_state_follows_only_another_that_leads_to_it(store, other):
     for now, wanted in product(StudyState, StudyState):
         study = f"{now}-{wanted}"

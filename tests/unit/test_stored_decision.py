@@ -81,6 +81,7 @@ def test_what_was_kept_before_decisions_were_whole_still_reads(trials: tuple[Tri
     assert read_decision(kept, RECORD, Snapshot(StudyState.DECIDED, trials, (), (), ())) == decision
 
 
+@pytest.mark.slow
 def test_a_study_ends_by_storing_its_decision(tmp_path: Path) -> None:
     world = World(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs")
     study, _, _, store, _ = world.process()
@@ -90,6 +91,7 @@ def test_a_study_ends_by_storing_its_decision(tmp_path: Path) -> None:
     assert decision_of(store, store.study("s")) == (decision, True)
 
 
+@pytest.mark.slow
 def test_what_is_emitted_of_a_study_that_has_not_ended_says_so(tmp_path: Path) -> None:
     url = copy_of_empty_store(tmp_path / "store.db")
     study, *_ = World(url, tmp_path / "logs").process()

@@ -49,6 +49,7 @@ def test_a_study_from_plan_to_decision(world):
     assert order.log_dir.is_dir()
 
 
+@pytest.mark.slow
 def test_what_the_launcher_cannot_run_is_dropped_and_never_launched(world):
     study, launcher, _, store, _ = world.process({"budget.launches": 8})
     launcher.refused = "ray"
@@ -88,6 +89,7 @@ def test_a_slow_warm_up_ends_nothing(world):
     assert store.trials("s")[0].state is TrialState.MEASURED
 
 
+@pytest.mark.slow
 def test_a_failed_trial_has_its_reason_and_the_study_goes_on(world):
     world.failures = {TP2_DP2: CRASH}
     study, launcher, _, store, journal = world.process({"budget.launches": 2})
@@ -106,6 +108,7 @@ def test_a_failed_trial_has_its_reason_and_the_study_goes_on(world):
     assert len(launcher.launched) == 2
 
 
+@pytest.mark.slow
 def test_a_replica_that_dies_under_load_fails_its_trial_with_the_engines_log(world):
     died = LaunchFailed(FailureReason.REPLICA_DIED, "no answer")
     world.ttft_ms = lambda layout, step: died if step.index == 1 else 10.0
@@ -120,6 +123,7 @@ def test_a_replica_that_dies_under_load_fails_its_trial_with_the_engines_log(wor
     assert world.running == set()
 
 
+@pytest.mark.slow
 def test_no_layout_meets_the_slo(world):
     world.ttft_ms = lambda layout, step: 300 / layout.devices
     study, launcher, _, _, _ = world.process({"objective": "min_gpus", "slo.0.ms": 50})
@@ -141,6 +145,7 @@ def test_larger_layouts_are_dropped_once_a_smaller_one_meets_the_slo(world):
     assert outranked[TP2] == f"needs 2 devices; {TP1} meets the SLO with 1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launches", [1, 3, 20])
 def test_the_budget_of_launches(world, launches):
     study, launcher, _, _, _ = world.process({"budget.launches": launches})
@@ -160,6 +165,7 @@ def test_the_budget_of_minutes(world, minutes, launched):
     assert len(launcher.launched) == launched
 
 
+@pytest.mark.slow
 def test_minutes_that_a_stopped_run_spent_count_on_resume(world):
     def measured(layout, step):
         world.now_s += 60 if step.warmup else 0
@@ -173,6 +179,7 @@ def test_minutes_that_a_stopped_run_spent_count_on_resume(world):
     assert len(launcher.launched) == 1  # two minutes were spent: on a trial that finished, and on one that did not
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["launch", -1, 0, 1])
 def test_a_cancelled_study_tears_down_and_its_trial_says_who_asked(world, at):
     handle, end = CancelHandle(), (Cause.SHUTDOWN, "SIGTERM")
@@ -298,6 +305,7 @@ def test_resume_of_nothing_begins(world):
     assert not [word for word in journal.told if word.startswith("resumed")]
 
 
+@pytest.mark.slow
 def test_resume_of_a_finished_study_launches_nothing(world):
     first = world.process({"budget.launches": 2})[0].run(resume=False, facts={})
     study, launcher, _, _, journal = world.process({"budget.launches": 2})

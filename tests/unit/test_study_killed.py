@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from tests.fakes import FakeDeployment, copy_of_empty_store
 from tests.world import CRASH, TP1_DP2, TP2, World
 from tuner.search.search import Search
@@ -76,6 +78,7 @@ def timeless(decision):
     )
 
 
+@pytest.mark.slow
 def test_a_study_killed_before_any_deed_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
     changes = {"budget.launches": 3, "load.rates_req_per_s": [8]}
     crashing = {TP1_DP2: CRASH, TP2: CRASH}
@@ -97,6 +100,7 @@ def test_a_study_killed_before_any_deed_ends_as_an_undisturbed_one(tmp_path, mon
         assert list(dict.fromkeys(before + after)) == launched, where
 
 
+@pytest.mark.slow
 def test_a_study_killed_again_and_again_ends_all_the_same(tmp_path, monkeypatch):
     changes = {"budget.launches": 3, "load.rates_req_per_s": [8]}
     calm = World(copy_of_empty_store(tmp_path / "calm.db"), tmp_path / "calm")
@@ -113,6 +117,7 @@ def test_a_study_killed_again_and_again_ends_all_the_same(tmp_path, monkeypatch)
     assert world.running == set()
 
 
+@pytest.mark.slow
 def test_a_winner_is_measured_again_whenever_the_study_is_killed(tmp_path, monkeypatch):
     changes = {"budget.launches": 6, "load.rates_req_per_s": [4, 8, 12]}
 

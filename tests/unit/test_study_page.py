@@ -181,6 +181,7 @@ def test_a_study_without_winner_or_trials_still_has_a_page() -> None:
     assert "140 GB needed, 80 GB there" in page
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.text(max_size=40))
 def test_no_text_from_outside_becomes_markup(text: str) -> None:

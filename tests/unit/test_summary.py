@@ -176,6 +176,7 @@ def test_a_queue_that_grows_throughout_is_named(ttft_s, grows):
         assert "requests in flight rose by" in words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("level", "quantile"), [(50, 0.0), (90, 1.2816)])
 @pytest.mark.parametrize("memory", [0.0, 0.5, 0.9])
 def test_intervals_hold_as_often_as_they_say_where_neighbours_are_alike(memory, level, quantile):
@@ -239,6 +240,7 @@ def test_what_is_alike_throughout_has_no_warm_up():
     assert sum(warm_up_left_s(answers(ttft_s)) is not None for ttft_s in steady) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("busy", "at_most"), [(0.3, 1 / 25), (0.9, 1 / 8)])
 def test_a_steady_queue_seldom_looks_like_a_warm_up(busy, at_most):
     """M/M/1 in its steady state: 300 windows of 600 requests."""

@@ -102,6 +102,7 @@ def test_every_technique_says_what_it_is():
     assert {kind.name for kind in TECHNIQUES if not kind.exact} == {"spd", "dynamic-gating"}
 
 
+@pytest.mark.slow
 def test_what_launches_and_emits_cannot_reach_a_technique():
     sources = [*(ROOT / "serve").rglob("*.py"), *(ROOT / "deploy").rglob("*.py")]
     sources += [path for room in ("study", "search", "decide") for path in (ROOT / "tuner" / room).rglob("*.py")]

@@ -184,6 +184,7 @@ def test_two_of_them_do_not_mix(telemetry):
     assert shown(telemetry)["parlay_slo_target_seconds"].samples == []
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_refused_and_free_again_after_stop(telemetry):
     port = telemetry.start_http()
     other = Telemetry()

@@ -154,6 +154,7 @@ def test_the_same_run_is_predicted_alike_and_more_users_wait_longer() -> None:
     assert few.tpot_ms < many.tpot_ms
 
 
+@pytest.mark.slow
 def test_a_sample_of_runs_is_scored_as_a_whole_and_near_what_was_measured() -> None:
     answer = validate_answer(validate(SAMPLE))
     assert answer.kind == "e2e"

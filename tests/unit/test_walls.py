@@ -146,12 +146,14 @@ def test_most_files_are_read_at_one_sitting():
     assert median(LINES.values()) <= MEDIAN_LINES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_no_relative_imports(name):
     tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
     assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("library", "rooms"), ONE_ROOM.items())
 def test_a_library_stays_in_its_room(library, rooms):
     users = {name for name in NAMES for module, _, _ in imports(ROOT / name) if module.partition(".")[0] == library}

@@ -37,6 +37,7 @@ def test_what_was_learnt_fades_until_nothing_is_left_of_it():
     assert decayed(learnt, 1e12)["gemm"] == pytest.approx((1.0, fresh_sd("gemm")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.7, 1.5])
 def test_the_next_study_begins_nearer_to_the_truth(factor):
     request, ranked, fresh = setting({"workload.arrival.requests_per_s": 4})
@@ -48,6 +49,7 @@ def test_the_next_study_begins_nearer_to_the_truth(factor):
     assert all(sd <= fresh_sd(name) for name, (_, sd) in warm.factors.items())
 
 
+@pytest.mark.slow
 def test_nothing_is_carried_from_studies_that_measured_nothing():
     request, ranked, _ = setting()
     model = load_model(request.model)
@@ -56,6 +58,7 @@ def test_nothing_is_carried_from_studies_that_measured_nothing():
     assert carried([replace(nothing, trials=[])], model, DAY_S) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "facts", "same"),
     [
@@ -74,6 +77,7 @@ def test_only_what_has_the_same_prices_is_akin(changes, facts, same):
     assert akin(other, FACTS, request, {**FACTS, **facts}) is same
 
 
+@pytest.mark.slow
 def test_a_study_begins_with_what_another_of_its_store_taught(tmp_path):
     world = World(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs", believing=True)
     first, *_ = world.process(name="first")

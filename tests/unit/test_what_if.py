@@ -93,6 +93,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "given"), CASES)
 def test_the_answer_is_what_the_plans_say(changes, given):
     found = supposed(changes, *given)
@@ -239,6 +240,7 @@ def parlay(tmp_path, *arguments):
     return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_plan_answers_what_if(tmp_path):
     done = parlay(tmp_path, "--what-if", "ring-attention", "--what-if", "spd=0.5", "--json")
     assert done.returncode == 0, done.stderr
@@ -259,6 +261,7 @@ def test_plan_without_a_question_supposes_nothing():
     assert plan_answer(found, {}, held).what_if is None
 
 
+@pytest.mark.slow
 def test_plan_refuses_an_unknown_technique(tmp_path):
     done = parlay(tmp_path, "--what-if", "warp-drive")
     assert done.returncode == 2

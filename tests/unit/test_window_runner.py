@@ -80,6 +80,7 @@ def step(rate=20.0, seconds=0.5, seed=3, **other):
     return LoadStep(index=1, rate_req_per_s=rate, duration_s=seconds, seed=seed, **other)
 
 
+@pytest.mark.slow
 def test_the_asked_attainment_is_judged_while_the_window_runs_and_at_its_end(monkeypatch):
     asked = []
 
@@ -99,6 +100,7 @@ def test_a_meter_is_a_meter():
     assert isinstance(HttpMeter(), Meter)
 
 
+@pytest.mark.slow
 def test_a_good_server_is_measured():
     seen, words = {}, []
     meter = HttpMeter()
@@ -132,6 +134,7 @@ def test_a_good_server_is_measured():
         assert (body["stream"], body["stream_options"], body["model"]) == (True, {"include_usage": True}, "tiny")
 
 
+@pytest.mark.slow
 def test_progress_is_told_while_the_window_runs():
     progress = []
     with MockServer(ttft_s=0.01, itl_s=0.002) as server:
@@ -162,6 +165,7 @@ def test_every_layout_gets_the_same_prompts():
     assert prompts(step()) == prompts(step())
 
 
+@pytest.mark.slow
 def test_failed_requests_count_as_missed_and_keep_out_of_the_latency():
     with MockServer(lambda number: Behaviour.HTTP_429 if number % 2 else Behaviour.OK) as server:
         result = HttpMeter().measure(FakeDeployment(server.url), step(), request(), Watch())
@@ -198,6 +202,7 @@ def test_a_deployment_that_died_is_no_slow_deployment(answered):
     assert "exit code -9" in caught.value.detail
 
 
+@pytest.mark.slow
 def test_requests_in_flight_at_the_end_of_the_window_count():
     with MockServer(ttft_s=0.4) as server:
         result = HttpMeter().measure(FakeDeployment(server.url), step(seconds=0.1), request(), Watch())
@@ -205,6 +210,7 @@ def test_requests_in_flight_at_the_end_of_the_window_count():
     assert result.wall_s >= 0.4
 
 
+@pytest.mark.slow
 def test_an_error_of_the_progress_callback_is_not_lost():
     def fail(figures):
         raise ZeroDivisionError
@@ -233,6 +239,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_measurement_at_once():
     with MockServer(Behaviour.SLOW_HEADERS) as server:
         command = [sys.executable, "-c", INTERRUPTED, server.url]
@@ -244,6 +251,7 @@ def test_ctrl_c_ends_a_measurement_at_once():
     assert (process.returncode, out.splitlines()[-1], errors) == (0, "interrupted", "")
 
 
+@pytest.mark.slow
 def test_a_cancelled_measurement_ends_at_once_in_any_thread_and_the_server_stays():
     handle = CancelHandle()
     with MockServer(Behaviour.SLOW_HEADERS) as server, ThreadPoolExecutor() as threads:
@@ -268,6 +276,7 @@ def window(server, order=None, **changes):
     return WindowRunner(Endpoint(server.url, "tiny")).run(replace(order, **changes))
 
 
+@pytest.mark.slow
 def test_a_closed_loop_keeps_its_users_busy_until_the_window_is_over():
     load = closed_load(request().workload, users=3, requests=5, seed=1)
     with MockServer(ttft_s=0.03) as server:
@@ -280,6 +289,7 @@ def test_a_closed_loop_keeps_its_users_busy_until_the_window_is_over():
     assert max(one.sent_s for one in found.samples) < 0.4
 
 
+@pytest.mark.slow
 def test_a_chat_sends_messages():
     with MockServer() as server:
         runner = WindowRunner(Endpoint(server.url, "tiny", chat=True))
@@ -295,6 +305,7 @@ vllm:num_preemptions_total{{engine="0"}} {preemptions}
 """
 
 
+@pytest.mark.slow
 def test_the_engines_own_figures_stand_beside_the_window():
     with MockServer(metrics=lambda: METRICS.format(waiting=2, preemptions=len(server.served))) as server:
         runner = WindowRunner(Endpoint(server.url, "tiny"), [f"{server.url}/metrics"])
@@ -305,6 +316,7 @@ def test_the_engines_own_figures_stand_beside_the_window():
     assert step_result(found, step()).engine == {"waiting_mean": 2, "waiting_max": 2, "preemptions": 10}
 
 
+@pytest.mark.slow
 def test_an_engine_that_restarted_makes_the_window_invalid():
     counts = iter([5, 1, 1, 1])
     with MockServer(metrics=lambda: METRICS.format(waiting=0, preemptions=next(counts))) as server:
@@ -313,6 +325,7 @@ def test_an_engine_that_restarted_makes_the_window_invalid():
     assert found.verdict is Verdict.UNKNOWN
 
 
+@pytest.mark.slow
 def test_a_window_whose_client_was_the_bottleneck_is_invalid(monkeypatch):
     bound = ClientBound(ClientLimit.CPU, "the client used 99% of a core")
     monkeypatch.setattr("serve.measure.window_runner.client_bound", lambda *_: bound)
@@ -324,6 +337,7 @@ def test_a_window_whose_client_was_the_bottleneck_is_invalid(monkeypatch):
     assert (found.figures.verdict, result.client_bound) == (Verdict.MET, True)
 
 
+@pytest.mark.slow
 def test_a_window_without_an_answer_is_invalid_and_not_slow():
     with MockServer(Behaviour.HTTP_500) as server:
         found = window(server)
@@ -341,6 +355,7 @@ def test_the_shares_of_all_workers_are_the_window(workers):
     )
 
 
+@pytest.mark.slow
 def test_several_processes_send_one_window():
     with MockServer(ttft_s=0.01) as server:
         found = WindowRunner(Endpoint(server.url, "tiny"), workers=2).run(order_of(step(seconds=1), request()))
@@ -373,6 +388,7 @@ def long_order(*slo, rate=100.0, seconds=30.0):
     return order_of(step(rate=rate, seconds=seconds), asked)
 
 
+@pytest.mark.slow
 def test_a_window_ends_when_the_slo_is_certainly_missed_and_leaves_nothing_in_flight():
     with MockServer(ttft_s=3.0) as server:
         found = window(server, long_order("ttft:p90:100"))
@@ -384,6 +400,7 @@ def test_a_window_ends_when_the_slo_is_certainly_missed_and_leaves_nothing_in_fl
     assert max(one.end_s for one in found.samples) < 20
 
 
+@pytest.mark.slow
 def test_a_window_ends_when_the_slo_is_certainly_met_and_waits_for_its_answers():
     with MockServer(ttft_s=0.02) as server:
         found = window(server, long_order("ttft:p90:5000"))
@@ -393,6 +410,7 @@ def test_a_window_ends_when_the_slo_is_certainly_met_and_waits_for_its_answers()
     assert found.figures.goodput_req_per_s == pytest.approx(found.figures.sent / found.figures.offered_s)
 
 
+@pytest.mark.slow
 def test_a_whole_window_is_asked_for():
     with MockServer(ttft_s=0.02) as server:
         runner = WindowRunner(Endpoint(server.url, "tiny"), whole_windows=True)
@@ -400,6 +418,7 @@ def test_a_whole_window_is_asked_for():
     assert (found.ended_early, found.figures.offered_s) == (None, 1.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "ended"), [("ttft:p50:5000", None), ("ttft:p50:0.001", Verdict.MISSED)])
 def test_where_latencies_are_compared_only_a_miss_ends_a_window(target, ended):
     with MockServer(ttft_s=0.02) as server:
@@ -409,6 +428,7 @@ def test_where_latencies_are_compared_only_a_miss_ends_a_window(target, ended):
     assert (found.figures.offered_s == 1.5) is (ended is None)
 
 
+@pytest.mark.slow
 def test_the_lead_in_is_sent_and_does_not_count():
     order = order_of(step(seconds=1.0), request())
     with MockServer(lambda number: Behaviour.HTTP_500 if number < 10 else Behaviour.OK) as server:
@@ -418,6 +438,7 @@ def test_the_lead_in_is_sent_and_does_not_count():
     assert found.figures.offered_req_per_s == pytest.approx(20)
 
 
+@pytest.mark.slow
 def test_a_window_that_met_its_slo_while_the_queue_grew_decides_nothing(monkeypatch):
     monkeypatch.setattr("serve.measure.window_runner.unsteady", lambda samples: "requests in flight rose by 9")
     with MockServer() as server:

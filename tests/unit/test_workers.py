@@ -64,6 +64,7 @@ def no_process_is_left():
     return not [one for one in multiprocessing.active_children() if one.name.startswith("parlay-load")]
 
 
+@pytest.mark.slow
 def test_the_union_of_the_shares_is_the_schedule():
     with MockServer(ttft_s=0.01) as server:
         load, samples = run(server.url, spread)
@@ -77,6 +78,7 @@ def test_the_union_of_the_shares_is_the_schedule():
     assert no_process_is_left()
 
 
+@pytest.mark.slow
 def test_the_processes_share_one_clock():
     """By the server's log, on that clock, nothing arrives before it was sent, and nothing was sent early."""
     with MockServer() as server:
@@ -87,6 +89,7 @@ def test_the_processes_share_one_clock():
     assert all(sample.lag_s >= 0 for sample in samples)
 
 
+@pytest.mark.slow
 def test_what_follows_from_an_answer_is_sent_by_the_same_worker():
     with MockServer(ttft_s=0.01) as server:
         _, samples = run(server.url, closed)
@@ -95,6 +98,7 @@ def test_what_follows_from_an_answer_is_sent_by_the_same_worker():
         assert later.sent_s >= earlier.end_s + 0.01
 
 
+@pytest.mark.slow
 def test_bad_servers_look_the_same_through_processes():
     pattern = [behaviour for behaviour, _, _ in BEHAVIOURS]
     with MockServer(lambda number: pattern[number]) as server:
@@ -103,6 +107,7 @@ def test_bad_servers_look_the_same_through_processes():
     assert all(sample.detail is not None for sample in samples if sample.error in ("malformed", "http_429", "reset"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "words"), [(fails, "no such tokenizer"), (killed, "exit code -9")])
 def test_a_worker_that_dies_is_an_error(how, words):
     with MockServer() as server, pytest.raises(WorkerDied, match=words):
@@ -110,6 +115,7 @@ def test_a_worker_that_dies_is_an_error(how, words):
     assert no_process_is_left()
 
 
+@pytest.mark.slow
 def test_a_window_can_be_ended_early():
     async def stopped(url):
         load = WorkerRun(Endpoint(url, "m"), 60.0, partial(spread, count=2000, gap_s=0.01), 2)
@@ -126,6 +132,7 @@ def test_a_window_can_be_ended_early():
     assert {sample.outcome for sample in samples} == {Outcome.CUT_OFF}
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_leaves_no_process():
     async def cancelled(url):
         load = WorkerRun(Endpoint(url, "m"), 600.0, spread, 2)
@@ -159,6 +166,7 @@ run_fast(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deadly", [signal.SIGINT, signal.SIGKILL])
 def test_no_signal_leaves_a_worker_behind(deadly):
     with MockServer(Behaviour.SLOW_HEADERS) as server:
