@@ -32,13 +32,13 @@ class OneByOne(SimulatedLauncher):
 class Bench:
     """A simulated cluster of its own for a study."""
 
-    def __init__(self, folder, name, store, rate, launcher=OneByOne, nodes=1):
+    def __init__(self, folder, name, store, rate, launcher=OneByOne, nodes=1, held=()):
         changes = {"space": SPACE, "objective": "min_latency", "load.seconds": 20, "load.rates_req_per_s": [rate]}
         changes |= {"cluster.nodes": nodes, "isolation": "none"}
         minutes = 1e9  # on a busy machine, a study must not run out of time
         request = make_request({**changes, "budget.launches": 6, "budget.minutes": minutes})
         self.world = SimulatedCluster(Cluster.from_spec(request.cluster), CONDITIONS)
-        self.launcher, self.meter = launcher(self.world), SimulatedMeter(self.world)
+        self.launcher, self.meter = launcher(self.world), Holding(self.world, held)
         self.name, self.store, self.request, self.folder = name, store, request, folder / name
         self.cancel = CancelHandle()
 
@@ -48,15 +48,28 @@ class Bench:
         return run_study(order, self.store, self.launcher, self.meter, observers, self.cancel, clock=clock)
 
 
-class Gate(Observer):
-    """Opens once the trial is being measured."""
+class Holding(SimulatedMeter):
+    """Measures, of some trials, without an end until their study is asked for one; each counts once it is there."""
 
-    def __init__(self, trial):
-        self._trial, self.open = trial, threading.Event()
+    def __init__(self, world, apps):
+        super().__init__(world)
+        self._apps, self.held = apps, threading.Semaphore(0)
 
-    def step_started(self, number, step, steps):
-        if number == self._trial:
-            self.open.set()
+    def measure(self, deployment, step, request, watch):
+        if deployment.app in self._apps:
+            self.held.release()
+            watch.cancel.wait(240)
+        return super().measure(deployment, step, request, watch)
+
+
+class Begun(Observer):
+    """Tells when a study's first trial has begun."""
+
+    def __init__(self):
+        self.told = threading.Event()
+
+    def trial_started(self, number, launches, proposal):
+        self.told.set()
 
 
 def essence(decision):
@@ -82,10 +95,13 @@ def test_of_two_studies_at_once_one_is_cancelled_and_both_are_right(tmp_path, sh
     assert expected[8] != expected[24]
 
     first, second = stores(tmp_path, shared)
-    ended, kept, gate = Bench(tmp_path, "ended", first, 8), Bench(tmp_path, "kept", second, 24), Gate(1)
+    ended, kept = Bench(tmp_path, "ended", first, 8, held=["parlay-ended-1"]), Bench(tmp_path, "kept", second, 24)
+    begun = Begun()
     with ThreadPoolExecutor() as threads:
-        doomed, other = threads.submit(ended.run, gate), threads.submit(kept.run)
-        assert gate.open.wait(120)
+        doomed = threads.submit(ended.run)
+        assert ended.meter.held.acquire(timeout=120)
+        other = threads.submit(kept.run, begun)  # the younger of the two: the other does not learn from it when resumed
+        assert begun.told.wait(120)
         ended.cancel.cancel(Cause.OPERATOR, "no longer wanted")  # from this thread, which runs neither
         with pytest.raises(Cancelled, match="cancelled by the operator: no longer wanted"):
             doomed.result(120)
@@ -109,10 +125,10 @@ def test_of_two_studies_at_once_one_is_cancelled_and_both_are_right(tmp_path, sh
 @pytest.mark.timeout(240)
 def test_trials_side_by_side_are_all_cancelled_and_the_study_goes_on_later(tmp_path):
     store = Store(copy_of_empty_store(tmp_path / "store.db"))
-    bench, gate = Bench(tmp_path, "s", store, 8, SimulatedLauncher, nodes=3), Gate(1)
+    bench = Bench(tmp_path, "s", store, 8, SimulatedLauncher, nodes=3, held=["parlay-s-0", "parlay-s-1"])
     with ThreadPoolExecutor() as threads:
-        running = threads.submit(bench.run, gate)
-        assert gate.open.wait(120)
+        running = threads.submit(bench.run)
+        assert all(bench.meter.held.acquire(timeout=120) for _ in range(2))
         bench.cancel.cancel(Cause.SHUTDOWN, "SIGTERM")
         with pytest.raises(Cancelled):
             running.result(120)
