@@ -10,7 +10,9 @@ import pytest
 from tests.fakes import copy_of_empty_store
 from tests.world import TP2_DP2, World
 from tuner.app.wiring import decision_of
-from tuner.errors import FailureReason
+from tuner.decide.decision import decide
+from tuner.errors import FailureReason, StoreError
+from tuner.study.lease import LEASE_S, is_gone, new_driver
 from tuner.study.lifecycle import StudyState
 from tuner.study.records import TrialClaim
 from tuner.trial.devices import Placement
@@ -207,3 +209,31 @@ def test_an_error_after_the_last_trial_ends_the_study_too(world):
     with pytest.raises(OSError, match="disk"):
         study.run(resume=False, facts={})
     assert store.study("s").state is StudyState.FAILED
+
+
+def test_a_driver_that_cannot_begin_leaves_no_sign_of_life(world, monkeypatch):
+    """Else it would keep a study from all others for as long as its process lives."""
+    study, _, _, store, _ = world.process(ONE_RATE)
+
+    def locked(study, state):
+        raise StoreError("database is locked")
+
+    monkeypatch.setattr(store, "change_state", locked)
+    with pytest.raises(StoreError, match="locked"):
+        study.run(resume=False, facts={})
+    assert [one for one in threading.enumerate() if one.name == "heartbeat"] == []
+    assert all(one.silent_s > LEASE_S for one in store.snapshot("s").drivers)
+
+
+def test_a_study_that_is_deciding_is_not_ended_by_another_driver(world, monkeypatch):
+    """That one was interrupted, and saw nobody at work any more."""
+    study, _, _, store, _ = world.process(ONE_RATE | {"budget.launches": 1})
+
+    def interrupted_meanwhile(*words):
+        store.end_study("s", StudyState.CANCELLED, is_gone)
+        return decide(*words)
+
+    monkeypatch.setattr("tuner.study.study.decide", interrupted_meanwhile)
+    monkeypatch.setattr(study, "_driver", new_driver())  # of a process that lives
+    decision = study.run(resume=False, facts={})
+    assert (store.study("s").state, store.decision("s")) == (StudyState.DECIDED, decision)

@@ -77,9 +77,13 @@ class Driver:
 
     def __enter__(self) -> Driver:
         """Give signs of life from here on, and be at work."""
-        self._heartbeat.start()
+        self._heartbeat.start()  # before the state: a study that runs and has no driver is ended by the next that leaves
         self._listening.enter_context(self._p.cancel.listening(self._cancel.cancel))
-        self._p.store.change_state(self._p.study, StudyState.RUNNING)
+        try:
+            self._p.store.change_state(self._p.study, StudyState.RUNNING)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -123,6 +127,7 @@ class Driver:
                 begun = self._next(search, pulse)
                 if begun is None:
                     if not (self._running or self._others(pulse) or self._changed):
+                        self._beat()  # what is decided counts the study's time up to here
                         return self._why
                     self._state.wait(OTHERS_S)
                     continue

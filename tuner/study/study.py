@@ -105,7 +105,7 @@ class Study:
                 if known:
                     self._observer.resumed(found.finished, orphans)
                 self._observer.ended(driver.run(search, found.finished))
-            return self._decide(planned, search)
+                return self._decide(planned, search)
 
     def _begun(self, resume: bool, facts: dict[str, str]) -> bool:
         """Begin the study, or find it begun; True where it was."""
