@@ -31,6 +31,7 @@ from tuner.ask.request_document import load_request
 from tuner.ask.space import load_space
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.plan.prune import Candidate, plan
+from tuner.study.step_rows import dump_step, load_step
 from tuner.study.store import Store
 from tuner.study.study import Observer, Setting, Study
 from tuner.trial.launched import Launched, NoEngine
@@ -62,7 +63,7 @@ class Record:
         return sum(quantiles.mean_ms * quantiles.count for quantiles in found) / count if count else None
 
 
-_RECORDS = TypeAdapter(list[Record])
+_RECORD = TypeAdapter(Record)
 
 
 def measure(request: TuneRequest, record: Path) -> None:
@@ -70,7 +71,7 @@ def measure(request: TuneRequest, record: Path) -> None:
     from serve.launch.ray_launcher import RayServeLauncher
     from serve.measure.http_meter import HttpMeter
 
-    done = load(record) if record.exists() else []
+    done = load(record, request) if record.exists() else []
     layouts = [c.layout for c in candidates(request)]
     with tempfile.TemporaryDirectory(prefix="parlay-") as scratch:
         launcher = RayServeLauncher(None, None, state_dir=Path(scratch) / "state")
@@ -82,7 +83,7 @@ def measure(request: TuneRequest, record: Path) -> None:
                 logs.mkdir()
                 order = LaunchOrder("real", number, f"real-{number}", layout, request, logs)
                 done.append(_measured(order, request, launcher.launch, HttpMeter().measure))
-                _keep(record, done)
+                keep(record, done)
                 _say(f"{len(done)}/{len(layouts)} {_row(done[-1])}")
         finally:
             launcher.close()
@@ -116,16 +117,24 @@ def candidates(request: TuneRequest) -> tuple[Candidate, ...]:
     return plan(request, load_model(request.model), requested_cluster(request), load_space(request.space)).ranked
 
 
-def load(path: Path) -> list[Record]:
+def load(path: Path, request: TuneRequest) -> list[Record]:
     """What was measured so far. Raises BadInput where nothing was."""
     if not path.exists():
         raise BadInput("record", str(path), "a file that `python -m tests.benchmarks.real_problem measure` wrote")
-    return _RECORDS.validate_python(json.loads(path.read_text())["layouts"])
+    rows = json.loads(path.read_text())["layouts"]
+    windows = [[load_step(json.dumps(step), request.slo) for step in row["windows"]] for row in rows]
+    return [_RECORD.validate_python(row | {"windows": steps}) for row, steps in zip(rows, windows, strict=True)]
 
 
-def _keep(path: Path, done: list[Record]) -> None:
+def keep(path: Path, done: Sequence[Record]) -> None:
+    """Write the records, each window as a store keeps it."""
     machine = f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}"
-    document = {"machine": machine, "layouts": json.loads(_RECORDS.dump_json(done))}
+    rows = [_RECORD.dump_python(record, mode="json", exclude={"windows"}) for record in done]
+    windows = [[json.loads(dump_step(step)) for step in record.windows] for record in done]
+    document = {
+        "machine": machine,
+        "layouts": [row | {"windows": steps} for row, steps in zip(rows, windows, strict=True)],
+    }
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")
 
@@ -255,7 +264,7 @@ def main(words: Sequence[str]) -> None:
     request = load_request(REQUEST)
     if list(words) == ["measure"]:
         measure(request, RECORD)
-    judge(request, load(RECORD))
+    judge(request, load(RECORD, request))
 
 
 if __name__ == "__main__":
