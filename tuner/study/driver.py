@@ -77,7 +77,7 @@ class Driver:
 
     def __enter__(self) -> Driver:
         """Give signs of life from here on, and be at work."""
-        self._heartbeat.start()  # before the state: a study that runs and has no driver is ended by the next that leaves
+        self._heartbeat.start()  # before the state: a running study without a driver is ended by the next that leaves
         self._listening.enter_context(self._p.cancel.listening(self._cancel.cancel))
         try:
             self._p.store.change_state(self._p.study, StudyState.RUNNING)

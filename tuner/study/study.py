@@ -93,19 +93,18 @@ class Study:
         self._cancel.raise_if_cancelled()
         planned = self._runnable(plan(s.request, s.model, s.cluster, s.space))
         known = self._begun(resume, facts)
-        with ending(self._store, s.name):
-            with Driver(self._assignment(), self._best) as driver:
-                orphans = driver.clear_orphans()
-                self._store.save_plan(s.name, planned.candidates, planned.ranked, planned.dropped)
-                self._observer.planned(planned)
-                self._cancel.raise_if_cancelled()
-                search = Search(s.request, planned.ranked, self._strategy(planned))
-                found = self._store.snapshot(s.name)
-                search.recall(found.finished)
-                if known:
-                    self._observer.resumed(found.finished, orphans)
-                self._observer.ended(driver.run(search, found.finished))
-                return self._decide(planned, search)
+        with ending(self._store, s.name), Driver(self._assignment(), self._best) as driver:
+            orphans = driver.clear_orphans()
+            self._store.save_plan(s.name, planned.candidates, planned.ranked, planned.dropped)
+            self._observer.planned(planned)
+            self._cancel.raise_if_cancelled()
+            search = Search(s.request, planned.ranked, self._strategy(planned))
+            found = self._store.snapshot(s.name)
+            search.recall(found.finished)
+            if known:
+                self._observer.resumed(found.finished, orphans)
+            self._observer.ended(driver.run(search, found.finished))
+            return self._decide(planned, search)
 
     def _begun(self, resume: bool, facts: dict[str, str]) -> bool:
         """Begin the study, or find it begun; True where it was."""
