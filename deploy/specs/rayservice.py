@@ -17,6 +17,7 @@ from deploy.specs.shipment import Shipment
 from serve.launch.device import PodNeeds, cluster_of, device_of
 from serve.launch.engine import attention_dp
 from tuner.ask.layout import ParallelLayout
+from tuner.ask.packing import Footprint, footprint
 from tuner.errors import BadInput
 
 _VERSION = r"[0-9]+\.[0-9]+\.[0-9]+([.+a-z0-9]*)"  # as in the chart's schema
@@ -162,14 +163,12 @@ def _annotations(shipment: Shipment, platform: Platform) -> dict[str, str]:
 def _groups(layout: ParallelLayout, node_devices: int) -> list[tuple[str, int, int]]:
     """(name, pods, devices of a pod) of each worker group."""
     replica = layout.devices_per_replica
-    if attention_dp(layout) and replica <= node_devices:
-        engines, devices = 1, layout.devices
+    engines, one = layout.dp, footprint(layout, node_devices)
+    if attention_dp(layout) and one.on_one_node:
         node_devices -= node_devices % replica  # a rank that fits a node is never split over two
-    else:
-        engines, devices = layout.dp, replica
-    full, rest = divmod(devices, node_devices)
-    groups = [("workers", full * engines, node_devices)] if full else []
-    return groups + ([("workers-rest" if full else "workers", engines, rest)] if rest else [])
+        engines, one = 1, Footprint.of(layout.devices, node_devices)
+    groups = [("workers", one.whole * engines, node_devices)] if one.whole else []
+    return groups + ([("workers-rest" if groups else "workers", engines, one.rest)] if one.rest else [])
 
 
 def kubernetes_name(text: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from deploy.specs.shipment import Shipment
 from serve.launch.device import cluster_of, device_of
 from serve.launch.engine import attention_dp
+from tuner.ask.packing import footprint
 from tuner.errors import BadInput
 from tuner.trial.launched import RayApplication
 
@@ -56,7 +57,7 @@ def _advice(shipment: Shipment) -> list[str]:
         lines.append("Serve's router; in this command vLLM's own data parallelism balances between them.")
     per_node = cluster_of(layout, shipment.request).gpus_per_node
     if layout.devices > per_node:
-        nodes = -(-layout.devices // per_node)
+        nodes = footprint(layout, per_node).nodes_under(layout.dp)
         lines.append(
             f"Needs {layout.devices} devices, {per_node} a node: run it on a Ray cluster that joins {nodes} nodes."
         )

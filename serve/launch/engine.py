@@ -16,6 +16,7 @@ from typing import Any
 from serve.launch.device import CPU_ON_RAY, cluster_of, device_of
 from tuner.ask.axes import Axis, Role, always
 from tuner.ask.layout import AXES, ParallelLayout
+from tuner.ask.packing import footprint
 from tuner.ask.request import TuneRequest
 from tuner.errors import BadInput
 
@@ -92,7 +93,7 @@ def check_served(layout: ParallelLayout, request: TuneRequest) -> None:
     if layout.executor == "uni":
         raise BadInput("layout.executor", layout.executor, "mp, ray under Ray Serve")
     per_node = cluster_of(layout, request).gpus_per_node
-    if layout.executor == "mp" and layout.devices_per_replica > per_node:
+    if layout.executor == "mp" and not footprint(layout, per_node).on_one_node:
         allowed = f"ray, as {layout.devices_per_replica} devices of a replica span nodes of {per_node}"
         raise BadInput("layout.executor", "mp", allowed)
     if layout.executor == "mp" and attention_dp(layout):
@@ -164,7 +165,7 @@ def _llm_config(layout: ParallelLayout, request: TuneRequest, model_source: str)
 
 def _placement(layout: ParallelLayout, request: TuneRequest) -> dict[str, Any]:
     """The placement group of one replica, on one node where it fits."""
-    one_node = layout.devices_per_replica <= cluster_of(layout, request).gpus_per_node
+    one_node = footprint(layout, cluster_of(layout, request).gpus_per_node).on_one_node
     bundles = device_of(layout, request).bundles(layout)
     return {"bundles": bundles, "strategy": "STRICT_PACK" if one_node else "PACK"}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from serve.launch.device import cluster_of
-from serve.launch.engine import check_served, refused, serve_app
+from serve.launch.engine import attention_dp, check_served, refused, serve_app
 from serve.launch.health import Waiting
 from serve.launch.processes import LauncherRecord, sweep
 from serve.launch.ray_api import (
@@ -24,7 +24,9 @@ from serve.launch.ray_deployment import RayServeDeployment
 from serve.launch.ray_nodes import demand, fits, home_of, pinned
 from serve.launch.ray_session import RaySession
 from tuner.ask.deployment import UNLAUNCHED, Deployment, TwoPools
-from tuner.ask.request import TuneRequest
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.packing import unplaceable
+from tuner.ask.request import ClusterSpec, TuneRequest
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.trial.launched import ENGINES, Launched, RayApplication, installed, model_source
 from tuner.trial.seams import LaunchOrder, Watch
@@ -73,7 +75,7 @@ class RayServeLauncher:
         """See ``tuner.trial.seams.Launcher``: what Ray Serve LLM cannot run."""
         if isinstance(deployment, TwoPools):
             return UNLAUNCHED
-        return refused(deployment, request)
+        return refused(deployment, request) or _scattered(deployment, cluster_of(deployment, request))
 
     def launch(self, order: LaunchOrder, watch: Watch) -> RayServeDeployment:
         """See ``tuner.trial.seams.Launcher``. Raises BadInput where Ray Serve LLM cannot run the layout as written."""
@@ -124,11 +126,21 @@ class RayServeLauncher:
         self._record.drop("apps", app)
 
 
+def _scattered(layout: ParallelLayout, nodes: ClusterSpec) -> str | None:
+    """Why ranks that share experts would not lie as they are priced; None where they would.
+
+    Ray Serve LLM 2.60 asks for one placement group of all ranks, packed device by device, and gives each rank the next
+    devices in the order of the nodes (``DPServer``): on several nodes they are whole only where they divide them.
+    """
+    replica, per_node = layout.devices_per_replica, nodes.gpus_per_node
+    if not attention_dp(layout) or layout.devices <= per_node or 0 in (replica % per_node, per_node % replica):
+        return None
+    return f"Ray Serve LLM would split ranks of {replica} devices over nodes of {per_node}"
+
+
 def _require_devices(order: LaunchOrder) -> None:
-    cluster, needed = cluster_of(order.layout, order.request), order.layout.devices
-    if needed > cluster.devices:
-        detail = f"{order.layout} needs {needed} devices; the cluster has {cluster.devices}"
-        raise LaunchFailed(FailureReason.PLACEMENT_IMPOSSIBLE, detail)
+    if (why := unplaceable(order.layout, cluster_of(order.layout, order.request))) is not None:
+        raise LaunchFailed(FailureReason.PLACEMENT_IMPOSSIBLE, f"{order.layout}: {why}")
 
 
 def _require_room(order: LaunchOrder, config: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, load_model
+from tuner.ask.packing import Footprint
 from tuner.ask.request import TuneRequest
 from tuner.ask.request_document import load_request
 from tuner.cost.breakdown import breakdown
@@ -96,7 +97,7 @@ class Setting:
         """Microseconds of an all-reduce over that many GPUs of the cluster: ``nccl``, ``mpi`` or ``nvrar``."""
         cluster = self.cluster
         collectives = CollectiveModel.of(cluster.profile, cluster.fabric, None, cluster.inter_node_gb_per_s)
-        group = CommGroup(gpus, cluster.nodes_spanned(gpus))
+        group = CommGroup(gpus, Footprint.of(gpus, cluster.gpus_per_node).nodes)
         sizes = np.asarray(message_bytes, dtype=float)
         return collectives.estimate("allreduce", sizes, group, algorithm=algorithm).latency_us
 

@@ -25,6 +25,7 @@ from tuner.ask.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, re
 from tuner.ask.cluster import Cluster, requested_cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, load_model
+from tuner.ask.packing import pools_unplaceable
 from tuner.ask.request import TuneRequest, require_defined
 from tuner.ask.rules import illegal
 from tuner.cost.latency import StepCosts
@@ -95,9 +96,8 @@ def _pools(
     stored = [pool.layout.kv_cache_dtype for pool in pools.values()]
     if len(set(stored)) > 1:  # vLLM's connectors refuse it (NIXL: compatibility hash of the handshake)
         raise BadInput("--decode-layout", f"kv_cache_dtype={stored[1]}", f"{stored[0]}, as the prefill pool hands over")
-    needed = sum(pool.layout.devices for pool in pools.values())
-    if needed > cluster.devices:
-        raise BadInput("--decode-layout", f"pools of {needed} devices", f"at most the cluster's {cluster.devices}")
+    if len(pools) > 1 and (figure := pools_unplaceable(*(pool.layout for pool in pools.values()), cluster)) is not None:
+        raise BadInput("--decode-layout", str(pools["decode"].layout), f"pools that the cluster holds ({figure})")
     return pools
 
 

@@ -1,9 +1,8 @@
-"""The devices to plan for, and which of them a layout's ranks would sit on."""
+"""The devices to plan for: equal nodes, or groups of them. What they hold says ``tuner.ask.packing``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 from tuner.ask.deployment import Deployment, pools_of
 from tuner.ask.layout import ParallelLayout
@@ -49,19 +48,6 @@ class Cluster:
     def devices(self) -> int:
         """Devices in all."""
         return self.nodes * self.gpus_per_node
-
-    def nodes_spanned(self, ranks: int, stride: int = 1) -> int:
-        """Nodes under a group of ``ranks`` devices, ``stride`` apart, that starts at a node's first device.
-
-        Ranks are numbered as vLLM numbers them: tensor-parallel innermost, then prefill context, pipeline, data.
-        """
-        return -(-ranks * stride // self.gpus_per_node) if stride < self.gpus_per_node else ranks
-
-    def crossing_links(self, layout: ParallelLayout) -> int:
-        """Of a replica's pp − 1 stage links, how many join two nodes."""
-        width = layout.tp * layout.pcp
-        first_nodes = [stage * width // self.gpus_per_node for stage in range(layout.pp)]
-        return sum(1 for a, b in pairwise(first_nodes) if a != b)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from enum import StrEnum
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
+from tuner.ask.packing import footprint, unplaceable
 
 FP8_BLOCK = 128
 _FP8_CACHE_HEADS = (64, 128, 256, 512)  # head sizes of FlashInfer
@@ -69,9 +70,8 @@ def illegal(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop
 
 
 def _placement(layout: ParallelLayout, cluster: Cluster) -> Drop | None:
-    if layout.devices > cluster.devices:
-        return Drop(DropReason.PLACEMENT, f"needs {layout.devices} devices, the cluster has {cluster.devices}")
-    return None
+    figure = unplaceable(layout, cluster)
+    return None if figure is None else Drop(DropReason.PLACEMENT, figure)
 
 
 def _heads(model: ModelShape, layout: ParallelLayout) -> Drop | None:
@@ -145,7 +145,7 @@ def _executor(layout: ParallelLayout, cluster: Cluster) -> Drop | None:
     ranks = layout.devices_per_replica
     if layout.executor == "uni" and ranks > 1:
         return Drop(DropReason.EXECUTOR, f"executor uni runs 1 rank, the replica has {ranks}")
-    if layout.executor == "mp" and ranks > cluster.gpus_per_node:
+    if layout.executor == "mp" and not footprint(layout, cluster.gpus_per_node).on_one_node:
         return Drop(DropReason.EXECUTOR, f"executor mp stays in a node of {cluster.gpus_per_node}, needs {ranks}")
     if layout.executor != "ray" and layout.ep and layout.dp > 1:  # Ray Serve LLM groups such replicas on Ray's executor
         figure = f"executor {layout.executor} does not share experts over dp={layout.dp} replicas"

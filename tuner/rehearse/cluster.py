@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
-from tuner.ask.request import TuneRequest
+from tuner.ask.request import Isolation, TuneRequest
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.rehearse.conditions import AT_REST, Conditions
 from tuner.trial.cancel import CancelHandle
+from tuner.trial.devices import Node, Placement, Reservation, place, room_for
 from tuner.trial.launched import Launched, NoEngine, installed, model_source
 
 NAME = "simulated"
@@ -34,7 +35,7 @@ class SimulatedCluster:
     def __init__(self, cluster: Cluster, conditions: Conditions = AT_REST) -> None:
         self.cluster, self.conditions = cluster, conditions
         self._lock = threading.RLock()
-        self._lost_devices = 0
+        self._nodes = [Node(cluster.gpus_per_node)] * cluster.nodes
         self._running: dict[str, SimulatedDeployment] = {}
         self._began_at, self._passed_s = time.perf_counter(), 0.0
         self._busy_device_s, self._counted_until_s = 0.0, 0.0
@@ -53,9 +54,9 @@ class SimulatedCluster:
 
     @property
     def free_devices(self) -> int:
-        """Devices that no deployment holds; below 0 while lost nodes are still missed."""
+        """Devices that no deployment holds."""
         with self._lock:
-            return self.cluster.devices - self._lost_devices - self._held_devices()
+            return len(self._nodes) * self.cluster.gpus_per_node - self._held_devices()
 
     @property
     def busy_device_s(self) -> float:
@@ -78,13 +79,12 @@ class SimulatedCluster:
         self._counted_until_s = now_s
 
     def lose_nodes(self, count: int) -> None:
-        """Take nodes away; the youngest deployments die until the others fit."""
+        """Take the last nodes away; what has devices on them dies."""
         with self._lock:
-            self._lost_devices = min(self._lost_devices + count * self.cluster.gpus_per_node, self.cluster.devices)
-            for deployment in reversed(list(self._running.values())):
-                if self.free_devices >= 0:
-                    return
-                deployment.die("a node was lost")
+            self._nodes = self._nodes[: max(len(self._nodes) - count, 0)]
+            for deployment in list(self._running.values()):
+                if any(node >= len(self._nodes) for node in deployment.placement.nodes):
+                    deployment.die("a node was lost")
 
     def pass_time(self, seconds: float, since_s: float | None = None, cancel: CancelHandle | None = None) -> None:
         """Let simulated time go by until so long after ``since_s`` (now, if left out), or until ``cancel`` is asked."""
@@ -100,16 +100,23 @@ class SimulatedCluster:
             self._passed_s += seconds
             self._count_busy()
 
-    def hold(self, deployment: SimulatedDeployment) -> None:
-        """Give a deployment its devices. Raises LaunchFailed where too few are free, BadInput for a name in use."""
+    def hold(self, deployment: SimulatedDeployment, leased: Placement | None = None) -> None:
+        """Give a deployment its devices: those ``leased`` to it, or where it finds room.
+
+        Raises LaunchFailed where they are not free, BadInput for a name in use.
+        """
         with self._lock:
             if deployment.app in self._running:
                 raise BadInput("app", deployment.app, "a name that nothing running has")
-            free = max(self.free_devices, 0)
-            if deployment.layout.devices > free:
-                words = f"needs {deployment.layout.devices} devices, {free} of {self.cluster.devices} are free"
+            used = [Reservation(one.placement, measuring=False) for one in self._running.values()]
+            if leased is None:
+                leased = place(deployment.layout, self._nodes, used, Isolation.NONE)
+            if leased is None or not room_for(leased, self._nodes, used):
+                free = f"{self.free_devices} of {self.cluster.devices} are free"
+                words = f"needs {deployment.layout.devices} devices, {free} on {len(self._nodes)} nodes"
                 raise LaunchFailed(FailureReason.PLACEMENT_IMPOSSIBLE, f"simulated: {words}")
             self._count_busy()
+            deployment.placement = leased
             self._running[deployment.app] = deployment
 
     def free(self, app: str) -> bool:
@@ -129,6 +136,7 @@ class SimulatedDeployment:
     model: ModelShape
     kv_tokens: int
     world: SimulatedCluster
+    placement: Placement = Placement(())
     ready_after_s: float = 0.0
     _death: tuple[FailureReason, str] | None = None
     _log: list[str] = field(default_factory=list)

@@ -67,7 +67,7 @@ class SimulatedLauncher:
         if misfit is not None:
             deployment.say(misfit)
             raise LaunchFailed(FailureReason.DOES_NOT_FIT, f"simulated: {misfit}", deployment.log_tail())
-        world.hold(deployment)
+        world.hold(deployment, order.placement)
         return deployment
 
     def _start(self, deployment: SimulatedDeployment, order: LaunchOrder, cancel: CancelHandle) -> None:

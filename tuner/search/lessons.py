@@ -64,7 +64,7 @@ def _expert_ranks(layout: ParallelLayout) -> int:
 
 
 def _needs_no_less_room(layout: ParallelLayout, other: ParallelLayout) -> bool:
-    """As many devices, in groups that are as wide, under the same executor."""
+    """As many replicas, each as wide and as deep, under the same executor."""
     wide = layout.tp * layout.pcp >= other.tp * other.pcp
     alike = (layout.executor, layout.gpu) == (other.executor, other.gpu)
-    return alike and layout.devices >= other.devices and wide and layout.pp >= other.pp
+    return alike and layout.dp >= other.dp and wide and layout.pp >= other.pp

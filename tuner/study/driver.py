@@ -197,7 +197,7 @@ class Driver:
             measuring = mine is not None and mine.phase is Phase.MEASURING
             if trial.placement is not None:
                 reservations.append(Reservation(trial.placement, measuring, mine is not None))
-        return place(layout.devices, layout.gpu, self._p.nodes, reservations, self._p.request.isolation)
+        return place(layout, self._p.nodes, reservations, self._p.request.isolation)
 
     def _work(self, running: Running, search: Search) -> None:
         """One trial from its launch to the record of its end. What goes wrong with us, not with it, ends the study."""

@@ -12,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuner.ask.deployment import Deployment, pools_of
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.packing import footprint
 from tuner.ask.request import ClusterSpec, Isolation
 
 
@@ -25,7 +28,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What a trial holds: (index of the node, devices on it), in the order of its ranks."""
+    """What a trial holds: (index of the node, devices on it), each node once, in the order in which ranks take them."""
 
     held: tuple[tuple[int, int], ...]
 
@@ -56,39 +59,69 @@ def nodes_of(groups: Sequence[ClusterSpec]) -> tuple[Node, ...]:
 
 
 def place(
-    devices: int,
-    gpu: str | None,
+    deployment: Deployment,
     nodes: Sequence[Node],
     reservations: Sequence[Reservation],
     isolation: Isolation = Isolation.NODE,
 ) -> Placement | None:
-    """Where ``devices`` devices of one group go now, or None where there is no room for them.
+    """Where a deployment goes now, replica by replica as ``tuner.ask.packing`` says, or None where there is no room.
 
-    What fits one node goes onto the fullest that has room. What does not, takes whole nodes, and for the rest of its
-    ranks the fullest node that has room: that is how ``Cluster.nodes_spanned`` counts.
+    An engine group that fits one node goes onto the fullest that has room, as each replica and each rest of one does.
     """
     free = _free(nodes, reservations)
     isolated = isolation is Isolation.NODE
     closed = _closed(reservations) if isolated else frozenset()
-    usable = [i for i, node in enumerate(nodes) if node.gpu == gpu and i not in closed and free[i] > 0]
-    if not usable:
-        return None
-    size = max(nodes[i].devices for i in usable)
-    if devices <= size:
-        home = min((i for i in usable if free[i] >= devices), key=lambda i: (free[i], i), default=None)
-        return None if home is None else Placement(((home, devices),))
-    whole, rest = divmod(devices, size)
-    empty = [i for i in usable if free[i] == size][:whole]
-    if len(empty) < whole:
-        return None
-    held = [(i, size) for i in empty]
-    if rest:
-        busy = _spanned(reservations) if isolated else frozenset()
-        fitting = [i for i in usable if i not in empty and i not in busy and free[i] >= rest]
-        if not fitting:
+    busy = _spanned(reservations) if isolated else frozenset()
+    held: dict[int, int] = {}
+    for layout in sorted(pools_of(deployment).values(), key=lambda pool: -pool.devices_per_replica):
+        own = [i for i, node in enumerate(nodes) if node.gpu == layout.gpu]
+        room = _Room(max((nodes[i].devices for i in own), default=1), {i: free[i] for i in own if i not in closed})
+        parts = room.for_group(layout, busy)
+        if parts is None:
             return None
-        held.append((min(fitting, key=lambda i: (free[i], i)), rest))
-    return Placement(tuple(held))
+        for node, devices in parts:
+            free[node] -= devices
+            held[node] = held.get(node, 0) + devices
+    return Placement(tuple(held.items()))
+
+
+@dataclass(slots=True)
+class _Room:
+    """Nodes of ``size`` devices, and how many of each are free; what is taken is free no more."""
+
+    size: int
+    free: dict[int, int]
+
+    def for_group(self, layout: ParallelLayout, busy: frozenset[int]) -> list[tuple[int, int]] | None:
+        """(node, devices) of each part of a group of engines; nodes under ``busy`` carry no more traffic between nodes.
+
+        Ray Serve LLM deals ranks that share experts onto nodes device by device: on several, they get empty ones.
+        """
+        if layout.devices <= self.size:
+            home = self._fullest(layout.devices, frozenset())
+            return None if home is None else [(home, layout.devices)]
+        one, shares_experts = footprint(layout, self.size), layout.ep and layout.dp > 1
+        avoided = busy if shares_experts or not one.on_one_node else frozenset()
+        if shares_experts:
+            avoided |= {i for i, count in self.free.items() if count < self.size}
+        parts: list[tuple[int, int]] = []
+        for devices in [*[self.size] * one.whole, *[one.rest] * bool(one.rest)] * layout.dp:
+            home = self._fullest(devices, avoided)
+            if home is None:
+                return None
+            self.free[home] -= devices
+            parts.append((home, devices))
+        return parts
+
+    def _fullest(self, devices: int, avoided: frozenset[int]) -> int | None:
+        fitting = (i for i, count in self.free.items() if count >= devices and i not in avoided)
+        return min(fitting, key=lambda i: (self.free[i], i), default=None)
+
+
+def room_for(placement: Placement, nodes: Sequence[Node], reservations: Sequence[Reservation]) -> bool:
+    """True where the devices of a placement are there, and free."""
+    free = _free(nodes, reservations)
+    return all(node < len(free) and count <= free[node] for node, count in placement.held)
 
 
 def _free(nodes: Sequence[Node], reservations: Sequence[Reservation]) -> list[int]:

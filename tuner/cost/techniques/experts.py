@@ -12,7 +12,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, bytes_per_weight
 from tuner.ask.request import Engine
 from tuner.cost.memory import GIB, MemoryEstimate, weight_bytes
-from tuner.cost.rank_placement import even_group
+from tuner.cost.rank_placement import expert_group
 from tuner.cost.step_batch import StepShape, Terms
 from tuner.cost.techniques.base import Hardware, Operations, Technique
 from tuner.cost.volume import stage_moe_layers
@@ -100,12 +100,11 @@ class DynamicGating(Technique):
         self, hardware: Hardware, layout: ParallelLayout, step: StepShape, terms: Terms, has_experts: bool
     ) -> Terms:
         """The exchange of counts."""
-        experts, ranks = hardware.model.experts, layout.tp * layout.pcp * layout.dp
+        experts = hardware.model.experts
         spans = layout.ep and layout.dp * layout.pcp > 1 and layout.all2all == "allgather_reducescatter"
         if experts is None or not has_experts or not spans:
             return terms
-        cluster = hardware.cluster
-        group = even_group(ranks, cluster.nodes_spanned(layout.devices if layout.pp > 1 else ranks))
+        group = expert_group(hardware.cluster, layout)
         counts_ms = hardware.collective_ms("alltoall", np.full(1, float(_COUNT_BYTES * experts.count)), group)
         return terms | {"expert counts": counts_ms}
 

@@ -14,7 +14,7 @@ from tuner.ask.request import Engine
 from tuner.ask.rules import Drop, DropReason, engine_refuses
 from tuner.cost.collectives import CommGroup
 from tuner.cost.memory import MemoryEstimate
-from tuner.cost.rank_placement import even_group
+from tuner.cost.rank_placement import context_group
 from tuner.cost.step_batch import Floats, StepShape, Terms
 from tuner.cost.techniques.base import Hardware, Operations, Technique
 from tuner.errors import BadInput
@@ -154,7 +154,7 @@ class RingAttention(Technique):
         if not self._rings(layout):
             return terms
         model, c = hardware.model, layout.pcp
-        group = even_group(c, hardware.cluster.nodes_spanned(c, layout.tp))
+        group = context_group(hardware.cluster, layout)
         heads, kv_heads = max(1, model.heads // layout.tp), max(1, model.kv_heads // layout.tp)
         rows = np.maximum(step.tokens, c)  # queries are cut over the ranks, one at least each
         passed_bytes = query_bytes(rows / c, heads, model.head_dim)
