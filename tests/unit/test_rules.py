@@ -33,6 +33,13 @@ PLACEMENT = [
     (LLAMA_8B, "tp=8,pp=1,dp=2", (2, 8), None, None),
     (LLAMA_8B, "tp=1,pp=1,dp=9", (1, 8), DropReason.PLACEMENT, "needs 9 devices, the cluster has 8"),
     (DEEPSEEK, "tp=8,pp=1,dp=1,pcp=2,executor=ray", (1, 8), DropReason.PLACEMENT, "needs 16 devices"),
+    (LLAMA_8B, "tp=4,pp=1,dp=3", (2, 6), DropReason.PLACEMENT, "3 replicas of 4 devices, each on one node: 2 × 6"),
+    (LLAMA_8B, "tp=4,pp=1,dp=2,executor=ray", (2, 6), None, None),
+    (LLAMA_8B, "tp=8,pp=1,dp=3,executor=ray", (4, 6), None, None),  # three rests of 2 share a node
+    (LLAMA_8B, "tp=2,pp=5,dp=3,executor=ray", (5, 6), DropReason.PLACEMENT, "each on 2 nodes: 5 × 6 devices hold 2"),
+    (MIXTRAL, "tp=4,pp=1,dp=3,ep=true,executor=ray", (2, 6), DropReason.PLACEMENT, "2 × 6 devices hold 2"),
+    (LLAMA_8B, "tp=1,pp=1,dp=1,gpu=l40s", (2, 6), DropReason.PLACEMENT, "gpu=l40s, the nodes have h100_sxm"),
+    (LLAMA_8B, "tp=1,pp=1,dp=1,gpu=h100_sxm", (2, 6), None, None),
 ]
 HEADS = [
     (LLAMA_8B, "tp=3,pp=1,dp=1", (1, 8), DropReason.HEADS, "32 attention heads do not divide by tp=3"),
@@ -165,12 +172,3 @@ def test_what_every_node_can_hold_is_legal(tp, pp, dp, model):
 def test_a_device_without_profile_is_refused_with_how_to_make_one():
     with pytest.raises(BadInput, match="for another device copy"):
         Cluster.from_spec(ClusterSpec(gpu="h800", gpus_per_node=8))
-
-
-@pytest.mark.parametrize(
-    ("layout", "per_node", "crossing"),
-    [("tp=4,pp=2,dp=1", 8, 0), ("tp=8,pp=2,dp=1", 8, 1), ("tp=4,pp=4,dp=1", 8, 1), ("tp=1,pp=8,dp=1", 4, 1),
-     ("tp=8,pp=4,dp=1", 8, 3), ("tp=16,pp=2,dp=1", 8, 1), ("tp=1,pp=1,dp=1", 8, 0)],
-)  # fmt: skip
-def test_stage_links_between_nodes(layout, per_node, crossing):
-    assert cluster(4, per_node).crossing_links(ParallelLayout.parse(layout)) == crossing

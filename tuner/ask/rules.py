@@ -70,6 +70,8 @@ def illegal(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop
 
 
 def _placement(layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+    if layout.gpu not in (None, cluster.gpu, cluster.profile.name):
+        return Drop(DropReason.PLACEMENT, f"gpu={layout.gpu}, the nodes have {cluster.gpu or cluster.profile.name}")
     figure = unplaceable(layout, cluster)
     return None if figure is None else Drop(DropReason.PLACEMENT, figure)
 
