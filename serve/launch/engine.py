@@ -48,7 +48,7 @@ def attention_dp(layout: ParallelLayout) -> bool:
     vLLM refuses dense models in the external data-parallel mode that Ray Serve LLM uses ("launch independent vLLM
     instances", ``EngineArgs.create_engine_config``), and independent engines do not wait for one another each step.
     """
-    return layout.ep and layout.dp > 1
+    return layout.shares_experts
 
 
 def engine_kwargs(layout: ParallelLayout, request: TuneRequest) -> dict[str, Any]:

@@ -139,7 +139,8 @@ def _scattered(layout: ParallelLayout, nodes: ClusterSpec) -> str | None:
 
 
 def _require_devices(order: LaunchOrder) -> None:
-    if (why := unplaceable(order.layout, cluster_of(order.layout, order.request))) is not None:
+    nodes = cluster_of(order.layout, order.request)
+    if (why := unplaceable(order.layout, nodes) or _scattered(order.layout, nodes)) is not None:
         raise LaunchFailed(FailureReason.PLACEMENT_IMPOSSIBLE, f"{order.layout}: {why}")
 
 

@@ -110,16 +110,23 @@ def cluster_of_nodes(nodes: Sequence[Resources]) -> ClusterSpec | tuple[ClusterS
     """
     equipped = [node for node in nodes if node.get("GPU", 0) >= 1 and not _gpus_are_cores(node)]
     if not equipped:
-        cores = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
-        if len(set(cores)) != 1:
-            raise BadInput("cluster", f"ray, with nodes of {cores} CPUs", "equal nodes")
-        return ClusterSpec(gpu="cpu", nodes=len(cores), gpus_per_node=cores[0])
-    counts = Counter((_profile(node), int(node["GPU"])) for node in equipped)
-    kinds = sorted(counts)
-    if len({profile for profile, _ in kinds}) < len(kinds):
-        raise BadInput("cluster", f"ray, with nodes of {kinds}", "equal nodes of each accelerator")
-    groups = tuple(ClusterSpec(gpu=profile, nodes=counts[profile, each], gpus_per_node=each) for profile, each in kinds)
+        cores = Counter(("cpu", int(node["CPU"])) for node in nodes if node.get("CPU", 0) >= 1)
+        return _equal_groups(cores)[0]
+    groups = _equal_groups(Counter((_profile(node), int(node["GPU"])) for node in equipped))
     return groups if len(groups) > 1 else groups[0]
+
+
+def _equal_groups(counts: Counter[tuple[str, int]]) -> tuple[ClusterSpec, ...]:
+    """A group of each accelerator, from how many nodes have so many of it; raises BadInput where they differ."""
+    kinds = sorted(counts)
+    if kinds and len({profile for profile, _ in kinds}) == len(kinds):
+        return tuple(ClusterSpec(gpu=gpu, nodes=counts[gpu, each], gpus_per_node=each) for gpu, each in kinds)
+    seen = ", ".join(f"{nodes} × {each} {profile}" for (profile, each), nodes in sorted(counts.items()))
+    allowed = "nodes of each accelerator that have equally many"
+    if counts:
+        (profile, each), nodes = max(counts.items(), key=lambda item: item[1] * item[0][1])
+        allowed += f"; name those to plan for, as {{gpu: {profile}, nodes: {nodes}, gpus_per_node: {each}}}"
+    raise BadInput("cluster", f"ray, with nodes of {seen or 'nothing'}", allowed)
 
 
 def _gpus_are_cores(node: Resources) -> bool:

@@ -36,6 +36,8 @@ FITS, PLACED, CRASH = (
         ("tp=2,pp=1,dp=1,ep=true", [failed("tp=2,pp=1,dp=2,ep=true", FITS)], "does not fit"),
         ("tp=8,pp=2,dp=1", [failed("tp=8,pp=1,dp=1", PLACED)], "could not be placed"),
         ("tp=4,pp=1,dp=4", [failed("tp=8,pp=1,dp=1", PLACED)], None),
+        ("tp=4,pp=1,dp=3", [failed("tp=4,pp=1,dp=2", PLACED)], "could not be placed"),
+        ("tp=8,pp=1,dp=1", [failed("tp=4,pp=1,dp=2", PLACED)], None),  # a node that is left may have room for 8
         ("tp=8,pp=1,dp=1,executor=ray", [failed("tp=8,pp=1,dp=1", PLACED)], None),
         ("tp=2,pp=1,dp=1,max_num_seqs=64", [failed("tp=2,pp=1,dp=1", CRASH)], "crashed"),
         ("tp=2,pp=1,dp=1,executor=ray", [failed("tp=2,pp=1,dp=1", CRASH)], None),

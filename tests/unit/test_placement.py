@@ -60,17 +60,20 @@ def test_nodes_of_different_accelerators_are_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    "nodes",
+    ("nodes", "words"),
     [
-        [],
-        [CPU2, {"CPU": 4.0}],
-        [H100X8, {**H100X8, "GPU": 4.0}],
-        [{"GPU": 1.0, "accelerator_type:K80": 1.0}],
-        [{"GPU": 1.0}],
+        ([], "nodes of nothing"),
+        ([CPU2, CPU2, {"CPU": 3.0}], "nodes of 2 × 2 cpu, 1 × 3 cpu'; .*{gpu: cpu, nodes: 2, gpus_per_node: 2}"),
+        (
+            [H100X8, {**H100X8, "GPU": 4.0}, H100X8],
+            "nodes of 1 × 4 h100_sxm, 2 × 8 h100_sxm'; .*{gpu: h100_sxm, nodes: 2, gpus_per_node: 8}",
+        ),
+        ([{"GPU": 1.0, "accelerator_type:K80": 1.0}], "K80"),
+        ([{"GPU": 1.0}], "accelerators"),
     ],
 )
-def test_a_cluster_that_is_not_one_kind_is_refused(nodes: list[Resources]) -> None:
-    with pytest.raises(BadInput, match="cluster"):
+def test_a_cluster_that_is_not_one_kind_is_refused(nodes: list[Resources], words: str) -> None:
+    with pytest.raises(BadInput, match=f"cluster: .*{words}"):
         cluster_of_nodes(nodes)
 
 

@@ -133,7 +133,7 @@ def _kv_tokens(
 ) -> int:
     drop = illegal(model, layout, cluster)
     if drop is not None:
-        raise BadInput(option, str(layout), f"a layout that the engine accepts ({drop.figure})")
+        raise BadInput(option, str(layout), f"a layout that engine and cluster accept ({drop.figure})")
     limits = (np.array([float(layout.max_num_batched_tokens)]), np.array([float(layout.max_num_seqs)]))
     memory = estimate_memory(model, layout, cluster, request.engine, *limits)
     misfit = memory.misfit(0, longest)

@@ -77,6 +77,11 @@ class ParallelLayout:
         return self.devices_per_replica * self.dp
 
     @property
+    def shares_experts(self) -> bool:
+        """True where the replicas are ranks of one engine group, with experts spread over all of them."""
+        return self.ep and self.dp > 1
+
+    @property
     def shape(self) -> ParallelLayout:
         """The degrees of parallelism and the node group alone: every other axis at its default."""
         return ParallelLayout(**{name: getattr(self, name) for name in _SHAPE})

@@ -149,7 +149,7 @@ def _executor(layout: ParallelLayout, cluster: Cluster) -> Drop | None:
         return Drop(DropReason.EXECUTOR, f"executor uni runs 1 rank, the replica has {ranks}")
     if layout.executor == "mp" and not footprint(layout, cluster.gpus_per_node).on_one_node:
         return Drop(DropReason.EXECUTOR, f"executor mp stays in a node of {cluster.gpus_per_node}, needs {ranks}")
-    if layout.executor != "ray" and layout.ep and layout.dp > 1:  # Ray Serve LLM groups such replicas on Ray's executor
+    if layout.executor != "ray" and layout.shares_experts:  # Ray Serve LLM groups such replicas on Ray's executor
         figure = f"executor {layout.executor} does not share experts over dp={layout.dp} replicas"
         return Drop(DropReason.EXECUTOR, figure)
     return None

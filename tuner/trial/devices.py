@@ -100,9 +100,9 @@ class _Room:
         if layout.devices <= self.size:
             home = self._fullest(layout.devices, frozenset())
             return None if home is None else [(home, layout.devices)]
-        one, shares_experts = footprint(layout, self.size), layout.ep and layout.dp > 1
-        avoided = busy if shares_experts or not one.on_one_node else frozenset()
-        if shares_experts:
+        one = footprint(layout, self.size)
+        avoided = busy if layout.shares_experts or not one.on_one_node else frozenset()
+        if layout.shares_experts:
             avoided |= {i for i, count in self.free.items() if count < self.size}
         parts: list[tuple[int, int]] = []
         for devices in [*[self.size] * one.whole, *[one.rest] * bool(one.rest)] * layout.dp:
