@@ -200,7 +200,7 @@ def test_what_it_would_take_can_be_placed(per_node: int) -> None:
     space = {"tp": [2, 4], "dp": [1, 2, 3], "executor": ["mp"]}
     changes = {"cluster": cluster, "space": space, "workload.arrival.requests_per_s": 2500.0}
     request = parse_request(document(changes))
-    found = [c for c in infeasible(request, load_model(request.model), load_space(space)).would_take]
+    found = infeasible(request, load_model(request.model), load_space(space)).would_take
     assert any(change.kind == "nodes" for change in found)
     for change in found:
         layout = ParallelLayout.parse(change.layout)

@@ -22,6 +22,7 @@ from tuner.trial.devices import Node, Placement, Reservation, place, room_for
 from tuner.trial.launched import Launched, NoEngine, installed, model_source
 
 NAME = "simulated"
+NOWHERE = Placement(())  # of what holds no devices yet
 
 
 class SimulatedCluster:
@@ -136,7 +137,7 @@ class SimulatedDeployment:
     model: ModelShape
     kv_tokens: int
     world: SimulatedCluster
-    placement: Placement = Placement(())
+    placement: Placement = NOWHERE
     ready_after_s: float = 0.0
     _death: tuple[FailureReason, str] | None = None
     _log: list[str] = field(default_factory=list)
