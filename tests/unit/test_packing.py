@@ -64,6 +64,12 @@ def test_every_command_says_the_same_of_a_layout_that_cannot_be_placed(tmp_path:
     assert figure in str(refused.value)
 
 
+def test_pools_that_only_add_up_are_refused() -> None:
+    pools = {"prefill_layout": ParallelLayout.parse("tp=4,dp=2"), "decode_layout": ParallelLayout.parse("tp=4")}
+    with pytest.raises(BadInput, match=r"--decode-layout: .*pools of 2 × 4 and 1 × 4 devices.* not on 2 × 6 devices"):
+        simulate_answer(load_request(CASE), SimulateOptions(**pools))
+
+
 @pytest.mark.parametrize(
     ("devices", "per_node", "nodes", "held"),
     [

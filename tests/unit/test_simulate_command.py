@@ -131,6 +131,7 @@ def test_two_pools_and_what_passes_between_them():
         (pools(decode_layout=None), "--decode-layout: got None"),
         (pools(decode="tp=3"), "--decode-layout"),
         (pools(prefill="tp=8"), "pools of 10 devices"),
+        (pools(decode="tp=1,gpu=l40s"), "gpu=l40s, the nodes have"),
         (pools(decode="tp=1,kv_cache_dtype=fp8"), "'kv_cache_dtype=fp8'; allowed: auto, as the prefill pool"),
         (pools(users=4), "closed loop"),
     ],

@@ -96,8 +96,10 @@ def _pools(
     stored = [pool.layout.kv_cache_dtype for pool in pools.values()]
     if len(set(stored)) > 1:  # vLLM's connectors refuse it (NIXL: compatibility hash of the handshake)
         raise BadInput("--decode-layout", f"kv_cache_dtype={stored[1]}", f"{stored[0]}, as the prefill pool hands over")
-    if len(pools) > 1 and (figure := pools_unplaceable(*(pool.layout for pool in pools.values()), cluster)) is not None:
-        raise BadInput("--decode-layout", str(pools["decode"].layout), f"pools that the cluster holds ({figure})")
+    if "decode" in pools:
+        prefill, decode = pools["prefill"].layout, pools["decode"].layout
+        if (figure := pools_unplaceable(prefill, decode, cluster)) is not None:
+            raise BadInput("--decode-layout", str(decode), f"pools that the cluster holds ({figure})")
     return pools
 
 
