@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.fakes import make_request
+from tests.packers import can_hold
 from tuner.ask.cluster import Cluster
 from tuner.ask.deployment import parse_deployment
+from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import ClusterSpec, Isolation
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.rehearse.cluster import SimulatedCluster
@@ -73,6 +79,39 @@ def test_rests_keep_off_the_nodes_of_others_that_use_the_network() -> None:
     beside = [Reservation(first, measuring=False)]
     assert place(parse_deployment("tp=8,executor=ray"), three, beside) is None
     assert place(parse_deployment("tp=8,executor=ray"), three, beside, Isolation.NONE) == Placement(((2, 6), (1, 2)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    count=st.integers(1, 4),
+    devices=st.integers(1, 8),
+    asked=st.lists(
+        st.builds(
+            ParallelLayout, tp=st.integers(1, 12), dp=st.integers(1, 4), ep=st.booleans(), executor=st.just("ray")
+        ),
+        max_size=6,
+    ),
+    measuring=st.booleans(),
+    isolation=st.sampled_from(Isolation),
+)
+def test_no_device_is_given_twice(
+    count: int, devices: int, asked: list[ParallelLayout], measuring: bool, isolation: Isolation
+) -> None:
+    on, held = nodes(count, devices), list[Reservation]()
+    for layout in asked:
+        found = place(layout, on, held, isolation)
+        if found is None:
+            continue
+        assert found.devices == layout.devices
+        counts = [taken for _, taken in found.held]
+        assert can_hold(counts, devices, layout.devices_per_replica, layout.dp)
+        held.append(Reservation(found, measuring))
+    used = Counter[int]()
+    for reservation in held:
+        used.update(dict(reservation.placement.held))
+    assert all(taken <= devices for taken in used.values())
+    if isolation is Isolation.NODE and measuring:
+        assert sum(len(reservation.placement.nodes) for reservation in held) == len(used)  # nobody's neighbour
 
 
 def test_pools_may_live_in_different_node_groups() -> None:

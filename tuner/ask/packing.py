@@ -4,7 +4,8 @@ A replica that fits a node stays on one: vLLM's mp executor knows no other, and 
 one (STRICT_PACK), as vLLM itself does with data-parallel ranks (``CoreEngineActorManager.create_dp_placement_groups``:
 so many a node as fit whole). A larger replica lies on as few nodes as it can: it takes whole nodes and, for the rest of
 its ranks, a part of one more, which the rests of others may share. Ranks go onto nodes in their order
-(``get_bundles_sorted_by_node`` of vLLM's Ray executor), so a tensor-parallel group may straddle two.
+(``get_bundles_sorted_by_node`` of vLLM's Ray executor), so a tensor-parallel group may straddle two. Between nodes Ray
+packs as best it can (PACK): it finds room for what is held here, if not always on so few nodes.
 """
 
 from __future__ import annotations
