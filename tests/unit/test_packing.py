@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from deploy.specs.rayservice import Platform, plan_serving
 from deploy.specs.shipment import Shipment
+from deploy.specs.vllm_command import vllm_command
 from serve.launch.engine import attention_dp, serve_app
 from serve.launch.ray_launcher import RayServeLauncher
 from tests.fakes import document
@@ -34,6 +35,7 @@ from tuner.trial.launched import Launched, RayApplication
 
 CASE = Path(__file__).parents[1] / "data" / "cases" / "replicas_do_not_pack_6gpu" / "request.yaml"
 MODELS = ("meta-llama/Llama-3.1-8B", "mistralai/Mixtral-8x7B-v0.1", "deepseek-ai/DeepSeek-V3")
+SIXES = {"gpu": "h100_sxm", "nodes": 3, "gpus_per_node": 6}
 NODES, PER_NODE = st.integers(1, 4), st.integers(1, 8)
 
 
@@ -197,6 +199,14 @@ def test_the_pods_of_whatever_plan_ranks_fit_the_nodes_and_hold_it(request: Tune
         assert can_hold_parts([group.gpus_per_node] * group.nodes, pods), (str(layout), pods)
         per_pod = min(group.gpus_per_node, layout.devices_per_replica) if not attention_dp(layout) else max(pods)
         assert can_hold(pods, per_pod, layout.devices_per_replica, layout.dp), (str(layout), pods)
+
+
+def test_a_command_line_names_the_nodes_that_hold_it() -> None:
+    layout, request = ParallelLayout.parse("tp=4,dp=3,executor=ray"), parse_request(document({"cluster": SIXES}))
+    app = serve_app("app", layout, request, model_source="m")
+    launched = Launched("ray-serve", {"ray": "2.60.0"}, "m", RayApplication(app))
+    text = vllm_command(Shipment("app", layout, request, launched))
+    assert "Needs 12 devices, 6 a node: run it on a Ray cluster that joins 3 nodes." in text
 
 
 @pytest.mark.slow
