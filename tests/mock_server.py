@@ -32,7 +32,7 @@ class Behaviour(StrEnum):
     NOT_HTTP = "not_http"
     NOT_A_STREAM = "not_a_stream"
     NOT_JSON = "not_json"
-    NO_CHOICES = "no_choices"
+    UNKNOWN_EVENT = "unknown_event"
     HUGE_EVENT = "huge_event"
     ERROR_EVENT = "error_event"
     TRUNCATED = "truncated"
@@ -45,6 +45,7 @@ class Behaviour(StrEnum):
     WRONG_MODEL = "wrong_model"
     CLOSED = "closed"
     EMPTY = "empty"
+    MUST_END = "must_end"
 
 
 @dataclass(slots=True)
@@ -59,12 +60,15 @@ class Served:
 
 
 class MockServer:
-    """Serves completions and chats, the list of ``models`` and, where there is a text for them, ``/metrics``, while its
-    ``with`` block lasts; with a ``key`` only to those who send it.
+    """Serves completions and chats, the list of ``models`` (or a status in its place) and, where there is a text for
+    them, ``/metrics``, while its ``with`` block lasts; with a ``key`` only to those who send it.
 
     The first event leaves ``ttft_s`` after the request arrived and the others ``itl_s`` apart; each carries
     ``tokens_per_event`` tokens and ``text``. ``behaviour`` may be a function of the request's number. No answer begins
-    before ``hold_until`` requests have arrived, so that a client that waits for answers never ends.
+    before ``hold_until`` requests have arrived, so that a client that waits for answers never ends. What ``refuses``
+    says of a body is answered with
+    ``refusal_status``. ``counts`` makes the prompt tokens of ``usage`` from those sent;
+    ``opening`` are the first bytes of every stream.
     """
 
     def __init__(
@@ -76,14 +80,19 @@ class MockServer:
         tokens_per_event: int = 1,
         text: str = "x",
         hold_until: int = 0,
-        models: tuple[str, ...] = ("tiny",),
+        models: tuple[str, ...] | int = ("tiny",),
         metrics: Callable[[], str] | None = None,
+        refuses: Callable[[dict[str, Any]], str | None] = lambda body: None,
+        counts: Callable[[int], int] = lambda asked: asked,
+        opening: bytes = b"",
+        refusal_status: int = 400,
         key: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.behaviour, self.ttft_s, self.itl_s = behaviour, ttft_s, itl_s
         self.tokens_per_event, self.text, self.hold_until = tokens_per_event, text, hold_until
         self.models, self.metrics, self.key, self.tls = models, metrics, key, tls
+        self.refuses, self.refusal_status, self.counts, self.opening = refuses, refusal_status, counts, opening
         self.served: list[Served] = []
         self.url = ""
         self._loop = asyncio.new_event_loop()
@@ -122,6 +131,8 @@ class MockServer:
     async def _list_models(self, request: web.Request) -> web.StreamResponse:
         if self._refuses(request):
             return web.json_response({"error": {"message": "who are you"}}, status=401)
+        if isinstance(self.models, int):
+            return web.Response(status=self.models)
         return web.json_response({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
 
     async def _expose(self, request: web.Request) -> web.StreamResponse:
@@ -135,6 +146,8 @@ class MockServer:
         if self._refuses(request):
             return web.json_response({"error": {"message": "who are you"}}, status=401)
         served = Served(await request.json(), dict(request.headers), arrived_s, _peer(request))
+        if (refusal := self.refuses(served.body)) is not None:
+            return web.json_response({"error": {"message": refusal}}, status=self.refusal_status)
         number = len(self.served)
         self.served.append(served)
         if len(self.served) >= self.hold_until:
@@ -171,10 +184,11 @@ class MockServer:
     async def _stream(
         self, request: web.Request, response: web.StreamResponse, served: Served, kind: Behaviour
     ) -> None:
-        asked = served.body["max_tokens"]
+        asked = served.body.get("max_tokens") or served.body["max_completion_tokens"]
         odd = {Behaviour.ZERO_TOKENS: 0, Behaviour.SHORT: asked - 1, Behaviour.OVERLONG: asked + 1}
         tokens = {**odd, Behaviour.ENDLESS: 1 << 30}.get(kind, asked)
         events = -(-tokens // self.tokens_per_event)
+        await response.write(self.opening)
         if "messages" in served.body:  # as OpenAI does: who speaks, before anything is said
             await response.write(_event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}))
         due_s = served.arrived_s + self.ttft_s
@@ -184,17 +198,19 @@ class MockServer:
             said = {"delta": {"content": self.text}} if "messages" in served.body else {"text": self.text}
             await response.write(_event({"choices": [{"index": 0, **said}], "usage": None}))
             due_s = served.written_s[-1] + self.itl_s
-            if number == 1 and await self._misbehave(request, response, kind):
+            if number == 1 and await self._misbehave(request, response, served, kind):
                 return
         if kind is not Behaviour.NO_USAGE:
             count: object = "many" if kind is Behaviour.BAD_USAGE else tokens
             if "messages" in served.body:
                 await response.write(_event({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}))
-            usage = {"prompt_tokens": 3, "completion_tokens": count}
+            usage = {"prompt_tokens": self.counts(_prompt_tokens(served.body)), "completion_tokens": count}
             await response.write(_event({"choices": [], "usage": usage}))
         await response.write(b"data: [DONE]\n\n")
 
-    async def _misbehave(self, request: web.Request, response: web.StreamResponse, kind: Behaviour) -> bool:
+    async def _misbehave(
+        self, request: web.Request, response: web.StreamResponse, served: Served, kind: Behaviour
+    ) -> bool:
         """Break the stream after its second event; True when it ends here."""
         match kind:
             case Behaviour.STALL:
@@ -204,10 +220,15 @@ class MockServer:
                 request.transport.abort()
             case Behaviour.NOT_JSON:
                 await response.write(b"data: {'choices': oops}\n\n")
-            case Behaviour.NO_CHOICES:
-                await response.write(_event({"object": "something else"}))
+            case Behaviour.UNKNOWN_EVENT:
+                await response.write(b'event: ping\ndata: {"type": "ping"}\n\n')
+                return False
             case Behaviour.HUGE_EVENT:
                 await response.write(b"data: " + b"x" * (1 << 22))
+            case Behaviour.MUST_END if {"ignore_eos", "min_tokens"} & served.body.keys():  # as a Harmony model does
+                error = "Unexpected token 200002 while expecting start token 200006"
+                await response.write(_event({"error": {"message": error, "type": "BadRequestError", "code": 400}}))
+                await response.write(b"data: [DONE]\n\n")
             case Behaviour.ERROR_EVENT:
                 await response.write(_event({"error": {"message": "EngineDeadError", "code": 500}}))
                 await response.write(b"data: [DONE]\n\n")
@@ -216,6 +237,14 @@ class MockServer:
             case _:
                 return False
         return True
+
+
+def _prompt_tokens(body: dict[str, Any]) -> int:
+    """Token ids, or words, of a prompt or of a chat's messages."""
+    if "messages" in body:
+        return sum(len(message["content"].split()) for message in body["messages"])
+    prompt = body["prompt"]
+    return len(prompt.split() if isinstance(prompt, str) else prompt)
 
 
 def _peer(request: web.Request) -> object:

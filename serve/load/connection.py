@@ -13,10 +13,10 @@ from typing import Protocol, cast
 
 import httptools
 
-from serve.load.event_stream import Answer, BadAnswer, shown
 from serve.load.request_sample import Outcome
+from serve.load.streamed_answer import Answer, BadAnswer, shown
 
-SHOWN_BODY_BYTES = 300
+SHOWN_BODY_BYTES = 1000  # of a refusal: what it names may stand late
 
 
 class Exchange(Protocol):
@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
 
     def _refusal(self, exchange: Exchange) -> tuple[Outcome, str]:
         if exchange.status != 200:
-            return Outcome.HTTP_ERROR, shown(self._error_body)
+            return Outcome.HTTP_ERROR, shown(self._error_body, SHOWN_BODY_BYTES)
         kind = self._content_type.decode("latin-1") or "no content type"
         return Outcome.NOT_A_STREAM, f"{kind}: {shown(self._error_body)}"
 

@@ -1,175 +1,87 @@
-"""The body of a streamed answer: server-sent events, and what the tokens in them amount to.
+"""Server-sent events, split as the HTML standard says (server-sent events, "Interpreting an event stream").
 
-Events are split as the HTML standard says (server-sent events, "Interpreting an event stream"): lines may end in LF,
-CRLF or CR, comments and other fields are passed over, several ``data`` lines make one event. The JSON of every event
-is decoded and checked, by field types, in well under a microsecond (msgspec).
+One byte order mark at the start is dropped; lines end in LF, CRLF or CR, wherever reads cut them; comments and unknown
+fields are passed over; one space after the colon is no part of a value; several ``data`` lines make one event, joined
+by LF. An event without a ``data`` line is none, and what follows the last blank line is never an event. ``id`` and
+``retry`` speak of reconnecting, which a measured request never does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
-
-import msgspec
-
-from serve.load.request_sample import Outcome
 
 MAX_EVENT_BYTES = 1 << 20
-# Events beyond the tokens asked for before a stream counts as endless: chat servers send some that carry none.
-SPARE_EVENTS = 16
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+_LF = 10
+_BOM = b"\xef\xbb\xbf"
 
 
-class _Delta(msgspec.Struct):
-    role: str | None = None
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[Any] | None = None
+ServerEvent = tuple[bytes, bytes]
+"""One event: its data, which may be empty, and the type that it names, empty where it names none."""
 
 
-class _Choice(msgspec.Struct):
-    text: str | None = None
-    delta: _Delta | None = None
-
-
-class _Usage(msgspec.Struct):
-    completion_tokens: _Count
-    prompt_tokens: _Count | None = None
-
-
-class _Event(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    error: Any = None
-
-
-_decode = msgspec.json.Decoder(_Event).decode
-
-
-class BadAnswer(Exception):
-    """The answer is not the stream that was asked for."""
-
-    def __init__(self, outcome: Outcome, detail: str) -> None:
-        super().__init__(detail)
-        self.outcome, self.detail = outcome, detail
+class EventTooLong(Exception):
+    """More than ``MAX_EVENT_BYTES`` came without an end of the event."""
 
 
 @dataclass(slots=True)
-class Answer:
-    """What has been seen of one streamed answer so far; ``chunk_s`` holds the times of token-carrying events."""
+class EventStream:
+    """Reads the body of one answer, as it comes. Bytes that are not UTF-8 are left as they are in ``data``: a reader
+    who decodes with replacement sees what the standard's decoder shows."""
 
-    asked_tokens: int
-    keep_text: bool = False
-    chunk_s: list[float] = field(default_factory=list)
-    prompt_tokens: int | None = None
-    output_tokens: int | None = None
-    done: bool = False
-    error: str | None = None
-    events: int = 0
-    text: list[str] = field(default_factory=list)
-    _rest: bytes = b""
-    _lines: list[bytes] = field(default_factory=list)
+    _between: bool = True  # nothing is pending: the next byte opens an event
+    _opened: bool = False  # the byte order mark is behind us
+    _after_cr: bool = False  # the line has ended; an LF that follows belongs to its end
+    _rest: bytes = b""  # of a line without an end
+    _data: list[bytes] = field(default_factory=list)
+    _data_bytes: int = 0
+    _kind: bytes = b""
 
-    def feed(self, body: bytes, now_s: float) -> None:
-        """Fold in what was read at ``now_s``; raises BadAnswer when it cannot be such a stream."""
-        if not self._rest and not self._lines and _is_one_event(body):
-            self._take(body[6:-2], now_s)
-            return
+    def feed(self, body: bytes) -> Sequence[ServerEvent]:
+        """The events that ``body`` completes; raises EventTooLong where one does not end."""
+        if (
+            self._between
+            and body[:6] == b"data: "
+            and body[-1] == _LF
+            and body.find(b"\n") == len(body) - 2
+            and b"\r" not in body
+        ):  # by far the most common read: one event of one line, whole
+            self._opened = True
+            return ((body[6:-2], b""),)
+        return self._lines(body)
+
+    def _lines(self, body: bytes) -> Sequence[ServerEvent]:
         body = self._rest + body
         self._rest = b""
+        if not self._opened:
+            if len(body) < len(_BOM) and _BOM.startswith(body):
+                self._rest, self._between = body, False
+                return ()
+            self._opened, body = True, body.removeprefix(_BOM)
+        if self._after_cr and body:
+            body, self._after_cr = body.removeprefix(b"\n"), False
         if b"\r" in body:
-            if body.endswith(b"\r"):  # perhaps the first half of a CRLF
-                body, self._rest = body[:-1], b"\r"
+            self._after_cr = body.endswith(b"\r")
             body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *lines, rest = body.split(b"\n")
-        self._rest = rest + self._rest
+        *lines, self._rest = body.split(b"\n")
+        found: list[ServerEvent] = []
         for line in lines:
-            self._line(line, now_s)
-        if len(self._rest) + sum(map(len, self._lines)) > MAX_EVENT_BYTES:
-            raise BadAnswer(Outcome.HUGE_EVENT, f"more than {MAX_EVENT_BYTES} bytes")
+            if line:
+                self._field(line)
+            else:
+                if self._data:
+                    found.append((b"\n".join(self._data), self._kind))
+                    self._data.clear()
+                self._kind, self._data_bytes = b"", 0
+        self._between = not (self._rest or self._data or self._kind or self._after_cr)
+        if not found and len(self._rest) + self._data_bytes > MAX_EVENT_BYTES:
+            raise EventTooLong(f"more than {MAX_EVENT_BYTES} bytes")
+        return found
 
-    def _line(self, line: bytes, now_s: float) -> None:
-        if line.startswith(b"data:"):
-            self._lines.append(line[5:].removeprefix(b" "))
-        elif not line and self._lines:
-            event = b"\n".join(self._lines)
-            self._lines.clear()
-            self._take(event, now_s)
-
-    def _take(self, event: bytes, now_s: float) -> None:
-        self.events += 1
-        if event == b"[DONE]":
-            self.done = True
-            return
-        try:
-            message = _decode(event)
-        except msgspec.ValidationError as error:
-            raise BadAnswer(Outcome.MALFORMED, f"{error}: {shown(event)}") from None
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise BadAnswer(Outcome.MALFORMED, f"not JSON: {shown(event)}") from None
-        if message.error is not None:
-            self.error = shown(event)
-            return
-        if message.choices is None:
-            raise BadAnswer(Outcome.MALFORMED, f"no choices: {shown(event)}")
-        if message.choices and _carries_token(message.choices[0]):
-            self.chunk_s.append(now_s)
-            if self.keep_text:
-                self.text.append(_text(message.choices[0]))
-            if len(self.chunk_s) > self.asked_tokens + SPARE_EVENTS:
-                raise BadAnswer(Outcome.OVERLONG, f"{len(self.chunk_s)} events, {self.asked_tokens} tokens asked")
-        if message.usage is not None:
-            self.output_tokens = message.usage.completion_tokens
-            self.prompt_tokens = message.usage.prompt_tokens
-
-    def verdict(self) -> tuple[Outcome, str | None]:
-        """What a stream that ended in good order amounts to."""
-        asked, made = self.asked_tokens, self.output_tokens
-        if self.error is not None:
-            return Outcome.SERVER_ERROR, self.error
-        if not self.events:
-            return Outcome.EMPTY, None
-        if not self.done:
-            return Outcome.TRUNCATED, f"after {len(self.chunk_s)} events"
-        if not self.chunk_s or made == 0:
-            return Outcome.NO_TOKENS, None
-        if made is None:
-            return Outcome.NO_USAGE, None
-        if made < asked:
-            return Outcome.SHORT, f"{made} of {asked} tokens"
-        if made > asked:
-            return Outcome.OVERLONG, f"{made} tokens, {asked} asked"
-        return Outcome.OK, None
-
-
-def _is_one_event(body: bytes) -> bool:
-    """By far the most common read: one event of one line, whole."""
-    return (
-        body.startswith(b"data: ")
-        and body.endswith(b"\n\n")
-        and body.find(b"\n") == len(body) - 2
-        and b"\r" not in body
-    )
-
-
-def _carries_token(choice: _Choice) -> bool:
-    """Does the event stand for generated tokens? Their text may be empty.
-
-    Of a chat, the opening that only names the role and the close that holds nothing do not.
-    """
-    delta = choice.delta
-    if delta is None:
-        return True
-    if delta.content or delta.reasoning_content or delta.reasoning or delta.tool_calls:
-        return True
-    return delta.content is not None and delta.role is None
-
-
-def _text(choice: _Choice) -> str:
-    return (choice.text or "") if choice.delta is None else (choice.delta.content or "")
-
-
-def shown(text: bytes) -> str:
-    """The beginning of what a server sent, fit for one line."""
-    return " ".join(text[:200].decode("utf-8", "replace").split())
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            self._data.append(value.removeprefix(b" "))
+            self._data_bytes += len(value) + 1
+        elif name == b"event":
+            self._kind = value.removeprefix(b" ")

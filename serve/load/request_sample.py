@@ -27,11 +27,9 @@ class Outcome(StrEnum):
     EMPTY = "empty"  # status 200 and a whole answer without an event
     MALFORMED = "malformed"  # an event that is not the JSON of a completion
     HUGE_EVENT = "huge_event"  # an event without an end
-    SERVER_ERROR = "server_error"  # an error object inside the stream
-    TRUNCATED = "truncated"  # the stream ended in good order, but before [DONE]
+    SERVER_ERROR = "server_error"  # an error inside the stream
+    TRUNCATED = "truncated"  # the stream ended in good order, but before [DONE] or a reason to end
     NO_TOKENS = "no_tokens"  # complete, and nothing was generated
-    NO_USAGE = "no_usage"  # complete, but without the token counts that were asked for
-    SHORT = "short"  # fewer tokens than asked, despite ignore_eos
     OVERLONG = "overlong"  # more tokens than asked; a stream that does not end is cut off there
     CLIENT_LIMIT = "client_limit"  # this process ran out of file descriptors
     CUT_OFF = "cut_off"  # the window was ended by its owner while the request was in flight
@@ -44,8 +42,10 @@ class Sample:
     ``sent_s`` is when the request was taken up: an idle connection got it, or a new one was begun. ``headers_s`` is
     when the first byte of the answer came, ``chunk_s`` when each event that carries generated tokens came, ``end_s``
     when the answer was whole or the failure showed. ``output_tokens`` is the server's own count, as is
-    ``counted_prompt_tokens``; ``prompt_tokens`` is what was meant to be sent. ``text`` is kept only where the call
-    asks for it. A figure that was not seen is None.
+    ``counted_prompt_tokens``; ``prompt_tokens`` is what was meant to be sent, ``asked_output_tokens`` what was asked
+    for. With ``counted_by_events`` the server told no count, and ``output_tokens`` are the events that carry tokens.
+    ``ignored_events`` were no part of the answer. ``text`` is kept only where the call asks for it. A figure that was
+    not seen is None.
     """
 
     index: int
@@ -61,6 +61,10 @@ class Sample:
     detail: str | None = None
     counted_prompt_tokens: int | None = None
     text: str | None = None
+    asked_output_tokens: int | None = None
+    counted_by_events: bool = False
+    ignored_events: int = 0
+    ignored_example: str | None = None
 
     @property
     def ok(self) -> bool:

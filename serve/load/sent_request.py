@@ -7,9 +7,9 @@ import time
 from typing import Protocol
 
 from serve.load.connection import Connection
-from serve.load.event_stream import Answer
 from serve.load.request_sample import Outcome, Sample
 from serve.load.request_spec import Call, Timeouts
+from serve.load.streamed_answer import Answer
 
 # Timers have whole milliseconds: a shorter sleep would spin.
 SHORTEST_SLEEP_S = 0.001
@@ -106,6 +106,7 @@ class SentRequest:
     def sample(self, outcome: Outcome, detail: str | None) -> Sample:
         """What is known of it now that it has ended."""
         call, answer, start_s = self.call, self.answer, self.start_s
+        by_events = outcome is Outcome.OK and answer.output_tokens is None
         return Sample(
             index=call.index,
             intended_s=call.intended_s,
@@ -114,12 +115,16 @@ class SentRequest:
             chunk_s=tuple([one_s - start_s for one_s in answer.chunk_s]),
             end_s=self._now(),
             prompt_tokens=call.prompt_tokens,
-            output_tokens=answer.output_tokens,
+            output_tokens=len(answer.chunk_s) if by_events else answer.output_tokens,
             outcome=outcome,
             status=self.status,
             detail=detail,
             counted_prompt_tokens=answer.prompt_tokens,
             text="".join(answer.text) if call.keep_text else None,
+            asked_output_tokens=call.output_tokens,
+            counted_by_events=by_events,
+            ignored_events=answer.ignored,
+            ignored_example=answer.ignored_example,
         )
 
     def _silence(self) -> tuple[Outcome, str]:

@@ -27,16 +27,16 @@ BEHAVIOURS = [
     (Behaviour.NOT_HTTP, "not_http", 0),
     (Behaviour.NOT_A_STREAM, "not_a_stream", 0),
     (Behaviour.NOT_JSON, "malformed", 2),
-    (Behaviour.NO_CHOICES, "malformed", 2),
+    (Behaviour.UNKNOWN_EVENT, "ok", 4),
     (Behaviour.HUGE_EVENT, "huge_event", 2),
     (Behaviour.BAD_USAGE, "malformed", 4),
     (Behaviour.ERROR_EVENT, "server_error", 2),
     (Behaviour.TRUNCATED, "truncated", 2),
-    (Behaviour.NO_USAGE, "no_usage", 4),
+    (Behaviour.NO_USAGE, "ok", 4),
     (Behaviour.ZERO_TOKENS, "no_tokens", 0),
-    (Behaviour.SHORT, "short", 3),
+    (Behaviour.SHORT, "ok", 3),
     (Behaviour.OVERLONG, "overlong", 5),
-    (Behaviour.ENDLESS, "overlong", 21),
+    (Behaviour.ENDLESS, "overlong", 49),
 ]
 
 

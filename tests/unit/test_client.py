@@ -127,7 +127,7 @@ def test_cancellation_ends_a_run_that_waits():
 
 def test_a_chat_streams_as_completions_do():
     """The event that only names the role and the last one without content are no tokens."""
-    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}).encode()
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi to you"}], "max_tokens": 4}).encode()
     with MockServer(ttft_s=0.05, text="é") as server:
         (sample,) = load(server.url, [Call(0, 0.0, body, 3, 4, keep_text=True)], chat=True)
         (served,) = server.served

@@ -24,6 +24,10 @@ samples = st.builds(
     detail=st.none() | st.text(max_size=4),
     counted_prompt_tokens=st.none() | counts,
     text=st.none() | st.text(max_size=4),
+    asked_output_tokens=st.none() | counts,
+    counted_by_events=st.booleans(),
+    ignored_events=counts,
+    ignored_example=st.none() | st.text(max_size=4),
 )
 
 

@@ -177,7 +177,7 @@ def test_failed_requests_count_as_missed_and_keep_out_of_the_latency():
     assert not result.meets(request())
 
 
-@pytest.mark.parametrize("behaviour", [Behaviour.ZERO_TOKENS, Behaviour.NO_USAGE, Behaviour.HTTP_500, Behaviour.RESET])
+@pytest.mark.parametrize("behaviour", [Behaviour.ZERO_TOKENS, Behaviour.HTTP_500, Behaviour.RESET])
 def test_a_server_that_answers_nothing_whole_fails_the_trial(behaviour):
     with MockServer(behaviour) as server, pytest.raises(LaunchFailed) as caught:
         HttpMeter().measure(FakeDeployment(server.url), step(seconds=0.1), request(), Watch())
