@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from serve.load.request_fields import VLLM_FIELDS, RequestFields
 from tuner.errors import BadInput
 
+_OURS = ("host", "accept", "content-type", "content-length", "transfer-encoding", "connection")
 _FORBIDDEN = re.compile(r"[\r\n\0]")
 
 
@@ -20,8 +23,8 @@ class Endpoint:
 
     ``chat`` asks for ``/v1/chat/completions`` instead of ``/v1/completions``. ``headers`` go with every request and
     are never shown, as they may hold a key. ``ca_file`` is a PEM file of the authorities to trust instead of the
-    system's; the certificate of an ``https`` server is always checked. No proxy is used. Raises BadInput for what
-    cannot be sent to.
+    system's; the certificate of an ``https`` server is always checked. No proxy is used. ``fields`` are those of its
+    requests that it may refuse. Raises BadInput for what cannot be sent to.
     """
 
     url: str
@@ -29,6 +32,7 @@ class Endpoint:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     chat: bool = False
     ca_file: Path | None = None
+    fields: RequestFields = VLLM_FIELDS
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -40,6 +44,9 @@ class Endpoint:
             _ = parts.port
         except ValueError:
             raise BadInput("url", self.url, "a port of 0 to 65535") from None
+        names = [name.lower() for name, _ in self.headers]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise BadInput("headers", twice, "each header once")
         for name, value in self.headers:
             if not name.isascii() or not name.isprintable() or ":" in name or " " in name or _FORBIDDEN.search(value):
                 raise BadInput("headers", name, "names and values of one line")
@@ -108,3 +115,25 @@ def bearer(variable: str | None = None, file: Path | None = None) -> tuple[tuple
     if not key or not key.isascii() or not key.isprintable():
         raise BadInput("api key", where, "a place that holds a key of one line")
     return (("Authorization", f"Bearer {key}"),)
+
+
+def extra_headers(given: Sequence[str], from_variables: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
+    """Headers of ``NAME=VALUE``, and of ``NAME=VARIABLE`` whose value an environment variable holds.
+
+    A value is never part of a message. Raises BadInput for what is neither, for a variable that is not set, and for a
+    header that is the client's own.
+    """
+    found = []
+    for option, text in [*(("--header", text) for text in given), *(("--header-env", text) for text in from_variables)]:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise BadInput(option, name or "nothing", "NAME=VALUE" if option == "--header" else "NAME=VARIABLE")
+        if name.lower() in _OURS:
+            raise BadInput(option, name, "a header that the client does not set itself")
+        if option == "--header-env":
+            variable, value = value, os.environ.get(value, "").strip()
+            if not value:
+                raise BadInput(option, f"environment variable {variable}", "one that holds a value")
+        found.append((name, value.strip()))
+    return tuple(found)

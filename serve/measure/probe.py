@@ -23,8 +23,9 @@ def base_url(url: str) -> str:
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
-def offered_models(endpoint: Endpoint) -> tuple[str, ...] | None:
-    """The names that ``GET /v1/models`` lists; None where the server has no such page.
+def offered_models(endpoint: Endpoint, named: bool = False) -> tuple[str, ...] | None:
+    """The names that ``GET /v1/models`` lists; None where the server has no such page, or where the model is ``named``
+    and the list is refused: a key may be good for completions alone.
 
     Raises EndpointFailed where nobody answers, and BadInput where the key is refused or the answer is not OpenAI's.
     """
@@ -37,11 +38,11 @@ def offered_models(endpoint: Endpoint) -> tuple[str, ...] | None:
         with urllib.request.build_opener(*handlers).open(request, timeout=TIMEOUT_S) as response:
             document = json.loads(response.read(MAX_BYTES))
     except urllib.error.HTTPError as error:
+        if error.code in (404, 405) or (named and error.code != 401):
+            return None
         if error.code in (401, 403):
             given = "a key" if endpoint.headers else "no key"
             raise BadInput("API key", given, f"one that the server accepts; {url} answers {error.code}") from None
-        if error.code in (404, 405):
-            return None
         raise EndpointFailed(f"{url} answers with status {error.code}") from None
     except OSError as error:
         raise EndpointFailed(f"{url} cannot be reached: {getattr(error, 'reason', error)}") from None

@@ -120,7 +120,8 @@ def _followers(session: NDArray[np.int64]) -> dict[int, int]:
 class _Calls:
     """Makes the requests of a window one by one.
 
-    Prompts are token ids where the endpoint takes them: their length is exact for any tokenizer. All open with the
+    Prompts are token ids where the endpoint takes them: their length is exact for any tokenizer. Else they are words,
+    one for each token asked, unless a tokenizer says how many it takes. All open with the
     same ``shared_prefix_tokens`` (those of one prefix group alike); what follows is random and differs between requests
     and windows, so that prefix caching cannot help. Only the turns of one session open with the turn before: their
     lengths count the conversation so far, in which random tokens stand for the answers.
@@ -144,7 +145,8 @@ class _Calls:
             self._prompts[index % len(self._prompts)],
             self._outputs[index % len(self._outputs)],
         )
-        body = json.dumps(self._options(output_tokens) | self._prompt(index, prompt_tokens)).encode()
+        said = {"model": self._endpoint.model, **self._endpoint.fields.body(output_tokens)}
+        body = json.dumps(said | self._prompt(index, prompt_tokens)).encode()
         return Call(index, intended_s, body, prompt_tokens, output_tokens, user=user)
 
     def next_turn(self, call: Call, sample: Sample) -> Call | None:
@@ -167,16 +169,6 @@ class _Calls:
         at_s = max(float(self._order.load.offset_s[index]), sample.end_s)
         return self.call(index, at_s) if at_s <= self._order.end_s else None
 
-    def _options(self, output_tokens: int) -> dict[str, Any]:
-        return {
-            "model": self._endpoint.model,
-            "temperature": 0,
-            "ignore_eos": True,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "max_tokens": output_tokens,
-        }
-
     def _prompt(self, index: int, tokens: int) -> dict[str, Any]:
         group = 0 if self._groups is None else self._groups[index % len(self._groups)]
         low, high = self._order.token_ids
@@ -185,11 +177,11 @@ class _Calls:
         number = index if self._sessions is None else self._sessions[index]
         own = np.random.default_rng([*self._order.stream, number]).integers(low, high, tokens - shared, endpoint=True)
         ids = prefix + own.tolist()
-        if not self._endpoint.chat:
+        if not self._endpoint.chat and self._endpoint.fields.token_ids:
             return {"prompt": ids}
         words = (
             " ".join(_WORDS[one % len(_WORDS)] for one in ids)
             if self._text is None
             else self._text.message(tokens, ids)
         )
-        return {"messages": [{"role": "user", "content": words}]}
+        return {"messages": [{"role": "user", "content": words}]} if self._endpoint.chat else {"prompt": words}

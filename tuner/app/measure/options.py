@@ -54,7 +54,21 @@ class MeasureOptions:
     )
     api_key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the API key.")] = None
     api_key_file: Annotated[Path | None, typer.Option(help="File that holds the API key.")] = None
+    headers: Annotated[
+        tuple[str, ...], typer.Option("--header", help="NAME=VALUE of a header for every request; may be repeated.")
+    ] = ()
+    headers_env: Annotated[
+        tuple[str, ...],
+        typer.Option("--header-env", help="NAME=VARIABLE: a header whose value, such as a key, a variable holds."),
+    ] = ()
     ca_file: Annotated[Path | None, typer.Option(help="PEM file of the authorities to trust (https).")] = None
+    ignore_eos: Annotated[
+        bool | None,
+        typer.Option(
+            "--ignore-eos/--no-ignore-eos",
+            help="Keep answers from ending early, or let them end. Default: where the server takes it.",
+        ),
+    ] = None
     metrics_urls: Annotated[
         tuple[str, ...],
         typer.Option("--metrics-url", help="The engine's own metrics; default: URL/metrics. May be repeated."),
