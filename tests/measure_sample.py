@@ -56,7 +56,10 @@ def _sample(number: int, at_s: float, ttft_ms: float, random: np.random.Generato
     first_s = at_s + 0.002 + float(random.lognormal(np.log(ttft_ms / 1e3), 0.4))
     chunks = first_s + np.cumsum([0, *random.normal(0.02, 0.002, 7)])
     outcome = Outcome.RESET if broken else Outcome.OK
-    return Sample(number, at_s, at_s + 0.002, first_s, tuple(chunks.tolist()), float(chunks[-1]), 64, 8, outcome)
+    return Sample(
+        number, at_s, at_s + 0.002, first_s, tuple(chunks.tolist()), float(chunks[-1]), 64, 8, outcome,
+        counted_prompt_tokens=64, asked_output_tokens=8,
+    )  # fmt: skip
 
 
 def _engine(start_s: float, busy: float) -> EngineWindow:

@@ -44,7 +44,7 @@ class MeasuredRun:
 def render_measure_report(run: MeasuredRun) -> str:
     """The whole page, about 5 MB (nearly all of it plotly.js); every text from outside is escaped."""
     figures = _figures(run)
-    parts = (_headline(run), _asked(run), _windows(run), *_charts(figures), _reading())
+    parts = (_headline(run), _cautions(run), _asked(run), _windows(run), *_charts(figures), _reading())
     title = f"{run.endpoint.model} at {run.endpoint.url}"
     head = f"Measured: <b>{escape(run.endpoint.model)}</b> at <b>{escape(run.endpoint.url)}</b>"
     return page(title, head, "\n".join(filter(None, parts)), {name: found for name, (_, found) in figures.items()})
@@ -92,6 +92,13 @@ def _banner(run: MeasuredRun) -> str:
         return ""
     lines = "<br>".join(f"{escape(name)}: {escape(why)}" for name, why in invalid)
     return f'<p class="banner">Invalid: {len(invalid)} of {len(run.windows)} windows.<br>{lines}</p>'
+
+
+def _cautions(run: MeasuredRun) -> str:
+    """How the server counts and answers otherwise than asked, window by window."""
+    found = [(one.order.name, words) for one in run.windows for words in one.cautions]
+    lines = "<br>".join(f"{escape(name)}: {escape(words)}" for name, words in found)
+    return f'<p class="banner">{lines}</p>' if found else ""
 
 
 def _asked(run: MeasuredRun) -> str:

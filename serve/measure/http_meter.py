@@ -83,6 +83,7 @@ def step_result(window: Window, step: LoadStep) -> StepResult:
         ended_early=window.ended_early,
         invalid=window.invalid,
         engine=window.engine.figures,
+        cautions=window.cautions,
     )
 
 

@@ -43,6 +43,7 @@ def records(windows: Iterable[Window]) -> Iterator[dict[str, Any]]:
     """The record of every request, window by window in order of sending."""
     for number, window in enumerate(windows):
         head = {"window": number, "load": window.order.name, "valid": window.invalid is None}
+        head["sent_fields"] = list(window.fields.names)
         for sample in window.samples:
             yield head | {"counted": sample.intended_s >= window.order.lead_s} | record(sample)
 
@@ -62,7 +63,10 @@ def record(sample: Sample) -> dict[str, Any]:
         "chunk_s": list(sample.chunk_s),
         "prompt_tokens": sample.prompt_tokens,
         "counted_prompt_tokens": sample.counted_prompt_tokens,
+        "asked_output_tokens": sample.asked_output_tokens,
         "output_tokens": sample.output_tokens,
+        "counted_by_events": sample.counted_by_events,
+        "ignored_events": sample.ignored_events,
         "schedule_lag_ms": sample.lag_s * 1e3,
         "ttft_ms": _ms(sample.ttft_s),
         "ttft_from_intended_ms": _ms(sample.ttft_from_intended_s),

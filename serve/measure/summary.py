@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve.load.request_sample import Outcome, Sample
+from serve.measure.token_counts import TokenCounts, token_counts
 from tuner.ask.request import Metric, SloTarget
 from tuner.ask.slo import Seen, Verdict, attained, verdict, within
 from tuner.stats.histogram import Histogram
@@ -66,7 +67,8 @@ class TargetFigures:
 @dataclass(frozen=True, slots=True)
 class WindowFigures:
     """The figures of a window over the requests that it judges (see ``judged``); ``attainment_asked`` is the share of
-    them that must meet every target, None where none was asked."""
+    them that must meet every target, None where none was asked. ``prompt_tok_per_s`` counts as the server does, where
+    it does."""
 
     sent: int
     completed: int
@@ -88,6 +90,7 @@ class WindowFigures:
     schedule_lag_p50_ms: float | None
     schedule_lag_p99_ms: float | None
     schedule_lag_max_ms: float | None
+    tokens: TokenCounts
     attainment_asked: float | None = None
 
     @property
@@ -171,11 +174,12 @@ def figures(
         offered_req_per_s=_rate(len(counted), offered_s) if counted else None,
         achieved_req_per_s=_rate(len(whole), wall_s) if whole else None,
         goodput_req_per_s=_rate(good, offered_s) if counted else None,
-        prompt_tok_per_s=_rate(sum(s.prompt_tokens for s in whole), wall_s) if whole else None,
+        prompt_tok_per_s=_rate(sum(_prompt_tokens(s) for s in whole), wall_s) if whole else None,
         output_tok_per_s=_rate(sum(s.output_tokens or 0 for s in whole), wall_s) if whole else None,
         schedule_lag_p50_ms=percentile(lag_ms, 50),
         schedule_lag_p99_ms=percentile(lag_ms, 99),
         schedule_lag_max_ms=max(lag_ms, default=None),
+        tokens=token_counts(counted),
         attainment_asked=attainment,
     )
 
@@ -281,6 +285,10 @@ def _interval_ms(values_ms: Floats, level: float) -> Interval | None:
     """
     above = values_ms > (percentile(values_ms, min(level, 90.0)) or 0.0)
     return percentile_interval(values_ms, level, size=effective_size(above))
+
+
+def _prompt_tokens(sample: Sample) -> int:
+    return sample.prompt_tokens if sample.counted_prompt_tokens is None else sample.counted_prompt_tokens
 
 
 def _rate(count: float, seconds: float) -> float | None:

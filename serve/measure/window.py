@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from serve.load.request_fields import VLLM_FIELDS, Length, RequestFields
 from serve.load.request_sample import Outcome, Sample
 from serve.load.saturation import ClientBound, ClientLoad
 from serve.measure.engine_metrics import EngineWindow
@@ -48,7 +49,7 @@ class Window:
 
     ``client_bound`` says where the client was the bottleneck, ``unsteady`` how the queue grew; ``ended_early`` is the
     verdict that ended the window before its time, ``interrupted`` that its owner did. ``warm_up_s`` are the first
-    seconds that count and look like warm-up all the same.
+    seconds that count and look like warm-up all the same. ``fields`` are those of its requests.
     """
 
     order: WindowOrder
@@ -62,6 +63,7 @@ class Window:
     ended_early: Verdict | None
     interrupted: bool = False
     warm_up_s: float | None = None
+    fields: RequestFields = VLLM_FIELDS
 
     @property
     def counted(self) -> tuple[Sample, ...]:
@@ -80,6 +82,15 @@ class Window:
         if self.unsteady is not None and self._verdict(valid=True) is Verdict.MET:
             return f"not steady, so a longer window may miss the SLO: {self.unsteady}"
         return None
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What a reader of its figures has to know of how the server counts and answers, a sentence each."""
+        broken = self.figures.errors.get(Outcome.SERVER_ERROR.value, 0)
+        if not broken or self.fields.length is Length.FREE:
+            return self.figures.tokens.cautions
+        words = f"{broken} answers ended with an error in their stream; requests held {self.fields.length.value}"
+        return (*self.figures.tokens.cautions, f"{words}, with which models that must end by themselves fail so")
 
     @property
     def verdict(self) -> Verdict:

@@ -216,4 +216,5 @@ class _RunningWindow:
             ended_early=self._ended_early,
             interrupted=interrupted,
             warm_up_s=warm_up_left_s(counted),
+            fields=self._run.endpoint.fields,
         )

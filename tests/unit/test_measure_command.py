@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from serve.load.endpoint import Endpoint
 from serve.measure.engine_metrics import EngineWindow
+from serve.measure.first_answer import Agreed
 from serve.measure.probe import base_url
 from serve.measure.summary import figures
 from tests.measure_sample import SLO, measured_window
@@ -328,7 +329,7 @@ def test_a_search_needs_rates_of_its_own(options):
 @pytest.mark.slow
 def test_a_search_shows_its_rate_in_words_and_keys(monkeypatch):
     server = Server(limit=10)
-    monkeypatch.setattr("tuner.app.measure.run._first_answer", lambda runner, order: None)
+    monkeypatch.setattr("tuner.app.measure.run.first_answer", lambda endpoint, *_: Agreed(endpoint))
     monkeypatch.setattr("serve.measure.window_runner.WindowRunner.run", lambda self, order: server.window(order))
     words = ["--find-rate", "--slo", "ttft:p99:400", "--seconds", "1"]
     with MockServer() as mock:

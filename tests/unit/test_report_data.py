@@ -1,15 +1,33 @@
 """What the page of a study is filled with, from its record and its decision."""
 
 from dataclasses import replace
+from io import StringIO
+
+from rich.console import Console
 
 from deploy.report.study_page import render_report
 from tests.fakes import NOTHING_SPENT, make_candidate, make_request, make_step
 from tuner.app.tune.report_data import report_data
+from tuner.app.tune.tables import decision_tables
 from tuner.ask.layout import ParallelLayout
 from tuner.decide.decision import decide
 from tuner.study.lifecycle import StudyState
 from tuner.study.records import StudyRecord
 from tuner.trial.results import LoadStep, TrialResult, TrialState
+
+
+def test_where_a_server_counted_otherwise_is_said_of_its_trial():
+    request = make_request()
+    step = replace(make_step(LoadStep(0, 4.0, 1.0, 0), request, 20.0), cautions=("the server counts 8 prompt tokens",))
+    trial = TrialResult(0, ParallelLayout(tp=2), TrialState.MEASURED, (step,))
+    candidate = make_candidate("tp=2,pp=1,dp=1")
+    decision = decide("s", request, [trial], [candidate], [], NOTHING_SPENT)
+    record = StudyRecord("s", 0.0, request, {}, 1, (candidate,), (), True, StudyState.DECIDED)
+    (row,) = report_data(record, decision, {0: 0.0}, {}).launched
+    assert "the server counts 8 prompt tokens" in (row.reason or "")
+    console = Console(file=StringIO(), width=200)
+    decision_tables(console, decision, request)
+    assert "Trial 1: the server counts 8 prompt tokens." in console.file.getvalue()
 
 
 def test_two_percentiles_of_one_metric_are_two_columns():

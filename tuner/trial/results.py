@@ -59,7 +59,8 @@ class StepResult:
     ``offered_s`` seconds (None: all of the step's): fewer where a verdict was certain before, which ``ended_early``
     then names. ``engine`` holds the engine's own figures over the window, those that it exposes: ``waiting_mean``,
     ``waiting_max``, ``running_mean``, ``running_max`` (requests), ``kv_cache_share_mean``, ``kv_cache_share_max`` (0 to
-    1), ``preemptions``, ``prefix_queries_tokens``, ``prefix_hits_tokens``.
+    1), ``preemptions``, ``prefix_queries_tokens``, ``prefix_hits_tokens``. ``cautions`` say where the server counts
+    tokens otherwise than was asked, or answers otherwise.
     """
 
     step: LoadStep
@@ -81,6 +82,7 @@ class StepResult:
     ended_early: Verdict | None = None
     invalid: str | None = None
     engine: dict[str, float] = field(default_factory=dict)
+    cautions: tuple[str, ...] = ()
 
     def shown_ms(self, request: TuneRequest) -> tuple[float | None, ...]:
         """The values of ``request.shown_metrics`` at their percentiles, in ms."""

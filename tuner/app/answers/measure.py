@@ -10,6 +10,7 @@ from serve.measure.engine_metrics import EngineWindow
 from serve.measure.summary import Latency, TargetFigures
 from serve.measure.window import Window
 from tuner.app.answers.base import Answer, Interval
+from tuner.app.answers.tokens import TokensAnswer, tokens_answer
 from tuner.ask.request import Metric
 from tuner.ask.slo import Verdict
 from tuner.stats.rate_search import RateFound
@@ -110,8 +111,11 @@ class WindowAnswer(Answer):
     offered_req_per_s: float | None = Field(description="Requests/s offered.")
     achieved_req_per_s: float | None = Field(description="Requests/s answered, up to the last answer.")
     goodput_req_per_s: float | None = Field(description="Requests/s that met every target.")
-    prompt_tok_per_s: float | None = Field(description="Prompt tokens/s.")
+    prompt_tok_per_s: float | None = Field(description="Prompt tokens/s, by the server's count where it tells one.")
     output_tok_per_s: float | None = Field(description="Output tokens/s.")
+    tokens: TokensAnswer = Field(description="Tokens as asked for and as counted.")
+    cautions: list[str] = Field(description="What to know of how the server counts and answers, a sentence each.")
+    sent_fields: list[str] = Field(description="Fields of its requests beside model and prompt.")
     sent: int = Field(description="Requests sent that count.")
     completed: int = Field(description="Of those, requests answered whole.")
     failed: int = Field(description="Of those, requests that failed.")
@@ -144,6 +148,7 @@ class MeasureAnswer(WindowAnswer):
     model: str = Field(description="Model name in the requests.")
     protocol: str = Field(description="chat or completions.")
     seed: int = Field(description="Of arrivals, lengths and prompts.")
+    fallbacks: list[str] = Field(description="What the server refused, and what was sent in its place.")
     interrupted: bool = Field(description="Whether it was ended before its time by its owner.")
     seconds: float = Field(description="What the run took, s.")
     found_rate: FoundRateAnswer | None = Field(description="Null where no rate was searched for.")
@@ -179,6 +184,9 @@ def window_answer(window: Window) -> WindowAnswer:
         goodput_req_per_s=found.goodput_req_per_s,
         prompt_tok_per_s=found.prompt_tok_per_s,
         output_tok_per_s=found.output_tok_per_s,
+        tokens=tokens_answer(found.tokens),
+        cautions=list(window.cautions),
+        sent_fields=list(window.fields.names),
         sent=found.sent,
         completed=found.completed,
         failed=found.failed,

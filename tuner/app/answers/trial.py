@@ -51,6 +51,7 @@ class StepAnswer(Answer):
     offered_s: float | None = Field(description="Time in which requests were offered, s; null: all of the step's.")
     engine: dict[str, float] = Field(description="The engine's own figures, those that it exposes, by name.")
     errors: dict[str, int] = Field(description="Failures by kind.")
+    cautions: list[str] | None = where_it_applies("Where the server counts tokens, or answers, otherwise than asked.")
     ttft_ms: QuantilesAnswer | None = where_it_applies("Time to first token, ms.")
     tpot_ms: QuantilesAnswer | None = where_it_applies("Time per output token after the first, ms.")
     itl_ms: QuantilesAnswer | None = where_it_applies("Time between two tokens, ms.")
@@ -115,6 +116,7 @@ def step_answer(step: StepResult, request: TuneRequest) -> StepAnswer:
         offered_s=step.offered_s,
         engine=step.engine,
         errors=step.errors,
+        cautions=list(step.cautions) or None,
         ttft_ms=latency.get(Metric.TTFT),
         tpot_ms=latency.get(Metric.TPOT),
         itl_ms=latency.get(Metric.ITL),

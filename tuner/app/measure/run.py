@@ -11,21 +11,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 from rich.console import Console
 
-from serve.load.endpoint import Endpoint, bearer
-from serve.measure.probe import EndpointFailed, base_url, choose_model, offered_models
+from serve.load.endpoint import Endpoint, bearer, extra_headers
+from serve.measure.first_answer import first_answer
+from serve.measure.probe import base_url, choose_model, offered_models
 from serve.measure.request_records import check_records, write_records
-from serve.measure.window import Window, failures
-from serve.measure.window_requests import WindowOrder
+from serve.measure.window import Window
 from serve.measure.window_runner import WindowRunner
 from tuner.app.answers.measure import MeasureAnswer, found_rate_answer, window_answer
 from tuner.app.measure.options import MeasureOptions
 from tuner.app.measure.rate_finder import RateFinder
 from tuner.app.measure.screen import MeasureScreen, found_words, summary_tables
 from tuner.app.measure.sweep import Sweep
-from tuner.ask.arrivals import OfferedLoad
 from tuner.ask.request import SloTarget
 from tuner.ask.slo import Verdict
 from tuner.errors import BadInput
@@ -36,7 +34,7 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All windows of one command."""
+    """All windows of one command; ``fallbacks`` say what the server refused and what was sent in its place."""
 
     options: MeasureOptions
     endpoint: Endpoint
@@ -45,6 +43,7 @@ class Measured:
     found: RateFound | None
     interrupted: bool
     seconds: float
+    fallbacks: tuple[str, ...] = ()
 
     @property
     def shown(self) -> Window:
@@ -75,7 +74,9 @@ def run_measure(options: MeasureOptions) -> int:
     endpoint = _endpoint(options)
     source = RateFinder(options, slo) if options.find_rate else Sweep(options, slo)
     _check_files(options)
-    endpoint = replace(endpoint, model=choose_model(offered_models(endpoint), options.model, endpoint.url))
+    endpoint = replace(
+        endpoint, model=choose_model(offered_models(endpoint, options.model is not None), options.model, endpoint.url)
+    )
     with MeasureScreen(err, endpoint) as screen:
         measured = _measure(options, endpoint, source, slo, screen)
     if not measured.windows:
@@ -84,7 +85,7 @@ def run_measure(options: MeasureOptions) -> int:
     if options.as_json:
         sys.stdout.write(measure_answer(measured, files).to_json())
     else:
-        summary_tables(out, measured.windows, measured.shown, measured.found, files)
+        summary_tables(out, measured.windows, measured.shown, measured.found, files, measured.fallbacks)
     return measured.exit_code
 
 
@@ -95,6 +96,7 @@ def measure_answer(measured: Measured, files: Mapping[str, str]) -> MeasureAnswe
         model=measured.endpoint.model,
         protocol="chat" if measured.endpoint.chat else "completions",
         seed=measured.options.seed,
+        fallbacks=list(measured.fallbacks),
         interrupted=measured.interrupted,
         seconds=measured.seconds,
         found_rate=None if measured.found is None else found_rate_answer(measured.found),
@@ -115,11 +117,15 @@ def _measure(
     urls = options.metrics_urls or (f"{endpoint.url}/metrics",)
     runner = WindowRunner(endpoint, urls, screen.live, options.workers, whole_windows=options.whole_windows)
     windows: list[Window] = []
+    fallbacks: tuple[str, ...] = ()
     interrupted = False
     try:
         order = source.ask()
         if order is not None:
-            _first_answer(WindowRunner(endpoint), order)
+            agreed = first_answer(endpoint, order, options.ignore_eos)
+            endpoint = runner.endpoint = agreed.endpoint
+            fallbacks = agreed.fallbacks
+            screen.agreed(fallbacks)
         while order is not None:
             windows.append(runner.run(order))
             screen.measured(windows[-1])
@@ -132,20 +138,11 @@ def _measure(
             windows.append(partial)
             screen.measured(partial)
     seconds = time.perf_counter() - started
-    return Measured(options, endpoint, slo, tuple(windows), source.found, interrupted, seconds)
-
-
-def _first_answer(runner: WindowRunner, order: WindowOrder) -> None:
-    """One request before the load: what is wrong with all of them shows here, in one line."""
-    load = order.load
-    one = OfferedLoad(np.zeros(1), load.prompt_tokens[:1], load.output_tokens[:1])
-    window = runner.run(replace(order, load=one, lead_s=0.0, duration_s=1.0, slo=(), stream=(*order.stream[:2], 2)))
-    if window.figures.failed:
-        raise EndpointFailed(f"{runner.endpoint.url} does not answer a first request: {failures(window.samples)}")
+    return Measured(options, endpoint, slo, tuple(windows), source.found, interrupted, seconds, fallbacks)
 
 
 def _endpoint(options: MeasureOptions) -> Endpoint:
-    headers = bearer(options.api_key_env, options.api_key_file)
+    headers = bearer(options.api_key_env, options.api_key_file) + extra_headers(options.headers, options.headers_env)
     return Endpoint(base_url(options.url), "", headers, options.chat, options.ca_file)
 
 
@@ -192,6 +189,7 @@ def _facts(measured: Measured) -> tuple[tuple[str, str], ...]:
         ("server", measured.endpoint.url),
         ("model", measured.endpoint.model),
         ("protocol", "chat completions" if measured.endpoint.chat else "completions"),
+        *(("sent otherwise", words) for words in measured.fallbacks),
         ("prompt tokens", "from the trace" if options.trace else options.prompt_tokens),
         ("output tokens", "from the trace" if options.trace else options.output_tokens),
         ("shared prefix", f"{options.shared_prefix_tokens} tokens"),

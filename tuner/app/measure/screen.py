@@ -39,6 +39,11 @@ class MeasureScreen:
         if self._live is not None:
             self._live.stop()
 
+    def agreed(self, fallbacks: Sequence[str]) -> None:
+        """A first request was answered, with what the server refuses sent otherwise."""
+        for words in fallbacks:
+            self._console.print(words, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
     def live(self, figures: LiveFigures) -> None:
         """What the running window shows now."""
         self._now = figures
@@ -59,6 +64,8 @@ class MeasureScreen:
                 highlight=False,
                 soft_wrap=True,
             )
+            for caution in window.cautions:
+                self._console.print(f"  {caution}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     def _refresh(self) -> None:
         if self._live is None:
@@ -96,7 +103,12 @@ class MeasureScreen:
 
 
 def summary_tables(
-    console: Console, windows: Sequence[Window], shown: Window, found: RateFound | None, files: Mapping[str, str]
+    console: Console,
+    windows: Sequence[Window],
+    shown: Window,
+    found: RateFound | None,
+    files: Mapping[str, str],
+    fallbacks: Sequence[str] = (),
 ) -> None:
     """All windows, then the latencies of the shown one with their intervals, then what else it says."""
     if len(windows) > 1:
@@ -106,6 +118,8 @@ def summary_tables(
         console.print(found_words(found), style="bold", highlight=False, soft_wrap=True)
     for line in _lines(shown):
         console.print(line, highlight=False, soft_wrap=True)
+    for words in (*fallbacks, *shown.cautions):
+        console.print(words, style="yellow", highlight=False, markup=False, soft_wrap=True)
     for window in windows:
         if window.invalid is not None:
             console.print(f"{window.order.name} is invalid: {window.invalid}", style="yellow", markup=False)

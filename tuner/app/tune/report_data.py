@@ -163,7 +163,7 @@ def _launched(
     best = trial.best_step(request)
     step = trial.shown_step(request)
     predicted = decision.predictions.get(str(trial.deployment))
-    reason = trial.detail or outcome(trial, request)
+    reason = "; ".join((trial.detail or outcome(trial, request), *(step.cautions if step else ())))
     timing = ShownTrial(trial.number + 1, starts_s.get(trial.number, 0.0), trial.ready_after_s, trial.seconds or 0.0)
     return ShownLayout(
         layout=str(trial.deployment),

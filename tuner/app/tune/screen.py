@@ -119,6 +119,8 @@ class Screen(Observer):
         if result.ended_early is not None and result.offered_s is not None:
             parts.append(f"certain after {result.offered_s:.1f} s")
         self._note_of(number_, ", ".join(parts))
+        for caution in result.cautions:
+            self._note_of(number_, f"[yellow]{escape(caution)}[/yellow]")
 
     def trial_finished(self, result: TrialResult) -> None:
         detail = f": {result.detail}" if result.detail else ""

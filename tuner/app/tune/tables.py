@@ -35,7 +35,8 @@ def decision_tables(console: Console, decision: Decision, request: TuneRequest, 
     if decision.winner is not None:
         title = "Winner" if ended else "Best so far"
         console.print(f"[bold green]{title}[/bold green]: [bold]{decision.winner.deployment}[/bold]", highlight=False)
-    lines = [decision.why, *([decision.remedy] if decision.remedy else []), budget_line(decision, request)]
+    lines = [decision.why, *([decision.remedy] if decision.remedy else []), *caution_lines(decision, request)]
+    lines.append(budget_line(decision, request))
     print_lines(console, [*lines, *(f"  {kind:12} {path}" for kind, path in decision.files.items())])
 
 
@@ -155,6 +156,12 @@ def _spread(spread: Spread | None, digits: int) -> str:
     low, high = (spread.low, spread.high) if spread.runs > 1 else spread.interval or (None, None)
     around = f" ({number(low, digits)}–{number(high, digits)})" if low is not None else ""
     return number(spread.mean, digits) + around
+
+
+def caution_lines(decision: Decision, request: TuneRequest) -> list[str]:
+    """Where the server of a trial counted tokens, or answered, otherwise than asked, at the step that is shown."""
+    shown = ((trial.number + 1, trial.shown_step(request)) for trial in decision.trials)
+    return [f"Trial {number_}: {words}." for number_, step in shown if step is not None for words in step.cautions]
 
 
 def budget_line(decision: Decision, request: TuneRequest) -> str:
