@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.model import bytes_per_weight, load_model
+from tuner.ask.model import load_model
 from tuner.ask.request import ClusterSpec, Engine
 from tuner.cost.memory import (
     COLLECTIVE_BYTES,
@@ -100,7 +100,7 @@ def test_kv_bytes_per_token(model, layout, stage, per_token):
 )
 def test_whole_experts_by_rank(layout, held):
     layout = ParallelLayout.parse(layout)
-    expert = 3 * 7168 * 2048 * bytes_per_weight("fp8_block")
+    expert = 3 * 7168 * 2048 * (1 + 4 / 128**2)
     fewer = replace(DEEPSEEK, experts=replace(DEEPSEEK.experts, count=1))
     router = (256 - 1) * 7168 * 2
     grown = weight_bytes(DEEPSEEK, layout, 0) - weight_bytes(fewer, layout, 0)

@@ -59,7 +59,6 @@ SHARDS = [
     (QWEN_FP8, "tp=8,pp=1,dp=1", (1, 8), DropReason.MLP_WIDTH, "1536 does not divide by tp=8 in blocks of 128"),
     (QWEN_FP8, "tp=4,pp=1,dp=1", (1, 8), None, None),
     (QWEN_FP8, "tp=8,pp=1,dp=1,ep=true", (1, 8), None, None),  # whole experts have no shards
-    (replace(QWEN_FP8, expert_dtype="bf16"), "tp=8,pp=1,dp=1", (1, 8), None, None),
     (DEEPSEEK, "tp=64,pp=1,dp=1,ep=true,executor=ray", (8, 8), DropReason.MLP_WIDTH, "18432"),  # its dense layers
 ]  # fmt: skip
 EXPERTS = [

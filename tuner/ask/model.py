@@ -8,13 +8,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tuner.ask.dtype import PRECISIONS, engine_dtype, require_runs
+from tuner.ask.formats.document import QuantizationDocument, find_document
+from tuner.ask.formats.reading import LayerPlan, read_quantization, stored_weights
+from tuner.ask.formats.weights import ALL_BF16, Weights
 from tuner.errors import BadInput
 
 VOCAB_PADDING = 64  # vLLM pads embedding and LM head rows to a multiple of this (vocab_parallel_embedding.py)
@@ -36,17 +40,6 @@ _PIPELINE_TENSORS = {
     "KimiK25ForConditionalGeneration": 2,
     "MiniMaxM2ForCausalLM": 2,
     "GptOssForCausalLM": 2,
-}
-_BYTES_PER_WEIGHT = {
-    "fp32": 4.0,
-    "bf16": 2.0,
-    "fp8": 1.0,
-    "fp8_block": 1.0 + 4 / (128 * 128),  # one fp32 scale per 128 × 128 block
-    "int8": 1.0,
-    "int4": 0.5 + 2 / 32,  # one bf16 scale per group of 32
-    "mxfp4": 0.5 + 1 / 32,  # one 8-bit scale per block of 32 (OCP MX specification)
-    "mxfp4_fp8": 0.5 + 1 / 32,  # the same weights; activations are quantised to fp8
-    "nvfp4": 0.5 + 1 / 16,  # one fp8 scale per block of 16
 }
 
 
@@ -77,7 +70,9 @@ class ModelShape:
     """The dimensions of a decoder-only model; counts are elements, heads or layers of the whole, unsharded model.
 
     ``window_layers`` of the ``layers`` attend to at most ``window`` tokens, all others to everything.
-    ``attention_dtype``, ``linear_dtype`` (dense MLPs) and ``expert_dtype`` name weight precisions.
+    ``weights`` says how each kind of layer is stored; ``precision`` is what is computed in where no weights are
+    quantised, ``bf16`` (or float16, which costs the same) or ``fp32``. ``kv_cache`` is what the engine stores keys and
+    values in by itself: ``fp8`` where the checkpoint says so, else ``auto``, that precision.
     ``norm_spans_heads``: queries and keys are normalised over all heads, so tensor-parallel ranks add up variances.
     """
 
@@ -93,9 +88,9 @@ class ModelShape:
     max_position: int
     tied_embeddings: bool
     pipeline_tensors: int
-    attention_dtype: str = "bf16"
-    linear_dtype: str = "bf16"
-    expert_dtype: str = "bf16"
+    weights: Weights = ALL_BF16
+    precision: str = "bf16"
+    kv_cache: str = "auto"
     experts: Experts | None = None
     latent: LatentAttention | None = None
     window: int | None = None
@@ -106,6 +101,31 @@ class ModelShape:
     def padded_vocab(self) -> int:
         """Vocabulary rows as vLLM stores them."""
         return -(-self.vocab // VOCAB_PADDING) * VOCAB_PADDING
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of an activation."""
+        return self.weights.plain.bits // 8
+
+    @property
+    def attention_dtype(self) -> str:
+        """The precision by which attention's projections are priced: that of most of their weights."""
+        return self.weights.attention.main.kind
+
+    @property
+    def linear_dtype(self) -> str:
+        """The precision of dense MLPs."""
+        return self.weights.dense.main.kind
+
+    @property
+    def expert_dtype(self) -> str:
+        """The precision of routed experts."""
+        return self.weights.experts.main.kind
+
+    @property
+    def cached_dtype(self) -> str:
+        """The precision of the KV cache where the layout leaves it to the engine."""
+        return self.kv_cache if self.kv_cache != "auto" else self.precision
 
     @property
     def moe_layers(self) -> int:
@@ -145,35 +165,29 @@ class ModelShape:
         return total + self.vocab * self.hidden * (1 if self.tied_embeddings else 2) + self.hidden
 
 
-def bytes_per_weight(dtype: str) -> float:
-    """Stored bytes of one weight, scales included; raises BadInput for a precision that cannot be priced."""
-    if dtype not in _BYTES_PER_WEIGHT:
-        raise BadInput("precision", dtype, ", ".join(_BYTES_PER_WEIGHT))
-    return _BYTES_PER_WEIGHT[dtype]
-
-
 def known_models() -> tuple[str, ...]:
     """Names in the registry."""
     return tuple(sorted(_registry()))
 
 
-def load_model(name: str) -> ModelShape:
-    """Shape of a model given as a directory with ``config.json`` or as a registry name.
+def load_model(name: str, dtype: str = "auto") -> ModelShape:
+    """Shape of a model given as a directory with ``config.json`` or as a registry name, computed in ``dtype``.
 
-    Raises BadInput for a directory without a (readable) config, an unknown name, or an architecture without a price.
+    Raises BadInput for a directory without a (readable)
+    config, an unknown name, an architecture without a price, or weights that are not understood.
     """
     directory = Path(name)
     if directory.is_dir():
-        return _from_directory(directory)
+        return _from_directory(directory, dtype)
     config = _registry().get(name)
     if config is not None:
-        return from_config(config, name)
+        return from_config(config, name, dtype)
     if not _HUB_NAME.fullmatch(name):
         raise BadInput("model", name, "an existing directory with a config.json, or a model name")
     raise BadInput("model", name, "a directory with a config.json, or one of " + ", ".join(known_models()))
 
 
-def _from_directory(directory: Path) -> ModelShape:
+def _from_directory(directory: Path, dtype: str) -> ModelShape:
     path = directory / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -183,21 +197,23 @@ def _from_directory(directory: Path) -> ModelShape:
         raise BadInput(str(path), str(error), "well-formed JSON") from None
     if not isinstance(config, dict):
         raise BadInput(str(path), type(config).__name__, "a JSON object")
-    return from_config(config, str(directory))
+    return from_config(config, str(directory), dtype, directory)
 
 
-def from_config(config: Mapping[str, Any], name: str) -> ModelShape:
-    """Shape from a decoded ``config.json``; multimodal configs are read at their ``text_config``."""
+def from_config(config: Mapping[str, Any], name: str, dtype: str = "auto", directory: Path | None = None) -> ModelShape:
+    """Shape from a decoded ``config.json``; multimodal configs are read at their ``text_config``.
+
+    ``directory`` is where the checkpoint lies: its quantisation may stand in another file there.
+    """
     architecture = next(iter(_list(config, "architectures", name)), None)
     if not isinstance(architecture, str) or architecture not in _PIPELINE_TENSORS:
         raise BadInput(f"{name}: architectures", architecture, "one of " + ", ".join(sorted(_PIPELINE_TENSORS)))
     text = _object(config, "text_config", name) or config
     heads, hidden = _need(text, "num_attention_heads", name), _need(text, "hidden_size", name)
     layers = _need(text, "num_hidden_layers", name)
-    experts = _experts(text, layers, name)
-    dtypes = _dtypes(text, config, experts is not None, name)
+    expert_layers = _expert_layers(text, layers, name)
     window, window_layers = _attention_kinds(text, layers, name)
-    return ModelShape(
+    shape = ModelShape(
         name=name,
         architecture=architecture,
         layers=layers,
@@ -210,15 +226,26 @@ def from_config(config: Mapping[str, Any], name: str) -> ModelShape:
         max_position=_count(text, "max_position_embeddings", name) or 2**31,
         tied_embeddings=bool(text.get("tie_word_embeddings", False)),
         pipeline_tensors=_PIPELINE_TENSORS[architecture],
-        attention_dtype=dtypes[0],
-        linear_dtype=dtypes[1],
-        expert_dtype=dtypes[2],
-        experts=experts,
+        experts=_experts(text, len(expert_layers), name),
         latent=_latent(text, name),
         window=window,
         window_layers=window_layers,
         norm_spans_heads=bool(text.get("use_qk_norm")) and text.get("qk_norm_type") == "per_layer",
     )
+    plan = LayerPlan(expert_layers, nested=text is not config)
+    return _stored(shape, find_document(config, text, name, directory), plan, engine_dtype(config, text, dtype, name))
+
+
+def _stored(shape: ModelShape, document: QuantizationDocument | None, plan: LayerPlan, dtype: str) -> ModelShape:
+    """The shape with the formats of its weights and its cache."""
+    precision = PRECISIONS[dtype]
+    if document is None:
+        return replace(shape, weights=Weights.plainly(precision), precision=precision)
+    found = read_quantization(document)
+    require_runs(dtype, found.activations, document.method)
+    weights = stored_weights(shape, found, plan, precision)
+    cache = found.latent_cache if shape.latent else found.kv_cache
+    return replace(shape, weights=weights, precision=precision, kv_cache=cache)
 
 
 def _need(text: Mapping[str, Any], key: str, name: str) -> int:
@@ -248,19 +275,29 @@ def _list(text: Mapping[str, Any], key: str, name: str) -> Sequence[Any]:
 
 
 def _experts(text: Mapping[str, Any], layers: int, name: str) -> Experts | None:
-    keys = ("n_routed_experts", "num_local_experts", "num_experts")
-    count = next((found for key in keys if (found := _count(text, key, name))), 0)
+    count = _expert_count(text, name)
     if not count:
         return None
     inter = _count(text, "moe_intermediate_size", name) or _need(text, "intermediate_size", name)
     shared = _count(text, "shared_expert_intermediate_size", name) or _count(text, "shared_intermediate_size", name)
     shared = shared or _count(text, "n_shared_experts", name) * inter
-    first_dense = _count(text, "first_k_dense_replace", name)
-    every = _count(text, "moe_layer_freq", name) or _count(text, "decoder_sparse_step", name) or 1
-    moe_layers = sum(1 for i in range(first_dense, layers) if every == 1 or (i + 1) % every == 0)
-    moe_layers -= len(_list(text, "mlp_only_layers", name))
     topk = _count(text, "experts_per_token", name) or _need(text, "num_experts_per_tok", name)
-    return Experts(count, topk, inter, shared, moe_layers)
+    return Experts(count, topk, inter, shared, layers)
+
+
+def _expert_count(text: Mapping[str, Any], name: str) -> int:
+    keys = ("n_routed_experts", "num_local_experts", "num_experts")
+    return next((found for key in keys if (found := _count(text, key, name))), 0)
+
+
+def _expert_layers(text: Mapping[str, Any], layers: int, name: str) -> frozenset[int]:
+    """Layers whose MLP is a mixture of experts, by index."""
+    if not _expert_count(text, name):
+        return frozenset()
+    every = _count(text, "moe_layer_freq", name) or _count(text, "decoder_sparse_step", name) or 1
+    dense = [one for one in _list(text, "mlp_only_layers", name) if isinstance(one, int)]
+    first = _count(text, "first_k_dense_replace", name)
+    return frozenset(i for i in range(first, layers) if every == 1 or (i + 1) % every == 0) - frozenset(dense)
 
 
 def _latent(text: Mapping[str, Any], name: str) -> LatentAttention | None:
@@ -280,45 +317,6 @@ def _attention_kinds(text: Mapping[str, Any], layers: int, name: str) -> tuple[i
         sliding = sum(1 for kind in kinds if kind == "sliding_attention")
         return (window, sliding) if sliding else (None, 0)
     return (window, layers) if text.get("use_sliding_window", True) else (None, 0)
-
-
-def _dtypes(text: Mapping[str, Any], config: Mapping[str, Any], moe: bool, name: str) -> tuple[str, str, str]:
-    """Weight precisions of (attention projections, dense MLPs, experts)."""
-    plain = {"float32": "fp32", "bfloat16": "bf16", "float16": "bf16"}
-    declared = str(text.get("torch_dtype") or text.get("dtype") or config.get("torch_dtype") or "bfloat16")
-    if declared not in plain:
-        raise BadInput(f"{name}: torch_dtype", declared, ", ".join(plain))
-    base = plain[declared]
-    quantization = _object(text, "quantization_config", name) or _object(config, "quantization_config", name)
-    if not quantization:
-        return base, base, base
-    weights = _quantized_dtype(quantization, name)
-    ignored = " ".join(str(m) for key in ("modules_to_not_convert", "ignore") for m in _list(quantization, key, name))
-    attention = base if "self_attn" in ignored else weights
-    linear = base if moe and re.search(r"shared_experts|mlp\\\.\(gate", ignored) else weights
-    return attention, linear, weights
-
-
-_COMPRESSED = {("int", 4): "int4", ("int", 8): "int8", ("float", 8): "fp8", ("float", 4): "nvfp4"}
-
-
-def _quantized_dtype(quantization: Mapping[str, Any], name: str) -> str:
-    method = str(quantization.get("quant_method"))
-    if method == "fp8":
-        return "fp8_block" if quantization.get("weight_block_size") else "fp8"
-    if method in ("gptq", "awq") and 4 in (quantization.get("bits"), quantization.get("w_bit")):
-        return "int4"
-    if method == "mxfp4":
-        return "mxfp4"
-    if method == "compressed-tensors":
-        groups = _object(quantization, "config_groups", name)
-        weights = _object(_object(groups, next(iter(groups), ""), name), "weights", name)
-        found = _COMPRESSED.get((str(weights.get("type")), _count(weights, "num_bits", name)))
-        if found:
-            return found
-    raise BadInput(
-        f"{name}: quantization_config.quant_method", method, "fp8, mxfp4, 4-bit gptq or awq, or compressed-tensors"
-    )
 
 
 @lru_cache(maxsize=1)

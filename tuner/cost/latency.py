@@ -111,7 +111,9 @@ class StepCosts:
             key = (*key, layout.pp, layout.all2all)
         if key not in self._layers:
             attention = self._attention_terms(layout, step)
-            dense = attention | self._with_gemm(attention, self._mlp_ms(self.model.inter, layout, step))
+            dense = attention | self._with_gemm(
+                attention, self._mlp_ms(self.model.inter, self.model.linear_dtype, layout, step)
+            )
             moe = self._expert_terms(attention, layout, step)
             for terms in (dense, moe):
                 if terms:
@@ -145,9 +147,9 @@ class StepCosts:
             width = (heads + 2 * kv_heads) * model.head_dim
             projections = compute.gemm_ms(profile, dtype, n, width, hidden)
             projections = projections + compute.gemm_ms(profile, dtype, n, hidden, heads * model.head_dim)
-        row_bytes = ELEMENTWISE_PASSES * model.hidden * 2.0
+        row_bytes = ELEMENTWISE_PASSES * model.hidden * float(model.element_bytes)
         kernels = profile.engine.layer_kernels
-        if self._switches.on(layout).fp8_cache and compute.quantises_output(profile):
+        if self._switches.on(layout, self.model).fp8_cache and compute.quantises_output(profile):
             kernels *= profile.engine.fp8_cache_kernels
         return {
             "gemm": np.asarray(projections),
@@ -166,7 +168,7 @@ class StepCosts:
             profile, dtype, n, heads * qk, q_in
         )
         up = heads * (lat.qk_nope + lat.v_head)
-        ms = ms + compute.gemm_ms(profile, dtype if phase == "prefill" else "bf16", n, up, lat.kv_rank)
+        ms = ms + compute.gemm_ms(profile, dtype if phase == "prefill" else model.precision, n, up, lat.kv_rank)
         return np.asarray(ms + compute.gemm_ms(profile, dtype, n, model.hidden, heads * lat.v_head))
 
     def attention_ms(self, layout: ParallelLayout, step: StepShape) -> Floats:
@@ -182,7 +184,7 @@ class StepCosts:
 
     def _attention_ms(self, layout: ParallelLayout, step: StepShape, window: int | None) -> Floats:
         model, profile = self.model, self.cluster.profile
-        kv_dtype = self._switches.on(layout).kv_cache_dtype
+        kv_dtype = self._switches.on(layout, self.model).kv_cache_dtype
         heads, kv_heads = max(1, model.heads // layout.tp), max(1, model.kv_heads // layout.tp)
         head_dim, value_dim = model.head_dim, model.head_dim
         if model.latent:
@@ -208,13 +210,13 @@ class StepCosts:
             )
         )  # fmt: skip
 
-    def _mlp_ms(self, width: int, layout: ParallelLayout, step: StepShape) -> Floats:
+    def _mlp_ms(self, width: int, dtype: str, layout: ParallelLayout, step: StepShape) -> Floats:
         model, profile = self.model, self.cluster.profile
         n = np.maximum(step.tokens / layout.pcp, 1.0)
         rows, columns = self.techniques.grid(layout)
         shard, hidden = max(1, width // columns), model.hidden // rows
-        up = compute.gemm_ms(profile, model.linear_dtype, n, 2 * shard, hidden)
-        return np.asarray(up + compute.gemm_ms(profile, model.linear_dtype, n, hidden, shard))
+        up = compute.gemm_ms(profile, dtype, n, 2 * shard, hidden)
+        return np.asarray(up + compute.gemm_ms(profile, dtype, n, hidden, shard))
 
     def _expert_terms(self, attention: Terms, layout: ParallelLayout, step: StepShape) -> Terms:
         model, profile, experts = self.model, self.cluster.profile, self.model.experts
@@ -235,10 +237,10 @@ class StepCosts:
             moe_ep,
         )
         router = compute.gemm_ms(
-            profile, "bf16", np.maximum(step.tokens / layout.pcp, 1.0), experts.count, model.hidden
+            profile, model.precision, np.maximum(step.tokens / layout.pcp, 1.0), experts.count, model.hidden
         )
         if experts.shared_inter:
-            router = router + self._mlp_ms(experts.shared_inter, layout, step)
+            router = router + self._mlp_ms(experts.shared_inter, model.weights.shared.main.kind, layout, step)
         served = self._served_share(tokens * experts.topk / experts.count, moe_ep > 1) * routed
         if step.phase == "prefill" and model.expert_dtype == "fp8_block":
             served = served * profile.engine.block_experts
@@ -256,7 +258,9 @@ class StepCosts:
         """LM head and sampling on the last stage: one row per sequence."""
         model, profile = self.model, self.cluster.profile
         rows = np.asarray(step.sequences, dtype=float)
-        head = compute.gemm_ms(profile, "bf16", rows, model.padded_vocab // layout.tp, model.hidden)
+        head = compute.gemm_ms(
+            profile, model.weights.head.main.kind, rows, model.padded_vocab // layout.tp, model.hidden
+        )
         return {"LM head": np.asarray(head), "sampling": np.asarray(compute.sampling_ms(profile, rows, model.vocab))}
 
     def _add_message(

@@ -6,14 +6,17 @@ its parts (vLLM 0.29 ``gpu_worker.determine_available_memory``).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuner.ask.cluster import Cluster
+from tuner.ask.formats.projections import Layer, Projection, attention, head, mlp
+from tuner.ask.formats.weights import Storage
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.model import ModelShape, bytes_per_weight
+from tuner.ask.model import ModelShape
 from tuner.ask.request import Engine
 from tuner.cost.switches import AS_SHIPPED, EngineSwitches
 from tuner.cost.volume import stage_layers, stage_moe_layers
@@ -58,31 +61,32 @@ class MemoryEstimate:
 
 
 def weight_bytes(model: ModelShape, layout: ParallelLayout, stage: int) -> float:
-    """Weights of one rank of a stage: projections and MLPs by TP shard (KV heads replicated when tp exceeds them),
-    experts by shard or whole by expert-parallel rank, embedding on the first stage, LM head on the last."""
-    t, layers = layout.tp, stage_layers(model.layers, layout.pp)[stage]
-    moe = stage_moe_layers(model, layout.pp)[stage]
-    per_layer = _attention_weights(model, t) * bytes_per_weight(model.attention_dtype) + 2 * model.hidden * 2
-    total = layers * per_layer
-    total += (layers - moe) * 3 * model.hidden * model.inter / t * bytes_per_weight(model.linear_dtype)
+    """Weights of one rank of a stage, as the checkpoint stores them: projections and MLPs by TP shard (KV heads
+    replicated when tp exceeds them), experts by shard or whole by expert-parallel rank, embedding on the first stage,
+    LM head on the last. Layers that are stored otherwise than most of their kind are taken as spread evenly."""
+    t, layers, weights = layout.tp, stage_layers(model.layers, layout.pp)[stage], model.weights
+    moe, plain = stage_moe_layers(model, layout.pp)[stage], model.element_bytes
+    total = layers * (_shard_bytes(weights.attention, attention(model), t) + 2 * model.hidden * plain)
+    total += (layers - moe) * _shard_bytes(weights.dense, mlp(Layer.DENSE, model.hidden, model.inter), t)
     if model.experts and moe:
         ranks = t * layout.pcp * layout.dp if layout.ep else t
         held = -(-model.experts.count // ranks) if layout.ep else model.experts.count / t
-        expert = 3 * model.hidden * model.experts.inter * bytes_per_weight(model.expert_dtype)
-        shared = 3 * model.hidden * model.experts.shared_inter / t * bytes_per_weight(model.linear_dtype)
-        total += moe * (held * expert + shared + model.experts.count * model.hidden * 2)
-    table = model.padded_vocab * model.hidden / t * 2
-    first, last = stage == 0, stage == layout.pp - 1
-    return total + table * (int(first) + int(last and not (first and model.tied_embeddings)))
+        shared = mlp(Layer.SHARED, model.hidden, model.experts.shared_inter)
+        router = model.experts.count * model.hidden * plain
+        total += moe * (held * expert_bytes(model) + _shard_bytes(weights.shared, shared, t) + router)
+    table, first, last = head(model), stage == 0, stage == layout.pp - 1
+    total += _shard_bytes(weights.embedding, (table,), t) * int(first)
+    return total + _shard_bytes(weights.head, (table,), t) * int(last and not (first and model.tied_embeddings))
 
 
-def _attention_weights(model: ModelShape, t: int) -> float:
-    if model.latent:
-        lat = model.latent
-        replicated = model.hidden * (lat.kv_rank + lat.qk_rope) + (model.hidden * lat.q_rank if lat.q_rank else 0)
-        return replicated + (model.attention_weights - replicated) / t
-    kv_heads = max(1.0, model.kv_heads / t)
-    return model.hidden * model.head_dim * (2 * model.heads / t + 2 * kv_heads)
+def expert_bytes(model: ModelShape) -> float:
+    """One routed expert of one layer, whole."""
+    assert model.experts is not None
+    return _shard_bytes(model.weights.experts, mlp(Layer.EXPERTS, model.hidden, model.experts.inter), 1)
+
+
+def _shard_bytes(storage: Storage, projections: Iterable[Projection], ranks: int) -> float:
+    return sum(storage.bytes(one.outputs, one.inputs) * one.share(ranks) for one in projections)
 
 
 def kv_bytes_per_token(model: ModelShape, layout: ParallelLayout, stage: int, kv_element_bytes: float = 2) -> float:
@@ -111,10 +115,10 @@ def estimate_memory(
     batched, seqs = np.broadcast_arrays(max_num_batched_tokens, max_num_seqs)
     stages = range(layout.pp)
     weights = max(weight_bytes(model, layout, stage) for stage in stages)
-    element_bytes = switches.on(layout).kv_element_bytes
+    element_bytes = switches.on(layout, model).kv_element_bytes
     kv = max(kv_bytes_per_token(model, layout, stage, element_bytes) for stage in stages)
     width = 4 * model.hidden + 3 * max(model.inter, model.heads * model.head_dim) / layout.tp
-    activations = batched * width * 2.0 + seqs * model.padded_vocab * LOGIT_BYTES
+    activations = batched * width * model.element_bytes + seqs * model.padded_vocab * LOGIT_BYTES
     kind = cluster.profile.kind
     buffers, graphs = 0.0, GRAPH_BYTES if kind.own_memory else None
     if graphs is not None:

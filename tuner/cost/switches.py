@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from tuner.ask.layout import AXES, ParallelLayout
+from tuner.ask.model import ModelShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,13 @@ class EngineSwitches:
     custom_ops: bool = False
     asynchronous: bool = True
 
-    def on(self, layout: ParallelLayout) -> EngineSwitches:
-        """The switches of one layout: an axis of a switch's name sets it, where it is not at its default."""
+    def on(self, layout: ParallelLayout, model: ModelShape) -> EngineSwitches:
+        """The switches of one layout of a model: an axis of a switch's name sets it, where it is not at its default. A
+        KV cache that nobody sets is stored as the checkpoint says, or in what the model computes in."""
         own = {name: value for name in _SET_BY_AXES if (value := getattr(layout, name)) != AXES[name].default}
-        return replace(self, **own) if own else self
+        if own.get("kv_cache_dtype", self.kv_cache_dtype) == "auto":
+            own["kv_cache_dtype"] = model.cached_dtype
+        return replace(self, **own)
 
     @property
     def fp8_cache(self) -> bool:
@@ -41,7 +45,7 @@ class EngineSwitches:
     @property
     def kv_element_bytes(self) -> float:
         """Bytes of one element of the KV cache."""
-        return 1.0 if self.fp8_cache else 2.0
+        return 1.0 if self.fp8_cache else 4.0 if self.kv_cache_dtype == "fp32" else 2.0
 
 
 AS_SHIPPED = EngineSwitches()

@@ -29,7 +29,7 @@ def kv_transfer_bytes(
 ) -> int:
     """KV cache of one prompt without copies, in bytes over the whole model. A layer with a window keeps the window."""
     elements = _cached_tokens(model, prompt_tokens) * model.kv_elements_per_token_layer
-    return round(elements * switches.on(layout).kv_element_bytes)
+    return round(elements * switches.on(layout, model).kv_element_bytes)
 
 
 def kv_links(
@@ -41,7 +41,7 @@ def kv_links(
     """
     share = 1.0 if model.latent else max(1.0, model.kv_heads / layout.tp) / model.kv_heads
     per_layer = _cached_tokens(model, prompt_tokens) / model.layers * model.kv_elements_per_token_layer
-    held = per_layer * share * switches.on(layout).kv_element_bytes / layout.dcp
+    held = per_layer * share * switches.on(layout, model).kv_element_bytes / layout.dcp
     ranks = layout.tp * layout.pcp
     layers = stage_layers(model.layers, layout.pp)
     return tuple(KvLink(stage, ranks, round(count * held)) for stage, count in enumerate(layers))

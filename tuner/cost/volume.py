@@ -101,9 +101,11 @@ def stage_moe_layers(model: ModelShape, stages: int) -> tuple[int, ...]:
 
 
 def pass_operations(
-    model: ModelShape, layout: ParallelLayout, engine: Engine = "v1", element_bytes: int = 2
+    model: ModelShape, layout: ParallelLayout, engine: Engine = "v1", element_bytes: int | None = None
 ) -> tuple[PassOperation, ...]:
-    """Every message of one forward pass, for one TP rank of each stage; empty where nothing is sent."""
+    """Every message of one forward pass, for one TP rank of each stage; empty where nothing is sent. Elements are those
+    that the model computes in unless ``element_bytes`` says otherwise."""
+    element_bytes = model.element_bytes if element_bytes is None else element_bytes
     found: list[PassOperation] = []
     moe = stage_moe_layers(model, layout.pp)
     for stage, layers in enumerate(stage_layers(model.layers, layout.pp)):
@@ -210,7 +212,7 @@ def request_operations(
     prompt_tokens: int,
     output_tokens: int,
     engine: Engine = "v1",
-    element_bytes: int = 2,
+    element_bytes: int | None = None,
 ) -> tuple[Operation, ...]:
     """Every message of one request (batch 1, prompt in one pass), for one TP rank of each stage.
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from tuner.ask.cluster import Cluster
+from tuner.ask.formats.weights import USUAL, Storage
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, known_models, load_model
 from tuner.ask.profile import load_profile
@@ -164,14 +165,25 @@ def at_precision(model: ModelShape, mode: str, blackwell: bool) -> ModelShape:
     """
     dtype = _DTYPES.get(mode, mode)
     if model.experts is None or dtype == "bf16":
-        return replace(model, attention_dtype=dtype, linear_dtype=dtype, expert_dtype=dtype)
+        return _stored(model, dtype, dtype)
     if model.expert_dtype == "mxfp4":  # Blackwell's kernels quantise the activations as well; elsewhere Marlin's ran
-        return replace(model, expert_dtype="mxfp4_fp8" if blackwell else "int4")
+        return _stored(model, None, "mxfp4_fp8" if blackwell else "int4")
     if dtype in ("nvfp4", "int4", "mxfp4"):
-        return replace(model, attention_dtype="bf16", linear_dtype="bf16", expert_dtype=dtype)
+        return _stored(model, "bf16", dtype)
     if dtype == "fp8" and model.expert_dtype == "fp8_block":
         return model
-    return replace(model, attention_dtype=dtype, linear_dtype=dtype, expert_dtype=dtype)
+    return _stored(model, dtype, dtype)
+
+
+def _stored(model: ModelShape, layers: str | None, experts: str) -> ModelShape:
+    """The model with its ``layers`` (None: as they are) and its ``experts`` stored as is usual for a precision."""
+    if unknown := {layers, experts} - {None, *USUAL}:
+        raise BadInput("gemm_quant_mode", unknown.pop(), ", ".join(sorted({*USUAL, *_DTYPES} - {""})))
+    routed = replace(model.weights, experts=Storage.of(USUAL[experts]))
+    if layers is not None:
+        every = Storage.of(USUAL[layers])
+        routed = replace(routed, attention=every, dense=every, shared=every)
+    return replace(model, weights=routed)
 
 
 @lru_cache(maxsize=256)

@@ -27,7 +27,8 @@ class Precision:
 
     ``math`` names the peak of the profile; ``weight_bytes`` is per weight with its scales (16 values share one for
     nvfp4, 32 for mxfp4, 128 for int4 and fp8_block); ``activation_bytes`` is per activation value that is read.
-    ``quantised`` kernels are preceded by one that quantises the activations.
+    ``quantised`` kernels are preceded by one that quantises the activations; ``_wo`` are weights alone, widened to
+    bf16 on the fly. What a device holds of a checkpoint is another matter (``tuner.ask.formats``).
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Precision:
 
 _PRECISIONS = {
     "bf16": Precision("bf16", "bf16", 2.0, 2.0, False),
+    "fp32": Precision("fp32", "fp32", 4.0, 4.0, False),
     "fp8": Precision("fp8", "fp8", 1.0, 1.0, True),
     "fp8_block": Precision("fp8_block", "fp8", 1.0, 1.0, True),
     "nvfp4": Precision("nvfp4", "fp4", 0.5625, 0.5625, True),
@@ -46,6 +48,10 @@ _PRECISIONS = {
     "mxfp4": Precision("mxfp4", "bf16", 0.53125, 2.0, False),
     "int4": Precision("int4", "bf16", 0.53, 2.0, False),
     "int8": Precision("int8", "int8", 1.0, 1.0, True),
+    "mxfp8": Precision("mxfp8", "fp8", 1.03125, 1.0, True),
+    "fp8_wo": Precision("fp8_wo", "bf16", 1.0, 2.0, False),
+    "int8_wo": Precision("int8_wo", "bf16", 1.0, 2.0, False),
+    "nvfp4_wo": Precision("nvfp4_wo", "bf16", 0.5625, 2.0, False),
 }
 _ALIASES = {
     "auto": "bf16", "bfloat16": "bf16", "float16": "bf16", "fp16": "bf16", "half": "bf16",
@@ -68,6 +74,10 @@ def precision(profile: HardwareProfile, dtype: str) -> Precision:
         raise BadInput("precision", dtype, ", ".join(sorted({*_PRECISIONS, *_ALIASES})))
     if found.math in profile.peak_flops_per_s:
         return found
+    if found.math == "fp32":
+        raise BadInput(
+            f"profile {profile.name}: peak_flops_per_s.fp32", None, "a number above 0, to compute in float32"
+        )
     return Precision(found.kind, "bf16", found.weight_bytes, 2.0, False)
 
 
@@ -76,6 +86,7 @@ _NEAREST: Mapping[str, tuple[str, ...]] = {
     "fp8": ("fp8", "fp8_block", "bf16"),
     "fp4": ("nvfp4", "fp8", "bf16"),
     "int8": ("fp8", "bf16"),
+    "fp32": ("bf16",),
 }
 
 

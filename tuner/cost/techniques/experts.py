@@ -9,9 +9,9 @@ import numpy as np
 
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.model import ModelShape, bytes_per_weight
+from tuner.ask.model import ModelShape
 from tuner.ask.request import Engine
-from tuner.cost.memory import GIB, MemoryEstimate, weight_bytes
+from tuner.cost.memory import GIB, MemoryEstimate, expert_bytes, weight_bytes
 from tuner.cost.rank_placement import expert_group
 from tuner.cost.step_batch import StepShape, Terms
 from tuner.cost.techniques.base import Hardware, Operations, Technique
@@ -174,6 +174,5 @@ class ExpertBuffering(Technique):
 
 def _expert_bytes(model: ModelShape, layout: ParallelLayout) -> float:
     """One expert of one layer, as a rank holds it: whole where experts are spread, else its tensor-parallel shard."""
-    assert model.experts is not None
-    whole = 3 * model.hidden * model.experts.inter * bytes_per_weight(model.expert_dtype)
+    whole = expert_bytes(model)
     return whole if layout.ep else whole / layout.tp

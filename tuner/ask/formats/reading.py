@@ -1,0 +1,87 @@
+"""From a checkpoint's configuration to how each kind of layer is stored. What is not understood is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tuner.ask.formats.compressed_tensors import read_compressed_tensors
+from tuner.ask.formats.document import QuantizationDocument
+from tuner.ask.formats.floats import read_fbgemm_fp8, read_fp8, read_mxfp4
+from tuner.ask.formats.integers import read_auto_round, read_awq, read_gptq
+from tuner.ask.formats.modelopt import read_modelopt
+from tuner.ask.formats.module_names import Module, in_layer, outside
+from tuner.ask.formats.projections import Layer, Projection, attention, mlp
+from tuner.ask.formats.quantization import Quantization
+from tuner.ask.formats.weights import PLAIN, Storage, WeightFormat, Weights
+from tuner.errors import BadInput
+
+if TYPE_CHECKING:
+    from tuner.ask.model import ModelShape
+
+_READERS: Mapping[str, Callable[[QuantizationDocument], Quantization]] = {
+    **dict.fromkeys(("awq", "auto_awq", "awq_marlin"), read_awq),
+    **dict.fromkeys(("gptq", "auto_gptq", "gptq_marlin"), read_gptq),
+    **dict.fromkeys(("auto-round", "inc"), read_auto_round),
+    **dict.fromkeys(("modelopt", "modelopt_fp4", "modelopt_mixed", "modelopt_mxfp8"), read_modelopt),
+    **dict.fromkeys(("mxfp4", "gpt_oss_mxfp4"), read_mxfp4),
+    "fp8": read_fp8,
+    "fbgemm_fp8": read_fbgemm_fp8,
+    "compressed-tensors": read_compressed_tensors,
+}
+
+
+def read_quantization(document: QuantizationDocument) -> Quantization:
+    """What the document says; raises BadInput for a method that is not priced, or a value that cannot be."""
+    reader = _READERS.get(document.method)
+    if reader is None:
+        raise BadInput(document.place("quant_method"), document.values.get("quant_method"), ", ".join(_READERS))
+    return reader(document)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """Which layers have which modules: those with experts by index; ``nested`` in a multimodal model."""
+
+    expert_layers: frozenset[int]
+    nested: bool
+
+
+def stored_weights(model: ModelShape, quantization: Quantization, plan: LayerPlan, precision: str) -> Weights:
+    """How the ``model`` is stored: each kind of layer with the share of its weights in every format.
+
+    What is not quantised is in the ``precision`` that the model computes in.
+    """
+    counted: dict[Layer, dict[WeightFormat, int]] = {layer: {} for layer in Layer}
+
+    def count(layer: Layer, module: Module, weights: int) -> None:
+        found = quantization.format_of(module) or PLAIN[precision]
+        counted[layer][found] = counted[layer].get(found, 0) + weights
+
+    for index in range(model.layers):
+        for projection in _of_layer(model, index in plan.expert_layers):
+            module = in_layer(projection, index, model.architecture, plan.nested)
+            count(projection.layer, module, projection.outputs * projection.inputs)
+    for layer in (Layer.HEAD, Layer.EMBEDDING):
+        tied = layer is Layer.HEAD and model.tied_embeddings
+        count(layer, outside(Layer.EMBEDDING if tied else layer, plan.nested), 1)
+    plain = Weights.plainly(precision)
+    stored = {layer.value: _storage(formats) for layer, formats in counted.items() if formats}
+    return Weights(**{name: stored.get(name, getattr(plain, name)) for name in Layer}, plain=PLAIN[precision])
+
+
+def _of_layer(model: ModelShape, has_experts: bool) -> Iterable[Projection]:
+    yield from attention(model)
+    if not has_experts or model.experts is None:
+        yield from mlp(Layer.DENSE, model.hidden, model.inter)
+        return
+    yield from mlp(Layer.EXPERTS, model.hidden, model.experts.inter)
+    if model.experts.shared_inter:
+        yield from mlp(Layer.SHARED, model.hidden, model.experts.shared_inter)
+
+
+def _storage(formats: Mapping[WeightFormat, int]) -> Storage:
+    """Formats by their share, the largest first."""
+    total = sum(formats.values())
+    return Storage(tuple((one, count / total) for one, count in sorted(formats.items(), key=lambda item: -item[1])))
