@@ -56,9 +56,9 @@ SHARDS = [
     (LLAMA_8B, "tp=1,pp=5,dp=1", (1, 8), None, None),  # the engine splits layers unevenly
     (replace(LLAMA_8B, inter=14337), "tp=2,pp=1,dp=1", (1, 8), DropReason.MLP_WIDTH, "14337 does not divide"),
     (replace(ODD, kv_heads=30, inter=3000), "tp=5,pp=1,dp=1", (1, 8), DropReason.MLP_WIDTH, "384 vocabulary rows"),
-    (QWEN_FP8, "tp=8,pp=1,dp=1", (1, 8), DropReason.MLP_WIDTH, "1536 does not divide by tp=8 in blocks of 128"),
-    (QWEN_FP8, "tp=4,pp=1,dp=1", (1, 8), None, None),
-    (QWEN_FP8, "tp=8,pp=1,dp=1,ep=true", (1, 8), None, None),  # whole experts have no shards
+    (QWEN_FP8, "tp=8,pp=1,dp=1", (1, 8), None, None),  # scales of experts are refined to blocks of 64
+    (QWEN_FP8, "tp=64,pp=1,dp=1,executor=ray", (8, 8), DropReason.MLP_WIDTH, "1536 does not divide by tp=64 in blocks"),
+    (QWEN_FP8, "tp=64,pp=1,dp=1,ep=true,executor=ray", (8, 8), None, None),  # whole experts have no shards
     (DEEPSEEK, "tp=64,pp=1,dp=1,ep=true,executor=ray", (8, 8), DropReason.MLP_WIDTH, "18432"),  # its dense layers
 ]  # fmt: skip
 EXPERTS = [

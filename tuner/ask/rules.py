@@ -2,7 +2,8 @@
 
 Each rule gives the reason and the figure that break it. Sources: vLLM 0.29 ``ModelConfig.verify_with_parallel_config``
 (heads, context parallelism), ``QKVParallelLinear`` (KV heads), ``get_pp_indices`` (layers), ``divide`` in the sharded
-linear layers (MLP width), ``ParallelConfig`` (executors) and the attention backends (precision of the KV cache).
+linear layers (MLP width; groups of quantised weights: ``tuner.ask.shard_rules``), ``ParallelConfig`` (executors) and
+the attention backends (precision of the KV cache).
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tuner.ask.cluster import Cluster
+from tuner.ask.formats.projections import Layer
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.packing import footprint, unplaceable
+from tuner.ask.shard_rules import straddling
 
-FP8_BLOCK = 128
 _FP8_CACHE_HEADS = (64, 128, 256, 512)  # head sizes of FlashInfer
 _FP8_CACHE_CAPABILITY = 8.9  # from which Triton's attention, which takes every head size, reads fp8
 _SINKS = ("GptOssForCausalLM",)  # models whose attention has sinks
@@ -98,18 +100,23 @@ def _layers(model: ModelShape, layout: ParallelLayout) -> Drop | None:
 
 
 def _mlp_width(model: ModelShape, layout: ParallelLayout) -> Drop | None:
-    dense = model.moe_layers < model.layers
-    widths = [(model.inter, model.linear_dtype)] if dense else []
+    widths = [model.inter] if model.moe_layers < model.layers else []
     if model.experts and not layout.ep:
-        widths.append((model.experts.inter, model.expert_dtype))
-    for width, dtype in widths:
-        unit = FP8_BLOCK if dtype == "fp8_block" else 1
-        if width % (layout.tp * unit):
-            blocks = f" in blocks of {unit}" if unit > 1 else ""
-            return Drop(DropReason.MLP_WIDTH, f"MLP width {width} does not divide by tp={layout.tp}{blocks}")
+        widths.append(model.experts.inter)
+    for width in widths:
+        if width % layout.tp:
+            return Drop(DropReason.MLP_WIDTH, f"MLP width {width} does not divide by tp={layout.tp}")
     if model.padded_vocab % layout.tp:
         return Drop(DropReason.MLP_WIDTH, f"{model.padded_vocab} vocabulary rows do not divide by tp={layout.tp}")
     return None
+
+
+def _weight_groups(model: ModelShape, layout: ParallelLayout) -> Drop | None:
+    found = straddling(model, layout.tp, layout.ep)
+    if found is None:
+        return None
+    reason = DropReason.HEADS if found.layer is Layer.ATTENTION else DropReason.MLP_WIDTH
+    return Drop(reason, found.figure)
 
 
 def _expert_parallel(model: ModelShape, layout: ParallelLayout) -> Drop | None:
@@ -171,9 +178,11 @@ def _kv_cache(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Dr
     AMX, which the profile of CPUs supposes, for heads of multiples of 32; latent attention (``mla/cpu_mla.py``,
     ``mla/amx_mla.py``) does not.
     """
-    if layout.kv_cache_dtype == "auto":
+    by_checkpoint = layout.kv_cache_dtype == "auto"
+    if by_checkpoint and model.kv_cache != "fp8":
         return None
     profile, asked = cluster.profile, f"kv_cache_dtype={layout.kv_cache_dtype}"
+    asked += ", fp8 as the checkpoint says," if by_checkpoint else ""
     if (multiple := profile.kind.fp8_cache_head_multiple) is not None:
         where = f"on a {profile.kind.name.upper()}"
         if model.latent:
@@ -201,6 +210,7 @@ _ENGINE_RULES: tuple[EngineRule, ...] = (
     _kv_heads,
     _layers,
     _mlp_width,
+    _weight_groups,
     _expert_parallel,
     _context_parallel,
     _scheduler,

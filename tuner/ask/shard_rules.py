@@ -1,0 +1,160 @@
+"""Which quantised matrices tensor parallelism can cut: weights that share a scale must stay together.
+
+Each format has vLLM's own rule (0.29), by kind of layer:
+
+- AWQ and GPTQ (``auto_awq.py``, ``auto_gptq.py``, ``marlin_utils.py``): a rank's inputs come in whole groups, its
+  outputs in whole words of 32 bits; sides that miss a kernel's tiles are padded, except with activation order (64
+  outputs and 128 inputs). Routed experts fall back to ``moe_wna16.py``, which halves groups down to 32 until they fit;
+- packed integers of compressed-tensors (``compressed_tensors_wNa16.py``, ``…_moe_wna16.py``): the same, no fall-back;
+- block fp8 (``validate_fp8_block_shape``): inputs of row-parallel and outputs of column-parallel matrices in whole
+  blocks, and all but the last of merged outputs on one rank too; routed experts of method fp8 refine their blocks to a
+  common divisor of at least 32 (``refine_fp8_moe_block_shape``), those of compressed-tensors and ModelOpt do not;
+- NVFP4 (groups of 16) and MXFP8 (of 32): whole groups of inputs (``modelopt.py``);
+- MXFP4 experts (``gpt_oss.py``) are padded to whole blocks on every rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tuner.ask.formats.projections import Cut, Layer, Projection, attention, head, mlp
+from tuner.ask.formats.weights import Scheme, WeightFormat
+from tuner.ask.model import ModelShape
+
+SMALLEST_BLOCK = 32  # into which scales of experts are refined
+_WORD_BITS = 32
+_TILE_OUTPUTS, _TILE_INPUTS = 64, 128  # GPTQ_MARLIN_MIN_THREAD_N and _K
+_PACKED = (Scheme.AWQ, Scheme.GPTQ, Scheme.PACKED)
+_BLOCKS = (Scheme.BLOCK, Scheme.BLOCK_COMPRESSED)
+_WIDTHS = {
+    Layer.ATTENTION: "attention width",
+    Layer.DENSE: "MLP width",
+    Layer.SHARED: "shared expert width",
+    Layer.EXPERTS: "expert width",
+    Layer.HEAD: "vocabulary rows",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Straddle:
+    """A kind of layer whose groups a layout would cut, with the ``figure``."""
+
+    layer: Layer
+    figure: str
+
+
+def straddling(model: ModelShape, tp: int, whole_experts: bool) -> Straddle | None:
+    """The first kind of layer that so many tensor-parallel ranks cannot have, or None; ``whole_experts``: routed ones
+    are not cut (expert parallelism). That widths divide by ``tp`` is a rule of its own, and not looked at here."""
+    if not model.weights.grouped:
+        return None
+    for layer, projections in _cut(model):
+        for one in getattr(model.weights, layer).formats:
+            if figure := _dense(one, layer, projections, tp):
+                return Straddle(layer, figure)
+    if model.experts:
+        ranks = 1 if whole_experts else tp
+        for one in model.weights.experts.formats:
+            if figure := _routed(one, model.hidden, model.experts.inter, ranks):
+                return Straddle(Layer.EXPERTS, figure)
+    return None
+
+
+def _cut(model: ModelShape) -> Iterable[tuple[Layer, Sequence[Projection]]]:
+    """Matrices that are cut like those of a dense model."""
+    yield Layer.ATTENTION, attention(model)
+    if model.moe_layers < model.layers:
+        yield Layer.DENSE, mlp(Layer.DENSE, model.hidden, model.inter)
+    if model.experts and model.experts.shared_inter:
+        yield Layer.SHARED, mlp(Layer.SHARED, model.hidden, model.experts.shared_inter)
+    yield Layer.HEAD, (head(model),)
+
+
+def _dense(one: WeightFormat, layer: Layer, projections: Sequence[Projection], tp: int) -> str | None:
+    for index, projection in enumerate(projections):
+        outputs, inputs = projection.shard(tp)
+        unit = _unit_of_inputs(one, projection, tp)
+        if unit and inputs % unit:
+            width = _WIDTHS[layer] if projection.cut is Cut.INPUTS else "input width"
+            ranks = tp if projection.cut is Cut.INPUTS else 1
+            return _words(one, width, projection.inputs, ranks, f"groups of {unit}")
+        following = projections[index + 1] if index + 1 < len(projections) else None
+        unit = _unit_of_outputs(one, projection, following, tp)
+        if one.act_order:  # Marlin's tiles lie over what is merged
+            merged = [p for p in projections if p is projection or (p.fused and p.fused == projection.fused)]
+            outputs = sum(p.shard(tp)[0] for p in merged)
+        if unit and outputs % unit:
+            sort = "blocks" if one.scheme in _BLOCKS else "multiples"
+            ranks = tp if projection.cut is Cut.OUTPUTS else 1
+            return _words(one, _outputs_of(projection, layer), projection.outputs, ranks, f"{sort} of {unit}")
+    return None
+
+
+def _unit_of_inputs(one: WeightFormat, projection: Projection, tp: int) -> int:
+    """Inputs in which a rank's part comes; 0: any."""
+    by_rows = projection.cut is Cut.INPUTS and tp > 1
+    if one.scheme in _BLOCKS:
+        return one.group if by_rows else 0
+    if one.scheme in _PACKED and one.group >= projection.inputs:
+        return 0
+    if one.act_order and tp > 1:
+        return math.lcm(one.group, _TILE_INPUTS)
+    return one.group
+
+
+def _unit_of_outputs(one: WeightFormat, projection: Projection, following: Projection | None, tp: int) -> int:
+    """Outputs in which a rank's part comes; 0: any."""
+    if one.scheme in _BLOCKS:
+        merged = projection.fused is not None and following is not None and following.fused == projection.fused
+        split = projection.cut is Cut.OUTPUTS and tp > 1
+        return one.block[0] if split or merged else 0
+    if one.scheme not in _PACKED:
+        return 0
+    if one.act_order and tp > 1:
+        return _TILE_OUTPUTS
+    return _WORD_BITS // one.bits if one.zero_bits or one.scheme is Scheme.AWQ else 0
+
+
+def _outputs_of(projection: Projection, layer: Layer) -> str:
+    if projection.cut is Cut.INPUTS:
+        return "hidden size"
+    return "attention outputs" if layer is Layer.ATTENTION else _WIDTHS[layer]
+
+
+def _routed(one: WeightFormat, hidden: int, width: int, ranks: int) -> str | None:
+    """What stands against cutting routed experts of that ``width`` over so many ranks, or None."""
+    shard, named = width // ranks, _WIDTHS[Layer.EXPERTS]
+    if one.scheme is Scheme.BLOCK:
+        side, inputs = one.block
+        common = math.gcd(side, inputs, shard, hidden)
+        if (shard % side == 0 and (ranks == 1 or shard % inputs == 0)) or common >= SMALLEST_BLOCK:
+            return None
+        return _words(one, named, width, ranks, f"blocks of {side}, nor of a divisor of at least {SMALLEST_BLOCK}")
+    unit, of_hidden = one.group, one.group
+    if one.scheme in (Scheme.BLOCK_COMPRESSED, Scheme.BLOCK_MODELOPT):
+        unit, of_hidden = math.lcm(one.block[0], one.group if ranks > 1 else 1), 0
+    elif one.scheme is Scheme.MXFP4:  # padded on every rank
+        return None
+    elif one.act_order:
+        unit = max(_TILE_OUTPUTS, one.group)
+    elif one.scheme in (Scheme.AWQ, Scheme.GPTQ):
+        unit = of_hidden = _halved(one.group, shard, hidden)
+    if unit and shard % unit:
+        return _words(one, named, width, ranks, f"groups of {unit}")
+    if of_hidden and hidden % of_hidden:
+        return _words(one, "hidden size", hidden, 1, f"groups of {of_hidden}")
+    return None
+
+
+def _halved(group: int, shard: int, hidden: int) -> int:
+    """The group that ``moe_wna16.py`` takes: halved until both sides come in whole groups, but no smaller than 32."""
+    while group > SMALLEST_BLOCK and (shard % group or hidden % group):
+        group //= 2
+    return group
+
+
+def _words(one: WeightFormat, width: str, size: int, ranks: int, units: str) -> str:
+    cut = f" by tp={ranks}" if ranks > 1 else ""
+    return f"{width} {size} does not divide{cut} in {units} ({one.scheme.value})"
