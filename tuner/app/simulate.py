@@ -24,9 +24,10 @@ from tuner.app.cli.tables import number
 from tuner.ask.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, replay
 from tuner.ask.cluster import Cluster, requested_cluster
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.model import ModelShape, load_model
+from tuner.ask.model import ModelShape
 from tuner.ask.packing import pools_unplaceable
 from tuner.ask.request import TuneRequest, require_defined
+from tuner.ask.requested_model import requested_model
 from tuner.ask.rules import illegal
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import estimate_memory
@@ -57,7 +58,7 @@ def simulate_answer(request: TuneRequest, options: SimulateOptions) -> SimulateA
     """Simulate; raises BadInput for a layout that the engine refuses or that does not fit."""
     started = time.perf_counter()
     first = options.layout or options.prefill_layout or ParallelLayout()  # both pools live in one node group
-    model, cluster = load_model(request.model), requested_cluster(request).group(first)
+    model, cluster = requested_model(request), requested_cluster(request).group(first)
     load = _load(request, options)
     require_defined(request.slo, int(np.max(load.output_tokens)), "request: slo")
     longest = max(request.max_model_len, int(np.max(load.prompt_tokens + load.output_tokens)))

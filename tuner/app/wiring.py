@@ -14,8 +14,9 @@ import numpy as np
 
 from tuner.ask.cluster import Cluster, Fleet, requested_cluster, usd_per_gpu_hour
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.model import ModelShape, load_model
+from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
+from tuner.ask.requested_model import requested_model
 from tuner.ask.space import load_space
 from tuner.cost.breakdown import Breakdown, breakdown
 from tuner.cost.latency import StepCosts
@@ -46,7 +47,7 @@ def plan_request(request: TuneRequest, simulate: int = 0) -> tuple[Plan, dict[Pa
 
     With ``simulate`` the ranking is simulated until so many layouts have held the SLO.
     """
-    model, cluster = load_model(request.model), requested_cluster(request)
+    model, cluster = requested_model(request), requested_cluster(request)
     found = plan(request, model, cluster, load_space(request.space))
     if simulate:
         from tuner.plan.refine import refine
@@ -62,7 +63,7 @@ def suppose(request: TuneRequest, techniques: Sequence[str]) -> WhatIf:
     from tuner.cost.techniques import parse_techniques
     from tuner.plan.what_if import what_if
 
-    model, cluster = load_model(request.model), requested_cluster(request)
+    model, cluster = requested_model(request), requested_cluster(request)
     if not isinstance(cluster, Cluster):
         raise BadInput("--what-if", "a cluster of several GPUs", "one node group; ask for each by itself")
     return what_if(request, model, cluster, load_space(request.space), parse_techniques(techniques))
@@ -78,7 +79,7 @@ def breakdowns(
 
 def memories(request: TuneRequest, layouts: Iterable[ParallelLayout]) -> dict[ParallelLayout, MemoryEstimate]:
     """What the fullest device of each layout holds."""
-    model, cluster, found = load_model(request.model), requested_cluster(request), {}
+    model, cluster, found = requested_model(request), requested_cluster(request), {}
     for layout in layouts:
         limits = (np.array([float(layout.max_num_batched_tokens)]), np.array([float(layout.max_num_seqs)]))
         found[layout] = estimate_memory(model, layout, cluster.group(layout), request.engine, *limits)
@@ -89,7 +90,7 @@ def why_infeasible(request: TuneRequest) -> Infeasible:
     """Why no layout meets the SLO by the model, and what would do."""
     from tuner.plan.infeasible import infeasible
 
-    return infeasible(request, load_model(request.model), load_space(request.space))
+    return infeasible(request, requested_model(request), load_space(request.space))
 
 
 def facts() -> dict[str, str]:

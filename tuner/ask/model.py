@@ -173,7 +173,7 @@ def known_models() -> tuple[str, ...]:
 def load_model(name: str, dtype: str = "auto") -> ModelShape:
     """Shape of a model given as a directory with ``config.json`` or as a registry name, computed in ``dtype``.
 
-    Raises BadInput for a directory without a (readable)
+    Of a request it is made by ``tuner.ask.requested_model``. Raises BadInput for a directory without a (readable)
     config, an unknown name, an architecture without a price, or weights that are not understood.
     """
     directory = Path(name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tuner.ask.deployment import UNLAUNCHED, Deployment, TwoPools
-from tuner.ask.model import load_model
 from tuner.ask.request import TuneRequest
+from tuner.ask.requested_model import requested_model
 from tuner.ask.rules import illegal
 from tuner.cost.memory import estimate_memory
 from tuner.errors import FailureReason, LaunchFailed
@@ -43,7 +43,7 @@ class SimulatedLauncher:
         """It runs whatever the engine accepts."""
         if isinstance(deployment, TwoPools):
             return UNLAUNCHED
-        drop = illegal(load_model(request.model), deployment, self._world.cluster)
+        drop = illegal(requested_model(request), deployment, self._world.cluster)
         return drop.figure if drop is not None else None
 
     def launch(self, order: LaunchOrder, watch: Watch) -> SimulatedDeployment:
@@ -59,7 +59,7 @@ class SimulatedLauncher:
 
     def _placed(self, order: LaunchOrder) -> SimulatedDeployment:
         world, layout = self._world, order.layout
-        model = load_model(order.request.model)
+        model = requested_model(order.request)
         limits = (np.array([float(layout.max_num_batched_tokens)]), np.array([float(layout.max_num_seqs)]))
         memory = estimate_memory(model, layout, world.cluster, order.request.engine, *limits)
         deployment = SimulatedDeployment(order.app, layout, order.request, model, int(memory.kv_tokens[0]), world)

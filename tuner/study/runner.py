@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tuner.ask.arrivals import offered
 from tuner.ask.cluster import requested_cluster
-from tuner.ask.model import load_model
 from tuner.ask.request import TuneRequest
+from tuner.ask.requested_model import requested_model
 from tuner.ask.space import load_space
 from tuner.decide.decision import Decision
 from tuner.study.observer import Fanout, Observer
@@ -44,7 +44,7 @@ class StudyOrder:
         """The order with all that it names looked up. Raises BadInput for what is not there, or cannot be offered."""
         request = self.request
         offered(request.workload, request.rates_req_per_s[0], request.load.seconds, seed=0)  # no loop, nor a lost trace
-        model, cluster = load_model(request.model), requested_cluster(request)
+        model, cluster = requested_model(request), requested_cluster(request)
         return Setting(self.name, request, model, cluster, load_space(request.space), self.log_root)
 
 

@@ -19,8 +19,8 @@ from tuner.app.tune.tables import budget_line, summaries_table
 from tuner.app.wiring import breakdowns, decision_of, memories
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.model import load_model
 from tuner.ask.request import TuneRequest
+from tuner.ask.requested_model import requested_model
 from tuner.ask.rules import DropReason, illegal
 from tuner.ask.space import load_space
 from tuner.cost.breakdown import Breakdown
@@ -117,7 +117,7 @@ def explain_study(store: Store, record: StudyRecord, layout: ParallelLayout | No
     ranked = {candidate.layout: candidate for candidate in record.ranked or ()}
     tried = {trial.layout for trial in decision.trials}
     rivals = None
-    model, cluster = load_model(request.model), requested_cluster(request)
+    model, cluster = requested_model(request), requested_cluster(request)
     if layout is not None:
         chosen = [layout] if layout in ranked else []
         dropped = () if chosen else _why_dropped(record, decision, layout)
@@ -160,7 +160,7 @@ def _learnt_table(console: Console, learnt: Sequence[LearntPrice]) -> None:
 
 
 def _why_dropped(record: StudyRecord, decision: Decision, layout: ParallelLayout) -> tuple[DroppedGroup, ...]:
-    drop = illegal(load_model(record.request.model), layout, requested_cluster(record.request).group(layout))
+    drop = illegal(requested_model(record.request), layout, requested_cluster(record.request).group(layout))
     if drop is not None:
         return (DroppedGroup(drop.reason, 1, layout, drop.figure),)
     same = tuple(g for g in decision.dropped if g.example == layout)

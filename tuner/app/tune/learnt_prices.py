@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tuner.ask.cluster import requested_cluster
-from tuner.ask.model import load_model
+from tuner.ask.requested_model import requested_model
 from tuner.decide.decision import Decision
 from tuner.search.belief import Belief
 from tuner.study.records import StudyRecord
@@ -32,7 +32,7 @@ def learnt_prices(record: StudyRecord, decision: Decision) -> tuple[LearntPrice,
     """Prices that the trials moved or made surer, those that moved most first."""
     if not record.ranked:
         return ()
-    model, cluster = load_model(record.request.model), requested_cluster(record.request)
+    model, cluster = requested_model(record.request), requested_cluster(record.request)
     belief = Belief.of(record.request, record.ranked, model, cluster)
     before = belief.factors
     belief.observe({summary.layout: [s for t in summary.trials for s in t.steps] for summary in decision.standings})

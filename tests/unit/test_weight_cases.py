@@ -1,0 +1,108 @@
+"""Checkpoints as people bring them, planned as a whole: what fits, what is dropped with which figure, or refused."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.unit.test_weight_formats import CASES, FLOAT8, LLAMA, compressed, group
+from tuner.app.simulate import SimulateOptions, simulate_answer
+from tuner.app.wiring import memories, plan_request
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import from_config
+from tuner.ask.request import ClusterSpec
+from tuner.ask.request_document import parse_request
+from tuner.ask.rules import DropReason, illegal
+from tuner.cost.latency import StepCosts, StepShape
+from tuner.cost.memory import GIB
+from tuner.cost.transfer import kv_transfer_bytes
+from tuner.errors import BadInput
+
+ONE = np.ones(1)
+
+
+def request_of(case, name="request.yaml"):
+    """The case's request, its model found wherever the tests run."""
+    document = yaml.safe_load((CASES / case / name).read_text(encoding="utf-8"))
+    if document["model"] == "model":
+        document["model"] = str(CASES / case / "model")
+    return parse_request(document)
+
+
+def memory_of(request, layout="tp=1,pp=1,dp=1"):
+    return memories(request, [ParallelLayout.parse(layout)])[ParallelLayout.parse(layout)]
+
+
+@pytest.mark.parametrize(
+    ("case", "weights_gib", "kv_bytes"),
+    [
+        ("modelopt_fp8_hf_quant_config", 67.7, 163_840),
+        ("modelopt_inline_without_method", 31.9, 131_072),
+        ("fp8_kv_scheme_in_checkpoint", 8.46, 65_536),
+        ("float32_checkpoint_auto", 14.96, 131_072),
+    ],
+)
+def test_what_a_checkpoint_takes_on_one_gpu(case, weights_gib, kv_bytes):
+    request = request_of(case)
+    found, _ = plan_request(request)
+    assert str(found.ranked[0].layout) == "tp=1,pp=1,dp=1"
+    memory = memory_of(request)
+    assert memory.weights_bytes / GIB == pytest.approx(weights_gib, rel=2e-3)
+    assert memory.kv_bytes_per_token == kv_bytes
+
+
+def test_asking_for_bfloat16_changes_nothing_of_a_float32_checkpoint():
+    requests = [request_of("float32_checkpoint_auto", name) for name in ("request.yaml", "request_bf16.yaml")]
+    auto, asked = (plan_request(request)[0] for request in requests)
+    assert auto.ranked == asked.ranked
+
+
+def test_groups_of_awq_are_not_cut():
+    found, _ = plan_request(request_of("awq_group_straddles_tp"))
+    assert str(found.ranked[0].layout).startswith("tp=1,pp=2,dp=1")
+    figures = {group.figure for group in found.dropped if group.reason is DropReason.MLP_WIDTH}
+    assert figures == {f"MLP width 29568 does not divide by tp={tp} in groups of 128 (AWQ)" for tp in (2, 4, 8)}
+
+
+def test_every_command_refuses_float32_alike():
+    request, layout = request_of("engine_dtype_float32_ignored"), ParallelLayout()
+    for ask in (plan_request, lambda asked: simulate_answer(asked, SimulateOptions(layout)), memory_of):
+        with pytest.raises(BadInput, match=r"engine\.dtype"):
+            ask(request)
+
+
+SCHEME = {"type": "float", "num_bits": 8, "strategy": "tensor", "symmetric": True}
+QUANTIZATION = compressed(group(**FLOAT8, acts=FLOAT8), kv_cache_scheme=SCHEME)
+FP8_CACHE = from_config(LLAMA | {"quantization_config": QUANTIZATION}, "m")
+
+
+def test_the_checkpoints_cache_is_priced_as_if_the_layout_asked_for_it():
+    h100 = Cluster.from_spec(ClusterSpec(gpu="h100_sxm", gpus_per_node=8))
+    plain, asked = replace(FP8_CACHE, kv_cache="auto"), ParallelLayout(kv_cache_dtype="fp8")
+    step = StepShape("decode", ONE, 32_768 * ONE, 64 * ONE)
+    ms = [
+        float(StepCosts(model, h100).stages(layout, step)[0]["attention"][0])
+        for model, layout in ((FP8_CACHE, ParallelLayout()), (plain, asked), (plain, ParallelLayout()))
+    ]
+    assert ms[0] == ms[1] < ms[2]
+    sent = [kv_transfer_bytes(model, ParallelLayout(), 1000) for model in (FP8_CACHE, plain)]
+    assert 2 * sent[0] == sent[1]
+
+
+def test_a_device_that_cannot_read_the_checkpoints_cache_drops_it():
+    a100 = Cluster.from_spec(ClusterSpec(gpu="a100_sxm", gpus_per_node=8))
+    drop = illegal(replace(FP8_CACHE, head_dim=96), ParallelLayout(), a100)
+    assert drop is not None
+    assert drop.reason is DropReason.KV_CACHE
+    assert "kv_cache_dtype=auto, fp8 as the checkpoint says, needs compute capability 8.9" in drop.figure
+    assert illegal(FP8_CACHE, ParallelLayout(), a100) is None  # heads of 128: FlashInfer reads it
+
+
+def test_what_the_plan_refuses_is_named(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA | {"quantization_config": {"quant_method": "hqq"}}))
+    request = request_of("float32_checkpoint_auto").model_copy(update={"model": str(tmp_path)})
+    with pytest.raises(BadInput, match=r"quantization_config\.quant_method: got 'hqq'"):
+        plan_request(request)

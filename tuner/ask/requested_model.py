@@ -1,0 +1,31 @@
+"""The model of a request: who else would make its shape could miss what the request says of its engine."""
+
+from __future__ import annotations
+
+from tuner.ask.model import ModelShape, load_model
+from tuner.ask.profile import load_profile
+from tuner.ask.request import TuneRequest
+from tuner.errors import BadInput
+
+
+def requested_model(request: TuneRequest) -> ModelShape:
+    """The shape of a request's model, computed in what its ``engine.dtype`` becomes.
+
+    Raises BadInput for a model that cannot be priced, for a dtype in which the engine does not run it, and for float32
+    on devices whose profile states no peak for it.
+    """
+    model = load_model(request.model, request.engine.dtype)
+    if model.precision == "fp32":
+        for group in request.groups:
+            _require_float32(model, group.gpu)
+    return model
+
+
+def _require_float32(model: ModelShape, gpu: str) -> None:
+    """On GPUs no latent attention runs in float32 (vLLM 0.29, ``v1/attention/backends/mla``)."""
+    profile = load_profile(gpu)
+    if "fp32" not in profile.peak_flops_per_s:
+        allowed = f"auto, bfloat16 or float16 on {profile.name}, whose profile has no peak_flops_per_s.fp32"
+        raise BadInput("engine.dtype", "float32", allowed)
+    if model.latent and profile.kind.own_memory:
+        raise BadInput("engine.dtype", "float32", f"auto, bfloat16 or float16 with latent attention on {profile.name}")
