@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.unit.test_weight_formats import CASES, FLOAT8, LLAMA, compressed, group
+from tests.unit.test_shard_rules import QWEN_MOE
+from tests.unit.test_weight_formats import AWQ, BLOCKS, CASES, FLOAT8, GPTQ, LLAMA, compressed, group
 from tuner.app.simulate import SimulateOptions, simulate_answer
 from tuner.app.wiring import memories, plan_request
 from tuner.ask.cluster import Cluster
@@ -99,6 +100,34 @@ def test_a_device_that_cannot_read_the_checkpoints_cache_drops_it():
     assert drop.reason is DropReason.KV_CACHE
     assert "kv_cache_dtype=auto, fp8 as the checkpoint says, needs compute capability 8.9" in drop.figure
     assert illegal(FP8_CACHE, ParallelLayout(), a100) is None  # heads of 128: FlashInfer reads it
+
+
+A100 = Cluster.from_spec(ClusterSpec(gpu="a100_sxm", gpus_per_node=8))
+CORES = Cluster.from_spec(ClusterSpec(gpu="cpu", gpus_per_node=8))
+
+
+@pytest.mark.parametrize(
+    ("quantization", "tp", "cluster", "figure"),
+    [
+        (BLOCKS, 4, A100, "width 192 in refined blocks of fp8 by tp=4 needs compute capability 8.9, a100_sxm has 8.0"),
+        (BLOCKS, 2, A100, None),  # Marlin widens whole blocks of 128
+        (AWQ, 2, CORES, None),
+        (AWQ | {"group_size": 16}, 8, CORES, "AWQ int4 weights on a CPU need sides of multiples of 32, not 720"),
+        (GPTQ | {"bits": 8}, 1, CORES, "no kernel for GPTQ int8_wo weights on a CPU"),
+        ({"quant_algo": "NVFP4"}, 1, CORES, "no kernel for NVFP4 nvfp4 weights on a CPU"),
+        ({"quant_algo": "NVFP4"}, 1, A100, None),
+        ({"quant_method": "mxfp4"}, 1, CORES, None),
+    ],
+)
+def test_formats_without_a_kernel_on_the_device_are_dropped(quantization, tp, cluster, figure):
+    config = QWEN_MOE | {"mlp_only_layers": [], "shared_expert_intermediate_size": 0}
+    if cluster is CORES and tp == 8:
+        config = LLAMA | {"hidden_size": 2048, "intermediate_size": 5760, "num_attention_heads": 16, "head_dim": 128}
+    drop = illegal(from_config(config | {"quantization_config": quantization}, "m"), ParallelLayout(tp=tp), cluster)
+    assert (drop is None) == (figure is None), drop
+    if figure:
+        assert drop.reason is DropReason.WEIGHT_FORMAT
+        assert figure in drop.figure
 
 
 def test_what_the_plan_refuses_is_named(tmp_path):

@@ -31,6 +31,7 @@ from tuner.ask.requested_model import requested_model
 from tuner.ask.rules import illegal
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import estimate_memory
+from tuner.cost.switches import AS_SHIPPED
 from tuner.cost.transfer import kv_transfer_bytes
 from tuner.errors import BadInput
 from tuner.simulate import DisaggregatedSimulator, Pool, SimulationSettings, Simulator, max_rate
@@ -95,7 +96,8 @@ def _pools(
             raise BadInput(option, None, "a layout, as the other pool has one")
         pools[role] = Pool(layout, _kv_tokens(request, option, layout, model, cluster, longest))
     stored = [pool.layout.kv_cache_dtype for pool in pools.values()]
-    if len(set(stored)) > 1:  # vLLM's connectors refuse it (NIXL: compatibility hash of the handshake)
+    if len({AS_SHIPPED.on(pool.layout, model).kv_cache_dtype for pool in pools.values()}) > 1:
+        # vLLM's connectors refuse it (NIXL: compatibility hash of the handshake)
         raise BadInput("--decode-layout", f"kv_cache_dtype={stored[1]}", f"{stored[0]}, as the prefill pool hands over")
     if "decode" in pools:
         prefill, decode = pools["prefill"].layout, pools["decode"].layout

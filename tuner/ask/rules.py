@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from tuner.ask.cluster import Cluster
 from tuner.ask.formats.projections import Layer
+from tuner.ask.kernel_rules import without_kernel
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.packing import footprint, unplaceable
@@ -36,6 +37,7 @@ class DropReason(StrEnum):
     EXECUTOR = "executor"
     SCHEDULER = "scheduler"
     KV_CACHE = "kv_cache"
+    WEIGHT_FORMAT = "weight_format"
     PLACEMENT = "placement"
     MEMORY = "memory"
     SLO_TTFT = "slo_ttft"
@@ -203,7 +205,12 @@ def _kv_cache(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Dr
     return None
 
 
-_DEVICE_RULES: tuple[DeviceRule, ...] = (_kv_cache,)
+def _weight_format(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+    figure = without_kernel(model, layout.tp, layout.ep, cluster.profile)
+    return None if figure is None else Drop(DropReason.WEIGHT_FORMAT, figure)
+
+
+_DEVICE_RULES: tuple[DeviceRule, ...] = (_kv_cache, _weight_format)
 _CLUSTER_RULES: tuple[ClusterRule, ...] = (_placement, _executor)
 _ENGINE_RULES: tuple[EngineRule, ...] = (
     _heads,
