@@ -1,5 +1,7 @@
 """What a model computes in: as the engine decides it, as the request says, and in every price and command alike."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,18 @@ def test_one_group_of_several_suffices_to_refuse():
     groups = [{"gpu": "cpu", "gpus_per_node": 2}, {"gpu": "l40s", "gpus_per_node": 2}]
     with pytest.raises(BadInput, match="l40s"):
         requested_model(make_request({"engine": {"dtype": "float32"}, "cluster": groups}))
+
+
+def test_the_shape_of_a_request_is_made_in_one_place():
+    """Who else loads a model has no request: the compiler's warm-up, a command that takes a model, measured runs."""
+    root = Path(__file__).parents[2]
+    loading = {
+        str(path.relative_to(root)) for path in (root / "tuner").rglob("*.py") if "load_model(" in path.read_text()
+    }
+    assert loading == {
+        "tuner/ask/model.py",
+        "tuner/ask/requested_model.py",
+        "tuner/simulate/precompile.py",
+        "tuner/app/cli/planning_commands.py",
+        "tuner/validate/runs.py",
+    }

@@ -10,7 +10,7 @@ import yaml
 from tests.unit.test_shard_rules import QWEN_MOE
 from tests.unit.test_weight_formats import AWQ, BLOCKS, CASES, FLOAT8, GPTQ, LLAMA, compressed, group
 from tuner.app.simulate import SimulateOptions, simulate_answer
-from tuner.app.wiring import memories, plan_request
+from tuner.app.wiring import memories, plan_request, why_infeasible
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import from_config
@@ -21,6 +21,7 @@ from tuner.cost.latency import StepCosts, StepShape
 from tuner.cost.memory import GIB
 from tuner.cost.transfer import kv_transfer_bytes
 from tuner.errors import BadInput
+from tuner.study.runner import StudyOrder
 
 ONE = np.ones(1)
 
@@ -70,7 +71,9 @@ def test_groups_of_awq_are_not_cut():
 
 def test_every_command_refuses_float32_alike():
     request, layout = request_of("engine_dtype_float32_ignored"), ParallelLayout()
-    for ask in (plan_request, lambda asked: simulate_answer(asked, SimulateOptions(layout)), memory_of):
+    order = StudyOrder("refused", request, CASES)
+    simulated, studied = (lambda asked: simulate_answer(asked, SimulateOptions(layout))), (lambda _: order.setting())
+    for ask in (plan_request, simulated, studied, memory_of, why_infeasible):
         with pytest.raises(BadInput, match=r"engine\.dtype"):
             ask(request)
 

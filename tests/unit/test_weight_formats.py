@@ -233,6 +233,12 @@ def test_what_stands_beside_the_config_counts_where_it_says_nothing(tmp_path):
         (compressed(group(**PACKED, acts=INT8)), "config_groups.group_0.weights", "activations of 8 bits"),
         (compressed(group(**PACKED), ignore=["re:("]), "ignore", r"\("),
         (compressed(group(**FLOAT8), kv_cache_scheme={"type": "int", "num_bits": 8}), "kv_cache_scheme", "int8"),
+        (
+            compressed(group(**FLOAT8), kv_cache_scheme=FLOAT8 | {"strategy": "token"}),
+            "kv_cache_scheme",
+            "float8 token",
+        ),
+        (compressed(group(**FLOAT8), kv_cache_scheme=FLOAT8 | {"symmetric": False}), "kv_cache_scheme", "asymmetric"),
         ({"quant_algo": "FP6"}, "quant_algo", "FP6"),
         ({"quant_algo": "NVFP4", "group_size": 32}, "group_size", "32"),
         ({"quant_algo": "MIXED_PRECISION"}, "quantized_layers", "None"),

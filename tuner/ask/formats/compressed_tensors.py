@@ -121,6 +121,8 @@ def _kv_cache(document: QuantizationDocument) -> str:
     if not scheme.values:
         return "auto"
     kind, bits = scheme.word("type", "float"), scheme.whole("num_bits", 8)
-    if (kind, bits) != ("float", 8):
-        raise BadInput(scheme.where, f"{kind}{bits}", "8-bit floating point")
+    strategy, symmetric = scheme.word("strategy", "tensor"), scheme.flag("symmetric", True)
+    if (kind, bits, symmetric) != ("float", 8, True) or strategy not in ("tensor", "attn_head"):
+        given = f"{kind}{bits} {strategy}{'' if symmetric else ' asymmetric'}"
+        raise BadInput(scheme.where, given, "symmetric 8-bit floating point by tensor or attn_head")
     return "fp8"
