@@ -86,7 +86,7 @@ def expert_bytes(model: ModelShape) -> float:
 
 
 def _shard_bytes(storage: Storage, projections: Iterable[Projection], ranks: int) -> float:
-    return sum(storage.bytes(one.outputs, one.inputs) * one.share(ranks) for one in projections)
+    return sum(storage.bytes(one.outputs, one.inputs) / one.parts(ranks) for one in projections)
 
 
 def kv_bytes_per_token(model: ModelShape, layout: ParallelLayout, stage: int, kv_element_bytes: float = 2) -> float:

@@ -50,15 +50,15 @@ class Projection:
     fused: str | None = None
     most: int | None = None
 
-    def share(self, ranks: int) -> float:
-        """The part of the matrix that each of so many ranks holds."""
+    def parts(self, ranks: int) -> int:
+        """Into how many parts so many ranks cut it."""
         if self.cut is Cut.NOTHING:
-            return 1.0
-        return 1 / ranks if self.most is None else 1 / min(ranks, self.most)
+            return 1
+        return ranks if self.most is None else min(ranks, self.most)
 
     def shard(self, ranks: int) -> tuple[int, int]:
         """Outputs and inputs of a rank, rounded down."""
-        outputs = int(self.outputs * self.share(ranks)) if self.cut is Cut.OUTPUTS else self.outputs
+        outputs = self.outputs // self.parts(ranks) if self.cut is Cut.OUTPUTS else self.outputs
         inputs = self.inputs // ranks if self.cut is Cut.INPUTS else self.inputs
         return outputs, inputs
 
