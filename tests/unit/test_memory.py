@@ -13,14 +13,15 @@ from tuner.ask.model import load_model
 from tuner.ask.request import ClusterSpec, Engine
 from tuner.cost.memory import (
     COLLECTIVE_BYTES,
-    CONTEXT_BYTES,
     GIB,
     GRAPH_BYTES,
     estimate_memory,
     kv_bytes_per_token,
     weight_bytes,
 )
+from tuner.cost.profiling_run import release_memory
 
+RUNTIME_BYTES = release_memory(None).runtime_bytes
 LLAMA_8B, LLAMA_70B = load_model("meta-llama/Llama-3.1-8B"), load_model("meta-llama/Llama-3.1-70B")
 LLAMA_1B, DEEPSEEK = load_model("meta-llama/Llama-3.2-1B"), load_model("deepseek-ai/DeepSeek-V3")
 QWEN_MOE, GPT_OSS = load_model("Qwen/Qwen3-235B-A22B"), load_model("openai/gpt-oss-120b")
@@ -110,20 +111,20 @@ def test_whole_experts_by_rank(layout, held):
 def test_what_remains_is_the_cache():
     found = estimate(LLAMA_8B, "tp=2,pp=1,dp=1")
     assert found.available_bytes == 0.9 * H100.profile.memory_bytes
-    assert found.buffers_bytes == CONTEXT_BYTES + GRAPH_BYTES + COLLECTIVE_BYTES
+    assert found.buffers_bytes == RUNTIME_BYTES + GRAPH_BYTES + COLLECTIVE_BYTES
     spent = (
         found.weights_bytes + found.activation_bytes + found.buffers_bytes + found.kv_tokens * found.kv_bytes_per_token
     )
     np.testing.assert_allclose(spent, found.available_bytes)
     assert found.misfit(0, 131072) is None
-    assert estimate(LLAMA_8B, "tp=1,pp=1,dp=8").buffers_bytes == CONTEXT_BYTES + GRAPH_BYTES  # alone in its replica
+    assert estimate(LLAMA_8B, "tp=1,pp=1,dp=8").buffers_bytes == RUNTIME_BYTES + GRAPH_BYTES  # alone in its replica
 
 
 def test_a_model_too_large_says_what_it_needs():
     found = estimate(LLAMA_70B, "tp=1,pp=1,dp=1")
     assert found.kv_tokens.tolist() == [0]
     assert found.misfit(0, 4096) == (
-        "weights 131.42 + activations 0.76 + buffers 1.10 + KV of 4096 tokens 1.25 GiB "
+        "weights 131.42 + activations 0.52 + buffers 0.61 + KV of 4096 tokens 1.25 GiB "
         "exceed the 71.25 GiB that a device has for them"
     )  # fmt: skip
 

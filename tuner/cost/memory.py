@@ -18,23 +18,23 @@ from tuner.ask.formats.weights import Storage
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import Engine
+from tuner.cost.profiling_run import profiled_bytes, release_memory
 from tuner.cost.switches import AS_SHIPPED, EngineSwitches
 from tuner.cost.volume import stage_layers, stage_moe_layers
 
 Floats = NDArray[np.float64]
 
 GIB = 2**30
-CONTEXT_BYTES = 0.6 * GIB  # CUDA context and loaded kernels; what nvidia-smi shows for an idle PyTorch process
-COLLECTIVE_BYTES = 0.4 * GIB  # NCCL channels and the custom all-reduce's buffers, where tp × pp > 1
+COLLECTIVE_BYTES = 0.4 * GIB  # NCCL channels and the all-reduce kernels' buffers, where tp × pp > 1
 GRAPH_BYTES = 0.5 * GIB  # captured CUDA graphs of the default sizes
-LOGIT_BYTES = 10  # per logit while sampling: bf16 value, fp32 copy, fp32 probabilities
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
     """Bytes per device of the fullest rank; ``kv_tokens`` is what one replica's cache can hold.
 
-    ``buffers_bytes`` holds ``graphs_bytes``, the captured CUDA graphs (None on a CPU, which captures none).
+    ``activation_bytes`` is what the engine's profiling run keeps free (``tuner.cost.profiling_run``). ``buffers_bytes``
+    holds ``graphs_bytes``, the captured CUDA graphs (None on a CPU, which captures none).
     Arrays have the broadcast shape of ``max_num_batched_tokens`` and ``max_num_seqs``.
     """
 
@@ -109,20 +109,21 @@ def estimate_memory(
     max_num_batched_tokens: Floats,
     max_num_seqs: Floats,
     switches: EngineSwitches = AS_SHIPPED,
+    vllm_version: str | None = None,
 ) -> MemoryEstimate:
     """Memory of a structure for each pair of scheduler limits (arrays that broadcast); ``switches`` as in
-    ``StepCosts``."""
+    ``StepCosts``, ``vllm_version`` as ``0.26`` (None: the newest that is known)."""
     batched, seqs = np.broadcast_arrays(max_num_batched_tokens, max_num_seqs)
     stages = range(layout.pp)
     weights = max(weight_bytes(model, layout, stage) for stage in stages)
     element_bytes = switches.on(layout, model).kv_element_bytes
     kv = max(kv_bytes_per_token(model, layout, stage, element_bytes) for stage in stages)
-    width = 4 * model.hidden + 3 * max(model.inter, model.heads * model.head_dim) / layout.tp
-    activations = batched * width * model.element_bytes + seqs * model.padded_vocab * LOGIT_BYTES
-    kind = cluster.profile.kind
-    buffers, graphs = 0.0, GRAPH_BYTES if kind.own_memory else None
-    if graphs is not None:
-        buffers = CONTEXT_BYTES + graphs + (COLLECTIVE_BYTES if layout.devices_per_replica > 1 else 0)
+    release, kind = release_memory(vllm_version), cluster.profile.kind
+    activations = profiled_bytes(model, layout, batched, seqs, release)
+    buffers, graphs = 0.0, None
+    if kind.own_memory:
+        graphs = GRAPH_BYTES if release.counts_graphs and switches.cuda_graphs else 0.0
+        buffers = release.runtime_bytes + graphs + (COLLECTIVE_BYTES if layout.devices_per_replica > 1 else 0)
     available = cluster.profile.memory_bytes * kind.memory_share(engine.gpu_memory_utilization)
     left = available - weights - activations - buffers
     if kv_cache_gib := engine.kv_cache_gib or kind.default_kv_cache_gib:

@@ -100,7 +100,7 @@ def kv_tokens(run: Run) -> int:
     place."""
     engine = Engine(gpu_memory_utilization=run.gpu_memory_utilization)
     batched, seqs = np.array([run.layout.max_num_batched_tokens]), np.array([run.layout.max_num_seqs])
-    memory = estimate_memory(run.model, run.layout, run.cluster, engine, batched, seqs, run.switches)
+    memory = estimate_memory(run.model, run.layout, run.cluster, engine, batched, seqs, run.switches, run.vllm_version)
     found = int(memory.kv_tokens[0])
     longest = -(-(run.prompt_tokens + run.output_tokens) // BLOCK_TOKENS) * BLOCK_TOKENS
     fits = memory.weights_bytes < run.cluster.profile.memory_bytes
