@@ -118,7 +118,7 @@ def test_memory_moves_as_declared(name, base):
         if axis.memory is Memory.SPLITS:
             assert (change <= 0).all()
         if axis.memory is Memory.SPLITS_EXPERTS:  # those who share experts gather the tokens of all
-            assert change[0] + change[1] <= 0
+            assert change[0] <= 0
             assert change[2] <= 0
         if axis.memory is Memory.ADDS:
             assert (change >= 0).all()

@@ -94,11 +94,11 @@ def _layer_peak(model: ModelShape, layout: ParallelLayout, tokens: Floats) -> Fl
 def _expert_workspace(model: ModelShape, layout: ParallelLayout, tokens: Floats) -> Floats:
     """Two workspaces of a row per routed token, shared by all layers: the first for the input or output of an expert,
     the second for gate and up or the output (``workspace_shapes`` of ``fused_moe/experts/triton_moe.py`` and
-    ``marlin_moe.py``). Replicas that share experts gather the tokens of all."""
+    ``marlin_moe.py``). Replicas that share experts gather the tokens of all, unless kernels send them where they go."""
     experts = model.experts
     if experts is None:
         return np.zeros(1)
     shard = experts.inter if layout.ep else experts.inter / layout.tp
-    gathered = tokens * (layout.dp if layout.ep else 1)
+    gathered = tokens * (layout.dp if layout.ep and layout.all2all == "allgather_reducescatter" else 1)
     row = max(shard, model.hidden) + max(2 * shard, model.hidden)
     return np.asarray(gathered * experts.topk * row * model.element_bytes)
