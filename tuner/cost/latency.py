@@ -145,8 +145,8 @@ class StepCosts:
         else:
             kv_heads = max(1, model.kv_heads // columns)
             width = (heads + 2 * kv_heads) * model.head_dim
-            projections = compute.gemm_ms(profile, dtype, n, width, hidden)
-            projections = projections + compute.gemm_ms(profile, dtype, n, hidden, heads * model.head_dim)
+            projections = self._product_ms(dtype, n, width, hidden)
+            projections = projections + self._product_ms(dtype, n, hidden, heads * model.head_dim)
         row_bytes = ELEMENTWISE_PASSES * model.hidden * float(model.element_bytes)
         kernels = profile.engine.layer_kernels
         if self._switches.on(layout, self.model).fp8_cache and compute.quantises_output(profile):
@@ -157,19 +157,23 @@ class StepCosts:
             "elementwise": np.asarray(compute.elementwise_ms(profile, n * row_bytes, kernels)),
         }
 
+    def _product_ms(self, dtype: str, n: Floats, width: float, depth: float) -> Floats:
+        """A projection of ``n`` rows, and what quantises them."""
+        profile = self.cluster.profile
+        product = compute.gemm_ms(profile, dtype, n, width, depth)
+        return np.asarray(product + compute.quantise_ms(profile, dtype, n * depth))
+
     def _latent_projections_ms(self, n: Floats, heads: int, phase: Phase) -> Floats:
         """MLA: down-projections are replicated; decode absorbs the up-projections into per-head products."""
-        model, profile, lat = self.model, self.cluster.profile, self.model.latent
+        model, lat = self.model, self.model.latent
         assert lat is not None
         dtype, qk = model.attention_dtype, lat.qk_nope + lat.qk_rope
         q_in = lat.q_rank or model.hidden
         down = lat.kv_rank + lat.qk_rope + (lat.q_rank or 0)
-        ms = compute.gemm_ms(profile, dtype, n, down, model.hidden) + compute.gemm_ms(
-            profile, dtype, n, heads * qk, q_in
-        )
+        ms = self._product_ms(dtype, n, down, model.hidden) + self._product_ms(dtype, n, heads * qk, q_in)
         up = heads * (lat.qk_nope + lat.v_head)
-        ms = ms + compute.gemm_ms(profile, dtype if phase == "prefill" else model.precision, n, up, lat.kv_rank)
-        return np.asarray(ms + compute.gemm_ms(profile, dtype, n, model.hidden, heads * lat.v_head))
+        ms = ms + self._product_ms(dtype if phase == "prefill" else model.precision, n, up, lat.kv_rank)
+        return np.asarray(ms + self._product_ms(dtype, n, model.hidden, heads * lat.v_head))
 
     def attention_ms(self, layout: ParallelLayout, step: StepShape) -> Floats:
         """Attention of one layer on one rank, in ms: the mean over layers with and without a window."""
@@ -211,12 +215,12 @@ class StepCosts:
         )  # fmt: skip
 
     def _mlp_ms(self, width: int, dtype: str, layout: ParallelLayout, step: StepShape) -> Floats:
-        model, profile = self.model, self.cluster.profile
+        model = self.model
         n = np.maximum(step.tokens / layout.pcp, 1.0)
         rows, columns = self.techniques.grid(layout)
         shard, hidden = max(1, width // columns), model.hidden // rows
-        up = compute.gemm_ms(profile, dtype, n, 2 * shard, hidden)
-        return np.asarray(up + compute.gemm_ms(profile, dtype, n, hidden, shard))
+        up = self._product_ms(dtype, n, 2 * shard, hidden)
+        return np.asarray(up + self._product_ms(dtype, n, hidden, shard))
 
     def _expert_terms(self, attention: Terms, layout: ParallelLayout, step: StepShape) -> Terms:
         model, profile, experts = self.model, self.cluster.profile, self.model.experts

@@ -8,7 +8,7 @@ precision (``HardwareProfile``), the shapes of kernels are constants here.
 from tuner.cost.compute.attention import prefill_attention_ms, prefill_attention_terms, quantises_output
 from tuner.cost.compute.decode import decode_attention_ms, decode_attention_terms
 from tuner.cost.compute.elementwise import elementwise_ms, sampling_ms
-from tuner.cost.compute.gemm import gemm_ms, gemm_terms
+from tuner.cost.compute.gemm import gemm_ms, gemm_terms, quantise_ms
 from tuner.cost.compute.kinds import Precision, Terms, precision
 from tuner.cost.compute.moe import Routing, moe_ms, moe_terms
 
@@ -26,6 +26,7 @@ __all__ = [
     "precision",
     "prefill_attention_ms",
     "prefill_attention_terms",
+    "quantise_ms",
     "quantises_output",
     "sampling_ms",
 ]

@@ -1,6 +1,8 @@
 """Time of a matrix product [m, k] x [k, n]: tiles over streaming multiprocessors against bytes over memory.
 
-    t = floor + ||memory, waves x (k-loop of a tile + tile overhead)||_3 + epilogue + quantisation of the activations
+    t = floor + ||memory, waves x (k-loop of a tile + tile overhead)||_3 + epilogue
+
+Where a product takes quantised activations, making them is a step of its own (``quantise_ms``).
 
 Kernels differ in how they cut the output into tiles, so the profile names the kernel. cuBLAS picks among tile shapes
 and splits the k loop when there are fewer tiles than multiprocessors; CUTLASS's scaled-fp8 kernels have a fixed tile
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tuner.ask.profile import GemmFit, HardwareProfile
+from tuner.cost.compute.elementwise import elementwise_ms
 from tuner.cost.compute.kinds import (
     MS_PER_NS,
     MS_PER_PS,
@@ -46,7 +49,9 @@ _SMALL_M = 32  # below it Hopper's block-scaled products run a kernel with a sho
 _WARM_SHARE = 0.1  # of the L2 cache that weights of a repeated product keep
 _K_STEP_NS = 0.65  # least time per step of k of a scaled-fp8 or fp4 tile, the same on Ada, Hopper and Blackwell
 _UNALIGNED_PENALTY = 0.14  # of Hopper's CUTLASS kernels; Blackwell's and Ada's show none
-_QUANTISE_FP8_PS = 2.2  # per activation value, measured alike on Ada, Hopper and Blackwell
+_QUANTISE_FP8_PS = 2.2  # per activation value where two kernels do it: alike on Ada, Hopper and Blackwell
+_QUANTISE_FP8_US = 3.0  # their least time: 1.9 to 2.4 to cast, 0.6 to 1.2 to find the scale, measured on all of them
+_APART = ("fp8", "int8")  # what quantises for these is none of the fitted floor of the product
 
 
 def gemm_terms(
@@ -61,9 +66,9 @@ def gemm_terms(
 ) -> Terms:
     """Terms of one product of ``m`` rows with a [k, n] weight, per device; broadcasts over m, n, k.
 
-    ``eager``: launched by the host one by one, without CUDA graphs and compilation; kernels with a long launch path
-    then take at least that, and activations are quantised by a kernel of their own. ``warm``: the same product ran
-    just before, so that small weights are in the L2 cache.
+    ``eager``: as tables of kernels have it, launched by the host one by one, without CUDA graphs and compilation:
+    kernels with a long launch path take at least that, and quantising the activations is part of it. ``warm``: the same
+    product ran just before, so that small weights are in the L2 cache.
     """
     kind = precision(profile, dtype)
     fit = fit_for(profile.gemm, kind, "gemm")
@@ -75,7 +80,7 @@ def gemm_terms(
     memory = moved / bandwidth * MS_PER_S
     compute = _tiled_ms(profile, kind, fit, rows, cols, depth)
     overhead = np.full(np.broadcast_shapes(rows.shape, depth.shape), fit.floor_us * MS_PER_US)
-    if kind.quantised:
+    if eager:
         overhead = overhead + _quantise_ms(profile, kind, rows * depth, eager)
     total = smooth_max(memory, compute) + overhead
     if eager and fit.host_us:
@@ -95,6 +100,17 @@ def gemm_ms(
 ) -> Array:
     """Milliseconds of one matrix product; see ``gemm_terms``."""
     return gemm_terms(profile, dtype, m, n, k, eager=eager, warm=warm).total_ms
+
+
+def quantise_ms(profile: HardwareProfile, dtype: str, values: ArrayLike) -> Array:
+    """Milliseconds to quantise ``values`` activations for a product of this precision; 0 where it takes them as they
+    are. Once per input: products that share one are fused into one.
+
+    vLLM 0.29 leaves whole-tensor and per-token scales to torch.compile, which may write fp8 in the kernel of the norm
+    or activation before; for scaled blocks it runs a kernel of its own (``quant_fp8``), which passes may fuse. Runs of
+    fp8 models show a kernel's time either way: without it they would need half as many small kernels again as others.
+    """
+    return _quantise_ms(profile, precision(profile, dtype), np.asarray(values, dtype=float), eager=False)
 
 
 def _tiled_ms(profile: HardwareProfile, kind: Precision, fit: GemmFit, m: Array, n: Array, k: Array) -> Array:
@@ -136,10 +152,13 @@ def _waves_ms(
 
 def _quantise_ms(profile: HardwareProfile, kind: Precision, values: Array, eager: bool) -> Array:
     """The step before the product: one pass over memory, but vLLM's stand-alone fp8 kernels are slower than that."""
+    if not kind.quantised:
+        return np.zeros(values.shape)
     if eager and kind.math == "fp8":
-        return np.asarray(_QUANTISE_FP8_PS * MS_PER_PS * values)
-    bandwidth = profile.memory_bytes_per_s * profile.elementwise.memory_efficiency
-    return np.asarray((2 + kind.activation_bytes) * values / bandwidth * MS_PER_S)
+        floor_us = _QUANTISE_FP8_US if kind.kind in _APART else 0.0
+        return np.asarray(floor_us * MS_PER_US + _QUANTISE_FP8_PS * MS_PER_PS * values)
+    moved = (2 + kind.activation_bytes) * values
+    return elementwise_ms(profile, moved, kernels=float(kind.kind in _APART))
 
 
 def _host_ms(fit: GemmFit, m: Array) -> Array:
