@@ -3,7 +3,7 @@
     python -m tests.fit.engine --data DIR [--rounds N]
 
 DIR holds vllm_e2e_dev.csv. 17 constants, shared by all models and layouts (``tuner/ask/profiles/engines/vllm.yaml``;
-two are Blackwell's own), are fitted in log space: least squares of log(predicted / measured) over mean TTFT and TPOT of
+two are Blackwell's own; ``request_ms`` is that of one user of an idle engine elsewhere), are fitted in log space: least squares of log(predicted / measured) over mean TTFT and TPOT of
 the runs, each predicted by the simulator, with a soft-L1 loss, so that doubtful rows pull little. The slope of every
 row is found once; ``held_out`` uses that to leave out a model x GPU pair, solve again and predict the pair. What rows
 leave open is drawn to ``ORIGIN``, not to the constants as shipped, so nothing of a pair left out comes back that way.
@@ -32,7 +32,7 @@ SOFT = np.array([0.15, 0.03])  # residuals of TTFT and TPOT beyond this many log
 PULL = 0.3  # weight of one constant's log distance from ORIGIN, beside all rows
 STEP = 0.05  # log units of a finite difference: well above the simulator's grain
 SHARED = (
-    "prefill_layer_launch_ms", "expert_layer_launch_ms", "graph_layer_launch_ms", "request_ms", "layer_kernels",
+    "prefill_layer_launch_ms", "expert_layer_launch_ms", "graph_layer_launch_ms", "prompt_token_us", "layer_kernels",
     "expert_layer_ms", "expert_share", "expert_crowding", "collective_wait_us", "exposed_step_ms",
     "exposed_sequence_ms", "lean_launch", "expert_spread", "block_experts", "fp8_cache_kernels",
 )  # fmt: skip
@@ -40,7 +40,7 @@ BLACKWELL = ("prefill_slowdown", "prompt_wait_us")
 NAMES = SHARED + BLACKWELL
 # What is expected before any run is seen: ratios of 1; times of a few launches of 5 us, of an HTTP request, of a step.
 ORIGIN = {
-    "prefill_layer_launch_ms": 0.3, "expert_layer_launch_ms": 1.0, "graph_layer_launch_ms": 0.1, "request_ms": 15.0,
+    "prefill_layer_launch_ms": 0.3, "expert_layer_launch_ms": 1.0, "graph_layer_launch_ms": 0.1, "prompt_token_us": 1.5,
     "layer_kernels": 5.0, "expert_layer_ms": 0.01, "expert_share": 1.0, "expert_crowding": 1.0,
     "collective_wait_us": 3.0, "exposed_step_ms": 2.0, "exposed_sequence_ms": 0.01, "lean_launch": 1.0,
     "expert_spread": 1.0, "block_experts": 1.0, "prompt_wait_us": 10.0,

@@ -104,6 +104,7 @@ def test_a_mixed_step_is_one_batch_of_tokens(name, decodes, new, context):
     attention = own + fixed + (decode_attention_ms(table, decodes, float(context)) if decodes else 0.0)
     gpu = float(total({n: v for n, v in terms.items() if n not in ("attention", "host")})[0]) + layers * attention
     added, launch = costs.host_parts("prefill", layers, moe_layers, in_graph=decodes + new <= costs.graph_tokens)
+    launch += costs.hidden_sequence_ms * sequences * (layout.pp == 1)
     expected = max(gpu, launch) + added + costs.cluster.profile.engine.sequence_ms * sequences
     found = mixed_stage_ms(table, 0, decodes, float(context), 1, new, own + fixed)
     assert found == pytest.approx(expected, rel=1e-9)

@@ -23,6 +23,7 @@ PROFILE_DIR = Path(__file__).parent / "profiles"
 ENGINE_DIR = PROFILE_DIR / "engines"
 _FITTED = ("gemm", "attention_prefill", "attention_decode", "moe", "elementwise", "engine", "collectives")
 _STRICT = ConfigDict(extra="forbid")
+LAUNCH_US = 4.0  # of a kernel by itself, from PyTorch, on the hosts that the engine's constants were fitted on: assumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +132,9 @@ class EngineOverheads:
     ``step_ms`` per scheduler step, ``decode_layer_ms`` per layer and step on the GPU (gaps between the kernels of a
     CUDA graph), ``prefill_layer_launch_ms`` per layer of host time to launch a step without a graph (it runs beside
     the GPU: the slower of both counts), ``expert_layer_launch_ms`` what experts add to that, ``graph_layer_launch_ms``
-    the same with graphs between the attentions, ``request_ms`` per request before its first token (HTTP, tokenizer,
-    queue hops) and ``sequence_ms`` per running sequence and step (input preparation, sampling, detokenizing).
+    the same with graphs between the attentions. ``request_ms`` is per request before its first token (HTTP, queue
+    hops), ``prompt_token_us`` per token of its prompt (tokenizer, JSON, copies between processes), one request after
+    the other, ``sequence_ms`` per running sequence and step (input preparation, sampling, detokenizing).
     ``layer_kernels`` small kernels per layer take the elementwise floor each; ``expert_layer_ms`` is what the router
     and the sorting of tokens add to a layer with experts. ``expert_share`` is the share of the tabled time that expert
     products take as long as experts get less than a tile of rows (real routers repeat themselves, so fewer experts are
@@ -140,7 +142,8 @@ class EngineOverheads:
     of the other matrix products when they run for long, as clocks drop. ``collective_wait_us`` is how long ranks wait
     for the last one at each collective, beyond what loops of one collective show; ``prompt_wait_us`` comes on top in
     steps with long prompts, in which ranks drift further apart. ``exposed_step_ms`` per step and
-    ``exposed_sequence_ms`` per running sequence are host time that asynchronous scheduling hides behind the GPU.
+    ``exposed_sequence_ms`` per running sequence are host time that asynchronous scheduling hides behind the GPU. They
+    and the launches hold for hosts that launch a kernel in ``LAUNCH_US``; this one takes ``launch_us``.
     ``lean_launch`` is the share of the launch times without a graph that vLLM 0.18 and later take. ``expert_spread``
     is the factor of ``expert_share`` where devices hold different experts: all wait for the busiest. In steps with
     prompts, experts in fp8 blocks take ``block_experts`` times as long: their rows are quantised by separate kernels.
@@ -169,6 +172,17 @@ class EngineOverheads:
     expert_spread: float = 1.0
     block_experts: float = 1.0
     fp8_cache_kernels: float = 1.0
+    prompt_token_us: float = 0.0
+    launch_us: float = LAUNCH_US
+
+    @property
+    def launch_scale(self) -> float:
+        """How many times as long as on the hosts of the fit launches take here."""
+        return self.launch_us / LAUNCH_US
+
+    def handling_ms(self, prompt_tokens: float) -> float:
+        """What a request spends outside the engine before its first token when no other one does, in ms."""
+        return self.request_ms + self.prompt_token_us * prompt_tokens / 1e3
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def breakdown(costs: StepCosts, layout: ParallelLayout, request: TuneRequest) ->
     ttft = _summed(prefill)
     for name, value in slowest.items():  # every further chunk waits for the slowest stage
         ttft[name] += (float(shapes.chunks[0]) - 1) * _first(value)
-    ttft["request handling"] = costs.cluster.profile.engine.request_ms
+    ttft["request handling"] = costs.cluster.profile.engine.handling_ms(shapes.prompt_tokens)
     return Breakdown(_largest_first(ttft), _largest_first(_summed(costs.stages(layout, shapes.decode))))
 
 

@@ -60,7 +60,8 @@ class StepCosts:
     ) -> None:
         self.model, self.cluster, self._switches, self.techniques = model, cluster, switches, techniques
         lean = vllm_version is None or tuple(map(int, vllm_version.split(".")[:2])) >= LEAN_RELEASE
-        self._launch_share = cluster.profile.engine.lean_launch if lean else 1.0
+        engine = cluster.profile.engine
+        self._launch_share = (engine.lean_launch if lean else 1.0) * engine.launch_scale
         self._collectives = CollectiveModel.of(
             cluster.profile, cluster.fabric, vllm_version, cluster.inter_node_gb_per_s, switches.custom_allreduce
         )
@@ -290,7 +291,21 @@ class StepCosts:
     def sequence_ms(self) -> float:
         """Host milliseconds per sequence and step that nothing hides."""
         engine = self.cluster.profile.engine
-        return engine.sequence_ms + (0.0 if self._switches.asynchronous else engine.exposed_sequence_ms)
+        return engine.sequence_ms + (0.0 if self._switches.asynchronous else self._exposed_sequence_ms)
+
+    @property
+    def hidden_sequence_ms(self) -> float:
+        """Host milliseconds per sequence and step that asynchronous scheduling hides behind the GPU."""
+        return self._exposed_sequence_ms if self._switches.asynchronous else 0.0
+
+    @property
+    def _exposed_sequence_ms(self) -> float:
+        engine = self.cluster.profile.engine
+        return engine.exposed_sequence_ms * engine.launch_scale
+
+    def _one_thread(self, layers: int) -> bool:
+        """Does what launches these layers schedule as well? The stages of a pipeline are processes of their own."""
+        return layers == self.model.layers
 
     @property
     def graph_tokens(self) -> int:
@@ -300,16 +315,20 @@ class StepCosts:
     def host_parts(self, phase: Phase, layers: int, moe_layers: int = 0, in_graph: bool = False) -> tuple[float, float]:
         """Host milliseconds of a step on a stage of that many layers, ``moe_layers`` of them with experts: what is
         added to it, apart from its sequences, and what it takes to launch its kernels beside the GPU: one by one, or,
-        ``in_graph``, as graphs that every layer's attention interrupts (0 where one graph holds all)."""
+        ``in_graph``, as graphs that every layer's attention interrupts (0 where one graph holds all). Asynchronous
+        scheduling hides the rest of a step's host time as well, on the same thread (``_one_thread``)."""
         engine, switches = self.cluster.profile.engine, self._switches
-        fixed = engine.step_ms + (0.0 if switches.asynchronous else engine.exposed_step_ms)
-        pieces, apart = engine.graph_layer_launch_ms * layers, engine.prefill_layer_launch_ms * layers
+        exposed = engine.exposed_step_ms * engine.launch_scale
+        fixed, beside = (engine.step_ms, exposed) if switches.asynchronous else (engine.step_ms + exposed, 0.0)
+        beside *= self._one_thread(layers)
+        pieces = engine.graph_layer_launch_ms * layers * engine.launch_scale
+        apart = engine.prefill_layer_launch_ms * layers
         if phase == "prefill":
             apart = (apart + engine.expert_layer_launch_ms * moe_layers) * (1 + switches.custom_ops)
-            return fixed, pieces if in_graph else apart * self._launch_share
+            return fixed, beside + (pieces if in_graph else apart * self._launch_share)
         if not switches.cuda_graphs:
-            return fixed, apart
-        return fixed + engine.decode_layer_ms * layers, 0.0 if switches.full_graphs else pieces
+            return fixed, beside + apart * engine.launch_scale
+        return fixed + engine.decode_layer_ms * layers, beside + (0.0 if switches.full_graphs else pieces)
 
     def _host_ms(self, terms: Terms, layers: int, moe_layers: int, step: StepShape) -> Floats:
         """Engine overhead of a step: of launching and computing, the slower counts."""
@@ -318,5 +337,6 @@ class StepCosts:
         if step.phase == "prefill":
             in_graph = self.host_parts(step.phase, layers, moe_layers, in_graph=True)[1]
             launch_ms = np.where(step.tokens <= self.graph_tokens, in_graph, launch)
-        per_sequence = self.sequence_ms * np.asarray(step.sequences, dtype=float)
-        return np.asarray(fixed + per_sequence + np.maximum(launch_ms - total(terms), 0.0))
+        sequences = np.asarray(step.sequences, dtype=float)
+        launch_ms = launch_ms + self.hidden_sequence_ms * sequences * self._one_thread(layers)
+        return np.asarray(fixed + self.sequence_ms * sequences + np.maximum(launch_ms - total(terms), 0.0))

@@ -32,6 +32,7 @@ class Shapes:
     decode: StepShape
     chunks: Floats
     output_tokens: float
+    prompt_tokens: float
 
     @classmethod
     def of(cls, request: TuneRequest, chunk_limits: Floats, stages: int, slices: int = 1) -> Shapes:
@@ -45,7 +46,7 @@ class Shapes:
         context = request.workload.shared_prefix_tokens + (computed - new) / 2
         one = np.ones(1)
         decode = StepShape("decode", one, np.full(1, prompt + output / 2), BATCHES)
-        return cls(StepShape("prefill", new, context, one), decode, chunks, output).for_stages(stages)
+        return cls(StepShape("prefill", new, context, one), decode, chunks, output, prompt).for_stages(stages)
 
     def for_stages(self, stages: int) -> Shapes:
         """The same steps where ``stages`` micro-batches share a decode batch; prefill is priced once for all."""
@@ -90,7 +91,7 @@ class Curve:
 
 def load_curve(costs: StepCosts, layout: ParallelLayout, shapes: Shapes) -> Curve:
     """The curve of one structure (the scheduler knobs of ``layout`` are not looked at)."""
-    request_ms = costs.cluster.profile.engine.request_ms
+    request_ms = costs.cluster.profile.engine.handling_ms(shapes.prompt_tokens)
     prefill = _stage_totals(costs.stages(layout, shapes.prefill), shapes.chunks.shape)
     decode = _stage_totals(costs.stages(layout, shapes.decode), BATCHES.shape)
     slowest = prefill.max(axis=0)

@@ -69,11 +69,12 @@ class TermPrices:
             return np.array([[v[c] if v is not empty else 0.0 for v in line]
                              for line, c in zip(found, columns, strict=True)])  # fmt: skip
 
+        prompt = float(request.workload.prompt_tokens.mean)
         return cls(
             terms, index, (table(0, 0), table(1, 0)), (table(2, None), table(3, None)),
             shapes.chunks[columns], np.array([float(layout.pp) for layout in index]),
             np.array([float(layout.dp) for layout in index]),
-            np.array([costs[layout.gpu].cluster.profile.engine.request_ms for layout in index]),
+            np.array([costs[layout.gpu].cluster.profile.engine.handling_ms(prompt) for layout in index]),
             float(request.workload.output_tokens.mean),
         )  # fmt: skip
 

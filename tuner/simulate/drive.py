@@ -38,14 +38,15 @@ def run(
     a prefix (-1: none yet). With 0 ``users`` requests come at their ``ready_ms``, in ascending order.
 
     Else so many are sent at 0, each later one when some request ends; ``delays_ms`` holds the pause before it, the
-    front end's time per request (one after the other) and the time to the engine (side by side).
+    front end's time per request (one after the other), the time to the engine (side by side) and the front end's time
+    per token of a prompt.
     """
     replicas, count, others, now, front_end = len(state.replicas), len(req), np.inf, 0.0, 0.0
     sent, first = ZERO, ZERO
     due = min(users, count)
     while users:
         while sent < due:
-            front_end = max(front_end, now) + delays_ms[1]
+            front_end = max(front_end, now) + delays_ms[1] + delays_ms[3] * req[sent].prompt
             req[sent].sent_ms, req[sent].ready_ms = now, front_end + delays_ms[2]
             send(req, state, _route(req, state, router, sent, draws, homes), sent)
             others = min(others, req[sent].ready_ms)

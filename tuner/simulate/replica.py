@@ -42,7 +42,7 @@ def decode_stage_ms(table: StepTable, stage: int, sequences: int, context: float
     """A decode step on one stage."""
     attention = decode_attention_ms(table, sequences, context) if sequences else 0.0
     gpu = table.decode_ms[stage, sequences] + table.stages[stage, LAYERS] * attention
-    launch = table.stages[stage, DECODE_LAUNCH]
+    launch = table.stages[stage, DECODE_LAUNCH] + table.hidden_sequence_ms * sequences
     return float(max(gpu, launch) + table.stages[stage, DECODE_FIXED] + table.sequence_ms * sequences)
 
 
@@ -75,6 +75,7 @@ def mixed_stage_ms(
     gpu += table.rows_ms[stage, decodes + chunks] + table.stages[stage, LAYERS] * attention
     host = table.stages[stage, FIXED] + table.sequence_ms * (decodes + chunks)
     launch = table.stages[stage, GRAPH_LAUNCH if tokens <= table.graph_tokens else LAUNCH]
+    launch += table.hidden_sequence_ms * (decodes + chunks)
     return float(max(gpu, launch) + host)
 
 

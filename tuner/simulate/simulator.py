@@ -31,8 +31,9 @@ class SimulationSettings:
 
     ``long_prefill_tokens`` caps a chunk (0: no cap). ``prefix_hit_rate`` is the share of every prompt found in cache,
     ``shared_prefix_tokens`` open every prompt of a prefix group alike and are really kept and evicted. A request spends
-    ``front_end_ms`` alone in the front end (one after the other) and ``request_ms`` beside others (None: the
-    profile's) before an engine sees it. ``gap_limits_ms`` are ITL targets to count against. ``skip`` takes steps of an
+    ``front_end_ms`` alone in the front end (one after the other), and there the profile's time for each token of its
+    prompt, then ``request_ms`` beside others (None: the profile's) before an engine sees it; replicas bring a front end
+    each. ``gap_limits_ms`` are ITL targets to count against. ``skip`` takes steps of an
     unchanging batch at once (exact to rounding); ``seed`` is the router's.
     """
 
@@ -84,8 +85,9 @@ class Simulator:
     ) -> None:
         self.layout, self.settings, self._longest = layout, settings, longest_tokens
         self._table: StepTable = step_table(costs, layout, longest_tokens)
-        request_ms = settings.request_ms
-        self._request_ms = costs.cluster.profile.engine.request_ms if request_ms is None else request_ms
+        engine = costs.cluster.profile.engine
+        self._request_ms = engine.request_ms if settings.request_ms is None else settings.request_ms
+        self._token_ms = engine.prompt_token_us / 1e3
         kind = costs.cluster.profile.kind
         together = layout.ep and layout.dp > 1 and layout.pp == 1  # pipelines keep their own time here
         self._limits = Limits(
@@ -115,7 +117,8 @@ class Simulator:
         homes = np.full(state.prefixes.shape[1], NONE, dtype=np.int64)
         users = load.users if isinstance(load, ClosedLoad) else 0
         think_s = load.think_s if isinstance(load, ClosedLoad) else 0.0
-        delays = np.array([think_s * 1e3, self.settings.front_end_ms, self._request_ms])
+        serial_token_ms, request_ms = self._shared_front_end(load.prompt_tokens)
+        delays = np.array([think_s * 1e3, self.settings.front_end_ms, request_ms, serial_token_ms])
         router = ROUTERS.index(self.settings.router)
         run(self._table, self._limits, req, state, router, draws, homes, users, delays)
         return self._result(req, state)
@@ -134,7 +137,7 @@ class Simulator:
             sent_ms, ready_ms = np.full(count, np.nan), np.full(count, np.inf)
         else:
             sent_ms = load.offset_s * 1e3
-            ready_ms = self._through_front_end(sent_ms)
+            ready_ms = self._through_front_end(sent_ms, prompt)
         ranks = np.zeros(count, dtype=np.int64)
         if load.priority is not None:
             ranks = np.unique(load.priority, return_inverse=True)[1].astype(np.int64)
@@ -153,11 +156,18 @@ class Simulator:
         limits_ms = np.array(self.settings.gap_limits_ms, dtype=float)
         return req, new_state(self.layout.dp, self._limits, int(ranks.max()) + 1, blocks, limits_ms, count)
 
-    def _through_front_end(self, sent_ms: Floats) -> Floats:
+    def _shared_front_end(self, prompt_tokens: Ints) -> tuple[float, float]:
+        """(Milliseconds per token of a prompt one after the other, per request beside others): the front ends of all
+        replicas are one that is as many times as fast, and a mean prompt spends the rest beside others."""
+        serial_ms = self._token_ms / self.layout.dp
+        return serial_ms, self._request_ms + (self._token_ms - serial_ms) * float(np.mean(prompt_tokens))
+
+    def _through_front_end(self, sent_ms: Floats, prompt_tokens: Ints) -> Floats:
         """Lindley's recursion: each request starts when it comes and the one before it is through."""
-        serial = self.settings.front_end_ms
-        turn = serial * np.arange(len(sent_ms))
-        return np.asarray(np.maximum.accumulate(sent_ms - turn) + turn + serial + self._request_ms)
+        token_ms, request_ms = self._shared_front_end(prompt_tokens)
+        turn = np.cumsum(self.settings.front_end_ms + token_ms * prompt_tokens)
+        before = np.concatenate([[0.0], turn[:-1]])
+        return np.asarray(np.maximum.accumulate(sent_ms - before) + turn + request_ms)
 
     def _result(self, req: Records, state: State) -> SimulationResult:
         span_ms = float(np.max(req["end_ms"]) - np.min(req["sent_ms"]))

@@ -2,9 +2,9 @@
 
 A step of one stage costs, in ms (``StepCosts`` is the source of every number):
 
+    max(gpu, launch + hidden per sequence) + step + per sequence, where gpu =
     decode only    decode[sequences] + layers x attention(sequences, mean context)
-    otherwise      max(gpu, launch) + step + per sequence, where
-                   gpu = tokens[all new tokens] + rows[sequences] + layers x attention of decodes and of chunks
+    otherwise      tokens[all new tokens] + rows[sequences] + layers x attention of decodes and of chunks
 
 Attention of several prefill chunks is one kernel: each chunk adds its own work, the kernel's fixed part counts once
 (that of the dearest chunk).
@@ -58,6 +58,7 @@ class StepTable(NamedTuple):
     stages: Floats
     stride: int
     sequence_ms: float
+    hidden_sequence_ms: float
     graph_tokens: int
 
 
@@ -87,6 +88,7 @@ def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) ->
         stages=np.array([_stage_row(costs, *counts) for counts in layers]),
         stride=stride,
         sequence_ms=costs.sequence_ms,
+        hidden_sequence_ms=costs.hidden_sequence_ms if layout.pp == 1 else 0.0,
         graph_tokens=costs.graph_tokens,
     )
 

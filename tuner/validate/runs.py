@@ -18,7 +18,7 @@ from tuner.ask.cluster import Cluster
 from tuner.ask.formats.weights import USUAL, Storage
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, known_models, load_model
-from tuner.ask.profile import load_profile
+from tuner.ask.profile import LAUNCH_US, HardwareProfile, load_profile
 from tuner.cost.latency import EngineSwitches
 from tuner.errors import BadInput
 from tuner.validate.points import Points
@@ -64,7 +64,7 @@ class Run:
 def run_of(points: Points, row: int) -> Run:
     """The run of one row; raises BadInput for a model, device or precision that cannot be priced."""
     fields = {name: column[row] for name, column in points.columns.items()}
-    profile = load_profile(_SYSTEMS.get(fields["system"], fields["system"]))
+    profile = _on_their_host(load_profile(_SYSTEMS.get(fields["system"], fields["system"])))
     blackwell = profile.arch == "blackwell"
     model = at_precision(_model(fields["model_path"]), fields.get("gemm_quant_mode", ""), blackwell)
     release = _release(fields.get("backend_version", ""))
@@ -92,6 +92,12 @@ def run_of(points: Points, row: int) -> Run:
         shortest_share=OWN_SHORTEST_SHARE if own else SHORTEST_SHARE,
         distinct_prompts=REPEATED_PROMPTS if own and _cached(model) else None,
     )
+
+
+@lru_cache(maxsize=64)
+def _on_their_host(profile: HardwareProfile) -> HardwareProfile:
+    """The device in a host of the benchmark's, whatever host it was measured in elsewhere."""
+    return replace(profile, engine=replace(profile.engine, launch_us=LAUNCH_US))
 
 
 def _cached(model: ModelShape) -> bool:
