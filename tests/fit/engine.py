@@ -3,9 +3,10 @@
     python -m tests.fit.engine --data DIR [--rounds N]
 
 DIR holds vllm_e2e_dev.csv. 17 constants, shared by all models and layouts (``tuner/ask/profiles/engines/vllm.yaml``;
-two are Blackwell's own; ``request_ms`` is that of one user of an idle engine elsewhere), are fitted in log space: least squares of log(predicted / measured) over mean TTFT and TPOT of
-the runs, each predicted by the simulator, with a soft-L1 loss, so that doubtful rows pull little. The slope of every
-row is found once; ``held_out`` uses that to leave out a model x GPU pair, solve again and predict the pair. What rows
+two are Blackwell's own), are fitted in log space: least squares of log(predicted / measured) over mean TTFT and TPOT of
+the runs, each predicted by the simulator, with a soft-L1 loss, so that doubtful rows pull little; ``request_ms`` is
+that of one user of an idle engine elsewhere. The slope of every row is found once; ``held_out`` uses that to leave out
+a model x GPU pair, solve again and predict the pair. What rows
 leave open is drawn to ``ORIGIN``, not to the constants as shipped, so nothing of a pair left out comes back that way.
 """
 
