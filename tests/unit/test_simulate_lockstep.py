@@ -18,9 +18,10 @@ from tuner.cost.latency import StepCosts
 from tuner.cost.step_batch import StepShape, total
 from tuner.simulate import SimulationSettings, simulate
 
-COSTS = StepCosts(
-    load_model("Qwen/Qwen3-30B-A3B"), Cluster.from_spec(ClusterSpec(gpu="h100_sxm", nodes=1, gpus_per_node=8))
-)
+CLUSTER = Cluster.from_spec(ClusterSpec(gpu="h100_sxm", nodes=1, gpus_per_node=8))
+# Without a front end that reads one prompt after the other, so that what is sent at once reaches the engines at once.
+AT_ONCE = replace(CLUSTER.profile, engine=replace(CLUSTER.profile.engine, prompt_token_us=0.0))
+COSTS = StepCosts(load_model("Qwen/Qwen3-30B-A3B"), replace(CLUSTER, profile=AT_ONCE))
 SHARED = ParallelLayout.parse("tp=1,dp=2,ep=true,max_num_batched_tokens=8192")
 APART = replace(SHARED, ep=False)
 IN_TURN = SimulationSettings(router="round_robin", asynchronous=False, gap_limits_ms=(30.0,))

@@ -22,7 +22,7 @@ def test_hpipe_fills_the_pipeline(slices):
     one, new = np.ones(1), np.full(1, prompt / slices)
     priced = costs("70B")
     stages = [float(total(t)[0]) for t in priced.stages(layout, StepShape("prefill", new, (prompt - new) / 2, one))]
-    expected_ms = sum(stages) + (slices - 1) * max(stages) + priced.cluster.profile.engine.request_ms
+    expected_ms = sum(stages) + (slices - 1) * max(stages) + priced.cluster.profile.engine.handling_ms(prompt)
     assert idle("70B", layout, f"hpipe={slices}")[0] == pytest.approx(expected_ms)
 
 
