@@ -11,9 +11,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     ValidationInfo,
@@ -21,13 +19,13 @@ from pydantic import (
     model_validator,
 )
 
+from tuner.ask.sections import Count, Document, Positive
+from tuner.ask.workload import Arrival as Arrival  # the sections of a request are found here
+from tuner.ask.workload import TokenLengths as TokenLengths
+from tuner.ask.workload import Workload
 from tuner.errors import BadInput
 
 DEFAULT_PERCENTILE = 99.0  # where a metric is shown that the SLO does not name
-
-# Numbers are strict: neither "2" nor true is a count of nodes.
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-Count = Annotated[int, Field(ge=1, strict=True)]
 
 
 class Metric(StrEnum):
@@ -73,11 +71,7 @@ class Isolation(StrEnum):
     NONE = "none"
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
-
-
-class SloTarget(_Document):
+class SloTarget(Document):
     """One target: the ``percentile`` of ``metric`` may be at most ``ms`` milliseconds."""
 
     metric: Metric
@@ -113,101 +107,7 @@ def require_defined(slo: Sequence[SloTarget], longest_output_tokens: int, where:
             raise BadInput(where, str(target), allowed)
 
 
-class TokenLengths(_Document):
-    """Prompt or output lengths in tokens: fixed at ``mean``, uniform on [``min``, ``max``] around it, or from a
-    ``distribution`` with that ``mean`` and standard deviation ``sd``, cut off at the bounds."""
-
-    mean: Count
-    min: Count | None = None
-    max: Count | None = None
-    distribution: Literal["uniform", "normal", "lognormal"] = "uniform"
-    sd: Positive | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plain_number(cls, value: Any) -> Any:
-        return {"mean": value} if isinstance(value, int) and not isinstance(value, bool) else value
-
-    @model_validator(mode="after")
-    def _bounds_surround_mean(self) -> TokenLengths:
-        low, high = self.bounds
-        if (self.min is None) != (self.max is None) or not low <= self.mean <= high:
-            raise ValueError("min and max together, with min ≤ mean ≤ max")
-        if self.distribution != "uniform":
-            if self.sd is None or self.max is None:
-                raise ValueError(f"sd, min and max with distribution {self.distribution}")
-            if max(high - self.mean, self.mean - low) < 0.1 * self.sd:
-                raise ValueError("bounds that leave a part of the distribution (sd much narrower)")
-            return self
-        if self.sd is not None:
-            raise ValueError("sd with distribution normal or lognormal only")
-        if abs(low + high - 2 * self.mean) > 1:
-            raise ValueError(f"a mean midway between min and max ({(low + high) // 2})")
-        return self
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """Shortest and longest length, in tokens."""
-        return (self.min or self.mean, self.max or self.mean)
-
-
-class Arrival(_Document):
-    """How requests arrive, at ``requests_per_s`` on average.
-
-    ``poisson``; ``constant``: one every 1/rate seconds; ``gamma``: gaps from a gamma distribution whose squared
-    coefficient of variation is ``burstiness``; ``ramp`` and ``step``: Poisson with a rate that changes over the window,
-    evenly or at its half, from ``start_share`` times the mean to as far beyond it; ``trace``: the arrivals and lengths
-    of the file ``trace``, replayed at the asked rate; ``closed_loop``: ``users`` who each send ``think_s`` seconds
-    after their last answer (layouts are planned for ``requests_per_s``).
-    """
-
-    process: Literal["constant", "poisson", "gamma", "ramp", "step", "trace", "closed_loop"] = "poisson"
-    requests_per_s: Positive
-    burstiness: Positive = 1.0
-    start_share: Annotated[float, Field(ge=0, le=2, strict=True)] = 0.5
-    trace: Annotated[str, Field(min_length=1)] | None = None
-    users: Count | None = None
-    think_s: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = 0.0
-
-    @model_validator(mode="after")
-    def _keys_of_the_process(self) -> Arrival:
-        for key, processes in _KEYS_OF_PROCESSES.items():
-            given = getattr(self, key) != type(self).model_fields[key].default
-            if given and self.process not in processes:
-                raise ValueError(f"{key} with process {' or '.join(processes)} only")
-        for key in ("trace", "users"):
-            if self.process in _KEYS_OF_PROCESSES[key] and getattr(self, key) is None:
-                raise ValueError(f"{key}, with process {self.process}")
-        return self
-
-
-_KEYS_OF_PROCESSES = {
-    "burstiness": ("gamma",),
-    "start_share": ("ramp", "step"),
-    "trace": ("trace",),
-    "users": ("closed_loop",),
-    "think_s": ("closed_loop",),
-}
-
-
-class Workload(_Document):
-    """Lengths and arrivals. ``shared_prefix_tokens`` open every prompt alike."""
-
-    prompt_tokens: TokenLengths
-    output_tokens: TokenLengths
-    arrival: Arrival
-    shared_prefix_tokens: Annotated[int, Field(ge=0, strict=True)] = 0
-
-    @model_validator(mode="after")
-    def _prefix_within_prompt(self) -> Workload:
-        if self.shared_prefix_tokens >= self.prompt_tokens.bounds[0]:
-            if self.shared_prefix_tokens == 0:
-                return self
-            raise ValueError("shared_prefix_tokens shorter than the shortest prompt")
-        return self
-
-
-class ClusterSpec(_Document):
+class ClusterSpec(Document):
     """Equal nodes of one GPU (a hardware profile's name, or a path to one): the whole cluster, or a group of its nodes.
 
     ``usd_per_gpu_hour`` replaces the profile's price; ``node_selector`` the Kubernetes labels by which pods find it.
@@ -230,7 +130,7 @@ class ClusterSpec(_Document):
 NodeGroups = Annotated[tuple[ClusterSpec, ...], Field(min_length=1)]
 
 
-class Load(_Document):
+class Load(Document):
     """How a trial is loaded: ``rates`` in requests/s, rising; each window lasts ``seconds``.
 
     Left out, the rates are shares of ``workload.arrival.requests_per_s`` (see ``TuneRequest.rates_req_per_s``).
@@ -249,7 +149,7 @@ class Load(_Document):
         return rates
 
 
-class Engine(_Document):
+class Engine(Document):
     """Engine settings shared by every layout. ``dtype`` as vLLM names it."""
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
@@ -259,7 +159,7 @@ class Engine(_Document):
     start_timeout_s: Positive = 900.0
 
 
-class Budget(_Document):
+class Budget(Document):
     """When to stop launching: trials, minutes of wall time, GPU-hours held or US dollars, whichever comes first."""
 
     launches: Count = 6
@@ -268,7 +168,7 @@ class Budget(_Document):
     usd: Positive | None = None
 
 
-class TuneRequest(_Document):
+class TuneRequest(Document):
     """The whole request.
 
     ``cluster`` is one kind of node or a list of node groups with a GPU each. ``objective`` may be written as a list of
@@ -362,5 +262,4 @@ class TuneRequest(_Document):
     @property
     def max_model_len(self) -> int:
         """Longest sequence that the workload can make, in tokens, or what the operator set."""
-        longest = self.workload.prompt_tokens.bounds[1] + self.workload.output_tokens.bounds[1]
-        return self.engine.max_model_len or longest
+        return self.engine.max_model_len or self.workload.longest_tokens

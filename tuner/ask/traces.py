@@ -7,17 +7,16 @@
 | BurstGPT (1.1, 2.0) | Timestamp, Request tokens, Response tokens; optional Session ID | seconds |
 | Mooncake (FAST'25) | timestamp, input_length, output_length; optional hash_ids | milliseconds |
 
-Sources: github.com/Azure/AzurePublicDataset, github.com/HPMLL/BurstGPT, github.com/kvcache-ai/Mooncake. The public
-traces also list requests that failed, with no tokens: these are left out. In ours such a row is an error.
+Sources: github.com/Azure/AzurePublicDataset, github.com/HPMLL/BurstGPT, github.com/kvcache-ai/Mooncake. A date and time
+is read in every format. The public traces also list requests that failed, with no tokens: these are left out, and
+counted. In ours such a row is an error.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.ask.trace_rows import Row, csv_rows, json_rows
 from tuner.errors import BadInput
 
 MAX_REQUESTS = 10_000_000
+_MOST_TOKENS = 1e9  # of one request; more is no length
 Ints = NDArray[np.int64]
-_Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class Trace:
     """The requests of a recorded load by rising time, the first at 0 s; lengths in tokens.
 
     Requests of one ``prefix_group`` open alike, those of one ``session`` are turns of one conversation; numbers from 0,
-    None where the trace has no such column.
+    None where the trace has no such column. ``line`` is where each stands in the file; ``without_tokens`` counts the
+    rows that were left out as they have none.
     """
 
     at_s: NDArray[np.float64]
@@ -45,6 +46,28 @@ class Trace:
     output_tokens: Ints
     prefix_group: Ints | None
     session: Ints | None
+    line: Ints
+    without_tokens: int = 0
+
+    def __len__(self) -> int:
+        return len(self.at_s)
+
+    def taken(self, chosen: NDArray[np.bool_]) -> Trace:
+        """The chosen requests, at the times that they had."""
+        columns = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(self, **{name: c[chosen] for name, c in columns.items() if isinstance(c, np.ndarray)})
+
+    @property
+    def span_s(self) -> float:
+        """Seconds that the recording stands for: to its last request and a mean gap more, as if another were to come;
+        0 where all came at one moment."""
+        last_s = float(self.at_s[-1])
+        return last_s * len(self) / (len(self) - 1) if last_s else 0.0
+
+    @property
+    def rate_req_per_s(self) -> float | None:
+        """Its own mean rate; None where all came at one moment."""
+        return len(self) / self.span_s if self.span_s else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +83,31 @@ class _Format:
     failures_have_no_tokens: bool = True
 
 
+def _seconds(value: Any) -> float:
+    """Seconds as a number, or as a date and time."""
+    try:
+        return float(value)
+    except ValueError:
+        return _iso_seconds(value)
+
+
+def _milliseconds(value: Any) -> float:
+    try:
+        return float(value) / 1e3
+    except ValueError:
+        return _iso_seconds(value)
+
+
 def _iso_seconds(text: Any) -> float:
     found = datetime.fromisoformat(str(text))  # a fraction finer than microseconds is cut
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 _FORMATS = (
-    _Format("timestamp", "prompt_tokens", "output_tokens", float, "prefix_group", "session", False),
-    _Format("TIMESTAMP", "ContextTokens", "GeneratedTokens", _iso_seconds),
-    _Format("Timestamp", "Request tokens", "Response tokens", float, session="Session ID"),
-    _Format("timestamp", "input_length", "output_length", lambda value: float(value) / 1e3, prefix="hash_ids"),
+    _Format("timestamp", "prompt_tokens", "output_tokens", _seconds, "prefix_group", "session", False),
+    _Format("TIMESTAMP", "ContextTokens", "GeneratedTokens", _seconds),
+    _Format("Timestamp", "Request tokens", "Response tokens", _seconds, session="Session ID"),
+    _Format("timestamp", "input_length", "output_length", _milliseconds, prefix="hash_ids"),
 )
 
 
@@ -79,7 +117,7 @@ def read_trace(path: Path) -> Trace:
     Of Mooncake's block hashes the first is the prefix group: requests that share a longer prefix share this one, too.
     Raises BadInput for a file that is no such table, naming line and column.
     """
-    rows = _json_lines(path) if path.suffix in (".jsonl", ".json") else _csv(path)
+    rows = json_rows(path) if path.suffix in (".jsonl", ".json") else csv_rows(path)
     if not 1 <= len(rows) <= MAX_REQUESTS:
         raise BadInput(str(path), f"{len(rows)} requests", f"1 to {MAX_REQUESTS}")
     known = [one for one in _FORMATS if {one.time, one.prompt, one.output} <= rows[0][1].keys()]
@@ -90,39 +128,61 @@ def read_trace(path: Path) -> Trace:
     return _trace(path, rows, known[0])
 
 
-def _trace(path: Path, rows: Sequence[tuple[int, _Row]], form: _Format) -> Trace:
+def _trace(path: Path, rows: Sequence[Row], form: _Format) -> Trace:
+    listed = len(rows)
     if form.failures_have_no_tokens:
         rows = [row for row in rows if not _no_tokens(row[1], form)]
         if not rows:
             raise BadInput(str(path), "requests without tokens", "at least one request with prompt and output tokens")
-    times = np.array([_value(path, row, form.time, form.seconds, -math.inf) for row in rows])
+    times = np.array([_time(path, row, form) for row in rows])
     order = np.argsort(times, kind="stable")
     prompts, outputs = (
-        np.array([_value(path, row, name, float, 1) for row in rows])[order].astype(np.int64)
+        np.array([_tokens(path, row, name) for row in rows], dtype=np.int64)[order]
         for name in (form.prompt, form.output)
     )
-    groups = _numbered(rows, form.prefix, order)
-    return Trace(times[order] - times.min(), prompts, outputs, groups, _numbered(rows, form.session, order))
+    return Trace(
+        times[order] - times.min(),
+        prompts,
+        outputs,
+        _numbered(rows, form.prefix, order),
+        _numbered(rows, form.session, order),
+        np.array([line for line, _ in rows], dtype=np.int64)[order],
+        listed - len(rows),
+    )
 
 
-def _no_tokens(row: _Row, form: _Format) -> bool:
+def _no_tokens(row: Mapping[str, Any], form: _Format) -> bool:
     return any(str(row.get(name)).strip() in ("0", "0.0") for name in (form.prompt, form.output))
 
 
-def _value(path: Path, row: tuple[int, _Row], name: str, read: Callable[[Any], float], least: float) -> float:
-    line, values = row
-    text = values.get(name)
-    try:
-        value = read("" if text is None or isinstance(text, bool) else text)
-    except (ValueError, TypeError, OverflowError):
-        value = math.nan
-    if not (math.isfinite(value) and value >= least):
-        kind = "a time" if math.isinf(least) else f"a number of at least {least:g}"
-        raise BadInput(f"{path}: line {line}, {name}", text, kind)
+def _time(path: Path, row: Row, form: _Format) -> float:
+    value = _read(row, form.time, form.seconds)
+    if not math.isfinite(value):
+        raise _bad(path, row, form.time, "a time")
     return value
 
 
-def _numbered(rows: Sequence[tuple[int, _Row]], name: str | None, order: Ints) -> Ints | None:
+def _tokens(path: Path, row: Row, name: str) -> int:
+    value = _read(row, name, float)
+    if not (1 <= value <= _MOST_TOKENS and value.is_integer()):
+        raise _bad(path, row, name, f"a whole number from 1 to {_MOST_TOKENS:.0g}")
+    return int(value)
+
+
+def _read(row: Row, name: str, read: Callable[[Any], float]) -> float:
+    """A value of a row, NaN for what is none."""
+    text = row[1].get(name)
+    try:
+        return read("" if text is None or isinstance(text, bool) else text)
+    except (ValueError, TypeError, OverflowError):
+        return math.nan
+
+
+def _bad(path: Path, row: Row, name: str, allowed: str) -> BadInput:
+    return BadInput(f"{path}: line {row[0]}, {name}", row[1].get(name), allowed)
+
+
+def _numbered(rows: Sequence[Row], name: str | None, order: Ints) -> Ints | None:
     """Equal values get one number, in the order of their first request; an empty one stands for itself."""
     if name is None or name not in rows[0][1]:
         return None
@@ -134,30 +194,3 @@ def _numbered(rows: Sequence[tuple[int, _Row]], name: str | None, order: Ints) -
         alone = first is None or first == "" or first == []
         found[place] = seen.setdefault(f"alone {place}" if alone else f"is {first}", len(seen))
     return found
-
-
-def _csv(path: Path) -> list[tuple[int, _Row]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(enumerate(csv.DictReader(file), 2))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput("trace", str(path), f"a readable CSV or JSON-lines file ({type(error).__name__})") from None
-
-
-def _json_lines(path: Path) -> list[tuple[int, _Row]]:
-    rows: list[tuple[int, _Row]] = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            for line, text in enumerate(file, 1):
-                if text.strip():
-                    row = json.loads(text)
-                    if not isinstance(row, dict):
-                        raise BadInput(f"{path}: line {line}", type(row).__name__, "a JSON object")
-                    rows.append((line, row))
-    except ValueError:
-        raise BadInput(
-            f"{path}: line {len(rows) + 1}", "text that is not JSON", "a JSON object on every line"
-        ) from None
-    except OSError as error:
-        raise BadInput("trace", str(path), f"a readable CSV or JSON-lines file ({type(error).__name__})") from None
-    return rows
