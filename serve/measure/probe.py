@@ -6,6 +6,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from typing import Any
 
 from serve.load.endpoint import Endpoint
 from tuner.errors import BadInput, ParlayError
@@ -29,6 +30,19 @@ def offered_models(endpoint: Endpoint, named: bool = False) -> tuple[str, ...] |
 
     Raises EndpointFailed where nobody answers, and BadInput where the key is refused or the answer is not OpenAI's.
     """
+    listed = _listed(endpoint)
+    return None if listed is None else tuple(str(model["id"]) for model in listed)
+
+
+def longest_served(endpoint: Endpoint) -> int | None:
+    """The prompt and output that the endpoint's model takes together, in tokens, as vLLM says it (``max_model_len``);
+    None where the server does not say. Raises as ``offered_models`` does."""
+    said = [model.get("max_model_len") for model in _listed(endpoint) or () if model["id"] == endpoint.model]
+    return said[0] if said and type(said[0]) is int and said[0] > 0 else None
+
+
+def _listed(endpoint: Endpoint) -> list[dict[str, Any]] | None:
+    """The models on ``GET /v1/models``, each with its ``id``; None where the server has no such page."""
     url = endpoint.url.rstrip("/") + "/v1/models"
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     if (tls := endpoint.tls()) is not None:
@@ -48,10 +62,10 @@ def offered_models(endpoint: Endpoint, named: bool = False) -> tuple[str, ...] |
         raise EndpointFailed(f"{url} cannot be reached: {getattr(error, 'reason', error)}") from None
     except (ValueError, http.client.HTTPException):
         raise BadInput("URL", endpoint.url, f"an OpenAI-compatible endpoint; {url} answers with no JSON") from None
-    try:
-        return tuple(str(model["id"]) for model in document["data"])
-    except (KeyError, TypeError):
-        raise BadInput("URL", endpoint.url, f"an OpenAI-compatible endpoint; {url} lists no models") from None
+    models = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(models, list) or not all(isinstance(model, dict) and "id" in model for model in models):
+        raise BadInput("URL", endpoint.url, f"an OpenAI-compatible endpoint; {url} lists no models")
+    return models
 
 
 def choose_model(offered: tuple[str, ...] | None, asked: str | None, url: str) -> str:

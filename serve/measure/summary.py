@@ -2,8 +2,9 @@
 
 Every latency counts from the actual send; TTFT is also kept from the intended send, which is what a user of this
 arrival process would wait. Rates divide by the time in which requests were offered: the wait for stragglers offers no
-load, and would make a rate depend on how long answers are. Output tokens divide by the time from the first send to the
-last answer, as tokens are made until then.
+load, and would make a rate depend on how long answers are. What was answered divides by the same window, or until the
+last answer where that came later, as answers are made until then: never by the time between the first request and the
+last, which is none of a single one.
 
 Requests and tokens that follow each other are alike (one batch, one queue), so intervals count them as fewer than they
 are: as many as independent ones would tell as much.
@@ -156,7 +157,7 @@ def figures(
     waits_ms = [s.ttft_from_intended_s * 1e3 for s in whole if s.ttft_from_intended_s is not None]
     kept_slo = [sample.ok and attained(one_ms(sample), slo) for sample in counted]
     good = sum(kept_slo)
-    wall_s = max((s.end_s for s in counted), default=0.0) - min((s.sent_s for s in counted), default=0.0)
+    wall_s = max([offered_s, *(sample.end_s - start_s for sample in counted)])
     lag_ms = [sample.lag_s * 1e3 for sample in counted]
     return WindowFigures(
         sent=len(counted),

@@ -302,7 +302,7 @@ def test_requests_are_judged_as_measured_ones_are():
     assert 0 < sum(judged) < len(judged)
     np.testing.assert_array_equal(run.met(SLO), judged)
     assert run.attainment(SLO) == np.mean(judged)
-    assert run.goodput_req_per_s(SLO) == pytest.approx(sum(judged) / run.duration_s)
+    assert run.goodput_req_per_s(SLO) == pytest.approx(sum(judged) / run.offered_s)
 
 
 @pytest.mark.parametrize(("percentile", "expected"), [(50, True), (99, False)])

@@ -67,7 +67,8 @@ def test_rate_users_and_trace_replace_the_asked_load(tmp_path):
     faster = asked(REQUEST, options(rate_req_per_s=30.0))
     assert faster["load"]["rate_req_per_s"] == pytest.approx(30, rel=0.2)
     assert asked(REQUEST, options(users=5))["load"] == {"requests": 200, "users": 5}
-    assert asked(REQUEST, options(trace=trace))["simulated_output_tokens"] == 30
+    roomy = make_request({"engine.max_model_len": 4096})
+    assert asked(roomy, options(trace=trace, requests=None))["simulated_output_tokens"] == 30
 
 
 @pytest.mark.parametrize(

@@ -142,9 +142,9 @@ def test_samples_are_those_of_whole_answers():
 
 
 def test_rates_of_no_time_do_not_exist():
-    one = figures([sample(tokens=1, ttft_s=0.0)], SLO, 1.0)
+    one = figures([sample(tokens=1, ttft_s=0.0)], SLO, 0.0)
     assert one.wall_s == 0
-    assert (one.achieved_req_per_s, one.output_tok_per_s, one.offered_req_per_s) == (None, None, 1.0)
+    assert (one.achieved_req_per_s, one.output_tok_per_s, one.offered_req_per_s) == (None, None, None)
     assert not math.isnan(one.attainment or 0.0)
 
 

@@ -66,7 +66,7 @@ def test_formats_are_recognised_by_their_columns(tmp_path, name, text, at_s, pro
         ("a.csv", AZURE.replace("18:15:50.9951690", "noon"), "line 3, TIMESTAMP: got '2023-11-16 noon'"),
         ("a.csv", AZURE.replace(",109", ",many"), "line 3, GeneratedTokens: got 'many'"),
         ("a.csv", "Timestamp,Request tokens,Response tokens\n1,0,0\n", "without tokens"),
-        ("a.jsonl", MOONCAKE + "{", "line 4: got 'text that is not JSON'"),
+        ("a.jsonl", MOONCAKE + "{", "line 5: got 'text that is not JSON'"),
         ("a.jsonl", "[1]\n", "line 1: got 'list'"),
         ("a.jsonl", OURS.replace("10", "true"), "line 1, prompt_tokens: got True"),
         ("a.jsonl", OURS.replace("2.5", "[]"), r"line 1, timestamp: got \[\]"),

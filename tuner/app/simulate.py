@@ -20,49 +20,55 @@ from tuner.app.answers.simulate import (
     SimulateAnswer,
     simulated_answer,
 )
-from tuner.app.cli.tables import number
-from tuner.ask.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, replay
+from tuner.app.cli.tables import number, print_lines
+from tuner.ask.arrivals import ClosedLoad, OfferedLoad, closed_load, offered
 from tuner.ask.cluster import Cluster, requested_cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.packing import pools_unplaceable
-from tuner.ask.request import TuneRequest, require_defined
+from tuner.ask.request import TuneRequest
+from tuner.ask.request_document import retraced
 from tuner.ask.requested_model import requested_model
 from tuner.ask.rules import illegal
+from tuner.ask.workload import TooLong
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import estimate_memory
 from tuner.cost.switches import AS_SHIPPED
 from tuner.cost.transfer import kv_transfer_bytes
 from tuner.errors import BadInput
-from tuner.simulate import DisaggregatedSimulator, Pool, SimulationSettings, Simulator, max_rate
+from tuner.simulate import DisaggregatedSimulator, Pool, SimulationSettings, Simulator, max_rate, simulated_requests
 from tuner.simulate.disaggregated import transfer_ms
+
+_REQUESTS = 1000  # of a load that is drawn
 
 
 @dataclass(frozen=True, slots=True)
 class SimulateOptions:
     """What to simulate beside the request: a ``layout``, or one for prefill and one for decode; an open load at
-    ``rate_req_per_s`` (None: the asked rate), a closed loop of ``users``, or the arrivals and lengths of a ``trace``
-    file."""
+    ``rate_req_per_s`` (None: the asked rate), a closed loop of ``users``, or a ``trace`` instead of the request's load,
+    at its own rate unless one is asked. ``requests`` are 1000 where None, and of a trace one round. ``too_long`` says
+    what becomes of those of ``trace`` beyond ``max_model_len`` (None: they are refused)."""
 
     layout: ParallelLayout | None = None
     prefill_layout: ParallelLayout | None = None
     decode_layout: ParallelLayout | None = None
-    requests: int = 1000
+    requests: int | None = None
     rate_req_per_s: float | None = None
     users: int | None = None
     trace: Path | None = None
     router: str = "power_of_two"
     seed: int = 0
+    too_long: TooLong | None = None
 
 
 def simulate_answer(request: TuneRequest, options: SimulateOptions) -> SimulateAnswer:
     """Simulate; raises BadInput for a layout that the engine refuses or that does not fit."""
     started = time.perf_counter()
+    request = _loaded(request, options)
+    requests = options.requests or simulated_requests(request.workload, _REQUESTS)
     first = options.layout or options.prefill_layout or ParallelLayout()  # both pools live in one node group
     model, cluster = requested_model(request), requested_cluster(request).group(first)
-    load = _load(request, options)
-    require_defined(request.slo, int(np.max(load.output_tokens)), "request: slo")
-    longest = max(request.max_model_len, int(np.max(load.prompt_tokens + load.output_tokens)))
+    load, longest = _load(request, options, requests), request.max_model_len
     pools = _pools(request, options, model, cluster, longest)
     settings = SimulationSettings.for_slo(request.workload, request.slo, router=options.router, seed=options.seed)
     costs, (serving, *decoding) = StepCosts(model, cluster), pools.values()
@@ -75,7 +81,7 @@ def simulate_answer(request: TuneRequest, options: SimulateOptions) -> SimulateA
         )
     result = simulator.run(load)
     highest = max_rate(
-        simulator, request.workload, request.slo, request.attainment, requests=options.requests, seed=options.seed
+        simulator, request.workload, request.slo, request.attainment, requests=requests, seed=options.seed
     )
     moved = _transfer(costs, serving, decoding[0], load.prompt_tokens) if decoding else None
     return simulated_answer(request, pools, load, result, moved, highest, time.perf_counter() - started)
@@ -115,22 +121,30 @@ def _transfer(costs: StepCosts, prefill: Pool, decode: Pool, prompt_tokens: NDAr
     )  # fmt: skip
 
 
-def _load(request: TuneRequest, options: SimulateOptions) -> OfferedLoad | ClosedLoad:
-    ways = {"--rate": options.rate_req_per_s, "--users": options.users, "--trace": options.trace}
+def _loaded(request: TuneRequest, options: SimulateOptions) -> TuneRequest:
+    """The request with the load that was asked for in place of its own; all that is simulated follows from it."""
+    ways = {"--users": options.users, "--trace": options.trace, "--rate": options.rate_req_per_s}
     given = [name for name, value in ways.items() if value is not None]
-    if len(given) > 1:
-        raise BadInput(given[1], f"also {given[0]}", "one of --rate, --users and --trace")
-    if options.trace is not None:
-        return replay(options.trace)
-    arrival = request.workload.arrival
-    users = arrival.users if not given else options.users
-    if users is not None:
-        return closed_load(request.workload, users, options.requests, options.seed, arrival.think_s)
-    asked = arrival.requests_per_s
-    rate = asked if options.rate_req_per_s is None else options.rate_req_per_s
-    if not rate > 0:
+    if len(given) > 1 and given != ["--trace", "--rate"]:
+        raise BadInput(given[1], f"also {given[0]}", "one of --rate, --users and --trace, or a trace at a rate")
+    rate = options.rate_req_per_s
+    if rate is not None and not rate > 0:
         raise BadInput("--rate", rate, "a number above 0")
-    return offered(request.workload, rate, options.requests / rate, options.seed)
+    if options.trace is not None:
+        return retraced(request, options.trace, options.too_long or TooLong.REFUSE, rate)
+    if options.too_long is not None:
+        allowed = "with --trace only; a request says it by workload.arrival.too_long"
+        raise BadInput("--too-long", options.too_long.value, allowed)
+    return request
+
+
+def _load(request: TuneRequest, options: SimulateOptions, requests: int) -> OfferedLoad | ClosedLoad:
+    arrival = request.workload.arrival
+    users = arrival.users if options.users is None and options.rate_req_per_s is None else options.users
+    if users is not None:
+        return closed_load(request.workload, users, requests, options.seed, arrival.think_s)
+    rate = options.rate_req_per_s or arrival.requests_per_s
+    return offered(request.workload, rate, requests / rate, options.seed)
 
 
 def _kv_tokens(
@@ -160,11 +174,17 @@ def simulate_tables(console: Console, answer: SimulateAnswer) -> None:
         spread = target.interval_ms
         interval = f", 95 % between {number(spread[0])} and {number(spread[1])}" if spread else ""
         console.print(f"{target.target}: {number(target.ms)} ms{interval}", highlight=False)
+    of = ", in the rhythm of the trace" if answer.trace else ""
+    if isinstance(load, ClosedLoadAnswer) and not of:
+        of = " of Poisson arrivals"
     console.print(
         f"attainment {answer.attainment:.1%}, goodput {answer.goodput_req_per_s:.2f} req/s; the SLO holds up to "
-        f"{answer.max_rate_req_per_s:.2f} req/s",
+        f"{answer.max_rate_req_per_s:.2f} req/s{of}",
         highlight=False,
     )
+    if answer.trace is not None:
+        part = f"the first {load.requests:,} of {answer.trace.requests:,} requests of the trace (--requests for more)"
+        print_lines(console, ([part] if load.requests < answer.trace.requests else []) + answer.trace.notes)
     if moved := answer.kv_transfer:
         console.print(
             f"KV cache handed over: {moved.mean_bytes_per_request / 1e6:.1f} MB and {moved.mean_ms:.2f} ms per "

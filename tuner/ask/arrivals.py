@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.ask.request import TokenLengths, Workload
+from tuner.ask.recorded import fitted, replayed_trace
 from tuner.ask.traces import MAX_REQUESTS, Trace, read_trace
+from tuner.ask.workload import TokenLengths, TooLong, Workload
 from tuner.errors import BadInput
 
 _OFFSETS, _PROMPTS, _OUTPUTS = range(3)  # independent random streams of one seed
@@ -29,6 +30,8 @@ class OfferedLoad:
     ``offset_s`` holds the intended send times in seconds from the start of the window; the next two count tokens.
     ``priority`` (the smallest goes first) and ``prefix_group`` (requests of one group open alike) are None where all
     requests are equal; ``session`` (turns of one conversation have one number) where each stands alone.
+    ``duration_s`` are the seconds of the window that they fill, None where that is not known: requests need come
+    neither at its start nor to its end. ``too_long`` requests of a trace were skipped or truncated.
     """
 
     offset_s: NDArray[np.float64]
@@ -37,9 +40,17 @@ class OfferedLoad:
     priority: NDArray[np.int64] | None = None
     prefix_group: NDArray[np.int64] | None = None
     session: NDArray[np.int64] | None = None
+    duration_s: float | None = None
+    too_long: int = 0
 
     def __len__(self) -> int:
         return len(self.offset_s)
+
+    @property
+    def rate_req_per_s(self) -> float | None:
+        """Requests ÷ the seconds of their window, never ÷ the time between the first and the last; None where that is
+        not known."""
+        return len(self) / self.duration_s if self.duration_s else None
 
     def share(self, worker: int, workers: int) -> OfferedLoad:
         """What one of several workers sends: every ``workers``-th request, so that all shares together are the load."""
@@ -50,7 +61,7 @@ class OfferedLoad:
     def taken(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> OfferedLoad:
         """The chosen requests: a mask, or indices by rising time."""
         columns = {one.name: getattr(self, one.name) for one in fields(self)}
-        return replace(self, **{name: column[chosen] for name, column in columns.items() if column is not None})
+        return replace(self, **{name: c[chosen] for name, c in columns.items() if isinstance(c, np.ndarray)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,29 +86,46 @@ class ClosedLoad:
 
 
 def closed_load(workload: Workload, users: int, requests: int, seed: int, think_s: float = 0.0) -> ClosedLoad:
-    """A closed loop of ``users`` over ``requests`` in all, with the workload's lengths."""
+    """A closed loop of ``users`` over ``requests`` in all, with the workload's lengths, a trace's in its order."""
     if not 1 <= requests <= MAX_REQUESTS:
         raise BadInput("load.requests", requests, f"1 to {MAX_REQUESTS}")
+    if workload.arrival.trace is not None:
+        trace = replayed_trace(workload.arrival)
+        lengths_of = (np.resize(one, requests) for one in (trace.prompt_tokens, trace.output_tokens))
+        return ClosedLoad(users, *lengths_of, think_s)
     prompts = _lengths(workload.prompt_tokens, requests, _random(seed, _PROMPTS))
     return ClosedLoad(users, prompts, _lengths(workload.output_tokens, requests, _random(seed, _OUTPUTS)), think_s)
 
 
-def replay(path: Path, speed: float = 1.0, window_s: tuple[float, float] | None = None) -> OfferedLoad:
+def replay(
+    path: Path,
+    speed: float = 1.0,
+    window_s: tuple[float, float] | None = None,
+    limit_tokens: int | None = None,
+    too_long: TooLong = TooLong.REFUSE,
+) -> OfferedLoad:
     """A recorded load (see ``tuner.ask.traces``), ``speed`` times as fast as it was.
 
     ``window_s`` cuts out the seconds from one moment to another of the recording; the load then starts at the first.
-    Raises BadInput for a file that is no trace, a speed that is not positive and a window without requests.
+    Raises BadInput for a file that is no trace, a speed that is not positive, a window without requests, and requests
+    longer than ``limit_tokens`` where ``too_long`` refuses them.
     """
     if not (math.isfinite(speed) and speed > 0):
         raise BadInput("trace.speed", speed, "a finite number above 0")
-    load = _as_offered(read_trace(path))
+    trace = read_trace(path)
+    start_s, duration_s = 0.0, trace.span_s
     if window_s is not None:
-        start_s, end_s = window_s
-        load = load.taken((load.offset_s >= start_s) & (load.offset_s < end_s))
-        if not len(load):
-            raise BadInput("trace.window_s", window_s, "a part of the trace in which requests arrive")
-        load = replace(load, offset_s=load.offset_s - start_s)
-    return replace(load, offset_s=load.offset_s / speed)
+        start_s, duration_s = window_s[0], window_s[1] - window_s[0]
+        inside = (trace.at_s >= window_s[0]) & (trace.at_s < window_s[1])
+        if not inside.any():
+            allowed = f"a part of the trace in which requests arrive; it has {trace.at_s[-1]:g} seconds"
+            raise BadInput("trace.window_s", window_s, allowed)
+        trace = trace.taken(inside)
+    remedy = "a server that takes {longest} tokens (max_model_len), or --too-long skip or truncate"
+    fit = fitted(trace, limit_tokens, too_long, f"trace {path}", remedy)
+    load = _as_offered(fit.trace)
+    offset_s = (load.offset_s - start_s) / speed
+    return replace(load, offset_s=offset_s, duration_s=duration_s / speed or None, too_long=fit.too_long)
 
 
 def _as_offered(trace: Trace) -> OfferedLoad:
@@ -118,7 +146,7 @@ def offered(workload: Workload, rate_req_per_s: float, duration_s: float, seed: 
         allowed = "a process that offers a rate; a closed loop is for parlay simulate and parlay measure"
         raise BadInput("workload.arrival.process", arrival.process, allowed)
     if arrival.trace is not None:
-        return _replayed(workload, Path(arrival.trace), rate_req_per_s, duration_s)
+        return _replayed(workload, rate_req_per_s, duration_s)
     offset_s = schedule(arrival.process, rate_req_per_s, duration_s, seed, arrival.burstiness, arrival.start_share)
     if not offset_s.size:
         offset_s = np.zeros(1)
@@ -126,12 +154,15 @@ def offered(workload: Workload, rate_req_per_s: float, duration_s: float, seed: 
         offset_s,
         _lengths(workload.prompt_tokens, len(offset_s), _random(seed, _PROMPTS)),
         _lengths(workload.output_tokens, len(offset_s), _random(seed, _OUTPUTS)),
+        duration_s=duration_s,
     )
 
 
-def _replayed(workload: Workload, path: Path, rate_req_per_s: float, duration_s: float) -> OfferedLoad:
+def _replayed(workload: Workload, rate_req_per_s: float, duration_s: float) -> OfferedLoad:
+    """Rounds of the trace: each lasts as long as so many requests do at that rate, or starts at once with all of them
+    where they came at one moment."""
     _check_window(rate_req_per_s, duration_s)
-    load = _as_offered(_cached_trace(path, path.stat().st_mtime_ns if path.exists() else 0))
+    load = _as_offered(replayed_trace(workload.arrival))
     for name, found in (("prompt_tokens", load.prompt_tokens), ("output_tokens", load.output_tokens)):
         longest = getattr(workload, name).bounds[1]
         if found.max() > longest:
@@ -139,22 +170,15 @@ def _replayed(workload: Workload, path: Path, rate_req_per_s: float, duration_s:
                 f"workload.{name}", f"at most {longest}", f"a max of at least {found.max()}, as the trace has"
             )
     count = len(load)
-    spacing_s = float(load.offset_s[-1]) / (count - 1) if count > 1 else 0.0
-    span_s = float(load.offset_s[-1]) + spacing_s  # the next round starts one mean gap after the last request
-    speed = rate_req_per_s * span_s / count
-    rounds = math.ceil(duration_s * speed / span_s) if span_s else math.ceil(rate_req_per_s * duration_s)
-    step_s = span_s / speed if span_s else 1 / rate_req_per_s
-    scaled_s = load.offset_s / speed if span_s else load.offset_s
-    offset_s = (np.arange(rounds)[:, None] * step_s + scaled_s).ravel()
-    indices = np.tile(np.arange(count), rounds)[offset_s < duration_s]
-    return replace(load.taken(indices), offset_s=offset_s[offset_s < duration_s])
-
-
-@lru_cache(maxsize=4)
-def _cached_trace(path: Path, changed_ns: int) -> Trace:
-    """A trace is read once, not for every window of a study; ``changed_ns`` tells when it must be read anew."""
-    del changed_ns
-    return read_trace(path)
+    round_s = count / rate_req_per_s
+    since_s = load.offset_s - load.offset_s[0]
+    scaled_s = since_s * ((count - 1) / rate_req_per_s / since_s[-1]) if since_s[-1] else since_s
+    rounds = math.ceil(duration_s / round_s)
+    offset_s = (np.arange(rounds)[:, None] * round_s + scaled_s).ravel()
+    inside = offset_s < duration_s * (1 - 1e-12)  # what is due at the end is not due before it by rounding
+    return replace(
+        load.taken(np.tile(np.arange(count), rounds)[inside]), offset_s=offset_s[inside], duration_s=duration_s
+    )
 
 
 def schedule(
@@ -260,6 +284,8 @@ _CHANGING = ("ramp", "step")
 
 def _lengths(tokens: TokenLengths, count: int, random: np.random.Generator) -> NDArray[np.int64]:
     low, high = tokens.bounds
+    if tokens.distribution == "trace":
+        raise BadInput("workload.arrival.process", "lengths of a trace", "trace, whose requests bring them")
     if tokens.sd is None:
         return random.integers(low, high, size=count, dtype=np.int64, endpoint=True)
     if tokens.distribution == "lognormal":

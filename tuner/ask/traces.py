@@ -59,10 +59,10 @@ class Trace:
 
     @property
     def span_s(self) -> float:
-        """Seconds that the recording stands for: to its last request and a mean gap more, as if another were to come;
-        0 where all came at one moment."""
-        last_s = float(self.at_s[-1])
-        return last_s * len(self) / (len(self) - 1) if last_s else 0.0
+        """Seconds that the requests stand for: from the first to the last and a mean gap more, as if another were to
+        come; 0 where all came at one moment."""
+        between_s = float(self.at_s[-1] - self.at_s[0])
+        return between_s * len(self) / (len(self) - 1) if between_s else 0.0
 
     @property
     def rate_req_per_s(self) -> float | None:

@@ -19,9 +19,9 @@ from tuner.ask.request import Objective, TuneRequest
 from tuner.ask.slo import Verdict, ratios
 from tuner.cost.latency import StepCosts
 from tuner.plan.prune import MARGIN, Candidate, Plan, Prediction
-from tuner.simulate import SimulationResult, SimulationSettings, Simulator, max_rate
+from tuner.simulate import SimulationResult, SimulationSettings, Simulator, max_rate, simulated_requests
 
-REQUESTS = 500  # per simulated rate
+REQUESTS = 500  # per simulated rate, but of a trace one round
 SEED = 20260201  # the same requests for every layout
 
 
@@ -61,7 +61,7 @@ def refine(request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet, pl
 
 def _simulated(request: TuneRequest, costs: StepCosts, candidate: Candidate) -> tuple[Prediction, int]:
     """What the simulator says of a candidate, and its standing."""
-    asked = request.workload.arrival.requests_per_s
+    asked, requests = request.workload.arrival.requests_per_s, simulated_requests(request.workload, REQUESTS)
     simulator = Simulator(
         costs,
         candidate.layout,
@@ -71,7 +71,7 @@ def _simulated(request: TuneRequest, costs: StepCosts, candidate: Candidate) -> 
     )
 
     def at(rate_req_per_s: float) -> SimulationResult:
-        return simulator.run(offered(request.workload, rate_req_per_s, REQUESTS / rate_req_per_s, SEED))
+        return simulator.run(offered(request.workload, rate_req_per_s, requests / rate_req_per_s, SEED))
 
     result = at(asked)
     tpot_ms = result.tpot_ms
@@ -80,7 +80,7 @@ def _simulated(request: TuneRequest, costs: StepCosts, candidate: Candidate) -> 
         ttft_ms=float(np.mean(result.ttft_ms)),
         tpot_ms=float(np.mean(tpot_ms)) if tpot_ms.size else candidate.prediction.tpot_ms,
         goodput_req_per_s=max_rate(
-            simulator, request.workload, request.slo, request.attainment, requests=REQUESTS, seed=SEED
+            simulator, request.workload, request.slo, request.attainment, requests=requests, seed=SEED
         ),
         meets_slo=result.verdict(request.slo, request.attainment) is Verdict.MET,
         steps=tuple(_shown(request, result if rate == asked else at(rate)) for rate in request.rates_req_per_s),

@@ -5,7 +5,7 @@ Numba is imported at the first run, not with this package: planning alone stays 
 
 from tuner.simulate.disaggregated import DisaggregatedSimulator, Pool
 from tuner.simulate.result import SimulationResult
-from tuner.simulate.simulator import ROUTERS, SimulationSettings, Simulator, max_rate, simulate
+from tuner.simulate.simulator import ROUTERS, SimulationSettings, Simulator, max_rate, simulate, simulated_requests
 
 __all__ = [
     "ROUTERS",
@@ -16,4 +16,5 @@ __all__ = [
     "Simulator",
     "max_rate",
     "simulate",
+    "simulated_requests",
 ]

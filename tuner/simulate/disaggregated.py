@@ -126,4 +126,5 @@ def _joined(
         kv_peak_share=np.concatenate([first.kv_peak_share, second.kv_peak_share]),
         steps=np.concatenate([first.steps, second.steps]),
         slow_gaps=second.slow_gaps[place],
+        offered_s=first.offered_s,
     )

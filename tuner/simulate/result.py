@@ -27,7 +27,8 @@ class SimulationResult:
 
     ``prefill_share`` and ``decode_share`` are each replica's busy time by what it was for, as shares of the run;
     ``kv_share`` is the mean occupancy of its KV cache, ``kv_peak_share`` the highest. ``slow_gaps`` [request, limit]
-    counts inter-token gaps above each of ``gap_limits_ms``; ``gap_counts`` is the histogram of all gaps.
+    counts inter-token gaps above each of ``gap_limits_ms``; ``gap_counts`` is the histogram of all gaps. ``offered_s``
+    is the window in which the requests were offered, None of a closed loop.
     """
 
     arrival_s: Floats
@@ -47,6 +48,7 @@ class SimulationResult:
     gap_sum_ms: float
     gap_limits_ms: Floats
     slow_gaps: Ints
+    offered_s: float | None = None
 
     @property
     def ttft_ms(self) -> Floats:
@@ -149,14 +151,19 @@ class SimulationResult:
         """From the first arrival to the last token."""
         return float(self.end_s.max() - self.arrival_s.min())
 
+    @property
+    def served_s(self) -> float:
+        """The window in which requests were offered, or until the last token where that came later."""
+        return self.duration_s if self.offered_s is None else max(self.offered_s, float(self.end_s.max()))
+
     def goodput_req_per_s(self, slo: Sequence[SloTarget]) -> float:
-        """Requests per second that met every target."""
-        return float(self.met(slo).sum()) / self.duration_s
+        """Requests per second that met every target, of the window in which they were offered."""
+        return float(self.met(slo).sum()) / (self.offered_s or self.duration_s)
 
     @property
     def output_tok_per_s(self) -> float:
         """Output tokens per second of the whole deployment."""
-        return float(self.output_tokens.sum()) / self.duration_s
+        return float(self.output_tokens.sum()) / self.served_s
 
     @property
     def utilisation(self) -> float:

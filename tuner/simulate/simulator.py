@@ -21,6 +21,7 @@ from tuner.simulate.step_tables import StepTable, step_table
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+MOST_REPLAYED = 5_000  # requests of a trace that a simulation replays unless more are asked for
 ROUTERS = ("round_robin", "power_of_two", "least_loaded", "prefix_aware")
 
 
@@ -121,7 +122,7 @@ class Simulator:
         delays = np.array([think_s * 1e3, self.settings.front_end_ms, request_ms, serial_token_ms])
         router = ROUTERS.index(self.settings.router)
         run(self._table, self._limits, req, state, router, draws, homes, users, delays)
-        return self._result(req, state)
+        return self._result(req, state, None if isinstance(load, ClosedLoad) else load.duration_s)
 
     def _prepare(self, load: OfferedLoad | ClosedLoad) -> tuple[Records, State]:
         prompt, output, count = load.prompt_tokens, load.output_tokens, len(load.prompt_tokens)
@@ -169,7 +170,7 @@ class Simulator:
         before = np.concatenate([[0.0], turn[:-1]])
         return np.asarray(np.maximum.accumulate(sent_ms - before) + turn + request_ms)
 
-    def _result(self, req: Records, state: State) -> SimulationResult:
+    def _result(self, req: Records, state: State, offered_s: float | None) -> SimulationResult:
         span_ms = float(np.max(req["end_ms"]) - np.min(req["sent_ms"]))
         blocks, replicas = self._limits.blocks, state.replicas
         return SimulationResult(
@@ -190,6 +191,7 @@ class Simulator:
             gap_sum_ms=float(replicas["gap_sum_ms"].sum()),
             gap_limits_ms=state.gap_limits_ms,
             slow_gaps=state.slow_gaps,
+            offered_s=offered_s,
         )
 
 
@@ -207,6 +209,13 @@ def simulate(
     """
     longest = int((load.prompt_tokens + load.output_tokens).max()) if len(load.prompt_tokens) else 1
     return Simulator(costs, layout, kv_tokens=kv_tokens, longest_tokens=longest, settings=settings).run(load)
+
+
+def simulated_requests(workload: Workload, otherwise: int) -> int:
+    """How many requests tell of a workload: of a trace one round, so that whoever simulates it sees the same load (of a
+    long one its first ``MOST_REPLAYED``); of others as many as the caller takes, ``otherwise``."""
+    recorded = workload.arrival.recorded
+    return otherwise if recorded is None else min(recorded.requests, MOST_REPLAYED)
 
 
 class Serving(Protocol):
@@ -229,8 +238,8 @@ def max_rate(
     ``attainment`` of the requests meets them all; 0 where there is none.
 
     Doubles or halves from the asked rate until it is bracketed, then bisects to 1 %. Every rate sees the same requests
-    at another speed (common random numbers), so that chance does not decide between two rates. The users of a closed
-    loop are taken for Poisson arrivals.
+    at another speed (common random numbers), so that chance does not decide between two rates; those of a trace come
+    in its own rhythm. The users of a closed loop are taken for Poisson arrivals.
     """
     if workload.arrival.process == "closed_loop":
         workload = workload.model_copy(update={"arrival": Arrival(requests_per_s=workload.arrival.requests_per_s)})

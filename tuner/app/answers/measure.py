@@ -11,6 +11,7 @@ from serve.measure.summary import Latency, TargetFigures
 from serve.measure.window import Window
 from tuner.app.answers.base import Answer, Interval
 from tuner.app.answers.tokens import TokensAnswer, tokens_answer
+from tuner.ask.arrivals import OfferedLoad
 from tuner.ask.request import Metric
 from tuner.ask.slo import Verdict
 from tuner.stats.rate_search import RateFound
@@ -22,6 +23,7 @@ class SentLoadAnswer(Answer):
     name: str = Field(description="The load in words.")
     rate_req_per_s: float | None = Field(description="Rate of an open load, requests/s; null of a closed loop.")
     users: int | None = Field(description="Users of a closed loop; null of an open load.")
+    too_long: int = Field(description="Requests of a trace beyond max_model_len, skipped or truncated.")
 
 
 class MeasuredTargetAnswer(Answer):
@@ -108,9 +110,9 @@ class WindowAnswer(Answer):
     itl_ms: LatencyAnswer = Field(description="Between two events that carry tokens, ms.")
     e2e_ms: LatencyAnswer = Field(description="From sending to the last token, ms.")
     ttft_from_intended_ms: LatencyAnswer = Field(description="TTFT from the intended send, ms.")
-    offered_req_per_s: float | None = Field(description="Requests/s offered.")
-    achieved_req_per_s: float | None = Field(description="Requests/s answered, up to the last answer.")
-    goodput_req_per_s: float | None = Field(description="Requests/s that met every target.")
+    offered_req_per_s: float | None = Field(description="Requests/s offered, of offered_s.")
+    achieved_req_per_s: float | None = Field(description="Requests/s answered, of wall_s.")
+    goodput_req_per_s: float | None = Field(description="Requests/s that met every target, of offered_s.")
     prompt_tok_per_s: float | None = Field(description="Prompt tokens/s, by the server's count where it tells one.")
     output_tok_per_s: float | None = Field(description="Output tokens/s.")
     tokens: TokensAnswer = Field(description="Tokens as asked for and as counted.")
@@ -123,7 +125,7 @@ class WindowAnswer(Answer):
     errors: dict[str, int] = Field(description="Failures by kind.")
     lead_s: float = Field(description="Load before the window that does not count, s.")
     offered_s: float = Field(description="Time in which requests were offered, s.")
-    wall_s: float = Field(description="Time from the first send to the last answer, s.")
+    wall_s: float = Field(description="The window, until its last answer where that came later, s.")
     schedule_lag_ms: LagAnswer = Field(description="Actual send less intended send, ms.")
     client: ClientAnswer = Field(description="The load generator itself.")
     engine: EngineAnswer = Field(description="The engines' own figures.")
@@ -162,7 +164,10 @@ def window_answer(window: Window) -> WindowAnswer:
     latencies = {f"{metric.value}_ms": latency_answer(found.latency.get(metric)) for metric in Metric}
     return WindowAnswer(
         load=SentLoadAnswer(
-            name=window.order.name, rate_req_per_s=window.order.rate_req_per_s, users=window.order.users
+            name=window.order.name,
+            rate_req_per_s=window.order.rate_req_per_s,
+            users=window.order.users,
+            too_long=window.order.load.too_long if isinstance(window.order.load, OfferedLoad) else 0,
         ),
         valid=window.invalid is None,
         invalid_reason=window.invalid,

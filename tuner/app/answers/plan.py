@@ -8,8 +8,10 @@ from pydantic import Field
 
 from tuner.app.answers.base import Answer
 from tuner.app.answers.infeasible import InfeasibleAnswer, infeasible_answer
+from tuner.app.answers.trace import BURSTS, TraceAnswer, trace_answer
 from tuner.app.answers.what_if import WhatIfAnswer, what_if_answer
 from tuner.ask.layout import ParallelLayout
+from tuner.ask.workload import Workload
 from tuner.cost.breakdown import Breakdown
 from tuner.cost.memory import GIB, MemoryEstimate
 from tuner.plan.infeasible import Infeasible
@@ -85,6 +87,7 @@ class PlanAnswer(Answer):
     dropped: list[DroppedAnswer] = Field(description="What was dropped, group by group.")
     ranked: list[RankedAnswer] = Field(description="What was kept, best first.")
     seconds: float = Field(description="What the plan took, s.")
+    trace: TraceAnswer | None = Field(description="The recorded load that it is for; null of any other.")
     what_if: WhatIfAnswer | None = Field(description="Null where no technique was supposed.")
     infeasible: InfeasibleAnswer | None = Field(description="Null where a layout meets the SLO.")
 
@@ -95,6 +98,7 @@ def plan_answer(
     memories: Mapping[ParallelLayout, MemoryEstimate],
     supposed: WhatIf | None = None,
     reasons: Infeasible | None = None,
+    workload: Workload | None = None,
 ) -> PlanAnswer:
     """The ranking; ``memories`` has all of its layouts, ``breakdowns`` some."""
     return PlanAnswer(
@@ -102,9 +106,14 @@ def plan_answer(
         dropped=[dropped_answer(group) for group in plan.dropped],
         ranked=[ranked_answer(c, breakdowns.get(c.layout), memories[c.layout]) for c in plan.ranked],
         seconds=plan.seconds,
+        trace=trace_answer(workload, *_closed_form(plan)) if workload else None,
         what_if=what_if_answer(supposed) if supposed else None,
         infeasible=infeasible_answer(reasons) if reasons else None,
     )
+
+
+def _closed_form(plan: Plan) -> tuple[str, ...]:
+    return () if any(candidate.prediction.simulated for candidate in plan.ranked) else (BURSTS,)
 
 
 def dropped_answer(group: DroppedGroup) -> DroppedAnswer:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from tuner.app.answers.base import Answer, Interval
+from tuner.app.answers.trace import TraceAnswer, trace_answer
 from tuner.ask.arrivals import ClosedLoad, OfferedLoad
 from tuner.ask.request import Metric, TuneRequest
 from tuner.simulate import Pool, SimulationResult
@@ -36,7 +36,7 @@ class OpenLoadAnswer(Answer):
     """Requests that arrive whatever the engine does."""
 
     requests: int = Field(description="How many.")
-    rate_req_per_s: float | None = Field(description="Their rate as drawn, requests/s; null of a single one.")
+    rate_req_per_s: float | None = Field(description="Their rate as drawn: how many ÷ the window, requests/s.")
 
 
 class ClosedLoadAnswer(Answer):
@@ -92,7 +92,11 @@ class SimulateAnswer(Answer):
     attainment: float = Field(description="Share of the requests that met every target, 0 to 1.")
     attainment_interval: Interval | None = Field(description="Its 95 % interval.")
     goodput_req_per_s: float = Field(description="Requests/s that met every target.")
-    max_rate_req_per_s: float = Field(description="Highest rate within the SLO, requests/s.")
+    max_rate_req_per_s: float = Field(
+        description="Highest rate of this load within the SLO, requests/s: of a trace in its own rhythm, of a closed "
+        "loop as Poisson arrivals."
+    )
+    trace: TraceAnswer | None = Field(description="The recorded load; null of any other.")
     output_tok_per_s: float = Field(description="Output tokens/s.")
     preemptions: int = Field(description="Sequences that lost their place in the KV cache.")
     kv_tokens_per_replica: int = Field(description="Tokens that the first pool's KV cache holds, per replica.")
@@ -119,7 +123,7 @@ def simulated_answer(
         gpus=sum(pool.layout.devices for pool in pools.values()),
         pools=[_pool(role, pool) for role, pool in pools.items()],
         kv_transfer=moved,
-        load=_described(load, result),
+        load=_described(load),
         ttft_ms=latency[Metric.TTFT],
         tpot_ms=latency[Metric.TPOT],
         itl_ms=latency[Metric.ITL],
@@ -130,6 +134,7 @@ def simulated_answer(
         attainment_interval=wilson(int(met.sum()), len(met)),
         goodput_req_per_s=result.goodput_req_per_s(request.slo),
         max_rate_req_per_s=highest_req_per_s,
+        trace=trace_answer(request.workload),
         output_tok_per_s=result.output_tok_per_s,
         preemptions=int(result.preemptions.sum()),
         kv_tokens_per_replica=next(iter(pools.values())).kv_tokens,
@@ -145,11 +150,10 @@ def _pool(role: str, pool: Pool) -> PoolAnswer:
     )  # fmt: skip
 
 
-def _described(load: OfferedLoad | ClosedLoad, result: SimulationResult) -> OpenLoadAnswer | ClosedLoadAnswer:
+def _described(load: OfferedLoad | ClosedLoad) -> OpenLoadAnswer | ClosedLoadAnswer:
     if isinstance(load, ClosedLoad):
         return ClosedLoadAnswer(requests=len(load), users=load.users)
-    span_s = float(np.ptp(result.arrival_s))
-    return OpenLoadAnswer(requests=len(load), rate_req_per_s=len(load) / span_s if span_s else None)
+    return OpenLoadAnswer(requests=len(load), rate_req_per_s=load.rate_req_per_s)
 
 
 def _percentiles(result: SimulationResult, metric: Metric) -> PercentilesAnswer:

@@ -11,6 +11,7 @@ from tuner.app.cli.parameters import Json, RequestFile
 from tuner.app.cli.terminal import print_json, stdout
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request_document import load_request
+from tuner.ask.workload import TooLong
 from tuner.errors import BadInput, NoFeasibleLayout
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ def plan_command(
         from tuner.app.answers.plan import plan_answer
 
         held = memories(request, (candidate.layout for candidate in found.ranked))
-        print_json(plan_answer(found, splits, held, supposed, reasons))
+        print_json(plan_answer(found, splits, held, supposed, reasons, request.workload))
     else:
-        from tuner.app.cli.tables import plan_tables, print_lines, what_if_tables
+        from tuner.app.answers.trace import BURSTS
+        from tuner.app.cli.tables import plan_tables, print_lines, trace_lines, what_if_tables
 
         plan_tables(stdout, found, top, splits)
+        print_lines(stdout, trace_lines(request.workload, *([] if simulate else [BURSTS])))
         if supposed:
             what_if_tables(stdout, supposed, found)
         print_lines(stdout, reasons.lines() if reasons else ())
@@ -154,10 +157,15 @@ def simulate_command(
     layout: Annotated[str | None, typer.Option(help="The layout, such as tp=2,pp=1,dp=4.")] = None,
     prefill_layout: Annotated[str | None, typer.Option(help="Instead: engines that prefill alone.")] = None,
     decode_layout: Annotated[str | None, typer.Option(help="With it: those that decode, given the KV cache.")] = None,
-    requests: Annotated[int, typer.Option(min=1, help="How many requests to simulate.")] = 1000,
-    rate: Annotated[float | None, typer.Option(help="Requests/s; default: the request's.")] = None,
+    requests: Annotated[
+        int | None, typer.Option(min=1, help="How many to simulate; default: 1000, of a trace all, up to 5000.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests/s; default: the request's, or the trace's own.")] = None,
     users: Annotated[int | None, typer.Option(help="A closed loop of so many users instead.")] = None,
-    trace: Annotated[Path | None, typer.Option(help="Arrivals and lengths from a CSV file instead.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Arrivals and lengths of a recorded trace instead.")] = None,
+    too_long: Annotated[
+        TooLong | None, typer.Option(help="Its requests beyond max_model_len: refuse (the default), skip or truncate.")
+    ] = None,
     router: Annotated[str, typer.Option(help="Between replicas; power_of_two is Ray Serve's.")] = "power_of_two",
     seed: Annotated[int, typer.Option(min=0, help="Of arrivals, lengths and the router's draws.")] = 0,
     as_json: Json = False,
@@ -168,7 +176,7 @@ def simulate_command(
     whole, first, second = (
         ParallelLayout.parse(text) if text else None for text in (layout, prefill_layout, decode_layout)
     )
-    options = SimulateOptions(whole, first, second, requests, rate, users, trace, router, seed)
+    options = SimulateOptions(whole, first, second, requests, rate, users, trace, router, seed, too_long)
     answer = simulate_answer(load_request(request_file), options)
     if as_json:
         print_json(answer)

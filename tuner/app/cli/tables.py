@@ -11,9 +11,11 @@ from rich.table import Table
 
 from tuner.ask.deployment import BETWEEN_POOLS, Deployment, pools_of
 from tuner.ask.layout import ParallelLayout
+from tuner.ask.recorded import notes
 from tuner.ask.request import TuneRequest
 from tuner.ask.rules import DropReason
 from tuner.ask.slo import Verdict
+from tuner.ask.workload import Workload
 from tuner.cost.breakdown import Breakdown
 from tuner.plan.prune import Candidate, DroppedGroup, Plan
 from tuner.plan.what_if import PricedLayout, WhatIf
@@ -173,6 +175,18 @@ def _merged(dropped: Sequence[DroppedGroup]) -> list[DroppedGroup]:
         known = found.get(key)
         found[key] = replace(known, count=known.count + group.count) if known else group
     return list(found.values())
+
+
+def trace_lines(workload: Workload, *more: str) -> list[str]:
+    """What the trace of a workload brought, and what was left out of it, then ``more``; nothing without a trace."""
+    if workload.arrival.recorded is None:
+        return []
+    prompt, output = workload.prompt_tokens, workload.output_tokens
+    told = (
+        f"The trace: prompts of {prompt.mean:,.0f} tokens (mean; at most {prompt.max:,}), outputs of "
+        f"{output.mean:,.0f} (at most {output.max:,}), at {workload.arrival.requests_per_s:.4g} requests/s"
+    )
+    return [told, *notes(workload), *more]
 
 
 def print_lines(console: Console, lines: Iterable[str]) -> None:

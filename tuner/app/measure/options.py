@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from tuner.ask.workload import TooLong
+
 
 @dataclass(frozen=True, slots=True)
 class MeasureOptions:
@@ -29,6 +31,14 @@ class MeasureOptions:
         typer.Option("--trace-speed", help="How much faster than recorded; several make a sweep. Default: 1."),
     ] = ()
     trace_window: Annotated[str | None, typer.Option(help="Only FROM..TO seconds of the recording.")] = None
+    too_long: Annotated[
+        TooLong | None,
+        typer.Option(help="Requests of --trace beyond max_model_len: refuse (the default), skip or truncate."),
+    ] = None
+    max_model_len: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of prompt and output that the server takes. Default: as it says."),
+    ] = None
     find_rate: Annotated[
         bool, typer.Option("--find-rate", help="Search the highest rate within the SLO: from --rate, or between two.")
     ] = False

@@ -6,7 +6,15 @@ from serve.load.saturation import ClientLimit
 from serve.measure.window import Window
 from serve.measure.window_requests import CHANGING_PROCESSES, WindowOrder
 from tuner.app.measure.options import MeasureOptions
-from tuner.app.measure.window_orders import check_prompts, open_load, positive, token_lengths, window_order
+from tuner.app.measure.window_orders import (
+    LengthLimit,
+    check_lengths,
+    check_prompts,
+    open_load,
+    positive,
+    token_lengths,
+    window_order,
+)
 from tuner.ask.request import SloTarget, require_defined
 from tuner.ask.slo import Verdict
 from tuner.errors import BadInput
@@ -36,9 +44,14 @@ class RateFinder:
         low, high = (min(rates), max(rates)) if len(rates) > 1 else (rates[0] / SEARCH_RATIO, rates[0] * SEARCH_RATIO)
         self._search = RateSearch(low, high, start=rates[0] if len(rates) == 1 else None)
         self._options, self._slo = options, slo
+        self.within(None)
         self._asked = 0
         self._again: float | None = None
         self._over = False
+
+    def within(self, served_tokens: int | None) -> None:
+        """Hold the lengths against what the server takes of prompt and output; raises BadInput where they exceed it."""
+        check_lengths(self._options, LengthLimit.of(self._options, served_tokens))
 
     def ask(self) -> WindowOrder | None:
         """The next window, None when the search is over."""

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from serve.load.endpoint import Endpoint, bearer, extra_headers
 from serve.measure.first_answer import first_answer
-from serve.measure.probe import base_url, choose_model, offered_models
+from serve.measure.probe import base_url, choose_model, longest_served, offered_models
 from serve.measure.request_records import check_records, write_records
 from serve.measure.window import Window
 from serve.measure.window_runner import WindowRunner

@@ -5,7 +5,7 @@ from __future__ import annotations
 from serve.measure.window import Window
 from serve.measure.window_requests import WindowOrder
 from tuner.app.measure.options import MeasureOptions
-from tuner.app.measure.window_orders import asked_loads, check_prompts, window_order
+from tuner.app.measure.window_orders import LengthLimit, asked_loads, check_lengths, check_prompts, window_order
 from tuner.ask.request import SloTarget, require_defined
 from tuner.errors import BadInput
 from tuner.stats.rate_search import RateFound
@@ -26,10 +26,22 @@ class Sweep:
         ):
             if value and not ways[way]:
                 raise BadInput(name, value, f"with {way} only")
-        self._left = [window_order(options, slo, load, index) for index, load in enumerate(asked_loads(options))]
-        for order in self._left:
+        self._options, self._slo = options, slo
+        self._left = self._orders(LengthLimit.of(options))
+
+    def within(self, served_tokens: int | None) -> None:
+        """Hold all windows against what the server takes of prompt and output; raises BadInput where they exceed it."""
+        self._left = self._orders(LengthLimit.of(self._options, served_tokens))
+
+    def _orders(self, limit: LengthLimit) -> list[WindowOrder]:
+        options, slo = self._options, self._slo
+        check_lengths(options, limit)
+        loads = enumerate(asked_loads(options, limit))
+        orders = [window_order(options, slo, load, index) for index, load in loads]
+        for order in orders:
             check_prompts(options, order)
             require_defined(slo, int(order.load.output_tokens.max()), "--slo")
+        return orders
 
     def ask(self) -> WindowOrder | None:
         """The next window, None after the last."""

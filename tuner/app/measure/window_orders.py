@@ -12,6 +12,7 @@ from serve.measure.window_requests import CHANGING_PROCESSES, WindowOrder
 from tuner.app.measure.options import MeasureOptions
 from tuner.ask.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, replay
 from tuner.ask.request import Arrival, SloTarget, TokenLengths, Workload
+from tuner.ask.workload import TooLong
 from tuner.errors import BadInput
 
 CLOSED_LOOP_REQUESTS = 100_000  # lengths that are drawn for a closed loop; a longer one begins them anew
@@ -26,6 +27,33 @@ class NamedLoad:
     rate_req_per_s: float | None
     lead_s: float
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LengthLimit:
+    """What a server takes of prompt and output together (None: it does not say), and what becomes of longer requests
+    of a trace."""
+
+    tokens: int | None = None
+    too_long: TooLong = TooLong.REFUSE
+
+    @classmethod
+    def of(cls, options: MeasureOptions, served_tokens: int | None = None) -> LengthLimit:
+        """That of the options, or else what the server says; raises BadInput for a choice that has no trace."""
+        if options.too_long is not None and options.trace is None:
+            raise BadInput("--too-long", options.too_long.value, "with --trace only")
+        return cls(options.max_model_len or served_tokens, options.too_long or TooLong.REFUSE)
+
+
+def check_lengths(options: MeasureOptions, limit: LengthLimit) -> None:
+    """Refuse lengths that are to be drawn and may exceed the limit; vLLM answers such a request with status 400."""
+    prompts, outputs = (
+        token_lengths(name, text).bounds[1]
+        for name, text in (("--prompt-tokens", options.prompt_tokens), ("--output-tokens", options.output_tokens))
+    )
+    if options.trace is None and limit.tokens is not None and prompts + outputs > limit.tokens:
+        allowed = f"at most {limit.tokens} tokens together, the server's max_model_len"
+        raise BadInput("--prompt-tokens and --output-tokens", f"up to {prompts} and {outputs} tokens", allowed)
 
 
 def check_prompts(options: MeasureOptions, order: WindowOrder) -> None:
@@ -55,14 +83,16 @@ def window_order(options: MeasureOptions, slo: tuple[SloTarget, ...], named: Nam
     )
 
 
-def asked_loads(options: MeasureOptions) -> Iterator[NamedLoad]:
-    """The loads of a sweep, in the order given."""
+def asked_loads(options: MeasureOptions, limit: LengthLimit) -> Iterator[NamedLoad]:
+    """The loads of a sweep, in the order given; those of a trace within the limit."""
     if options.trace is not None:
         for speed in options.trace_speeds or (1.0,):
-            load = replay(options.trace, speed, _trace_window_s(options.trace_window))
-            seconds = max(float(load.offset_s[-1]), 1e-3)
+            window_s = _trace_window_s(options.trace_window)
+            load = replay(options.trace, speed, window_s, limit.tokens, limit.too_long)
             name = options.trace.name + ("" if speed == 1 else f" at {speed:g} x")
-            yield NamedLoad(name, load, len(load) / seconds, 0.0, seconds)
+            if load.too_long:
+                name += f", {load.too_long} too long: {limit.too_long.value}"
+            yield NamedLoad(name, load, load.rate_req_per_s, 0.0, load.duration_s or 0.0)
         return
     for users in options.users:
         if users < 1:
