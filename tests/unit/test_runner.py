@@ -175,8 +175,10 @@ def test_a_study_goes_on_in_its_own_world_only(tmp_path, began, goes_on):
 
 def test_what_cannot_be_offered_is_refused_before_anything_is_stored(tmp_path):
     store = Store(copy_of_empty_store(tmp_path / "store.db"))
-    arrival = {"process": "trace", "trace": str(tmp_path / "gone.csv"), "requests_per_s": 4}
-    request = make_request({"workload.arrival": arrival})
+    trace = tmp_path / "gone.csv"
+    trace.write_text("timestamp,prompt_tokens,output_tokens\n0,16,4\n1,16,4\n")
+    request = make_request({"workload": {"arrival": {"process": "trace", "trace": str(trace)}}})
+    trace.unlink()
     with pytest.raises(BadInput, match="gone"):
         run_study(StudyOrder("s", request, tmp_path), store, FakeLauncher(), FakeMeter(lambda *_: 10.0))
     assert store.study_names() == []

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,8 @@ class OfferedLoad:
     def taken(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> OfferedLoad:
         """The chosen requests: a mask, or indices by rising time."""
         columns = {one.name: getattr(self, one.name) for one in fields(self)}
-        return replace(self, **{name: c[chosen] for name, c in columns.items() if isinstance(c, np.ndarray)})
+        left: dict[str, Any] = {name: c[chosen] for name, c in columns.items() if isinstance(c, np.ndarray)}
+        return replace(self, **left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,8 @@ def closed_load(workload: Workload, users: int, requests: int, seed: int, think_
         raise BadInput("load.requests", requests, f"1 to {MAX_REQUESTS}")
     if workload.arrival.trace is not None:
         trace = replayed_trace(workload.arrival)
-        lengths_of = (np.resize(one, requests) for one in (trace.prompt_tokens, trace.output_tokens))
-        return ClosedLoad(users, *lengths_of, think_s)
+        prompt_tokens, output_tokens = (np.resize(one, requests) for one in (trace.prompt_tokens, trace.output_tokens))
+        return ClosedLoad(users, prompt_tokens, output_tokens, think_s)
     prompts = _lengths(workload.prompt_tokens, requests, _random(seed, _PROMPTS))
     return ClosedLoad(users, prompts, _lengths(workload.output_tokens, requests, _random(seed, _OUTPUTS)), think_s)
 
@@ -176,9 +178,8 @@ def _replayed(workload: Workload, rate_req_per_s: float, duration_s: float) -> O
     rounds = math.ceil(duration_s / round_s)
     offset_s = (np.arange(rounds)[:, None] * round_s + scaled_s).ravel()
     inside = offset_s < duration_s * (1 - 1e-12)  # what is due at the end is not due before it by rounding
-    return replace(
-        load.taken(np.tile(np.arange(count), rounds)[inside]), offset_s=offset_s[inside], duration_s=duration_s
-    )
+    load = load.taken(np.tile(np.arange(count), rounds)[inside])
+    return replace(load, offset_s=offset_s[inside], duration_s=duration_s)
 
 
 def schedule(

@@ -53,8 +53,8 @@ def described(path: Path, limit_tokens: int, too_long: TooLong, where: str, reme
         too_long=fit.too_long,
         without_tokens=trace.without_tokens,
     )
-    lengths = (_lengths_of(values) for values in (fit.trace.prompt_tokens, fit.trace.output_tokens))
-    return Described(*lengths, fit.trace.rate_req_per_s, recorded)
+    prompts, outputs = _lengths_of(fit.trace.prompt_tokens), _lengths_of(fit.trace.output_tokens)
+    return Described(prompts, outputs, fit.trace.rate_req_per_s, recorded)
 
 
 def replayed_trace(arrival: Arrival) -> Trace:

@@ -22,7 +22,7 @@ from pydantic import (
 from tuner.ask.sections import Count, Document, Positive
 from tuner.ask.workload import Arrival as Arrival  # the sections of a request are found here
 from tuner.ask.workload import TokenLengths as TokenLengths
-from tuner.ask.workload import Workload
+from tuner.ask.workload import Workload as Workload
 from tuner.errors import BadInput
 
 DEFAULT_PERCENTILE = 99.0  # where a metric is shown that the SLO does not name

@@ -55,7 +55,8 @@ class Trace:
     def taken(self, chosen: NDArray[np.bool_]) -> Trace:
         """The chosen requests, at the times that they had."""
         columns = {one.name: getattr(self, one.name) for one in fields(self)}
-        return replace(self, **{name: c[chosen] for name, c in columns.items() if isinstance(c, np.ndarray)})
+        left: dict[str, Any] = {name: c[chosen] for name, c in columns.items() if isinstance(c, np.ndarray)}
+        return replace(self, **left)
 
     @property
     def span_s(self) -> float:

@@ -151,10 +151,8 @@ class Workload(Document):
 
     @model_validator(mode="after")
     def _lengths_of_a_trace(self) -> Workload:
-        if self.arrival.recorded is None and "trace" in (
-            self.prompt_tokens.distribution,
-            self.output_tokens.distribution,
-        ):
+        named = (self.prompt_tokens.distribution, self.output_tokens.distribution)
+        if self.arrival.recorded is None and "trace" in named:
             raise ValueError("distribution uniform, normal or lognormal; trace with arrival.process trace only")
         return self
 
