@@ -167,6 +167,9 @@ def test_the_makefile_has_what_is_made(page: Path) -> None:
     assert asked <= targets
 
 
+TRACES = ROOT / "tests" / "data" / "cases" / "simulate_trace_max_rate"  # shown requests name one of these
+
+
 def documents() -> list[Any]:
     blocks = [(page, block) for page in PAGES for kind, block in FENCE.findall(read(page)) if kind == "yaml"]
     return [pytest.param(block, id=f"{named(page)}-{n}") for n, (page, block) in enumerate(blocks)]
@@ -174,7 +177,7 @@ def documents() -> list[Any]:
 
 @pytest.mark.parametrize("text", documents())
 def test_a_shown_request_is_one(text: str) -> None:
-    assert isinstance(parse_request(yaml.safe_load(text)), TuneRequest)
+    assert isinstance(parse_request(yaml.safe_load(text), folder=TRACES), TuneRequest)
 
 
 # The reference
