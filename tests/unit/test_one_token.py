@@ -1,6 +1,7 @@
 """Answers of one token have neither TPOT nor ITL: one rule in plan, simulate, measure and tune."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tuner.app.cli.commands import main
 from tuner.app.measure.options import MeasureOptions
 from tuner.app.measure.rate_finder import RateFinder
 from tuner.app.measure.sweep import Sweep
+from tuner.app.simulate import SimulateOptions, simulate_answer
 from tuner.ask.arrivals import OfferedLoad
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
@@ -22,6 +24,7 @@ from tuner.ask.request_document import parse_request
 from tuner.ask.slo import Verdict
 from tuner.ask.space import Space
 from tuner.cost.latency import StepCosts
+from tuner.errors import BadInput
 from tuner.plan.prune import plan
 from tuner.rehearse.cluster import SimulatedCluster
 from tuner.rehearse.launcher import SimulatedLauncher
@@ -107,10 +110,42 @@ def test_one_token_neither_meets_nor_misses(road, tokens, ms, expected, attainme
     assert share in (None, attainment)
 
 
+CASE = Path(__file__).parents[1] / "data" / "cases" / "one_token_tpot" / "request.yaml"
+
+
+@pytest.mark.parametrize("metric", ["tpot", "itl"])
+@pytest.mark.parametrize(
+    "tokens", [1, {"mean": 1}, {"mean": 1, "min": 1, "max": 1}, "a trace", "a trace that is cut to one token"]
+)
+def test_every_way_to_say_one_token_is_refused(tokens, metric, tmp_path):
+    asked = yaml.safe_load(CASE.read_text()) | {"slo": [{"metric": metric, "percentile": 99, "ms": 200}]}
+    if isinstance(tokens, str):
+        cut = "cut" in tokens
+        (tmp_path / "t.csv").write_text(f"timestamp,prompt_tokens,output_tokens\n0,16,{9 if cut else 1}\n1,1,1\n")
+        arrival = {"process": "trace", "trace": "t.csv", "too_long": "truncate"}
+        asked |= {"workload": {"arrival": arrival}, "engine": {"max_model_len": 2 if cut else 99}}
+    else:
+        asked["workload"]["output_tokens"] = tokens
+    with pytest.raises(BadInput, match=f"slo: got '{metric} p99 ≤ 200 ms'.*one output token"):
+        parse_request(asked, folder=tmp_path)
+
+
+def test_a_mixture_with_one_longer_answer_is_judged_by_it(tmp_path):
+    (tmp_path / "t.csv").write_text("timestamp,prompt_tokens,output_tokens\n0,16,1\n1,16,1\n2,16,5\n3,16,1\n")
+    asked = yaml.safe_load(CASE.read_text()) | {"workload": {"arrival": {"process": "trace", "trace": "t.csv"}}}
+    answer = simulate_answer(parse_request(asked, folder=tmp_path), SimulateOptions(LAYOUT))
+    assert answer.slo[1].ms == answer.tpot_ms.p99 == answer.tpot_ms.p50
+    assert answer.tpot_ms.mean == pytest.approx(answer.tpot_ms.p50)
+    assert (answer.meets_slo, answer.attainment) == (True, 1.0)
+
+
 WORDS = {
     "plan": ("plan", "request.yaml"),
     "simulate": ("simulate", "request.yaml", "--layout", "tp=1"),
     "tune": ("tune", "request.yaml"),
+    "tune a rehearsal": ("tune", "request.yaml", "--launcher", "simulated", "--simulated-seed", "3", "--study", "one"),
+    "plan simulated": ("plan", "request.yaml", "--simulate", "3"),
+    "simulate a closed loop": ("simulate", "request.yaml", "--layout", "tp=1", "--users", "4"),
     "measure": ("measure", "http://127.0.0.1:9", "--output-tokens", "1", "--slo"),
     "measure a search": ("measure", "http://127.0.0.1:9", "--find-rate", "--output-tokens", "1", "--slo"),
 }

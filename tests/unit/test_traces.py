@@ -33,6 +33,9 @@ MOONCAKE = """{"timestamp": 27482, "input_length": 6955, "output_length": 52, "h
 
 {"timestamp": 31000, "input_length": 400, "output_length": 1, "hash_ids": [7]}
 """
+SPACED = "timestamp, prompt_tokens, output_tokens\n3.5,1,2.0\n\n1,9,4\n"
+ISO = "timestamp,prompt_tokens,output_tokens\n2024-05-10T00:01:00.5Z,5,6\n2024-05-10 01:00:00+01:00,7,8\n"
+AZURE_SECONDS = "TIMESTAMP,ContextTokens,GeneratedTokens\n0,3,4\n1.5,5,6\n"
 OURS = '{"timestamp": 2.5, "prompt_tokens": 10, "output_tokens": 3, "session": "x"}\n'
 
 
@@ -45,6 +48,11 @@ OURS = '{"timestamp": 2.5, "prompt_tokens": 10, "output_tokens": 3, "session": "
         ("d.csv", BURSTGPT_1, [0], [472], [18], None, None),
         ("e.jsonl", MOONCAKE, [0, 3.053, 3.518], [6955, 6472, 400], [52, 26, 1], [0, 0, 1], None),
         ("f.jsonl", OURS, [0], [10], [3], None, [0]),
+        ("g.jsonl", "\ufeff" + OURS, [0], [10], [3], None, [0]),  # a byte order mark
+        ("h.csv", "\ufeff" + BURSTGPT_1, [0], [472], [18], None, None),
+        ("i.csv", SPACED, [0, 2.5], [9, 1], [4, 2], None, None),
+        ("j.csv", ISO, [0, 60.5], [7, 5], [8, 6], None, None),
+        ("k.csv", AZURE_SECONDS, [0, 1.5], [3, 5], [4, 6], None, None),
     ],
 )
 def test_formats_are_recognised_by_their_columns(tmp_path, name, text, at_s, prompts, outputs, prefixes, sessions):
@@ -70,6 +78,13 @@ def test_formats_are_recognised_by_their_columns(tmp_path, name, text, at_s, pro
         ("a.jsonl", "[1]\n", "line 1: got 'list'"),
         ("a.jsonl", OURS.replace("10", "true"), "line 1, prompt_tokens: got True"),
         ("a.jsonl", OURS.replace("2.5", "[]"), r"line 1, timestamp: got \[\]"),
+        ("a.csv", SPACED + "4,2.5,1\n", "line 5, prompt_tokens: got '2.5'; allowed: a whole number"),
+        ("a.csv", SPACED + "4,2,1e12\n", "line 5, output_tokens: got '1e12'"),
+        ("a.csv", SPACED + "4,-2,1\n", "line 5, prompt_tokens: got '-2'"),
+        ("a.csv", SPACED + "4,2,0\n", "line 5, output_tokens: got '0'"),
+        ("a.csv", SPACED + ",2,1\n", "line 5, timestamp: got ''; allowed: a time"),
+        ("a.jsonl", '[{"id": "x", "conversations": []}]\n', "line 1: got 'list'; allowed: a JSON object"),
+        ("a.jsonl", '{"id": "x", "conversations": []}\n', "other columns"),
     ],
 )
 def test_what_is_no_trace_is_refused(tmp_path, name, text, message):
@@ -79,6 +94,14 @@ def test_what_is_no_trace_is_refused(tmp_path, name, text, message):
         read_trace(path)
     assert "secret" not in str(caught.value)
     assert "root" not in str(caught.value).removeprefix(str(path))
+
+
+def test_rows_without_tokens_are_counted(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(BURSTGPT + "119,,2.2,GPT-4,41,0,41,API log\n")
+    trace = read_trace(path)
+    assert (len(trace), trace.without_tokens) == (4, 2)
+    assert trace.line.tolist() == [2, 3, 5, 6]
 
 
 def ours(path, count=10, gap_s=2.0):
