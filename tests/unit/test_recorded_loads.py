@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.fakes import document
 from tuner.app.cli.commands import main
 from tuner.app.simulate import SimulateOptions, simulate_answer
+from tuner.app.tune.report_data import _request_facts
 from tuner.app.wiring import plan_request
 from tuner.ask.arrivals import closed_load, offered
 from tuner.ask.layout import ParallelLayout
@@ -22,6 +23,7 @@ from tuner.ask.request_document import load_request, parse_request
 from tuner.ask.traces import read_trace
 from tuner.ask.workload import TooLong
 from tuner.errors import BadInput
+from tuner.study.resuming import require_same_request
 
 CASES = Path(__file__).parents[1] / "data" / "cases"
 AZURE = CASES / "simulate_trace_max_rate" / "azure_code_300.csv"
@@ -256,6 +258,24 @@ def test_a_file_that_changed_or_went_is_not_replayed(tmp_path):
     path.unlink()
     with pytest.raises(BadInput, match="readable CSV"):
         offered(request.workload, 1.0, 2.0, seed=0)
+
+
+def test_a_study_whose_trace_changed_does_not_go_on(tmp_path):
+    def read(*rows):
+        return parse_request(traced(csv(tmp_path / "t.csv", rows)))
+
+    began = read((0, 10, 2), (1, 20, 2))
+    require_same_request("s", began, read((0, 10, 2), (1, 20, 2)))
+    with pytest.raises(BadInput, match="started with; its trace .*t.csv had the SHA-256 .* has another now"):
+        require_same_request("s", began, read((0, 10, 2), (1, 20, 2), (2, 20, 2)))
+
+
+def test_a_report_tells_of_the_trace(tmp_path):
+    path = csv(tmp_path / "t.csv", [(0, 10, 2), (1, 20, 3), (2, 20, 90)])
+    told = _request_facts(parse_request(traced(path, {"too_long": "skip"}, engine={"max_model_len": 99})))
+    assert ("output tokens", "2.5 (mean)") in told
+    assert ("trace", str(path)) in told
+    assert ("trace", "1 of 3 requests of the trace are longer than max_model_len, 99 tokens, and are skipped") in told
 
 
 def test_a_closed_loop_over_a_trace_has_its_lengths(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tuner.ask.request import TuneRequest
 from tuner.errors import BadInput
 from tuner.rehearse.conditions import simulated_seed
 from tuner.trial.launched import ENGINES, model_source, versions_shown
@@ -15,6 +16,17 @@ LAUNCHER_FACT, MODEL_FACT = "launcher", "model source"  # beside the versions, w
 def launch_facts(model: str, launcher: Launcher) -> dict[str, str]:
     """What a study says of where its engines run; it goes on only where that holds."""
     return dict(launcher.versions) | {LAUNCHER_FACT: launcher.name, MODEL_FACT: model_source(model)}
+
+
+def require_same_request(study: str, began: TuneRequest, now: TuneRequest) -> None:
+    """Raise BadInput where a study would go on with another request, or with another file as the trace of the same."""
+    if began == now:
+        return
+    allowed = "the request that the study was started with"
+    before, after = began.workload.arrival, now.workload.arrival
+    if before.recorded and after.recorded and before.recorded.sha256 != after.recorded.sha256:
+        allowed += f"; its trace {before.trace} had the SHA-256 {before.recorded.sha256[:12]}…, and has another now"
+    raise BadInput("--resume", study, allowed)
 
 
 def require_same(study: str, began: Mapping[str, str], now: Mapping[str, str]) -> None:

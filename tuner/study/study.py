@@ -33,7 +33,7 @@ from tuner.study.lease import is_gone, new_driver
 from tuner.study.lifecycle import StudyState
 from tuner.study.observer import Fanout, Observer
 from tuner.study.optuna_record import OptunaRecord
-from tuner.study.resuming import require_same
+from tuner.study.resuming import require_same, require_same_request
 from tuner.study.store import Store
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import nodes_of
@@ -118,8 +118,7 @@ class Study:
                 known = self._store.find_study(s.name) if resume else None
                 if known is None:
                     raise
-        if known.request != s.request:
-            raise BadInput("--resume", s.name, "the request that the study was started with")
+        require_same_request(s.name, known.request, s.request)
         require_same(s.name, known.facts, facts)
         return True
 

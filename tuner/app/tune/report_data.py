@@ -10,6 +10,7 @@ from deploy.report.study_data import Fate, ReportData, ShownFile, ShownLayout, S
 from tuner.app.cli.tables import outcome, short_names
 from tuner.app.tune.report_layouts import axis_titles, budgets_shown, summaries_shown
 from tuner.ask.deployment import Deployment
+from tuner.ask.recorded import notes
 from tuner.ask.request import TuneRequest
 from tuner.decide.decision import Decision
 from tuner.plan.prune import Candidate, DroppedGroup
@@ -79,9 +80,10 @@ def _request_facts(request: TuneRequest) -> tuple[tuple[str, str], ...]:
     devices = ", ".join(f"{group.nodes} × {group.gpus_per_node} {group.gpu}" for group in request.groups)
     return (
         ("cluster", devices or "discovered from Ray"),
-        ("prompt tokens", f"{work.prompt_tokens.mean} (mean)"),
-        ("output tokens", f"{work.output_tokens.mean} (mean)"),
+        ("prompt tokens", f"{round(work.prompt_tokens.mean, 1)} (mean)"),
+        ("output tokens", f"{round(work.output_tokens.mean, 1)} (mean)"),
         ("arrivals", f"{work.arrival.process}, {work.arrival.requests_per_s:g} requests/s"),
+        *(("trace", note) for note in (*([work.arrival.trace] if work.arrival.trace else []), *notes(work))),
         ("load steps", ", ".join(f"{rate:g}" for rate in request.rates_req_per_s) + " requests/s"),
         ("SLO", "; ".join(str(target) for target in request.slo)),
         ("objective", " and ".join(request.objectives)),

@@ -12,6 +12,7 @@ from serve.launch.niceness import FACT as NICENESS
 from serve.launch.niceness import told as niceness
 from tuner.app.answers.decision import DecisionAnswer, decision_answer
 from tuner.app.cli.signals import cancelled_by_signals
+from tuner.app.cli.tables import trace_lines
 from tuner.app.tune.bench import bench
 from tuner.app.tune.options import TuneOptions
 from tuner.app.tune.screen import Screen
@@ -53,6 +54,8 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
         with cancelled_by_signals(cancel, screen.note), bench(options, cluster) as made:
             if options.launcher == "simulated":
                 screen.note(f"simulated cluster, seed {options.simulated_seed}: no figure is from a real engine")
+            for line in trace_lines(request.workload):
+                screen.note(line)
             observers = (screen, TelemetryObserver(name, request, telemetry))
             decision = run_study(order, store, made.launcher, made.meter, observers, cancel, clock=made.clock)
         screen.close()
