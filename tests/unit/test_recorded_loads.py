@@ -266,7 +266,7 @@ def test_a_study_whose_trace_changed_does_not_go_on(tmp_path):
 
     began = read((0, 10, 2), (1, 20, 2))
     require_same_request("s", began, read((0, 10, 2), (1, 20, 2)))
-    with pytest.raises(BadInput, match="started with; its trace .*t.csv had the SHA-256 .* has another now"):
+    with pytest.raises(BadInput, match=r"started with; its trace .*t.csv had the SHA-256 .* has another now"):
         require_same_request("s", began, read((0, 10, 2), (1, 20, 2), (2, 20, 2)))
 
 

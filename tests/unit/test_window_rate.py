@@ -101,6 +101,7 @@ def test_a_simulated_request_alone_has_the_rate_of_its_window(tmp_path):
     assert answer.load.rate_req_per_s == 0.5
     assert answer.goodput_req_per_s == 0.5
     assert answer.output_tok_per_s == 4.0
+    assert 0.5 < answer.max_rate_req_per_s < 1000  # one request alone would hold the SLO at any rate
     few = simulate_answer(request, SimulateOptions(ParallelLayout(), requests=1, rate_req_per_s=0.1))
     assert few.load.rate_req_per_s == pytest.approx(0.1 * few.load.requests)
     assert few.goodput_req_per_s == pytest.approx(0.1 * few.load.requests)

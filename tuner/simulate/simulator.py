@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,7 @@ from tuner.simulate.step_tables import StepTable, step_table
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 MOST_REPLAYED = 5_000  # requests of a trace that a simulation replays unless more are asked for
+_LEAST_REPLAYED = 100  # requests that tell of a rate: fewer would hold the SLO however fast they come
 ROUTERS = ("round_robin", "power_of_two", "least_loaded", "prefix_aware")
 
 
@@ -243,6 +245,9 @@ def max_rate(
     """
     if workload.arrival.process == "closed_loop":
         workload = workload.model_copy(update={"arrival": Arrival(requests_per_s=workload.arrival.requests_per_s)})
+
+    if workload.arrival.recorded is not None and requests < _LEAST_REPLAYED:
+        requests *= math.ceil(_LEAST_REPLAYED / requests)  # a short trace, round after round
 
     def holds(rate_req_per_s: float) -> bool:
         load = offered(workload, rate_req_per_s, requests / rate_req_per_s, seed)
