@@ -23,7 +23,7 @@ from tuner.simulate.step_tables import StepTable, step_table
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 MOST_REPLAYED = 5_000  # requests of a trace that a simulation replays unless more are asked for
-_LEAST_REPLAYED = 100  # requests that tell of a rate: fewer would hold the SLO however fast they come
+_LEAST_REPLAYED = 500  # requests that tell of a rate: fewer would hold the SLO however fast they come
 ROUTERS = ("round_robin", "power_of_two", "least_loaded", "prefix_aware")
 
 
