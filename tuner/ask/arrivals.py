@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.ask.recorded import fitted, replayed_trace
-from tuner.ask.traces import MAX_REQUESTS, Trace, read_trace
+from tuner.ask.recorded import fitted, read_once, replayed_trace
+from tuner.ask.traces import MAX_REQUESTS, Trace
 from tuner.ask.workload import TokenLengths, TooLong, Workload
 from tuner.errors import BadInput
 
@@ -114,7 +114,7 @@ def replay(
     """
     if not (math.isfinite(speed) and speed > 0):
         raise BadInput("trace.speed", speed, "a finite number above 0")
-    trace = read_trace(path)
+    trace, _ = read_once(path)
     start_s, duration_s = 0.0, trace.span_s
     if window_s is not None:
         start_s, duration_s = window_s[0], window_s[1] - window_s[0]

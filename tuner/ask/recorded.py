@@ -43,7 +43,7 @@ def described(path: Path, limit_tokens: int, too_long: TooLong, where: str, reme
     Raises BadInput for what is no trace, and at ``where`` for requests beyond the limit where these are refused; what
     may be done then is ``remedy``, with the ``{longest}`` named.
     """
-    trace, digest = _read(path)
+    trace, digest = read_once(path)
     fit = fitted(trace, limit_tokens, too_long, where, remedy)
     recorded = Recorded(
         sha256=digest,
@@ -61,7 +61,7 @@ def replayed_trace(arrival: Arrival) -> Trace:
     """The requests that a request's trace stands for; raises BadInput where its file is gone, or is another by now."""
     assert arrival.trace is not None
     path, recorded = Path(arrival.trace), arrival.recorded
-    trace, digest = _read(path)
+    trace, digest = read_once(path)
     if recorded is None:  # a request that was stored before it told what its trace holds
         return trace
     if digest != recorded.sha256:
@@ -93,7 +93,7 @@ def fitted(trace: Trace, limit_tokens: int | None, too_long: TooLong, where: str
 
 def of_one_moment(path: Path) -> bool:
     """True where all requests of a trace come at once, so that it has no rate."""
-    return _read(path)[0].rate_req_per_s is None
+    return read_once(path)[0].rate_req_per_s is None
 
 
 def notes(workload: Workload) -> tuple[str, ...]:
@@ -125,8 +125,9 @@ def _lengths_of(tokens: Ints) -> TokenLengths:
     )
 
 
-def _read(path: Path) -> tuple[Trace, str]:
-    """A trace and the SHA-256 of its file; read once for all windows of a study, and anew when the file changes."""
+def read_once(path: Path) -> tuple[Trace, str]:
+    """A trace and the SHA-256 of its file: read once for all windows of a study, and anew when the file changes. Raises
+    BadInput as ``read_trace`` does."""
     stat = path.stat() if path.is_file() else None
     return _cached(path, (stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else None)
 
@@ -142,4 +143,4 @@ def _cached(path: Path, version: tuple[int, int, int] | None) -> tuple[Trace, st
 @lru_cache(maxsize=4)
 def _cached_fit(path: Path, digest: str, limit_tokens: int, too_long: TooLong) -> Trace:
     del digest  # of the file, as above
-    return fitted(_read(path)[0], limit_tokens, too_long, "workload.arrival.trace", "shorter requests").trace
+    return fitted(read_once(path)[0], limit_tokens, too_long, "workload.arrival.trace", "shorter requests").trace
