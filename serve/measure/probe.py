@@ -30,19 +30,21 @@ def offered_models(endpoint: Endpoint, named: bool = False) -> tuple[str, ...] |
 
     Raises EndpointFailed where nobody answers, and BadInput where the key is refused or the answer is not OpenAI's.
     """
-    listed = _listed(endpoint)
+    listed = _listed(endpoint, named)
     return None if listed is None else tuple(str(model["id"]) for model in listed)
 
 
 def longest_served(endpoint: Endpoint) -> int | None:
     """The prompt and output that the endpoint's model takes together, in tokens, as vLLM says it (``max_model_len``);
     None where the server does not say. Raises as ``offered_models`` does."""
-    said = [model.get("max_model_len") for model in _listed(endpoint) or () if model["id"] == endpoint.model]
+    said = [
+        model.get("max_model_len") for model in _listed(endpoint, named=True) or () if model["id"] == endpoint.model
+    ]
     return said[0] if said and type(said[0]) is int and said[0] > 0 else None
 
 
-def _listed(endpoint: Endpoint) -> list[dict[str, Any]] | None:
-    """The models on ``GET /v1/models``, each with its ``id``; None where the server has no such page."""
+def _listed(endpoint: Endpoint, named: bool) -> list[dict[str, Any]] | None:
+    """The models on ``GET /v1/models``, each with its ``id``; None as ``offered_models`` says."""
     url = endpoint.url.rstrip("/") + "/v1/models"
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     if (tls := endpoint.tls()) is not None:

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from serve.load.endpoint import Endpoint
 from serve.load.request_sample import Outcome, Sample
+from serve.measure.probe import longest_served
 from serve.measure.summary import figures
 from tests.fakes import make_request
 from tuner.app.measure.options import MeasureOptions
@@ -142,6 +144,13 @@ def test_what_the_server_does_not_take_is_refused_before_the_load():
     Sweep(MeasureOptions("http://h", max_model_len=320), SLO).within(100)  # what the operator says comes first
     with pytest.raises(BadInput, match="with --trace only"):
         Sweep(MeasureOptions("http://h", too_long=TooLong.SKIP), SLO)
+
+
+@pytest.mark.parametrize(("said", "limit"), [(4096, 4096), (None, None), ("4096", None), (0, None)])
+def test_the_server_says_what_it_takes(said, limit, monkeypatch):
+    models = [{"id": "other", "max_model_len": 7}, {"id": "m", "max_model_len": said}]
+    monkeypatch.setattr("serve.measure.probe._listed", lambda *_, **__: models)
+    assert longest_served(Endpoint("http://h", "m")) == limit
 
 
 def test_a_load_without_a_window_has_no_rate():

@@ -77,6 +77,7 @@ def run_measure(options: MeasureOptions) -> int:
     endpoint = replace(
         endpoint, model=choose_model(offered_models(endpoint, options.model is not None), options.model, endpoint.url)
     )
+    source.within(longest_served(endpoint))
     with MeasureScreen(err, endpoint) as screen:
         measured = _measure(options, endpoint, source, slo, screen)
     if not measured.windows:
