@@ -106,7 +106,8 @@ def test_one_group_of_several_suffices_to_refuse():
 
 
 def test_the_shape_of_a_request_is_made_in_one_place():
-    """Who else loads a model has no request: the compiler's warm-up, a command that takes a model, measured runs."""
+    """Who else loads a model has no request, or none yet: a trace, the compiler's warm-up, a command that
+    takes a model, measured runs."""
     root = Path(__file__).parents[2]
     loading = {
         str(path.relative_to(root)) for path in (root / "tuner").rglob("*.py") if "load_model(" in path.read_text()
@@ -114,6 +115,7 @@ def test_the_shape_of_a_request_is_made_in_one_place():
     assert loading == {
         "tuner/ask/model.py",
         "tuner/ask/requested_model.py",
+        "tuner/ask/trace_document.py",
         "tuner/simulate/precompile.py",
         "tuner/app/cli/planning_commands.py",
         "tuner/validate/runs.py",
