@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tuner.ask.deployment import Deployment, pools_of
+from tuner.ask.engine_version import NEWEST, EngineVersion
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.profile import HardwareProfile, load_profile
 from tuner.ask.request import ClusterSpec, Objective, TuneRequest
@@ -16,7 +17,8 @@ class Cluster:
     """Equal nodes of equal devices.
 
     ``inter_node_gb_per_s`` is 10^9 bytes per second, device and direction; None: what the fabric's NICs give.
-    ``gpu`` is the ``ParallelLayout.gpu`` of its layouts: None unless it is one node group of several.
+    ``gpu`` is the ``ParallelLayout.gpu`` of its layouts: None unless it is one node group of several. ``vllm`` is the
+    release that its engines run.
     """
 
     profile: HardwareProfile
@@ -26,14 +28,15 @@ class Cluster:
     inter_node_gb_per_s: float | None = None
     usd_per_gpu_hour: float | None = None
     gpu: str | None = None
+    vllm: EngineVersion = NEWEST
 
     @classmethod
-    def from_spec(cls, spec: ClusterSpec, gpu: str | None = None) -> Cluster:
+    def from_spec(cls, spec: ClusterSpec, gpu: str | None = None, vllm: EngineVersion = NEWEST) -> Cluster:
         """Resolve the request's cluster section; raises BadInput for a device without a profile."""
         profile = load_profile(spec.gpu)
         fabric = spec.fabric or profile.fabric
         usd = spec.usd_per_gpu_hour or profile.usd_per_hour
-        return cls(profile, spec.nodes, spec.gpus_per_node, fabric, spec.inter_node_gb_per_s, usd, gpu)
+        return cls(profile, spec.nodes, spec.gpus_per_node, fabric, spec.inter_node_gb_per_s, usd, gpu, vllm)
 
     @property
     def groups(self) -> tuple[Cluster, ...]:

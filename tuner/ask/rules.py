@@ -3,7 +3,8 @@
 Each rule gives the reason and the figure that break it. Sources: vLLM 0.29 ``ModelConfig.verify_with_parallel_config``
 (heads, context parallelism), ``QKVParallelLinear`` (KV heads), ``get_pp_indices`` (layers), ``divide`` in the sharded
 linear layers (MLP width; groups of quantised weights: ``tuner.ask.shard_rules``), ``ParallelConfig`` (executors) and
-the attention backends (precision of the KV cache).
+the attention backends (precision of the KV cache). What changed since 0.26 is a
+rule that knows the release.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tuner.ask.cluster import Cluster
+from tuner.ask.engine_version import NEWEST, EngineVersion
 from tuner.ask.formats.projections import Layer
 from tuner.ask.kernel_rules import without_kernel
 from tuner.ask.layout import ParallelLayout
@@ -23,6 +25,8 @@ from tuner.ask.shard_rules import straddling
 _FP8_CACHE_HEADS = (64, 128, 256, 512)  # head sizes of FlashInfer
 _FP8_CACHE_CAPABILITY = 8.9  # from which Triton's attention, which takes every head size, reads fp8
 _SINKS = ("GptOssForCausalLM",)  # models whose attention has sinks
+_PCP_BY_ITSELF_SINCE = EngineVersion(0, 27)
+_RUNNER_V2 = ("DeepseekV2ForCausalLM",)  # models with latent attention that vLLM 0.26 runs by its second model runner
 
 
 class DropReason(StrEnum):
@@ -56,20 +60,23 @@ class Drop:
 
 
 EngineRule = Callable[[ModelShape, ParallelLayout], Drop | None]
+ReleaseRule = Callable[[ModelShape, ParallelLayout, EngineVersion], Drop | None]
 ClusterRule = Callable[[ParallelLayout, Cluster], Drop | None]
 DeviceRule = Callable[[ModelShape, ParallelLayout, Cluster], Drop | None]
 
 
-def engine_refuses(model: ModelShape, layout: ParallelLayout) -> Drop | None:
+def engine_refuses(model: ModelShape, layout: ParallelLayout, version: EngineVersion = NEWEST) -> Drop | None:
     """The first rule of the engine that the layout breaks, whatever the cluster; or None."""
-    return next((drop for rule in _ENGINE_RULES if (drop := rule(model, layout)) is not None), None)
+    always = next((drop for rule in _ENGINE_RULES if (drop := rule(model, layout)) is not None), None)
+    by_release = (rule(model, layout, version) for rule in _RELEASE_RULES)
+    return always or next((drop for drop in by_release if drop is not None), None)
 
 
 def illegal(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
     """The first rule that the layout breaks, or None."""
     placed = (rule(layout, cluster) for rule in _CLUSTER_RULES)
     run = (rule(model, layout, cluster) for rule in _DEVICE_RULES)
-    refused = next((drop for drop in placed if drop is not None), None) or engine_refuses(model, layout)
+    refused = next((drop for drop in placed if drop is not None), None) or engine_refuses(model, layout, cluster.vllm)
     return refused or next((drop for drop in run if drop is not None), None)
 
 
@@ -152,6 +159,15 @@ def _context_parallel(model: ModelShape, layout: ParallelLayout) -> Drop | None:
     return None
 
 
+def _runner(model: ModelShape, layout: ParallelLayout, version: EngineVersion) -> Drop | None:
+    """Prefill context parallelism runs on vLLM's second model runner alone; releases before 0.27 do not choose that for
+    its sake (``VllmConfig.use_v2_model_runner``)."""
+    if layout.pcp == 1 or version >= _PCP_BY_ITSELF_SINCE or model.architecture in _RUNNER_V2:
+        return None
+    figure = f"pcp={layout.pcp} needs vLLM {_PCP_BY_ITSELF_SINCE} for {model.architecture}, the engines run {version}"
+    return Drop(DropReason.CONTEXT_PARALLEL, figure)
+
+
 def _executor(layout: ParallelLayout, cluster: Cluster) -> Drop | None:
     ranks = layout.devices_per_replica
     if layout.executor == "uni" and ranks > 1:
@@ -222,3 +238,4 @@ _ENGINE_RULES: tuple[EngineRule, ...] = (
     _context_parallel,
     _scheduler,
 )
+_RELEASE_RULES: tuple[ReleaseRule, ...] = (_runner,)

@@ -47,7 +47,7 @@ class StepCosts:
     """Prices steps of one model on one cluster. Not thread-safe: it caches layer costs between calls.
 
     ``switches`` hold for all layouts; what a layout sets itself goes before, in the kernels of its layers.
-    ``techniques`` change prices to what they would be if the engine had them.
+    ``techniques`` change prices to what they would be if the engine had them. ``vllm_version`` None: the cluster's.
     """
 
     def __init__(
@@ -59,7 +59,8 @@ class StepCosts:
         techniques: Techniques = NONE,
     ) -> None:
         self.model, self.cluster, self._switches, self.techniques = model, cluster, switches, techniques
-        lean = vllm_version is None or tuple(map(int, vllm_version.split(".")[:2])) >= LEAN_RELEASE
+        vllm_version = str(cluster.vllm) if vllm_version is None else vllm_version
+        lean = tuple(map(int, vllm_version.split(".")[:2])) >= LEAN_RELEASE
         engine = cluster.profile.engine
         self._launch_share = (engine.lean_launch if lean else 1.0) * engine.launch_scale
         self._collectives = CollectiveModel.of(
