@@ -54,6 +54,10 @@ class Device(Protocol):
         """vLLM's engine arguments that every engine on these devices has, beside those of its memory."""
 
     @property
+    def taken(self) -> Mapping[str, str]:
+        """vLLM's arguments that no request may give here, and what stands against each."""
+
+    @property
     def environment(self) -> Mapping[str, str]:
         """Environment variables of the engine's processes, beside those of every kind."""
 
@@ -107,6 +111,10 @@ class CpuCores:
     )
     server = ("python3", "-m", "vllm.entrypoints.openai.api_server")  # vLLM's CPU build brings no working script
     kwargs: Mapping[str, Any] = {"compilation_config": {"mode": "STOCK_TORCH_COMPILE", "backend": "eager"}}
+    taken: Mapping[str, str] = dict.fromkeys(
+        ("compilation_config", "enforce_eager", "cudagraph_capture_sizes", "max_cudagraph_capture_size"),
+        "nothing on CPUs, where engines run uncompiled in a mode of their own that warms up",
+    )
     environment: Mapping[str, str] = {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # otherwise more ranks than NUMA nodes are refused
         "OMP_NUM_THREADS": "1",  # a "device" is one core
@@ -159,6 +167,7 @@ class Gpus:
     )
     server = ("vllm", "serve")
     kwargs: Mapping[str, Any] = {}
+    taken: Mapping[str, str] = {}
     environment: Mapping[str, str] = {}
 
     def memory(self, engine: Engine) -> dict[str, Any]:

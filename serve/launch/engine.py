@@ -7,13 +7,13 @@ Nothing in this module imports Ray or vLLM; names are those of vLLM 0.29 (``Engi
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from serve.launch.device import CPU_ON_RAY, cluster_of, device_of
+from serve.launch.engine_options import option_environment, option_kwargs, unserved, words_of
 from tuner.ask.axes import Axis, Role, always
 from tuner.ask.layout import AXES, ParallelLayout
 from tuner.ask.packing import footprint
@@ -37,8 +37,12 @@ _ENVIRONMENT = {
 
 
 def served_model_id(request: TuneRequest) -> str:
-    """The name that clients send: the last part of the request's model, in characters that need no quoting."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(request.model).name).strip("-.") or "model"
+    """The name that clients send: the one asked for, or the last part of the request's model, without any quoting."""
+    return (
+        request.engine.served_model_name
+        or re.sub(r"[^A-Za-z0-9._-]+", "-", Path(request.model).name).strip("-.")
+        or "model"
+    )
 
 
 def attention_dp(layout: ParallelLayout) -> bool:
@@ -62,7 +66,8 @@ def engine_kwargs(layout: ParallelLayout, request: TuneRequest) -> dict[str, Any
     if attention_dp(layout):
         kwargs["data_parallel_size"] = layout.dp
     device = device_of(layout, request)
-    return kwargs | device.memory(request.engine) | copy.deepcopy(dict(device.kwargs))
+    kwargs |= device.memory(request.engine) | copy.deepcopy(dict(device.kwargs))
+    return kwargs | option_kwargs(request.engine, device)
 
 
 def _axis_kwargs(layout: ParallelLayout, axes: Iterable[Axis]) -> dict[str, Any]:
@@ -81,6 +86,7 @@ def environment(layout: ParallelLayout, request: TuneRequest, *, model_source: s
     found = _ENVIRONMENT | dict(device.environment)
     if device.counts_as_gpus(layout):
         found["VLLM_PLUGINS"] = CPU_ON_RAY
+    found |= option_environment(request.engine, found)
     return found | ({"HF_HUB_OFFLINE": "1"} if Path(model_source).is_absolute() else {})
 
 
@@ -98,6 +104,8 @@ def check_served(layout: ParallelLayout, request: TuneRequest) -> None:
         raise BadInput("layout.executor", "mp", allowed)
     if layout.executor == "mp" and attention_dp(layout):
         raise BadInput("layout.executor", "mp", "ray, with expert parallelism over data-parallel ranks")
+    if (dropped := unserved(request.engine)) is not None:
+        raise dropped
     device_of(layout, request).check(layout)
 
 
@@ -106,7 +114,7 @@ def refused(layout: ParallelLayout, request: TuneRequest) -> str | None:
     try:
         check_served(layout, request)
     except BadInput as error:
-        return f"{error.given} does not run under Ray Serve; {error.allowed}"
+        return f"{error.where.split('.', 1)[-1]}={error.given} does not run under Ray Serve; {error.allowed}"
     return None
 
 
@@ -188,11 +196,4 @@ def server_args(
     if replicas > 1:
         arguments["data_parallel_size"] = replicas
     arguments["disable_uvicorn_access_log"] = True
-    words: list[str] = []
-    for name, value in arguments.items():
-        flag = "--" + name.replace("_", "-")
-        if value is True:
-            words.append(flag)
-        else:
-            words += [flag, json.dumps(value) if isinstance(value, dict) else str(value)]
-    return words
+    return [word for name, value in arguments.items() for word in words_of(name, value)]

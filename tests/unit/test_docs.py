@@ -221,10 +221,13 @@ def keys(model: type[BaseModel], place: str = "") -> dict[str, Any]:
 def test_every_key_of_a_request_is_in_the_reference_with_its_default() -> None:
     told, known = rows(section("Keys of a request")), keys(TuneRequest)
     assert {"cluster.gpu", "workload.prompt_tokens.mean", "slo.ms"} < set(known)
-    assert not set(known) - set(told)
+    assert set(told) == set(known)
     for name, default in known.items():
-        shown = told[name].split("|")[0].strip()
-        if isinstance(default, str | int | float):
+        shown, meaning = (cell.strip() for cell in told[name].split("|")[:2])
+        assert meaning, name
+        if isinstance(default, bool):
+            assert shown == str(default).lower(), name
+        elif isinstance(default, str | int | float):
             expected = f"{default:g}" if isinstance(default, int | float) else str(default)
             assert shown == expected, name
 

@@ -77,12 +77,12 @@ def requested_cluster(request: TuneRequest) -> Cluster | Fleet:
 
     Raises BadInput for one that must be discovered, and for a group without a price where groups are told apart by it.
     """
-    specs = request.groups
+    specs, vllm = request.groups, request.engine.release or NEWEST
     if not specs:
         raise BadInput("cluster", request.cluster, "gpu, nodes and gpus_per_node; only tune asks a running Ray")
     if len(specs) == 1:
-        return Cluster.from_spec(specs[0])
-    fleet = Fleet(tuple(Cluster.from_spec(spec, spec.gpu) for spec in specs))
+        return Cluster.from_spec(specs[0], vllm=vllm)
+    fleet = Fleet(tuple(Cluster.from_spec(spec, spec.gpu, vllm) for spec in specs))
     priced = Objective.MIN_COST in request.objectives or request.budget.usd is not None
     for place, group in enumerate(fleet.groups):
         if priced and group.usd_per_gpu_hour is None:

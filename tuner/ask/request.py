@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from tuner.ask.engine_settings import Engine as Engine
 from tuner.ask.sections import Count, Document, Positive
 from tuner.ask.workload import Arrival as Arrival  # the sections of a request are found here
 from tuner.ask.workload import TokenLengths as TokenLengths
@@ -147,16 +148,6 @@ class Load(Document):
         if rates is not None and (not rates or list(rates) != sorted(set(rates))):
             raise ValueError("a list of rising rates")
         return rates
-
-
-class Engine(Document):
-    """Engine settings shared by every layout. ``dtype`` as vLLM names it."""
-
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    max_model_len: Count | None = None
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.9
-    kv_cache_gib: Positive | None = None
-    start_timeout_s: Positive = 900.0
 
 
 class Budget(Document):

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from tuner.ask.engine_policy import require_allowed, require_known_release
 from tuner.ask.recorded import of_one_moment
 from tuner.ask.request import TuneRequest, require_defined
 from tuner.ask.request_errors import as_bad_input
@@ -30,6 +31,8 @@ def parse_request(document: object, where: str = "request", folder: Path | None 
         request = TuneRequest.model_validate(with_trace(document, where, folder))
     except ValidationError as error:
         raise as_bad_input(error, where) from None
+    require_known_release(request.engine, f"{where}: engine")
+    require_allowed(request.engine, f"{where}: engine")
     require_defined(request.slo, request.workload.output_tokens.bounds[1], f"{where}: slo")
     longest, limit = request.workload.longest_tokens, request.engine.max_model_len
     if limit is not None and longest > limit:  # vLLM answers such a request with status 400
