@@ -29,11 +29,11 @@ from tuner.ask.packing import pools_unplaceable
 from tuner.ask.request import TuneRequest
 from tuner.ask.request_document import retraced
 from tuner.ask.requested_model import requested_model
-from tuner.ask.rules import illegal
+from tuner.ask.rules import illegal, unchunked
 from tuner.ask.workload import TooLong
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import estimate_memory
-from tuner.cost.switches import AS_SHIPPED
+from tuner.cost.switches import AS_SHIPPED, EngineSwitches
 from tuner.cost.transfer import kv_transfer_bytes
 from tuner.errors import BadInput
 from tuner.simulate import DisaggregatedSimulator, Pool, SimulationSettings, Simulator, max_rate, simulated_requests
@@ -70,8 +70,9 @@ def simulate_answer(request: TuneRequest, options: SimulateOptions) -> SimulateA
     model, cluster = requested_model(request), requested_cluster(request).group(first)
     load, longest = _load(request, options, requests), request.max_model_len
     pools = _pools(request, options, model, cluster, longest)
-    settings = SimulationSettings.for_slo(request.workload, request.slo, router=options.router, seed=options.seed)
-    costs, (serving, *decoding) = StepCosts(model, cluster), pools.values()
+    settings = SimulationSettings.for_slo(request.workload, request.slo, options.router, options.seed, request.engine)
+    costs = StepCosts(model, cluster, switches=EngineSwitches.asked(request.engine))
+    serving, *decoding = pools.values()
     simulator: Simulator | DisaggregatedSimulator
     if decoding:
         simulator = DisaggregatedSimulator(costs, serving, decoding[0], longest_tokens=longest, settings=settings)
@@ -153,9 +154,11 @@ def _kv_tokens(
     drop = illegal(model, layout, cluster)
     if drop is not None:
         raise BadInput(option, str(layout), f"a layout that engine and cluster accept ({drop.figure})")
+    if (refusal := unchunked(request, layout.max_num_batched_tokens)) is not None:
+        raise BadInput(option, str(layout), f"a layout that the engine accepts ({refusal})")
     limits = (np.array([float(layout.max_num_batched_tokens)]), np.array([float(layout.max_num_seqs)]))
     memory = estimate_memory(model, layout, cluster, request.engine, *limits)
-    misfit = memory.misfit(0, longest)
+    misfit = memory.misfit(0, request.engine.held_tokens(longest))
     if misfit is not None:
         raise BadInput(option, str(layout), f"a layout that fits ({misfit})")
     return int(memory.kv_tokens[0])

@@ -21,6 +21,7 @@ from tuner.ask.space import load_space
 from tuner.cost.breakdown import Breakdown, breakdown
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import MemoryEstimate, estimate_memory
+from tuner.cost.switches import EngineSwitches
 from tuner.decide.decision import Decision, decide
 from tuner.errors import BadInput, NoFeasibleLayout
 from tuner.plan.prune import Plan, plan
@@ -73,7 +74,8 @@ def breakdowns(
     request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet, layouts: list[ParallelLayout]
 ) -> dict[ParallelLayout, Breakdown]:
     """Where the milliseconds of each layout go."""
-    costs = {group: StepCosts(model, group) for group in cluster.groups}
+    switches = EngineSwitches.asked(request.engine)
+    costs = {group: StepCosts(model, group, switches=switches) for group in cluster.groups}
     return {layout: breakdown(costs[cluster.group(layout)], layout, request) for layout in layouts}
 
 

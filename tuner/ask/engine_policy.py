@@ -54,6 +54,8 @@ _NESTED_PORTS = ("kv_ip", "kv_port")
 _NESTED_SECRETS = re.compile(r"(api_key|access_key|secret|password|hf_token|auth_token)$")
 _WORDS = {  # arguments of which a word may name a plugin, a module or a folder: those that are vLLM's own
     ("compilation_config", "backend"): ("inductor", "eager", ""),
+    ("compilation_config", "mode"): (0, 1, 2, 3, "NONE", "STOCK_TORCH_COMPILE", "DYNAMO_TRACE_ONCE", "VLLM_COMPILE"),
+    ("compilation_config", "cudagraph_mode"): ("NONE", "PIECEWISE", "FULL", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE"),
     ("generation_config", None): ("auto", "vllm"),
     ("mm_processor_device", None): ("auto", "cpu", "cuda"),
     ("config_format", None): ("auto", "hf", "mistral"),
@@ -98,11 +100,22 @@ def _require_argument(known: Release, name: str, value: object, where: str, vers
     argument = known.arguments.get(name)
     if argument is None:
         raise BadInput(where, value, near(name, [n for n in known.arguments if n not in _WHY], "argument", version))
+    if name == "compilation_config" and isinstance(value, Mapping):
+        _require_compilation(value, where)
     if not argument.takes(value):
         _require_keys(argument.keys, value, where, version)
         raise BadInput(where, value, argument.allowed)
     _require_words(name, value, where)
     _require_harmless(value, where)
+
+
+def _require_compilation(value: Mapping[str, object], where: str) -> None:
+    """What a price reads of it must be of the right kind."""
+    for key in ("cudagraph_capture_sizes", "max_cudagraph_capture_size"):
+        if key in value:
+            raise BadInput(f"{where}.{key}", value[key], f"engine.{key}, which says it")
+    if not isinstance(value.get("pass_config", {}), Mapping):
+        raise BadInput(f"{where}.pass_config", value["pass_config"], "a mapping")
 
 
 def _require_keys(keys: tuple[str, ...] | None, value: object, where: str, version: str) -> None:
@@ -118,9 +131,8 @@ def _require_words(name: str, value: object, where: str) -> None:
     for (argument, key), words in _WORDS.items():
         given = value if key is None else value.get(key) if isinstance(value, Mapping) else None
         if argument == name and given is not None and given not in words:
-            raise BadInput(
-                where if key is None else f"{where}.{key}", given, "one of " + ", ".join(filter(None, words))
-            )
+            place = where if key is None else f"{where}.{key}"
+            raise BadInput(place, given, "one of " + ", ".join(str(word) for word in words if word != ""))
     method = value.get("method") if isinstance(value, Mapping) else value
     if name in ("speculative_config", "spec_method") and method == "custom_class":
         raise BadInput(where, method, CODE)

@@ -6,6 +6,7 @@ others may be given by ``extra_args`` and ``env``.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from tuner.ask.engine_version import EngineVersion
 from tuner.errors import BadInput
 
+BLOCK_TOKENS = 16  # of a KV-cache block, vLLM's default on GPUs
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 _Count = Annotated[int, Field(ge=1, strict=True)]
 _Switch = Annotated[bool, Field(strict=True)]
@@ -97,11 +99,26 @@ class Engine(BaseModel):
         return sizes
 
     @model_validator(mode="after")
+    def _chunks_or_none(self) -> Engine:
+        if self.enable_chunked_prefill is False and self.long_prefill_token_threshold:
+            raise ValueError("long_prefill_token_threshold with chunked prefill only")
+        return self
+
+    @model_validator(mode="after")
     def _one_word_on_graphs(self) -> Engine:
         given = [name for name in _GRAPH_SIZES if getattr(self, name) is not None]
         if len(given) > 1 or (given and self.enforce_eager):
             raise ValueError(f"one of enforce_eager and {' and '.join(_GRAPH_SIZES)}")
         return self
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens of a block of the KV cache."""
+        return self.block_size or BLOCK_TOKENS
+
+    def held_tokens(self, tokens: float) -> int:
+        """Tokens of the KV cache that a sequence of so many keeps from others: whole blocks."""
+        return math.ceil(tokens / self.block_tokens) * self.block_tokens
 
     @property
     def release(self) -> EngineVersion | None:

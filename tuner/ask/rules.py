@@ -20,6 +20,7 @@ from tuner.ask.kernel_rules import without_kernel
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.packing import footprint, unplaceable
+from tuner.ask.request import TuneRequest
 from tuner.ask.shard_rules import straddling
 
 _FP8_CACHE_HEADS = (64, 128, 256, 512)  # head sizes of FlashInfer
@@ -78,6 +79,15 @@ def illegal(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop
     run = (rule(model, layout, cluster) for rule in _DEVICE_RULES)
     refused = next((drop for drop in placed if drop is not None), None) or engine_refuses(model, layout, cluster.vllm)
     return refused or next((drop for drop in run if drop is not None), None)
+
+
+def unchunked(request: TuneRequest, max_num_batched_tokens: int) -> str | None:
+    """Why a limit of tokens per step does not do for prompts that are not cut, in words; None where it does
+    (``SchedulerConfig.verify_max_model_len``)."""
+    if request.engine.enable_chunked_prefill is not False or max_num_batched_tokens >= request.max_model_len:
+        return None
+    needs = f"enable_chunked_prefill: false needs max_num_batched_tokens of {request.max_model_len} tokens"
+    return f"{needs}, the longest sequence; not {max_num_batched_tokens}"
 
 
 def _placement(layout: ParallelLayout, cluster: Cluster) -> Drop | None:

@@ -313,11 +313,20 @@ class StepCosts:
         """The largest step in tokens that replays CUDA graphs when it holds prefill chunks."""
         return self._switches.graph_tokens if self._switches.cuda_graphs else 0
 
-    def host_parts(self, phase: Phase, layers: int, moe_layers: int = 0, in_graph: bool = False) -> tuple[float, float]:
+    @property
+    def graph_sequences(self) -> float:
+        """The largest decode batch that replays CUDA graphs."""
+        largest = self._switches.largest_graph
+        return 0.0 if not self._switches.cuda_graphs else np.inf if largest is None else float(largest)
+
+    def host_parts(
+        self, phase: Phase, layers: int, moe_layers: int = 0, in_graph: bool = False, beyond_graphs: bool = False
+    ) -> tuple[float, float]:
         """Host milliseconds of a step on a stage of that many layers, ``moe_layers`` of them with experts: what is
         added to it, apart from its sequences, and what it takes to launch its kernels beside the GPU: one by one, or,
         ``in_graph``, as graphs that every layer's attention interrupts (0 where one graph holds all). Asynchronous
-        scheduling hides the rest of a step's host time as well, on the same thread (``_one_thread``)."""
+        scheduling hides the rest of a step's host time as well, on the same thread (``_one_thread``). A decode step
+        ``beyond_graphs`` has more sequences than any graph."""
         engine, switches = self.cluster.profile.engine, self._switches
         exposed = engine.exposed_step_ms * engine.launch_scale
         fixed, beside = (engine.step_ms, exposed) if switches.asynchronous else (engine.step_ms + exposed, 0.0)
@@ -327,17 +336,20 @@ class StepCosts:
         if phase == "prefill":
             apart = (apart + engine.expert_layer_launch_ms * moe_layers) * (1 + switches.custom_ops)
             return fixed, beside + (pieces if in_graph else apart * self._launch_share)
-        if not switches.cuda_graphs:
+        if beyond_graphs or not switches.cuda_graphs:
             return fixed, beside + apart * engine.launch_scale
         return fixed + engine.decode_layer_ms * layers, beside + (0.0 if switches.full_graphs else pieces)
 
     def _host_ms(self, terms: Terms, layers: int, moe_layers: int, step: StepShape) -> Floats:
         """Engine overhead of a step: of launching and computing, the slower counts."""
         fixed, launch = self.host_parts(step.phase, layers, moe_layers)
-        launch_ms = np.full(step.tokens.shape, launch)
+        fixed_ms, launch_ms = np.full(step.tokens.shape, fixed), np.full(step.tokens.shape, launch)
         if step.phase == "prefill":
             in_graph = self.host_parts(step.phase, layers, moe_layers, in_graph=True)[1]
             launch_ms = np.where(step.tokens <= self.graph_tokens, in_graph, launch)
+        elif np.any(beyond := np.asarray(step.sequences) > self.graph_sequences):
+            eager, apart = self.host_parts(step.phase, layers, moe_layers, beyond_graphs=True)
+            fixed_ms, launch_ms = np.where(beyond, eager, fixed_ms), np.where(beyond, apart, launch_ms)
         sequences = np.asarray(step.sequences, dtype=float)
         launch_ms = launch_ms + self.hidden_sequence_ms * sequences * self._one_thread(layers)
-        return np.asarray(fixed + self.sequence_ms * sequences + np.maximum(launch_ms - total(terms), 0.0))
+        return np.asarray(fixed_ms + self.sequence_ms * sequences + np.maximum(launch_ms - total(terms), 0.0))

@@ -19,7 +19,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import Engine
 from tuner.cost.profiling_run import profiled_bytes, release_memory
-from tuner.cost.switches import AS_SHIPPED, EngineSwitches
+from tuner.cost.switches import EngineSwitches
 from tuner.cost.volume import stage_layers, stage_moe_layers
 
 Floats = NDArray[np.float64]
@@ -108,17 +108,18 @@ def estimate_memory(
     engine: Engine,
     max_num_batched_tokens: Floats,
     max_num_seqs: Floats,
-    switches: EngineSwitches = AS_SHIPPED,
+    switches: EngineSwitches | None = None,
     vllm_version: str | None = None,
 ) -> MemoryEstimate:
-    """Memory of a structure for each pair of scheduler limits (arrays that broadcast); ``switches`` as in
-    ``StepCosts``, ``vllm_version`` as ``0.26`` (None: the newest that is known)."""
+    """Memory of a structure for each pair of scheduler limits (arrays that broadcast); ``switches`` as in ``StepCosts``
+    (None: those that ``engine`` asks for), ``vllm_version`` as ``0.26`` (None: the cluster's)."""
+    switches = EngineSwitches.asked(engine) if switches is None else switches
     batched, seqs = np.broadcast_arrays(max_num_batched_tokens, max_num_seqs)
     stages = range(layout.pp)
     weights = max(weight_bytes(model, layout, stage) for stage in stages)
     element_bytes = switches.on(layout, model).kv_element_bytes
     kv = max(kv_bytes_per_token(model, layout, stage, element_bytes) for stage in stages)
-    release, kind = release_memory(vllm_version), cluster.profile.kind
+    release, kind = release_memory(vllm_version or str(cluster.vllm)), cluster.profile.kind
     activations = profiled_bytes(model, layout, batched, seqs, release)
     buffers, graphs = 0.0, None
     if kind.own_memory:

@@ -38,12 +38,15 @@ class Shapes:
     def of(cls, request: TuneRequest, chunk_limits: Floats, stages: int, slices: int = 1) -> Shapes:
         """Mean lengths of the workload; ``stages`` micro-batches share a decode batch, and a prompt comes in at least
         ``slices`` chunks."""
-        prompt = float(request.workload.prompt_tokens.mean)
-        computed = prompt - request.workload.shared_prefix_tokens  # a shared prefix stays cached
-        chunks = np.maximum(np.ceil(computed / chunk_limits), min(float(slices), computed))
+        prompt, engine = float(request.workload.prompt_tokens.mean), request.engine
+        cached = 0 if engine.enable_prefix_caching is False else request.workload.shared_prefix_tokens
+        computed = prompt - cached
+        most = np.full_like(chunk_limits, computed) if engine.enable_chunked_prefill is False else chunk_limits
+        most = np.minimum(most, engine.long_prefill_token_threshold or np.inf)
+        chunks = np.maximum(np.ceil(computed / most), min(float(slices), computed))
         new = computed / chunks
         output = float(request.workload.output_tokens.mean)
-        context = request.workload.shared_prefix_tokens + (computed - new) / 2
+        context = cached + (computed - new) / 2
         one = np.ones(1)
         decode = StepShape("decode", one, np.full(1, prompt + output / 2), BATCHES)
         return cls(StepShape("prefill", new, context, one), decode, chunks, output, prompt).for_stages(stages)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
+from tuner.ask.engine_settings import Engine
 from tuner.ask.layout import AXES, ParallelLayout
 from tuner.ask.model import ModelShape
 
@@ -17,7 +19,8 @@ class EngineSwitches:
     PIECEWISE) each layer's attention; steps with prefill replay graphs up to ``graph_tokens`` (largest capture size).
     ``custom_ops`` (``+rms_norm`` and the like) keeps small kernels apart that compilation would fuse: twice as many are
     launched. ``asynchronous`` off schedules a step only when the one before it is done. ``kv_cache_dtype`` is named as
-    vLLM does; ``fused_allreduce`` (pass ``fuse_allreduce_rms``) merges all-reduces with the norms after them.
+    vLLM does; ``fused_allreduce`` (pass ``fuse_allreduce_rms``) merges all-reduces with the norms after them. Decode
+    steps of more than ``largest_graph`` sequences are launched kernel by kernel, too (None: every batch has its graph).
     """
 
     custom_allreduce: bool = True
@@ -28,6 +31,30 @@ class EngineSwitches:
     graph_tokens: int = 512
     custom_ops: bool = False
     asynchronous: bool = True
+    largest_graph: int | None = None
+
+    @classmethod
+    def asked(cls, engine: Engine) -> EngineSwitches:
+        """Those that a request's section ``engine`` sets, ``extra_args`` included.
+
+        An engine without compilation (``enforce_eager``, mode NONE, ``-O0``) captures no graphs and fuses nothing.
+        """
+        compiled: dict[str, Any] = engine.extra_args.get("compilation_config", {})
+        graphs = str(compiled.get("cudagraph_mode", "")).upper()
+        eager = engine.enforce_eager or compiled.get("mode") in (0, "NONE", "none")
+        eager = eager or engine.extra_args.get("optimization_level") == 0
+        largest = _largest_graph(engine)
+        plain = cls()
+        return cls(
+            custom_allreduce=not engine.disable_custom_all_reduce,
+            cuda_graphs=not (eager or graphs == "NONE"),
+            fused_allreduce=bool(compiled.get("pass_config", {}).get("fuse_allreduce_rms", plain.fused_allreduce)),
+            full_graphs=graphs != "PIECEWISE",
+            graph_tokens=_mixed_graph(graphs, plain.graph_tokens if largest is None else largest),
+            custom_ops=eager,
+            asynchronous=engine.async_scheduling is not False,
+            largest_graph=largest,
+        )
 
     def on(self, layout: ParallelLayout, model: ModelShape) -> EngineSwitches:
         """The switches of one layout of a model: an axis of a switch's name sets it, where it is not at its default. A
@@ -46,6 +73,17 @@ class EngineSwitches:
     def kv_element_bytes(self) -> float:
         """Bytes of one element of the KV cache."""
         return 1.0 if self.fp8_cache else 4.0 if self.kv_cache_dtype == "fp32" else 2.0
+
+
+def _largest_graph(engine: Engine) -> int | None:
+    """Tokens of the largest graph that is captured, where the request says it."""
+    sizes = engine.cudagraph_capture_sizes
+    return max(sizes) if sizes else engine.max_cudagraph_capture_size
+
+
+def _mixed_graph(mode: str, largest: int) -> int:
+    """Tokens of the largest graph that steps with prefill replay: none where decode steps alone have graphs."""
+    return 0 if mode == "FULL_DECODE_ONLY" else largest
 
 
 AS_SHIPPED = EngineSwitches()

@@ -22,6 +22,7 @@ from tuner.ask.rules import Drop, DropReason, illegal
 from tuner.ask.space import Space
 from tuner.cost.latency import StepCosts
 from tuner.cost.steady import Floats, Shapes, interpolate, load_curve
+from tuner.cost.switches import EngineSwitches
 from tuner.cost.techniques import NONE, Techniques
 from tuner.errors import BadInput
 from tuner.plan.ranking import columns, contenders, smallest
@@ -171,7 +172,7 @@ def price_all(
     """(candidates in all, the legal ones priced by replica); ``drops`` is told of those that a rule refuses."""
     knobs, total, priced = Knobs.of(space), 0, list[ReplicaPrices]()
     for group in cluster.groups:
-        costs = StepCosts(model, group, techniques=techniques)
+        costs = StepCosts(model, group, switches=EngineSwitches.asked(request.engine), techniques=techniques)
 
         def verdict(structure: ParallelLayout, group: Cluster = group) -> Drop | None:
             fitting = knobs.fitting(structure)

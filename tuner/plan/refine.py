@@ -18,6 +18,7 @@ from tuner.ask.model import ModelShape
 from tuner.ask.request import Objective, TuneRequest
 from tuner.ask.slo import Verdict, ratios
 from tuner.cost.latency import StepCosts
+from tuner.cost.switches import EngineSwitches
 from tuner.plan.prune import MARGIN, Candidate, Plan, Prediction
 from tuner.simulate import SimulationResult, SimulationSettings, Simulator, max_rate, simulated_requests
 
@@ -42,7 +43,8 @@ def refine(request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet, pl
     started = time.perf_counter()
     if planned.what_if:
         return planned
-    costs = {group: StepCosts(model, group) for group in cluster.groups}
+    switches = EngineSwitches.asked(request.engine)
+    costs = {group: StepCosts(model, group, switches=switches) for group in cluster.groups}
     known: dict[ParallelLayout, tuple[Prediction, int]] = {}
     judged, held = [], 0
     for candidate in planned.ranked:
@@ -67,7 +69,7 @@ def _simulated(request: TuneRequest, costs: StepCosts, candidate: Candidate) -> 
         candidate.layout,
         kv_tokens=candidate.prediction.kv_tokens,
         longest_tokens=request.max_model_len,
-        settings=SimulationSettings.for_slo(request.workload, request.slo),
+        settings=SimulationSettings.for_slo(request.workload, request.slo, engine=request.engine),
     )
 
     def at(rate_req_per_s: float) -> SimulationResult:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TuneRequest
-from tuner.ask.rules import DropReason
+from tuner.ask.rules import DropReason, unchunked
 from tuner.ask.slo import within
 from tuner.ask.space import Space
 from tuner.cost.latency import StepCosts
@@ -105,7 +105,7 @@ def price(
     limits, seqs = knobs.limits[:, None], knobs.seqs[None, :]
     memory = estimate_memory(costs.model, members[0], costs.cluster, request.engine, limits, seqs)
     memory = costs.techniques.memory(costs.model, members[0], request.engine, memory)
-    held = request.workload.prompt_tokens.mean + output
+    held = request.engine.held_tokens(request.workload.prompt_tokens.mean + output)
     cap: Floats = np.minimum(seqs, memory.kv_tokens / held)
     replicas = np.array([float(member.dp) for member in members])
     rate = request.workload.arrival.requests_per_s / replicas
@@ -146,12 +146,16 @@ def _drops(
     shape = (limits.size, seqs.size)
     slo_why, figures = _slo_verdicts(request, curve, output)
     why = np.broadcast_to(slo_why[:, None], shape).copy()
-    misfits = np.broadcast_to(memory.kv_tokens < request.max_model_len, shape)
+    longest = request.engine.held_tokens(request.max_model_len)
+    misfits = np.broadcast_to(memory.kv_tokens < longest, shape)
     if misfits.any():
         why[misfits] = _code(DropReason.MEMORY)
-        figures[DropReason.MEMORY] = memory.misfit(int(np.argmax(misfits)), request.max_model_len) or ""
-    why[limits < seqs] = _code(DropReason.SCHEDULER)
+        figures[DropReason.MEMORY] = memory.misfit(int(np.argmax(misfits)), longest) or ""
     figures[DropReason.SCHEDULER] = "max_num_batched_tokens below max_num_seqs"
+    cut = np.array([[unchunked(request, int(limit)) is not None] for limit in knobs.limits])
+    if cut.any():
+        figures[DropReason.SCHEDULER] = unchunked(request, int(knobs.limits[cut[:, 0]].min())) or ""
+    why[cut | (limits < seqs)] = _code(DropReason.SCHEDULER)
     return why, figures
 
 

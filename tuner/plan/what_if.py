@@ -16,6 +16,7 @@ from tuner.ask.request import Objective, TuneRequest
 from tuner.ask.space import Space
 from tuner.cost.breakdown import breakdown
 from tuner.cost.latency import StepCosts
+from tuner.cost.switches import EngineSwitches
 from tuner.cost.techniques import NONE, Technique, Techniques
 from tuner.errors import BadInput
 from tuner.plan.prune import Candidate, Plan, plan
@@ -160,7 +161,8 @@ class _Question:
 
     def terms(self, layout: ParallelLayout, techniques: Techniques) -> tuple[dict[str, tuple[float, float]], ...]:
         """Terms of TTFT and of TPOT that the techniques move on one layout: (without, with), in ms."""
-        costs = (StepCosts(self.model, self.cluster, techniques=one) for one in (NONE, techniques))
+        switches = EngineSwitches.asked(self.request.engine)
+        costs = (StepCosts(self.model, self.cluster, switches=switches, techniques=one) for one in (NONE, techniques))
         without, with_them = (breakdown(one, layout, self.request) for one in costs)
         found = []
         for old, new in ((without.ttft_ms, with_them.ttft_ms), (without.tpot_ms, with_them.tpot_ms)):

@@ -13,6 +13,7 @@ from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.cost.latency import StepCosts, StepShape, Terms
+from tuner.cost.switches import AS_SHIPPED, EngineSwitches
 from tuner.cost.volume import Phase
 from tuner.errors import BadInput, FailureReason
 
@@ -72,8 +73,15 @@ def simulated_seed(facts: Mapping[str, str]) -> int | None:
 class TrueCosts(StepCosts):
     """Step prices as they are on the simulated cluster: the model's, each term times a factor of its own."""
 
-    def __init__(self, model: ModelShape, cluster: Cluster, conditions: Conditions, factor: float) -> None:
-        super().__init__(model, cluster)
+    def __init__(
+        self,
+        model: ModelShape,
+        cluster: Cluster,
+        conditions: Conditions,
+        factor: float,
+        switches: EngineSwitches = AS_SHIPPED,
+    ) -> None:
+        super().__init__(model, cluster, switches=switches)
         self._conditions, self._factor = conditions, factor
 
     def _scale(self, term: str) -> float:
@@ -92,7 +100,9 @@ class TrueCosts(StepCosts):
         """As the model's, scaled."""
         return super().attention_ms(layout, step) * self._scale("attention")
 
-    def host_parts(self, phase: Phase, layers: int, moe_layers: int = 0, in_graph: bool = False) -> tuple[float, float]:
+    def host_parts(
+        self, phase: Phase, layers: int, moe_layers: int = 0, in_graph: bool = False, beyond_graphs: bool = False
+    ) -> tuple[float, float]:
         """As the model's, scaled."""
-        added, launch = super().host_parts(phase, layers, moe_layers, in_graph)
+        added, launch = super().host_parts(phase, layers, moe_layers, in_graph, beyond_graphs)
         return added * self._scale("host"), launch * self._scale("host")

@@ -63,7 +63,7 @@ class SimulatedLauncher:
         limits = (np.array([float(layout.max_num_batched_tokens)]), np.array([float(layout.max_num_seqs)]))
         memory = estimate_memory(model, layout, world.cluster, order.request.engine, *limits)
         deployment = SimulatedDeployment(order.app, layout, order.request, model, int(memory.kv_tokens[0]), world)
-        misfit = memory.misfit(0, order.request.max_model_len)
+        misfit = memory.misfit(0, order.request.engine.held_tokens(order.request.max_model_len))
         if misfit is not None:
             deployment.say(misfit)
             raise LaunchFailed(FailureReason.DOES_NOT_FIT, f"simulated: {misfit}", deployment.log_tail())

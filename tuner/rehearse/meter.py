@@ -6,6 +6,7 @@ import numpy as np
 
 from tuner.ask.arrivals import offered
 from tuner.ask.request import Metric, TuneRequest
+from tuner.cost.switches import EngineSwitches
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.rehearse.cluster import SimulatedCluster, SimulatedDeployment
 from tuner.rehearse.conditions import TrueCosts
@@ -33,11 +34,11 @@ class SimulatedMeter:
         random = conditions.random("noise", deployment.app, step.index, step.seed)
         factor = self._world.slowdown * float(np.exp(conditions.noise * random.standard_normal()))
         simulator = Simulator(
-            TrueCosts(deployment.model, self._world.cluster, conditions, factor),
+            TrueCosts(deployment.model, self._world.cluster, conditions, factor, EngineSwitches.asked(request.engine)),
             deployment.layout,
             kv_tokens=deployment.kv_tokens,
             longest_tokens=request.max_model_len,
-            settings=SimulationSettings.for_slo(request.workload, request.slo, seed=step.seed),
+            settings=SimulationSettings.for_slo(request.workload, request.slo, seed=step.seed, engine=request.engine),
         )
         result = simulator.run(offered(request.workload, step.rate_req_per_s, step.duration_s, step.seed))
         self._world.pass_time(result.duration_s, since_s, watch.cancel)

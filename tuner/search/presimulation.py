@@ -18,6 +18,7 @@ from tuner.ask.request import TuneRequest
 from tuner.ask.slo import ratios
 from tuner.cost.latency import StepCosts
 from tuner.cost.steady import Floats
+from tuner.cost.switches import EngineSwitches
 from tuner.plan.prune import Candidate
 from tuner.plan.refine import SEED
 from tuner.simulate import SimulationSettings, Simulator
@@ -32,7 +33,8 @@ def presimulate(
 ) -> dict[ParallelLayout, Floats]:
     """By ``ParallelLayout.served``: logs of ms with axes (rates, shown metrics and then the mean E2E); NaN where not
     simulated."""
-    costs = {group.gpu: StepCosts(model, group) for group in cluster.groups}
+    switches = EngineSwitches.asked(request.engine)
+    costs = {group.gpu: StepCosts(model, group, switches=switches) for group in cluster.groups}
     found: dict[ParallelLayout, Floats] = {}
     for candidate in candidates:
         layout = candidate.layout.served
@@ -42,7 +44,7 @@ def presimulate(
 
 
 def _presimulated(request: TuneRequest, costs: StepCosts, layout: ParallelLayout, kv_tokens: int) -> Floats:
-    settings = SimulationSettings.for_slo(request.workload, request.slo)
+    settings = SimulationSettings.for_slo(request.workload, request.slo, engine=request.engine)
     simulator = Simulator(costs, layout, kv_tokens=kv_tokens, longest_tokens=request.max_model_len, settings=settings)
     logs = np.full((len(request.rates_req_per_s), len(request.shown_metrics) + 1), np.nan)
     for row, rate in enumerate(request.rates_req_per_s):

@@ -16,6 +16,7 @@ from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
 from tuner.cost.latency import StepCosts
 from tuner.cost.steady import BATCHES, Curve, Floats, Shapes, curve_of
+from tuner.cost.switches import EngineSwitches
 from tuner.plan.prune import Candidate
 
 _UNPRICED = tuple(name for name, axis in AXES.items() if axis.prices is Prices.NONE)
@@ -46,7 +47,8 @@ class TermPrices:
             index.setdefault(engine_of(candidate.layout), len(index))
         limits = sorted({layout.max_num_batched_tokens for layout in index})
         shapes = Shapes.of(request, np.array(limits, dtype=float), 1)
-        costs = {group.gpu: StepCosts(model, group) for group in cluster.groups}
+        switches = EngineSwitches.asked(request.engine)
+        costs = {group.gpu: StepCosts(model, group, switches=switches) for group in cluster.groups}
         deep = {pp: shapes.for_stages(pp) for pp in {layout.pp for layout in index}}
         known: dict[object, tuple[Any, ...]] = {}
         rows, columns = [], []

@@ -13,11 +13,13 @@ import numpy as np
 
 from tuner.simulate.compiled import compiled
 from tuner.simulate.scheduler import anyone_waiting, blocks_of, give_back, receive, schedule
-from tuner.simulate.state import BLOCK_TOKENS, GAP_BINS, GAP_FLOOR_MS, GAP_RATIO, NONE, ZERO, Limits, Records, State
+from tuner.simulate.state import GAP_BINS, GAP_FLOOR_MS, GAP_RATIO, NONE, ZERO, Limits, Records, State
 from tuner.simulate.step_tables import (
     CONTEXT_BIN,
     DECODE_FIXED,
     DECODE_LAUNCH,
+    EAGER_FIXED,
+    EAGER_LAUNCH,
     FIXED,
     GRAPH_LAUNCH,
     LAUNCH,
@@ -42,8 +44,10 @@ def decode_stage_ms(table: StepTable, stage: int, sequences: int, context: float
     """A decode step on one stage."""
     attention = decode_attention_ms(table, sequences, context) if sequences else 0.0
     gpu = table.decode_ms[stage, sequences] + table.stages[stage, LAYERS] * attention
-    launch = table.stages[stage, DECODE_LAUNCH] + table.hidden_sequence_ms * sequences
-    return float(max(gpu, launch) + table.stages[stage, DECODE_FIXED] + table.sequence_ms * sequences)
+    eager = sequences > table.graph_sequences
+    launch = table.stages[stage, EAGER_LAUNCH if eager else DECODE_LAUNCH] + table.hidden_sequence_ms * sequences
+    fixed = table.stages[stage, EAGER_FIXED if eager else DECODE_FIXED]
+    return float(max(gpu, launch) + fixed + table.sequence_ms * sequences)
 
 
 @compiled
@@ -182,7 +186,7 @@ def _extend(
     size, waiting = state.batches[r, 0].size, anyone_waiting(state, r)
     if waiting and (held or state.replicas[r].preempting or state.waiting.shape[1] > 1):
         return  # the next step may admit what this one could not
-    most = BLOCK_TOKENS * ((state.replicas[r].free - state.replicas[r].idle_prefix) // size)
+    most = limits.block_tokens * ((state.replicas[r].free - state.replicas[r].idle_prefix) // size)
     for entry in range(size):
         q = state.batch_request[r, 0, entry]
         group = req[q].group
@@ -202,7 +206,7 @@ def _extend(
     for entry in range(size):
         q = state.batch_request[r, 0, entry]
         req[q].computed += steps
-        wanted = blocks_of(req[q].computed) - req[q].blocks
+        wanted = blocks_of(limits, req[q].computed) - req[q].blocks
         req[q].blocks += wanted
         state.replicas[r].free -= wanted
     duration = end - state.batches[r, 0].end_ms

@@ -10,7 +10,7 @@ counted, not known by content: a preempted request finds nothing of itself in th
 from __future__ import annotations
 
 from tuner.simulate.compiled import compiled
-from tuner.simulate.state import BLOCK_TOKENS, NONE, ZERO, Limits, Records, State
+from tuner.simulate.state import NONE, ZERO, Limits, Records, State
 
 
 @compiled
@@ -35,7 +35,7 @@ def _continue_running(limits: Limits, req: Records, state: State, r: int, place:
             index += 1
             continue
         new = _chunk(limits, need, budget)
-        wanted = blocks_of(req[q].computed + new) - req[q].blocks
+        wanted = blocks_of(limits, req[q].computed + new) - req[q].blocks
         while wanted > state.replicas[r].free:
             preempted = True
             at = _victim(req, state, r)
@@ -51,7 +51,7 @@ def _continue_running(limits: Limits, req: Records, state: State, r: int, place:
                 index -= 1
         take_blocks(state, r, wanted)
         req[q].blocks += wanted
-        size = _add(req, state, r, place, size, q, new)
+        size = _add(limits, req, state, r, place, size, q, new)
         budget -= new
         index += 1
     return size, budget, preempted
@@ -74,18 +74,18 @@ def _admit_waiting(limits: Limits, req: Records, state: State, r: int, place: in
         group, hit, shared = req[q].group, req[q].cached, 0
         if group != NONE and state.prefixes[r, group].resident:
             shared = state.prefixes[r, group].blocks
-            hit = max(hit, shared * BLOCK_TOKENS)
+            hit = max(hit, shared * limits.block_tokens)
         if req[q].preemptions == 0:
             hit = max(hit, req[q].received)
         known = req[q].prompt + req[q].generated
         free_now = state.replicas[r].free + (shared if shared and state.prefixes[r, group].users else 0)
         new = _chunk(limits, known - hit, budget)
-        if blocks_of(known) > free_now or (not limits.chunked and new < known - hit):
+        if blocks_of(limits, known) > free_now or (not limits.chunked and new < known - hit):
             break
         _pop(req, state, r, rank)
         if shared:
             _share_prefix(req, state, r, q, group, shared)
-        wanted = blocks_of(hit + new) - req[q].blocks
+        wanted = blocks_of(limits, hit + new) - req[q].blocks
         take_blocks(state, r, wanted)
         req[q].blocks += wanted
         req[q].computed = hit
@@ -93,15 +93,15 @@ def _admit_waiting(limits: Limits, req: Records, state: State, r: int, place: in
         state.replicas[r].running_count += 1
         if req[q].preemptions == 0:
             req[q].scheduled_ms = state.replicas[r].clock_ms
-        size = _add(req, state, r, place, size, q, new)
+        size = _add(limits, req, state, r, place, size, q, new)
         budget -= new
     return size
 
 
 @compiled
-def blocks_of(tokens: int) -> int:
+def blocks_of(limits: Limits, tokens: int) -> int:
     """KV blocks that hold so many tokens."""
-    return (tokens + BLOCK_TOKENS - 1) // BLOCK_TOKENS
+    return (tokens + limits.block_tokens - 1) // limits.block_tokens
 
 
 @compiled
@@ -112,7 +112,7 @@ def _chunk(limits: Limits, need: int, budget: int) -> int:
 
 
 @compiled
-def _add(req: Records, state: State, r: int, place: int, size: int, q: int, new: int) -> int:
+def _add(limits: Limits, req: Records, state: State, r: int, place: int, size: int, q: int, new: int) -> int:
     """Put a request's new tokens into the batch; one that ends at its last known token will yield another (others are
     entered as their complement)."""
     req[q].computed += new
@@ -123,7 +123,7 @@ def _add(req: Records, state: State, r: int, place: int, size: int, q: int, new:
     group = req[q].group
     if group != NONE and not req[q].holds_prefix and not state.prefixes[r, group].resident:
         blocks = state.prefixes[r, group].blocks
-        if blocks and req[q].computed >= blocks * BLOCK_TOKENS:  # the first to compute a prefix shares it
+        if blocks and req[q].computed >= blocks * limits.block_tokens:  # the first to compute a prefix shares it
             state.prefixes[r, group].resident = 1
             state.prefixes[r, group].users = 1
             req[q].holds_prefix = 1

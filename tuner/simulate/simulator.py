@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.ask.arrivals import ClosedLoad, OfferedLoad, offered
+from tuner.ask.engine_settings import BLOCK_TOKENS, Engine
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Arrival, Metric, SloTarget, Workload
 from tuner.ask.slo import Verdict
 from tuner.cost.latency import StepCosts
 from tuner.errors import BadInput
 from tuner.simulate.result import SimulationResult
-from tuner.simulate.state import BLOCK_TOKENS, NONE, Limits, Records, State, new_requests, new_state
+from tuner.simulate.state import NONE, Limits, Records, State, new_requests, new_state
 from tuner.simulate.step_tables import StepTable, step_table
 
 Floats = NDArray[np.float64]
@@ -25,6 +26,8 @@ Ints = NDArray[np.int64]
 MOST_REPLAYED = 5_000  # requests of a trace that a simulation replays unless more are asked for
 _LEAST_REPLAYED = 500  # requests that tell of a rate: fewer would hold the SLO however fast they come
 ROUTERS = ("round_robin", "power_of_two", "least_loaded", "prefix_aware")
+
+_PLAIN = Engine()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,8 @@ class SimulationSettings:
     ``front_end_ms`` alone in the front end (one after the other), and there the profile's time for each token of its
     prompt, then ``request_ms`` beside others (None: the profile's) before an engine sees it; replicas bring a front end
     each. ``gap_limits_ms`` are ITL targets to count against. ``skip`` takes steps of an
-    unchanging batch at once (exact to rounding); ``seed`` is the router's.
+    unchanging batch at once (exact to rounding); ``seed`` is the router's. A block of the KV cache holds
+    ``block_tokens``.
     """
 
     asynchronous: bool = True
@@ -51,6 +55,7 @@ class SimulationSettings:
     gap_limits_ms: tuple[float, ...] = ()
     skip: bool = True
     seed: int = 0
+    block_tokens: int = BLOCK_TOKENS
 
     def __post_init__(self) -> None:
         if self.router not in ROUTERS:
@@ -63,12 +68,24 @@ class SimulationSettings:
 
     @classmethod
     def for_slo(
-        cls, workload: Workload, slo: Sequence[SloTarget], router: str = "power_of_two", seed: int = 0
+        cls,
+        workload: Workload,
+        slo: Sequence[SloTarget],
+        router: str = "power_of_two",
+        seed: int = 0,
+        engine: Engine = _PLAIN,
     ) -> SimulationSettings:
         """Settings that a request implies."""
-        limits = tuple(sorted({target.ms for target in slo if target.metric is Metric.ITL}))
-        prefix = workload.shared_prefix_tokens
-        return cls(shared_prefix_tokens=prefix, gap_limits_ms=limits, router=router, seed=seed)
+        return cls(
+            asynchronous=engine.async_scheduling is not False,
+            chunked_prefill=engine.enable_chunked_prefill is not False,
+            long_prefill_tokens=engine.long_prefill_token_threshold or 0,
+            shared_prefix_tokens=0 if engine.enable_prefix_caching is False else workload.shared_prefix_tokens,
+            gap_limits_ms=tuple(sorted({target.ms for target in slo if target.metric is Metric.ITL})),
+            router=router,
+            seed=seed,
+            block_tokens=engine.block_tokens,
+        )
 
 
 DEFAULT_SETTINGS = SimulationSettings()
@@ -97,7 +114,8 @@ class Simulator:
             max_batched_tokens=layout.max_num_batched_tokens,
             max_seqs=layout.max_num_seqs,
             long_prefill_tokens=settings.long_prefill_tokens,
-            blocks=int(kv_tokens) // BLOCK_TOKENS,
+            blocks=int(kv_tokens) // settings.block_tokens,
+            block_tokens=settings.block_tokens,
             depth=layout.pp,
             asynchronous=int(settings.asynchronous and layout.pp == 1 and kind.asynchronous_scheduling),
             chunked=int(settings.chunked_prefill),
@@ -131,7 +149,7 @@ class Simulator:
         if not count:
             raise BadInput("load", "no requests", "at least one")
         longest = int((prompt + output).max())
-        allowed = min(self._longest, self._limits.blocks * BLOCK_TOKENS)
+        allowed = min(self._longest, self._limits.blocks * self._limits.block_tokens)
         if longest > allowed:
             raise BadInput(
                 "load", f"a request of {longest} tokens", f"at most {allowed} (KV cache and planned lengths)"
@@ -144,15 +162,15 @@ class Simulator:
         ranks = np.zeros(count, dtype=np.int64)
         if load.priority is not None:
             ranks = np.unique(load.priority, return_inverse=True)[1].astype(np.int64)
-        prefix = self.settings.shared_prefix_tokens // BLOCK_TOKENS
+        block = self._limits.block_tokens
+        prefix = self.settings.shared_prefix_tokens // block
         group = np.full(count, 0 if prefix else NONE, dtype=np.int64)
         if prefix and load.prefix_group is not None:
             group = load.prefix_group.astype(np.int64)
-        group[prompt <= prefix * BLOCK_TOKENS] = NONE  # the last token of a prompt is always computed
-        most = (prompt - 1) // BLOCK_TOKENS
-        cached = np.minimum((prompt * self.settings.prefix_hit_rate).astype(np.int64) // BLOCK_TOKENS, most)
+        group[prompt <= prefix * block] = NONE  # the last token of a prompt is always computed
+        cached = np.minimum((prompt * self.settings.prefix_hit_rate).astype(np.int64) // block, (prompt - 1) // block)
         req = new_requests(
-            sent_ms=sent_ms, ready_ms=ready_ms, prompt=prompt, output=output, cached=cached * BLOCK_TOKENS, group=group,
+            sent_ms=sent_ms, ready_ms=ready_ms, prompt=prompt, output=output, cached=cached * block, group=group,
             rank=ranks,
         )  # fmt: skip
         blocks = np.full(int(group.max()) + 1, prefix, dtype=np.int64)

@@ -11,7 +11,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Records = Any  # an np.recarray: numpy's stubs cannot tell the types of its fields
 
-BLOCK_TOKENS = 16  # tokens per KV-cache block, vLLM's default on GPUs
 GAP_BINS = 4096  # of the histogram of inter-token latencies
 GAP_FLOOR_MS = 1e-3
 GAP_RATIO = 1.006  # from one bin to the next: quantiles are right to 0.3 %; the last bin is beyond 10^7 ms
@@ -60,13 +59,14 @@ PREFIX = np.dtype(
 
 
 class Limits(NamedTuple):
-    """Scheduler limits of one replica; flags are 0 or 1. ``depth`` is the most batches in flight (pipeline stages);
-    ``together``: replicas step together."""
+    """Scheduler limits of one replica, whose KV cache has ``blocks`` of ``block_tokens``; flags are 0 or 1. ``depth``
+    is the most batches in flight (pipeline stages); ``together``: replicas step together."""
 
     max_batched_tokens: int
     max_seqs: int
     long_prefill_tokens: int
     blocks: int
+    block_tokens: int
     depth: int
     asynchronous: int
     chunked: int

@@ -25,7 +25,8 @@ from tuner.cost.volume import stage_layers, stage_moe_layers
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-LAYERS, FIXED, LAUNCH, DECODE_FIXED, DECODE_LAUNCH, GRAPH_LAUNCH = range(6)  # columns of ``StepTable.stages``
+# Columns of ``StepTable.stages``.
+LAYERS, FIXED, LAUNCH, DECODE_FIXED, DECODE_LAUNCH, GRAPH_LAUNCH, EAGER_FIXED, EAGER_LAUNCH = range(8)
 CONTEXT_BIN = 64  # tokens; the context grid lies on its multiples
 _EVEN_STEPS = 16  # context grid: steps of 128 tokens at first, geometric after that
 _CONTEXT_RATIO = 1.06
@@ -42,8 +43,9 @@ class StepTable(NamedTuple):
     ``rows_ms`` [stage, sequences], ``decode_ms`` [stage, sequences];
     attention per layer: ``decode_attention_ms`` [sequences, context point], ``chunk_ms`` [chunk point, context point,
     own or fixed part]. ``context_point`` maps context // 64 to the grid point at or below it, ``chunk_at`` a chunk's
-    tokens to its place between points. ``stages`` [stage, LAYERS ... GRAPH_LAUNCH]: its layers and host times in ms,
-    the last for mixed steps of up to ``graph_tokens``, which replay graphs.
+    tokens to its place between points. ``stages`` [stage, LAYERS ... EAGER_LAUNCH]: its layers and host times in ms,
+    GRAPH_LAUNCH for mixed steps of up to ``graph_tokens``, which replay graphs, the last two for decode steps of more
+    than ``graph_sequences``, which do not.
     """
 
     tokens_ms: Floats
@@ -60,6 +62,7 @@ class StepTable(NamedTuple):
     sequence_ms: float
     hidden_sequence_ms: float
     graph_tokens: int
+    graph_sequences: float
 
 
 def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) -> StepTable:
@@ -90,13 +93,14 @@ def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) ->
         sequence_ms=costs.sequence_ms,
         hidden_sequence_ms=costs.hidden_sequence_ms if layout.pp == 1 else 0.0,
         graph_tokens=costs.graph_tokens,
+        graph_sequences=costs.graph_sequences,
     )
 
 
 def _stage_row(costs: StepCosts, layers: int, moe_layers: int) -> tuple[float, ...]:
     in_graph = costs.host_parts("prefill", layers, moe_layers, in_graph=True)[1]
     prefill, decode = (costs.host_parts(phase, layers, moe_layers) for phase in ("prefill", "decode"))
-    return (layers, *prefill, *decode, in_graph)
+    return (layers, *prefill, *decode, in_graph, *costs.host_parts("decode", layers, moe_layers, beyond_graphs=True))
 
 
 def _without_attention(costs: StepCosts, layout: ParallelLayout, step: StepShape) -> Floats:

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.ask.arrivals import ClosedLoad
+from tuner.ask.engine_settings import BLOCK_TOKENS
 from tuner.ask.request import Engine
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import estimate_memory
 from tuner.errors import BadInput
 from tuner.simulate import SimulationSettings, Simulator
-from tuner.simulate.state import BLOCK_TOKENS
 from tuner.validate.correct import correct
 from tuner.validate.points import Points
 from tuner.validate.runs import Run, run_of
