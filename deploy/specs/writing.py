@@ -21,6 +21,7 @@ from deploy.specs.shipment import FORMATS, Shipment
 from deploy.specs.vllm_command import vllm_command
 from serve.launch.device import device_of
 from serve.launch.ray_nodes import llm_config
+from tuner.ask.engine_cautions import cautions
 from tuner.errors import BadInput, ParlayError
 from tuner.trial.launched import ENGINES, RayApplication, versions_shown
 
@@ -128,6 +129,8 @@ def _heading(shipment: Shipment, use: str, *notes: str) -> str:
     request = shipment.request
     slo = "; ".join(map(str, request.slo))
     lines = [f"Written by Parlay for {request.model}: {shipment.layout}", f"SLO: {slo}", shipment.origin, f"Use: {use}"]
+    lines += [f"Note: it {caution}." for caution in shipment.deployment.cautions]
+    lines += [f"Note: {caution}" for caution in cautions(request.engine)]
     return "".join(f"# {_one_line(line)}\n" for line in [*lines, *notes])
 
 

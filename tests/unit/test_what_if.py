@@ -258,7 +258,7 @@ def test_plan_answers_what_if(tmp_path):
 def test_plan_without_a_question_supposes_nothing():
     found = planned(DENSE)
     held = memories(make_request(DENSE), [candidate.layout for candidate in found.ranked])
-    assert plan_answer(found, {}, held).what_if is None
+    assert plan_answer(found, make_request(DENSE), {}, held).what_if is None
 
 
 @pytest.mark.slow

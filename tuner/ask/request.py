@@ -231,6 +231,10 @@ class TuneRequest(Document):
             raise BadInput("layout.gpu", gpu, ", ".join(group.gpu for group in self.cluster))
         return self.model_copy(update={"cluster": found})
 
+    def of_release(self, version: str | None) -> TuneRequest:
+        """The same request for that release of vLLM; None: for whatever is there."""
+        return self.model_copy(update={"engine": self.engine.model_copy(update={"version": version})})
+
     @property
     def rates_req_per_s(self) -> tuple[float, ...]:
         """Rates of the load steps, rising; the last is the asked rate, or beyond it where goodput is the objective."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tuner.ask.engine_cautions import cautions
 from tuner.ask.request import Objective, TuneRequest
 from tuner.ask.slo import over, ratio
 from tuner.decide.comparison import slo_ratio
@@ -91,7 +92,7 @@ def _why(request: TuneRequest, feasible: Sequence[LayoutSummary], measured: int)
         text += "; no other measured layout does." if measured > 1 else "; no other layout was measured."
     else:
         text += f". Second: {feasible[1].deployment}, {_gap(request, winner, feasible[1])}."
-    return " ".join([text, _margin(request, winner), *_evidence(winner)])
+    return " ".join([text, _margin(request, winner), *_evidence(winner), *cautions(request.engine)])
 
 
 def _margin(request: TuneRequest, winner: LayoutSummary) -> str:

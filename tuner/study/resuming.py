@@ -20,13 +20,20 @@ def launch_facts(model: str, launcher: Launcher) -> dict[str, str]:
 
 def require_same_request(study: str, began: TuneRequest, now: TuneRequest) -> None:
     """Raise BadInput where a study would go on with another request, or with another file as the trace of the same."""
-    if began == now:
+    if _same(began, now):
         return
     allowed = "the request that the study was started with"
     before, after = began.workload.arrival, now.workload.arrival
     if before.recorded and after.recorded and before.recorded.sha256 != after.recorded.sha256:
         allowed += f"; its trace {before.trace} had the SHA-256 {before.recorded.sha256[:12]}…, and has another now"
     raise BadInput("--resume", study, allowed)
+
+
+def _same(began: TuneRequest, now: TuneRequest) -> bool:
+    """One request, where one of both does not say for which release of vLLM; facts tell what really runs."""
+    if began.engine.version is not None and now.engine.version is not None:
+        return began == now
+    return began.of_release(None) == now.of_release(None)
 
 
 def require_same(study: str, began: Mapping[str, str], now: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tuner.ask.arrivals import offered
 from tuner.ask.cluster import requested_cluster
+from tuner.ask.remote_code import require_trust
 from tuner.ask.request import TuneRequest
 from tuner.ask.requested_model import requested_model
 from tuner.ask.space import load_space
@@ -41,9 +42,11 @@ class StudyOrder:
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def setting(self) -> Setting:
-        """The order with all that it names looked up. Raises BadInput for what is not there, or cannot be offered."""
+        """The order with all that it names looked up. Raises BadInput for what is not there, cannot be offered, or is
+        not trusted to run."""
         request = self.request
         offered(request.workload, request.rates_req_per_s[0], request.load.seconds, seed=0)  # no loop, nor a lost trace
+        require_trust(request)
         model, cluster = requested_model(request), requested_cluster(request)
         return Setting(self.name, request, model, cluster, load_space(request.space), self.log_root)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from tuner.app.answers.base import Answer
+from tuner.app.answers.engine import EngineAnswer, engine_answer
 from tuner.app.answers.infeasible import InfeasibleAnswer, infeasible_answer
 from tuner.app.answers.layout_summary import (
     BudgetAnswer,
@@ -56,6 +57,7 @@ class DecisionAnswer(OriginAnswer):
     remedy: str | None = Field(description="What would have to change; null where a layout meets the SLO.")
     infeasible: InfeasibleAnswer | None = Field(description="Why no layout can; null where one does, or none is known.")
     files: dict[str, str] = Field(description="Paths of what was written, by kind.")
+    engine: EngineAnswer = Field(description="The engine that was measured.")
 
 
 class ShowAnswer(DecisionAnswer):
@@ -86,6 +88,7 @@ def decision_answer(decision: Decision, request: TuneRequest, facts: Mapping[str
         remedy=decision.remedy,
         infeasible=infeasible_answer(decision.infeasible) if decision.infeasible else None,
         files=dict(decision.files),
+        engine=engine_answer(request, facts),
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tuner.app.answers.base import Answer
 from tuner.app.answers.decision import OriginAnswer
+from tuner.app.answers.engine import EngineAnswer
 from tuner.app.answers.infeasible import InfeasibleAnswer
 from tuner.app.answers.layout_summary import BudgetAnswer, LayoutSummaryAnswer, SpentAnswer
 from tuner.app.answers.plan import DroppedAnswer, RankedAnswer
@@ -64,6 +65,7 @@ class ExplainAnswer(OriginAnswer):
     infeasible: InfeasibleAnswer | None = Field(description="Why no layout meets the SLO; null where one does.")
     spent: SpentAnswer = Field(description="What the study used.")
     budget: BudgetAnswer = Field(description="What it might use.")
+    engine: EngineAnswer = Field(description="The engine that was measured.")
 
 
 def never_launched_answer(found: NeverLaunched) -> NeverLaunchedAnswer:

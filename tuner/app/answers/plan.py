@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from tuner.app.answers.base import Answer
+from tuner.app.answers.engine import EngineAnswer, engine_answer
 from tuner.app.answers.infeasible import InfeasibleAnswer, infeasible_answer
 from tuner.app.answers.trace import BURSTS, TraceAnswer, trace_answer
 from tuner.app.answers.what_if import WhatIfAnswer, what_if_answer
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.workload import Workload
+from tuner.ask.request import TuneRequest
 from tuner.cost.breakdown import Breakdown
 from tuner.cost.memory import GIB, MemoryEstimate
 from tuner.plan.infeasible import Infeasible
@@ -90,15 +91,16 @@ class PlanAnswer(Answer):
     trace: TraceAnswer | None = Field(description="The recorded load that it is for; null of any other.")
     what_if: WhatIfAnswer | None = Field(description="Null where no technique was supposed.")
     infeasible: InfeasibleAnswer | None = Field(description="Null where a layout meets the SLO.")
+    engine: EngineAnswer = Field(description="The engine that was planned for.")
 
 
 def plan_answer(
     plan: Plan,
+    request: TuneRequest,
     breakdowns: Mapping[ParallelLayout, Breakdown],
     memories: Mapping[ParallelLayout, MemoryEstimate],
     supposed: WhatIf | None = None,
     reasons: Infeasible | None = None,
-    workload: Workload | None = None,
 ) -> PlanAnswer:
     """The ranking; ``memories`` has all of its layouts, ``breakdowns`` some."""
     return PlanAnswer(
@@ -106,9 +108,10 @@ def plan_answer(
         dropped=[dropped_answer(group) for group in plan.dropped],
         ranked=[ranked_answer(c, breakdowns.get(c.layout), memories[c.layout]) for c in plan.ranked],
         seconds=plan.seconds,
-        trace=trace_answer(workload, *_closed_form(plan)) if workload else None,
+        trace=trace_answer(request.workload, *_closed_form(plan)),
         what_if=what_if_answer(supposed) if supposed else None,
         infeasible=infeasible_answer(reasons) if reasons else None,
+        engine=engine_answer(request),
     )
 
 

@@ -81,6 +81,8 @@ def explain(
 ) -> None:
     """Why the winner won, and where a layout's milliseconds go."""
     from tuner.app.answers.decision import origin_answer
+    from tuner.app.answers.engine import engine_answer
+    from tuner.app.cli.tables import print_lines
     from tuner.app.tune.explain import explain_study
 
     db, record = _study(name, out, store)
@@ -90,6 +92,7 @@ def explain(
     else:
         _name_simulated(origin_answer(record.facts))
         explained.print(stdout, record.request)
+        print_lines(stdout, [engine_answer(record.request, record.facts).line])
 
 
 @commands.command()
@@ -138,6 +141,7 @@ def _show(answer: DecisionAnswer, decision: Decision, request: TuneRequest, ende
 
     _name_simulated(answer)
     decision_tables(stdout, decision, request, ended)
+    print_lines(stdout, [answer.engine.line])
     print_lines(stdout, decision.infeasible.lines() if decision.infeasible else ())
 
 

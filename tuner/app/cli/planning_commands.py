@@ -45,13 +45,15 @@ def plan_command(
         from tuner.app.answers.plan import plan_answer
 
         held = memories(request, (candidate.layout for candidate in found.ranked))
-        print_json(plan_answer(found, splits, held, supposed, reasons, request.workload))
+        print_json(plan_answer(found, request, splits, held, supposed, reasons))
     else:
+        from tuner.app.answers.engine import engine_answer
         from tuner.app.answers.trace import BURSTS
         from tuner.app.cli.tables import plan_tables, print_lines, trace_lines, what_if_tables
 
         plan_tables(stdout, found, top, splits)
         print_lines(stdout, trace_lines(request.workload, *([] if simulate else [BURSTS])))
+        print_lines(stdout, engine_answer(request).lines)
         if supposed:
             what_if_tables(stdout, supposed, found)
         print_lines(stdout, reasons.lines() if reasons else ())

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tuner.app.answers.decision import origin_answer
+from tuner.app.answers.engine import engine_answer
 from tuner.app.answers.explain import ExplainAnswer, LearntAnswer, SafelyDroppedAnswer, never_launched_answer
 from tuner.app.answers.infeasible import infeasible_answer
 from tuner.app.answers.layout_summary import budget_answer, layout_summary_answer, spent_answer
@@ -87,6 +88,7 @@ class Explained:
             infeasible=infeasible_answer(self.reasons) if self.reasons else None,
             spent=spent_answer(decision.spent),
             budget=budget_answer(request.budget),
+            engine=engine_answer(request, record.facts),
         )
 
     def why_safe(self, group: DroppedGroup) -> str:

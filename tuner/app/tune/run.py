@@ -19,6 +19,8 @@ from tuner.app.tune.screen import Screen
 from tuner.app.tune.telemetry import Telemetry
 from tuner.app.tune.telemetry_observer import TelemetryObserver
 from tuner.app.wiring import facts, write_results
+from tuner.ask.engine_policy import require_allowed
+from tuner.ask.engine_version import EngineVersion
 from tuner.ask.request import TuneRequest
 from tuner.ask.request_document import load_request
 from tuner.decide.decision import Decision
@@ -28,6 +30,7 @@ from tuner.study.runner import StudyOrder, run_study
 from tuner.study.store import Store
 from tuner.study.study import default_name
 from tuner.trial.cancel import CancelHandle
+from tuner.trial.launched import ENGINES, installed, versions_shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,13 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
 
 
 def _order(options: TuneOptions) -> StudyOrder:
-    request, known = _with_cluster(load_request(options.request_file), options), facts()
+    asked, known = _with_cluster(load_request(options.request_file), options), facts()
+    request = _with_release(asked, options)
     if options.launcher == "simulated":
         known[SEED_FACT] = str(options.simulated_seed)
     else:
         known[NICENESS] = niceness(options.launcher, options.ray_address)
-    name = options.study or default_name(request)
+    name = options.study or default_name(asked)
     return StudyOrder(name, request, options.out / name / "logs", options.resume, known)
 
 
@@ -91,6 +95,23 @@ def _with_cluster(request: TuneRequest, options: TuneOptions) -> TuneRequest:
     from serve.launch.ray_api import discover_cluster
 
     return request.model_copy(update={"cluster": discover_cluster(options.ray_address or "auto")})
+
+
+def _with_release(request: TuneRequest, options: TuneOptions) -> TuneRequest:
+    """The request for the vLLM that is installed where its engines start; raises BadInput where it asks for another, or
+    says what that release does not have."""
+    found = installed(*ENGINES)
+    text = next((found[name] for name in ENGINES if name != "ray" and name in found), None)
+    if options.launcher == "simulated" or text is None:
+        return request
+    release = EngineVersion.parse(text)
+    if request.engine.release not in (None, release):
+        raise BadInput(
+            "engine.version", request.engine.version, f"{release}, which is installed: {versions_shown(found)}"
+        )
+    request = request.of_release(str(release))
+    require_allowed(request.engine)
+    return request
 
 
 def _platform(options: TuneOptions) -> Platform:
