@@ -91,15 +91,12 @@ def require_known_release(engine: Engine, where: str = "engine") -> None:
 
 
 def _require_argument(known: Release, name: str, value: object, where: str, version: str) -> None:
-    if name in _OWNERS:
-        raise BadInput(where, value, f"{_OWNERS[name]}, which says it")
-    if name.startswith("data_parallel_"):
-        raise BadInput(where, value, "the layout's axis dp, which says how many replicas share the load")
-    if name in _WHY:
-        raise BadInput(where, value, _WHY[name])
+    if (why := _elsewhere(name.strip("-").replace("-", "_"))) is not None:  # as a command line has it
+        raise BadInput(where, "…" if why == SECRETS else value, why)
     argument = known.arguments.get(name)
     if argument is None:
-        raise BadInput(where, value, near(name, [n for n in known.arguments if n not in _WHY], "argument", version))
+        names = [one for one in known.arguments if _elsewhere(one) is None]
+        raise BadInput(where, value, near(name, names, "argument", version))
     if name == "compilation_config" and isinstance(value, Mapping):
         _require_compilation(value, where)
     if not argument.takes(value):
@@ -107,6 +104,17 @@ def _require_argument(known: Release, name: str, value: object, where: str, vers
         raise BadInput(where, value, argument.allowed)
     _require_words(name, value, where)
     _require_harmless(value, where)
+
+
+def _elsewhere(name: str) -> str | None:
+    """What says an argument in its place, or why nothing may; None where a request may."""
+    if name in _OWNERS:
+        return f"{_OWNERS[name]}, which says it"
+    if name in _WHY:
+        return _WHY[name]
+    if name.startswith("data_parallel_"):
+        return "the layout's axis dp, which says how many replicas share the load"
+    return None
 
 
 def _require_compilation(value: Mapping[str, object], where: str) -> None:

@@ -67,7 +67,9 @@ def _allowed(place: tuple[str, ...], issue: ErrorDetails) -> str:
         return _UNIONS[place]
     if kind == "missing":
         return "a value; this key is required"
-    if kind in ("model_type", "dict_type"):
+    if kind == "dict_type":
+        return "a mapping of names to values"
+    if kind == "model_type":
         return "a mapping with the keys " + ", ".join(_section(place).model_fields)
     if kind == "tuple_type":
         return "a list"

@@ -35,9 +35,9 @@ class EngineAnswer(Answer):
 
 
 def engine_answer(request: TuneRequest, facts: Mapping[str, str] | None = None) -> EngineAnswer:
-    """Of a request, or of a study with these ``facts``."""
+    """Of a request, or of a study with these ``facts``, which began with all that its model needs."""
     release = request.engine.release or NEWEST
-    needed = missing_trust(request)
+    needed = missing_trust(request) if facts is None else None
     return EngineAnswer(
         version=str(release),
         version_why=_why(request, facts or {}),
