@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tuner.ask.cluster import Cluster, requested_cluster
+from tuner.ask.engine_version import NEWEST
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import ClusterSpec, SloTarget, TuneRequest
@@ -171,7 +172,7 @@ def _feasible(
     request: TuneRequest, model: ModelShape, space: Space, spec: ClusterSpec, gpu: str | None, slower: float
 ) -> ParallelLayout | None:
     """A layout with the fewest devices that meets the SLO on a node group, or None."""
-    cluster = Cluster.from_spec(spec, gpu)
+    cluster = Cluster.from_spec(spec, gpu, request.engine.release or NEWEST)
     replicas = {2**i for i in range(cluster.devices.bit_length())}
     wider = replace(space, axes={**space.axes, "dp": tuple(sorted(replicas.union(space.values("dp"))))})
     priced = price_all(request, model, cluster, wider)[1]
