@@ -52,6 +52,17 @@ def test_prefill_context_parallelism_needs_a_release_that_chooses_its_runner() -
         assert illegal(load_model("deepseek-ai/DeepSeek-V3"), layout, at(release)) is None
 
 
+@pytest.mark.parametrize(("release", "legal"), [("0.26", False), ("0.27", False), ("0.28", False), ("0.29", True)])
+def test_blocks_of_fp8_experts_are_refined_from_one_release_on(release: str, legal: bool) -> None:
+    """Width 1,536 over 8 ranks is 192: no whole blocks of 128."""
+    model, layout = load_model("Qwen/Qwen3-235B-A22B-FP8"), ParallelLayout.parse("tp=8,pp=1,dp=1")
+    drop = illegal(model, layout, at(release))
+    assert (drop is None) is legal
+    if drop is not None:
+        assert "which vLLM refines from 0.29 on" in drop.figure
+    assert illegal(model, ParallelLayout.parse("tp=4,pp=1,dp=1"), at(release)) is None
+
+
 def test_all_reduces_are_priced_as_the_release_of_the_cluster_runs_them() -> None:
     """Standalone FlashInfer all-reduces are on from 0.29."""
     model = load_model("meta-llama/Llama-3.1-70B")

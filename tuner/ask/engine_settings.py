@@ -10,14 +10,13 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tuner.ask.engine_version import EngineVersion
+from tuner.ask.sections import Count, Document, Positive
 from tuner.errors import BadInput
 
 BLOCK_TOKENS = 16  # of a KV-cache block, vLLM's default on GPUs
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-_Count = Annotated[int, Field(ge=1, strict=True)]
 _Switch = Annotated[bool, Field(strict=True)]
 _SERVED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
@@ -33,7 +32,7 @@ def _as_text(value: object) -> object:
 _Variable = Annotated[str, BeforeValidator(_as_text)]
 
 
-class Engine(BaseModel):
+class Engine(Document):
     """Engine settings shared by every layout, by vLLM's names; left out, vLLM's own default holds.
 
     ``dtype`` as vLLM names it. ``version`` is the release of vLLM that the request is for, where no installed one says.
@@ -41,13 +40,11 @@ class Engine(BaseModel):
     variables of its processes. ``start_timeout_s`` is how long a launch may take.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
-
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    max_model_len: _Count | None = None
+    max_model_len: Count | None = None
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.9
-    kv_cache_gib: _Positive | None = None
-    start_timeout_s: _Positive = 900.0
+    kv_cache_gib: Positive | None = None
+    start_timeout_s: Positive = 900.0
     version: str | None = None
     trust_remote_code: _Switch = False
     revision: str | None = None
@@ -57,13 +54,13 @@ class Engine(BaseModel):
     block_size: Annotated[int, Field(ge=16, multiple_of=16, strict=True)] | None = None
     enable_prefix_caching: _Switch | None = None
     enable_chunked_prefill: _Switch | None = None
-    long_prefill_token_threshold: _Count | None = None
+    long_prefill_token_threshold: Count | None = None
     enforce_eager: _Switch = False
-    cudagraph_capture_sizes: tuple[_Count, ...] | None = None
-    max_cudagraph_capture_size: _Count | None = None
+    cudagraph_capture_sizes: tuple[Count, ...] | None = None
+    max_cudagraph_capture_size: Count | None = None
     async_scheduling: _Switch | None = None
     disable_custom_all_reduce: _Switch = False
-    stream_interval: _Count | None = None
+    stream_interval: Count | None = None
     extra_args: dict[str, Any] = {}
     env: dict[str, _Variable] = {}
 

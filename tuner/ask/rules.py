@@ -3,8 +3,7 @@
 Each rule gives the reason and the figure that break it. Sources: vLLM 0.29 ``ModelConfig.verify_with_parallel_config``
 (heads, context parallelism), ``QKVParallelLinear`` (KV heads), ``get_pp_indices`` (layers), ``divide`` in the sharded
 linear layers (MLP width; groups of quantised weights: ``tuner.ask.shard_rules``), ``ParallelConfig`` (executors) and
-the attention backends (precision of the KV cache). What changed since 0.26 is a
-rule that knows the release.
+the attention backends (precision of the KV cache). What changed since 0.26 is a rule that knows the release.
 """
 
 from __future__ import annotations
@@ -130,8 +129,8 @@ def _mlp_width(model: ModelShape, layout: ParallelLayout) -> Drop | None:
     return None
 
 
-def _weight_groups(model: ModelShape, layout: ParallelLayout) -> Drop | None:
-    found = straddling(model, layout.tp, layout.ep)
+def _weight_groups(model: ModelShape, layout: ParallelLayout, version: EngineVersion) -> Drop | None:
+    found = straddling(model, layout.tp, layout.ep, version)
     if found is None:
         return None
     reason = DropReason.HEADS if found.layer is Layer.ATTENTION else DropReason.MLP_WIDTH
@@ -243,9 +242,8 @@ _ENGINE_RULES: tuple[EngineRule, ...] = (
     _kv_heads,
     _layers,
     _mlp_width,
-    _weight_groups,
     _expert_parallel,
     _context_parallel,
     _scheduler,
 )
-_RELEASE_RULES: tuple[ReleaseRule, ...] = (_runner,)
+_RELEASE_RULES: tuple[ReleaseRule, ...] = (_weight_groups, _runner)

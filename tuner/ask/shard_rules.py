@@ -8,7 +8,8 @@ Each format has vLLM's own rule (0.29), by kind of layer:
 - packed integers of compressed-tensors (``compressed_tensors_wNa16.py``, ``…_moe_wna16.py``): the same, no fall-back;
 - block fp8 (``validate_fp8_block_shape``): inputs of row-parallel and outputs of column-parallel matrices in whole
   blocks, and all but the last of merged outputs on one rank too; routed experts of method fp8 refine their blocks to a
-  common divisor of at least 32 (``refine_fp8_moe_block_shape``), those of compressed-tensors and ModelOpt do not;
+  common divisor of at least 32 (``refine_fp8_moe_block_shape``, from 0.29), those of compressed-tensors and ModelOpt
+  do not;
 - NVFP4 (groups of 16) and MXFP8 (of 32): whole groups of inputs (``modelopt.py``);
 - MXFP4 experts (``gpt_oss.py``) are padded to whole blocks on every rank.
 """
@@ -19,10 +20,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tuner.ask.engine_version import NEWEST, EngineVersion
 from tuner.ask.formats.projections import Cut, Layer, Projection, attention, head, mlp
 from tuner.ask.formats.weights import Scheme, WeightFormat
 from tuner.ask.model import ModelShape
 
+REFINED_SINCE = EngineVersion(0, 29)
 SMALLEST_BLOCK = 32  # into which scales of experts are refined
 _WORD_BITS = 32
 _TILE_OUTPUTS, _TILE_INPUTS = 64, 128  # GPTQ_MARLIN_MIN_THREAD_N and _K
@@ -45,7 +48,7 @@ class Straddle:
     figure: str
 
 
-def straddling(model: ModelShape, tp: int, whole_experts: bool) -> Straddle | None:
+def straddling(model: ModelShape, tp: int, whole_experts: bool, version: EngineVersion = NEWEST) -> Straddle | None:
     """The first kind of layer that so many tensor-parallel ranks cannot have, or None; ``whole_experts``: routed ones
     are not cut (expert parallelism). That widths divide by ``tp`` is a rule of its own, and not looked at here."""
     if not model.weights.grouped:
@@ -57,7 +60,7 @@ def straddling(model: ModelShape, tp: int, whole_experts: bool) -> Straddle | No
     if model.experts:
         ranks = 1 if whole_experts else tp
         for one in model.weights.experts.formats:
-            if figure := _routed(one, model.hidden, model.experts.inter, ranks):
+            if figure := _routed(one, model.hidden, model.experts.inter, ranks, version >= REFINED_SINCE):
                 return Straddle(Layer.EXPERTS, figure)
     return None
 
@@ -123,13 +126,18 @@ def _outputs_of(projection: Projection, layer: Layer) -> str:
     return "attention outputs" if layer is Layer.ATTENTION else _WIDTHS[layer]
 
 
-def _routed(one: WeightFormat, hidden: int, width: int, ranks: int) -> str | None:
-    """What stands against cutting routed experts of that ``width`` over so many ranks, or None."""
+def _routed(one: WeightFormat, hidden: int, width: int, ranks: int, refines: bool) -> str | None:
+    """What stands against cutting routed experts of that ``width`` over so many ranks, or None; ``refines``: vLLM does
+    so with blocks of fp8."""
     shard, named = width // ranks, _WIDTHS[Layer.EXPERTS]
     if one.scheme is Scheme.BLOCK:
         side, inputs = one.block
         common = math.gcd(side, inputs, shard, hidden)
-        if (shard % side == 0 and (ranks == 1 or shard % inputs == 0)) or common >= SMALLEST_BLOCK:
+        if shard % side == 0 and (ranks == 1 or shard % inputs == 0):
+            return None
+        if not refines:
+            return _words(one, named, width, ranks, f"blocks of {side}, which vLLM refines from {REFINED_SINCE} on")
+        if common >= SMALLEST_BLOCK:
             return None
         return _words(one, named, width, ranks, f"blocks of {side}, nor of a divisor of at least {SMALLEST_BLOCK}")
     unit, of_hidden = one.group, one.group
