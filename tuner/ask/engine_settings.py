@@ -61,8 +61,8 @@ class Engine(Document):
     async_scheduling: _Switch | None = None
     disable_custom_all_reduce: _Switch = False
     stream_interval: Count | None = None
-    extra_args: dict[str, Any] = {}
-    env: dict[str, _Variable] = {}
+    extra_args: dict[str, Any] = Field(default_factory=dict)
+    env: dict[str, _Variable] = Field(default_factory=dict)
 
     @field_validator("version")
     @classmethod

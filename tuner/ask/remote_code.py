@@ -19,8 +19,8 @@ import yaml
 
 from tuner.ask.engine_arguments import release
 from tuner.ask.engine_version import NEWEST, EngineVersion
-from tuner.ask.model import load_model
 from tuner.ask.request import TuneRequest
+from tuner.ask.requested_model import requested_model
 from tuner.errors import BadInput
 
 _NAMES = Path(__file__).with_name("engine_args") / "transformers.yaml"
@@ -78,7 +78,7 @@ def missing_trust(request: TuneRequest) -> str | None:
     """Why the model of a request needs ``engine.trust_remote_code``, in words; None where it does not, or has it."""
     if request.engine.trust_remote_code:
         return None
-    return remote_code(request.model, load_model(request.model).architecture, request.engine.release or NEWEST)
+    return remote_code(request.model, requested_model(request).architecture, request.engine.release or NEWEST)
 
 
 def require_trust(request: TuneRequest) -> None:
