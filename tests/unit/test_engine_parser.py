@@ -139,7 +139,6 @@ def test_keys_of_their_own_come_out_too(parser: Any) -> None:
         "block_size": 32,
         "enable_prefix_caching": False,
         "enable_chunked_prefill": False,
-        "long_prefill_token_threshold": 512,
         "cudagraph_capture_sizes": [1, 2, 4],
         "async_scheduling": False,
         "disable_custom_all_reduce": True,
