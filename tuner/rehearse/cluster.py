@@ -129,7 +129,10 @@ class SimulatedCluster:
 
 @dataclass(eq=False)
 class SimulatedDeployment:
-    """One layout on the simulated cluster; implements ``tuner.trial.seams.RunningDeployment``."""
+    """One layout on the simulated cluster; implements ``tuner.trial.seams.RunningDeployment``.
+
+    ``chance`` names what its noise is drawn by: the trial, so that one that is launched again measures the same.
+    """
 
     app: str
     layout: ParallelLayout
@@ -137,6 +140,7 @@ class SimulatedDeployment:
     model: ModelShape
     kv_tokens: int
     world: SimulatedCluster
+    chance: str
     placement: Placement = NOWHERE
     ready_after_s: float = 0.0
     _death: tuple[FailureReason, str] | None = None

@@ -62,7 +62,9 @@ class SimulatedLauncher:
         model = requested_model(order.request)
         limits = (np.array([float(layout.max_num_batched_tokens)]), np.array([float(layout.max_num_seqs)]))
         memory = estimate_memory(model, layout, world.cluster, order.request.engine, *limits)
-        deployment = SimulatedDeployment(order.app, layout, order.request, model, int(memory.kv_tokens[0]), world)
+        deployment = SimulatedDeployment(
+            order.app, layout, order.request, model, int(memory.kv_tokens[0]), world, _chance(order)
+        )
         misfit = memory.misfit(0, order.request.engine.held_tokens(order.request.max_model_len))
         if misfit is not None:
             deployment.say(misfit)
@@ -73,7 +75,7 @@ class SimulatedLauncher:
     def _start(self, deployment: SimulatedDeployment, order: LaunchOrder, cancel: CancelHandle) -> None:
         conditions, limit_s = self._world.conditions, order.request.engine.start_timeout_s
         reason = conditions.failure_of(order.layout)
-        spread = _START_UP_SPREAD * conditions.random("start", order.app).standard_normal()
+        spread = _START_UP_SPREAD * conditions.random("start", _chance(order)).standard_normal()
         start_up_s = conditions.start_up_s * float(np.exp(spread))
         if reason is FailureReason.START_TIMED_OUT or start_up_s > limit_s:
             self._world.pass_time(limit_s, cancel=cancel)
@@ -94,3 +96,7 @@ class SimulatedLauncher:
 
     def close(self) -> None:
         """The world stays as it is."""
+
+
+def _chance(order: LaunchOrder) -> str:
+    return f"parlay-{order.study}-{order.trial}"

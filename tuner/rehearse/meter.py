@@ -31,7 +31,7 @@ class SimulatedMeter:
             deployment.die("a worker was killed")
         deployment.require_alive()
         since_s = self._world.clock_s
-        random = conditions.random("noise", deployment.app, step.index, step.seed)
+        random = conditions.random("noise", deployment.chance, step.index, step.seed)
         factor = self._world.slowdown * float(np.exp(conditions.noise * random.standard_normal()))
         simulator = Simulator(
             TrueCosts(deployment.model, self._world.cluster, conditions, factor, EngineSwitches.asked(request.engine)),
