@@ -4,6 +4,7 @@ ParlayError                 exit code 1: it failed
 ├── BadInput                exit code 2: what was given is not allowed
 ├── StoreError              exit code 1: the study store cannot be used
 │   └── LeaseLost           another driver of the study has taken over a trial of this one
+├── ServiceError            exit code 1: a service that was asked does not answer, or not as it should
 ├── LaunchFailed            one trial could not start (carries a FailureReason); the study goes on
 ├── Cancelled               exit code 130: somebody asked for an end before the work was done
 └── NoFeasibleLayout        exit code 3: a valid run, but nothing meets the SLO
@@ -54,6 +55,10 @@ class LeaseLost(StoreError):
     """A trial that this process runs is another driver's by now: nothing more may be said of it here."""
 
 
+class ServiceError(ParlayError):
+    """A service cannot be reached, does not answer in time, or says that it failed."""
+
+
 class LaunchFailed(ParlayError):
     """A deployment did not come up, or died; ``log_tail`` holds the engine's last log lines."""
 
@@ -69,6 +74,8 @@ class Cause(StrEnum):
     BUDGET = "budget"  # what the study may spend is used up
     RACING = "racing"  # another trial has won, or this one has lost
     SHUTDOWN = "shutdown"  # the process is told to end, or cannot go on
+    PAUSE = "pause"  # a person: to go on later
+    HANDOVER = "handover"  # the worker is told to end; another goes on
 
 
 class Cancelled(ParlayError):

@@ -202,6 +202,7 @@ def _raw(url):
 def test_a_lost_table_is_a_store_error_in_one_line(url, store):
     store.create_study("s", REQUEST, {})
     with _raw(url) as db:
+        db.exec_driver_sql("DROP TABLE parlay_orders")
         db.exec_driver_sql("DROP TABLE parlay_steps")
         db.exec_driver_sql("DROP TABLE parlay_trials")
         db.exec_driver_sql("DROP TABLE parlay_studies")

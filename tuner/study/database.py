@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from tuner.errors import BadInput, StoreError
 from tuner.study.schema import META, SCHEMA_VERSION, VERSIONS
 
 _LOCK = 0x7061726C6179  # "parlay", the key of PostgreSQL's advisory lock
+
+Listener = Callable[[str, float, bool], None]  # of a transaction: "read" or "write", its seconds, and if it failed
 
 
 class Database:
@@ -31,6 +33,7 @@ class Database:
             shown = re.sub(r":[^:@]*@", ":***@", url)  # not parsed, yet it may hold a password
             raise BadInput("--store", shown, "a database URL such as sqlite:///parlay.db") from None
         shown = parsed.render_as_string(hide_password=True)
+        self._listeners: list[Listener] = []
         try:
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
@@ -68,11 +71,15 @@ class Database:
         """Give back the connections."""
         self._engine.dispose()
 
+    def listen(self, listener: Listener) -> None:
+        """Have every transaction from now on told, in the thread that made it."""
+        self._listeners.append(listener)
+
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """One transaction: all of it is durable at the end of the block, or none."""
         try:
-            with self._engine.begin() as db:
+            with self._told("write"), self._engine.begin() as db:
                 yield db
         except sa.exc.SQLAlchemyError as error:
             raise StoreError(f"the store could not be written: {_cause(error)}") from None
@@ -81,7 +88,7 @@ class Database:
     def reading(self) -> Iterator[sa.Connection]:
         """One transaction that sees the database as it was at one moment, whatever is written meanwhile."""
         try:
-            with self._engine.connect() as db:
+            with self._told("read"), self._engine.connect() as db:
                 if db.dialect.name == "sqlite":
                     db.exec_driver_sql("BEGIN")  # Python's driver begins none before a query
                 else:
@@ -89,6 +96,19 @@ class Database:
                 yield db
         except sa.exc.SQLAlchemyError as error:
             raise StoreError(f"the store could not be read: {_cause(error)}") from None
+
+    @contextmanager
+    def _told(self, kind: str) -> Iterator[None]:
+        """Tell the listeners of a transaction; that a row is taken is an answer of the database, not a failure."""
+        began, failed = time.perf_counter(), False
+        try:
+            yield
+        except sa.exc.SQLAlchemyError as error:
+            failed = not isinstance(error, sa.exc.IntegrityError)
+            raise
+        finally:
+            for listener in self._listeners:
+                listener(kind, time.perf_counter() - began, failed)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

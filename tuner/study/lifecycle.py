@@ -19,9 +19,9 @@ class StudyState(StrEnum):
 
 
 FOLLOWS: dict[StudyState, frozenset[StudyState]] = {
-    StudyState.QUEUED: frozenset({StudyState.RUNNING, StudyState.FAILED, StudyState.CANCELLED}),
+    StudyState.QUEUED: frozenset({StudyState.RUNNING, StudyState.PAUSED, StudyState.FAILED, StudyState.CANCELLED}),
     StudyState.RUNNING: frozenset(
-        {StudyState.PAUSED, StudyState.DECIDED, StudyState.FAILED, StudyState.CANCELLED},
+        {StudyState.QUEUED, StudyState.PAUSED, StudyState.DECIDED, StudyState.FAILED, StudyState.CANCELLED},
     ),
     StudyState.PAUSED: frozenset({StudyState.QUEUED, StudyState.RUNNING, StudyState.CANCELLED}),
     StudyState.DECIDED: frozenset({StudyState.QUEUED, StudyState.RUNNING}),

@@ -75,6 +75,17 @@ class TrialClaim:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """What happened in a study, and its number there, from 1; ``at`` in s since 1970, ``data`` a JSON object."""
+
+    study: str
+    number: int
+    at: float
+    kind: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
 class DriverRecord:
     """A process that drives, or drove, a study: seconds since its last sign of life, and the study's time then."""
 

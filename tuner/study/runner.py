@@ -60,15 +60,17 @@ def run_study(
     cancel: CancelHandle | None = None,
     *,
     clock: Callable[[], float] = time.perf_counter,
+    driver: str | None = None,
 ) -> Decision:
     """Run the study to its decision, in the calling thread and, where the launcher keeps up several, others.
 
     The store may be other studies' too, the launcher and the meter as well where their devices are; each study has
-    observers and a handle of its own. ``clock`` is that of the cluster, in s. Whoever calls closes what it gave.
+    observers and a handle of its own. ``clock`` is that of the cluster, in s; ``driver`` the name under which the
+    caller has claimed the study, if it has. Whoever calls closes what it gave.
 
     Raises BadInput before anything starts for what cannot be run, and Cancelled where that was asked: then nothing of
     it runs any more, and the same order with ``resume`` ends in the decision that it would have had.
     """
     setting = order.setting()
-    study = Study(setting, store, launcher, meter, Fanout(observers), clock=clock, cancel=cancel)
+    study = Study(setting, store, launcher, meter, Fanout(observers), clock=clock, driver=driver, cancel=cancel)
     return study.run(order.resume, dict(order.facts) | launch_facts(order.request.model, launcher))

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from tuner.study.lifecycle import StudyState
 from tuner.trial.results import Purpose
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 META = sa.MetaData()
 VERSIONS = sa.Table("parlay_schema", META, sa.Column("version", sa.Integer, primary_key=True))
@@ -23,7 +23,11 @@ STUDIES = sa.Table(
     sa.Column("dropped", sa.Text),
     sa.Column("decision", sa.JSON),
     sa.Column("state", sa.String(20), nullable=False, server_default=StudyState.QUEUED.value),
+    sa.Column("kept", sa.Integer),
 )
+# A list of studies, and the queue among thousands that have ended: their rows are long.
+_BY_AGE = sa.Index("parlay_by_age", STUDIES.c.created_at, STUDIES.c.name)
+_BY_STATE = sa.Index("parlay_by_state", STUDIES.c.state, STUDIES.c.created_at, STUDIES.c.name)
 TRIALS = sa.Table(
     "parlay_trials",
     META,
@@ -74,4 +78,51 @@ STEPS = sa.Table(
     sa.Column("trial", sa.Integer, primary_key=True),
     sa.Column("index", sa.Integer, primary_key=True),
     sa.Column("result", sa.Text, nullable=False),
+)
+# What a service was asked to run; a study of the command line has none.
+ORDERS = sa.Table(
+    "parlay_orders",
+    META,
+    sa.Column("study", sa.ForeignKey("parlay_studies.name"), primary_key=True),
+    sa.Column("owner", sa.String(60), nullable=False),
+    sa.Column("launcher", sa.String(20), nullable=False),
+    sa.Column("seed", sa.Integer),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("submitted_at", sa.Float, nullable=False),
+    sa.Column("worker", sa.String(200), nullable=False, server_default=""),
+    sa.Column("deaths", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("wish", sa.String(20)),
+    sa.Column("idempotency_key", sa.String(200)),
+    sa.Column("problem", sa.Text),
+)
+_ONCE = sa.Index("parlay_once", ORDERS.c.owner, ORDERS.c.idempotency_key, unique=True)
+EVENTS = sa.Table(
+    "parlay_events",
+    META,
+    sa.Column("study", sa.String(200), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("kind", sa.String(40), nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+)
+TOKENS = sa.Table(
+    "parlay_tokens",
+    META,
+    sa.Column("id", sa.String(60), primary_key=True),
+    sa.Column("name", sa.String(200), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("scope", sa.String(20), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("expires_at", sa.Float),
+    sa.Column("revoked_at", sa.Float),
+)
+AUDIT = sa.Table(
+    "parlay_audit",
+    META,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("token", sa.String(60), nullable=False),
+    sa.Column("action", sa.String(40), nullable=False),
+    sa.Column("target", sa.String(200), nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
 )

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 import sqlalchemy as sa
 
 from tuner.errors import BadInput, LeaseLost
+from tuner.rehearse.conditions import simulated_seed
+from tuner.study.database import now_s
 from tuner.study.lifecycle import StudyState, illegal, may_become
-from tuner.study.records import DriverRecord, OpenTrial, TrialClaim, app_name
+from tuner.study.records import DriverRecord, Event, OpenTrial, TrialClaim, app_name
 from tuner.study.rows import entry_of, open_trial_of
-from tuner.study.schema import DRIVERS, LEDGER, STUDIES, TRIALS
+from tuner.study.schema import DRIVERS, EVENTS, LEDGER, STUDIES, TRIALS
 from tuner.trial.devices import Placement
 from tuner.trial.ledger import Entry, Outcome
 from tuner.trial.results import TrialState
+
+STATE_EVENT = "state"  # the kind of event that every change of a study's state leaves
 
 
 def change_state(db: sa.Connection, study: str, state: StudyState, values: dict[str, Any]) -> None:
@@ -23,12 +30,25 @@ def change_state(db: sa.Connection, study: str, state: StudyState, values: dict[
     It compares and sets in one statement, so that nobody else can come between the two.
     """
     legal = (STUDIES.c.name == study) & STUDIES.c.state.in_([before.value for before in may_become(state)])
+    before = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == study))
     if db.execute(sa.update(STUDIES).where(legal).values(state=state.value, **values)).rowcount:
+        if before != state.value:
+            append_event(db, study, STATE_EVENT, {"state": state.value})
         return
     now = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == study))
     if now is None:
         raise BadInput("STUDY", study, "a study of this store")
     raise illegal(study, StudyState(now), state)
+
+
+def append_event(db: sa.Connection, study: str, kind: str, data: Mapping[str, Any]) -> Event:
+    """Keep an event behind the study's last; the study is locked first, so that each gets a number of its own."""
+    lock(db, study)
+    last = db.scalar(sa.select(sa.func.max(EVENTS.c.number)).where(EVENTS.c.study == study))
+    event = Event(study, (last or 0) + 1, now_s(db), kind, json.dumps(data))
+    row = {"study": study, "number": event.number, "at": event.at, "kind": kind, "data": event.data}
+    db.execute(sa.insert(EVENTS).values(row))
+    return event
 
 
 def begin_trial(db: sa.Connection, study: str, number: int, claim: TrialClaim, placement: Placement) -> OpenTrial:
@@ -70,6 +90,17 @@ def close_entry(db: sa.Connection, study: str, app: str, outcome: Outcome, devic
 def entries_of(db: sa.Connection, study: str) -> tuple[Entry, ...]:
     """The ledger of a study."""
     return tuple(entry_of(row) for row in db.execute(sa.select(LEDGER).where(LEDGER.c.study == study)).mappings())
+
+
+def keep_ledger(db: sa.Connection, study: str) -> None:
+    """Part a study's ledger from it, before it is forgotten; of a simulated cluster there is nothing to keep.
+
+    The entries stay under a name that no study has.
+    """
+    facts = db.scalar(sa.select(STUDIES.c.facts).where(STUDIES.c.name == study)) or {}
+    if simulated_seed(facts) is None:
+        kept = f"{study[:160]}/{uuid4().hex}"
+        db.execute(sa.update(LEDGER).where(LEDGER.c.study == study).values(study=kept))
 
 
 def drivers_of(db: sa.Connection, study: str, now: float) -> tuple[DriverRecord, ...]:

@@ -15,17 +15,23 @@ from tuner.ask.request import TuneRequest
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput, FailureReason, StoreError
 from tuner.plan.prune import Candidate, DroppedGroup
-from tuner.study.database import Database, now_s
+from tuner.study.accounts import Accounts
+from tuner.study.database import Database, Listener, now_s
+from tuner.study.events import Events
 from tuner.study.lifecycle import StudyState
+from tuner.study.listing import Listing
+from tuner.study.orders import Orders
 from tuner.study.records import OpenTrial, Pulse, Snapshot, StudyRecord, TrialClaim
 from tuner.study.rows import DROPPED, LAUNCHED, RANKED, open_trial_of, study_of, trial_of
-from tuner.study.schema import DRIVERS, LEDGER, STEPS, STUDIES, TRIALS
+from tuner.study.schema import DRIVERS, EVENTS, LEDGER, ORDERS, STEPS, STUDIES, TRIALS
+from tuner.study.spending import Spending
 from tuner.study.statements import (
     begin_trial,
     change_state,
     close_entry,
     drivers_of,
     entries_of,
+    keep_ledger,
     lock,
     require_owner,
 )
@@ -66,10 +72,16 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url, self._db = url, Database(url)
+        self.orders, self.events, self.accounts = Orders(self._db), Events(self._db), Accounts(self._db)
+        self.listing, self.spending = Listing(self._db), Spending(self._db)
 
     def close(self) -> None:
         """Give back the connections."""
         self._db.close()
+
+    def listen(self, listener: Listener) -> None:
+        """Have every transaction of this Store from now on told, in the thread that made it."""
+        self._db.listen(listener)
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Keep out every other process that asks for the same, to the end of the block; writing goes on as usual."""
@@ -87,6 +99,13 @@ class Store:
             if isinstance(error.__context__, sa.exc.IntegrityError):  # another driver was a moment faster
                 raise _taken(name) from None
             raise
+
+    def keep_facts(self, name: str, facts: dict[str, str]) -> None:
+        """Say where a study runs that was queued before anybody knew; those of one that has begun stay as they are."""
+        with self._db.writing() as db:
+            lock(db, name)
+            if not db.scalar(sa.select(STUDIES.c.facts).where(STUDIES.c.name == name)):
+                db.execute(sa.update(STUDIES).where(STUDIES.c.name == name).values(facts=facts))
 
     def study_names(self) -> list[str]:
         """Names of all studies, newest first."""
@@ -106,6 +125,21 @@ class Store:
             row = db.execute(sa.select(STUDIES).where(STUDIES.c.name == name)).mappings().first()
         return None if row is None else study_of(row)
 
+    def delete_study(self, name: str) -> None:
+        """Forget a study; raises BadInput for one that waits or runs. Of what others learnt from it nothing changes.
+
+        What it has spent stays in ``spending.totals``.
+        """
+        with self._db.writing() as db:
+            lock(db, name)
+            state = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == name))
+            if state in (StudyState.QUEUED, StudyState.RUNNING):
+                raise BadInput(f"state of study {name}", state, "deletion of one that has ended; cancel it first")
+            keep_ledger(db, name)
+            for table in (STEPS, TRIALS, LEDGER, DRIVERS, EVENTS, ORDERS):
+                db.execute(sa.delete(table).where(table.c.study == name))
+            db.execute(sa.delete(STUDIES).where(STUDIES.c.name == name))
+
     def change_state(self, study: str, state: StudyState) -> None:
         """Bring a study into a state; raises BadInput where it may not come there from the one in which it is."""
         with self._db.writing() as db:
@@ -121,8 +155,10 @@ class Store:
             now = now_s(db)
             if not all(gone(one.driver, one.silent_s) for one in drivers_of(db, study, now)):
                 return False
-            running = (STUDIES.c.name == study) & (STUDIES.c.state == StudyState.RUNNING.value)
-            return bool(db.execute(sa.update(STUDIES).where(running).values(state=state.value)).rowcount)
+            if db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == study)) != StudyState.RUNNING.value:
+                return False
+            change_state(db, study, state, {})
+            return True
 
     def save_plan(self, name: str, total: int, ranked: Sequence[Candidate], dropped: Sequence[DroppedGroup]) -> None:
         """Keep what the model said before anything was launched; refuses candidates priced under a what-if."""
@@ -132,6 +168,7 @@ class Store:
             )
         values = {
             "candidates_total": total,
+            "kept": len(ranked),
             "ranked": RANKED.dump_json(tuple(ranked)).decode(),
             "dropped": DROPPED.dump_json(tuple(dropped)).decode(),
         }

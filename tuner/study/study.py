@@ -21,7 +21,7 @@ from tuner.ask.request import TuneRequest
 from tuner.ask.rules import DropReason
 from tuner.ask.space import Space
 from tuner.decide.decision import Decision, decide, winner
-from tuner.errors import BadInput, Cancelled
+from tuner.errors import BadInput, Cancelled, Cause
 from tuner.plan.infeasible import infeasible, slower_than_predicted
 from tuner.plan.prune import Candidate, DroppedGroup, Plan, plan
 from tuner.search.belief_strategy import BeliefStrategy
@@ -40,6 +40,8 @@ from tuner.trial.devices import nodes_of
 from tuner.trial.ledger import spent
 from tuner.trial.results import TrialResult
 from tuner.trial.seams import Launcher, Meter
+
+_AFTER = {Cause.PAUSE: StudyState.PAUSED, Cause.HANDOVER: StudyState.QUEUED}  # all other ends cancel a study
 
 Strategist = Callable[[TuneRequest, Sequence[Candidate], ModelShape, Cluster | Fleet, Factors], Strategy]
 
@@ -93,7 +95,7 @@ class Study:
         self._cancel.raise_if_cancelled()
         planned = self._runnable(plan(s.request, s.model, s.cluster, s.space))
         known = self._begun(resume, facts)
-        with ending(self._store, s.name), Driver(self._assignment(), self._best) as driver:
+        with ending(self._store, s.name, self._cancel), Driver(self._assignment(), self._best) as driver:
             orphans = driver.clear_orphans()
             self._store.save_plan(s.name, planned.candidates, planned.ranked, planned.dropped)
             self._observer.planned(planned)
@@ -101,7 +103,7 @@ class Study:
             search = Search(s.request, planned.ranked, self._strategy(planned))
             found = self._store.snapshot(s.name)
             search.recall(found.finished)
-            if known:
+            if known and (found.finished or orphans):
                 self._observer.resumed(found.finished, orphans)
             self._observer.ended(driver.run(search, found.finished))
             return self._decide(planned, search)
@@ -119,6 +121,9 @@ class Study:
                 if known is None:
                     raise
         require_same_request(s.name, known.request, s.request)
+        if not known.facts:  # it was queued, and nobody knew where it would run
+            self._store.keep_facts(s.name, facts)
+            return True
         require_same(s.name, known.facts, facts)
         return True
 
@@ -202,12 +207,16 @@ def service_name(request: TuneRequest) -> str:
 
 
 @contextmanager
-def ending(store: Store, study: str) -> Iterator[None]:
-    """What ends the block by an error ends the study, as cancelled or failed, unless other drivers go on with it."""
+def ending(store: Store, study: str, cancel: CancelHandle) -> Iterator[None]:
+    """What ends the block by an error ends the study, unless other drivers go on with it: in a state that says why.
+
+    An interrupt that follows the handle's cause, since the end took too long, is no other cause.
+    """
     try:
         yield
-    except (Cancelled, KeyboardInterrupt):
-        store.end_study(study, StudyState.CANCELLED, is_gone)
+    except (Cancelled, KeyboardInterrupt) as error:
+        cause = error.cause if isinstance(error, Cancelled) else cancel.cause or Cause.OPERATOR
+        store.end_study(study, _AFTER.get(cause, StudyState.CANCELLED), is_gone)
         raise
     except BaseException:
         store.end_study(study, StudyState.FAILED, is_gone)

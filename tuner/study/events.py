@@ -1,0 +1,43 @@
+"""What happened in a study, in order, for those who watch; kept, so that who comes late or comes back misses none.
+
+An event is told once, has a number within its study from 1, and is JSON. What is only worth knowing at the moment (the
+meter's line, twice a second) is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuner.study.database import Database
+from tuner.study.records import Event
+from tuner.study.schema import EVENTS
+from tuner.study.statements import append_event
+
+
+class Events:
+    """The events of all studies, in the store's database."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def tell(self, study: str, kind: str, data: Mapping[str, Any]) -> Event:
+        """Keep one; several processes may tell of one study at once."""
+        with self._db.writing() as db:
+            return append_event(db, study, kind, data)
+
+    def after(self, study: str, number: int, limit: int = 1000) -> tuple[Event, ...]:
+        """Those that came after the one of that number, oldest first."""
+        query = sa.select(EVENTS).where(EVENTS.c.study == study, EVENTS.c.number > number)
+        with self._db.reading() as db:
+            rows = db.execute(query.order_by(EVENTS.c.number).limit(limit)).mappings().all()
+        return tuple(Event(**row) for row in rows)
+
+    def latest(self, studies: Iterable[str]) -> dict[str, int]:
+        """The number of each study's last event, of those that have any."""
+        names: Sequence[str] = list(studies)
+        query = sa.select(EVENTS.c.study, sa.func.max(EVENTS.c.number)).where(EVENTS.c.study.in_(names))
+        with self._db.reading() as db:
+            return {study: int(number) for study, number in db.execute(query.group_by(EVENTS.c.study))}

@@ -1,0 +1,125 @@
+"""Studies as lines of a list, a page at a time: cheap however many there are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuner.study.database import Database
+from tuner.study.lifecycle import StudyState
+from tuner.study.orders import Order, order_of
+from tuner.study.schema import EVENTS, ORDERS, STUDIES, TRIALS
+
+
+@dataclass(frozen=True, slots=True)
+class StudyLine:
+    """One study; ``created_at`` in s since 1970, ``owner`` and ``priority`` None for one of the command line."""
+
+    name: str
+    created_at: float
+    state: StudyState
+    model: str
+    objective: str
+    trials: int
+    owner: str | None
+    priority: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyHead:
+    """One study without its long parts; ``candidates`` and ``kept`` None until it was planned, ``order`` of one of the
+    command line. ``last_event`` is 0 where none was told yet."""
+
+    name: str
+    created_at: float
+    state: StudyState
+    request: dict[str, Any]
+    facts: dict[str, str]
+    candidates: int | None
+    kept: int | None
+    trials: int
+    last_event: int
+    order: Order | None
+
+
+Place = tuple[float, str]  # of a line: when it was made, and its name
+
+
+class Listing:
+    """Lists the studies of the store's database."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def page(
+        self, states: Sequence[StudyState] = (), after: Place | None = None, limit: int = 50
+    ) -> tuple[StudyLine, ...]:
+        """The newest first, of these states (none given: all), beginning behind the line at that place."""
+        trials = sa.select(sa.func.count()).where(TRIALS.c.study == STUDIES.c.name).scalar_subquery()
+        columns = (STUDIES.c.name, STUDIES.c.created_at, STUDIES.c.state, STUDIES.c.request)
+        query = sa.select(*columns, trials.label("trials"), ORDERS.c.owner, ORDERS.c.priority)
+        query = query.join(ORDERS, ORDERS.c.study == STUDIES.c.name, isouter=True)
+        if states:
+            query = query.where(STUDIES.c.state.in_([state.value for state in states]))
+        if after is not None:
+            at, name = after
+            older = STUDIES.c.created_at < at
+            query = query.where(older | ((STUDIES.c.created_at == at) & (STUDIES.c.name > name)))
+        query = query.order_by(STUDIES.c.created_at.desc(), STUDIES.c.name).limit(limit)
+        with self._db.reading() as db:
+            return tuple(_line_of(row) for row in db.execute(query).mappings())
+
+    def head(self, study: str) -> StudyHead | None:
+        """One study; None where there is none."""
+        trials = sa.select(sa.func.count()).where(TRIALS.c.study == study).scalar_subquery()
+        last = sa.select(sa.func.max(EVENTS.c.number)).where(EVENTS.c.study == study).scalar_subquery()
+        columns = ("name", "created_at", "state", "request", "facts", "candidates_total", "kept")
+        query = sa.select(*(STUDIES.c[name] for name in columns), trials.label("trials"), last.label("last_event"))
+        with self._db.reading() as db:
+            row = db.execute(query.where(STUDIES.c.name == study)).mappings().first()
+            order = db.execute(sa.select(ORDERS).where(ORDERS.c.study == study)).mappings().first()
+        if row is None:
+            return None
+        return StudyHead(
+            name=row["name"],
+            created_at=row["created_at"],
+            state=StudyState(row["state"]),
+            request=json.loads(row["request"]),
+            facts=row["facts"],
+            candidates=row["candidates_total"],
+            kept=row["kept"],
+            trials=row["trials"],
+            last_event=row["last_event"] or 0,
+            order=None if order is None else order_of(order),
+        )
+
+    def state(self, study: str) -> StudyState | None:
+        """The state of a study, without all else that is known of it; None where there is none."""
+        with self._db.reading() as db:
+            found = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == study))
+        return None if found is None else StudyState(found)
+
+    def counts(self) -> dict[StudyState, int]:
+        """How many studies are in each state."""
+        query = sa.select(STUDIES.c.state, sa.func.count()).group_by(STUDIES.c.state)
+        with self._db.reading() as db:
+            found = {str(state): int(count) for state, count in db.execute(query)}
+        return {state: found.get(state.value, 0) for state in StudyState}
+
+
+def _line_of(row: sa.RowMapping) -> StudyLine:
+    asked = json.loads(row["request"])
+    return StudyLine(
+        name=row["name"],
+        created_at=row["created_at"],
+        state=StudyState(row["state"]),
+        model=str(asked["model"]),
+        objective=str(asked["objective"]),
+        trials=row["trials"],
+        owner=row["owner"],
+        priority=row["priority"],
+    )
