@@ -59,7 +59,7 @@ def chart(name: str, caption: str) -> str:
     """The place of a figure; its data are in a table on the same page."""
     label = escape(caption)
     return (
-        f'<figure><figcaption>{label}</figcaption><div class="chart" data-figure="{name}" role="img" '
+        f'<figure><figcaption>{label}</figcaption><div class="chart" data-figure="{name}" role="group" '
         f'aria-label="{label}; the figures are in a table on this page"></div></figure>'
     )
 

@@ -146,12 +146,42 @@ class ShownFile:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownRank:
+    """One rank: its name, and the node and the device of that node on which it runs, both from 0."""
+
+    name: str
+    node: int
+    device: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShownLink:
+    """What one request sends from one rank to another, in MB (10^6 bytes), and by which kind of parallelism."""
+
+    first: str
+    second: str
+    kind: str
+    mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRanks:
+    """A layout on its nodes: the ranks of all replicas, and the links within them."""
+
+    layout: str
+    gpus_per_node: int
+    ranks: tuple[ShownRank, ...]
+    links: tuple[ShownLink, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReportData:
     """Everything on the page.
 
     ``headline`` is one sentence, ``why`` the paragraphs that explain the decision; ``request`` and ``facts`` are
     (label, value) pairs of what was asked, and of versions and machine. ``simulated`` says that no figure is from a
     real engine. ``standings`` are the measured layouts, best first, ``axes`` the objectives of the Pareto front.
+    ``ranks`` is the winner on its nodes.
     """
 
     study: str
@@ -168,6 +198,7 @@ class ReportData:
     standings: tuple[ShownLayoutSummary, ...] = ()
     axes: tuple[str, str] | None = None
     budget: tuple[ShownBudget, ...] = ()
+    ranks: ShownRanks | None = None
 
     @property
     def winner(self) -> ShownLayout | None:

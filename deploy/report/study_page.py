@@ -8,6 +8,7 @@ from html import escape
 from deploy.report import charts, layout_charts
 from deploy.report.html_tables import NOTHING, Column, code, count, figure, share, table, yes_no
 from deploy.report.page import card, chart, folded, page, pairs, section
+from deploy.report.rank_map import rank_figure
 from deploy.report.study_data import (
     Fate,
     ReportData,
@@ -28,16 +29,23 @@ _METRICS = {
 
 def render_report(data: ReportData) -> str:
     """The whole page, about 5 MB (nearly all of it plotly.js); every text from outside is escaped."""
-    sections = (_headline, _request, _standings, _funnel, _latency, _predictions, _layouts, _timeline, _files, _reading)
-    body = "\n".join(filter(None, (render(data) for render in sections)))
+    body = "\n".join(render_sections(data))
     skip = '<a class="skip" href="#layouts">Skip to the table of layouts</a>'
     about = f"Study <b>{escape(data.study)}</b> of <b>{escape(data.model)}</b>"
-    return page(data.study, about, body, _figures(data), skip)
+    return page(data.study, about, body, figures_of(data), skip)
 
 
-def _figures(data: ReportData) -> dict[str, charts.Figure]:
+def render_sections(data: ReportData) -> tuple[str, ...]:
+    """The parts of the page as HTML, in their order; where a chart belongs there is an empty place with its name."""
+    sections = (_headline, _request, _standings, _funnel, _latency, _predictions, _ranks, _layouts, _timeline)
+    return tuple(filter(None, (render(data) for render in (*sections, _files, _reading))))
+
+
+def figures_of(data: ReportData) -> dict[str, charts.Figure]:
+    """The charts of the page by the names of their places."""
     figures: dict[str, charts.Figure | None] = {"funnel": charts.funnel(data), "timeline": charts.timeline(data)}
     figures["front"] = layout_charts.front(data)
+    figures["ranks"] = rank_figure(data.ranks) if data.ranks else None
     for metric in data.metrics:
         figures[f"spread-{metric.key}"] = layout_charts.spread(data, metric)
         figures[f"load-{metric.key}"] = charts.latency_against_load(data, metric)
@@ -89,7 +97,7 @@ def _budget(data: ReportData) -> str:
         of = NOTHING if one.limit is None else figure(one.limit)
         used = NOTHING if one.limit is None else _meter(one.name, one.spent / one.limit)
         rows.append([escape(one.name), figure(one.spent), of, used])
-    columns = [Column("Budget"), Column("Spent", number=True), Column("Of", number=True), Column("")]
+    columns = [Column("Budget"), Column("Spent", number=True), Column("Of", number=True), Column("Used")]
     return table("budget", "Each budget and what the study used of it", columns, rows)
 
 
@@ -169,6 +177,16 @@ def _each_metric(
     shown = [metric for metric in data.metrics if draw(data, metric) is not None]
     figures = "".join(chart(f"{prefix}-{metric.key}", caption.format(metric)) for metric in shown)
     return f'<div class="grid">{figures}</div>' if figures else ""
+
+
+def _ranks(data: ReportData) -> str:
+    if data.ranks is None:
+        return ""
+    caption = f"Ranks of {data.ranks.layout} on their devices; a link's colour says how much a request sends over it"
+    rows = [[code(link.first), code(link.second), escape(link.kind), figure(link.mb)] for link in data.ranks.links]
+    columns = [Column("From"), Column("To"), Column("Kind"), Column("MB per request", number=True)]
+    links = table("rank-links", "What one request sends over each link", columns, rows)
+    return section("ranks", "Ranks, nodes and links", chart("ranks", caption) + folded("As a table", links))
 
 
 def _layouts(data: ReportData) -> str:

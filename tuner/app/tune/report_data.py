@@ -9,6 +9,7 @@ from dataclasses import replace
 from deploy.report.study_data import Fate, ReportData, ShownFile, ShownLayout, ShownMetric, ShownStep, ShownTrial, Stage
 from tuner.app.cli.tables import outcome, short_names
 from tuner.app.tune.report_layouts import axis_titles, budgets_shown, summaries_shown
+from tuner.app.tune.report_ranks import ranks_shown
 from tuner.ask.deployment import Deployment
 from tuner.ask.recorded import notes
 from tuner.ask.request import TuneRequest
@@ -28,9 +29,15 @@ USES = {
 
 
 def report_data(
-    record: StudyRecord, decision: Decision, starts_s: Mapping[int, float], files: Mapping[str, str]
+    record: StudyRecord,
+    decision: Decision,
+    starts_s: Mapping[int, float],
+    files: Mapping[str, str],
+    *,
+    ended: bool = True,
 ) -> ReportData:
-    """Everything on the page. ``starts_s`` has the start of each trial, counted from the start of the study."""
+    """Everything on the page. ``starts_s`` has the start of each trial, counted from the start of the study; ``ended``
+    is False where the decision only says how the study stands."""
     request = record.request
     metrics = _metrics(request)
     candidates = [c.deployment for c in record.ranked or ()]
@@ -40,7 +47,8 @@ def report_data(
     return ReportData(
         study=record.name,
         model=request.model,
-        headline=_headline(decision, names),
+        headline=_headline(decision, names, ended),
+        ranks=ranks_shown(request, decision.winner.deployment) if decision.winner else None,
         why=tuple(text for text in (decision.why, decision.remedy) if text),
         metrics=metrics,
         request=(*_request_facts(request), *((("in every layout", common),) if common else ())),
@@ -63,11 +71,12 @@ def _launch_facts(winner: TrialResult | None) -> dict[str, str]:
     return launched.versions | {LAUNCHER_FACT: launched.launcher, MODEL_FACT: launched.model_source}
 
 
-def _headline(decision: Decision, names: Mapping[Deployment, str]) -> str:
+def _headline(decision: Decision, names: Mapping[Deployment, str], ended: bool) -> str:
     if decision.winner is None:
-        return "No measured layout meets the SLO"
+        return f"No measured layout meets the SLO{'' if ended else ' yet'}"
     layout = decision.winner.deployment
-    return f"{names[layout]} wins, on {layout.devices} device{'s' if layout.devices > 1 else ''}"
+    how = "wins" if ended else "is the best so far"
+    return f"{names[layout]} {how}, on {layout.devices} device{'s' if layout.devices > 1 else ''}"
 
 
 def _metrics(request: TuneRequest) -> tuple[ShownMetric, ...]:
