@@ -32,6 +32,7 @@ from tuner.trial.ledger import spent
 if TYPE_CHECKING:
     from deploy.specs.rayservice import Platform
     from deploy.specs.shipment import Shipment
+    from tuner.app.answers.plan import PlanAnswer
     from tuner.plan.infeasible import Infeasible
     from tuner.plan.what_if import WhatIf
     from tuner.study.records import StudyRecord
@@ -57,6 +58,16 @@ def plan_request(request: TuneRequest, simulate: int = 0) -> tuple[Plan, dict[Pa
     first_of_shape = {c.layout.shape: c.layout for c in reversed(found.ranked)}.values()
     explained = dict.fromkeys([*(c.layout for c in found.ranked[:BROKEN_DOWN]), *first_of_shape])
     return found, breakdowns(request, model, cluster, list(explained))
+
+
+def planned_answer(request: TuneRequest, simulate: int = 0) -> PlanAnswer:
+    """The plan as an answer, with what it holds in memory, and with the reasons where no layout meets the SLO."""
+    from tuner.app.answers.plan import plan_answer
+
+    found, splits = plan_request(request, simulate)
+    meeting = any(candidate.prediction.meets_slo for candidate in found.ranked)
+    held = memories(request, (candidate.layout for candidate in found.ranked))
+    return plan_answer(found, request, splits, held, None, None if meeting else why_infeasible(request))
 
 
 def suppose(request: TuneRequest, techniques: Sequence[str]) -> WhatIf:

@@ -60,12 +60,17 @@ def retraced(request: TuneRequest, trace: Path, too_long: TooLong, rate_req_per_
 
 def load_request(path: Path) -> TuneRequest:
     """Read a request from a YAML or JSON file."""
+    return parse_request(read_document(path), str(path), path.parent)
+
+
+def read_document(path: Path) -> object:
+    """What a YAML or JSON file holds, unchecked; raises BadInput where it cannot be read, or is neither."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput("REQUEST", str(path), f"a readable YAML or JSON file ({error})") from None
     try:
-        document = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        document: object = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (yaml.YAMLError, json.JSONDecodeError) as error:
         raise BadInput(str(path), " ".join(str(error).split()), "well-formed YAML or JSON") from None
-    return parse_request(document, str(path), path.parent)
+    return document

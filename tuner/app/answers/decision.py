@@ -66,6 +66,10 @@ class ShowAnswer(DecisionAnswer):
     ended: bool = Field(description="False: not decided yet, this is how its trials stand.")
     state: str = Field(description="queued, running, paused, decided, failed or cancelled.")
 
+    def as_decision(self) -> DecisionAnswer:
+        """Without what is only told of one that is looked at again."""
+        return DecisionAnswer(**{name: getattr(self, name) for name in DecisionAnswer.model_fields})
+
 
 def decision_answer(decision: Decision, request: TuneRequest, facts: Mapping[str, str]) -> DecisionAnswer:
     """The decision of a study; ``facts`` are the study's."""

@@ -28,6 +28,7 @@ class TuneOptions:
     simulated_seed: Annotated[int, typer.Option(min=0, help="Of the simulated cluster.")] = 0
     ray_version: RayVersion = None
     image: Image = None
+    detach: Annotated[bool, typer.Option("--detach", help="With --server: queue it, and do not wait for it.")] = False
     as_json: Json = False
 
     @property

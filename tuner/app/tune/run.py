@@ -14,6 +14,7 @@ from tuner.app.answers.decision import DecisionAnswer, decision_answer
 from tuner.app.cli.signals import cancelled_by_signals
 from tuner.app.cli.tables import trace_lines
 from tuner.app.tune.bench import bench
+from tuner.app.tune.event_recorder import EventRecorder
 from tuner.app.tune.options import TuneOptions
 from tuner.app.tune.screen import Screen
 from tuner.app.tune.telemetry import Telemetry
@@ -59,7 +60,8 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
                 screen.note(f"simulated cluster, seed {options.simulated_seed}: no figure is from a real engine")
             for line in trace_lines(request.workload):
                 screen.note(line)
-            observers = (screen, TelemetryObserver(name, request, telemetry))
+            recorder = EventRecorder(store.events, name, request)
+            observers = (screen, recorder, TelemetryObserver(name, request, telemetry))
             decision = run_study(order, store, made.launcher, made.meter, observers, cancel, clock=made.clock)
         screen.close()
         record = store.study(name)

@@ -151,6 +151,14 @@ class Telemetry:
         if measured_ms > 0:
             self._ratio.labels(study, str(layout), metric.value).set(predicted_ms / measured_ms)
 
+    def forget_all_but(self, study: str) -> None:
+        """Show other studies no more: a process that runs one after the other would else show them all for ever."""
+        for collector in list(self.registry._collector_to_names):  # no public way to all metrics of a registry
+            for labels in {tuple(sample.labels.items()) for one in collector.collect() for sample in one.samples}:
+                name = dict(labels).get("study")
+                if name is not None and name != study:
+                    collector.remove_by_labels({"study": name})  # type: ignore[attr-defined]
+
     def start_http(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """Serve ``/metrics`` on a thread and return the port, which the system picks when 0 was asked.
 
