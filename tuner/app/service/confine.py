@@ -1,0 +1,56 @@
+"""Which files a request may name: none, but those beneath the folders that the operator of the service has opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tuner.ask.profile import known_profiles
+from tuner.errors import BadInput
+
+
+def confine(document: Mapping[str, Any], roots: Iterable[Path]) -> None:
+    """Raise BadInput where a document names a file that does not lie beneath one of ``roots``, links followed.
+
+    It is looked at before it is read as a request, since reading it opens its files. Models by name, profiles by name
+    and lengths in the document itself need none. ``cluster: ray`` is refused too: that is the business of whoever
+    starts the workers. What is no text where a file would be named is left to the checks of the request.
+    """
+    opened = tuple(root.resolve() for root in roots)
+    cluster = document.get("cluster")
+    if cluster == "ray":
+        raise BadInput("request: cluster", "ray", "gpu, nodes and gpus_per_node; only `parlay tune` asks a running Ray")
+    model = document.get("model")
+    if isinstance(model, str) and _is_file(model):
+        _require(model, "request: model", opened, "a model's name")
+    for group in cluster if isinstance(cluster, list | tuple) else [cluster]:
+        gpu = group.get("gpu") if isinstance(group, Mapping) else None
+        if isinstance(gpu, str) and gpu not in known_profiles():
+            _require(gpu, "request: cluster.gpu", opened, ", ".join(known_profiles()))
+    trace = _within(_within(document, "workload"), "arrival").get("trace")
+    if isinstance(trace, str):
+        _require(trace, "request: workload.arrival.trace", opened, "another process")
+
+
+def _within(part: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = part.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _is_file(model: str) -> bool:
+    try:
+        return model.startswith(("/", ".", "~")) or Path(model).exists()
+    except (OSError, ValueError):
+        return True
+
+
+def _require(name: str, where: str, roots: tuple[Path, ...], instead: str) -> None:
+    try:
+        path = Path(name).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError):
+        raise BadInput(where, name, instead) from None
+    if not any(path == root or root in path.parents for root in roots):
+        opened = ", ".join(map(str, roots))
+        files = f"a path beneath {opened}" if opened else "no path, as this service has opened no folder (--root)"
+        raise BadInput(where, name, f"{instead}; {files}")

@@ -1,0 +1,69 @@
+"""What ``parlay serve`` and ``parlay worker`` take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuner.app.cli.parameters import DEFAULT_OUT, Out, StoreUrl, store_url
+from tuner.app.service.launchers import launchers_of
+
+Launchers = Annotated[
+    str, typer.Option(help="What studies may run on, the first by default: ray, local, simulated; several by commas.")
+]
+RayAddress = Annotated[
+    str | None, typer.Option(help="The Ray cluster of all studies; default: a local one for each study.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """How the service is started."""
+
+    host: Annotated[str, typer.Option(help="Where it listens.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any.")] = 8080
+    out: Out = DEFAULT_OUT
+    store: StoreUrl = None
+    workers: Annotated[int, typer.Option(min=0, max=32, help="Worker processes; 0: they are started apart.")] = 1
+    launchers: Launchers = "ray"
+    ray_address: RayAddress = None
+    root: Annotated[
+        tuple[Path, ...], typer.Option(help="A folder whose files a request may name; may be repeated.")
+    ] = ()
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Ask for no token; on a loopback address only.")] = False
+
+    @property
+    def store_url(self) -> str:
+        """Where studies are kept."""
+        return store_url(self.store, self.out)
+
+    @property
+    def runs_on(self) -> tuple[str, ...]:
+        """The launchers, checked."""
+        return launchers_of(self.launchers)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker is started."""
+
+    out: Out = DEFAULT_OUT
+    store: StoreUrl = None
+    launchers: Launchers = "ray"
+    ray_address: RayAddress = None
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="End when nothing waits any more.")] = False
+    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Serve /metrics here; 0: any.")] = None
+    parent: Annotated[int, typer.Option(hidden=True, help="End when this process has ended.")] = 0
+
+    @property
+    def store_url(self) -> str:
+        """Where studies are kept."""
+        return store_url(self.store, self.out)
+
+    @property
+    def runs_on(self) -> tuple[str, ...]:
+        """The launchers, checked."""
+        return launchers_of(self.launchers)

@@ -1,0 +1,110 @@
+"""``parlay serve`` and ``parlay worker``: the processes of the service, from their start to their end."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sys
+import threading
+
+from rich.console import Console
+
+from serve.launch.processes import identify
+from tuner.app.cli.signals import cancelled_by_signals
+from tuner.app.service.keeping import workers
+from tuner.app.service.options import ServeOptions, WorkerOptions
+from tuner.app.service.worker import Worker, WorkerSettings
+from tuner.app.tune.telemetry import Telemetry
+from tuner.errors import BadInput, Cancelled, Cause
+from tuner.study.store import Store
+from tuner.trial.cancel import CancelHandle
+
+
+def run_worker(options: WorkerOptions, console: Console) -> int:
+    """Work until told to end; how many studies were run."""
+    stop, store, telemetry = CancelHandle(), Store(options.store_url), Telemetry()
+    settings = WorkerSettings(options.runs_on, options.ray_address, options.out)
+    try:
+        with cancelled_by_signals(stop, lambda text: console.print(text, highlight=False)):
+            _end_with(options.parent, stop)
+            if options.metrics_port is not None:
+                port = telemetry.start_http(port=options.metrics_port)
+                console.print(f"metrics: http://127.0.0.1:{port}/metrics", highlight=False)
+            return Worker(store, settings, stop, telemetry).run(until_idle=options.until_idle)
+    finally:
+        telemetry.stop()
+        store.close()
+
+
+def run_serve(options: ServeOptions, console: Console) -> None:
+    """Answer until told to end. Raises BadInput for an address that is not to be had, or would be open to others."""
+    from tuner.app.service.application import application
+    from tuner.app.service.server import Server
+    from tuner.app.service.service import Settings
+
+    if options.no_auth and not _loopback(options.host):
+        raise BadInput("--no-auth", f"--host {options.host}", "a loopback address such as 127.0.0.1, or tokens")
+    launchers = options.runs_on
+    listening = _listen(options.host, options.port)
+    store = Store(options.store_url)
+    app = application(store, Settings(launchers, options.out, options.root), open_to_all=options.no_auth)
+    stop, words = CancelHandle(), _worker_words(options)
+
+    def tell(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    try:
+        with cancelled_by_signals(stop, tell), workers(words, options.workers, stop, tell):
+            port = listening.getsockname()[1]
+            console.print(f"parlay: serving http://{options.host}:{port}", highlight=False)
+            console.print(f"parlay: {_who(options, store)}", highlight=False)
+            Server(app, listening).run(stop)
+    finally:
+        store.close()
+
+
+def _who(options: ServeOptions, store: Store) -> str:
+    if options.no_auth:
+        return "no token is asked for: whoever is on this machine may do everything"
+    if store.accounts.tokens():
+        return "requests need a token"
+    return "requests need a token, and there is none yet: `parlay token create` makes one"
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise BadInput("--host, --port", f"{host}:{port}", f"a free address of this machine ({error})") from None
+
+
+def _worker_words(options: ServeOptions) -> list[str]:
+    words = [sys.executable, "-m", "tuner.app.cli.commands", "worker", "--store", options.store_url]
+    words += ["--out", str(options.out), "--launchers", options.launchers, "--parent", str(os.getpid())]
+    return words + (["--ray-address", options.ray_address] if options.ray_address else [])
+
+
+def _end_with(parent: int, stop: CancelHandle) -> None:
+    """Have the worker end when that process has ended, however it did."""
+    if not parent:
+        return
+    started_by = identify(parent)
+
+    def look() -> None:
+        while started_by is not None and started_by.alive:
+            try:
+                stop.wait(1.0)
+            except Cancelled:
+                return
+        stop.cancel(Cause.SHUTDOWN, "the service is gone")
+
+    threading.Thread(target=look, name="parent", daemon=True).start()

@@ -1,0 +1,260 @@
+"""Studies over HTTP: ask for one, look at it, steer it, and take what came of it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections import deque
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from pydantic import Field
+
+from tuner.app.answers.decision import ShowAnswer, show_answer
+from tuner.app.answers.explain import ExplainAnswer
+from tuner.app.answers.picture import PictureAnswer
+from tuner.app.answers.study import StudyAnswer, StudyListAnswer, study_answer, study_line_answer
+from tuner.app.service.access import Admin, Caller, Reader, Tuner
+from tuner.app.service.planning_routes import Body, Document, request_of
+from tuner.app.service.problems import Refused, bad
+from tuner.app.service.service import Here, Service, conflict, unknown
+from tuner.ask.layout import ParallelLayout
+from tuner.errors import BadInput
+from tuner.study.lifecycle import StudyState
+from tuner.study.listing import Place
+from tuner.study.orders import Terms, Wish
+from tuner.study.study import default_name
+
+routes = APIRouter(prefix="/v1/studies", tags=["studies"])
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+
+class StudyBody(Body):
+    """A study to run."""
+
+    request: Document
+    name: Annotated[str, Field(pattern=_NAME, description="Default: made from the request.")] | None = None
+    launcher: Annotated[str, Field(max_length=20, description="Default: the service's first.")] | None = None
+    simulated_seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="Of a simulated cluster.")] | None = None
+    priority: Annotated[int, Field(ge=-100, le=100, description="A higher one is run first.")] = 0
+
+
+@routes.post("", status_code=HTTPStatus.CREATED, summary="Queue a study")
+def create(
+    body: StudyBody,
+    service: Here,
+    caller: Tuner,
+    response: Response,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+) -> StudyAnswer:
+    """Queue it. With an ``Idempotency-Key``, the same once more is the same study, not another."""
+    request = request_of(service, body.request)
+    launchers = service.settings.launchers
+    launcher = body.launcher or launchers[0]
+    if launcher not in launchers:
+        raise bad(BadInput("launcher", launcher, ", ".join(launchers)))
+    if body.simulated_seed is not None and launcher != "simulated":
+        raise bad(BadInput("simulated_seed", body.simulated_seed, "with launcher simulated only"))
+    seed = (body.simulated_seed or 0) if launcher == "simulated" else None
+    name = body.name or default_name(request)
+    most = service.settings.limits.open_studies
+    if service.store.orders.running(caller.token) >= most:
+        raise Refused(
+            HTTPStatus.TOO_MANY_REQUESTS, f"this token has {most} studies that wait or run, which is the most"
+        )
+    try:
+        terms = Terms(caller.token, launcher, seed, body.priority)
+        service.store.orders.submit(name, request, terms, idempotency_key)
+    except BadInput as error:
+        raise conflict(error) from None
+    service.noted(caller, "create", name, "queued")
+    response.headers["Location"] = f"/v1/studies/{name}"
+    return told(service, name)
+
+
+@routes.get("", summary="List studies")
+def studies(
+    service: Here,
+    caller: Reader,
+    state: Annotated[list[StudyState] | None, Query(description="Only of these states.")] = None,
+    cursor: Annotated[str | None, Query(max_length=400, description="Where the page before ended.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> StudyListAnswer:
+    """The newest first, a page at a time."""
+    lines = service.store.listing.page(state or (), None if cursor is None else _place(cursor), limit + 1)
+    more = lines[limit - 1] if len(lines) > limit else None
+    shown = [study_line_answer(line) for line in lines[:limit]]
+    return StudyListAnswer(studies=shown, next=None if more is None else _cursor((more.created_at, more.name)))
+
+
+@routes.get("/{name}", summary="One study")
+def study(name: str, service: Here, caller: Reader) -> StudyAnswer:
+    """What was asked, and where it stands."""
+    return told(service, name)
+
+
+@routes.get("/{name}/decision", summary="The decision, or how it stands")
+def decision(name: str, service: Here, caller: Reader) -> ShowAnswer:
+    """As ``parlay show --json``; ``ended`` says whether it is the decision."""
+    from tuner.app.wiring import decision_of
+
+    record = service.study(name)
+    found, ended = decision_of(service.store, record)
+    return show_answer(found, record, ended)
+
+
+@routes.get("/{name}/report", summary="The report, a page by itself", response_class=HTMLResponse)
+def report(name: str, service: Here, caller: Reader) -> HTMLResponse:
+    """As ``parlay tune`` writes it."""
+    from deploy.report.study_page import render_report
+    from tuner.app.tune.report_data import report_data
+    from tuner.app.wiring import decision_of
+
+    record = service.study(name)
+    found, _ = decision_of(service.store, record)
+    page = render_report(report_data(record, found, service.store.trial_starts(name), {}))
+    return HTMLResponse(page, headers={"Content-Security-Policy": "sandbox allow-scripts"})
+
+
+@routes.get("/{name}/picture", summary="The parts of the report, for a page that draws them")
+def picture(name: str, service: Here, caller: Reader) -> PictureAnswer:
+    """Of a study that goes on: how it stands."""
+    from deploy.report.study_page import figures_of, render_sections
+    from tuner.app.tune.report_data import report_data
+    from tuner.app.wiring import decision_of
+
+    record = service.study(name)
+    found, ended = decision_of(service.store, record)
+    shown = report_data(record, found, service.store.trial_starts(name), {}, ended=ended)
+    return PictureAnswer(ended=ended, sections=list(render_sections(shown)), figures=figures_of(shown))
+
+
+@routes.get("/{name}/explanation", summary="Why the winner won, and where the milliseconds go")
+def explanation(
+    name: str,
+    service: Here,
+    caller: Reader,
+    layout: Annotated[str | None, Query(max_length=400, description="Of this layout alone.")] = None,
+) -> ExplainAnswer:
+    """As ``parlay explain --json``."""
+    from tuner.app.tune.explain import explain_study
+
+    record = service.study(name)
+    chosen = ParallelLayout.parse(layout) if layout else None
+    return explain_study(service.store, record, chosen).answer(record)
+
+
+@routes.get("/{name}/specs/{spec_format}", summary="The winner's deployment spec", response_class=PlainTextResponse)
+def spec(
+    name: str,
+    spec_format: str,
+    service: Here,
+    caller: Reader,
+    layout: Annotated[str | None, Query(max_length=400, description="Another measured layout.")] = None,
+) -> PlainTextResponse:
+    """As ``parlay emit`` prints it: ray-serve, rayservice, helm-values or vllm."""
+    from deploy.specs.shipment import FORMATS
+    from deploy.specs.writing import emit
+    from tuner.app.wiring import decision_of, measured_trial, shipment
+    from tuner.rehearse.conditions import simulated_seed
+
+    record = service.study(name)
+    if spec_format not in FORMATS:
+        raise Refused(HTTPStatus.NOT_FOUND, f"there is no such format; known: {', '.join(FORMATS)}")
+    if simulated_seed(record.facts) is not None:
+        raise Refused(HTTPStatus.CONFLICT, f"the cluster of study {name} was simulated: no spec of it ever ran")
+    found, _ = decision_of(service.store, record)
+    chosen = shipment(record, measured_trial(found, layout))
+    chosen.require(spec_format)
+    return PlainTextResponse(emit(spec_format, chosen))
+
+
+@routes.get("/{name}/trials/{number}/log", summary="The end of a trial's logs", response_class=PlainTextResponse)
+def log(
+    name: str,
+    number: int,
+    service: Here,
+    caller: Reader,
+    tail: Annotated[int, Query(ge=1, le=10_000, description="So many lines of each file.")] = 200,
+) -> PlainTextResponse:
+    """Of the files that this machine has; those of a worker elsewhere stay there."""
+    service.require(name)
+    folder = service.settings.out / name / "logs" / f"trial-{number:03d}"
+    files = sorted(folder.rglob("*.log")) if folder.is_dir() else []
+    if not files:
+        raise Refused(HTTPStatus.NOT_FOUND, f"this machine has no logs of trial {number} of study {name}")
+    return PlainTextResponse("\n".join(f"==> {path.relative_to(folder)} <==\n{_end(path, tail)}" for path in files))
+
+
+@routes.post("/{name}/pause", status_code=HTTPStatus.ACCEPTED, summary="Stop it, to go on later")
+def pause(name: str, service: Here, caller: Tuner) -> StudyAnswer:
+    """What runs is torn down; nothing that was measured is lost."""
+    return _asked(service, caller, name, Wish.PAUSE)
+
+
+@routes.post("/{name}/cancel", status_code=HTTPStatus.ACCEPTED, summary="End it")
+def cancel(name: str, service: Here, caller: Tuner) -> StudyAnswer:
+    """What runs is torn down."""
+    return _asked(service, caller, name, Wish.CANCEL)
+
+
+@routes.post("/{name}/resume", status_code=HTTPStatus.ACCEPTED, summary="Go on with one that was stopped")
+def resume(name: str, service: Here, caller: Tuner) -> StudyAnswer:
+    """Queue it again: it repeats nothing that finished."""
+    service.require(name)
+    try:
+        service.store.orders.resume(name)
+    except BadInput as error:
+        raise conflict(error) from None
+    service.noted(caller, "resume", name, "queued")
+    return told(service, name)
+
+
+@routes.delete("/{name}", status_code=HTTPStatus.NO_CONTENT, summary="Forget one that has ended")
+def delete(name: str, service: Here, caller: Admin) -> None:
+    """All that the store knows of it; the files of its trials stay where they are."""
+    service.require(name)
+    try:
+        service.store.delete_study(name)
+    except BadInput as error:
+        raise conflict(error) from None
+    service.noted(caller, "delete", name, "deleted")
+
+
+def told(service: Service, name: str) -> StudyAnswer:
+    """The answer of one study."""
+    head = service.store.listing.head(name)
+    if head is None:
+        raise unknown(name)
+    return study_answer(head)
+
+
+def _asked(service: Service, caller: Caller, name: str, wish: Wish) -> StudyAnswer:
+    service.require(name)
+    try:
+        state = service.store.orders.ask(name, wish)
+    except BadInput as error:
+        raise conflict(error) from None
+    service.noted(caller, wish.value, name, state.value)
+    return told(service, name)
+
+
+def _cursor(place: Place) -> str:
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
+
+
+def _place(cursor: str) -> Place:
+    try:
+        at, name = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        return float(at), str(name)
+    except (ValueError, TypeError, binascii.Error):
+        raise bad(BadInput("cursor", cursor, "the `next` of a page before")) from None
+
+
+def _end(path: Path, lines: int) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return "".join(deque(file, maxlen=lines))

@@ -1,0 +1,131 @@
+"""``parlay worker``: claims queued studies one after the other, and runs each to its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.app.service.obeying import Obedience
+from tuner.app.tune.bench import bench
+from tuner.app.tune.event_recorder import EventRecorder
+from tuner.app.tune.options import TuneOptions
+from tuner.app.tune.telemetry import Telemetry
+from tuner.app.tune.telemetry_observer import TelemetryObserver
+from tuner.app.wiring import facts, write_results
+from tuner.errors import Cancelled, Cause, ParlayError, StoreError
+from tuner.rehearse.conditions import SEED_FACT
+from tuner.study.lease import is_gone, new_driver
+from tuner.study.lifecycle import StudyState
+from tuner.study.orders import Order
+from tuner.study.runner import StudyOrder, run_study
+from tuner.study.store import Store
+from tuner.trial.cancel import CancelHandle
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker runs on: its launchers, the Ray cluster that they use (None: one of its own), and its folder."""
+
+    launchers: tuple[str, ...]
+    ray_address: str | None
+    out: Path
+
+
+class Worker:
+    """Runs what waits in a store until it is told to end; then it gives back what it has."""
+
+    def __init__(
+        self, store: Store, settings: WorkerSettings, stop: CancelHandle, telemetry: Telemetry | None = None
+    ) -> None:
+        self._store, self._settings, self._stop = store, settings, stop
+        self._telemetry = telemetry or Telemetry()
+
+    def run(self, *, until_idle: bool = False) -> int:
+        """Work; how many studies were run. With ``until_idle`` it ends where nothing waits, else when ``stop`` is set.
+
+        A store that cannot be reached for a while is asked again.
+        """
+        done = 0
+        while self._stop.cause is None:
+            try:
+                order = self._store.orders.claim(driver := new_driver(), self._settings.launchers, is_gone)
+                if order is not None:
+                    self._run(order, driver)
+                    done += 1
+                    continue
+                if (order := self._store.orders.claim_left(driver := new_driver(), is_gone)) is not None:
+                    self._finish(order, driver)
+                    continue
+            except StoreError:
+                if until_idle:
+                    raise
+            if until_idle:
+                return done
+            try:
+                self._stop.wait(POLL_S)
+            except Cancelled:
+                return done
+        return done
+
+    def _run(self, order: Order, driver: str) -> None:
+        """One study, to whatever end; none of its errors ends the worker. Its metrics stay until the next begins."""
+        self._telemetry.forget_all_but(order.study)
+        problem: str | None = None
+        cancel = CancelHandle()
+        with Obedience(self._store.orders, order.study, driver, self._stop, cancel) as obedience:
+            try:
+                self._drive(order, driver, cancel, obedience)
+            except Cancelled:
+                pass  # the study's state says how
+            except ParlayError as error:
+                problem = str(error)
+            except Exception as error:  # a fault of ours must not take the queue with it
+                problem = f"{type(error).__name__}: {error}"
+        after = StudyState.FAILED if problem is not None else _after(cancel)
+        self._store.orders.release(order.study, driver, after, is_gone, problem)
+
+    def _finish(self, order: Order, driver: str) -> None:
+        """Do what a worker left undone that died behind its study's end: the files of the decision."""
+        problem = order.problem
+        try:
+            record, decision = self._store.study(order.study), self._store.decision(order.study)
+            if decision is not None and record.state is StudyState.DECIDED:
+                write_results(self._folder(order.study), self._store, record, decision)
+        except StoreError:
+            raise
+        except Exception as error:
+            problem = f"its files could not be written: {error}"
+        self._store.orders.release(order.study, driver, StudyState.DECIDED, is_gone, problem)
+
+    def _folder(self, study: str) -> Path:
+        return self._settings.out / study
+
+    def _drive(self, order: Order, driver: str, cancel: CancelHandle, obedience: Obedience) -> None:
+        record, folder = self._store.study(order.study), self._folder(order.study)
+        known = facts()
+        if order.terms.seed is not None:
+            known[SEED_FACT] = str(order.terms.seed)
+        asked = StudyOrder(order.study, record.request, folder / "logs", True, known)
+        options = TuneOptions(
+            request_file=folder / "request.yaml",
+            out=self._settings.out,
+            launcher=order.terms.launcher,
+            ray_address=self._settings.ray_address,
+            simulated_seed=order.terms.seed or 0,
+        )
+        recorder = EventRecorder(self._store.events, order.study, record.request)
+        observers = (obedience, recorder, TelemetryObserver(order.study, record.request, self._telemetry))
+        with bench(options, asked.setting().cluster) as made:
+            decision = run_study(
+                asked, self._store, made.launcher, made.meter, observers, cancel, clock=made.clock, driver=driver
+            )
+        obedience.keep()  # the study's driver has left it, its worker has not
+        write_results(folder, self._store, self._store.study(order.study), decision)
+
+
+def _after(cancel: CancelHandle) -> StudyState:
+    """The state of a study whose worker was asked to end it before it had begun."""
+    states = {Cause.PAUSE: StudyState.PAUSED, Cause.HANDOVER: StudyState.QUEUED}
+    return StudyState.CANCELLED if cancel.cause is None else states.get(cancel.cause, StudyState.CANCELLED)
