@@ -10,6 +10,7 @@ import typer
 
 from tuner.app.cli.options import takes
 from tuner.app.cli.parameters import DEFAULT_OUT, Image, Json, Out, RayVersion, StoreUrl, StudyName, store_url
+from tuner.app.cli.remote import asks, given, service_of
 from tuner.app.cli.terminal import print_json, stderr, stdout
 from tuner.app.measure.options import MeasureOptions
 from tuner.app.tune.options import TuneOptions
@@ -26,13 +27,25 @@ if TYPE_CHECKING:
 
 KUBERNETES = ("rayservice", "helm-values")  # the formats that name a Ray and an image
 
+_LOCAL = ("out", "store")  # options of which a service has its own
+
 commands = typer.Typer(rich_markup_mode=None)
 
 
 @commands.command()
 @takes(TuneOptions)
-def tune(options: TuneOptions) -> None:
+def tune(options: TuneOptions, context: typer.Context) -> None:
     """Search, launch, measure, decide and emit: the main job."""
+    if asks(context):
+        from tuner.app.cli.remote_commands import remote_tune
+
+        launcher = options.launcher if given(context, "launcher") else None
+        seed = options.simulated_seed if given(context, "simulated_seed") else None
+        with service_of(context, *_LOCAL, "ray_address", "http_port", "metrics_port", "ray_version", "image") as client:
+            remote_tune(client, options, launcher, seed)
+        return
+    if options.detach:
+        raise BadInput("--detach", "without --server", "with it: where no service is, this process runs the study")
     from tuner.app.tune.run import run_tune
 
     result = run_tune(options, stderr)
@@ -54,8 +67,20 @@ def measure(options: MeasureOptions) -> None:
 
 
 @commands.command()
-def show(name: StudyName = None, out: Out = DEFAULT_OUT, store: StoreUrl = None, as_json: Json = False) -> None:
+def show(
+    context: typer.Context,
+    name: StudyName = None,
+    out: Out = DEFAULT_OUT,
+    store: StoreUrl = None,
+    as_json: Json = False,
+) -> None:
     """Look at a study again, while it runs or after."""
+    if asks(context):
+        from tuner.app.cli.remote_commands import remote_show
+
+        with service_of(context, *_LOCAL) as client:
+            remote_show(client, name, as_json)
+        return
     from tuner.app.answers.decision import show_answer
     from tuner.app.wiring import decision_of
 
@@ -71,6 +96,7 @@ def show(name: StudyName = None, out: Out = DEFAULT_OUT, store: StoreUrl = None,
 
 @commands.command()
 def explain(
+    context: typer.Context,
     name: StudyName = None,
     layout: Annotated[
         str | None, typer.Option(help="Explain this layout: its milliseconds, or why it was dropped.")
@@ -80,6 +106,12 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Why the winner won, and where a layout's milliseconds go."""
+    if asks(context):
+        from tuner.app.cli.remote_commands import remote_explain
+
+        with service_of(context, *_LOCAL) as client:
+            remote_explain(client, name, layout, as_json)
+        return
     from tuner.app.answers.decision import origin_answer
     from tuner.app.answers.engine import engine_answer
     from tuner.app.cli.tables import print_lines
@@ -97,6 +129,7 @@ def explain(
 
 @commands.command()
 def emit(
+    context: typer.Context,
     name: StudyName = None,
     format_: Annotated[
         str | None,
@@ -111,6 +144,12 @@ def emit(
     store: StoreUrl = None,
 ) -> None:
     """Print the deployment spec of a study's winner."""
+    if asks(context):
+        from tuner.app.cli.remote_commands import remote_emit
+
+        with service_of(context, *_LOCAL, "ray_version", "image") as client:
+            remote_emit(client, name, format_, layout)
+        return
     from deploy.specs.rayservice import Platform
     from deploy.specs.shipment import FORMATS
     from deploy.specs.writing import emit as emit_spec

@@ -8,29 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, fields
-from inspect import Parameter, Signature
+from inspect import Parameter, Signature, signature
 from types import GenericAlias
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import typer
 
 Options = TypeVar("Options")
 
 
-def takes(kind: type[Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
-    """Make a command whose parameters are the fields of ``kind`` of a function that takes one ``kind``."""
+def takes(kind: type[Options]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command whose parameters are the fields of ``kind`` of a function that takes one ``kind``.
+
+    One that takes a ``context`` beside it gets Typer's.
+    """
     hints = get_type_hints(kind, include_extras=True)
     parameters = [
         Parameter(one.name, Parameter.KEYWORD_ONLY, **_parameter(hints[one.name], one.default))
         for one in fields(kind)  # type: ignore[arg-type]  # any dataclass
     ]
 
-    def of(function: Callable[[Options], None]) -> Callable[..., None]:
+    def of(function: Callable[..., None]) -> Callable[..., None]:
+        asks = "context" in signature(function).parameters
+
         def command(**given: Any) -> None:
+            more = {"context": given.pop("context")} if asks else {}
             repeated = {name for name, hint in hints.items() if _repeated(hint)}
-            function(kind(**{name: tuple(value or ()) if name in repeated else value for name, value in given.items()}))
+            function(
+                kind(**{name: tuple(value or ()) if name in repeated else value for name, value in given.items()}),
+                **more,
+            )
 
         command.__name__, command.__doc__, command.__module__ = function.__name__, function.__doc__, function.__module__
-        command.__annotations__ = {one.name: one.annotation for one in parameters}
-        command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        context = [Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)] if asks else []
+        command.__annotations__ = {one.name: one.annotation for one in [*context, *parameters]}
+        command.__signature__ = Signature([*context, *parameters])  # type: ignore[attr-defined]
         return command
 
     return of

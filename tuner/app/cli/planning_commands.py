@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuner.app.cli.parameters import Json, RequestFile
+from tuner.app.cli.remote import asks, service_of
 from tuner.app.cli.terminal import print_json, stdout
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request_document import load_request
@@ -22,6 +23,7 @@ commands = typer.Typer(rich_markup_mode=None)
 
 @commands.command("plan")
 def plan_command(
+    context: typer.Context,
     request_file: RequestFile,
     top: Annotated[int, typer.Option(min=1, help="How many layouts to show.")] = 10,
     simulate: Annotated[
@@ -34,6 +36,12 @@ def plan_command(
     as_json: Json = False,
 ) -> None:
     """Rank layouts without launching anything."""
+    if asks(context):
+        from tuner.app.cli.remote_commands import remote_plan
+
+        with service_of(context, "what_if") as client:
+            remote_plan(client, request_file, top, simulate, as_json)
+        return
     from tuner.app.wiring import memories, plan_request, suppose, why_infeasible
 
     request = load_request(request_file)
@@ -155,6 +163,7 @@ def validate_command(
 
 @commands.command("simulate")
 def simulate_command(
+    context: typer.Context,
     request_file: RequestFile,
     layout: Annotated[str | None, typer.Option(help="The layout, such as tp=2,pp=1,dp=4.")] = None,
     prefill_layout: Annotated[str | None, typer.Option(help="Instead: engines that prefill alone.")] = None,
@@ -179,7 +188,13 @@ def simulate_command(
         ParallelLayout.parse(text) if text else None for text in (layout, prefill_layout, decode_layout)
     )
     options = SimulateOptions(whole, first, second, requests, rate, users, trace, router, seed, too_long)
-    answer = simulate_answer(load_request(request_file), options)
+    if asks(context):
+        from tuner.app.cli.remote_commands import document_of
+
+        with service_of(context, "prefill_layout", "decode_layout", "users", "trace", "too_long", "router") as client:
+            answer = client.simulate(document_of(request_file), layout or "", requests, rate, seed)
+    else:
+        answer = simulate_answer(load_request(request_file), options)
     if as_json:
         print_json(answer)
     else:
