@@ -34,6 +34,12 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 REFERENCE = ROOT / "docs" / "reference.md"
 CLI: Any = typer.main.get_command(app)
+COMMANDS: dict[str, Any] = {
+    f"{group} {name}".strip(): command
+    for group, inner in [("", CLI), *((name, one) for name, one in CLI.commands.items() if hasattr(one, "commands"))]
+    for name, command in inner.commands.items()
+    if not hasattr(command, "commands")
+}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 SHELL = ("sh", "console")
 
@@ -153,10 +159,11 @@ def test_commands_in_running_text_exist_with_their_options(page: Path) -> None:
     """``parlay tune --resume``, short of values and arguments."""
     for text in re.findall(r"`parlay ([^`]+)`", FENCE.sub("", read(page))):
         name, *rest = text.split()
-        if name in ("COMMAND", "--help"):
+        if name in ("COMMAND", "--help", "--server"):
             continue
-        assert name in CLI.commands, f"{named(page)}: parlay {text}"
-        options = {option for param in CLI.commands[name].params for option in param.opts}
+        name = f"{name} {rest[0]}" if name not in COMMANDS and rest else name
+        assert name in COMMANDS, f"{named(page)}: parlay {text}"
+        options = {option for param in COMMANDS[name].params for option in param.opts}
         assert {word for word in rest if word.startswith("--")} <= options, f"{named(page)}: parlay {text}"
 
 
@@ -183,18 +190,23 @@ def test_a_shown_request_is_one(text: str) -> None:
 # The reference
 
 
-@pytest.mark.parametrize("name", sorted(CLI.commands))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_is_in_the_reference_with_its_options(name: str) -> None:
     told = set(rows(section(f"parlay {name}")))
-    options = {param.opts[0] for param in CLI.commands[name].params if param.param_type_name == "option"}
-    assert told == options
+    params = [param for param in COMMANDS[name].params if param.param_type_name == "option" and not param.hidden]
+    assert told == {param.opts[0] for param in params}
 
 
-@pytest.mark.parametrize("name", sorted(CLI.commands))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_defaults_of_options_are_those_of_the_command(name: str) -> None:
     told = rows(section(f"parlay {name}"))
-    for param in CLI.commands[name].params:
-        if param.param_type_name == "option" and isinstance(param.default, str | int | float) and not param.is_flag:
+    for param in COMMANDS[name].params:
+        if (
+            not param.hidden
+            and param.param_type_name == "option"
+            and isinstance(param.default, str | int | float)
+            and not param.is_flag
+        ):
             shown = f"{param.default:g}" if isinstance(param.default, float) else str(param.default)
             assert told[param.opts[0]].split("|")[0].strip() == shown, param.opts[0]
 

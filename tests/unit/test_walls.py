@@ -24,19 +24,26 @@ MIGRATIONS = {"tuner/study/migrations/__init__.py", *(name for name in NAMES if 
 ONE_ROOM = {
     "optuna": {"tuner/study/optuna_record.py"},
     "sqlalchemy": {
+        "tuner/study/accounts.py",
         "tuner/study/database.py",
+        "tuner/study/events.py",
+        "tuner/study/listing.py",
+        "tuner/study/orders.py",
         "tuner/study/schema.py",
+        "tuner/study/spending.py",
         "tuner/study/statements.py",
         "tuner/study/store.py",
         *MIGRATIONS,
     },
     "alembic": {"tuner/study/migrations/env.py", *MIGRATIONS},
     "ray": {"serve/launch/ray_api.py"},
-    "plotly": {"deploy/report/page.py"},
+    "plotly": {"deploy/report/page.py", "tuner/app/service/page_routes.py"},
+    "httpx": {"tuner/app/client/transport.py"},
     "scipy": set(),  # for fitting alone, which is not part of what is installed
 }
 HEAVY = {
-    "ray", "vllm", "torch", "optuna", "sqlalchemy", "alembic", "plotly", "scipy", "transformers", "aiohttp", "fastapi",
+    "ray", "vllm", "torch", "optuna", "sqlalchemy", "alembic", "plotly", "scipy", "transformers", "aiohttp",
+    "fastapi", "uvicorn", "httpx",
 }  # fmt: skip
 
 
