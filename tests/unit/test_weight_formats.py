@@ -131,7 +131,7 @@ def kinds(weights):
 
 NAMED = group(["re:.*self_attn.*"], **FLOAT8, strategy="channel", acts=FLOAT8)
 MIXED_LAYERS = {
-    "model.layers.0.self_attn.q_proj": {"quant_algo": "FP8"},
+    "model.layers.0.self_attn.qkv_proj": {"quant_algo": "FP8"},
     "model.layers.0.mlp.experts": {"quant_algo": "NVFP4", "group_size": 16},
     "lm_head": {"quant_algo": "FP8"},
 }
@@ -249,6 +249,27 @@ def test_what_is_not_understood_is_refused_by_name(quantization, where, named):
     with pytest.raises(BadInput, match=named) as caught:
         read(quantization)
     assert caught.value.where == f"m: quantization_config.{where}"
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        AWQ | {"modules_to_not_convert": ["q_proj"]},
+        GPTQ | {"dynamic": {r"-:.*gate_proj.*": {}}},
+        BLOCKS | {"modules_to_not_convert": ["model.layers.1.mlp.gate_proj"]},
+        compressed(group(["re:.*q_proj"], **PACKED), group(**FLOAT8)),
+        compressed(group(**FLOAT8), ignore=["re:.*k_proj"]),
+        {"quant_algo": "NVFP4", "ignore": ["lm_head", "*k_proj"]},
+        {
+            "quant_algo": "MIXED_PRECISION",
+            "quantized_layers": {f"model.layers.0.self_attn.{x}_proj": {"quant_algo": "FP8"} for x in "qk"},
+        },
+    ],
+)
+def test_what_the_engine_merges_has_one_format(quantization):
+    with pytest.raises(BadInput, match=r"merges into (qkv|gate_up)_proj") as caught:
+        read(quantization)
+    assert caught.value.where == "m: quantization_config"
 
 
 FP8_KV = {"type": "float", "num_bits": 8, "dynamic": False, "strategy": "tensor", "symmetric": True}

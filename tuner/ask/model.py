@@ -243,7 +243,7 @@ def _stored(shape: ModelShape, document: QuantizationDocument | None, plan: Laye
         return replace(shape, weights=Weights.plainly(precision), precision=precision)
     found = read_quantization(document)
     require_runs(dtype, found.activations, document.method)
-    weights = stored_weights(shape, found, plan, precision)
+    weights = stored_weights(shape, found, plan, precision, document.where)
     cache = found.latent_cache if shape.latent else found.kv_cache
     return replace(shape, weights=weights, precision=precision, kv_cache=cache)
 

@@ -48,27 +48,45 @@ class LayerPlan:
     nested: bool
 
 
-def stored_weights(model: ModelShape, quantization: Quantization, plan: LayerPlan, precision: str) -> Weights:
+def stored_weights(
+    model: ModelShape, quantization: Quantization, plan: LayerPlan, precision: str, where: str
+) -> Weights:
     """How the ``model`` is stored: each kind of layer with the share of its weights in every format.
 
-    What is not quantised is in the ``precision`` that the model computes in.
+    What is not quantised is in the ``precision`` that the model computes in. Raises BadInput, at the ``where`` of the
+    quantisation, for matrices in several formats that the engine merges into one.
     """
     counted: dict[Layer, dict[WeightFormat, int]] = {layer: {} for layer in Layer}
 
-    def count(layer: Layer, module: Module, weights: int) -> None:
+    def count(layer: Layer, module: Module, weights: int) -> WeightFormat:
         found = quantization.format_of(module) or PLAIN[precision]
         counted[layer][found] = counted[layer].get(found, 0) + weights
+        return found
 
     for index in range(model.layers):
+        merged: dict[tuple[Layer, str], tuple[Module, WeightFormat]] = {}
         for projection in _of_layer(model, index in plan.expert_layers):
             module = in_layer(projection, index, model.architecture, plan.nested)
-            count(projection.layer, module, projection.outputs * projection.inputs)
+            one = count(projection.layer, module, projection.outputs * projection.inputs)
+            if projection.fused:
+                first = merged.setdefault((projection.layer, projection.fused), (module, one))
+                _require_alike(first, (module, one), projection.fused, where)
     for layer in (Layer.HEAD, Layer.EMBEDDING):
         tied = layer is Layer.HEAD and model.tied_embeddings
         count(layer, outside(Layer.EMBEDDING if tied else layer, plan.nested), 1)
     plain = Weights.plainly(precision)
     stored = {layer.value: _storage(formats) for layer, formats in counted.items() if formats}
     return Weights(**{name: stored.get(name, getattr(plain, name)) for name in Layer}, plain=PLAIN[precision])
+
+
+def _require_alike(
+    first: tuple[Module, WeightFormat], second: tuple[Module, WeightFormat], merged: str, where: str
+) -> None:
+    """The engine merges both into one matrix: no format of it says there are two (``is_layer_skipped``,
+    ``should_ignore_layer``, ``_resolve_quant_algo``)."""
+    if first[1] != second[1]:
+        given = " and ".join(f"{module.names[0]} in {one.kind}" for module, one in (first, second))
+        raise BadInput(where, given, f"one format for what the engine merges into {merged}")
 
 
 def _of_layer(model: ModelShape, has_experts: bool) -> Iterable[Projection]:
