@@ -251,6 +251,14 @@ def test_what_is_not_understood_is_refused_by_name(quantization, where, named):
     assert caught.value.where == f"m: quantization_config.{where}"
 
 
+@pytest.mark.parametrize("algorithm", ["FP8_PER_CHANNEL_PER_TOKEN", "MIXED_PRECISION", "INT4_AWQ"])
+def test_one_module_has_an_algorithm_that_the_engine_mixes(algorithm):
+    with pytest.raises(BadInput, match=algorithm) as caught:
+        read({"quant_algo": "MIXED_PRECISION", "quantized_layers": {"lm_head": {"quant_algo": algorithm}}})
+    assert caught.value.where == "m: quantization_config.quantized_layers.lm_head.quant_algo"
+    assert caught.value.allowed == "FP8, FP8_PB_WO, NVFP4, W4A16_NVFP4, MXFP8"
+
+
 @pytest.mark.parametrize(
     "quantization",
     [

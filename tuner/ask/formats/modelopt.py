@@ -6,7 +6,7 @@ heads are quantised like other matrices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from tuner.ask.formats.document import QuantizationDocument
 from tuner.ask.formats.floats import FP8_PER_OUTPUT, FP8_PER_TENSOR
@@ -26,6 +26,7 @@ ALGORITHMS: Mapping[str, WeightFormat] = {
     "W4A16_NVFP4": _NVFP4_ALONE,
     "MXFP8": WeightFormat("mxfp8", Scheme.MXFP8, 8, (1, 32), 1),
 }
+_BY_MODULE = ("FP8", "FP8_PB_WO", "NVFP4", "W4A16_NVFP4", "MXFP8")  # with others the engine takes plain weights
 
 
 def read_modelopt(document: QuantizationDocument) -> Quantization:
@@ -48,7 +49,7 @@ def _algorithm(inner: QuantizationDocument) -> str:
 
 
 def _everywhere(inner: QuantizationDocument, document: QuantizationDocument) -> Callable[[Module], WeightFormat | None]:
-    one = _format(inner)
+    one = _format(inner, [*ALGORITHMS, _MIXED])
     groups = document.part("config_groups").parts()
     weights_alone = groups and all(not group.part("input_activations").values for _, group in groups)
     if one is ALGORITHMS["NVFP4"] and weights_alone:  # ModelOptNvFp4Config: no scales of activations to load
@@ -58,7 +59,7 @@ def _everywhere(inner: QuantizationDocument, document: QuantizationDocument) -> 
 
 def _by_module(inner: QuantizationDocument) -> Callable[[Module], WeightFormat | None]:
     """``quantized_layers``: a module, or one that it is a part of, or for routed experts a part of it."""
-    layers = [(key, _format(own)) for key, own in inner.part("quantized_layers").parts()]
+    layers = [(key, _format(own, _BY_MODULE)) for key, own in inner.part("quantized_layers").parts()]
     if not layers:
         raise BadInput(inner.place("quantized_layers"), None, "the algorithm of each module, with MIXED_PRECISION")
     by_format: dict[WeightFormat, list[str]] = {}
@@ -68,12 +69,10 @@ def _by_module(inner: QuantizationDocument) -> Callable[[Module], WeightFormat |
     return lambda module: next((one for names, one in lists if names.has(module)), None)
 
 
-def _format(document: QuantizationDocument) -> WeightFormat:
+def _format(document: QuantizationDocument, allowed: Sequence[str]) -> WeightFormat:
     algorithm = _algorithm(document)
-    if algorithm not in ALGORITHMS:
-        raise BadInput(
-            document.place("quant_algo"), document.values.get("quant_algo"), ", ".join([*ALGORITHMS, _MIXED])
-        )
+    if algorithm not in allowed or algorithm not in ALGORITHMS:
+        raise BadInput(document.place("quant_algo"), document.values.get("quant_algo"), ", ".join(allowed))
     one = ALGORITHMS[algorithm]
     size = document.group_size(one.group or 1)
     if one.scheme is Scheme.NVFP4 and size != one.group:
