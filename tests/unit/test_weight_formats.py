@@ -239,6 +239,7 @@ def test_what_stands_beside_the_config_counts_where_it_says_nothing(tmp_path):
             "float8 token",
         ),
         (compressed(group(**FLOAT8), kv_cache_scheme=FLOAT8 | {"symmetric": False}), "kv_cache_scheme", "asymmetric"),
+        (compressed(group(**FLOAT8), sparsity_config={"targets": ["Linear"]}), "sparsity_config.targets", "Linear"),
         ({"quant_algo": "FP6"}, "quant_algo", "FP6"),
         ({"quant_algo": "NVFP4", "group_size": 32}, "group_size", "32"),
         ({"quant_algo": "MIXED_PRECISION"}, "quantized_layers", "None"),

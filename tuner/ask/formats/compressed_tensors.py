@@ -30,6 +30,9 @@ _Group = tuple[ModuleList, frozenset[Layer], WeightFormat]
 
 def read_compressed_tensors(document: QuantizationDocument) -> Quantization:
     """All ``config_groups``: a module belongs to the first that has its name, else to the first of its class."""
+    sparse = document.part("sparsity_config")
+    if targets := sparse.entries("targets"):  # _parse_sparsity_config
+        raise BadInput(sparse.place("targets"), targets, "nothing: the engine reads no sparse weights any more")
     groups = [_group(group, document.word("format")) for _, group in document.part("config_groups").parts()]
     kept = [group for group in groups if group is not None]
     if not kept:
