@@ -57,6 +57,9 @@ REFUSED = [
     ({"enforce_eager": True, "max_cudagraph_capture_size": 8}, "engine", "one of enforce_eager"),
     ({"extra_args": {"tool_call_parsr": "x"}}, "engine.extra_args.tool_call_parsr", "such as tool_call_parser"),
     ({"extra_args": {"--max-logprob": 5}}, "engine.extra_args.--max-logprob", "such as max_logprobs"),
+    ({"extra_args": {"toolCallParsr": "x"}}, "engine.extra_args.toolCallParsr", "such as tool_call_parser"),
+    ({"extra_args": {"TOOL_CALL_PARSER": "x"}}, "engine.extra_args.TOOL_CALL_PARSER", "such as tool_call_parser"),
+    ({"extra_args": {"tensorParallelSize": 2}}, "engine.extra_args.tensorParallelSize", "the layout's axis tp"),
     ({"extra_args": {"seed": "3"}}, "engine.extra_args.seed", "a whole number"),
     ({"extra_args": {"seed": True}}, "engine.extra_args.seed", "a whole number"),
     ({"extra_args": {"attention_backend": "FLASH"}}, "engine.extra_args.attention_backend", "FLASH_ATTN"),
@@ -117,10 +120,19 @@ def test_what_vllm_does_not_have_or_a_request_must_not_say_is_refused(
     assert allowed in caught.value.allowed
 
 
-@pytest.mark.parametrize("name", ["VLLM_API_KEY", "HF_TOKEN", "S3_SECRET_ACCESS_KEY"])
-def test_a_secret_is_refused_and_not_repeated(name: str) -> None:
+SECRETS = [
+    *(
+        ("env", name)
+        for name in ("VLLM_API_KEY", "HF_TOKEN", "S3_SECRET_ACCESS_KEY", "OPENAI_KEY", "hf_token", "openai-api-key")
+    ),
+    *(("extra_args", name) for name in ("api_key", "--api-key", "API_KEY", "apiKey", "hfToken", "openai_api_key")),
+]
+
+
+@pytest.mark.parametrize(("section", "name"), SECRETS)
+def test_a_secret_is_refused_and_not_repeated(section: str, name: str) -> None:
     with pytest.raises(BadInput) as caught:
-        said({"env": {name: "hf_abc"}})
+        said({section: {name: "hf_abc"}})
     assert "no secrets" in str(caught.value)
     assert "hf_abc" not in str(caught.value)
 

@@ -7,6 +7,7 @@ which explains their words); nothing of vLLM is imported.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -109,8 +110,15 @@ def _in_words(kind: str) -> str:
     return {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}[word]
 
 
+def plain_name(name: str) -> str:
+    """A name as vLLM's sources spell it, of one from a command line (``--api-key``), of capitals or in camel case."""
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return parted.replace("-", "_").strip("_").lower()
+
+
 def near(name: str, names: Iterable[str], kind: str, version: str) -> str:
     """What may stand in the place of an unknown ``name``, with the nearest of ``names``."""
-    close = get_close_matches(name.replace("-", "_").strip("_"), sorted(names), n=3, cutoff=0.6)
-    hint = f", such as {' or '.join(close)}" if close else ""
+    lower = {one.lower(): one for one in sorted(names)}
+    close = get_close_matches(plain_name(name), lower, n=3, cutoff=0.6)
+    hint = f", such as {' or '.join(lower[one] for one in close)}" if close else ""
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} of vLLM {version}{hint}"

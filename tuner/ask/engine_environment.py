@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from tuner.ask.engine_arguments import Release, near
+from tuner.ask.engine_arguments import Release, near, plain_name
 from tuner.errors import BadInput
 
 CODE = "nothing that loads code: what is measured must be vLLM's own"
@@ -19,7 +19,7 @@ _OWN_VARIABLES = ("VLLM_PLUGINS", "VLLM_NO_USAGE_STATS", "VLLM_USE_V1")
 _PLACE_VARIABLES = re.compile(
     r"(CUDA|NVIDIA|HIP|ROCR)_VISIBLE_DEVICES|LOCAL_RANK|RANK|WORLD_SIZE|VLLM_(.*_)?(HOST|PORT|IP|IPS)"
 )
-_SECRET_VARIABLES = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|ACCESS_KEY_ID|CREDENTIALS?)$")
+_SECRET_VARIABLES = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|KEY|KEY_ID|CREDENTIALS?)$")
 _CODE_VARIABLES = re.compile(
     r"LD_.*|PYTHON.*|PATH|BASH_ENV|ENV|.*_PLUGINS?|.*_SO_PATH|.*INSECURE.*|VLLM_SERVER_DEV_MODE|VLLM_ALLOW_RUNTIME_.*"
     r"|VLLM_MEDIA_CONNECTOR|VLLM_RUST_FRONTEND_PATH"
@@ -30,7 +30,6 @@ _OTHERS = (
     "HF_HUB_ENABLE_HF_TRANSFER", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_XET_HIGH_PERFORMANCE", "GLOO_SOCKET_IFNAME",
 )  # fmt: skip
 _REFUSED = (
-    (_SECRET_VARIABLES, SECRETS),
     (_CODE_VARIABLES, CODE),
     (_PLACE_VARIABLES, PLACES),
     (_FILE_VARIABLES, FILES),
@@ -39,11 +38,13 @@ _REFUSED = (
 
 def require_variable(known: Release, name: str, text: str, where: str, version: str) -> None:
     """Raise BadInput for a variable that a request may not set; a secret is not shown."""
+    if _SECRET_VARIABLES.search(plain_name(name).upper()):
+        raise BadInput(where, "…", SECRETS)
     if not _VARIABLE.fullmatch(name):
         raise BadInput(where, text, "names of capital letters, digits and underscores")
     for names, why in _REFUSED:
-        if names.search(name) if why == SECRETS else names.fullmatch(name):
-            raise BadInput(where, "…" if why == SECRETS else text, why)
+        if names.fullmatch(name):
+            raise BadInput(where, text, why)
     if name in _OWN_VARIABLES:
         raise BadInput(where, text, "a variable that Parlay does not set itself")
     vllms = {one for one in known.environment if one.startswith("VLLM_")}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from tuner.ask.engine_arguments import Release, near, release
+from tuner.ask.engine_arguments import Release, near, plain_name, release
 from tuner.ask.engine_environment import CODE, FILES, PLACES, PORTS, SECRETS, require_variable
 from tuner.ask.engine_settings import Engine
 from tuner.ask.engine_version import NEWEST, RELEASES
@@ -91,8 +91,11 @@ def require_known_release(engine: Engine, where: str = "engine") -> None:
 
 
 def _require_argument(known: Release, name: str, value: object, where: str, version: str) -> None:
-    if (why := _elsewhere(name.strip("-").replace("-", "_"))) is not None:  # as a command line has it
+    plain = plain_name(name)
+    if (why := _elsewhere(plain)) is not None:
         raise BadInput(where, "…" if why == SECRETS else value, why)
+    if _NESTED_SECRETS.search(plain) and name not in known.arguments:
+        raise BadInput(where, "…", SECRETS)
     argument = known.arguments.get(name)
     if argument is None:
         names = [one for one in known.arguments if _elsewhere(one) is None]
@@ -159,7 +162,7 @@ def _require_harmless(value: object, where: str) -> None:
                 raise BadInput(place, inner, FILES)
             if name in _NESTED_PORTS:
                 raise BadInput(place, inner, PORTS)
-            if _NESTED_SECRETS.search(name):
+            if _NESTED_SECRETS.search(plain_name(name)):
                 raise BadInput(place, "…", SECRETS)
             _require_harmless(inner, place)
     elif isinstance(value, list | tuple):
