@@ -17,7 +17,7 @@ from tests.unit.test_engine import config_of, request
 from tuner.ask.engine_arguments import Argument, release
 from tuner.ask.engine_policy import require_allowed
 from tuner.ask.engine_settings import PASSED, Engine
-from tuner.ask.engine_version import NEWEST, RELEASES
+from tuner.ask.engine_version import NEWEST, RELEASES, EngineVersion
 from tuner.ask.layout import AXES, ParallelLayout
 from tuner.errors import BadInput
 from tuner.trial.launched import Launched, RayApplication
@@ -135,6 +135,11 @@ def test_a_secret_is_refused_and_not_repeated(section: str, name: str) -> None:
         said({section: {name: "hf_abc"}})
     assert "no secrets" in str(caught.value)
     assert "hf_abc" not in str(caught.value)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_release_may_be_a_number_as_yaml_reads_it(release: EngineVersion) -> None:
+    assert said({"version": float(str(release))}).engine.release == release
 
 
 def test_names_are_those_of_the_asked_release() -> None:

@@ -29,7 +29,13 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
+def _release_as_text(value: object) -> object:
+    """YAML reads ``version: 0.28`` as a number; none of the known releases ends in a zero, which it would lose."""
+    return repr(value) if isinstance(value, float) else value
+
+
 _Variable = Annotated[str, BeforeValidator(_as_text)]
+_Version = Annotated[str, BeforeValidator(_release_as_text)]
 
 
 class Engine(Document):
@@ -45,7 +51,7 @@ class Engine(Document):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.9
     kv_cache_gib: Positive | None = None
     start_timeout_s: Positive = 900.0
-    version: str | None = None
+    version: _Version | None = None
     trust_remote_code: _Switch = False
     revision: str | None = None
     served_model_name: str | None = None
