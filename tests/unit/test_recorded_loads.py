@@ -302,3 +302,36 @@ def test_drawn_lengths_are_held_to_the_same_rule(lengths, limit, message):
 def test_too_long_is_for_a_trace():
     with pytest.raises(BadInput, match="--too-long"):
         simulate_answer(parse_request(document()), SimulateOptions(ParallelLayout(), too_long=TooLong.SKIP))
+
+
+LONG = {"prompt_tokens": 8000, "output_tokens": 10, "arrival": {"process": "poisson", "requests_per_s": 1}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"engine": {"max_model_len": 9000}}, "engine.max_model_len"),
+        ({"workload": LONG}, "workload"),
+    ],
+)
+def test_plan_and_simulation_refuse_sequences_that_the_model_does_not_take(changes, where, tmp_path):
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "num_hidden_layers": 2,
+        "hidden_size": 512,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+        "vocab_size": 32000,
+        "max_position_embeddings": 4096,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    request = parse_request(document({"model": str(tmp_path), **ONE_GPU, **changes}))
+    one = ParallelLayout()
+    pools = SimulateOptions(prefill_layout=one, decode_layout=one)
+    for asked in (SimulateOptions(layout=one), pools):
+        with pytest.raises(BadInput, match="4096 tokens") as refused:
+            simulate_answer(request, asked)
+        assert refused.value.where == where
+    with pytest.raises(BadInput, match="4096 tokens") as refused:
+        plan_request(request)
+    assert refused.value.where == where

@@ -28,7 +28,7 @@ from tuner.ask.model import ModelShape
 from tuner.ask.packing import pools_unplaceable
 from tuner.ask.request import TuneRequest
 from tuner.ask.request_document import retraced
-from tuner.ask.requested_model import requested_model
+from tuner.ask.requested_model import requested_model, require_sequences_fit
 from tuner.ask.rules import illegal, unchunked
 from tuner.ask.workload import TooLong
 from tuner.cost.latency import StepCosts
@@ -68,6 +68,7 @@ def simulate_answer(request: TuneRequest, options: SimulateOptions) -> SimulateA
     requests = options.requests or simulated_requests(request.workload, _REQUESTS)
     first = options.layout or options.prefill_layout or ParallelLayout()  # both pools live in one node group
     model, cluster = requested_model(request), requested_cluster(request).group(first)
+    require_sequences_fit(request, model)
     load, longest = _load(request, options, requests), request.max_model_len
     pools = _pools(request, options, model, cluster, longest)
     settings = SimulationSettings.for_slo(request.workload, request.slo, options.router, options.seed, request.engine)

@@ -29,3 +29,13 @@ def _require_float32(model: ModelShape, gpu: str) -> None:
         raise BadInput("engine.dtype", "float32", allowed)
     if model.latent and profile.kind.own_memory:
         raise BadInput("engine.dtype", "float32", f"auto, bfloat16 or float16 with latent attention on {profile.name}")
+
+
+def require_sequences_fit(request: TuneRequest, model: ModelShape) -> None:
+    """Refuse, with BadInput, a request whose longest sequence the ``model`` does not take, as the engine does."""
+    longest, most = request.max_model_len, model.max_position
+    if longest <= most:
+        return
+    if request.engine.max_model_len is not None:
+        raise BadInput("engine.max_model_len", longest, f"at most {most} tokens, as {request.model} takes them")
+    raise BadInput("workload", f"{longest} tokens", f"prompts and outputs that fit {most} tokens")

@@ -18,6 +18,7 @@ from tuner.ask.deployment import Deployment, one_group
 from tuner.ask.layout import AXES, IDLE_AXES, ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import Objective, TuneRequest
+from tuner.ask.requested_model import require_sequences_fit
 from tuner.ask.rules import Drop, DropReason, illegal
 from tuner.ask.space import Space
 from tuner.cost.latency import StepCosts
@@ -147,9 +148,7 @@ def plan(
     With ``techniques``, the plan is what it would be if the engine had them, and says so in ``what_if``.
     """
     started = time.perf_counter()
-    if request.max_model_len > model.max_position:
-        allowed = f"prompts and outputs that fit {model.max_position} tokens"
-        raise BadInput("workload", f"{request.max_model_len} tokens", allowed)
+    require_sequences_fit(request, model)
     drops = _Drops()
     total, priced = price_all(request, model, cluster, space, techniques, drops)
     if not priced:
