@@ -219,6 +219,7 @@ def test_lengths_beside_a_trace_must_be_its_own(lengths, true, tmp_path):
 
 REFUSED = [
     ({"arrival": {"trace": "gone.csv"}}, "readable CSV"),
+    ({"arrival": {"trace": None}}, "the file of a recorded trace"),
     ({"arrival": {"too_long": "drop"}}, r"too_long: got 'drop'; allowed: refuse, skip, truncate"),
     ({"arrival": {"rate": 3}}, "known keys"),
     ({"arrival": {"users": 3}}, "users with process closed_loop only"),

@@ -30,6 +30,8 @@ def with_trace(document: Mapping[str, Any], where: str, folder: Path | None = No
     if not (isinstance(workload, dict) and isinstance(arrival, dict) and isinstance(model, str)):
         return document
     name = arrival.get("trace")
+    if arrival.get("process") == "trace" and name is None:
+        raise BadInput(f"{where}: workload.arrival.trace", "nothing", "the file of a recorded trace")
     if arrival.get("process") != "trace" or not isinstance(name, str) or not name:
         return document
     asked = arrival.get("too_long", TooLong.REFUSE.value)
