@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from http import HTTPStatus
 from typing import Annotated, Any
 
 import yaml
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from tuner.app.answers.names import NamesAnswer
 from tuner.app.answers.plan import PlanAnswer
@@ -17,6 +16,7 @@ from tuner.app.answers.written import ProblemPlaceAnswer, WrittenAnswer
 from tuner.app.service.access import Reader
 from tuner.app.service.confine import confine
 from tuner.app.service.problems import Refused, shown
+from tuner.app.service.reading import plain_json, read_yaml
 from tuner.app.service.service import Here, Service
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import known_models
@@ -31,7 +31,9 @@ _MOST_REQUESTS = 20_000
 
 
 # A request as it was written: read by the one function that reads a file's, so that its errors are the same.
-Document = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "title": TuneRequest.__name__})]
+Document = Annotated[
+    dict[str, Any], AfterValidator(plain_json), WithJsonSchema({"type": "object", "title": TuneRequest.__name__})
+]
 
 
 class Body(BaseModel):
@@ -61,23 +63,9 @@ class RequestBody(Body):
     """A request as YAML, or as a document."""
 
     text: Annotated[str, Field(max_length=100_000, description="YAML; looked at where there is no document.")] = ""
-    document: dict[str, Any] | None = Field(default=None, description="What is to be written as YAML.")
-
-
-def read_yaml(text: str) -> dict[str, Any]:
-    """The mapping that a YAML text is; raises BadInput for any other, and for aliases, which can be a bomb."""
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise BadInput("text", "an alias (*)", "YAML without anchors and aliases")
-        found = yaml.safe_load(text)
-        json.dumps(found, allow_nan=False)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise BadInput("text", " ".join(str(error).split())[:300], "well-formed YAML") from None
-    except (TypeError, ValueError):
-        raise BadInput("text", "a date, a set or no number", "YAML of what JSON knows") from None
-    if not isinstance(found, dict):
-        raise BadInput("text", shown(found), "a mapping")
-    return found
+    document: Annotated[dict[str, Any], AfterValidator(plain_json)] | None = Field(
+        default=None, description="What is to be written as YAML."
+    )
 
 
 def request_of(service: Service, document: dict[str, Any]) -> TuneRequest:
