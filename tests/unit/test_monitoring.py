@@ -68,7 +68,7 @@ def test_a_route_that_a_query_names_is_one_of_the_service(query: str, service: A
 
 
 def test_the_labels_of_the_route_metric_are_routes_of_the_service(service: Any) -> None:
-    client = TestClient(service)
+    client = TestClient(service, base_url="http://localhost")
     client.get("/v1/studies/none")
     assert 'route="/v1/studies/{name}"' in client.get("/metrics").text
 

@@ -38,7 +38,8 @@ def store(tmp_path):
 def serve(store, tmp_path):
     def made(open_to_all=True, roots=(), **limits):
         settings = Settings(("ray", "simulated"), tmp_path / "out", tuple(roots), Limits(**limits))
-        return TestClient(application(store, settings, open_to_all=open_to_all), raise_server_exceptions=False)
+        app = application(store, settings, open_to_all=open_to_all)
+        return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
 
     return made
 

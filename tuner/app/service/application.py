@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tuner.app.answers.version import HealthAnswer, VersionAnswer
 from tuner.app.service import event_routes, page_routes, planning_routes, study_routes
 from tuner.app.service.access import Doorkeeper, Rates
+from tuner.app.service.hosts import require_own
 from tuner.app.service.metrics import CONTENT_TYPE, ServiceMetrics
-from tuner.app.service.problems import MEDIA_TYPE, ProblemAnswer, Refused, handle_errors
+from tuner.app.service.problems import FAULT, MEDIA_TYPE, ProblemAnswer, Refused, as_problem, handle_errors
 from tuner.app.service.service import Here, Service, Settings
 from tuner.app.service.watching import Watchers
 from tuner.ask.request import TuneRequest
@@ -93,7 +94,7 @@ def application(store: Store, settings: Settings, *, open_to_all: bool) -> FastA
     for router in (_health, planning_routes.routes, study_routes.routes, event_routes.routes, page_routes.routes):
         app.include_router(router)
     handle_errors(app)
-    app.add_middleware(Gate, body_bytes=limits.body_bytes, metrics=service.metrics)
+    app.add_middleware(Gate, body_bytes=limits.body_bytes, metrics=service.metrics, own_only=open_to_all)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # as FastAPI's own documentation does
     return app
 
@@ -117,17 +118,18 @@ def _described(app: FastAPI) -> dict[str, Any]:
 
 
 class Gate:
-    """Refuses bodies that are too long, puts security headers on every answer, and counts it."""
+    """Refuses bodies that are too long and, if ``own_only``, other names than this machine's; puts security headers on
+    every answer, that of a fault too, and counts it."""
 
-    def __init__(self, app: ASGIApp, body_bytes: int, metrics: ServiceMetrics) -> None:
-        self._app, self._most, self._metrics = app, body_bytes, metrics
+    def __init__(self, app: ASGIApp, body_bytes: int, metrics: ServiceMetrics, own_only: bool) -> None:
+        self._app, self._most, self._metrics, self._own_only = app, body_bytes, metrics, own_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        got, began = 0, time.perf_counter()
+        got, began, started = 0, time.perf_counter(), False
 
         async def limited() -> Message:
             nonlocal got
@@ -138,11 +140,22 @@ class Gate:
             return message
 
         async def secured(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 route = getattr(scope.get("route"), "path", "unknown")
                 self._metrics.answered(route, scope["method"], message["status"], time.perf_counter() - began)
                 named = {name for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(pair for pair in _HEADERS if pair[0] not in named)]
             await send(message)
 
-        await self._app(scope, limited, secured)
+        try:
+            if self._own_only:
+                require_own(scope["headers"])
+            await self._app(scope, limited, secured)
+        except Refused as refused:
+            await as_problem(refused)(scope, receive, secured)
+        except Exception:
+            if not started:
+                await as_problem(FAULT)(scope, receive, secured)
+            raise  # for the log

@@ -40,13 +40,23 @@ class Refused(Exception):
         super().__init__(detail)
 
 
-def _answer(refused: Refused, kind: str = BLANK) -> JSONResponse:
+FAULT = Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the service; its log has the trace")
+
+
+def as_problem(refused: Refused, kind: str = BLANK) -> JSONResponse:
+    """The answer of a refusal."""
     problem = ProblemAnswer(type=kind, title=refused.status.phrase, status=refused.status.value, detail=refused.detail)
     if refused.wrong is not None:
         places = {"where": refused.wrong.where, "given": shown(refused.wrong.given), "allowed": refused.wrong.allowed}
         problem = problem.model_copy(update=places)
     content = problem.model_dump(exclude_none=True)
+    content = {key: _whole(value) if isinstance(value, str) else value for key, value in content.items()}
     return JSONResponse(content, refused.status.value, refused.headers, media_type=MEDIA_TYPE)
+
+
+def _whole(text: str) -> str:
+    """The text, with what no UTF-8 has (half a character of an escape in JSON) written as that escape."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def shown(given: object) -> str:
@@ -65,32 +75,32 @@ def handle_errors(app: FastAPI) -> None:
 
     def refused(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Refused)
-        return _answer(error)
+        return as_problem(error)
 
     def ours(_: Request, error: Exception) -> JSONResponse:
         if isinstance(error, BadInput):
-            return _answer(bad(error))
+            return as_problem(bad(error))
         if isinstance(error, StoreError):
-            return _answer(Refused(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "5"}))
+            return as_problem(Refused(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "5"}))
         kind = HTTPStatus.CONFLICT if isinstance(error, NoFeasibleLayout) else HTTPStatus.INTERNAL_SERVER_ERROR
-        return _answer(Refused(kind, str(error)), INFEASIBLE if isinstance(error, NoFeasibleLayout) else BLANK)
+        return as_problem(Refused(kind, str(error)), INFEASIBLE if isinstance(error, NoFeasibleLayout) else BLANK)
 
     def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         if first["type"] == "json_invalid":
-            return _answer(bad(BadInput("body", "no JSON", "a JSON document"), HTTPStatus.BAD_REQUEST))
+            return as_problem(bad(BadInput("body", "no JSON", "a JSON document"), HTTPStatus.BAD_REQUEST))
         place = ".".join(str(part) for part in first["loc"])
         given = "nothing" if first["type"] == "missing" else first.get("input")
         allowed = "no such key" if first["type"] == "extra_forbidden" else first["msg"]
-        return _answer(bad(BadInput(place, given, allowed.removeprefix("Input should be "))))
+        return as_problem(bad(BadInput(place, given, allowed.removeprefix("Input should be "))))
 
     def http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return _answer(Refused(HTTPStatus(error.status_code), str(error.detail), headers=error.headers))
+        return as_problem(Refused(HTTPStatus(error.status_code), str(error.detail), headers=error.headers))
 
     def unknown(_: Request, error: Exception) -> JSONResponse:
-        return _answer(Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the service; its log has the trace"))
+        return as_problem(FAULT)
 
     app.add_exception_handler(Refused, refused)
     app.add_exception_handler(ParlayError, ours)

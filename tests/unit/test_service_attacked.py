@@ -1,0 +1,93 @@
+"""The service under what somebody sends who means it no good."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.fakes import copy_of_empty_store
+from tuner.app.service.application import application
+from tuner.app.service.service import Settings
+from tuner.study.store import Store
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Store(copy_of_empty_store(tmp_path / "store.db"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(store, tmp_path):
+    app = application(store, Settings(("simulated",), tmp_path / "out"), open_to_all=True)
+    return TestClient(app, base_url="http://localhost:8080", raise_server_exceptions=False)
+
+
+@pytest.mark.parametrize("deep", ["[" * 50_000, "{" * 50_000, "- " * 40_000, "a: " + "[" * 33])
+def test_nesting_takes_no_time(client, deep):
+    began = time.perf_counter()
+    answer = client.post("/v1/requests", json={"text": deep})
+    assert (answer.status_code, answer.json()["where"]) == (422, "text")
+    assert time.perf_counter() - began < 10
+
+
+@pytest.mark.parametrize(
+    "text", ["a: !!bool x", "a: !!int ''", "a: !!float ''", "a: !!timestamp x", "a: *b", "!!set {a}"]
+)
+def test_yaml_is_what_json_knows(client, text):
+    assert client.post("/v1/requests", json={"text": text}).status_code == 422
+
+
+@pytest.mark.parametrize(("text", "key"), [("1: 2", "1"), ("null: 1", "null"), ("true: 1", "true")])
+def test_keys_are_text(client, text, key):
+    assert list(client.post("/v1/requests", json={"text": text}).json()["document"]) == [key]
+
+
+@pytest.mark.parametrize("value", [r'"\ud800"', "NaN", "Infinity", "-Infinity", '{"\\udfff": 1}'])
+@pytest.mark.parametrize(
+    ("path", "key"), [("/v1/plans", "request"), ("/v1/studies", "request"), ("/v1/requests", "document")]
+)
+def test_what_no_json_says_is_refused(client, path, key, value):
+    answer = client.post(path, content=f'{{"{key}": {{"model": {value}}}}}', headers=JSON)
+    assert answer.status_code == 422
+
+
+def test_half_a_character_outside_of_the_request_is_refused(client):
+    assert client.post("/v1/plans", content=r'{"\ud800": 1}', headers=JSON).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "evil.example"}, 421),
+        ({"host": "localhost.evil.example:8080"}, 421),
+        ({"host": "127.0.0.1@evil.example"}, 421),
+        ({"host": "[::1"}, 421),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://localhost:9090"}, 403),
+        ({"origin": "http://localhost:8080"}, 200),
+        ({"host": "127.0.0.1:5"}, 200),
+        ({"host": "[::1]:5"}, 200),
+    ],
+)
+def test_a_service_without_tokens_is_asked_by_its_own_machine_alone(client, headers, status):
+    answer = client.get("/v1/studies", headers=headers)
+    assert answer.status_code == status
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_fault_is_counted_and_carries_security_headers(client, store, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("/secret/path")
+
+    monkeypatch.setattr(store.listing, "page", broken)
+    answer = client.get("/v1/studies")
+    assert (answer.status_code, answer.headers["x-content-type-options"]) == (500, "nosniff")
+    assert "secret" not in answer.text
+    assert 'parlay_api_requests_total{method="GET",route="/v1/studies",status="500"} 1.0' in client.get("/metrics").text
