@@ -28,6 +28,7 @@ def client(store, tmp_path):
     return TestClient(app, base_url="http://localhost:8080", raise_server_exceptions=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deep", ["[" * 50_000, "{" * 50_000, "- " * 40_000, "a: " + "[" * 33])
 def test_nesting_takes_no_time(client, deep):
     began = time.perf_counter()

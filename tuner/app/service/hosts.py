@@ -1,7 +1,7 @@
 """By which names a service without tokens may be asked: those of its own machine, and by no page of another origin.
 
-A browser on the machine would else carry any web page's requests to it: under a name that its owner points to a loopback
-address (DNS rebinding), or as a POST to another origin.
+A browser on the machine would else carry any web page's requests to it: under a name that its owner points to a
+loopback address (DNS rebinding), or as a POST to another origin.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is sent as JSON or YAML, read so that no text of a few bytes takes a minute, and none is what JSON cannot say."""
+"""What is sent as JSON or YAML, read so that no short text takes a minute, and none is what JSON cannot say."""
 
 from __future__ import annotations
 
