@@ -7,7 +7,7 @@ import time
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.fakes import copy_of_empty_store
+from tests.fakes import copy_of_empty_store, document
 from tuner.app.service.application import application
 from tuner.app.service.service import Settings
 from tuner.study.store import Store
@@ -92,3 +92,16 @@ def test_a_fault_is_counted_and_carries_security_headers(client, store, monkeypa
     assert (answer.status_code, answer.headers["x-content-type-options"]) == (500, "nosniff")
     assert "secret" not in answer.text
     assert 'parlay_api_requests_total{method="GET",route="/v1/studies",status="500"} 1.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {axis: list(range(1, 300)) for axis in ("tp", "pp", "dp")},
+        {axis: list(range(1, 2000)) for axis in ("max_num_batched_tokens", "max_num_seqs")},
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/plans", "/v1/studies"])
+def test_a_space_that_would_take_minutes_is_refused(client, path, space):
+    answer = client.post(path, json={"request": document({"space": space})})
+    assert (answer.status_code, answer.json().get("where")) == (422, "request: space")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from math import prod
 from typing import Annotated, Any
 
 import yaml
@@ -23,11 +24,12 @@ from tuner.ask.model import known_models
 from tuner.ask.profile import PROFILE_DIR, known_profiles
 from tuner.ask.request import TuneRequest
 from tuner.ask.request_document import parse_request
-from tuner.ask.space import SPACES_DIR
+from tuner.ask.space import SPACES_DIR, STRUCTURE_AXES, Space, load_space
 from tuner.errors import BadInput
 
 routes = APIRouter(prefix="/v1", tags=["planning"])
 _MOST_REQUESTS = 20_000
+_MOST_STRUCTURES, _MOST_CANDIDATES = 10_000, 500_000  # five times what the largest space of ours holds, and more
 
 
 # A request as it was written: read by the one function that reads a file's, so that its errors are the same.
@@ -71,7 +73,16 @@ class RequestBody(Body):
 def request_of(service: Service, document: dict[str, Any]) -> TuneRequest:
     """The request that a document is, if it names no file but those that the service has opened; raises BadInput."""
     confine(document, service.settings.roots)
-    return parse_request(document)
+    request = parse_request(document)
+    _require_small(load_space(request.space))
+    return request
+
+
+def _require_small(space: Space) -> None:
+    structures = prod(len(space.values(axis)) for axis in STRUCTURE_AXES)
+    if structures > _MOST_STRUCTURES or space.size > _MOST_CANDIDATES:
+        allowed = f"at most {_MOST_CANDIDATES:,} layouts, in {_MOST_STRUCTURES:,} beside the scheduler's limits"
+        raise BadInput("request: space", f"{space.size:,} layouts", allowed)
 
 
 @routes.post("/plans", summary="Rank layouts without launching anything")
