@@ -7,7 +7,7 @@ import time
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.fakes import copy_of_empty_store, document
+from tests.fakes import copy_of_empty_store, document, make_request
 from tuner.app.service.application import application
 from tuner.app.service.service import Settings
 from tuner.study.store import Store
@@ -105,3 +105,14 @@ def test_a_fault_is_counted_and_carries_security_headers(client, store, monkeypa
 def test_a_space_that_would_take_minutes_is_refused(client, path, space):
     answer = client.post(path, json={"request": document({"space": space})})
     assert (answer.status_code, answer.json().get("where")) == (422, "request: space")
+
+
+def test_of_a_log_its_last_bytes_are_read(client, store, tmp_path):
+    store.create_study("s", make_request(), {})
+    folder = tmp_path / "out" / "s" / "logs" / "trial-000"
+    folder.mkdir(parents=True)
+    (folder / "engine.log").write_bytes(b"x" * 5_000_000 + b"\nlast\n")
+    answer = client.get("/v1/studies/s/trials/0/log")
+    assert answer.text.endswith("\nlast\n")
+    assert len(answer.content) < 2_100_000
+    assert client.get(f"/v1/studies/s/trials/{'9' * 400}/log").status_code == 422

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections import deque
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
+from fastapi import Path as InPath
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from pydantic import Field
 
@@ -30,6 +30,7 @@ from tuner.study.orders import Terms, Wish
 from tuner.study.study import default_name
 
 routes = APIRouter(prefix="/v1/studies", tags=["studies"])
+_LOG_BYTES = 2_000_000
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
@@ -176,7 +177,7 @@ def spec(
 @routes.get("/{name}/trials/{number}/log", summary="The end of a trial's logs", response_class=PlainTextResponse)
 def log(
     name: str,
-    number: int,
+    number: Annotated[int, InPath(ge=0, le=10**6)],
     service: Here,
     caller: Reader,
     tail: Annotated[int, Query(ge=1, le=10_000, description="So many lines of each file.")] = 200,
@@ -256,5 +257,8 @@ def _place(cursor: str) -> Place:
 
 
 def _end(path: Path, lines: int) -> str:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return "".join(deque(file, maxlen=lines))
+    """The last lines of a file, of its last bytes: a log may be longer than memory."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LOG_BYTES))
+        last = file.read(_LOG_BYTES).decode("utf-8", errors="replace")
+    return "".join(last.splitlines(keepends=True)[-lines:])
