@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 
 import pytest
@@ -116,3 +117,8 @@ def test_of_a_log_its_last_bytes_are_read(client, store, tmp_path):
     assert answer.text.endswith("\nlast\n")
     assert len(answer.content) < 2_100_000
     assert client.get(f"/v1/studies/s/trials/{'9' * 400}/log").status_code == 422
+
+
+def test_a_cursor_with_half_a_character_is_refused(client):
+    cursor = base64.urlsafe_b64encode(rb'[1, "\ud800"]').decode()
+    assert client.get("/v1/studies", params={"cursor": cursor}).status_code == 422

@@ -251,6 +251,7 @@ def _cursor(place: Place) -> str:
 def _place(cursor: str) -> Place:
     try:
         at, name = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        str(name).encode()  # half a character is in no name, and no database takes it
         return float(at), str(name)
     except (ValueError, TypeError, binascii.Error):
         raise bad(BadInput("cursor", cursor, "the `next` of a page before")) from None
