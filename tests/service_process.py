@@ -110,7 +110,7 @@ class KilledService:
         return bool(found)
 
     def processes(self, command: str, parent: int | None = None) -> list[int]:
-        """Those of a command on this store, of all services or of one."""
+        """Those of a command on this folder, of all services or of one."""
         found = []
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit():
@@ -118,7 +118,7 @@ class KilledService:
                     words = (folder / "cmdline").read_bytes().decode().split("\0")
                 except OSError:
                     continue
-                if self.url in words and command in words and (parent is None or str(parent) in words):
+                if str(self.out) in words and command in words and (parent is None or str(parent) in words):
                     found.append(int(folder.name))
         return found
 

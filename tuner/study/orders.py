@@ -114,6 +114,10 @@ class Orders:
             raise BadInput("study", study, "a study that was queued here; one of the command line ends there")
         return found
 
+    def asked_before(self, owner: str, key: str | None) -> bool:
+        """Has an owner used this key?"""
+        return key is not None and self._by_key(owner, key) is not None
+
     def find(self, study: str) -> Order | None:
         """The order of a study, or None."""
         with self._db.reading() as db:

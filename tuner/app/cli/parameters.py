@@ -13,7 +13,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on 
 RequestFile = Annotated[Path, typer.Argument(metavar="REQUEST", help="The request, a YAML or JSON file.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for results, logs and the default store.")]
 StoreUrl = Annotated[
-    str | None, typer.Option("--store", help="Study store, a SQLAlchemy URL; default: SQLite in the --out folder.")
+    str | None,
+    typer.Option(
+        "--store",
+        envvar="PARLAY_STORE",  # an argument is seen by everybody on the machine, and a URL may hold a password
+        show_envvar=False,
+        help="Study store, a SQLAlchemy URL, or PARLAY_STORE; default: SQLite in the --out folder.",
+    ),
 ]
 RayVersion = Annotated[
     str | None, typer.Option("--ray-version", help="Ray of the Kubernetes specs; default: the one measured on.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,11 +18,14 @@ WELL_S = 60.0  # one that lived for so long was well: its death begins a new row
 
 
 @contextmanager
-def workers(words: Sequence[str], count: int, stop: CancelHandle, tell: Callable[[str], None]) -> Iterator[None]:
+def workers(
+    words: Sequence[str], count: int, stop: CancelHandle, tell: Callable[[str], None], environment: Mapping[str, str]
+) -> Iterator[None]:
     """So many processes of that command line to the end of the block, or until ``stop``; then they are told to end,
-    and waited for."""
+    and waited for. ``environment`` is what they get beside this process's."""
+    run = partial(_run, words, {**os.environ, **environment}, stop)
     threads = [
-        threading.Thread(target=_keep, args=(words, number, stop, tell), name=f"worker {number}")
+        threading.Thread(target=_keep, args=(run, number, stop, tell), name=f"worker {number}")
         for number in range(count)
     ]
     for thread in threads:
@@ -39,11 +43,11 @@ def pause_s(deaths: int) -> float:
     return AGAIN_S[min(deaths, len(AGAIN_S)) - 1]
 
 
-def _keep(words: Sequence[str], number: int, stop: CancelHandle, tell: Callable[[str], None]) -> None:
+def _keep(run: Callable[[], str], number: int, stop: CancelHandle, tell: Callable[[str], None]) -> None:
     deaths = 0
     while stop.cause is None:
         began = time.perf_counter()
-        how = _run(words, stop)
+        how = run()
         if stop.cause is not None:
             return
         deaths = 1 if time.perf_counter() - began >= WELL_S else deaths + 1
@@ -54,10 +58,10 @@ def _keep(words: Sequence[str], number: int, stop: CancelHandle, tell: Callable[
             return
 
 
-def _run(words: Sequence[str], stop: CancelHandle) -> str:
+def _run(words: Sequence[str], environment: Mapping[str, str], stop: CancelHandle) -> str:
     """One process, from its start to its end; how it ended."""
     try:  # in a session of its own: a terminal's Ctrl-C is for the service to pass on
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, env=environment, start_new_session=True)
     except OSError as error:
         return f"it could not be started: {error}"
     with stop.listening(partial(_terminate, process)):

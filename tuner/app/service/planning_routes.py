@@ -29,6 +29,7 @@ from tuner.errors import BadInput
 
 routes = APIRouter(prefix="/v1", tags=["planning"])
 _MOST_REQUESTS = 20_000
+_MOST_DEVICES, _MOST_TOKENS = 4_096, 100_000_000  # of a simulation
 _MOST_STRUCTURES, _MOST_CANDIDATES = 10_000, 500_000  # five times what the largest space of ours holds, and more
 
 
@@ -57,7 +58,7 @@ class SimulationBody(Body):
     request: Document
     layout: Annotated[str, Field(max_length=400, description="The layout, such as tp=2,pp=1,dp=4.")]
     requests: Annotated[int, Field(ge=1, le=_MOST_REQUESTS, description="How many requests.")] = 1000
-    rate_req_per_s: Annotated[float, Field(gt=0, le=1e6, description="Default: the request's.")] | None = None
+    rate_req_per_s: Annotated[float, Field(gt=0, le=1e4, description="Default: the request's.")] | None = None
     seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Of arrivals and lengths.")] = 0
 
 
@@ -85,6 +86,18 @@ def _require_small(space: Space) -> None:
         raise BadInput("request: space", f"{space.size:,} layouts", allowed)
 
 
+def _require_short(request: TuneRequest, layout: ParallelLayout, requests: int) -> None:
+    if layout.devices > _MOST_DEVICES:
+        raise BadInput(
+            "layout", f"{layout.devices:,} devices", f"at most {_MOST_DEVICES:,} here; `parlay simulate` takes more"
+        )
+    tokens = requests * (request.workload.prompt_tokens.bounds[1] + request.workload.output_tokens.bounds[1])
+    if tokens > _MOST_TOKENS:
+        raise BadInput(
+            "requests", f"up to {tokens:,} tokens", f"at most {_MOST_TOKENS:,} here, prompts and outputs together"
+        )
+
+
 @routes.post("/plans", summary="Rank layouts without launching anything")
 def plan(body: PlanBody, service: Here, caller: Reader) -> PlanAnswer:
     """As ``parlay plan --json``; where no layout meets the SLO, ``infeasible`` says why."""
@@ -98,9 +111,10 @@ def simulation(body: SimulationBody, service: Here, caller: Reader) -> SimulateA
     """As ``parlay simulate --json``."""
     from tuner.app.simulate import SimulateOptions, simulate_answer
 
-    layout = ParallelLayout.parse(body.layout)
+    layout, request = ParallelLayout.parse(body.layout), request_of(service, body.request)
     options = SimulateOptions(layout=layout, requests=body.requests, rate_req_per_s=body.rate_req_per_s, seed=body.seed)
-    return simulate_answer(request_of(service, body.request), options)
+    _require_short(request, layout, body.requests)
+    return simulate_answer(request, options)
 
 
 @routes.post("/requests", summary="A request as text and as a document, and what is wrong in it")

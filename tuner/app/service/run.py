@@ -55,7 +55,10 @@ def run_serve(options: ServeOptions, console: Console) -> None:
         console.print(text, highlight=False, markup=False)
 
     try:
-        with cancelled_by_signals(stop, tell), workers(words, options.workers, stop, tell):
+        with (
+            cancelled_by_signals(stop, tell),
+            workers(words, options.workers, stop, tell, {"PARLAY_STORE": options.store_url}),
+        ):
             port = listening.getsockname()[1]
             console.print(f"parlay: serving http://{options.host}:{port}", highlight=False)
             console.print(f"parlay: {_who(options, store)}", highlight=False)
@@ -88,7 +91,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _worker_words(options: ServeOptions) -> list[str]:
-    words = [sys.executable, "-m", "tuner.app.cli.commands", "worker", "--store", options.store_url]
+    """Without the store's URL, which may hold a password: that goes by the environment."""
+    words = [sys.executable, "-m", "tuner.app.cli.commands", "worker"]
     words += ["--out", str(options.out), "--launchers", options.launchers, "--parent", str(os.getpid())]
     return words + (["--ray-address", options.ray_address] if options.ray_address else [])
 

@@ -62,8 +62,8 @@ def create(
         raise bad(BadInput("simulated_seed", body.simulated_seed, "with launcher simulated only"))
     seed = (body.simulated_seed or 0) if launcher == "simulated" else None
     name = body.name or default_name(request)
-    most = service.settings.limits.open_studies
-    if service.store.orders.running(caller.token) >= most:
+    most, again = service.settings.limits.open_studies, service.store.orders.asked_before(caller.token, idempotency_key)
+    if not again and service.store.orders.running(caller.token) >= most:
         raise Refused(
             HTTPStatus.TOO_MANY_REQUESTS, f"this token has {most} studies that wait or run, which is the most"
         )
@@ -72,7 +72,8 @@ def create(
         service.store.orders.submit(name, request, terms, idempotency_key)
     except BadInput as error:
         raise conflict(error) from None
-    service.noted(caller, "create", name, "queued")
+    if not again:
+        service.noted(caller, "create", name, "queued")
     response.headers["Location"] = f"/v1/studies/{name}"
     return told(service, name)
 
