@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 _databases = count()
 # A job that a shell runs in the background is born without it, and so are the processes that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as one that nohup starts
 # Timing never decides a test. All else is as Hypothesis has it, where it finds itself in CI or not.
 settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
