@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.test_shard_rules import ALONE, QWEN_MOE, model
@@ -63,6 +63,7 @@ def test_blocks_of_dense_layers(units, tp, kv_heads, head_dim):
 
 @settings(max_examples=60, deadline=None)
 @given(units=UNITS, tp=TP, size=st.sampled_from([32, 64, 128]), by_order=st.booleans())
+@example(units=1, tp=2, size=64, by_order=True)  # one group alone: the tiles hold all the same
 def test_tiles_and_groups_of_marlin(units, tp, size, by_order):
     from vllm.model_executor.layers.quantization.utils.marlin_utils import (
         check_marlin_supports_layer,

@@ -100,11 +100,10 @@ def _unit_of_inputs(one: WeightFormat, projection: Projection, tp: int) -> int:
     by_rows = projection.cut is Cut.INPUTS and tp > 1
     if one.scheme in _BLOCKS:
         return one.group if by_rows else 0
-    if one.scheme in _PACKED and one.group >= projection.inputs:
-        return 0
+    group = 0 if one.scheme in _PACKED and one.group >= projection.inputs else one.group
     if one.act_order and tp > 1:
-        return math.lcm(one.group, _TILE_INPUTS)
-    return one.group
+        return math.lcm(group or 1, _TILE_INPUTS)
+    return group
 
 
 def _unit_of_outputs(one: WeightFormat, projection: Projection, following: Projection | None, tp: int) -> int:
