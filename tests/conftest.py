@@ -31,7 +31,7 @@ def postgres(tmp_path_factory):
     server.cleanup()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def url(request, tmp_path):
     """URL of an empty database."""
     if request.param == "sqlite":

@@ -66,6 +66,7 @@ def test_a_plan_is_that_of_the_command_line(serve):
     assert {"candidates", "dropped", "ranked", "seconds", "what_if", "infeasible"} <= set(found)
 
 
+@pytest.mark.slow
 def test_a_plan_without_a_way_says_why(serve):
     wanted = document({"slo": [{"metric": "ttft", "percentile": 99, "ms": 0.01}]})
     answer = serve().post("/v1/plans", json={"request": wanted})
@@ -73,6 +74,7 @@ def test_a_plan_without_a_way_says_why(serve):
     assert answer.json()["infeasible"] is not None
 
 
+@pytest.mark.slow
 def test_a_simulation_is_that_of_the_command_line(serve):
     answer = serve().post("/v1/simulations", json={"request": STUDY["request"], "layout": "tp=1", "requests": 50})
     assert answer.status_code == 200
@@ -204,6 +206,7 @@ def test_what_was_asked_is_kept_with_who_did(serve, store):
 # Studies
 
 
+@pytest.mark.slow
 def test_a_study_from_the_request_to_its_decision(serve, store, tmp_path):
     client = serve()
     made = client.post("/v1/studies", json=STUDY | {"name": "first"})
@@ -315,6 +318,7 @@ def test_it_says_that_it_lives_can_work_and_how_it_stands(serve):
     assert 'parlay_api_requests_total{method="POST",route="/v1/studies",status="201"} 1.0' in text
 
 
+@pytest.mark.slow
 def test_a_worker_shows_the_figures_of_its_last_study_and_no_other(serve, store, tmp_path):
     client, telemetry = serve(), Telemetry()
     for name in ("first", "second"):

@@ -93,6 +93,7 @@ def test_a_fault_is_counted_and_carries_security_headers(client, store, monkeypa
     assert 'parlay_api_requests_total{method="GET",route="/v1/studies",status="500"} 1.0' in client.get("/metrics").text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "space",
     [

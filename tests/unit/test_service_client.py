@@ -255,6 +255,7 @@ def test_a_plan_is_the_same_with_a_server(url, run):
     assert (code, "tp=1" in out) == (0, True)
 
 
+@pytest.mark.slow
 def test_exit_codes_are_those_without_a_server(url, run, monkeypatch):
     assert run("--server", url, "plan", "impossible.json")[0] == 3
     code, _, err = run("--server", url, "plan", "wrong.json")
