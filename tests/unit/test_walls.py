@@ -100,13 +100,17 @@ def room_of(name):
     return max((room for room in ROOMS if f"{path}/".startswith(f"{room}/")), key=len)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_imports_go_down(name):
-    own = ROOMS.index(room_of(name))
-    for module, names, line in imports(ROOT / name):
-        if module.partition(".")[0] in OURS:
-            for target in [f"{module}.{one}" for one, _ in names] or [module]:
-                assert ROOMS.index(room_of(target)) <= own, f"{name}:{line} imports {target}, which is further up"
+def test_imports_go_down():
+    """Of all files in one test, as of the others here: thousands of tests take longer to collect than to run."""
+    up = [
+        f"{name}:{line} imports {target}, which is further up"
+        for name in NAMES
+        for module, names, line in imports(ROOT / name)
+        if module.partition(".")[0] in OURS
+        for target in [f"{module}.{one}" for one, _ in names] or [module]
+        if ROOMS.index(room_of(target)) > ROOMS.index(room_of(name))
+    ]
+    assert not up
 
 
 def test_every_folder_is_a_room():
@@ -128,10 +132,10 @@ def test_the_map_shows_the_rooms_in_their_order():
     assert [room for room in listed if room in ROOMS] == [room for room in ROOMS if room != "tuner"]
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_the_map_names_every_module(name):
-    row = row_of(room_of(name)) or MAP
-    assert f"`{inside(name)}`" in row, f"{name} is missing from the map of CONTRIBUTING.md"
+def test_the_map_names_every_module():
+    rows = {room: row_of(room) or MAP for room in ROOMS}
+    missing = [name for name in MODULES if f"`{inside(name)}`" not in rows[room_of(name)]]
+    assert not missing, "missing from the map of CONTRIBUTING.md"
 
 
 @pytest.mark.parametrize("room", ROOMS[1:])
@@ -144,9 +148,9 @@ MOST_LINES, MEDIAN_LINES = 400, 150
 LINES = {name: len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in MODULES}
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_file_is_one_idea(name):
-    assert LINES[name] <= MOST_LINES, f"{name} has {LINES[name]} lines: look for the second idea in it"
+def test_a_file_is_one_idea():
+    long = {name: LINES[name] for name in MODULES if LINES[name] > MOST_LINES}
+    assert not long, "look for the second idea in it"
 
 
 def test_most_files_are_read_at_one_sitting():
@@ -154,10 +158,15 @@ def test_most_files_are_read_at_one_sitting():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_no_relative_imports(name):
-    tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
-    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+def test_no_relative_imports():
+    trees = {name: ast.parse((ROOT / name).read_text(encoding="utf-8")) for name in NAMES}
+    relative = [
+        f"{name}:{node.lineno}"
+        for name, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert not relative
 
 
 @pytest.mark.slow
@@ -168,13 +177,14 @@ def test_a_library_stays_in_its_room(library, rooms):
     assert users == {room for room in rooms if (ROOT / room).exists()}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_ray_is_named_inside_functions_and_its_serve_by_another_name(name):
+def test_ray_is_named_inside_functions_and_its_serve_by_another_name():
     """Our own folder is called ``serve``."""
-    assert not [line for module, _, line in imports(ROOT / name, top_only=True) if module.partition(".")[0] == "ray"]
-    for module, names, line in imports(ROOT / name):
-        if module == "ray":
-            assert ("serve", None) not in names, f"{name}:{line}: from ray import serve as ray_serve"
+    for name in NAMES:
+        above = imports(ROOT / name, top_only=True)
+        assert not [line for module, _, line in above if module.partition(".")[0] == "ray"], name
+        for module, names, line in imports(ROOT / name):
+            if module == "ray":
+                assert ("serve", None) not in names, f"{name}:{line}: from ray import serve as ray_serve"
 
 
 def test_modules_form_floors():
