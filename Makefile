@@ -21,11 +21,12 @@ test: .venv/installed ## run all tests, those on the real stack included
 	@$(PYTHON_BIN) -m tests.tools
 	$(PYTHON_BIN) -m pytest
 
+# Tests are rewritten by pytest when they are loaded; that is kept as bytecode, or every run would pay for it.
 check: .venv/installed ## ruff, mypy and the quick unit tests
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
-	@$(PYTHON_BIN) -m pytest tests/unit -q -n 2 --dist worksteal -m "not slow and not real and not tools"
+	@PYTHONDONTWRITEBYTECODE= $(PYTHON_BIN) -m pytest tests/unit -q -n 2 --dist worksteal -m "not slow and not real and not tools"
 
 format: .venv/installed ## put the code in its usual shape
 	@.venv/bin/ruff check --fix --quiet .

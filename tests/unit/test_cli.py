@@ -85,6 +85,7 @@ def test_no_layout_within_the_slo_is_exit_code_3(run: Run) -> None:
     assert "more devices" in err
 
 
+@pytest.mark.slow
 def test_people_read_what_would_make_it_feasible(run: Run) -> None:
     code, out, _ = run("plan", written({"slo.0.ms": 2.0}))
     assert code == 3

@@ -205,6 +205,7 @@ def test_the_winner_meets_the_slo_with_the_fewest_devices(trials):
         assert winner.layout.devices == min(t.layout.devices for t in holding)
 
 
+@pytest.mark.slow
 @given(trials=SOME_TRIALS)
 def test_the_front_holds_what_nothing_beats_on_devices_and_goodput(trials):
     feasible = [t for t in trials if any(s.step.rate_req_per_s >= 8 and s.meets(REQUEST) for s in t.steps)]

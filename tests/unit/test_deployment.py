@@ -25,6 +25,7 @@ REQUEST = make_request()
 DEPLOYMENTS = LAYOUTS | st.builds(TwoPools, LAYOUTS, LAYOUTS)
 
 
+@pytest.mark.slow
 @given(DEPLOYMENTS)
 def test_it_reads_back_from_what_it_prints(deployment):
     assert parse_deployment(str(deployment)) == deployment

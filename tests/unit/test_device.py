@@ -67,6 +67,7 @@ def test_what_a_launch_is_given_is_its_own() -> None:
     assert serve_app("a", case.layout, case.request, model_source="m") == first
 
 
+@pytest.mark.slow
 def test_no_other_module_asks_which_kind_a_device_is() -> None:
     found = []
     for path in set(SOURCES) - KNOWS:

@@ -142,6 +142,7 @@ def test_the_state_of_a_study_from_its_begin_to_its_end(world, error, state):
     assert store.study("s").state is StudyState.DECIDED
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_interrupted_leaves_the_study_running_to_others(world):
     study, _, _, store, _ = world.process(ONE_RATE)
     study._meter.ttft_ms = ending_with(world, KeyboardInterrupt(), 0)

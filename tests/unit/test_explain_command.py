@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from tests.fakes import copy_of_empty_store, document
 from tuner.app.cli.commands import app
 
+pytestmark = pytest.mark.slow  # each test looks at a whole study
+
 CHANGES = {
     "load.seconds": 3, "load.warmup_seconds": 0, "budget.launches": 3, "budget.usd": 50.0,
     "slo": [{"metric": "ttft", "percentile": 90, "ms": 500}, {"metric": "tpot", "percentile": 90, "ms": 50}],

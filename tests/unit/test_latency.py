@@ -172,6 +172,7 @@ def test_every_pipeline_link_adds_latency_and_one_between_nodes_more():
     assert tpot_ms[3] > curve("8B", "tp=1,pp=8,dp=1", SHORT, costs=one_node).idle_tpot_ms
 
 
+@pytest.mark.slow
 @given(
     short=st.sampled_from(["8B", "gpt-oss", "deepseek"]), context=st.integers(1, 100_000), more=st.integers(1, 100_000)
 )

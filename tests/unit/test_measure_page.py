@@ -21,6 +21,7 @@ from tuner.ask.request import Metric
 METRICS = [metric.value for metric in Metric]
 
 
+@pytest.mark.slow
 def test_the_page_is_well_formed_and_says_what_was_seen() -> None:
     run = measured_run()
     page = render_measure_report(run)
@@ -36,6 +37,7 @@ def test_the_page_is_well_formed_and_says_what_was_seen() -> None:
     assert "://" not in without_library(page).replace("http://127.0.0.1:8000", "")
 
 
+@pytest.mark.slow
 def test_every_chart_has_its_figure_and_every_figure_its_place() -> None:
     page = render_measure_report(measured_run())
     places = re.findall(r'data-figure="([^"]+)"', page)
@@ -108,6 +110,7 @@ def test_what_the_engine_did_not_say_is_not_drawn() -> None:
     assert set(drawn) == {*(f"share-{metric}" for metric in METRICS), "requests"}
 
 
+@pytest.mark.slow
 def test_no_text_from_outside_becomes_markup() -> None:
     hostile = "<script>alert(1)</script></style>\"'"
     window = replace(measured_window(4), order=replace(measured_window(4).order, name=hostile))

@@ -57,6 +57,7 @@ def test_a_tied_table_is_held_by_both_end_stages():
     assert held - weight_bytes(LLAMA_1B, ParallelLayout(), 0) == table
 
 
+@pytest.mark.slow
 @given(t=st.sampled_from([2, 4, 8]), ep=st.booleans(), model=st.sampled_from([LLAMA_8B, LLAMA_70B, QWEN_MOE]))
 def test_ranks_hold_together_what_one_device_holds_and_the_norms_again(t, ep, model):
     layout = ParallelLayout(tp=t, ep=ep and model.experts is not None)

@@ -253,6 +253,7 @@ QUANTIZATIONS = st.dictionaries(
 CHANGES = st.tuples(st.sampled_from(sorted(FULL_CONFIG)), JSON_VALUES)
 
 
+@pytest.mark.slow
 @given(change=CHANGES | st.tuples(st.just("quantization_config"), QUANTIZATIONS))
 def test_any_value_in_a_config_is_priced_or_refused(change):
     try:

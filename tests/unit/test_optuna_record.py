@@ -96,6 +96,7 @@ def test_a_measured_trial_has_its_value_its_constraint_and_its_steps(drivers):
     assert trial.user_attrs["at 12 requests/s"] == [150, 15]
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_no_slow_trial(drivers):
     record = drivers.record()
     drivers.end(record, crashed(drivers.begin(record, FIRST), FIRST))

@@ -125,6 +125,7 @@ def test_a_trial_whose_server_counts_otherwise_is_warned_about_alike():
     assert "cautions" not in step_answer(quiet, request()).model_dump()
 
 
+@pytest.mark.slow
 def test_a_key_that_may_not_list_models_is_good_for_a_named_one():
     with MockServer(models=403) as server:
         with pytest.raises(BadInput, match="API key"):

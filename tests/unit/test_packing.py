@@ -100,6 +100,7 @@ def test_the_fewest_nodes_and_the_most_replicas_are_one_fact(
     assert (one.nodes_under(replicas) <= nodes) == (replicas <= one.held_by(nodes))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(nodes=NODES, per_node=PER_NODE, devices=st.integers(1, 20), replicas=st.integers(1, 8))
 def test_a_layout_can_be_placed_where_some_packing_holds_it(

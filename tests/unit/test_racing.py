@@ -11,6 +11,8 @@ from tuner.search.proposal import Proposal
 from tuner.search.search import Search
 from tuner.trial.results import Purpose, TrialResult, TrialState
 
+pytestmark = pytest.mark.slow  # each test looks at a whole study
+
 MIN_LATENCY = {"objective": "min_latency", "workload.arrival.requests_per_s": 4}
 
 

@@ -191,6 +191,7 @@ PATHS = ["model", "cluster", "cluster.gpu", "workload", "workload.prompt_tokens"
 PATHS += ["objective", "engine", "engine.dtype", "load", "load.rates_req_per_s", "budget", "anything"]
 
 
+@pytest.mark.slow
 @given(path=st.sampled_from(PATHS), value=JSON_VALUES)
 @example(path="objective", value=[])
 @example(path="objective", value=["min_gpus", []])

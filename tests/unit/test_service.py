@@ -124,6 +124,7 @@ def test_a_file_beneath_an_opened_folder_may_be_named_and_a_link_out_of_it_may_n
     assert "holds a config.json" in inside["allowed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("send", "status"),
     [
@@ -424,6 +425,7 @@ def test_who_listens_is_counted_and_how_late_he_hears_what_happens_while_he_does
     assert 0 <= metrics.registry.get_sample_value("parlay_event_lag_seconds_sum") < 5
 
 
+@pytest.mark.slow
 def test_the_description_holds_the_request_and_every_reference_in_it(serve):
     found = serve().get("/v1/openapi.json").json()
     assert "TuneRequest" in found["components"]["schemas"]

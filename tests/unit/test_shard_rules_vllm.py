@@ -14,9 +14,14 @@ from tuner.ask.shard_rules import straddling
 from tuner.errors import BadInput
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("vllm")
 
 UNITS, TP = st.integers(1, 300), st.sampled_from([1, 2, 4, 8])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def installed():
+    """Not while tests are collected: it takes seconds to import."""
+    pytest.importorskip("vllm", reason="vLLM is not installed: nothing to compare with")
 
 
 def straddles(quantization, config, tp, **sizes):

@@ -58,6 +58,7 @@ def test_a_signal_asks_for_an_end_and_says_who(number, said):
     assert (process.returncode, errors) == (130, "parlay: interrupted; the same command with --resume goes on\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_the_second_interrupts_at_once(second):
     with started(then="time.sleep(120)") as process:

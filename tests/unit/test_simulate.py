@@ -224,6 +224,7 @@ def test_hits_in_the_prefix_cache_shorten_prefill():
     assert runs[0].ttft_ms.mean() > runs[1].ttft_ms.mean() > runs[2].ttft_ms.mean()
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     users=WHOLE(1, 20),

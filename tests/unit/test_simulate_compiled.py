@@ -45,6 +45,7 @@ def test_a_change_of_any_source_has_all_compiled_anew(tmp_path, monkeypatch, cha
     assert sum(again.stats.cache_hits.values()) == hits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", [pickle.dumps(numba.__version__), b""], ids=["index", "code"])
 @pytest.mark.parametrize("broken", [b"cmoved_since\nState\n.", b"cos\nmoved_since\n.", b"\x80\x05", b""])
 def test_what_an_earlier_version_left_is_compiled_anew_where_it_cannot_be_read(tmp_path, written, broken):

@@ -10,6 +10,8 @@ from tests.fakes import copy_of_empty_store, document
 from tuner.app.cli.commands import app
 from tuner.errors import BadInput
 
+pytestmark = pytest.mark.slow  # each test looks at a whole study
+
 CHANGES = {"load.seconds": 3, "load.warmup_seconds": 0, "budget.launches": 2, "slo": [
     {"metric": "ttft", "percentile": 90, "ms": 500}, {"metric": "tpot", "percentile": 90, "ms": 50}
 ]}  # fmt: skip

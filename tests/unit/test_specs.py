@@ -81,6 +81,7 @@ def test_kuberay_accepts_the_manifest(case: Case) -> None:
     assert manifest["spec"]["serveConfigV2"] == emitted(case, "ray-serve")
 
 
+@pytest.mark.slow
 def test_the_check_of_manifests_sees_a_misspelt_field_and_a_wrong_type() -> None:
     manifest = yaml.safe_load(emitted(CASES[0], "rayservice"))
     manifest["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["replica"] = 2

@@ -100,6 +100,7 @@ def test_a_decision_replaces_the_one_before(store, reader):
         assert reader.decision("s") == decision
 
 
+@pytest.mark.slow
 def test_a_trial_is_durable_at_every_step(store, reader):
     store.create_study("s", REQUEST, {})
     begin(store, 0)

@@ -30,6 +30,8 @@ from tuner.study.store import Store
 from tuner.study.stored_decision import kept_decision, read_decision
 from tuner.trial.results import LoadStep, Purpose, TrialResult, TrialState
 
+pytestmark = pytest.mark.slow  # each test looks at a whole study
+
 CHANGES = {
     "load.seconds": 3, "load.warmup_seconds": 0, "budget.launches": 2, "space": {"tp": [1, 2], "dp": [1, 2]},
     "slo": [{"metric": "ttft", "percentile": 90, "ms": 500}, {"metric": "tpot", "percentile": 90, "ms": 50}],

@@ -19,6 +19,7 @@ def world(tmp_path):
     return World(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs")
 
 
+@pytest.mark.slow
 def test_a_study_from_plan_to_decision(world):
     study, launcher, meter, store, journal = world.process({"budget.launches": 1})
     decision = study.run(resume=False, facts={"vllm": "0.29"})
@@ -153,6 +154,7 @@ def test_the_budget_of_launches(world, launches):
     assert len(launcher.launched) == len(set(launcher.launched)) == min(launches, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("minutes", "launched"), [(1.0, 1), (1.5, 2), (2.5, 3)])
 def test_the_budget_of_minutes(world, minutes, launched):
     def measured(layout, step):
@@ -252,6 +254,7 @@ def test_a_defect_in_one_trial_ends_those_beside_it(world):
     assert found[1].detail == "cancelled by the shutdown: the study cannot go on: ZeroDivisionError: a bug"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["launch", -1, 0, 1])
 def test_interrupt_tears_down_and_records_the_trial_as_cancelled(world, at):
     world.ttft_ms = lambda layout, step: KeyboardInterrupt() if step.index == at else 10.0

@@ -138,6 +138,7 @@ def test_a_winner_is_measured_again_whenever_the_study_is_killed(tmp_path, monke
         assert launched[len(launched) - len(after) :] == after, deeds[kill_at]
 
 
+@pytest.mark.slow
 def test_orphans_of_a_killed_run_are_torn_down_by_their_name(tmp_path, monkeypatch):
     world = World(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs")
     _, before, deeds = run_killed(monkeypatch, world, {"budget.launches": 1}, 6)

@@ -206,6 +206,7 @@ def test_few_answers_show_no_trend():
     assert unsteady([]) is None
 
 
+@pytest.mark.slow
 def test_a_steady_load_is_rarely_called_unsteady():
     """M/M/1 at 70 % of its capacity, from an empty start."""
     random, alarms = np.random.default_rng(11), 0

@@ -75,6 +75,7 @@ def a_whole_study(telemetry):
     telemetry.spent("s1", Spent(3, 2.5, 0.5, 6.0, lost=1))
 
 
+@pytest.mark.slow
 def test_a_study_is_shown_figure_by_figure(telemetry):
     a_whole_study(telemetry)
     families = scrape(telemetry)
@@ -202,6 +203,7 @@ def test_an_address_that_cannot_be_taken_is_refused(telemetry, host, port):
         telemetry.start_http(host, port)
 
 
+@pytest.mark.slow
 def test_it_listens_on_loopback_unless_told(telemetry):
     telemetry.start_http()
     assert telemetry._server is not None
@@ -209,6 +211,7 @@ def test_it_listens_on_loopback_unless_told(telemetry):
     assert telemetry._server.socket.getsockname()[0] == "127.0.0.1"
 
 
+@pytest.mark.slow
 def test_a_second_endpoint_is_refused(telemetry):
     telemetry.start_http()
     with pytest.raises(BadInput):

@@ -210,6 +210,7 @@ REQUEST = {
 LOADED = "import json, sys; sys.stderr.write(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -51,6 +51,7 @@ def test_a_window_of_a_trace(trace, rate, sent):
     assert found.prompt_tok_per_s == pytest.approx(rate * order.load.prompt_tokens.mean(), rel=0.02)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(start=st.floats(0, 200), length=st.floats(0.01, 100), speed=st.floats(0.1, 50))
 def test_speed_changes_the_rate_in_proportion(start, length, speed):
