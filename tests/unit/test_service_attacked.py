@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 
 import pytest
-from fastapi.testclient import TestClient
 
 from tests.fakes import copy_of_empty_store, document, make_request
-from tuner.app.service.application import application
-from tuner.app.service.service import Limits, Settings
+from tests.service_app import client_of
 from tuner.study.store import Store
 
 JSON = {"content-type": "application/json"}
@@ -24,8 +22,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def client(store, tmp_path):
-    app = application(store, Settings(("simulated",), tmp_path / "out"), open_to_all=True)
-    return TestClient(app, base_url="http://localhost:8080", raise_server_exceptions=False)
+    return client_of(store, tmp_path)
 
 
 @pytest.mark.slow
@@ -143,8 +140,7 @@ def test_the_url_of_a_store_is_no_word_of_a_worker():
 
 
 def test_what_was_asked_before_is_answered_at_the_limit_too(store, tmp_path):
-    settings = Settings(("simulated",), tmp_path / "out", limits=Limits(open_studies=1))
-    client = TestClient(application(store, settings, open_to_all=True), base_url="http://localhost")
+    client = client_of(store, tmp_path, open_studies=1)
     key = {"Idempotency-Key": "ticket"}
     made = [client.post("/v1/studies", json={"request": document()}, headers=key).status_code for _ in range(2)]
     assert made == [201, 201]
