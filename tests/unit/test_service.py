@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
@@ -71,6 +72,16 @@ def test_what_can_be_named_is_told(serve):
     assert "dense" in names["spaces"]
     assert client.get("/v1/profiles/h100_sxm").json()["name"]
     assert client.get("/v1/profiles/nothing").status_code == 404
+
+
+def test_code_that_is_not_installed_serves_too(serve, monkeypatch):
+    def absent(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("tuner.trial.launched.version", absent)
+    client = serve()
+    assert client.get("/v1/version").json()["parlay"] == "unknown"
+    assert client.get("/metrics").status_code == 200
 
 
 # Errors

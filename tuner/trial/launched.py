@@ -67,6 +67,11 @@ def installed(*names: str) -> dict[str, str]:
     return found
 
 
+def parlay_version() -> str:
+    """Parlay's own version; "unknown" where its code is used without being installed."""
+    return installed().get("parlay", "unknown")
+
+
 def versions_shown(versions: Mapping[str, str]) -> str:
     """The versions in words, engines first; empty where none is known."""
     return ", ".join(words.format(versions[name]) for name, words in _SHOWN.items() if name in versions)

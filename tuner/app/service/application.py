@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Response
@@ -26,6 +25,7 @@ from tuner.ask.request import TuneRequest
 from tuner.errors import StoreError
 from tuner.study.schema import SCHEMA_VERSION
 from tuner.study.store import Store
+from tuner.trial.launched import parlay_version
 
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -66,7 +66,7 @@ def metrics(service: Here) -> Response:
 @_health.get("/v1/version", summary="Its versions")
 def versions() -> VersionAnswer:
     """Of Parlay, of this interface and of the store."""
-    return VersionAnswer(parlay=version("parlay"), api="v1", schema_version=SCHEMA_VERSION)
+    return VersionAnswer(parlay=parlay_version(), api="v1", schema_version=SCHEMA_VERSION)
 
 
 def application(store: Store, settings: Settings, *, open_to_all: bool) -> FastAPI:
@@ -83,7 +83,7 @@ def application(store: Store, settings: Settings, *, open_to_all: bool) -> FastA
 
     app = FastAPI(
         title="Parlay",
-        version=version("parlay"),
+        version=parlay_version(),
         description="Finds the vLLM layout that meets a latency SLO at the lowest cost, by measuring it.",
         lifespan=lifespan,
         docs_url=None,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from tuner.app.service.event_metrics import EventMetrics
 from tuner.app.service.stored_metrics import StoredMetrics
 from tuner.study.store import Store
+from tuner.trial.launched import parlay_version
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _ANSWER_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -38,7 +37,7 @@ class ServiceMetrics:
             self._transactions.labels(kind)
             self._failures.labels(kind)
         build = Gauge("parlay_build_info", "1 for the version that runs.", ("version",), registry=registry)
-        build.labels(version("parlay")).set(1)
+        build.labels(parlay_version()).set(1)
         self.events = EventMetrics(registry)
         ProcessCollector(registry=registry)
         registry.register(StoredMetrics(store))
