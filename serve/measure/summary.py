@@ -239,7 +239,8 @@ def latency_s(samples: Sequence[Sample]) -> dict[Metric, list[float]]:
     """Every metric's samples in seconds over the completed requests, in the order of the requests; ITL in that of time:
     it has one sample per gap, the others one per request.
 
-    A request that was cut off stands with what it had waited by then, which its latency exceeds. A metric without a
+    A request that was cut off stands with what it had waited by then, which its latency exceeds; its TPOT with that
+    share of it that each token which it asked for would have, were the last one there by then. A metric without a
     sample is absent.
     """
     found: dict[Metric, list[float]] = {metric: [] for metric in Metric}
@@ -262,7 +263,11 @@ def one_ms(sample: Sample) -> dict[Metric, list[float]]:
 def _one_s(sample: Sample) -> dict[Metric, list[float]]:
     if sample.outcome is Outcome.CUT_OFF:
         age_s = sample.end_s - sample.sent_s
-        return {Metric.TTFT: [age_s if sample.ttft_s is None else sample.ttft_s], Metric.E2E: [age_s]}
+        known = {Metric.TTFT: [age_s if sample.ttft_s is None else sample.ttft_s], Metric.E2E: [age_s]}
+        gaps = (sample.asked_output_tokens or 0) - 1
+        if sample.ttft_s is not None and gaps > 0:
+            known[Metric.TPOT] = [(age_s - sample.ttft_s) / gaps]
+        return known
     single = ((Metric.TTFT, sample.ttft_s), (Metric.TPOT, sample.tpot_s), (Metric.E2E, sample.e2e_s))
     values = {metric: [value] for metric, value in single if value is not None}
     return {**values, Metric.ITL: sample.itl_s}

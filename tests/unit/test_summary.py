@@ -1,6 +1,7 @@
 """From samples to figures: every request counts, chance has its interval, and a cut-off window is judged fairly."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,6 +108,17 @@ def test_a_cut_off_request_counts_once_its_age_alone_misses():
     assert (found.sent, found.completed, found.cut_off, found.failed) == (3, 1, 2, 0)
     assert (found.offered_s, found.attainment, found.verdict) == (0.8, pytest.approx(1 / 3), Verdict.MISSED)
     assert found.latency[Metric.TTFT].at_ms[99] == pytest.approx(900)  # at least
+
+
+def test_a_cut_off_request_counts_once_its_tokens_are_too_late():
+    """What ended the window is in its figures: a slow answer misses TPOT long before its last token."""
+    samples = [sample(0, tokens=11)]
+    samples += [replace(waiting(index, 0.0, 1.0), chunk_s=(0.1, 0.3), asked_output_tokens=11) for index in (1, 2)]
+    samples += [replace(waiting(3, 0.6, 1.0), chunk_s=(0.7, 0.8), asked_output_tokens=11)]
+    found = figures(samples, SLO, offered_s=1.0)
+    assert (found.sent, found.completed, found.cut_off, found.verdict) == (3, 1, 2, Verdict.MISSED)
+    assert found.attainment == pytest.approx(1 / 3)
+    assert found.latency[Metric.TPOT].at_ms[99] == pytest.approx(90)  # at least
 
 
 def test_fast_answers_after_an_undecided_request_do_not_count():
