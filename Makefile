@@ -3,9 +3,9 @@
 PYTHON_BIN := .venv/bin/python
 DEMO_MODEL := parlay-out/tiny-llama
 
-.PHONY: help install demo test check format clean
+.PHONY: help install demo demo-service test check format clean
 help: ## say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: .venv/installed ## make .venv with Ray Serve, vLLM (CPU) and the test tools (3 minutes, 4 GB)
 .venv/installed: pyproject.toml .ci/install
@@ -15,6 +15,9 @@ install: .venv/installed ## make .venv with Ray Serve, vLLM (CPU) and the test t
 demo: .venv/installed ## tune a tiny real model on real Ray Serve + vLLM (at most 8 minutes after the installation)
 	@$(PYTHON_BIN) -m serve.tiny_model $(DEMO_MODEL) --size demo
 	@.venv/bin/parlay tune demo.yaml --study "demo-$$(date +%Y%m%d-%H%M%S)" --metrics-port 0
+
+demo-service: .venv/installed ## ask a service for such a study over HTTP (at most 6 minutes after the installation)
+	@.ci/demo-service
 
 test: .venv/installed ## run all tests, those on the real stack included
 	@.ci/tools
