@@ -10,16 +10,12 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from prometheus_client.parser import text_string_to_metric_families
+from serve.measure.exposition import TIMEOUT_S, engine_samples, read_text
 
 EVERY_S = 1.0
-TIMEOUT_S = 5.0
-MAX_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +53,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
 LEVELS = ("waiting", "running", "kv_cache_share")
 COUNTERS = ("preemptions", "prefix_queries_tokens", "prefix_hits_tokens")
 WINDOW_FIGURES = (*(f"{level}_{fold}" for level in LEVELS for fold in ("mean", "max")), *COUNTERS)
-_PREFIXES = ("vllm:", "ray_vllm:", "ray_vllm_")  # Ray turns the colon into an underscore in its newer exporters
-_ENGINE_LABELS = ("ReplicaId", "engine")
-_WANTED = tuple(prefix + name for prefix in _PREFIXES for names in _NAMES.values() for name in names)
+_WANTED = tuple(name for names in _NAMES.values() for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +109,13 @@ class EngineWindow:
 def parse_metrics(text: str) -> dict[str, EngineFigures]:
     """The figures in a Prometheus text by engine label; empty where it has none of vLLM's.
 
-    Lines of other metrics are dropped before they are parsed: a server exposes thousands of histogram buckets.
     Raises ValueError for a line of ours that is not of the format.
     """
-    lines = [line for line in text.splitlines() if line.startswith(_WANTED)]
     found: dict[str, dict[str, float]] = {}
-    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-        for sample in family.samples:
-            name = next((sample.name.removeprefix(p) for p in _PREFIXES if sample.name.startswith(p)), "")
-            label = "/".join(value for key in _ENGINE_LABELS if (value := sample.labels.get(key)))
-            values = found.setdefault(label or "0", {})
-            seen = values.get(name, 0.0)
-            values[name] = max(seen, sample.value) if name.endswith("usage_perc") else seen + sample.value
+    for sample in engine_samples(text, _WANTED):
+        values, name = found.setdefault(sample.engine, {}), sample.name
+        seen = values.get(name, 0.0)
+        values[name] = max(seen, sample.value) if name.endswith("usage_perc") else seen + sample.value
     figures = {label: _figures(values) for label, values in found.items()}
     return {label: one for label, one in figures.items() if one != EngineFigures()}
 
@@ -249,17 +238,9 @@ def fetch(
     url: str, headers: Mapping[str, str], tls: ssl.SSLContext | None
 ) -> tuple[dict[str, EngineFigures], str | None]:
     """One GET: the figures by engine, or why there are none."""
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-    if tls is not None:
-        handlers.append(urllib.request.HTTPSHandler(context=tls))
-    request = urllib.request.Request(url, headers=dict(headers))
-    try:
-        with urllib.request.build_opener(*handlers).open(request, timeout=TIMEOUT_S) as response:
-            text = response.read(MAX_BYTES).decode("utf-8", "replace")
-    except urllib.error.HTTPError as error:
-        return {}, f"{url} answers with status {error.code}"
-    except OSError as error:
-        return {}, f"{url} cannot be read: {getattr(error, 'reason', error)}"
+    text, why = read_text(url, headers, tls)
+    if text is None:
+        return {}, why
     try:
         found = parse_metrics(text)
     except ValueError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -17,6 +17,7 @@ from tuner.app.answers.version import HealthAnswer, VersionAnswer
 from tuner.app.service import event_routes, page_routes, planning_routes, study_routes
 from tuner.app.service.access import Doorkeeper, Rates
 from tuner.app.service.hosts import require_own
+from tuner.app.service.deployed import Seen
 from tuner.app.service.metrics import CONTENT_TYPE, ServiceMetrics
 from tuner.app.service.problems import FAULT, MEDIA_TYPE, ProblemAnswer, Refused, as_problem, handle_errors
 from tuner.app.service.service import Here, Service, Settings
@@ -69,11 +70,14 @@ def versions() -> VersionAnswer:
     return VersionAnswer(parlay=parlay_version(), api="v1", schema_version=SCHEMA_VERSION)
 
 
-def application(store: Store, settings: Settings, *, open_to_all: bool) -> FastAPI:
-    """The service on a store. ``open_to_all``: it asks for no token, as its own machine alone reaches it."""
+def application(
+    store: Store, settings: Settings, *, open_to_all: bool, deployed: Callable[[], Sequence[Seen]] = tuple
+) -> FastAPI:
+    """The service on a store. ``open_to_all``: it asks for no token, as its own machine alone reaches it. ``deployed``:
+    what is known of deployed winners."""
     limits = settings.limits
     keeper = Doorkeeper(None if open_to_all else store.accounts, Rates(limits.requests_per_s, limits.burst))
-    metrics = ServiceMetrics(store)
+    metrics = ServiceMetrics(store, deployed)
     service = Service(store, settings, keeper, Watchers(store, limits.listeners, metrics.events), metrics)
 
     @asynccontextmanager

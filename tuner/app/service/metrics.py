@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from tuner.app.service.deployed import Seen
+from tuner.app.service.deployed_metrics import DeployedMetrics
 from tuner.app.service.event_metrics import EventMetrics
 from tuner.app.service.stored_metrics import StoredMetrics
 from tuner.study.store import Store
@@ -18,7 +22,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class ServiceMetrics:
     """The metrics of one service. Labels are route patterns, methods and statuses, never what stood in their place."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, deployed: Callable[[], Sequence[Seen]] = tuple) -> None:
         self.registry = registry = CollectorRegistry()
         labels = ("route", "method", "status")
         self._requests = Counter("parlay_api_requests", "Requests answered.", labels, registry=registry)
@@ -41,6 +45,7 @@ class ServiceMetrics:
         self.events = EventMetrics(registry)
         ProcessCollector(registry=registry)
         registry.register(StoredMetrics(store))
+        registry.register(DeployedMetrics(deployed))
         store.listen(self._transacted)
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:

@@ -33,6 +33,13 @@ class ServeOptions:
     root: Annotated[
         tuple[Path, ...], typer.Option(help="A folder whose files a request may name; may be repeated.")
     ] = ()
+    deployed: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            metavar="STUDY=URL",
+            help="Where the deployed winner of a study shows its metrics, to tell how it holds the SLO; may be repeated.",
+        ),
+    ] = ()
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Ask for no token; on a loopback address only.")] = False
 
     @property

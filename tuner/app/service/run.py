@@ -40,23 +40,27 @@ def run_worker(options: WorkerOptions, console: Console) -> int:
 def run_serve(options: ServeOptions, console: Console) -> None:
     """Answer until told to end. Raises BadInput for an address that is not to be had, or would be open to others."""
     from tuner.app.service.application import application
+    from tuner.app.service.deployed import DeployedWinner, DeployedWinners, deployed_at
     from tuner.app.service.server import Server
     from tuner.app.service.service import Settings
 
     if options.no_auth and not _loopback(options.host):
         raise BadInput("--no-auth", f"--host {options.host}", "a loopback address such as 127.0.0.1, or tokens")
-    launchers = options.runs_on
+    launchers, places = options.runs_on, deployed_at(options.deployed)
     listening = _listen(options.host, options.port)
     store = Store(options.store_url)
-    app = application(store, Settings(launchers, options.out, options.root), open_to_all=options.no_auth)
     stop, words = CancelHandle(), _worker_words(options)
 
     def tell(text: str) -> None:
         console.print(text, highlight=False, markup=False)
 
+    deployed = DeployedWinners(store, (DeployedWinner(study, urls) for study, urls in places.items()), tell)
+    settings = Settings(launchers, options.out, options.root)
+    app = application(store, settings, open_to_all=options.no_auth, deployed=lambda: deployed.seen)
     try:
         with (
             cancelled_by_signals(stop, tell),
+            deployed,
             workers(words, options.workers, stop, tell, {"PARLAY_STORE": options.store_url}),
         ):
             port = listening.getsockname()[1]
