@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tuner.app.answers.version import HealthAnswer, VersionAnswer
 from tuner.app.service import event_routes, page_routes, planning_routes, study_routes
 from tuner.app.service.access import Doorkeeper, Rates
-from tuner.app.service.hosts import require_own
 from tuner.app.service.deployed import Seen
+from tuner.app.service.hosts import require_own
 from tuner.app.service.metrics import CONTENT_TYPE, ServiceMetrics
 from tuner.app.service.problems import FAULT, MEDIA_TYPE, ProblemAnswer, Refused, as_problem, handle_errors
 from tuner.app.service.service import Here, Service, Settings

@@ -37,7 +37,7 @@ class ServeOptions:
         tuple[str, ...],
         typer.Option(
             metavar="STUDY=URL",
-            help="Where the deployed winner of a study shows its metrics, to tell how it holds the SLO; may be repeated.",
+            help="Where a study's deployed winner shows its metrics, to tell how it holds the SLO; may be repeated.",
         ),
     ] = ()
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Ask for no token; on a loopback address only.")] = False
