@@ -169,8 +169,8 @@ def test_commands_in_running_text_exist_with_their_options(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_the_makefile_has_what_is_made(page: Path) -> None:
-    targets = set(re.findall(r"^(\w+):", read(ROOT / "Makefile"), re.M))
-    asked = {words[0] for words in commands(page, "make")} | set(re.findall(r"`make (\w+)`", read(page)))
+    targets = set(re.findall(r"^([\w-]+):", read(ROOT / "Makefile"), re.M))
+    asked = {words[0] for words in commands(page, "make")} | set(re.findall(r"`make ([\w-]+)`", read(page)))
     assert asked <= targets
 
 

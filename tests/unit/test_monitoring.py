@@ -13,15 +13,20 @@ from tests.fakes import copy_of_empty_store, make_request
 from tests.monitoring.rules import FOLDER, dashboard, names, queries, routes, rules
 from tests.unit.test_docs import ROOT, anchors, read, rows, section
 from tuner.app.service.application import application
+from tuner.app.service.deployed import Seen
 from tuner.app.service.metrics import ServiceMetrics
 from tuner.app.service.service import Settings
 from tuner.app.tune.telemetry import Telemetry
+from tuner.ask.request import Metric, SloTarget
+from tuner.stats.buckets import Within
 from tuner.study.orders import Terms
 from tuner.study.store import Store
 
 ALERTS, RECORDED = rules("alerts.yml"), rules("recording.yml")
 BY_PROMETHEUS = {"up", "ALERTS"}
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",), "info": ("_info",)}
+TARGET, COUNT = SloTarget(metric=Metric.TTFT, percentile=99.0, ms=500), Within(4, 1, 2, 3)
+DEPLOYED = Seen("s", (TARGET,), frozenset(), {TARGET.key: COUNT}, {TARGET.key: COUNT})
 RUNBOOK = ROOT / "docs" / "runbook.md"
 
 
@@ -140,7 +145,7 @@ def test_every_metric_of_the_service_is_in_the_reference(service: Any) -> None:
 
 def test_labels_of_metrics_of_the_service_are_told(tmp_path: Path) -> None:
     store = Store(copy_of_empty_store(tmp_path / "store.db"))
-    told, metrics = rows(section("Metrics of the service")), ServiceMetrics(store)
+    told, metrics = rows(section("Metrics of the service")), ServiceMetrics(store, lambda: [DEPLOYED])
     metrics.answered("/v1", "GET", 200, 0.1)
     for name in ("runs", "waits"):
         store.orders.submit(name, make_request({"budget.usd": 5}), Terms("", "simulated"))
