@@ -136,7 +136,7 @@ def test_the_url_of_a_store_is_no_word_of_a_worker():
     from tuner.app.service.run import _worker_words
 
     options = ServeOptions(out=Path("out"), store="postgresql+psycopg://me:secret@db/parlay")
-    assert not [word for word in _worker_words(options) if "secret" in word]
+    assert not [word for word in _worker_words(options, 0) if "secret" in word]
 
 
 def test_what_was_asked_before_is_answered_at_the_limit_too(store, tmp_path):

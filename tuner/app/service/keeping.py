@@ -19,14 +19,19 @@ WELL_S = 60.0  # one that lived for so long was well: its death begins a new row
 
 @contextmanager
 def workers(
-    words: Sequence[str], count: int, stop: CancelHandle, tell: Callable[[str], None], environment: Mapping[str, str]
+    words: Callable[[int], Sequence[str]],
+    count: int,
+    stop: CancelHandle,
+    tell: Callable[[str], None],
+    environment: Mapping[str, str],
 ) -> Iterator[None]:
-    """So many processes of that command line to the end of the block, or until ``stop``; then they are told to end,
-    and waited for. ``environment`` is what they get beside this process's."""
-    run = partial(_run, words, {**os.environ, **environment}, stop)
+    """So many processes, each of the command line of its number, to the end of the block, or until ``stop``; then they
+    are told to end, and waited for. ``environment`` is what they get beside this process's."""
+    environment = {**os.environ, **environment}
+    runs = [partial(_run, words(number), environment, stop) for number in range(count)]
     threads = [
         threading.Thread(target=_keep, args=(run, number, stop, tell), name=f"worker {number}")
-        for number in range(count)
+        for number, run in enumerate(runs)
     ]
     for thread in threads:
         thread.start()

@@ -30,6 +30,9 @@ class ServeOptions:
     workers: Annotated[int, typer.Option(min=0, max=32, help="Worker processes; 0: they are started apart.")] = 1
     launchers: Launchers = "ray"
     ray_address: RayAddress = None
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535 - 31, help="Serve /metrics of worker N here plus N, from 0.")
+    ] = None
     root: Annotated[
         tuple[Path, ...], typer.Option(help="A folder whose files a request may name; may be repeated.")
     ] = ()
@@ -63,6 +66,7 @@ class WorkerOptions:
     ray_address: RayAddress = None
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when nothing waits any more.")] = False
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Serve /metrics here; 0: any.")] = None
+    metrics_host: Annotated[str, typer.Option(help="Where that listens; it asks for no token.")] = "127.0.0.1"
     parent: Annotated[int, typer.Option(hidden=True, help="End when this process has ended.")] = 0
 
     @property

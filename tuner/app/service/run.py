@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import threading
+from functools import partial
 
 from rich.console import Console
 
@@ -29,8 +30,8 @@ def run_worker(options: WorkerOptions, console: Console) -> int:
         with cancelled_by_signals(stop, lambda text: console.print(text, highlight=False)):
             _end_with(options.parent, stop)
             if options.metrics_port is not None:
-                port = telemetry.start_http(port=options.metrics_port)
-                console.print(f"metrics: http://127.0.0.1:{port}/metrics", highlight=False)
+                port = telemetry.start_http(options.metrics_host, options.metrics_port)
+                console.print(f"metrics: http://{options.metrics_host}:{port}/metrics", highlight=False)
             return Worker(store, settings, stop, telemetry).run(until_idle=options.until_idle)
     finally:
         telemetry.stop()
@@ -49,7 +50,7 @@ def run_serve(options: ServeOptions, console: Console) -> None:
     launchers, places = options.runs_on, deployed_at(options.deployed)
     listening = _listen(options.host, options.port)
     store = Store(options.store_url)
-    stop, words = CancelHandle(), _worker_words(options)
+    stop, words = CancelHandle(), partial(_worker_words, options)
 
     def tell(text: str) -> None:
         console.print(text, highlight=False, markup=False)
@@ -94,10 +95,12 @@ def _listen(host: str, port: int) -> socket.socket:
         raise BadInput("--host, --port", f"{host}:{port}", f"a free address of this machine ({error})") from None
 
 
-def _worker_words(options: ServeOptions) -> list[str]:
-    """Without the store's URL, which may hold a password: that goes by the environment."""
+def _worker_words(options: ServeOptions, number: int) -> list[str]:
+    """Of one worker; without the store's URL, which may hold a password: that goes by the environment."""
     words = [sys.executable, "-m", "tuner.app.cli.commands", "worker"]
     words += ["--out", str(options.out), "--launchers", options.launchers, "--parent", str(os.getpid())]
+    if options.metrics_port is not None:
+        words += ["--metrics-port", str(options.metrics_port + number)]
     return words + (["--ray-address", options.ray_address] if options.ray_address else [])
 
 
