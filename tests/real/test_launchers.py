@@ -21,8 +21,11 @@ from serve.launch.health import served_models
 from serve.launch.processes import end, free_port, require_free_port, writers_under
 from serve.launch.ray_api import require_ray_address, serve_details
 from serve.launch.ray_launcher import RayServeLauncher
+from serve.measure.engine_latencies import fetch_latencies
+from serve.measure.http_meter import ServesMetrics
 from tests.launcher_contract import LaunchContract, RunningContract, eventually
 from tests.real.conftest import MAKERS, Bench, command_of, request_for
+from tuner.ask.request import Metric
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.trial.launched import ENGINES, RayApplication, VllmServer, installed
 from tuner.trial.seams import RunningDeployment, Watch
@@ -37,6 +40,24 @@ class TestRunning(RunningContract):
         assert deployment.model_id == "tiny"
         assert any("INFO" in line for line in deployment.log_tail())
         assert any("waiting for the engine" in words for words in bench.said)
+
+    def test_its_engines_tell_their_latencies(self, bench: Bench, deployment: RunningDeployment) -> None:
+        """By vLLM's server, or by the agent of Ray's node; the agent hears of them every few seconds."""
+        assert bench.answers(deployment)
+        if isinstance(deployment, ServesMetrics):
+            (url,) = deployment.metrics_urls
+        else:
+            import ray
+
+            (node,) = ray.nodes()
+            url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+        def told() -> bool:
+            engines, _ = fetch_latencies(url)
+            ours = [one for one in (engines or {}).values() if one.model == deployment.model_id]
+            return any(set(one.latencies) == set(Metric) and one.latencies[Metric.E2E].total for one in ours)
+
+        assert eventually(60, told)
 
     def test_it_is_no_nicer_than_its_client(self, bench: Bench, deployment: RunningDeployment) -> None:
         """Ray would run it at 15, and the load generator of the same machine before it."""
