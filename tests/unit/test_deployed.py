@@ -16,6 +16,7 @@ from tuner.app.service.application import application
 from tuner.app.service.deployed import EVERY_S, RECENT_S, Blind, DeployedWinner, DeployedWinners, deployed_at
 from tuner.app.service.service import Settings
 from tuner.errors import BadInput, StoreError
+from tuner.study.lifecycle import StudyState
 from tuner.study.store import Store
 
 RECORDED = (Path(__file__).parents[1] / "data" / "engine_metrics" / "vllm_0.29.txt").read_text(encoding="utf-8")
@@ -243,6 +244,15 @@ def test_a_store_that_is_down_ends_no_watch(decided: Store, monkeypatch: pytest.
     other.look(decided, EVERY_S)
     assert one.seen.blind == set()
     assert (other.seen.blind, other.seen.why) == ({Blind.NO_WINNER}, "the store is down")
+
+
+@pytest.mark.slow
+def test_a_study_that_is_deleted_meanwhile_ends_no_watch(decided: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = winner(study="gone")
+    monkeypatch.setattr(decided.listing, "state", lambda _: StudyState.DECIDED)
+    one.look(decided, 0.0)
+    assert one.seen.blind == {Blind.NO_WINNER}
+    assert "gone" in one.seen.why
 
 
 # Over HTTP

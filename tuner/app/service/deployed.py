@@ -17,7 +17,7 @@ from serve.launch.engine import served_model_id
 from serve.measure.engine_latencies import EngineLatencies, fetch_latencies
 from tuner.ask.request import SloTarget, TargetKey
 from tuner.decide.attainment import Attainment
-from tuner.errors import BadInput, StoreError
+from tuner.errors import BadInput, ParlayError
 from tuner.stats.buckets import NOTHING, Within
 from tuner.study.store import Store
 
@@ -77,11 +77,11 @@ class DeployedWinner:
         self.seen = Seen(study, blind=frozenset({Blind.NO_WINNER}), why="nobody has looked yet")
 
     def look(self, store: Store, at_s: float) -> None:
-        """Read all addresses once; ``at_s`` in seconds of a clock that only rises. A store that is down changes
-        nothing of what is known already."""
+        """Read all addresses once; ``at_s`` in seconds of a clock that only rises. A store that is down, or a study
+        that is gone a moment later, changes nothing of what is known already."""
         try:
             why = self._find_winner(store)
-        except StoreError as error:
+        except ParlayError as error:
             why = "" if self._attainment.slo else str(error)
         if why:
             self.seen = Seen(self._study, blind=frozenset({Blind.NO_WINNER}), why=why)
