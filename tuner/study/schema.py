@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from tuner.study.lifecycle import StudyState
 from tuner.trial.results import Purpose
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 META = sa.MetaData()
 VERSIONS = sa.Table("parlay_schema", META, sa.Column("version", sa.Integer, primary_key=True))
@@ -24,10 +24,12 @@ STUDIES = sa.Table(
     sa.Column("decision", sa.JSON),
     sa.Column("state", sa.String(20), nullable=False, server_default=StudyState.QUEUED.value),
     sa.Column("kept", sa.Integer),
+    sa.Column("kin", sa.String(64)),  # as ``warm_start.kin_of``: None until it is known where the study runs
 )
 # A list of studies, and the queue among thousands that have ended: their rows are long.
 _BY_AGE = sa.Index("parlay_by_age", STUDIES.c.created_at, STUDIES.c.name)
 _BY_STATE = sa.Index("parlay_by_state", STUDIES.c.state, STUDIES.c.created_at, STUDIES.c.name)
+_BY_KIN = sa.Index("parlay_by_kin", STUDIES.c.kin, STUDIES.c.created_at)
 TRIALS = sa.Table(
     "parlay_trials",
     META,
@@ -94,6 +96,7 @@ ORDERS = sa.Table(
     sa.Column("wish", sa.String(20)),
     sa.Column("idempotency_key", sa.String(200)),
     sa.Column("problem", sa.Text),
+    sa.Column("discovers", sa.Boolean, nullable=False, server_default=sa.false()),  # its worker finds the cluster
 )
 _ONCE = sa.Index("parlay_once", ORDERS.c.owner, ORDERS.c.idempotency_key, unique=True)
 EVENTS = sa.Table(
@@ -125,4 +128,50 @@ AUDIT = sa.Table(
     sa.Column("action", sa.String(40), nullable=False),
     sa.Column("target", sa.String(200), nullable=False),
     sa.Column("outcome", sa.Text, nullable=False),
+)
+# Clusters whose devices several studies share, each with the number of its last device lease.
+CLUSTERS = sa.Table(
+    "parlay_clusters",
+    META,
+    sa.Column("id", sa.String(200), primary_key=True),
+    sa.Column("token", sa.Integer, nullable=False, server_default="0"),
+)
+# What a trial holds of such a cluster; without a token: what a driver waits for.
+DEVICE_LEASES = sa.Table(
+    "parlay_device_leases",
+    META,
+    sa.Column("cluster", sa.String(200), primary_key=True),
+    sa.Column("app", sa.String(300), primary_key=True),
+    sa.Column("study", sa.String(200), nullable=False),
+    sa.Column("driver", sa.String(200), nullable=False),
+    sa.Column("token", sa.Integer),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("held", sa.JSON, nullable=False),
+    sa.Column("alone", sa.Boolean, nullable=False),
+)
+WORKERS = sa.Table(
+    "parlay_workers",
+    META,
+    sa.Column("id", sa.String(200), primary_key=True),
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("seen_at", sa.Float, nullable=False),
+    sa.Column("launchers", sa.JSON, nullable=False),
+    sa.Column("clusters", sa.JSON, nullable=False),
+    sa.Column("study", sa.String(200)),
+)
+LOGS = sa.Table(
+    "parlay_logs",
+    META,
+    sa.Column("study", sa.String(200), primary_key=True),
+    sa.Column("trial", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+)
+# Studies that no rule archives or deletes.
+PINS = sa.Table(
+    "parlay_pins",
+    META,
+    sa.Column("study", sa.String(200), primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
 )
