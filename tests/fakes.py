@@ -24,6 +24,7 @@ from tuner.trial.launched import Launched, RayApplication
 from tuner.trial.ledger import Spent
 from tuner.trial.results import LoadStep, StepResult
 from tuner.trial.seams import LaunchOrder, Watch
+from tuner.trial.shared import SharedCluster
 
 NOTHING_SPENT = Spent(0, 0.0, 0.0, 0.0)
 
@@ -142,6 +143,7 @@ class FakeLauncher:
     name: str = "fake"
     refused: str | None = None  # an executor that this launcher cannot run
     parallel: int = 1
+    cluster: SharedCluster | None = None
     versions: Mapping[str, str] = field(default_factory=lambda: {"ray": "2.60.0", "vllm": "0.29.0"})
 
     def refuses(self, deployment: Deployment, request: TuneRequest) -> str | None:

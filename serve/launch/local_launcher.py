@@ -24,6 +24,7 @@ from tuner.ask.request import TuneRequest
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.trial.launched import ENGINES, Launched, VllmServer, installed, model_source
 from tuner.trial.seams import LaunchOrder, Watch
+from tuner.trial.shared import SharedCluster, this_machine
 
 KIND = "local-process"
 HOST = "127.0.0.1"
@@ -38,7 +39,7 @@ class LocalProcessLauncher:
     """
 
     def __init__(self, port: int | None, *, state_dir: Path) -> None:
-        self._port = port
+        self._port, self._state_dir = port, state_dir
         self._swept = sweep(state_dir, KIND)
         self._record = LauncherRecord(state_dir, KIND)
         self._live: dict[str, LocalProcessDeployment] = {}
@@ -54,6 +55,11 @@ class LocalProcessLauncher:
     def parallel(self) -> int:
         """One: nothing here gives each server devices of its own."""
         return 1
+
+    @property
+    def cluster(self) -> SharedCluster:
+        """This machine: each server would take whichever of its devices come first."""
+        return this_machine()
 
     @property
     def versions(self) -> dict[str, str]:
@@ -96,6 +102,8 @@ class LocalProcessLauncher:
 
     def remove_orphan(self, app: str) -> bool:
         """See ``tuner.trial.seams.Launcher``; orphans are ended when the launcher is made, and named here."""
+        if app not in self._swept and app not in self._live:
+            self._swept |= sweep(self._state_dir, KIND)  # of a process that has died since
         orphan = app in self._swept
         self._swept.discard(app)
         return orphan

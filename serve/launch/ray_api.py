@@ -73,6 +73,15 @@ def live_nodes() -> list[dict[str, float]]:
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
+def head_node() -> str:
+    """Ray's name of the node that coordinates the cluster: no other cluster, before or after, has the same."""
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    heads = [node["NodeID"] for node in nodes if "node:__internal_head__" in node["Resources"]]
+    return str(min(heads or [node["NodeID"] for node in nodes]))
+
+
 def groups_pending() -> bool:
     """True while a placement group waits for room."""
 

@@ -16,6 +16,7 @@ from serve.launch.processes import LauncherRecord, sweep
 from serve.launch.ray_api import (
     delete_application,
     deploy_application,
+    head_node,
     live_nodes,
     serve_details,
     serve_runs,
@@ -30,6 +31,7 @@ from tuner.ask.request import ClusterSpec, TuneRequest
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.trial.launched import ENGINES, Launched, RayApplication, installed, model_source
 from tuner.trial.seams import LaunchOrder, Watch
+from tuner.trial.shared import SharedCluster, this_machine
 
 KIND = "ray-local"
 MANY = 10_000  # the cluster's room is the limit
@@ -48,7 +50,7 @@ class RayServeLauncher:
     """
 
     def __init__(self, address: str | None, http_port: int | None, *, state_dir: Path) -> None:
-        self._swept = sweep(state_dir, KIND)
+        self._swept, self._state_dir = sweep(state_dir, KIND), state_dir
         self._record = LauncherRecord(state_dir, KIND)
         self._live: dict[str, RayServeDeployment] = {}
         self._session = RaySession(address, http_port, self._record)
@@ -65,6 +67,15 @@ class RayServeLauncher:
         Engines on the cores of one machine would disturb each other.
         """
         return max(1, len(list(Path("/dev").glob("nvidia[0-9]*")))) if self._session.own else MANY
+
+    @property
+    def cluster(self) -> SharedCluster:
+        """The running cluster, by its head; of a Ray of its own this machine, as another Ray on it counts the same
+        devices from the first."""
+        if self._session.own:
+            return this_machine()
+        self._session.connect()
+        return SharedCluster(f"ray/{head_node()}", deals=True)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -103,6 +114,8 @@ class RayServeLauncher:
     def remove_orphan(self, app: str) -> bool:
         """See ``Launcher``; on a running cluster whatever application of that name is not this run's."""
         if self._session.own:
+            if app not in self._swept and app not in self._live:
+                self._swept |= sweep(self._state_dir, KIND)  # of a process that has died since
             orphan = app in self._swept
             self._swept.discard(app)
             return orphan

@@ -35,6 +35,11 @@ class SimulatedLauncher:
         return self._world.cluster.devices if self._world.conditions.pace else 1
 
     @property
+    def cluster(self) -> None:
+        """None: each study simulates a cluster of its own."""
+        return None
+
+    @property
     def versions(self) -> dict[str, str]:
         """Those of Parlay and Python: no engine runs."""
         return installed()

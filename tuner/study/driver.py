@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tuner.ask.deployment import Deployment
@@ -19,6 +20,8 @@ from tuner.errors import Cancelled, Cause, FailureReason, LaunchFailed, LeaseLos
 from tuner.search.proposal import Proposal
 from tuner.search.search import Search
 from tuner.study.budget import Purse
+from tuner.study.claiming import Claims
+from tuner.study.device_leases import Blocked
 from tuner.study.lease import Heartbeat, is_gone
 from tuner.study.lifecycle import StudyState
 from tuner.study.load_steps import load_steps
@@ -26,6 +29,7 @@ from tuner.study.observer import Observer
 from tuner.study.records import OpenTrial, Pulse, Snapshot, TrialClaim
 from tuner.study.running_trial import Phase, Running
 from tuner.study.store import Store
+from tuner.study.study_time import StudyTime
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import Node, Placement, Reservation, place
 from tuner.trial.ledger import Entry, Price, spent
@@ -68,8 +72,11 @@ class Driver:
         self._changed = True
         self._seen: Snapshot | None = None
         self._why = self._overrun = ""
-        self._began_s = assignment.store.pulse(assignment.study).study_s
-        self._began_at = assignment.clock()
+        self._time = StudyTime(assignment.clock, assignment.store.pulse(assignment.study).study_s)
+        p = assignment
+        self._claims = Claims(p.store, p.launcher, p.study, p.request, p.nodes, p.driver)
+        self._waiting: Proposal | None = None  # for devices that other studies hold
+        self._blocked: Blocked | None = None
         self._heartbeat = Heartbeat(self._beat)
         self._cancel = CancelHandle()  # of all its trials: set with the assignment's, and on a defect of ours
         self._listening = ExitStack()
@@ -125,8 +132,9 @@ class Driver:
                     raise self._failure
                 pulse = self._pulse()
                 begun = self._next(search, pulse)
+                self._time.wait(self._waiting is not None and not self._running)
                 if begun is None:
-                    if not (self._running or self._others(pulse) or self._changed):
+                    if not (self._running or self._others(pulse) or self._changed or self._waiting):
                         self._beat()  # what is decided counts the study's time up to here
                         return self._why
                     self._state.wait(OTHERS_S)
@@ -151,9 +159,11 @@ class Driver:
         """Claim the next trial that has room, or None; reads and asks again only when something has changed since."""
         p = self._p
         self._changed = self._changed or self._seen is None or pulse.mark != self._seen.pulse.mark
-        if not self._changed or len(self._running) >= p.launcher.parallel:
+        if len(self._running) >= p.launcher.parallel:
             return None
-        self._changed = False
+        if not self._changed:
+            return self._claimed(self._waiting, search) if self._waiting is not None else None
+        self._changed, self._waiting = False, None
         self._seen = seen = p.store.snapshot(p.study)
         self._recall(search, seen)
         purse = self._purse(seen.entries)
@@ -180,8 +190,13 @@ class Driver:
         layout, launches = proposal.deployment, p.request.budget.launches
         price = p.price(layout)
         claim = TrialClaim(p.driver, layout, proposal.purpose, proposal.repeat, self._study_s(), price, p.log_root)
-        trial = p.store.claim_trial(p.study, claim, lambda held: self._placed(layout, held), launches)
-        self._changed = True
+        trial = self._claims.claim(claim, partial(self._placed, layout))
+        if isinstance(trial, Blocked):
+            if (self._waiting, self._blocked) != (proposal, trial):
+                p.observer.waiting(proposal, trial)
+            self._waiting, self._blocked = proposal, trial
+            return None
+        self._changed, self._waiting, self._blocked = True, None, None
         if trial is None:  # another driver was faster, or left it when it was cancelled
             self.clear_orphans()
             return None
@@ -190,8 +205,10 @@ class Driver:
         p.observer.trial_started(trial.number, launches, proposal)
         return begun
 
-    def _placed(self, layout: Deployment, held: Sequence[OpenTrial]) -> Placement | None:
-        reservations = []
+    def _placed(
+        self, layout: Deployment, held: Sequence[OpenTrial], others: Sequence[Reservation] = ()
+    ) -> Placement | None:
+        reservations = list(others)
         for trial in held:
             mine = self._running.get(trial.number)
             measuring = mine is not None and mine.phase is Phase.MEASURING
@@ -244,7 +261,8 @@ class Driver:
         order = LaunchOrder(
             p.study, trial.number, trial.app, trial.deployment, p.request, trial.log_dir, trial.placement
         )
-        watch = Watch(self._cancel, progress=lambda text: self._launching(trial.number, text))
+        watch = Watch(self._cancel, progress=lambda text: self._launching(trial, text))
+        self._claims.require(trial)
         running.deployment = p.launcher.launch(order, watch)
         with self._state:
             p.store.record_launch(p.study, trial.number, running.deployment.launched, p.driver)
@@ -304,10 +322,11 @@ class Driver:
         empty = self._purse(self._p.store.ledger(self._p.study)).empty(but_launches=True)
         return None if empty is None else f"{empty} is spent"
 
-    def _launching(self, number: int, text: str) -> None:
+    def _launching(self, trial: OpenTrial, text: str) -> None:
         with self._state:
             self._cancel.raise_if_cancelled()
-            self._p.observer.launching(number, text)
+            self._claims.require(trial)
+            self._p.observer.launching(trial.number, text)
 
     def _record_cancelled(self, running: Running, started_at: float, end: BaseException) -> None:
         running.teardown()
@@ -349,8 +368,8 @@ class Driver:
         return Purse(p.request.budget, spent(entries, self._study_s(), p.price), p.price)
 
     def _study_s(self) -> float:
-        """The study's own time: it goes by while at least one driver works on it."""
-        return self._began_s + self._p.clock() - self._began_at
+        """The study's own time: it goes by while at least one driver works on it, and has devices to work with."""
+        return self._time.now_s()
 
     def _beat(self) -> None:
         self._p.store.beat(self._p.study, self._p.driver, self._study_s())

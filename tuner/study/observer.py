@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
+from tuner.study.device_leases import Blocked
 from tuner.trial.ledger import Spent
 from tuner.trial.results import LoadStep, StepResult, TrialResult
 from tuner.trial.seams import RunningDeployment, Samples
@@ -25,6 +26,9 @@ class Observer:
 
     def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
         """Trial ``number`` of at most ``launches`` begins."""
+
+    def waiting(self, proposal: Proposal, blocked: Blocked) -> None:
+        """The next trial waits for devices that other studies hold; told again where that changes."""
 
     def launching(self, number: int, text: str) -> None:
         """What the launcher waits for."""
@@ -75,6 +79,9 @@ class Fanout(Observer):
 
     def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
         self._tell(lambda o: o.trial_started(number, launches, proposal))
+
+    def waiting(self, proposal: Proposal, blocked: Blocked) -> None:
+        self._tell(lambda o: o.waiting(proposal, blocked))
 
     def launching(self, number: int, text: str) -> None:
         self._tell(lambda o: o.launching(number, text))

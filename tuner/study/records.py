@@ -38,7 +38,8 @@ class StudyRecord:
 class OpenTrial:
     """A trial that began and has no end: it runs, or a killed driver left it.
 
-    ``placement`` is None where nothing is known of its devices.
+    ``placement`` is None where nothing is known of its devices; ``lease`` is the token by which whoever claimed it holds
+    those of a cluster that other studies use too.
     """
 
     number: int
@@ -49,6 +50,7 @@ class OpenTrial:
     placement: Placement | None
     purpose: Purpose
     repeat: int
+    lease: int | None = None
 
     @property
     def layout(self) -> ParallelLayout:

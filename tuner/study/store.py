@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import sqlalchemy as sa
 
@@ -17,6 +18,7 @@ from tuner.errors import BadInput, FailureReason, StoreError
 from tuner.plan.prune import Candidate, DroppedGroup
 from tuner.study.accounts import Accounts
 from tuner.study.database import Database, Listener, now_s
+from tuner.study.device_leases import Blocked, DeviceLeases, Sharing, give_back, hold, take, wait_no_more
 from tuner.study.events import Events
 from tuner.study.lifecycle import StudyState
 from tuner.study.listing import Listing
@@ -73,7 +75,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url, self._db = url, Database(url)
         self.orders, self.events, self.accounts = Orders(self._db), Events(self._db), Accounts(self._db)
-        self.listing, self.spending = Listing(self._db), Spending(self._db)
+        self.listing, self.spending, self.devices = Listing(self._db), Spending(self._db), DeviceLeases(self._db)
 
     def close(self) -> None:
         """Give back the connections."""
@@ -188,23 +190,34 @@ class Store:
         return None if kept is None else read_decision(kept, record, self.snapshot(name))
 
     def claim_trial(
-        self, study: str, claim: TrialClaim, place: Callable[[Sequence[OpenTrial]], Placement | None], launches: int
-    ) -> OpenTrial | None:
+        self,
+        study: str,
+        claim: TrialClaim,
+        place: Callable[[Sequence[OpenTrial]], Placement | None],
+        launches: int,
+        sharing: Sharing | None = None,
+    ) -> OpenTrial | Blocked | None:
         """Record an order before anything starts: no other driver launches this layout for the same repeat.
 
         ``place`` chooses the devices, given all trials that hold some; while it does, no other driver claims any. None
-        where the layout is claimed already, where there is no room, or ``launches`` trials were begun before.
+        where the layout is claimed already, where there is no room, or ``launches`` trials were begun before. On a cluster
+        that other studies use too (``sharing``) it gets a lease on devices that they do not hold, or Blocked.
         """
         try:
             with self._db.writing() as db:
                 lock(db, study)
                 rows = db.execute(sa.select(TRIALS).where(TRIALS.c.study == study)).mappings().all()
                 taken = any((row["layout"], row["repeat"]) == (str(claim.layout), claim.repeat) for row in rows)
-                placement = place([open_trial_of(row) for row in rows if row["state"] == TrialState.RUNNING.value])
+                own = [open_trial_of(row) for row in rows if row["state"] == TrialState.RUNNING.value]
+                placement = place(own)
                 if taken or placement is None or len(rows) >= launches:
                     return None
+                found = placement if sharing is None else take(db, study, claim.driver, sharing, own, placement)
+                if isinstance(found, Blocked):
+                    return found
                 number = max((row["number"] for row in rows), default=-1) + 1
-                return begin_trial(db, study, number, claim, placement)
+                trial = begin_trial(db, study, number, claim, found)
+                return trial if sharing is None else replace(trial, lease=hold(db, study, trial, sharing))
         except StoreError as error:
             if isinstance(error.__context__, sa.exc.IntegrityError):  # a driver that did not wait for the lock
                 return None
@@ -223,6 +236,7 @@ class Store:
         with self._db.writing() as db:
             mine = (DRIVERS.c.study == study) & (DRIVERS.c.driver == driver)
             db.execute(sa.update(DRIVERS).where(mine).values(seen_at=0.0))
+            wait_no_more(db, driver)
 
     def take_over(self, study: str, driver: str, gone: Gone) -> list[OpenTrial]:
         """Make the trials of drivers that are ``gone``, as ``lease.is_gone`` says, this driver's; oldest first.
@@ -280,6 +294,7 @@ class Store:
             this = (TRIALS.c.study == study) & (TRIALS.c.number == result.number)
             db.execute(sa.update(TRIALS).where(this).values(values))
             close_entry(db, study, app, outcome, result.device_s)
+            give_back(db, app)
 
     def forget_trial(self, study: str, number: int, driver: str, study_s: float) -> None:
         """Drop a trial that never ended, and its steps: it will be run again from the start.
@@ -291,6 +306,7 @@ class Store:
             for entry in entries_of(db, study):
                 if entry.app == app and entry.outcome is Outcome.RUNNING:
                     close_entry(db, study, app, Outcome.LOST, entry.device_s_until(study_s))
+            give_back(db, app)
             db.execute(sa.delete(STEPS).where(STEPS.c.study == study, STEPS.c.trial == number))
             db.execute(sa.delete(TRIALS).where(TRIALS.c.study == study, TRIALS.c.number == number))
 

@@ -15,6 +15,7 @@ from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import Placement
 from tuner.trial.launched import Launched
 from tuner.trial.results import LoadStep, StepResult
+from tuner.trial.shared import SharedCluster
 
 Samples = Mapping[Metric, Sequence[float]]
 """Every value of each metric in one load step, in seconds: of requests that completed, for ITL of their tokens."""
@@ -100,6 +101,10 @@ class Launcher(Protocol):
     @property
     def parallel(self) -> int:
         """How many deployments it can keep up side by side; 1 where they would disturb each other."""
+
+    @property
+    def cluster(self) -> SharedCluster | None:
+        """The cluster on which it launches, where others may launch too; None where its devices are its own."""
 
     @property
     def versions(self) -> Mapping[str, str]:

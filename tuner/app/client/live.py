@@ -69,6 +69,9 @@ class Live:
         which = f"trial {data['trial'] + 1} of at most {data['launches']}"
         self.note(f"{which}: {data['layout']} ({data['why']})")
 
+    def _tell_waiting(self, data: Mapping[str, Any]) -> None:
+        self.note(f"{data['layout']} {data['text']}")
+
     def _tell_launching(self, data: Mapping[str, Any]) -> None:
         if self._status is not None:
             self._status.update(escape(f"trial {data['trial'] + 1}: {data['text']}"))

@@ -11,6 +11,7 @@ from tuner.app.answers.trial import step_answer, trial_answer
 from tuner.ask.request import TuneRequest
 from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
+from tuner.study.device_leases import Blocked
 from tuner.study.events import Events
 from tuner.study.observer import Observer
 from tuner.trial.ledger import Spent
@@ -37,6 +38,10 @@ class EventRecorder(Observer):
         told = {"trial": number, "launches": launches, "layout": str(proposal.deployment)}
         more = {"purpose": proposal.purpose.value, "repeat": proposal.repeat, "why": proposal.why}
         self._tell("trial_started", told | more)
+
+    def waiting(self, proposal: Proposal, blocked: Blocked) -> None:
+        told = {"layout": str(proposal.deployment), "devices": blocked.devices, "text": blocked.words}
+        self._tell("waiting", told | {"held_by": list(blocked.hold), "after": list(blocked.before)})
 
     def launching(self, number: int, text: str) -> None:
         self._tell("launching", {"trial": number, "text": text})

@@ -15,6 +15,7 @@ from tuner.ask.request import Metric, TuneRequest
 from tuner.ask.slo import Verdict
 from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
+from tuner.study.device_leases import Blocked
 from tuner.study.load_steps import load_steps
 from tuner.study.observer import Observer
 from tuner.trial.ledger import Spent
@@ -70,6 +71,9 @@ class Screen(Observer):
             f"{plan.candidates:,} layouts priced in {plan.seconds:.2f} s: {len(plan.ranked)} kept, {dropped:,} dropped "
             f"by the model; at most {self._launches} will be launched"
         )
+
+    def waiting(self, proposal: Proposal, blocked: Blocked) -> None:
+        self.note(f"{proposal.deployment} {escape(blocked.words)}")
 
     def resumed(self, finished: Sequence[TrialResult], orphans: Sequence[str]) -> None:
         left = f"; torn down: {', '.join(orphans)}" if orphans else ""

@@ -1,0 +1,67 @@
+"""One driver's claims: trials of its study, on devices that trials of other studies may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from tuner.ask.request import Isolation, TuneRequest
+from tuner.study.device_leases import Blocked, Sharing
+from tuner.study.lease import is_gone
+from tuner.study.records import OpenTrial, TrialClaim
+from tuner.study.store import Store
+from tuner.trial.devices import Node, Placement, Reservation
+from tuner.trial.seams import Launcher
+from tuner.trial.shared import node_names
+
+Place = Callable[[Sequence[OpenTrial], Sequence[Reservation]], Placement | None]
+
+
+class Claims:
+    """Claims for one driver of a study; what dead drivers of others hold is cleared on the way."""
+
+    def __init__(
+        self, store: Store, launcher: Launcher, study: str, request: TuneRequest, nodes: tuple[Node, ...], driver: str
+    ) -> None:
+        self._store, self._launcher, self._study, self._request = store, launcher, study, request
+        self._nodes, self._driver = nodes, driver
+        self._sharing: Callable[[Place], Sharing] | None = None
+
+    def claim(self, claim: TrialClaim, place: Place) -> OpenTrial | Blocked | None:
+        """As ``Store.claim_trial``; Blocked where it has to wait for other studies."""
+        store, launches = self._store, self._request.budget.launches
+        sharing = None if self._launcher.cluster is None else self._shared()(place)
+        while True:
+            found = store.claim_trial(self._study, claim, lambda held: place(held, ()), launches, sharing)
+            if not (isinstance(found, Blocked) and found.dead):
+                return found
+            self._clear(found)
+
+    def require(self, trial: OpenTrial) -> None:
+        """Raise LeaseLost where the trial's devices were given to others."""
+        if trial.lease is not None:
+            self._store.devices.require(trial.app, trial.driver, trial.lease)
+
+    def _shared(self) -> Callable[[Place], Sharing]:
+        cluster = self._launcher.cluster
+        if self._sharing is None and cluster is not None:
+            self._store.devices.register(cluster.id)
+            order = self._store.orders.find(self._study)
+            self._sharing = partial(
+                Sharing,
+                cluster,
+                self._nodes,
+                node_names(self._request.groups, cluster),
+                0 if order is None else order.terms.priority,
+                self._request.isolation is Isolation.NODE or not cluster.deals,
+                is_gone,
+            )
+        assert self._sharing is not None
+        return self._sharing
+
+    def _clear(self, found: Blocked) -> None:
+        for lease in found.dead:
+            token = self._store.devices.seize(lease, self._study, self._driver)
+            if token is not None:
+                self._launcher.remove_orphan(lease.app)
+                self._store.devices.free(lease, token)
