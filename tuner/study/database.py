@@ -6,13 +6,14 @@ import fcntl
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from tuner.errors import BadInput, StoreError
+from tuner.study.patience import Patience
 from tuner.study.schema import META, SCHEMA_VERSION, VERSIONS
 
 _LOCK = 0x7061726C6179  # "parlay", the key of PostgreSQL's advisory lock
@@ -23,10 +24,12 @@ Listener = Callable[[str, float, bool], None]  # of a transaction: "read" or "wr
 class Database:
     """SQLite or PostgreSQL behind an SQLAlchemy URL, with tables of the present version.
 
-    Raises BadInput for what is no URL, StoreError where it cannot be opened or was written by a newer Parlay.
+    Raises BadInput for what is no URL, StoreError where it cannot be opened or was written by a newer Parlay. One that is
+    away for a while, or locked, is waited for with ``patience``: before a transaction begins, not in the middle of it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: Patience | None = None) -> None:
+        self._patience = patience or Patience(0.0)
         try:
             parsed = sa.make_url(url)
         except (sa.exc.ArgumentError, ValueError):
@@ -37,7 +40,7 @@ class Database:
         try:
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
-            self._engine = sa.create_engine(parsed)
+            self._engine = sa.create_engine(parsed, pool_pre_ping=self._patience.most_s > 0)
             if parsed.get_backend_name() == "sqlite":
                 sa.event.listen(self._engine, "connect", _durable_sqlite)
             self._prepare(shown)
@@ -79,8 +82,9 @@ class Database:
     def writing(self) -> Iterator[sa.Connection]:
         """One transaction: all of it is durable at the end of the block, or none."""
         try:
-            with self._told("write"), self._engine.begin() as db:
+            with self._told("write"), self._patience.having(self._begun_to_write, sa.exc.DBAPIError) as db:
                 yield db
+                db.commit()
         except sa.exc.SQLAlchemyError as error:
             raise StoreError(f"the store could not be written: {_cause(error)}") from None
 
@@ -88,14 +92,24 @@ class Database:
     def reading(self) -> Iterator[sa.Connection]:
         """One transaction that sees the database as it was at one moment, whatever is written meanwhile."""
         try:
-            with self._told("read"), self._engine.connect() as db:
-                if db.dialect.name == "sqlite":
-                    db.exec_driver_sql("BEGIN")  # Python's driver begins none before a query
-                else:
-                    db = db.execution_options(isolation_level="REPEATABLE READ")
+            with self._told("read"), self._patience.having(self._begun_to_read, sa.exc.DBAPIError) as db:
                 yield db
         except sa.exc.SQLAlchemyError as error:
             raise StoreError(f"the store could not be read: {_cause(error)}") from None
+
+    def _begun_to_write(self) -> sa.Connection:
+        """A connection with its transaction begun; SQLite's then has the file's lock for writing already."""
+        db = self._engine.connect()
+        if db.dialect.name == "sqlite":
+            _begin(db, "BEGIN IMMEDIATE")
+        return db
+
+    def _begun_to_read(self) -> sa.Connection:
+        db = self._engine.connect()
+        if db.dialect.name == "sqlite":
+            _begin(db, "BEGIN")  # Python's driver begins none before a query
+            return db
+        return db.execution_options(isolation_level="REPEATABLE READ")
 
     @contextmanager
     def _told(self, kind: str) -> Iterator[None]:
@@ -111,22 +125,33 @@ class Database:
                 listener(kind, time.perf_counter() - began, failed)
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Keep out every other process that asks for the same, to the end of the block; writing goes on as usual."""
+    def exclusive(self, what: int = 0) -> Iterator[None]:
+        """Keep out every other process that asks for the same ``what``, to the end of the block; writing goes on as
+        usual."""
         if self._engine.dialect.name == "postgresql":
-            with self._engine.connect() as db:
-                db.execute(sa.select(sa.func.pg_advisory_lock(_LOCK)))
-                try:
-                    yield
-                finally:
-                    db.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK)))
-                    db.commit()
+            with self._advisory_lock(_LOCK + what):
+                yield
         elif (database := self._engine.url.database) and self._engine.dialect.name == "sqlite":
-            with Path(f"{database}.lock").open("w") as file:
+            with Path(f"{database}.lock{what or ''}").open("w") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 yield
         else:
             yield
+
+    @contextmanager
+    def _advisory_lock(self, key: int) -> Iterator[None]:
+        try:
+            db = self._patience.having(self._engine.connect, sa.exc.DBAPIError)
+            db.execute(sa.select(sa.func.pg_advisory_lock(key)))
+        except sa.exc.SQLAlchemyError as error:
+            raise StoreError(f"the store could not be locked: {_cause(error)}") from None
+        with db:
+            try:
+                yield
+            finally:  # where the connection is lost, so is the lock
+                with suppress(sa.exc.SQLAlchemyError):
+                    db.execute(sa.select(sa.func.pg_advisory_unlock(key)))
+                    db.commit()
 
 
 def now_s(db: sa.Connection) -> float:
@@ -134,6 +159,14 @@ def now_s(db: sa.Connection) -> float:
     if db.dialect.name == "sqlite":
         return time.time()
     return float(db.scalar(sa.select(sa.func.extract("epoch", sa.func.clock_timestamp()))) or 0.0)
+
+
+def _begin(db: sa.Connection, statement: str) -> None:
+    try:
+        db.exec_driver_sql(statement)
+    except BaseException:
+        db.close()
+        raise
 
 
 def _version(db: sa.Connection) -> int | None:

@@ -151,7 +151,9 @@ def take(
     parts = parts_of(wanted, sharing.nodes, sharing.names)
     line = [one for one in leases if one.token is None and one not in gone and one.app != mine]
     rank = (-sharing.priority, since, mine)
-    before = [one.study for one in line if _rank(one) < rank and kinds_of(one.parts) & kinds_of(parts)]
+    before = [
+        one.study for one in sorted(line, key=_rank) if _rank(one) < rank and kinds_of(one.parts) & kinds_of(parts)
+    ]
     holds = [ForeignHold(one.parts, one.alone) for one in foreign]
     placement = sharing.place(own, reserved(holds, sharing.nodes, sharing.names))
     db.execute(sa.delete(DEVICE_LEASES).where(DEVICE_LEASES.c.cluster == cluster, DEVICE_LEASES.c.app == mine))

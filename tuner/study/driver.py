@@ -192,9 +192,10 @@ class Driver:
         claim = TrialClaim(p.driver, layout, proposal.purpose, proposal.repeat, self._study_s(), price, p.log_root)
         trial = self._claims.claim(claim, partial(self._placed, layout))
         if isinstance(trial, Blocked):
-            if (self._waiting, self._blocked) != (proposal, trial):
+            told, self._waiting, self._blocked = self._blocked, proposal, trial
+            self._time.wait(not self._running)
+            if told != trial:
                 p.observer.waiting(proposal, trial)
-            self._waiting, self._blocked = proposal, trial
             return None
         self._changed, self._waiting, self._blocked = True, None, None
         if trial is None:  # another driver was faster, or left it when it was cancelled

@@ -6,20 +6,21 @@ Nothing of ours reads it: the store is what a study goes by, and the record foll
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from tuner.ask.layout import SPACE_AXES
 from tuner.ask.request import TuneRequest
 from tuner.decide.comparison import meets_and_order, slo_ratio
+from tuner.errors import StoreError
 from tuner.plan.prune import Candidate, Plan
 from tuner.search.proposal import Proposal
 from tuner.study.observer import Observer
@@ -56,7 +57,7 @@ class OptunaRecord(Observer):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         self._distributions = _distributions(plan.ranked)
-        with self._store.exclusive():
+        with self._store.exclusive(), _told():
             self._study = optuna.create_study(
                 storage=_storage(self._store.url),
                 study_name=self._name,
@@ -68,7 +69,7 @@ class OptunaRecord(Observer):
 
     def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
         """A running trial with the layout's parameters."""
-        with self._store.exclusive():
+        with self._store.exclusive(), _told():
             self._sweep(begun=(str(proposal.deployment), proposal.repeat))
             self._given.point = {axis: getattr(proposal.deployment, axis) for axis in self._distributions}
             trial = self._study.ask(self._distributions)
@@ -81,14 +82,14 @@ class OptunaRecord(Observer):
         """The worst latency ÷ target of a load step that shows something of the layout."""
         ratio = slo_ratio(self._request, result)
         if not result.step.warmup and not result.invalid and not result.failed and ratio is not None:
-            with suppress(UpdateFinishedTrialError):
+            with _told(), suppress(UpdateFinishedTrialError):
                 self._open[number].report(ratio, result.step.index)
 
     def trial_finished(self, result: TrialResult) -> None:
         """Its value and what it rests on. While it is told no sweep goes on, which could end the trial in between: on
         SQLite Optuna looks at a trial's state and writes it in two transactions."""
         trial, end = self._open.pop(result.number), _End.of(self._request, result)
-        with self._store.exclusive(), suppress(UpdateFinishedTrialError):
+        with self._store.exclusive(), _told(), suppress(UpdateFinishedTrialError):
             for name, value in end.constraints.items():
                 trial.set_constraint(name, value)
             for name, values_ms in end.user_attrs.items():
@@ -97,7 +98,7 @@ class OptunaRecord(Observer):
 
     def ended(self, why: str) -> None:
         """End what was left."""
-        with self._store.exclusive():
+        with self._store.exclusive(), _told():
             self._sweep()
 
     def _sweep(self, begun: Key | None = None) -> None:
@@ -136,6 +137,15 @@ class OptunaRecord(Observer):
 
     def _trials(self, state: OptunaState) -> list[FrozenTrial]:
         return list(self._study.get_trials(deepcopy=False, states=(state,)))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Optuna's failure to reach the database is one of the store."""
+    try:
+        yield
+    except StorageInternalError:
+        raise StoreError("the record for optuna-dashboard could not be written") from None
 
 
 class _Given(optuna.samplers.BaseSampler):  # type: ignore[misc]  # mypy skips Optuna

@@ -197,7 +197,9 @@ class Orders:
         with self._db.writing() as db:
             db.execute(sa.update(ORDERS).where(mine).values(deaths=0))
 
-    def release(self, study: str, worker: str, after: StudyState, gone: Gone, problem: str | None = None) -> None:
+    def release(
+        self, study: str, worker: str, after: StudyState, gone: Gone, problem: str | None = None, deaths: int = 0
+    ) -> None:
         """Say that the worker has done with a study, and why it could not be run, if so.
 
         One that is still running, and has no other driver, is in the state ``after`` then; what was wished of one that
@@ -207,7 +209,7 @@ class Orders:
         with self._db.writing() as db:
             lock(db, study)
             wish = db.scalar(sa.select(ORDERS.c.wish).where(mine))
-            values = {"worker": "", "wish": None, "problem": problem, "deaths": 0}
+            values = {"worker": "", "wish": None, "problem": problem, "deaths": deaths}
             db.execute(sa.update(ORDERS).where(mine).values(values))
             this = (DRIVERS.c.study == study) & (DRIVERS.c.driver == worker)
             db.execute(sa.update(DRIVERS).where(this).values(seen_at=0.0))
@@ -219,6 +221,18 @@ class Orders:
                 state = after.value
             if wish is not None and state in (StudyState.QUEUED.value, StudyState.PAUSED.value):
                 change_state(db, study, _AFTER[Wish(wish)], {})
+
+    def try_again(self, study: str, worker: str, gone: Gone) -> None:
+        """Give back a study that the worker could not go on with, for no fault of the study; counted as a death of the
+        worker is, so that it does not come back for ever."""
+        mine = (ORDERS.c.study == study) & (ORDERS.c.worker == worker)
+        with self._db.reading() as db:
+            deaths = (db.scalar(sa.select(ORDERS.c.deaths).where(mine)) or 0) + 1
+        if deaths >= MOST_DEATHS:
+            why = f"{deaths} workers could not reach the store while they ran it, one after the other"
+            self.release(study, worker, StudyState.FAILED, gone, why)
+        else:
+            self.release(study, worker, StudyState.QUEUED, gone, deaths=deaths)
 
     def running(self, owner: str) -> int:
         """How many studies of an owner wait or run."""

@@ -38,8 +38,8 @@ class StudyRecord:
 class OpenTrial:
     """A trial that began and has no end: it runs, or a killed driver left it.
 
-    ``placement`` is None where nothing is known of its devices; ``lease`` is the token by which whoever claimed it holds
-    those of a cluster that other studies use too.
+    ``placement`` is None where nothing is known of its devices; ``lease`` is the token by which whoever claimed it
+    holds those of a cluster that other studies use too.
     """
 
     number: int

@@ -23,6 +23,7 @@ from tuner.study.events import Events
 from tuner.study.lifecycle import StudyState
 from tuner.study.listing import Listing
 from tuner.study.orders import Orders
+from tuner.study.patience import Patience
 from tuner.study.records import OpenTrial, Pulse, Snapshot, StudyRecord, TrialClaim
 from tuner.study.rows import DROPPED, LAUNCHED, RANKED, open_trial_of, study_of, trial_of
 from tuner.study.schema import DRIVERS, EVENTS, LEDGER, ORDERS, STEPS, STUDIES, TRIALS
@@ -72,14 +73,20 @@ class Store:
     its trial.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url, self._db = url, Database(url)
+    def __init__(self, url: str, patience_s: float = 0.0) -> None:
+        """``patience_s``: for how long a database is waited for that is away, from the moment on when it went."""
+        self.url, self._patience = url, Patience(patience_s)
+        self._db = Database(url, self._patience)
         self.orders, self.events, self.accounts = Orders(self._db), Events(self._db), Accounts(self._db)
         self.listing, self.spending, self.devices = Listing(self._db), Spending(self._db), DeviceLeases(self._db)
 
     def close(self) -> None:
         """Give back the connections."""
         self._db.close()
+
+    def hurry(self) -> None:
+        """Wait no more for a database that is away."""
+        self._patience.hurry()
 
     def listen(self, listener: Listener) -> None:
         """Have every transaction of this Store from now on told, in the thread that made it."""
@@ -200,8 +207,8 @@ class Store:
         """Record an order before anything starts: no other driver launches this layout for the same repeat.
 
         ``place`` chooses the devices, given all trials that hold some; while it does, no other driver claims any. None
-        where the layout is claimed already, where there is no room, or ``launches`` trials were begun before. On a cluster
-        that other studies use too (``sharing``) it gets a lease on devices that they do not hold, or Blocked.
+        where the layout is claimed already, where there is no room, or ``launches`` trials were begun before. On a
+        cluster that other studies use too (``sharing``) it gets a lease on devices that they do not hold, or Blocked.
         """
         try:
             with self._db.writing() as db:

@@ -18,16 +18,20 @@ from tuner.app.service.options import ServeOptions, WorkerOptions
 from tuner.app.service.worker import Worker, WorkerSettings
 from tuner.app.tune.telemetry import Telemetry
 from tuner.errors import BadInput, Cancelled, Cause
+from tuner.study.patience import WORKING_S
 from tuner.study.store import Store
 from tuner.trial.cancel import CancelHandle
 
 
 def run_worker(options: WorkerOptions, console: Console) -> int:
     """Work until told to end; how many studies were run."""
-    stop, store, telemetry = CancelHandle(), Store(options.store_url), Telemetry()
+    stop, store, telemetry = CancelHandle(), Store(options.store_url, patience_s=WORKING_S), Telemetry()
     settings = WorkerSettings(options.runs_on, options.ray_address, options.out)
     try:
-        with cancelled_by_signals(stop, lambda text: console.print(text, highlight=False)):
+        with (
+            cancelled_by_signals(stop, lambda text: console.print(text, highlight=False)),
+            stop.listening(lambda *_: store.hurry()),
+        ):
             _end_with(options.parent, stop)
             if options.metrics_port is not None:
                 port = telemetry.start_http(options.metrics_host, options.metrics_port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tuner.study.store import Store
 from tuner.trial.cancel import CancelHandle
 
 POLL_S = 0.5
+MOST_PAUSE_S = 15.0  # between two tries to reach a store that is away
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +75,47 @@ class Worker:
         """One study, to whatever end; none of its errors ends the worker. Its metrics stay until the next begins."""
         self._telemetry.forget_all_but(order.study)
         problem: str | None = None
-        cancel = CancelHandle()
+        cancel, away = CancelHandle(), False
         with Obedience(self._store.orders, order.study, driver, self._stop, cancel) as obedience:
             try:
                 self._drive(order, driver, cancel, obedience)
             except Cancelled:
                 pass  # the study's state says how
+            except StoreError:
+                away = True  # it says nothing of the study
             except ParlayError as error:
                 problem = str(error)
             except Exception as error:  # a fault of ours must not take the queue with it
                 problem = f"{type(error).__name__}: {error}"
+        if away:
+            self._give_back(order, driver)
+            return
         after = StudyState.FAILED if problem is not None else _after(cancel)
-        self._store.orders.release(order.study, driver, after, is_gone, problem)
+        self._patiently(lambda: self._store.orders.release(order.study, driver, after, is_gone, problem))
+
+    def _give_back(self, order: Order, driver: str) -> None:
+        """A study that this worker could not go on with, as the store was away: another does, or this one again."""
+
+        def release() -> None:
+            if self._store.listing.state(order.study) is StudyState.DECIDED:
+                self._finish(order, driver)
+            else:
+                self._store.orders.try_again(order.study, driver, is_gone)
+
+        self._patiently(release)
+
+    def _patiently(self, call: Callable[[], None]) -> None:
+        """Until the store takes it, or the worker is told to end: then its lease runs out, which comes to the same."""
+        pause_s = POLL_S
+        while True:
+            try:
+                return call()
+            except StoreError:
+                try:
+                    self._stop.wait(pause_s)
+                except Cancelled:
+                    return None
+                pause_s = min(2 * pause_s, MOST_PAUSE_S)
 
     def _finish(self, order: Order, driver: str) -> None:
         """Do what a worker left undone that died behind its study's end: the files of the decision."""

@@ -27,6 +27,7 @@ from tuner.ask.request_document import load_request
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput
 from tuner.rehearse.conditions import SEED_FACT
+from tuner.study.patience import WORKING_S
 from tuner.study.runner import StudyOrder, run_study
 from tuner.study.store import Store
 from tuner.study.study import default_name
@@ -50,12 +51,13 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
     name, request = order.name, order.request
     cluster = order.setting().cluster
     with ExitStack() as stack:
-        store = Store(options.store_url)
+        store = Store(options.store_url, patience_s=WORKING_S)
         stack.callback(store.close)
         telemetry = _telemetry(options, console, stack)
         screen = Screen(console, request)
         stack.callback(screen.close)
-        with cancelled_by_signals(cancel, screen.note), bench(options, cluster) as made:
+        hurrying = cancel.listening(lambda *_: store.hurry())
+        with cancelled_by_signals(cancel, screen.note), hurrying, bench(options, cluster) as made:
             if options.launcher == "simulated":
                 screen.note(f"simulated cluster, seed {options.simulated_seed}: no figure is from a real engine")
             for line in trace_lines(request.workload):

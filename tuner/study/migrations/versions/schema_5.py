@@ -1,4 +1,4 @@
-"""Version 5: devices that studies share, workers and what they see, logs, pins, and what finds studies that are akin."""
+"""Version 5: devices that studies share, workers and what they see, logs, pins, and kinship."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Add tables and columns; nothing that was there changes. Kinship of older studies is filled in when it is asked."""
+    """Add tables and columns; nothing that was there changes. Kinship of older studies is filled in when asked."""
     op.add_column("parlay_studies", sa.Column("kin", sa.String(64)))
     op.create_index("parlay_by_kin", "parlay_studies", ["kin", "created_at"])
     op.add_column("parlay_orders", sa.Column("discovers", sa.Boolean, nullable=False, server_default=sa.false()))
