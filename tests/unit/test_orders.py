@@ -129,6 +129,9 @@ def test_what_has_ended_cannot_be_ended_and_what_waits_cannot_be_resumed(store):
     store.change_state("s", StudyState.DECIDED)
     with pytest.raises(BadInput, match="from decided"):
         store.orders.ask("s", Wish.CANCEL)
+    with pytest.raises(BadInput, match="with a larger budget"):
+        store.orders.resume("s")
+    assert store.study("s").state is StudyState.DECIDED
     store.create_study("of the command line", REQUEST, {})
     with pytest.raises(BadInput, match="a study that was queued here"):
         store.orders.ask("of the command line", Wish.PAUSE)

@@ -240,6 +240,20 @@ def test_the_same_key_makes_one_study(serve, store):
     assert client.post("/v1/studies", json=STUDY).status_code == 409
 
 
+def test_events_end_when_a_study_is_paused_and_go_on_behind_that_when_it_is_resumed(serve, store, tmp_path):
+    client = serve()
+    client.post("/v1/studies", json={**STUDY, "name": "s"})
+    client.post("/v1/studies/s/pause")
+    until = told(client.get("/v1/studies/s/events"))
+    assert until[-1][2] == {"state": "paused"}
+    client.post("/v1/studies/s/resume")
+    work(store, tmp_path)
+    later = told(client.get("/v1/studies/s/events", headers={"Last-Event-ID": str(until[-1][0])}))
+    assert (later[0][2], later[-1][2]) == ({"state": "queued"}, {"state": "decided"})
+    assert told(client.get("/v1/studies/s/events")) == until + later
+    assert client.post("/v1/studies/s/resume").json()["given"] == "decided"
+
+
 def test_one_that_waits_is_paused_resumed_and_cancelled(serve, store, tmp_path):
     client = serve()
     client.post("/v1/studies", json=STUDY | {"name": "s"})

@@ -13,7 +13,7 @@ from tests.world import World
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.model import load_model
 from tuner.search.belief import Belief, fresh_sd
-from tuner.search.warm_start import ANOTHER_STUDY, HALF_LIFE_DAYS, Past, akin, carried, decayed
+from tuner.search.warm_start import ANOTHER_STUDY, HALF_LIFE_DAYS, Past, carried, decayed, kin_of
 from tuner.trial.results import TrialResult, TrialState
 
 DAY_S = 86400.0
@@ -74,7 +74,7 @@ def test_nothing_is_carried_from_studies_that_measured_nothing():
 def test_only_what_has_the_same_prices_is_akin(changes, facts, same):
     request, *_ = setting()
     other, *_ = setting(changes)
-    assert akin(other, FACTS, request, {**FACTS, **facts}) is same
+    assert (kin_of(other, FACTS) == kin_of(request, {**FACTS, **facts})) is same
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ prior as its stationary distribution).
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,16 +40,14 @@ class Past:
     trials: Sequence[TrialResult]
 
 
-def akin(request: TuneRequest, facts: Mapping[str, str], other: TuneRequest, other_facts: Mapping[str, str]) -> bool:
-    """True where a study's prices are those of this one: model and its precision, GPUs, fabric, engine, real or not."""
-
-    def print_of(one: TuneRequest) -> object:
-        hardware = [(group.gpu, group.gpus_per_node, group.fabric, group.inter_node_gb_per_s) for group in one.groups]
-        return one.model, one.engine.dtype, hardware
-
-    engines = [{name: known.get(name) for name in ENGINE} for known in (facts, other_facts)]
-    simulated = [sorted(item for item in known.items() if "simulated" in item[0]) for known in (facts, other_facts)]
-    return print_of(request) == print_of(other) and engines[0] == engines[1] and simulated[0] == simulated[1]
+def kin_of(request: TuneRequest, facts: Mapping[str, str]) -> str:
+    """The same for studies that are akin, and for no others: a digest of model and precision, GPUs, fabric, engine, and
+    which cluster was simulated, if one was."""
+    hardware = [(group.gpu, group.gpus_per_node, group.fabric, group.inter_node_gb_per_s) for group in request.groups]
+    engine = [facts.get(name) for name in ENGINE]
+    simulated = sorted(item for item in facts.items() if "simulated" in item[0])
+    told = json.dumps([request.model, request.engine.dtype, hardware, engine, simulated])
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def carried(past: Sequence[Past], model: ModelShape, now_s: float) -> dict[str, tuple[float, float]]:

@@ -24,8 +24,8 @@ Listener = Callable[[str, float, bool], None]  # of a transaction: "read" or "wr
 class Database:
     """SQLite or PostgreSQL behind an SQLAlchemy URL, with tables of the present version.
 
-    Raises BadInput for what is no URL, StoreError where it cannot be opened or was written by a newer Parlay. One that is
-    away for a while, or locked, is waited for with ``patience``: before a transaction begins, not in the middle of it.
+    Raises BadInput for what is no URL, StoreError where it cannot be opened or was written by a newer Parlay. One that
+    is away for a while, or locked, is waited for with ``patience`` before a transaction begins, not in the midst of it.
     """
 
     def __init__(self, url: str, patience: Patience | None = None) -> None:

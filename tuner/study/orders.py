@@ -34,6 +34,10 @@ class Wish(StrEnum):
     CANCEL = "cancel"
 
 
+_DECIDED = (
+    "resume of one that is not; this one has spent its budget, or has nothing left that could win: queue another "
+    "with a larger budget, which begins with what this one has learnt"
+)
 _AFTER = {Wish.PAUSE: StudyState.PAUSED, Wish.CANCEL: StudyState.CANCELLED}
 _WITH_STATE = sa.select(ORDERS, STUDIES.c.state).join(STUDIES, STUDIES.c.name == ORDERS.c.study)
 
@@ -172,13 +176,16 @@ class Orders:
         return _AFTER[wish]
 
     def resume(self, study: str) -> StudyState:
-        """Queue a study again that ended or was paused; raises BadInput for one that waits or runs."""
+        """Queue a study again that was paused or cancelled, or failed; raises BadInput for one that waits or runs, and
+        for one that is decided: nothing is left of its budget, or nothing that could win."""
         self.order(study)
         with self._db.writing() as db:
             lock(db, study)
             state = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == study))
             if state in _OPEN:
                 raise BadInput(f"state of study {study}", str(state), "resume of one that was paused or has ended")
+            if state == StudyState.DECIDED:
+                raise BadInput(f"state of study {study}", str(state), _DECIDED)
             change_state(db, study, StudyState.QUEUED, {})
             db.execute(
                 sa.update(ORDERS).where(ORDERS.c.study == study).values(wish=None, problem=None, worker="", deaths=0)

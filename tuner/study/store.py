@@ -16,10 +16,12 @@ from tuner.ask.request import TuneRequest
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput, FailureReason, StoreError
 from tuner.plan.prune import Candidate, DroppedGroup
+from tuner.search.warm_start import kin_of
 from tuner.study.accounts import Accounts
 from tuner.study.database import Database, Listener, now_s
 from tuner.study.device_leases import Blocked, DeviceLeases, Sharing, give_back, hold, take, wait_no_more
 from tuner.study.events import Events
+from tuner.study.kinship import Kinship
 from tuner.study.lifecycle import StudyState
 from tuner.study.listing import Listing
 from tuner.study.orders import Orders
@@ -79,6 +81,7 @@ class Store:
         self._db = Database(url, self._patience)
         self.orders, self.events, self.accounts = Orders(self._db), Events(self._db), Accounts(self._db)
         self.listing, self.spending, self.devices = Listing(self._db), Spending(self._db), DeviceLeases(self._db)
+        self.kinship = Kinship(self._db)
 
     def close(self) -> None:
         """Give back the connections."""
@@ -101,6 +104,7 @@ class Store:
         if self.find_study(name) is not None:
             raise _taken(name)
         row = {"name": name, "created_at": time.time(), "request": request.model_dump_json(), "facts": facts}
+        row["kin"] = kin_of(request, facts)
         try:
             with self._db.writing() as db:
                 db.execute(sa.insert(STUDIES).values(state=StudyState.QUEUED.value, **row))
@@ -113,8 +117,10 @@ class Store:
         """Say where a study runs that was queued before anybody knew; those of one that has begun stay as they are."""
         with self._db.writing() as db:
             lock(db, name)
-            if not db.scalar(sa.select(STUDIES.c.facts).where(STUDIES.c.name == name)):
-                db.execute(sa.update(STUDIES).where(STUDIES.c.name == name).values(facts=facts))
+            asked, known = db.execute(sa.select(STUDIES.c.request, STUDIES.c.facts).where(STUDIES.c.name == name)).one()
+            if not known:
+                values = {"facts": facts, "kin": kin_of(TuneRequest.model_validate_json(asked), facts)}
+                db.execute(sa.update(STUDIES).where(STUDIES.c.name == name).values(values))
 
     def study_names(self) -> list[str]:
         """Names of all studies, newest first."""

@@ -27,7 +27,7 @@ from tuner.plan.prune import Candidate, DroppedGroup, Plan, plan
 from tuner.search.belief_strategy import BeliefStrategy
 from tuner.search.search import Search
 from tuner.search.strategy import Strategy
-from tuner.search.warm_start import MOST, Factors, Past, akin, carried
+from tuner.search.warm_start import MOST, Factors, Past, carried
 from tuner.study.driver import Assignment, Driver
 from tuner.study.lease import is_gone, new_driver
 from tuner.study.lifecycle import StudyState
@@ -133,14 +133,10 @@ class Study:
             return None
         s, own = self._s, self._store.study(self._s.name)
         past: dict[str, Past] = {}
-        for name in self._store.study_names():  # newest first
-            record = self._store.study(name)
-            earlier = record.created_at < own.created_at and record.decided
-            if earlier and akin(s.request, own.facts, record.request, record.facts):
+        for name in self._store.kinship.earlier(s.name, MOST):
+            if (record := self._store.find_study(name)) is not None:
                 trials = self._store.snapshot(name).finished
                 past[name] = Past(record.created_at, record.request, record.ranked or (), trials)
-            if len(past) == MOST:
-                break
         if past:
             self._observer.remembered(list(past))
         return self._strategist(

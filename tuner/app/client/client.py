@@ -173,10 +173,11 @@ class ServiceClient:
         self._transport.ask("DELETE", _path(name), name)
 
     def events(self, name: str, after: int = 0) -> Iterator[StudyEvent]:
-        """What happens in a study, each event once, until it has ended; a stream that breaks is taken up again."""
+        """What happens in a study, each event once, until it has ended or was paused; a stream that breaks is taken up
+        again. Of one that is paused, ``after`` its last event: what happens once it goes on."""
 
         def over() -> bool:
-            return self.study(name).state in OVER
+            return self.study(name).state in (*OVER, StudyState.PAUSED)
 
         return follow(
             lambda last: self._transport.lines(_path(name, "events"), name, {"Last-Event-ID": str(last)}), over, after

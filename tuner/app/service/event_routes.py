@@ -30,7 +30,8 @@ async def events(
     caller: Reader,
     last_event_id: Annotated[int, Header(ge=0, le=2**31 - 1)] = 0,
 ) -> StreamingResponse:
-    """Server-sent events from the one behind ``Last-Event-ID`` on; the stream ends when the study has ended."""
+    """Server-sent events from the one behind ``Last-Event-ID`` on; the stream ends when the study has ended, and after
+    the event that it was paused. Whoever then asks for what comes behind that event waits until it goes on."""
     await run_in_threadpool(service.require, name)
     if service.watchers.full:
         busy = "too many listen already"
@@ -50,7 +51,7 @@ async def _stream(service: Service, name: str, after: int, request: Request) -> 
             over = await _over(service, name)
         else:
             yield _text(event)
-            over = event.kind == STATE_EVENT and json.loads(event.data)["state"] in _OVER and await _over(service, name)
+            over = await _rests(service, name, event)
         if over:
             return
 
@@ -58,6 +59,13 @@ async def _stream(service: Service, name: str, after: int, request: Request) -> 
 async def _over(service: Service, name: str) -> bool:
     state = await run_in_threadpool(service.store.listing.state, name)
     return state is None or state in _OVER
+
+
+async def _rests(service: Service, name: str, event: Event) -> bool:
+    """Whether an event says that nothing more will come for now, and is the last."""
+    if event.kind != STATE_EVENT or json.loads(event.data)["state"] not in (*_OVER, StudyState.PAUSED):
+        return False
+    return not await run_in_threadpool(service.store.events.after, name, event.number, 1)
 
 
 def _text(event: Event) -> str:

@@ -45,6 +45,7 @@ export const post = (path, body, more) => ask("POST", path, body, more);
 export async function listen(study, after, told, line, signal) {
   let last = after;
   let wait = 500;
+  let paused = false; // the stream ends then, and the next one waits until the study goes on
   while (!signal.aborted) {
     try {
       const options = { headers: headers({ "Last-Event-ID": String(last) }), signal };
@@ -55,6 +56,7 @@ export async function listen(study, after, told, line, signal) {
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
         const { value, done } = await reader.read();
+        if (done && paused) break;
         if (done) return; // the study has ended
         const blocks = (rest + value).split("\n\n");
         rest = blocks.pop();
@@ -62,6 +64,7 @@ export async function listen(study, after, told, line, signal) {
           const event = parsed(block);
           if (event) {
             last = event.id;
+            paused = event.kind === "state" && event.data.state === "paused";
             told(event);
           }
         }
