@@ -36,9 +36,14 @@ _REFUSED = (
 )
 
 
+def holds_secret(name: str) -> bool:
+    """Whether a name, of a variable or an argument, stands for a secret."""
+    return _SECRET_VARIABLES.search(plain_name(name).upper()) is not None
+
+
 def require_variable(known: Release, name: str, text: str, where: str, version: str) -> None:
     """Raise BadInput for a variable that a request may not set; a secret is not shown."""
-    if _SECRET_VARIABLES.search(plain_name(name).upper()):
+    if holds_secret(name):
         raise BadInput(where, "…", SECRETS)
     if not _VARIABLE.fullmatch(name):
         raise BadInput(where, text, "names of capital letters, digits and underscores")

@@ -24,11 +24,12 @@ from tuner.study.events import Events
 from tuner.study.kinship import Kinship
 from tuner.study.lifecycle import StudyState
 from tuner.study.listing import Listing
+from tuner.study.logs import Logs
 from tuner.study.orders import Orders
 from tuner.study.patience import Patience
 from tuner.study.records import OpenTrial, Pulse, Snapshot, StudyRecord, TrialClaim
 from tuner.study.rows import DROPPED, LAUNCHED, RANKED, open_trial_of, study_of, trial_of
-from tuner.study.schema import DRIVERS, EVENTS, LEDGER, ORDERS, STEPS, STUDIES, TRIALS
+from tuner.study.schema import DEVICE_LEASES, DRIVERS, EVENTS, LEDGER, LOGS, ORDERS, PINS, STEPS, STUDIES, TRIALS
 from tuner.study.spending import Spending
 from tuner.study.statements import (
     begin_trial,
@@ -81,7 +82,7 @@ class Store:
         self._db = Database(url, self._patience)
         self.orders, self.events, self.accounts = Orders(self._db), Events(self._db), Accounts(self._db)
         self.listing, self.spending, self.devices = Listing(self._db), Spending(self._db), DeviceLeases(self._db)
-        self.kinship = Kinship(self._db)
+        self.kinship, self.logs = Kinship(self._db), Logs(self._db)
 
     def close(self) -> None:
         """Give back the connections."""
@@ -151,7 +152,7 @@ class Store:
             if state in (StudyState.QUEUED, StudyState.RUNNING):
                 raise BadInput(f"state of study {name}", state, "deletion of one that has ended; cancel it first")
             keep_ledger(db, name)
-            for table in (STEPS, TRIALS, LEDGER, DRIVERS, EVENTS, ORDERS):
+            for table in (STEPS, TRIALS, LEDGER, DRIVERS, EVENTS, ORDERS, DEVICE_LEASES, LOGS, PINS):
                 db.execute(sa.delete(table).where(table.c.study == name))
             db.execute(sa.delete(STUDIES).where(STUDIES.c.name == name))
 

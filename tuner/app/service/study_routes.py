@@ -6,7 +6,6 @@ import base64
 import binascii
 import json
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
@@ -22,6 +21,7 @@ from tuner.app.service.access import Admin, Caller, Reader, Tuner
 from tuner.app.service.planning_routes import Body, Document, request_of
 from tuner.app.service.problems import Refused, bad
 from tuner.app.service.service import Here, Service, conflict, unknown
+from tuner.app.tune.trial_log import folder_of, log_text
 from tuner.ask.layout import ParallelLayout
 from tuner.errors import BadInput
 from tuner.study.lifecycle import StudyState
@@ -30,7 +30,6 @@ from tuner.study.orders import Terms, Wish
 from tuner.study.study import default_name
 
 routes = APIRouter(prefix="/v1/studies", tags=["studies"])
-_LOG_BYTES = 2_000_000
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
@@ -183,13 +182,14 @@ def log(
     caller: Reader,
     tail: Annotated[int, Query(ge=1, le=10_000, description="So many lines of each file.")] = 200,
 ) -> PlainTextResponse:
-    """Of the files that this machine has; those of a worker elsewhere stay there."""
+    """Of its files, where this machine has them; else what the worker that ran it has kept in the store."""
     service.require(name)
-    folder = service.settings.out / name / "logs" / f"trial-{number:03d}"
-    files = sorted(folder.rglob("*.log")) if folder.is_dir() else []
-    if not files:
-        raise Refused(HTTPStatus.NOT_FOUND, f"this machine has no logs of trial {number} of study {name}")
-    return PlainTextResponse("\n".join(f"==> {path.relative_to(folder)} <==\n{_end(path, tail)}" for path in files))
+    found = log_text(folder_of(service.settings.out / name / "logs", number), tail) or service.store.logs.find(
+        name, number
+    )
+    if found is None:
+        raise Refused(HTTPStatus.NOT_FOUND, f"no logs are kept of trial {number} of study {name}")
+    return PlainTextResponse(found)
 
 
 @routes.post("/{name}/pause", status_code=HTTPStatus.ACCEPTED, summary="Stop it, to go on later")
@@ -256,11 +256,3 @@ def _place(cursor: str) -> Place:
         return float(at), str(name)
     except (ValueError, TypeError, binascii.Error):
         raise bad(BadInput("cursor", cursor, "the `next` of a page before")) from None
-
-
-def _end(path: Path, lines: int) -> str:
-    """The last lines of a file, of its last bytes: a log may be longer than memory."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _LOG_BYTES))
-        last = file.read(_LOG_BYTES).decode("utf-8", errors="replace")
-    return "".join(last.splitlines(keepends=True)[-lines:])

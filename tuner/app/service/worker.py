@@ -12,6 +12,7 @@ from tuner.app.tune.event_recorder import EventRecorder
 from tuner.app.tune.options import TuneOptions
 from tuner.app.tune.telemetry import Telemetry
 from tuner.app.tune.telemetry_observer import TelemetryObserver
+from tuner.app.tune.trial_log import LogKeeper
 from tuner.app.wiring import facts, write_results
 from tuner.errors import Cancelled, Cause, ParlayError, StoreError
 from tuner.rehearse.conditions import SEED_FACT
@@ -147,8 +148,9 @@ class Worker:
             simulated_seed=order.terms.seed or 0,
         )
         recorder = EventRecorder(self._store.events, order.study, record.request)
-        observers = (obedience, recorder, TelemetryObserver(order.study, record.request, self._telemetry))
-        with bench(options, asked.setting().cluster) as made:
+        keeper = LogKeeper(self._store.logs, order.study, asked.log_root)
+        observers = (obedience, recorder, keeper, TelemetryObserver(order.study, record.request, self._telemetry))
+        with bench(options, asked.setting().cluster) as made, keeper:
             decision = run_study(
                 asked, self._store, made.launcher, made.meter, observers, cancel, clock=made.clock, driver=driver
             )

@@ -19,6 +19,7 @@ from tuner.app.tune.options import TuneOptions
 from tuner.app.tune.screen import Screen
 from tuner.app.tune.telemetry import Telemetry
 from tuner.app.tune.telemetry_observer import TelemetryObserver
+from tuner.app.tune.trial_log import LogKeeper
 from tuner.app.wiring import facts, write_results
 from tuner.ask.engine_policy import require_allowed
 from tuner.ask.engine_version import EngineVersion
@@ -63,7 +64,8 @@ def run_tune(options: TuneOptions, console: Console) -> TuneResult:
             for line in trace_lines(request.workload):
                 screen.note(line)
             recorder = EventRecorder(store.events, name, request)
-            observers = (screen, recorder, TelemetryObserver(name, request, telemetry))
+            keeper = stack.enter_context(LogKeeper(store.logs, name, order.log_root))
+            observers = (screen, recorder, keeper, TelemetryObserver(name, request, telemetry))
             decision = run_study(order, store, made.launcher, made.meter, observers, cancel, clock=made.clock)
         screen.close()
         record = store.study(name)
