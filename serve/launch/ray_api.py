@@ -52,6 +52,11 @@ def require_ray_address(address: str) -> None:
 
 def discover_cluster(address: str) -> ClusterSpec | tuple[ClusterSpec, ...]:
     """The nodes and devices of the Ray cluster at ``address``; see ``cluster_of_nodes``."""
+    return cluster_seen(address)[0]
+
+
+def cluster_seen(address: str) -> tuple[ClusterSpec | tuple[ClusterSpec, ...], str]:
+    """What the Ray cluster at ``address`` has, and the name by which studies share it."""
     import ray
 
     require_ray_address(address)
@@ -59,7 +64,7 @@ def discover_cluster(address: str) -> ClusterSpec | tuple[ClusterSpec, ...]:
     if not connected:
         attach(address)
     try:
-        return cluster_of_nodes(live_nodes())
+        return cluster_of_nodes(live_nodes()), f"ray/{head_node()}"
     finally:
         if not connected:
             ray.shutdown()

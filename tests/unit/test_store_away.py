@@ -104,9 +104,9 @@ def test_a_study_that_never_gets_on_is_not_tried_for_ever(tmp_path):
     submit(store, 1, 1)
     for number in range(MOST_DEATHS):
         assert store.orders.claim(f"w{number}", ("simulated",), lambda *_: True).study == "study-0"
-        store.orders.try_again("study-0", f"w{number}", lambda *_: True)
+        store.orders.try_again("study-0", f"w{number}", lambda *_: True, "the store is away")
     assert store.listing.state("study-0") is StudyState.FAILED
-    assert "could not reach the store" in store.orders.order("study-0").problem
+    assert "the store is away" in store.orders.order("study-0").problem
     store.close()
 
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from tuner.study.database import Database
 from tuner.study.lifecycle import StudyState
 from tuner.study.orders import Order, order_of
-from tuner.study.schema import EVENTS, ORDERS, STUDIES, TRIALS
+from tuner.study.schema import EVENTS, ORDERS, PINS, STUDIES, TRIALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class StudyHead:
     kept: int | None
     trials: int
     last_event: int
+    pinned: bool
     order: Order | None
 
 
@@ -78,7 +79,9 @@ class Listing:
         trials = sa.select(sa.func.count()).where(TRIALS.c.study == study).scalar_subquery()
         last = sa.select(sa.func.max(EVENTS.c.number)).where(EVENTS.c.study == study).scalar_subquery()
         columns = ("name", "created_at", "state", "request", "facts", "candidates_total", "kept")
-        query = sa.select(*(STUDIES.c[name] for name in columns), trials.label("trials"), last.label("last_event"))
+        pinned = sa.select(PINS.c.at).where(PINS.c.study == study).scalar_subquery().label("pinned")
+        known = (STUDIES.c[name] for name in columns)
+        query = sa.select(*known, trials.label("trials"), last.label("last_event"), pinned)
         with self._db.reading() as db:
             row = db.execute(query.where(STUDIES.c.name == study)).mappings().first()
             order = db.execute(sa.select(ORDERS).where(ORDERS.c.study == study)).mappings().first()
@@ -94,6 +97,7 @@ class Listing:
             kept=row["kept"],
             trials=row["trials"],
             last_event=row["last_event"] or 0,
+            pinned=row["pinned"] is not None,
             order=None if order is None else order_of(order),
         )
 

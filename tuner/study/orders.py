@@ -7,6 +7,7 @@ by the next, once the lease of that name has run out or its process is known to 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tuner.ask.request import TuneRequest
+from tuner.ask.request import ClusterSpec, TuneRequest
 from tuner.errors import BadInput, StoreError
 from tuner.study.database import Database, now_s
 from tuner.study.lifecycle import StudyState
@@ -59,7 +60,8 @@ class Terms:
 class Order:
     """A study that somebody queued. ``submitted_at`` in s since 1970; ``worker`` is empty until one claims it.
 
-    ``problem`` says why it could not be run, where it failed before or outside a trial.
+    ``problem`` says why it could not be run, where it failed before or outside a trial. One that ``discovers`` asked
+    for the cluster that is there: its worker looks what that has before it begins.
     """
 
     study: str
@@ -68,6 +70,7 @@ class Order:
     worker: str
     wish: Wish | None
     problem: str | None
+    discovers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +88,23 @@ class Orders:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def submit(self, study: str, request: TuneRequest, terms: Terms, key: str | None = None) -> Order:
+    def submit(
+        self, study: str, request: TuneRequest, terms: Terms, key: str | None = None, *, discovers: bool = False
+    ) -> Order:
         """Queue a new study; with a ``key`` that its owner has used before, the order of then.
 
         Raises BadInput where the name is taken, or the key stands for another request or other terms.
         """
         asked = request.model_dump_json()
         if key is not None and (known := self._by_key(terms.owner, key)) is not None:
-            return self._same(known, study, asked, terms, key)
+            return self._same(known, study, asked, terms, key, discovers)
         try:
             with self._db.writing() as db:
                 at = now_s(db)
                 row = {"name": study, "created_at": at, "request": asked, "facts": {}}
                 db.execute(sa.insert(STUDIES).values(state=StudyState.QUEUED.value, **row))
                 order = {"study": study, "owner": terms.owner, "launcher": terms.launcher, "seed": terms.seed}
-                when = {"priority": terms.priority, "submitted_at": at, "idempotency_key": key}
+                when = {"priority": terms.priority, "submitted_at": at, "idempotency_key": key, "discovers": discovers}
                 db.execute(sa.insert(ORDERS).values({**order, **when}))
                 append_event(db, study, STATE_EVENT, {"state": StudyState.QUEUED.value})
         except StoreError as error:
@@ -107,7 +112,7 @@ class Orders:
                 raise
             known = None if key is None else self._by_key(terms.owner, key)  # somebody was a moment faster
             if known is not None and key is not None:
-                return self._same(known, study, asked, terms, key)
+                return self._same(known, study, asked, terms, key, discovers)
             raise BadInput("name", study, "a name that no study of this store has") from None
         return self.order(study)
 
@@ -128,16 +133,16 @@ class Orders:
             row = db.execute(sa.select(ORDERS).where(ORDERS.c.study == study)).mappings().first()
         return None if row is None else order_of(row)
 
-    def claim(self, worker: str, launchers: Sequence[str], gone: Gone) -> Order | None:
+    def claim(self, worker: str, launchers: Sequence[str], gone: Gone, *, sees_ray: bool = False) -> Order | None:
         """Give the worker the study that is next, or None: of all that ask at once, one gets it.
 
         Next is what has the highest priority, then what belongs to the owner with the fewest running, then the oldest.
-        The worker's lease on it begins with the claim.
+        The worker's lease on it begins with the claim. What ``discovers`` its cluster goes to one that ``sees_ray``.
         """
         with self._db.reading() as db:
             now, rows = now_s(db), self._rows(db)
             running = Counter(row["owner"] for row in rows if row["state"] == StudyState.RUNNING.value)
-            mine = [row for row in rows if row["launcher"] in launchers]
+            mine = [row for row in rows if row["launcher"] in launchers and (sees_ray or not row["discovers"])]
             mine.sort(key=lambda row: (-row["priority"], running[row["owner"]], row["submitted_at"]))
             free = [row for row in mine if row["state"] == StudyState.QUEUED.value or _free(db, row, now, gone)]
         for row in free:
@@ -229,15 +234,29 @@ class Orders:
             if wish is not None and state in (StudyState.QUEUED.value, StudyState.PAUSED.value):
                 change_state(db, study, _AFTER[Wish(wish)], {})
 
-    def try_again(self, study: str, worker: str, gone: Gone) -> None:
+    def found_cluster(self, study: str, cluster: Sequence[ClusterSpec]) -> None:
+        """Keep which cluster a study runs on that was to find one, as long as it has not begun."""
+        with self._db.writing() as db:
+            lock(db, study)
+            known = sa.select(STUDIES.c.request, STUDIES.c.facts).where(STUDIES.c.name == study)
+            asked, facts = db.execute(known).one()
+            before = TuneRequest.model_validate_json(asked)
+            request = before.model_copy(update={"cluster": tuple(cluster) if len(cluster) > 1 else cluster[0]})
+            if facts or request == before:
+                return
+            this = sa.update(STUDIES).where(STUDIES.c.name == study)
+            db.execute(this.values(request=request.model_dump_json()))
+            groups = [group.model_dump(mode="json", exclude_none=True) for group in cluster]
+            append_event(db, study, "cluster", {"groups": groups})
+
+    def try_again(self, study: str, worker: str, gone: Gone, why: str) -> None:
         """Give back a study that the worker could not go on with, for no fault of the study; counted as a death of the
         worker is, so that it does not come back for ever."""
         mine = (ORDERS.c.study == study) & (ORDERS.c.worker == worker)
         with self._db.reading() as db:
             deaths = (db.scalar(sa.select(ORDERS.c.deaths).where(mine)) or 0) + 1
         if deaths >= MOST_DEATHS:
-            why = f"{deaths} workers could not reach the store while they ran it, one after the other"
-            self.release(study, worker, StudyState.FAILED, gone, why)
+            self.release(study, worker, StudyState.FAILED, gone, f"{deaths} times, one after the other: {why}")
         else:
             self.release(study, worker, StudyState.QUEUED, gone, deaths=deaths)
 
@@ -289,10 +308,12 @@ class Orders:
             row = db.execute(sa.select(ORDERS).where(this)).mappings().first()
         return None if row is None else order_of(row)
 
-    def _same(self, known: Order, study: str, asked: str, terms: Terms, key: str) -> Order:
+    def _same(self, known: Order, study: str, asked: str, terms: Terms, key: str, discovers: bool) -> Order:
         with self._db.reading() as db:
-            before = db.scalar(sa.select(STUDIES.c.request).where(STUDIES.c.name == known.study))
-        if (known.study, before, known.terms) != (study, asked, terms):
+            before = str(db.scalar(sa.select(STUDIES.c.request).where(STUDIES.c.name == known.study)))
+        if known.discovers and discovers:  # what was there then may not be what is there now
+            before, asked = (json.dumps({**json.loads(one), "cluster": "ray"}) for one in (before, asked))
+        if (known.study, before, known.terms, known.discovers) != (study, asked, terms, discovers):
             raise BadInput("Idempotency-Key", key, f"a key of its own; this one queued study {known.study}")
         return known
 
@@ -313,4 +334,5 @@ def order_of(row: sa.RowMapping | dict[str, object]) -> Order:
     """An order, of its row."""
     terms = Terms(row["owner"], row["launcher"], row["seed"], row["priority"])  # type: ignore[arg-type]
     wish = Wish(str(row["wish"])) if row["wish"] else None
-    return Order(row["study"], terms, row["submitted_at"], row["worker"], wish, row["problem"])  # type: ignore[arg-type]
+    problem, discovers = row["problem"], bool(row["discovers"])
+    return Order(row["study"], terms, row["submitted_at"], row["worker"], wish, problem, discovers)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from tuner.errors import BadInput, FailureReason, StoreError
 from tuner.plan.prune import Candidate, DroppedGroup
 from tuner.search.warm_start import kin_of
 from tuner.study.accounts import Accounts
+from tuner.study.archive import Archive
 from tuner.study.database import Database, Listener, now_s
 from tuner.study.device_leases import Blocked, DeviceLeases, Sharing, give_back, hold, take, wait_no_more
 from tuner.study.events import Events
@@ -43,6 +44,7 @@ from tuner.study.statements import (
 )
 from tuner.study.step_rows import dump_step, load_step
 from tuner.study.stored_decision import kept_decision, read_decision
+from tuner.study.workers import Workers
 from tuner.trial.devices import Placement
 from tuner.trial.launched import Launched
 from tuner.trial.ledger import Entry, Outcome
@@ -82,7 +84,8 @@ class Store:
         self._db = Database(url, self._patience)
         self.orders, self.events, self.accounts = Orders(self._db), Events(self._db), Accounts(self._db)
         self.listing, self.spending, self.devices = Listing(self._db), Spending(self._db), DeviceLeases(self._db)
-        self.kinship, self.logs = Kinship(self._db), Logs(self._db)
+        self.workers = Workers(self._db)
+        self.kinship, self.logs, self.archive = Kinship(self._db), Logs(self._db), Archive(self._db)
 
     def close(self) -> None:
         """Give back the connections."""
@@ -96,9 +99,9 @@ class Store:
         """Have every transaction of this Store from now on told, in the thread that made it."""
         self._db.listen(listener)
 
-    def exclusive(self) -> AbstractContextManager[None]:
+    def exclusive(self, what: int = 0) -> AbstractContextManager[None]:
         """Keep out every other process that asks for the same, to the end of the block; writing goes on as usual."""
-        return self._db.exclusive()
+        return self._db.exclusive(what)
 
     def create_study(self, name: str, request: TuneRequest, facts: dict[str, str]) -> None:
         """Put a study in the queue; raises BadInput when the name is taken."""

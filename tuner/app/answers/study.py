@@ -54,6 +54,7 @@ class StudyAnswer(Answer):
     kept: int | None = Field(description="Candidates that the plan kept; null until it was planned.")
     trials: int = Field(description="Trials so far.")
     last_event: int = Field(description="Number of its last event; 0: none yet.")
+    pinned: bool = Field(description="Whether it stays however old it gets.")
     order: OrderAnswer | None = Field(description="Null of a study of the command line.")
 
 
@@ -83,6 +84,7 @@ def study_answer(head: StudyHead) -> StudyAnswer:
         kept=head.kept,
         trials=head.trials,
         last_event=head.last_event,
+        pinned=head.pinned,
         order=None if head.order is None else order_answer(head.order),
     )
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from tuner.app.answers.base import Answer
+from tuner.app.answers.cluster import ClusterAnswer
 from tuner.app.answers.decision import ShowAnswer
 from tuner.app.answers.explain import ExplainAnswer
 from tuner.app.answers.names import NamesAnswer
@@ -77,6 +78,10 @@ class ServiceClient:
         """A hardware profile."""
         found: dict[str, Any] = self._transport.ask("GET", f"/v1/profiles/{quote(name, safe='')}", name).json()
         return found
+
+    def cluster(self) -> ClusterAnswer:
+        """The clusters as the workers see them, and who holds what of them."""
+        return self._got(ClusterAnswer, "/v1/cluster", "the cluster")
 
     def version(self) -> VersionAnswer:
         """What answers."""
@@ -167,6 +172,14 @@ class ServiceClient:
     def resume(self, name: str) -> StudyAnswer:
         """Queue one again that was paused or has ended."""
         return self._posted(StudyAnswer, _path(name, "resume"), name)
+
+    def pin(self, name: str) -> StudyAnswer:
+        """Keep it, whatever the rule for old studies."""
+        return self._posted(StudyAnswer, _path(name, "pin"), name)
+
+    def unpin(self, name: str) -> StudyAnswer:
+        """Let the rule have it again."""
+        return StudyAnswer.model_validate_json(self._transport.ask("DELETE", _path(name, "pin"), name).content)
 
     def delete(self, name: str) -> None:
         """Forget one that has ended."""

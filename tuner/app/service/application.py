@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tuner.app.answers.version import HealthAnswer, VersionAnswer
-from tuner.app.service import event_routes, page_routes, planning_routes, study_routes
+from tuner.app.service import cluster_routes, event_routes, page_routes, planning_routes, study_routes
 from tuner.app.service.access import Doorkeeper, Rates
 from tuner.app.service.deployed import Seen
 from tuner.app.service.hosts import require_own
@@ -95,8 +95,9 @@ def application(
         openapi_url="/v1/openapi.json",
     )
     app.state.service = service
-    for router in (_health, planning_routes.routes, study_routes.routes, event_routes.routes, page_routes.routes):
-        app.include_router(router)
+    for module in (planning_routes, cluster_routes, study_routes, event_routes, page_routes):
+        app.include_router(module.routes)
+    app.include_router(_health)
     handle_errors(app)
     app.add_middleware(Gate, body_bytes=limits.body_bytes, metrics=service.metrics, own_only=open_to_all)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # as FastAPI's own documentation does

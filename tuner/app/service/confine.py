@@ -14,13 +14,11 @@ def confine(document: Mapping[str, Any], roots: Iterable[Path]) -> None:
     """Raise BadInput where a document names a file that does not lie beneath one of ``roots``, links followed.
 
     It is looked at before it is read as a request, since reading it opens its files. Models by name, profiles by name
-    and lengths in the document itself need none. ``cluster: ray`` is refused too: that is the business of whoever
-    starts the workers. What is no text where a file would be named is left to the checks of the request.
+    and lengths in the document itself need none. What is no text where a file would be named is left to the checks of
+    the request.
     """
     opened = tuple(root.resolve() for root in roots)
     cluster = document.get("cluster")
-    if cluster == "ray":
-        raise BadInput("request: cluster", "ray", "gpu, nodes and gpus_per_node; only `parlay tune` asks a running Ray")
     model = document.get("model")
     if isinstance(model, str) and _is_file(model):
         _require(model, "request: model", opened, "a model's name")

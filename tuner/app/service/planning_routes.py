@@ -15,6 +15,7 @@ from tuner.app.answers.plan import PlanAnswer
 from tuner.app.answers.simulate import SimulateAnswer
 from tuner.app.answers.written import ProblemPlaceAnswer, WrittenAnswer
 from tuner.app.service.access import Reader
+from tuner.app.service.cluster_routes import with_cluster
 from tuner.app.service.confine import confine
 from tuner.app.service.problems import Refused, shown
 from tuner.app.service.reading import plain_json, read_yaml
@@ -72,9 +73,12 @@ class RequestBody(Body):
 
 
 def request_of(service: Service, document: dict[str, Any]) -> TuneRequest:
-    """The request that a document is, if it names no file but those that the service has opened; raises BadInput."""
+    """The request that a document is, if it names no file but those that the service has opened; raises BadInput.
+
+    One that asks for the running Ray cluster gets what a worker sees of it.
+    """
     confine(document, service.settings.roots)
-    request = parse_request(document)
+    request = parse_request(with_cluster(service, document))
     _require_small(load_space(request.space))
     return request
 

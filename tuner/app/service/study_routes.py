@@ -18,6 +18,7 @@ from tuner.app.answers.explain import ExplainAnswer
 from tuner.app.answers.picture import PictureAnswer
 from tuner.app.answers.study import StudyAnswer, StudyListAnswer, study_answer, study_line_answer
 from tuner.app.service.access import Admin, Caller, Reader, Tuner
+from tuner.app.service.cluster_routes import discovers
 from tuner.app.service.planning_routes import Body, Document, request_of
 from tuner.app.service.problems import Refused, bad
 from tuner.app.service.service import Here, Service, conflict, unknown
@@ -59,6 +60,8 @@ def create(
         raise bad(BadInput("launcher", launcher, ", ".join(launchers)))
     if body.simulated_seed is not None and launcher != "simulated":
         raise bad(BadInput("simulated_seed", body.simulated_seed, "with launcher simulated only"))
+    if discovers(body.request) and launcher != "ray":
+        raise bad(BadInput("request: cluster", "ray", f"gpu, nodes and gpus_per_node, with launcher {launcher}"))
     seed = (body.simulated_seed or 0) if launcher == "simulated" else None
     name = body.name or default_name(request)
     most, again = service.settings.limits.open_studies, service.store.orders.asked_before(caller.token, idempotency_key)
@@ -68,7 +71,7 @@ def create(
         )
     try:
         terms = Terms(caller.token, launcher, seed, body.priority)
-        service.store.orders.submit(name, request, terms, idempotency_key)
+        service.store.orders.submit(name, request, terms, idempotency_key, discovers=discovers(body.request))
     except BadInput as error:
         raise conflict(error) from None
     if not again:
@@ -213,6 +216,24 @@ def resume(name: str, service: Here, caller: Tuner) -> StudyAnswer:
     except BadInput as error:
         raise conflict(error) from None
     service.noted(caller, "resume", name, "queued")
+    return told(service, name)
+
+
+@routes.post("/{name}/pin", summary="Keep it, whatever the rule")
+def pin(name: str, service: Here, caller: Tuner) -> StudyAnswer:
+    """One whose winner is deployed: it is neither archived nor deleted for its age."""
+    service.require(name)
+    service.store.archive.pin(name)
+    service.noted(caller, "pin", name, "pinned")
+    return told(service, name)
+
+
+@routes.delete("/{name}/pin", summary="Let the rule have it again")
+def unpin(name: str, service: Here, caller: Tuner) -> StudyAnswer:
+    """It goes when it is old."""
+    service.require(name)
+    service.store.archive.unpin(name)
+    service.noted(caller, "unpin", name, "not pinned")
     return told(service, name)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.app.service.obeying import Obedience
+from tuner.app.service.presence import Presence, See, see_ray
 from tuner.app.tune.bench import bench
 from tuner.app.tune.event_recorder import EventRecorder
 from tuner.app.tune.options import TuneOptions
@@ -40,20 +41,34 @@ class Worker:
     """Runs what waits in a store until it is told to end; then it gives back what it has."""
 
     def __init__(
-        self, store: Store, settings: WorkerSettings, stop: CancelHandle, telemetry: Telemetry | None = None
+        self,
+        store: Store,
+        settings: WorkerSettings,
+        stop: CancelHandle,
+        telemetry: Telemetry | None = None,
+        see: See = see_ray,
     ) -> None:
+        """``see`` asks the Ray cluster at an address what it has."""
         self._store, self._settings, self._stop = store, settings, stop
         self._telemetry = telemetry or Telemetry()
+        self._presence = Presence(store.workers, settings.launchers, settings.ray_address, see)
 
     def run(self, *, until_idle: bool = False) -> int:
         """Work; how many studies were run. With ``until_idle`` it ends where nothing waits, else when ``stop`` is set.
 
         A store that cannot be reached for a while is asked again.
         """
+        with self._presence:
+            return self._work(until_idle)
+
+    def _work(self, until_idle: bool) -> int:
         done = 0
         while self._stop.cause is None:
             try:
-                order = self._store.orders.claim(driver := new_driver(), self._settings.launchers, is_gone)
+                self._presence.look()
+                order = self._store.orders.claim(
+                    driver := new_driver(), self._settings.launchers, is_gone, sees_ray=self._presence.sees_ray
+                )
                 if order is not None:
                     self._run(order, driver)
                     done += 1
@@ -76,32 +91,35 @@ class Worker:
         """One study, to whatever end; none of its errors ends the worker. Its metrics stay until the next begins."""
         self._telemetry.forget_all_but(order.study)
         problem: str | None = None
-        cancel, away = CancelHandle(), False
+        cancel, again = CancelHandle(), ""
+        self._presence.runs(order.study)
         with Obedience(self._store.orders, order.study, driver, self._stop, cancel) as obedience:
             try:
                 self._drive(order, driver, cancel, obedience)
             except Cancelled:
                 pass  # the study's state says how
-            except StoreError:
-                away = True  # it says nothing of the study
+            except (StoreError, _ClusterAway) as error:
+                again = str(error)  # it says nothing of the study
             except ParlayError as error:
                 problem = str(error)
             except Exception as error:  # a fault of ours must not take the queue with it
                 problem = f"{type(error).__name__}: {error}"
-        if away:
-            self._give_back(order, driver)
+        self._presence.runs(None)
+        if again:
+            self._give_back(order, driver, again)
             return
         after = StudyState.FAILED if problem is not None else _after(cancel)
         self._patiently(lambda: self._store.orders.release(order.study, driver, after, is_gone, problem))
 
-    def _give_back(self, order: Order, driver: str) -> None:
-        """A study that this worker could not go on with, as the store was away: another does, or this one again."""
+    def _give_back(self, order: Order, driver: str, why: str) -> None:
+        """A study that this worker could not go on with, as the store or its cluster was away: another does, or this
+        one again."""
 
         def release() -> None:
             if self._store.listing.state(order.study) is StudyState.DECIDED:
                 self._finish(order, driver)
             else:
-                self._store.orders.try_again(order.study, driver, is_gone)
+                self._store.orders.try_again(order.study, driver, is_gone, why)
 
         self._patiently(release)
 
@@ -134,7 +152,17 @@ class Worker:
     def _folder(self, study: str) -> Path:
         return self._settings.out / study
 
+    def _find_cluster(self, order: Order) -> None:
+        """Look what the cluster has now, for a study that asked for whatever is there and has not begun."""
+        if not order.discovers or self._store.study(order.study).facts:
+            return
+        groups = self._presence.look(again=True)
+        if groups is None:
+            raise _ClusterAway("the Ray cluster does not answer")
+        self._store.orders.found_cluster(order.study, groups)
+
     def _drive(self, order: Order, driver: str, cancel: CancelHandle, obedience: Obedience) -> None:
+        self._find_cluster(order)
         record, folder = self._store.study(order.study), self._folder(order.study)
         known = facts()
         if order.terms.seed is not None:
@@ -156,6 +184,10 @@ class Worker:
             )
         obedience.keep()  # the study's driver has left it, its worker has not
         write_results(folder, self._store, self._store.study(order.study), decision)
+
+
+class _ClusterAway(ParlayError):
+    """The cluster on which a study is to run cannot be asked what it has."""
 
 
 def _after(cancel: CancelHandle) -> StudyState:
