@@ -43,6 +43,12 @@ class ServeOptions:
             help="Where a study's deployed winner shows its metrics, to tell how it holds the SLO; may be repeated.",
         ),
     ] = ()
+    keep_days: Annotated[float | None, typer.Option(help="Days after which ended studies go; default: they stay.")] = (
+        None
+    )
+    archive_to: Annotated[Path | None, typer.Option(help="Where they go, a file each; default: they are deleted.")] = (
+        None
+    )
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Ask for no token; on a loopback address only.")] = False
 
     @property

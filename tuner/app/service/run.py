@@ -15,6 +15,7 @@ from serve.launch.processes import identify
 from tuner.app.cli.signals import cancelled_by_signals
 from tuner.app.service.keeping import workers
 from tuner.app.service.options import ServeOptions, WorkerOptions
+from tuner.app.service.retention import Rule, tidying
 from tuner.app.service.worker import Worker, WorkerSettings
 from tuner.app.tune.telemetry import Telemetry
 from tuner.errors import BadInput, Cancelled, Cause
@@ -52,6 +53,7 @@ def run_serve(options: ServeOptions, console: Console) -> None:
     if options.no_auth and not _loopback(options.host):
         raise BadInput("--no-auth", f"--host {options.host}", "a loopback address such as 127.0.0.1, or tokens")
     launchers, places = options.runs_on, deployed_at(options.deployed)
+    rule = Rule.of(options.keep_days, options.archive_to, places)
     listening = _listen(options.host, options.port)
     store = Store(options.store_url)
     stop, words = CancelHandle(), partial(_worker_words, options)
@@ -67,6 +69,7 @@ def run_serve(options: ServeOptions, console: Console) -> None:
             cancelled_by_signals(stop, tell),
             deployed,
             workers(words, options.workers, stop, tell, {"PARLAY_STORE": options.store_url}),
+            tidying(store, rule, stop, tell),
         ):
             port = listening.getsockname()[1]
             console.print(f"parlay: serving http://{options.host}:{port}", highlight=False)
