@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 
@@ -107,6 +108,24 @@ def test_the_later_trial_waits_for_what_the_other_study_holds(store, tmp_path):
     one.finish()
     assert other.claim(2).placement.devices == 2
     assert [(lease.study, lease.devices) for lease in store.devices.all()] == [("other", 4), ("other", 2)]
+
+
+def test_of_many_that_ask_at_once_as_many_get_devices_as_there_are(store, tmp_path):
+    parties = [Party(Store(store.url), f"s{number}", launcher(), tmp_path) for number in range(7)]
+    at_once = threading.Barrier(len(parties))
+
+    def claim(party):
+        at_once.wait(30)
+        return party.claim(2)
+
+    with ThreadPoolExecutor(len(parties)) as threads:
+        found = list(threads.map(claim, parties))
+    assert sum(isinstance(one, Blocked) for one in found) == 3
+    held = [lease for lease in store.devices.all() if lease.token is not None]
+    assert sum(lease.devices for lease in held) == 8
+    assert len({lease.token for lease in held}) == 4
+    for party in parties:
+        party.store.close()
 
 
 def test_who_waits_for_much_is_not_passed_by_those_who_want_little(store, tmp_path):

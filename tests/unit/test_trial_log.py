@@ -101,4 +101,5 @@ def test_the_service_shows_its_own_files_first_and_else_what_was_kept(tmp_path):
     (folder / "engine.log").write_text("one\ntwo\nMY_SECRET=x1\n")
     assert client.get("/v1/studies/s/trials/3/log?tail=2").text == "==> engine.log <==\ntwo\nMY_SECRET=…\n"
     assert log_text(tmp_path / "nowhere", 5) is None
+    assert log_text(folder, 5, 15) == "==> engine.log <==\nMY_SECRET=…\n"  # of its last bytes, whole lines
     store.close()

@@ -26,11 +26,14 @@ class Claims:
         self._store, self._launcher, self._study, self._request = store, launcher, study, request
         self._nodes, self._driver = nodes, driver
         self._sharing: Callable[[Place], Sharing] | None = None
+        self._asked = False  # the launcher, for its cluster: that may have to connect first
 
     def claim(self, claim: TrialClaim, place: Place) -> OpenTrial | Blocked | None:
         """As ``Store.claim_trial``; Blocked where it has to wait for other studies."""
         store, launches = self._store, self._request.budget.launches
-        sharing = None if self._launcher.cluster is None else self._shared()(place)
+        if not self._asked:
+            self._sharing, self._asked = self._shared(), True
+        sharing = None if self._sharing is None else self._sharing(place)
         while True:
             found = store.claim_trial(self._study, claim, lambda held: place(held, ()), launches, sharing)
             if not (isinstance(found, Blocked) and found.dead):
@@ -42,22 +45,21 @@ class Claims:
         if trial.lease is not None:
             self._store.devices.require(trial.app, trial.driver, trial.lease)
 
-    def _shared(self) -> Callable[[Place], Sharing]:
+    def _shared(self) -> Callable[[Place], Sharing] | None:
         cluster = self._launcher.cluster
-        if self._sharing is None and cluster is not None:
-            self._store.devices.register(cluster.id)
-            order = self._store.orders.find(self._study)
-            self._sharing = partial(
-                Sharing,
-                cluster,
-                self._nodes,
-                node_names(self._request.groups, cluster),
-                0 if order is None else order.terms.priority,
-                self._request.isolation is Isolation.NODE or not cluster.deals,
-                is_gone,
-            )
-        assert self._sharing is not None
-        return self._sharing
+        if cluster is None:
+            return None
+        self._store.devices.register(cluster.id)
+        order = self._store.orders.find(self._study)
+        return partial(
+            Sharing,
+            cluster,
+            self._nodes,
+            node_names(self._request.groups, cluster),
+            0 if order is None else order.terms.priority,
+            self._request.isolation is Isolation.NODE or not cluster.deals,
+            is_gone,
+        )
 
     def _clear(self, found: Blocked) -> None:
         for lease in found.dead:

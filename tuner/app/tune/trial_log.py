@@ -81,8 +81,10 @@ class LogKeeper(Observer):
 
 
 def _end(path: Path, lines: int, most_bytes: int) -> str:
-    """The last lines of a file, of its last bytes."""
+    """The last lines of a file, of its last bytes; whole ones, as half a secret is not known as one."""
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - most_bytes))
+        before = max(0, path.stat().st_size - most_bytes)
+        file.seek(before)
         last = file.read(most_bytes).decode("utf-8", errors="replace")
+    last = (last.partition("\n")[2] or last) if before else last
     return "".join(last.splitlines(keepends=True)[-lines:])
