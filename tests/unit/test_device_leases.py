@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -178,6 +181,30 @@ def test_what_a_dead_driver_left_is_removed_before_its_devices_are_given_on(stor
         store.finish_trial("one", measured(trial), one.driver)
     store.beat("one", one.driver, 0.0)
     assert [left.app for left in store.take_over("one", one.driver, lambda driver, s: not driver)] == [trial.app]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from tests.unit.test_device_leases import Party, launcher
+from tuner.study.store import Store
+party = Party(Store(sys.argv[1]), "killed", launcher(), Path(sys.argv[2]))
+print(party.claim(8).app, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_held_is_free_at_once(store, tmp_path):
+    words = [sys.executable, "-c", HOLDER, store.url, str(tmp_path)]
+    holder = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    app = holder.stdout.readline().strip()
+    other = Party(store, "other", launcher(), tmp_path)
+    assert other.claim(1).hold == ("killed",)
+    holder.kill()
+    holder.wait()
+    assert other.claim(8).placement.devices == 8
+    assert other.launcher.removed == [app]
 
 
 def test_of_two_that_clear_up_one_does(store, tmp_path):

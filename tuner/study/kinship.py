@@ -25,7 +25,7 @@ class Kinship:
 
         Those of an older Parlay, whose kin nobody has looked at yet, are looked at first, once.
         """
-        self._fill()
+        self._fill(study)
         with self._db.reading() as db:
             own = sa.select(STUDIES.c.kin, STUDIES.c.created_at).where(STUDIES.c.name == study)
             kin, created_at = db.execute(own).one()
@@ -33,8 +33,8 @@ class Kinship:
             query = sa.select(STUDIES.c.name).where(same).order_by(STUDIES.c.created_at.desc()).limit(most)
             return tuple(db.scalars(query))
 
-    def _fill(self) -> None:
-        unknown = STUDIES.c.kin.is_(None) & STUDIES.c.decision.is_not(None)
+    def _fill(self, study: str) -> None:
+        unknown = STUDIES.c.kin.is_(None) & (STUDIES.c.decision.is_not(None) | (STUDIES.c.name == study))
         query = sa.select(STUDIES.c.name, STUDIES.c.request, STUDIES.c.facts).where(unknown).limit(_AT_ONCE)
         while True:
             with self._db.reading() as db:
