@@ -11,7 +11,7 @@ from tuner.search.warm_start import kin_of
 from tuner.study.database import Database
 from tuner.study.schema import STUDIES
 
-_AT_ONCE = 500
+_AT_ONCE = 1000
 
 
 class Kinship:
@@ -23,7 +23,7 @@ class Kinship:
     def earlier(self, study: str, most: int) -> tuple[str, ...]:
         """The newest decided studies that are akin to one and began before it, the newest first.
 
-        Those of an older Parlay, whose kin nobody has looked at yet, are looked at first, once.
+        Of those of an older Parlay, whose kin nobody has looked at yet, the newest are looked at first, once.
         """
         self._fill(study)
         with self._db.reading() as db:
@@ -35,16 +35,13 @@ class Kinship:
 
     def _fill(self, study: str) -> None:
         unknown = STUDIES.c.kin.is_(None) & (STUDIES.c.decision.is_not(None) | (STUDIES.c.name == study))
-        query = sa.select(STUDIES.c.name, STUDIES.c.request, STUDIES.c.facts).where(unknown).limit(_AT_ONCE)
-        while True:
-            with self._db.reading() as db:
-                rows = db.execute(query).all()
-            if not rows:
-                return
+        query = sa.select(STUDIES.c.name, STUDIES.c.request, STUDIES.c.facts).where(unknown)
+        with self._db.reading() as db:
+            rows = db.execute(query.order_by(STUDIES.c.created_at.desc()).limit(_AT_ONCE)).all()
+        if rows:
+            named = sa.update(STUDIES).where(STUDIES.c.name == sa.bindparam("of")).values(kin=sa.bindparam("its"))
             with self._db.writing() as db:
-                for name, request, facts in rows:
-                    kin = _kin(request, facts)
-                    db.execute(sa.update(STUDIES).where(STUDIES.c.name == name).values(kin=kin))
+                db.execute(named, [{"of": name, "its": _kin(request, facts)} for name, request, facts in rows])
 
 
 def _kin(request: str, facts: dict[str, str]) -> str:
