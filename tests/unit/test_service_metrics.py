@@ -41,6 +41,15 @@ def test_it_says_that_it_lives_can_work_and_how_it_stands(serve):
     assert 'parlay_api_requests_total{method="POST",route="/v1/studies",status="201"} 1.0' in text
 
 
+def test_workers_are_counted_by_what_they_do(serve, store, monkeypatch):
+    assert [samples(serve())[f'parlay_workers{{state="{state}"}}'] for state in ("idle", "busy", "silent")] == [0, 0, 0]
+    store.workers.beat("idle/1/1.a", ("simulated",), ())
+    store.workers.beat("busy/1/1.a", ("simulated",), (), "s")
+    store.workers.beat("gone/1/1.a", ("simulated",), ())
+    monkeypatch.setattr("tuner.study.workers.is_gone", lambda worker, silent_s: worker.startswith("gone"))
+    assert [samples(serve())[f'parlay_workers{{state="{state}"}}'] for state in ("idle", "busy", "silent")] == [1, 1, 1]
+
+
 @pytest.mark.slow
 def test_a_worker_shows_the_figures_of_its_last_study_and_no_other(serve, store, tmp_path):
     client, telemetry = serve(), Telemetry()

@@ -14,6 +14,7 @@ from tuner.study.lifecycle import StudyState
 from tuner.study.orders import Queue
 from tuner.study.spending import Account, Total
 from tuner.study.store import Store
+from tuner.study.workers import WorkerRecord
 from tuner.trial.ledger import Outcome
 
 FRESH_S = 1.0  # whoever scrapes more often gets the same again
@@ -33,7 +34,7 @@ class StoredMetrics(Collector):
     def describe(self) -> Iterable[Metric]:
         """The same metrics without samples; the store is not asked."""
         up = _up(True, 0.0)
-        return (*up, *_states({}), *_queue(Queue(None, {})), *_totals({}), *_accounts({}))
+        return (*up, *_states({}), *_queue(Queue(None, {})), *_workers(()), *_totals({}), *_accounts({}))
 
     def collect(self) -> Iterable[Metric]:
         with self._lock:
@@ -57,6 +58,7 @@ class StoredMetrics(Collector):
         return (
             *_states(store.listing.counts()),
             *_queue(store.orders.queue()),
+            *_workers(store.workers.all()),
             *_totals(store.spending.totals()),
             *_accounts(store.spending.accounts(self._seen)),
         )
@@ -84,6 +86,17 @@ def _queue(queue: Queue) -> tuple[Metric, ...]:
     for study, silent_s in queue.workers.items():
         silence.add_metric([study], silent_s)
     return age, silence
+
+
+def _workers(workers: Iterable[WorkerRecord]) -> tuple[Metric, ...]:
+    """A worker that ends says so, and is counted no more; one that died is for a day."""
+    counts = dict.fromkeys(("idle", "busy", "silent"), 0)
+    for worker in workers:
+        counts["silent" if not worker.alive else "busy" if worker.study else "idle"] += 1
+    family = GaugeMetricFamily("parlay_workers", "Workers of the store by what they do.", labels=["state"])
+    for state, count in counts.items():
+        family.add_metric([state], count)
+    return (family,)
 
 
 def _totals(totals: Mapping[Outcome, Total]) -> tuple[Metric, ...]:
