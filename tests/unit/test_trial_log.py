@@ -103,3 +103,13 @@ def test_the_service_shows_its_own_files_first_and_else_what_was_kept(tmp_path):
     assert log_text(tmp_path / "nowhere", 5) is None
     assert log_text(folder, 5, 15) == "==> engine.log <==\nMY_SECRET=…\n"  # of its last bytes, whole lines
     store.close()
+
+
+def test_the_logs_of_rays_workers_are_shown_too(tmp_path):
+    """Ray names its workers' files so, and they are what a launch on Ray leaves."""
+    for name in ("worker-5451f2-01000000-1957.out", "worker-5451f2-01000000-1957.err"):
+        (tmp_path / name).write_text("Loading weights took 3.61 seconds\n")
+    (tmp_path / "engine.sock").write_text("nothing to read")
+    text = log_text(tmp_path, 10)
+    assert text is not None
+    assert (text.count("==>"), text.count("3.61 seconds")) == (2, 2)

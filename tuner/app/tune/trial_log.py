@@ -18,6 +18,7 @@ from tuner.trial.results import TrialResult
 KEEP_S = 10.0  # how often the log of a trial that runs is kept
 _READ_BYTES = 2_000_000  # of one file: a log may be longer than memory
 _LINES = 400
+_SUFFIXES = (".log", ".out", ".err")  # of files that launchers leave: a server's own, and those of Ray's workers
 
 
 def folder_of(logs: Path, trial: int) -> Path:
@@ -30,7 +31,7 @@ def log_text(folder: Path, lines: int, most_bytes: int = _READ_BYTES) -> str | N
 
     Each has its part of ``most_bytes``.
     """
-    files = sorted(folder.rglob("*.log")) if folder.is_dir() else []
+    files = sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES) if folder.is_dir() else []
     if not files:
         return None
     part = max(most_bytes // len(files), 1)
