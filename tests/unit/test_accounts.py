@@ -64,6 +64,6 @@ def test_a_time_that_is_none_is_refused(store, days):
 
 def test_the_audit_is_told_newest_first(store):
     for action in ("create", "cancel"):
-        store.accounts.note("abc", action, "s", "done")
-    assert [entry.action for entry in store.accounts.audit()] == ["cancel", "create"]
-    assert len(store.accounts.audit(limit=1)) == 1
+        store.audit.note("abc", action, "s", "done")
+    assert [entry.action for entry in store.audit.page()] == ["cancel", "create"]
+    assert len(store.audit.page(limit=1)) == 1

@@ -194,7 +194,7 @@ def test_what_was_asked_is_kept_with_who_did(serve, store):
     client.headers["Authorization"] = f"Bearer {secret}"
     name = client.post("/v1/studies", json=STUDY).json()["name"]
     client.post(f"/v1/studies/{name}/cancel")
-    entries = [(entry.token, entry.action, entry.target, entry.outcome) for entry in store.accounts.audit()]
+    entries = [(entry.token, entry.action, entry.target, entry.outcome) for entry in store.audit.page()]
     assert entries == [(token.id, "cancel", name, "cancelled"), (token.id, "create", name, "queued")]
 
 

@@ -144,5 +144,5 @@ def test_what_was_asked_before_is_answered_at_the_limit_too(store, tmp_path):
     key = {"Idempotency-Key": "ticket"}
     made = [client.post("/v1/studies", json={"request": document()}, headers=key).status_code for _ in range(2)]
     assert made == [201, 201]
-    assert [entry.action for entry in store.accounts.audit()] == ["create"]
+    assert [entry.action for entry in store.audit.page()] == ["create"]
     assert client.post("/v1/studies", json={"request": document(), "name": "other"}).status_code == 429

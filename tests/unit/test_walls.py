@@ -26,6 +26,7 @@ ONE_ROOM = {
     "sqlalchemy": {
         "tuner/study/accounts.py",
         "tuner/study/archive.py",
+        "tuner/study/audit.py",
         "tuner/study/database.py",
         "tuner/study/device_leases.py",
         "tuner/study/events.py",
@@ -33,6 +34,7 @@ ONE_ROOM = {
         "tuner/study/listing.py",
         "tuner/study/logs.py",
         "tuner/study/orders.py",
+        "tuner/study/quotas.py",
         "tuner/study/schema.py",
         "tuner/study/spending.py",
         "tuner/study/statements.py",

@@ -1,4 +1,4 @@
-"""Who may ask the service, and what was asked: tokens, of which only digests are kept, and the audit."""
+"""Who may ask the service: tokens, of which only digests are kept."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import hashlib
 import hmac
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import sqlalchemy as sa
 
 from tuner.errors import BadInput
 from tuner.study.database import Database, now_s
-from tuner.study.schema import AUDIT, TOKENS
+from tuner.study.schema import TOKENS
 
 _SHAPE = re.compile(r"parlay_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 
@@ -33,7 +33,8 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token without its secret. Times in s since 1970; ``expires_at`` None: never."""
+    """A token without its secret. Times in s since 1970; ``expires_at`` None: never; ``previous_until``: until then the
+    secret before the last rotation is one too."""
 
     id: str
     name: str
@@ -41,21 +42,15 @@ class Token:
     created_at: float
     expires_at: float | None
     revoked_at: float | None
+    previous_until: float | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """Who asked what, of what, when, and what came of it."""
-
-    at: float
-    token: str
-    action: str
-    target: str
-    outcome: str
+    def alive(self, now: float) -> bool:
+        """Whether it may ask at that moment."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 class Accounts:
-    """Tokens and the audit, in the store's database."""
+    """Tokens, in the store's database."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -67,8 +62,7 @@ class Accounts:
         """
         if not name.strip() or not name.isprintable() or len(name) > 200:
             raise BadInput("--name", name, "a printable name of 1 to 200 characters, for the audit")
-        if days is not None and not 0 < days < 36_500:
-            raise BadInput("--days", days, "a number of days above 0, up to a hundred years")
+        _require_days(days)
         identity, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         with self._db.writing() as db:
             now = now_s(db)
@@ -85,11 +79,33 @@ class Accounts:
         with self._db.reading() as db:
             row = db.execute(sa.select(TOKENS).where(TOKENS.c.id == found[1])).mappings().first()
             now = now_s(db)
-        if not hmac.compare_digest(_digest(found[2]), "" if row is None else row["digest"]) or row is None:
+        if row is None or not _shown(row, _digest(found[2]), now):
             return None
         token = _token_of(row)
-        alive = token.revoked_at is None and (token.expires_at is None or now < token.expires_at)
-        return token if alive else None
+        return token if token.alive(now) else None
+
+    def rotate(self, word: str, overlap_hours: float, days: float | None = None) -> tuple[Token, str]:
+        """A new secret for a token, by its id or its name; the present one is good for ``overlap_hours`` more, the one
+        before that no longer. Its id, and with it its studies, its quota and its audit, stays. It expires in ``days``
+        from now, or when it did.
+
+        Raises BadInput where there is no such token, several have the name, or it was revoked or has expired.
+        """
+        _require_days(days)
+        if not 0 <= overlap_hours <= 8_760:
+            raise BadInput("--overlap-hours", overlap_hours, "a number of hours from 0 to a year")
+        secret = secrets.token_urlsafe(32)
+        with self._db.writing() as db:
+            now = now_s(db)
+            token = self._named(db, word)
+            renewed = replace(token, expires_at=token.expires_at if days is None else now + 86_400 * days)
+            if not renewed.alive(now):
+                ended = "was revoked" if token.revoked_at is not None else "has expired"
+                raise BadInput("TOKEN", word, f"a token that is still one; {token.id} {ended}")
+            values = {"previous_digest": TOKENS.c.digest, "digest": _digest(secret), "expires_at": renewed.expires_at}
+            until = {"previous_until": now + 3600 * overlap_hours}
+            db.execute(sa.update(TOKENS).where(TOKENS.c.id == token.id).values(**values, **until))
+        return replace(renewed, **until), f"parlay_{token.id}_{secret}"
 
     def tokens(self) -> tuple[Token, ...]:
         """All that were ever made, oldest first."""
@@ -108,23 +124,33 @@ class Accounts:
             raise BadInput("TOKEN", identity, f"the id of a token: {known}")
         return found
 
-    def note(self, token: str, action: str, target: str, outcome: str) -> None:
-        """Keep what was asked, and what came of it."""
-        with self._db.writing() as db:
-            row = {"at": now_s(db), "token": token, "action": action, "target": target[:200], "outcome": outcome}
-            db.execute(sa.insert(AUDIT).values(row))
-
-    def audit(self, limit: int = 100) -> tuple[AuditEntry, ...]:
-        """The newest first."""
-        columns = (AUDIT.c.at, AUDIT.c.token, AUDIT.c.action, AUDIT.c.target, AUDIT.c.outcome)
-        with self._db.reading() as db:
-            rows = db.execute(sa.select(*columns).order_by(AUDIT.c.id.desc()).limit(limit)).mappings().all()
-        return tuple(AuditEntry(**row) for row in rows)
+    def _named(self, db: sa.Connection, word: str) -> Token:
+        rows = db.execute(sa.select(TOKENS).order_by(TOKENS.c.created_at)).mappings().all()
+        tokens, now = [_token_of(row) for row in rows], now_s(db)
+        found = [token for token in tokens if token.id == word] or [token for token in tokens if token.name == word]
+        found = [token for token in found if token.alive(now)] or found  # of one name, those that are over do not count
+        if len(found) != 1:
+            ids = ", ".join(token.id for token in found or tokens) or "(there is none)"
+            raise BadInput("TOKEN", word, f"the id of one of {ids}" if found else f"the id or name of a token: {ids}")
+        return found[0]
 
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def _shown(row: sa.RowMapping, digest: str, now: float) -> bool:
+    """Whether that is the digest of the token's secret, or of the one before while it is good; both are looked at."""
+    present = hmac.compare_digest(digest, row["digest"])
+    before = hmac.compare_digest(digest, row["previous_digest"] or "")
+    return present or (before and now < (row["previous_until"] or 0.0))
+
+
 def _token_of(row: sa.RowMapping) -> Token:
-    return Token(row["id"], row["name"], Scope(row["scope"]), row["created_at"], row["expires_at"], row["revoked_at"])
+    times = (row["created_at"], row["expires_at"], row["revoked_at"], row["previous_until"])
+    return Token(row["id"], row["name"], Scope(row["scope"]), *times)
+
+
+def _require_days(days: float | None) -> None:
+    if days is not None and not 0 < days < 36_500:
+        raise BadInput("--days", days, "a number of days above 0, up to a hundred years")

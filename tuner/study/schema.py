@@ -64,7 +64,10 @@ LEDGER = sa.Table(
     sa.Column("ordered_s", sa.Float),
     sa.Column("device_s", sa.Float),
     sa.Column("usd_per_gpu_hour", sa.Float),
+    sa.Column("owner", sa.String(60)),  # the account of the study's order; null of one of the command line
+    sa.Column("began_at", sa.Float),  # s since 1970; null where it is not known any more
 )
+_BY_OWNER = sa.Index("parlay_by_owner", LEDGER.c.owner, LEDGER.c.began_at)
 DRIVERS = sa.Table(
     "parlay_drivers",
     META,
@@ -118,6 +121,17 @@ TOKENS = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("expires_at", sa.Float),
     sa.Column("revoked_at", sa.Float),
+    sa.Column("previous_digest", sa.String(64)),  # of the secret before the last rotation, until it ends
+    sa.Column("previous_until", sa.Float),
+)
+# What an account may spend: a token, a subject of an identity provider, or "*", all that have no line of their own.
+QUOTAS = sa.Table(
+    "parlay_quotas",
+    META,
+    sa.Column("account", sa.String(60), primary_key=True),
+    sa.Column("gpu_hours", sa.Float),
+    sa.Column("window_days", sa.Float, nullable=False),
+    sa.Column("studies", sa.Integer),
 )
 AUDIT = sa.Table(
     "parlay_audit",

@@ -15,11 +15,15 @@ from tuner.ask.request import Budget
 from tuner.rehearse.conditions import SEED_FACT
 from tuner.study.database import Database, now_s
 from tuner.study.lifecycle import StudyState
+from tuner.study.rows import entry_of
 from tuner.study.schema import DRIVERS, LEDGER, STUDIES
 from tuner.study.statements import drivers_of, entries_of
 from tuner.trial.ledger import Outcome, Spent, spent
 
 ALIVE_S = 600.0  # a study whose drivers were silent for longer than that is not worth a line of its own
+
+_KNOWN = LEDGER.outerjoin(STUDIES, STUDIES.c.name == LEDGER.c.study)
+_REAL = sa.or_(STUDIES.c.name.is_(None), STUDIES.c.facts[SEED_FACT].as_string().is_(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,23 @@ class Spending:
     def __init__(self, db: Database) -> None:
         self._db = db
 
+    def launches_of(self, owner: str, window_s: float) -> tuple[tuple[float, float], ...]:
+        """The launches of an account on real clusters that began within the last ``window_s`` seconds, the oldest first:
+        when, in s since 1970, and their GPU-hours; of one that runs, up to the last sign of life of a driver.
+
+        Those of deleted studies are among them.
+        """
+        with self._db.reading() as db:
+            now = now_s(db)
+            this = (LEDGER.c.owner == owner) & (LEDGER.c.began_at > now - window_s) & _REAL
+            query = sa.select(LEDGER).select_from(_KNOWN).where(this).order_by(LEDGER.c.began_at)
+            rows = db.execute(query).mappings().all()
+            running = {row["study"] for row in rows if row["outcome"] == Outcome.RUNNING.value}
+            study_s = {name: _study_s(db, name, now) for name in running}
+        return tuple(
+            (row["began_at"], entry_of(row).device_s_until(study_s.get(row["study"], 0.0)) / 3600) for row in rows
+        )
+
     def totals(self) -> dict[Outcome, Total]:
         """All launches on real clusters that ended or were lost, those of deleted studies too: none of it ever shrinks.
 
@@ -67,10 +88,8 @@ class Spending:
         priced = sa.func.sum(LEDGER.c.device_s * LEDGER.c.usd_per_gpu_hour) / 3600
         unpriced = sa.func.count() - sa.func.count(LEDGER.c.usd_per_gpu_hour)
         sums = (LEDGER.c.outcome, sa.func.count(), sa.func.sum(LEDGER.c.device_s), priced, unpriced)
-        known = LEDGER.outerjoin(STUDIES, STUDIES.c.name == LEDGER.c.study)
-        real = sa.or_(STUDIES.c.name.is_(None), STUDIES.c.facts[SEED_FACT].as_string().is_(None))
         over = LEDGER.c.outcome != Outcome.RUNNING.value
-        query = sa.select(*sums).select_from(known).where(over, real).group_by(LEDGER.c.outcome)
+        query = sa.select(*sums).select_from(_KNOWN).where(over, _REAL).group_by(LEDGER.c.outcome)
         with self._db.reading() as db:
             found = {Outcome(row[0]): Total(row[1], row[2] or 0.0, row[3] or 0.0, row[4]) for row in db.execute(query)}
         return {outcome: found.get(outcome, Total(0, 0.0, 0.0, 0)) for outcome in (Outcome.ENDED, Outcome.LOST)}
@@ -89,7 +108,11 @@ class Spending:
         with self._db.reading() as db:
             now = now_s(db)
             for name, asked in db.execute(query).all():
-                study_s = max((driver.study_s for driver in drivers_of(db, name, now)), default=0.0)
-                used = spent(entries_of(db, name), study_s, lambda _: None)
+                used = spent(entries_of(db, name), _study_s(db, name, now), lambda _: None)
                 found[name] = Account(Budget.model_validate(json.loads(asked)["budget"]), used)
         return found
+
+
+def _study_s(db: sa.Connection, study: str, now: float) -> float:
+    """The study's own time at the last sign of life of a driver, in seconds."""
+    return max((driver.study_s for driver in drivers_of(db, study, now)), default=0.0)

@@ -16,7 +16,7 @@ from tuner.study.database import now_s
 from tuner.study.lifecycle import StudyState, illegal, may_become
 from tuner.study.records import DriverRecord, Event, OpenTrial, TrialClaim, app_name
 from tuner.study.rows import entry_of, open_trial_of
-from tuner.study.schema import DRIVERS, EVENTS, LEDGER, STUDIES, TRIALS
+from tuner.study.schema import DRIVERS, EVENTS, LEDGER, ORDERS, STUDIES, TRIALS
 from tuner.trial.devices import Placement
 from tuner.trial.ledger import Entry, Outcome
 from tuner.trial.results import TrialState
@@ -75,6 +75,8 @@ def begin_trial(db: sa.Connection, study: str, number: int, claim: TrialClaim, p
         "outcome": Outcome.RUNNING.value,
         "ordered_s": claim.ordered_s,
         "usd_per_gpu_hour": claim.usd_per_gpu_hour,
+        "owner": db.scalar(sa.select(ORDERS.c.owner).where(ORDERS.c.study == study)),
+        "began_at": now_s(db),
     }
     db.execute(sa.insert(TRIALS).values(row))
     db.execute(sa.insert(LEDGER).values(entry))

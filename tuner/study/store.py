@@ -19,6 +19,7 @@ from tuner.plan.prune import Candidate, DroppedGroup
 from tuner.search.warm_start import kin_of
 from tuner.study.accounts import Accounts
 from tuner.study.archive import Archive
+from tuner.study.audit import Audit
 from tuner.study.database import Database, Listener, now_s
 from tuner.study.device_leases import Blocked, DeviceLeases, Sharing, give_back, hold, take, wait_no_more
 from tuner.study.events import Events
@@ -28,6 +29,7 @@ from tuner.study.listing import Listing
 from tuner.study.logs import Logs
 from tuner.study.orders import Orders
 from tuner.study.patience import Patience
+from tuner.study.quotas import Quotas
 from tuner.study.records import OpenTrial, Pulse, Snapshot, StudyRecord, TrialClaim
 from tuner.study.rows import DROPPED, LAUNCHED, RANKED, open_trial_of, study_of, trial_of
 from tuner.study.schema import DEVICE_LEASES, DRIVERS, EVENTS, LEDGER, LOGS, ORDERS, PINS, STEPS, STUDIES, TRIALS
@@ -86,6 +88,8 @@ class Store:
         self.listing, self.spending, self.devices = Listing(self._db), Spending(self._db), DeviceLeases(self._db)
         self.workers = Workers(self._db)
         self.kinship, self.logs, self.archive = Kinship(self._db), Logs(self._db), Archive(self._db)
+        self.listing, self.spending = Listing(self._db), Spending(self._db)
+        self.audit, self.quotas = Audit(self._db), Quotas(self._db, self.spending)
 
     def close(self) -> None:
         """Give back the connections."""

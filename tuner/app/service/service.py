@@ -64,7 +64,7 @@ class Service:
 
     def noted(self, caller: Caller, action: str, target: str, outcome: str) -> None:
         """Keep who asked what, and what came of it."""
-        self.store.accounts.note(caller.token, action, target, outcome)
+        self.store.audit.note(caller.token, action, target, outcome)
 
 
 def _service(request: Request) -> Service:
