@@ -26,7 +26,7 @@ def client_of(
     return TestClient(app, base_url="http://localhost:8080", raise_server_exceptions=False)
 
 
-def work(store: Store, folder: Path) -> int:
+def work(store: Store, folder: Path, roots: Iterable[Path] = ()) -> int:
     """Run all that waits; how many studies that was."""
-    worker = Worker(store, WorkerSettings(("simulated",), None, folder / "out"), CancelHandle())
+    worker = Worker(store, WorkerSettings(("simulated",), None, folder / "out", tuple(roots)), CancelHandle())
     return worker.run(until_idle=True)

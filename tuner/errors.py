@@ -75,6 +75,7 @@ class Cause(StrEnum):
     RACING = "racing"  # another trial has won, or this one has lost
     SHUTDOWN = "shutdown"  # the process is told to end, or cannot go on
     PAUSE = "pause"  # a person: to go on later
+    QUOTA = "quota"  # the account has used up what it may take of the clusters; to go on later
     HANDOVER = "handover"  # the worker is told to end; another goes on
 
 

@@ -67,3 +67,78 @@ def test_the_audit_is_told_newest_first(store):
         store.audit.note("abc", action, "s", "done")
     assert [entry.action for entry in store.audit.page()] == ["cancel", "create"]
     assert len(store.audit.page(limit=1)) == 1
+
+
+# Rotation
+
+
+def test_a_rotated_token_is_the_same_with_another_secret_and_the_old_one_ends(store, monkeypatch):
+    token, old = store.accounts.create("pipeline", Scope.TUNE)
+    rotated, new = store.accounts.rotate("pipeline", overlap_hours=1)
+    assert (rotated.id, rotated.scope) == (token.id, token.scope)
+    assert store.accounts.check(new) == store.accounts.check(old) == rotated
+    monkeypatch.setattr("tuner.study.accounts.now_s", lambda db: rotated.previous_until)
+    assert store.accounts.check(old) is None
+    assert store.accounts.check(new) == rotated
+
+
+def test_without_an_overlap_the_old_secret_ends_at_once(store):
+    token, old = store.accounts.create("pipeline", Scope.TUNE)
+    _, new = store.accounts.rotate(token.id, overlap_hours=0)
+    assert store.accounts.check(old) is None
+    assert store.accounts.check(new).id == token.id
+
+
+def test_two_secrets_are_good_at_most(store):
+    _, first = store.accounts.create("pipeline", Scope.TUNE)
+    _, second = store.accounts.rotate("pipeline", overlap_hours=24)
+    _, third = store.accounts.rotate("pipeline", overlap_hours=24)
+    assert [store.accounts.check(secret) is None for secret in (first, second, third)] == [True, False, False]
+
+
+def test_revoking_ends_both(store):
+    token, old = store.accounts.create("pipeline", Scope.TUNE)
+    _, new = store.accounts.rotate("pipeline", overlap_hours=24)
+    store.accounts.revoke(token.id)
+    assert [store.accounts.check(secret) for secret in (old, new)] == [None, None]
+    with pytest.raises(BadInput, match="was revoked"):
+        store.accounts.rotate("pipeline", overlap_hours=24)
+
+
+def test_one_that_expires_may_be_renewed_with_its_secret(store, monkeypatch):
+    token, _ = store.accounts.create("pipeline", Scope.READ, days=1)
+    assert store.accounts.rotate("pipeline", 0)[0].expires_at == token.expires_at
+    monkeypatch.setattr("tuner.study.accounts.now_s", lambda db: token.created_at + 90_000)
+    with pytest.raises(BadInput, match="has expired"):
+        store.accounts.rotate("pipeline", 0)
+    assert store.accounts.check(store.accounts.rotate("pipeline", 0, days=1)[1]) is not None
+
+
+def test_a_name_is_a_tokens_where_one_alone_has_it(store):
+    first, _ = store.accounts.create("ci", Scope.READ)
+    second, _ = store.accounts.create("ci", Scope.READ)
+    with pytest.raises(BadInput, match=f"{first.id}, {second.id}"):
+        store.accounts.rotate("ci", 1)
+    store.accounts.revoke(first.id)
+    assert store.accounts.rotate("ci", 1)[0].id == second.id
+    with pytest.raises(BadInput, match="the id or name of a token"):
+        store.accounts.rotate("nobody", 1)
+
+
+@pytest.mark.parametrize("hours", [-1, float("nan"), 1e9])
+def test_an_overlap_that_is_none_is_refused(store, hours):
+    store.accounts.create("pipeline", Scope.READ)
+    with pytest.raises(BadInput, match="--overlap-hours"):
+        store.accounts.rotate("pipeline", hours)
+
+
+def test_the_audit_is_read_a_page_at_a_time_and_names_tokens(store):
+    token, _ = store.accounts.create("pipeline", Scope.TUNE)
+    for number in range(5):
+        store.audit.note(token.id if number else "oidc:ada", "create", f"s{number}", "queued")
+    first = store.audit.page(limit=2)
+    rest = store.audit.page(before=first[-1].number)
+    assert [entry.target for entry in (*first, *rest)] == ["s4", "s3", "s2", "s1", "s0"]
+    assert [entry.name for entry in rest] == ["pipeline", "pipeline", None]
+    assert store.audit.page(since=first[0].at + 1) == ()
+    assert len(store.audit.page(since=rest[-1].at)) == 5

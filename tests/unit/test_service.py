@@ -277,7 +277,7 @@ def test_what_cannot_be_run_has_failed_and_says_why(serve, store, tmp_path):
     model.mkdir()
     wanted = {**STUDY, "request": {**STUDY["request"], "model": str(model)}, "name": "s"}
     assert client.post("/v1/studies", json=wanted).status_code == 201
-    assert work(store, tmp_path) == 1
+    assert work(store, tmp_path, [tmp_path]) == 1
     found = client.get("/v1/studies/s").json()
     assert found["state"] == "failed"
     assert "config.json" in found["order"]["problem"]

@@ -41,7 +41,15 @@ class Audit:
     def page(self, limit: int = 100, since: float | None = None, before: int | None = None) -> tuple[AuditEntry, ...]:
         """The newest ``limit`` entries, the newest first: of those not older than ``since``, in s since 1970, whose
         number is below ``before``."""
-        columns = (AUDIT.c.id, AUDIT.c.at, AUDIT.c.token, TOKENS.c.name, AUDIT.c.action, AUDIT.c.target, AUDIT.c.outcome)
+        columns = (
+            AUDIT.c.id,
+            AUDIT.c.at,
+            AUDIT.c.token,
+            TOKENS.c.name,
+            AUDIT.c.action,
+            AUDIT.c.target,
+            AUDIT.c.outcome,
+        )
         query = sa.select(*columns).select_from(AUDIT.outerjoin(TOKENS, TOKENS.c.id == AUDIT.c.token))
         if since is not None:
             query = query.where(AUDIT.c.at >= since)

@@ -10,51 +10,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from tuner.ask.deployment import Deployment
 from tuner.ask.request import Isolation, TuneRequest
 from tuner.errors import Cancelled, Cause, FailureReason, LaunchFailed, LeaseLost
 from tuner.search.proposal import Proposal
 from tuner.search.search import Search
+from tuner.study.assignment import Assignment
 from tuner.study.budget import Purse
 from tuner.study.claiming import Claims
 from tuner.study.device_leases import Blocked
 from tuner.study.lease import Heartbeat, is_gone
 from tuner.study.lifecycle import StudyState
 from tuner.study.load_steps import load_steps
-from tuner.study.observer import Observer
 from tuner.study.records import OpenTrial, Pulse, Snapshot, TrialClaim
 from tuner.study.running_trial import Phase, Running
-from tuner.study.store import Store
 from tuner.study.study_time import StudyTime
 from tuner.trial.cancel import CancelHandle
-from tuner.trial.devices import Node, Placement, Reservation, place
-from tuner.trial.ledger import Entry, Price, spent
+from tuner.trial.devices import Placement, Reservation, place
+from tuner.trial.ledger import Entry, spent
 from tuner.trial.results import LoadStep, TrialResult, TrialState
-from tuner.trial.seams import Launcher, LaunchOrder, Meter, RunningDeployment, Samples, Watch
+from tuner.trial.seams import LaunchOrder, RunningDeployment, Samples, Watch
 
 OTHERS_S = 1.0  # how often it is looked at what other drivers did, and whether all shall end
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """What a driver works on, a study, and what it may use for it; ``cancel`` asks it to end."""
-
-    study: str
-    request: TuneRequest
-    nodes: tuple[Node, ...]
-    price: Price
-    log_root: Path
-    store: Store
-    launcher: Launcher
-    meter: Meter
-    observer: Observer
-    driver: str
-    clock: Callable[[], float]
-    cancel: CancelHandle
 
 
 class Driver:
@@ -77,6 +57,7 @@ class Driver:
         self._claims = Claims(p.store, p.launcher, p.study, p.request, p.nodes, p.driver)
         self._waiting: Proposal | None = None  # for devices that other studies hold
         self._blocked: Blocked | None = None
+        self._held: str | None = None
         self._heartbeat = Heartbeat(self._beat)
         self._cancel = CancelHandle()  # of all its trials: set with the assignment's, and on a defect of ours
         self._listening = ExitStack()
@@ -134,6 +115,9 @@ class Driver:
                 begun = self._next(search, pulse)
                 self._time.wait(self._waiting is not None and not self._running)
                 if begun is None:
+                    if self._held is not None and not (self._running or self._changed):
+                        self._p.observer.ended(self._held)
+                        raise Cancelled(Cause.QUOTA, self._held)
                     if not (self._running or self._others(pulse) or self._changed or self._waiting):
                         self._beat()  # what is decided counts the study's time up to here
                         return self._why
@@ -167,6 +151,7 @@ class Driver:
         self._seen = seen = p.store.snapshot(p.study)
         self._recall(search, seen)
         purse = self._purse(seen.entries)
+        self._held = None
         if (empty := purse.empty()) is not None:
             self._why = f"{empty} is spent"
             return None
@@ -176,6 +161,9 @@ class Driver:
         proposal = search.ask(running, lambda layout: self._fits(layout, seen.open, purse, least_s))
         if proposal is None:
             self._why = self._overrun or "nothing is left that could win"
+            return None
+        self._held = p.held()
+        if self._held is not None:
             return None
         return self._claimed(proposal, search)
 

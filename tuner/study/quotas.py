@@ -1,7 +1,7 @@
 """What an account may take of the clusters: GPU-hours within a rolling window, and studies at a time.
 
-An account is a token's id, or a subject of an identity provider. A launch counts from its beginning until the window has
-passed over that; what it took is said by the ledger (``tuner.study.spending``), deleted studies included.
+An account is a token's id, or a subject of an identity provider. A launch counts from its beginning until the window
+has passed over that; what it took is said by the ledger (``tuner.study.spending``), deleted studies included.
 """
 
 from __future__ import annotations

@@ -61,16 +61,21 @@ def run_study(
     *,
     clock: Callable[[], float] = time.perf_counter,
     driver: str | None = None,
+    held: Callable[[], str | None] = lambda: None,
 ) -> Decision:
     """Run the study to its decision, in the calling thread and, where the launcher keeps up several, others.
 
     The store may be other studies' too, the launcher and the meter as well where their devices are; each study has
     observers and a handle of its own. ``clock`` is that of the cluster, in s; ``driver`` the name under which the
-    caller has claimed the study, if it has. Whoever calls closes what it gave.
+    caller has claimed the study, if it has; ``held`` says before each launch why there may be none for now, or None.
+    Whoever calls closes what it gave.
 
     Raises BadInput before anything starts for what cannot be run, and Cancelled where that was asked: then nothing of
-    it runs any more, and the same order with ``resume`` ends in the decision that it would have had.
+    it runs any more, and the same order with ``resume`` ends in the decision that it would have had. So too where it is
+    held: what runs has ended by then.
     """
     setting = order.setting()
-    study = Study(setting, store, launcher, meter, Fanout(observers), clock=clock, driver=driver, cancel=cancel)
+    study = Study(
+        setting, store, launcher, meter, Fanout(observers), clock=clock, driver=driver, cancel=cancel, held=held
+    )
     return study.run(order.resume, dict(order.facts) | launch_facts(order.request.model, launcher))

@@ -64,10 +64,9 @@ class Spending:
         self._db = db
 
     def launches_of(self, owner: str, window_s: float) -> tuple[tuple[float, float], ...]:
-        """The launches of an account on real clusters that began within the last ``window_s`` seconds, the oldest first:
-        when, in s since 1970, and their GPU-hours; of one that runs, up to the last sign of life of a driver.
-
-        Those of deleted studies are among them.
+        """The launches of an account on real clusters that began in the last ``window_s`` seconds, the oldest first:
+        when, in s since 1970, and their GPU-hours; of one that runs, up to the last sign of life of a driver. Those of
+        deleted studies are among them.
         """
         with self._db.reading() as db:
             now = now_s(db)

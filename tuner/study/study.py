@@ -28,7 +28,8 @@ from tuner.search.belief_strategy import BeliefStrategy
 from tuner.search.search import Search
 from tuner.search.strategy import Strategy
 from tuner.search.warm_start import MOST, Factors, Past, carried
-from tuner.study.driver import Assignment, Driver
+from tuner.study.assignment import Assignment
+from tuner.study.driver import Driver
 from tuner.study.lease import is_gone, new_driver
 from tuner.study.lifecycle import StudyState
 from tuner.study.observer import Fanout, Observer
@@ -41,7 +42,11 @@ from tuner.trial.ledger import spent
 from tuner.trial.results import TrialResult
 from tuner.trial.seams import Launcher, Meter
 
-_AFTER = {Cause.PAUSE: StudyState.PAUSED, Cause.HANDOVER: StudyState.QUEUED}  # all other ends cancel a study
+_AFTER = {
+    Cause.PAUSE: StudyState.PAUSED,
+    Cause.QUOTA: StudyState.PAUSED,
+    Cause.HANDOVER: StudyState.QUEUED,
+}  # all other ends cancel a study
 
 Strategist = Callable[[TuneRequest, Sequence[Candidate], ModelShape, Cluster | Fleet, Factors], Strategy]
 
@@ -72,16 +77,18 @@ class Study:
         clock: Callable[[], float] = time.perf_counter,
         driver: str | None = None,
         cancel: CancelHandle | None = None,
+        held: Callable[[], str | None] = lambda: None,
         strategist: Strategist = BeliefStrategy.of,
     ) -> None:
         """``clock`` in s; ``driver`` as the store knows this run of the study; ``cancel`` ends it from any thread.
+        ``held`` is as in ``tuner.study.driver.Assignment``.
 
         ``strategist`` makes what chooses the launches, from the candidates and what earlier studies taught.
         """
         self._s, self._store, self._launcher, self._meter = setting, store, launcher, meter
         self._observer = Fanout((OptunaRecord(store, setting.name, setting.request), observer))
         self._clock, self._driver = clock, driver or new_driver()
-        self._cancel, self._strategist = cancel or CancelHandle(), strategist
+        self._cancel, self._held, self._strategist = cancel or CancelHandle(), held, strategist
 
     def run(self, resume: bool, facts: dict[str, str]) -> Decision:
         """Plan, launch and measure until the budget is spent or nothing is left that could win; decide, and store that.
@@ -158,6 +165,7 @@ class Study:
             driver=self._driver,
             clock=self._clock,
             cancel=self._cancel,
+            held=self._held,
         )
 
     def _best(self, finished: Sequence[TrialResult]) -> TrialResult | None:

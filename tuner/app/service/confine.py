@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tuner.ask.model import known_models
 from tuner.ask.profile import known_profiles
 from tuner.errors import BadInput
 
@@ -13,15 +14,16 @@ from tuner.errors import BadInput
 def confine(document: Mapping[str, Any], roots: Iterable[Path]) -> None:
     """Raise BadInput where a document names a file that does not lie beneath one of ``roots``, links followed.
 
-    It is looked at before it is read as a request, since reading it opens its files. Models by name, profiles by name
-    and lengths in the document itself need none. What is no text where a file would be named is left to the checks of
-    the request.
+    It is looked at before it is read as a request, since reading it opens its files; and once more by the worker, whose
+    folder may be another, and which comes later. A known model's name that no file here has, profiles by name and
+    lengths in the document itself need none. Any other model is a path, whether it exists here or not. What is no text
+    where a file would be named is left to the checks of the request.
     """
     opened = tuple(root.resolve() for root in roots)
     cluster = document.get("cluster")
     model = document.get("model")
-    if isinstance(model, str) and _is_file(model):
-        _require(model, "request: model", opened, "a model's name")
+    if isinstance(model, str) and (model not in known_models() or _exists(model)):
+        _require(model, "request: model", opened, ", ".join(known_models()))
     for group in cluster if isinstance(cluster, list | tuple) else [cluster]:
         gpu = group.get("gpu") if isinstance(group, Mapping) else None
         if isinstance(gpu, str) and gpu not in known_profiles():
@@ -36,9 +38,9 @@ def _within(part: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _is_file(model: str) -> bool:
+def _exists(model: str) -> bool:
     try:
-        return model.startswith(("/", ".", "~")) or Path(model).exists()
+        return Path(model).exists()
     except (OSError, ValueError):
         return True
 
@@ -50,5 +52,5 @@ def _require(name: str, where: str, roots: tuple[Path, ...], instead: str) -> No
         raise BadInput(where, name, instead) from None
     if not any(path == root or root in path.parents for root in roots):
         opened = ", ".join(map(str, roots))
-        files = f"a path beneath {opened}" if opened else "no path, as this service has opened no folder (--root)"
+        files = f"a path beneath {opened}" if opened else "no path, as no folder was opened (--root)"
         raise BadInput(where, name, f"{instead}; {files}")

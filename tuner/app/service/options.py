@@ -17,6 +17,9 @@ Launchers = Annotated[
 RayAddress = Annotated[
     str | None, typer.Option(help="The Ray cluster of all studies; default: a local one for each study.")
 ]
+Roots = Annotated[
+    tuple[Path, ...], typer.Option("--root", help="A folder whose files a request may name; may be repeated.")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,6 @@ class ServeOptions:
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65535 - 31, help="Serve /metrics of worker N here plus N, from 0.")
     ] = None
-    root: Annotated[
-        tuple[Path, ...], typer.Option(help="A folder whose files a request may name; may be repeated.")
-    ] = ()
     deployed: Annotated[
         tuple[str, ...],
         typer.Option(
@@ -49,6 +49,7 @@ class ServeOptions:
     archive_to: Annotated[Path | None, typer.Option(help="Where they go, a file each; default: they are deleted.")] = (
         None
     )
+    root: Roots = ()
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Ask for no token; on a loopback address only.")] = False
 
     @property
@@ -70,6 +71,7 @@ class WorkerOptions:
     store: StoreUrl = None
     launchers: Launchers = "ray"
     ray_address: RayAddress = None
+    root: Roots = ()
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when nothing waits any more.")] = False
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Serve /metrics here; 0: any.")] = None
     metrics_host: Annotated[str, typer.Option(help="Where that listens; it asks for no token.")] = "127.0.0.1"

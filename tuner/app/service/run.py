@@ -27,7 +27,7 @@ from tuner.trial.cancel import CancelHandle
 def run_worker(options: WorkerOptions, console: Console) -> int:
     """Work until told to end; how many studies were run."""
     stop, store, telemetry = CancelHandle(), Store(options.store_url, patience_s=WORKING_S), Telemetry()
-    settings = WorkerSettings(options.runs_on, options.ray_address, options.out)
+    settings = WorkerSettings(options.runs_on, options.ray_address, options.out, options.root)
     try:
         with (
             cancelled_by_signals(stop, lambda text: console.print(text, highlight=False)),
@@ -108,6 +108,7 @@ def _worker_words(options: ServeOptions, number: int) -> list[str]:
     words += ["--out", str(options.out), "--launchers", options.launchers, "--parent", str(os.getpid())]
     if options.metrics_port is not None:
         words += ["--metrics-port", str(options.metrics_port + number)]
+    words += [word for root in options.root for word in ("--root", str(root))]
     return words + (["--ray-address", options.ray_address] if options.ray_address else [])
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from tuner.app.service.confine import confine
 from tuner.app.service.obeying import Obedience
 from tuner.app.service.presence import Presence, See, see_ray
 from tuner.app.tune.bench import bench
@@ -30,11 +32,14 @@ MOST_PAUSE_S = 15.0  # between two tries to reach a store that is away
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """What a worker runs on: its launchers, the Ray cluster that they use (None: one of its own), and its folder."""
+    """What a worker runs on: its launchers, the Ray cluster that they use (None: one of its own), and its folder.
+
+    ``roots`` are the folders whose files a request may name, as the service's."""
 
     launchers: tuple[str, ...]
     ray_address: str | None
     out: Path
+    roots: tuple[Path, ...] = ()
 
 
 class Worker:
@@ -91,13 +96,14 @@ class Worker:
         """One study, to whatever end; none of its errors ends the worker. Its metrics stay until the next begins."""
         self._telemetry.forget_all_but(order.study)
         problem: str | None = None
+        held: str | None = None
         cancel, again = CancelHandle(), ""
         self._presence.runs(order.study)
         with Obedience(self._store.orders, order.study, driver, self._stop, cancel) as obedience:
             try:
                 self._drive(order, driver, cancel, obedience)
-            except Cancelled:
-                pass  # the study's state says how
+            except Cancelled as end:  # the study's state says how
+                held = end.words if end.cause is Cause.QUOTA else None
             except (StoreError, _ClusterAway) as error:
                 again = str(error)  # it says nothing of the study
             except ParlayError as error:
@@ -108,8 +114,8 @@ class Worker:
         if again:
             self._give_back(order, driver, again)
             return
-        after = StudyState.FAILED if problem is not None else _after(cancel)
-        self._patiently(lambda: self._store.orders.release(order.study, driver, after, is_gone, problem))
+        after = StudyState.FAILED if problem is not None else _after(Cause.QUOTA if held else cancel.cause)
+        self._patiently(lambda: self._store.orders.release(order.study, driver, after, is_gone, problem or held))
 
     def _give_back(self, order: Order, driver: str, why: str) -> None:
         """A study that this worker could not go on with, as the store or its cluster was away: another does, or this
@@ -149,6 +155,12 @@ class Worker:
             problem = f"its files could not be written: {error}"
         self._store.orders.release(order.study, driver, StudyState.DECIDED, is_gone, problem)
 
+    def _held(self, order: Order) -> str | None:
+        """Why a study may launch nothing for now: its account has spent its GPU-hours. Simulated ones cost none."""
+        owner = order.terms.owner
+        standing = None if order.terms.seed is not None else self._store.quotas.standing(owner)
+        return None if standing is None or standing.frees_at is None else f"the quota of {owner}: {standing.words}"
+
     def _folder(self, study: str) -> Path:
         return self._settings.out / study
 
@@ -164,6 +176,7 @@ class Worker:
     def _drive(self, order: Order, driver: str, cancel: CancelHandle, obedience: Obedience) -> None:
         self._find_cluster(order)
         record, folder = self._store.study(order.study), self._folder(order.study)
+        confine(record.request.model_dump(), self._settings.roots)  # a link may have changed since it was asked
         known = facts()
         if order.terms.seed is not None:
             known[SEED_FACT] = str(order.terms.seed)
@@ -180,8 +193,9 @@ class Worker:
         observers = (obedience, recorder, keeper, TelemetryObserver(order.study, record.request, self._telemetry))
         with bench(options, asked.setting().cluster) as made, keeper:
             decision = run_study(
-                asked, self._store, made.launcher, made.meter, observers, cancel, clock=made.clock, driver=driver
-            )
+                asked, self._store, made.launcher, made.meter, observers, cancel, clock=made.clock, driver=driver,
+                held=partial(self._held, order),
+            )  # fmt: skip
         obedience.keep()  # the study's driver has left it, its worker has not
         write_results(folder, self._store, self._store.study(order.study), decision)
 
@@ -190,7 +204,7 @@ class _ClusterAway(ParlayError):
     """The cluster on which a study is to run cannot be asked what it has."""
 
 
-def _after(cancel: CancelHandle) -> StudyState:
+def _after(cause: Cause | None) -> StudyState:
     """The state of a study whose worker was asked to end it before it had begun."""
-    states = {Cause.PAUSE: StudyState.PAUSED, Cause.HANDOVER: StudyState.QUEUED}
-    return StudyState.CANCELLED if cancel.cause is None else states.get(cancel.cause, StudyState.CANCELLED)
+    states = {Cause.PAUSE: StudyState.PAUSED, Cause.QUOTA: StudyState.PAUSED, Cause.HANDOVER: StudyState.QUEUED}
+    return StudyState.CANCELLED if cause is None else states.get(cause, StudyState.CANCELLED)
