@@ -6,7 +6,7 @@ import pytest
 
 from tests.fakes import copy_of_empty_store, document, make_request
 from tests.service_app import work
-from tuner.app.service.confine import confine, confine_files
+from tuner.app.service.confine import confine
 from tuner.ask.model import known_models
 from tuner.errors import BadInput
 from tuner.study.lifecycle import StudyState
@@ -51,7 +51,7 @@ def test_what_lies_beneath_an_opened_folder_may_be_named(tmp_path, inside):
 
 
 def test_a_request_that_was_read_is_looked_at_as_its_document_is():
-    confine_files(make_request().model_dump(), [])
+    confine(make_request().model_dump(), [])
 
 
 def checkpoint(folder):

@@ -81,7 +81,7 @@ class Study:
         strategist: Strategist = BeliefStrategy.of,
     ) -> None:
         """``clock`` in s; ``driver`` as the store knows this run of the study; ``cancel`` ends it from any thread.
-        ``held`` is as in ``tuner.study.driver.Assignment``.
+        ``held`` is as in ``tuner.study.assignment.Assignment``.
 
         ``strategist`` makes what chooses the launches, from the candidates and what earlier studies taught.
         """

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from tuner.app.answers.audit import AccountAnswer, AuditAnswer
 from tuner.app.answers.base import Answer
 from tuner.app.answers.cluster import ClusterAnswer
 from tuner.app.answers.decision import ShowAnswer
@@ -184,6 +185,15 @@ class ServiceClient:
     def delete(self, name: str) -> None:
         """Forget one that has ended."""
         self._transport.ask("DELETE", _path(name), name)
+
+    def account(self) -> AccountAnswer:
+        """Who asks, and what that account may still take."""
+        return self._got(AccountAnswer, "/v1/account", "its account")
+
+    def audit(self, since: float | None = None, cursor: str | None = None, limit: int = 100) -> AuditAnswer:
+        """A page of the audit, the newest first; ``next`` is the cursor of the one after it."""
+        params = _given({"since": since, "cursor": cursor, "limit": limit})
+        return AuditAnswer.model_validate_json(self._transport.ask("GET", "/v1/audit", "the audit", params=params).content)
 
     def events(self, name: str, after: int = 0) -> Iterator[StudyEvent]:
         """What happens in a study, each event once, until it has ended or was paused; a stream that breaks is taken up

@@ -7,11 +7,11 @@ from typing import Any
 from fastapi import APIRouter
 
 from tuner.app.answers.cluster import ClusterAnswer, cluster_answer
-from tuner.app.service.access import Reader
+from tuner.app.service.access import Guarded, Reader
 from tuner.app.service.service import Here, Service
 from tuner.errors import BadInput
 
-routes = APIRouter(prefix="/v1", tags=["cluster"])
+routes = APIRouter(route_class=Guarded, prefix="/v1", tags=["cluster"])
 
 
 @routes.get("/cluster", summary="The clusters as the workers see them")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tuner.app.cli.parameters import DEFAULT_OUT, Out, StoreUrl, store_url
 from tuner.app.service.launchers import launchers_of
+from tuner.errors import BadInput
+
+if TYPE_CHECKING:
+    from tuner.app.service.issuer import Issuer
 
 Launchers = Annotated[
     str, typer.Option(help="What studies may run on, the first by default: ray, local, simulated; several by commas.")
@@ -50,6 +55,18 @@ class ServeOptions:
         None
     )
     root: Roots = ()
+    oidc_issuer: Annotated[
+        str | None, typer.Option(help="An identity provider (OpenID Connect) whose tokens are let in too.")
+    ] = None
+    oidc_audience: Annotated[str | None, typer.Option(help="For whom its tokens for this service are.")] = None
+    oidc_scope_claim: Annotated[
+        str, typer.Option(help="Their claim with the scopes; dots between levels, such as realm_access.roles.")
+    ] = "scope"
+    oidc_scope_prefix: Annotated[str, typer.Option(help="What stands there before read, tune or admin.")] = "parlay:"
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="open or token: who may read /metrics. Default: open on a loopback address, else token."),
+    ] = None
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Ask for no token; on a loopback address only.")] = False
 
     @property
@@ -61,6 +78,36 @@ class ServeOptions:
     def runs_on(self) -> tuple[str, ...]:
         """The launchers, checked."""
         return launchers_of(self.launchers)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether its own machine alone reaches it."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def metrics_open(self) -> bool:
+        """Whether anybody may read the metrics; raises BadInput for a word that is none, or means nothing here."""
+        if self.metrics not in (None, "open", "token"):
+            raise BadInput("--metrics", self.metrics, "open or token")
+        if self.no_auth and self.metrics == "token":
+            raise BadInput("--metrics", "token", "open, with --no-auth")
+        return self.loopback if self.metrics is None else self.metrics == "open"
+
+    @property
+    def issuer(self) -> Issuer | None:
+        """The identity provider, if there is one; raises BadInput where it is said by half."""
+        if self.oidc_issuer is None and self.oidc_audience is None:
+            return None
+        if self.oidc_issuer is None or self.oidc_audience is None:
+            raise BadInput("--oidc-issuer, --oidc-audience", "one of the two", "both, or neither")
+        if self.no_auth:
+            raise BadInput("--no-auth", "with --oidc-issuer", "one of the two")
+        from tuner.app.service.issuer import Issuer
+
+        return Issuer(self.oidc_issuer, self.oidc_audience, self.oidc_scope_claim, self.oidc_scope_prefix)
 
 
 @dataclass(frozen=True, slots=True)

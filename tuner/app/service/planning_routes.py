@@ -14,7 +14,7 @@ from tuner.app.answers.names import NamesAnswer
 from tuner.app.answers.plan import PlanAnswer
 from tuner.app.answers.simulate import SimulateAnswer
 from tuner.app.answers.written import ProblemPlaceAnswer, WrittenAnswer
-from tuner.app.service.access import Reader
+from tuner.app.service.access import Guarded, Reader
 from tuner.app.service.cluster_routes import with_cluster
 from tuner.app.service.confine import confine
 from tuner.app.service.problems import Refused, shown
@@ -28,7 +28,7 @@ from tuner.ask.request_document import parse_request
 from tuner.ask.space import SPACES_DIR, STRUCTURE_AXES, Space, load_space
 from tuner.errors import BadInput
 
-routes = APIRouter(prefix="/v1", tags=["planning"])
+routes = APIRouter(route_class=Guarded, prefix="/v1", tags=["planning"])
 _MOST_REQUESTS = 20_000
 _MOST_DEVICES, _MOST_TOKENS = 4_096, 100_000_000  # of a simulation
 _MOST_STRUCTURES, _MOST_CANDIDATES = 10_000, 500_000  # five times what the largest space of ours holds, and more

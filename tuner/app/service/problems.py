@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -28,24 +28,40 @@ class ProblemAnswer(BaseModel):
     where: str | None = Field(default=None, description="The place that is wrong, such as slo.0.ms.")
     given: str | None = Field(default=None, description="What stood there.")
     allowed: str | None = Field(default=None, description="What may stand there.")
+    gpu_hours: float | None = Field(default=None, description="Of a quota: what is spent in its window.")
+    allowed_gpu_hours: float | None = Field(default=None, description="Of a quota: what may be spent in its window.")
+    window_days: float | None = Field(default=None, description="Of a quota: its window.")
+    frees_at: float | None = Field(
+        default=None, description="Of a quota: when another launch is possible, s since 1970; absent: never."
+    )
 
 
 class Refused(Exception):
     """An answer that is a problem, with its status."""
 
     def __init__(
-        self, status: HTTPStatus, detail: str, wrong: BadInput | None = None, headers: Mapping[str, str] | None = None
+        self,
+        status: HTTPStatus,
+        detail: str,
+        wrong: BadInput | None = None,
+        headers: Mapping[str, str] | None = None,
+        kind: str = BLANK,
+        more: Mapping[str, float | None] | None = None,
     ) -> None:
+        """``more``: members of the problem beside those of every one."""
         self.status, self.detail, self.wrong, self.headers = status, detail, wrong, dict(headers or {})
+        self.kind, self.more = kind, dict(more or {})
         super().__init__(detail)
 
 
 FAULT = Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the service; its log has the trace")
 
 
-def as_problem(refused: Refused, kind: str = BLANK) -> JSONResponse:
+def as_problem(refused: Refused) -> JSONResponse:
     """The answer of a refusal."""
-    problem = ProblemAnswer(type=kind, title=refused.status.phrase, status=refused.status.value, detail=refused.detail)
+    status = refused.status
+    problem = ProblemAnswer(type=refused.kind, title=status.phrase, status=status.value, detail=refused.detail)
+    problem = problem.model_copy(update=refused.more)
     if refused.wrong is not None:
         places = {"where": refused.wrong.where, "given": shown(refused.wrong.given), "allowed": refused.wrong.allowed}
         problem = problem.model_copy(update=places)
@@ -70,12 +86,13 @@ def bad(error: BadInput, status: HTTPStatus = HTTPStatus.UNPROCESSABLE_ENTITY) -
     return Refused(status, str(BadInput(error.where, shown(error.given), error.allowed)), error)
 
 
-def handle_errors(app: FastAPI) -> None:
-    """Have every error of ours, of the framework and of nobody answered as a problem."""
+def handle_errors(app: FastAPI, limited: Callable[[Request, Refused], Refused]) -> None:
+    """Have every error of ours, of the framework and of nobody answered as a problem; ``limited`` may put another in
+    its place."""
 
-    def refused(_: Request, error: Exception) -> JSONResponse:
+    def refused(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Refused)
-        return as_problem(error)
+        return as_problem(limited(request, error))
 
     def ours(_: Request, error: Exception) -> JSONResponse:
         if isinstance(error, BadInput):
@@ -83,7 +100,7 @@ def handle_errors(app: FastAPI) -> None:
         if isinstance(error, StoreError):
             return as_problem(Refused(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "5"}))
         kind = HTTPStatus.CONFLICT if isinstance(error, NoFeasibleLayout) else HTTPStatus.INTERNAL_SERVER_ERROR
-        return as_problem(Refused(kind, str(error)), INFEASIBLE if isinstance(error, NoFeasibleLayout) else BLANK)
+        return as_problem(Refused(kind, str(error), kind=INFEASIBLE if isinstance(error, NoFeasibleLayout) else BLANK))
 
     def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -95,9 +112,10 @@ def handle_errors(app: FastAPI) -> None:
         allowed = "no such key" if first["type"] == "extra_forbidden" else first["msg"]
         return as_problem(bad(BadInput(place, given, allowed.removeprefix("Input should be "))))
 
-    def http(_: Request, error: Exception) -> JSONResponse:
+    def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return as_problem(Refused(HTTPStatus(error.status_code), str(error.detail), headers=error.headers))
+        known = Refused(HTTPStatus(error.status_code), str(error.detail), headers=error.headers)
+        return as_problem(limited(request, known))
 
     def unknown(_: Request, error: Exception) -> JSONResponse:
         return as_problem(FAULT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import sys
@@ -50,9 +49,10 @@ def run_serve(options: ServeOptions, console: Console) -> None:
     from tuner.app.service.server import Server
     from tuner.app.service.service import Settings
 
-    if options.no_auth and not _loopback(options.host):
+    if options.no_auth and not options.loopback:
         raise BadInput("--no-auth", f"--host {options.host}", "a loopback address such as 127.0.0.1, or tokens")
-    launchers, places = options.runs_on, deployed_at(options.deployed)
+    settings = Settings(options.runs_on, options.out, options.root, metrics_open=options.metrics_open)
+    issuer, places = options.issuer, deployed_at(options.deployed)
     rule = Rule.of(options.keep_days, options.archive_to, places)
     listening = _listen(options.host, options.port)
     store = Store(options.store_url)
@@ -62,8 +62,7 @@ def run_serve(options: ServeOptions, console: Console) -> None:
         console.print(text, highlight=False, markup=False)
 
     deployed = DeployedWinners(store, (DeployedWinner(study, urls) for study, urls in places.items()), tell)
-    settings = Settings(launchers, options.out, options.root)
-    app = application(store, settings, open_to_all=options.no_auth, deployed=lambda: deployed.seen)
+    app = application(store, settings, open_to_all=options.no_auth, issuer=issuer, deployed=lambda: deployed.seen)
     try:
         with (
             cancelled_by_signals(stop, tell),
@@ -82,16 +81,11 @@ def run_serve(options: ServeOptions, console: Console) -> None:
 def _who(options: ServeOptions, store: Store) -> str:
     if options.no_auth:
         return "no token is asked for: whoever is on this machine may do everything"
+    if options.oidc_issuer is not None:
+        return f"requests need a token, of this store or of {options.oidc_issuer}"
     if store.accounts.tokens():
         return "requests need a token"
     return "requests need a token, and there is none yet: `parlay token create` makes one"
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -20,24 +20,32 @@ from tuner.study.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request, and one token, may take."""
+    """What one request, one account (``…_each``: of these at a time; ``open_studies``) and one address may take.
+
+    ``body_s``: within which a body has to be there; ``failures``: requests that are answered with 401, 403 or 404.
+    """
 
     body_bytes: int = 1_000_000
     requests_per_s: float = 20.0
     burst: float = 100.0
     listeners: int = 500
+    listeners_each: int = 50
     open_studies: int = 20
+    body_s: float = 20.0
+    failures_per_s: float = 1.0
+    failures_burst: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How the service was started. ``roots``: the folders whose files a request may name; ``launchers``: what a study
-    may run on, the first where it does not say."""
+    may run on, the first where it does not say; ``metrics_open``: whether they are told to whoever asks."""
 
     launchers: tuple[str, ...]
     out: Path
     roots: tuple[Path, ...] = ()
     limits: Limits = Limits()
+    metrics_open: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from tuner.app.answers.decision import ShowAnswer, show_answer
 from tuner.app.answers.explain import ExplainAnswer
 from tuner.app.answers.picture import PictureAnswer
 from tuner.app.answers.study import StudyAnswer, StudyListAnswer, study_answer, study_line_answer
-from tuner.app.service.access import Admin, Caller, Reader, Tuner
+from tuner.app.service.access import Admin, Caller, Guarded, Reader, Tuner
+from tuner.app.service.allowance import require_room
 from tuner.app.service.cluster_routes import discovers
 from tuner.app.service.planning_routes import Body, Document, request_of
 from tuner.app.service.problems import Refused, bad
@@ -30,7 +31,7 @@ from tuner.study.listing import Place
 from tuner.study.orders import Terms, Wish
 from tuner.study.study import default_name
 
-routes = APIRouter(prefix="/v1/studies", tags=["studies"])
+routes = APIRouter(route_class=Guarded, prefix="/v1/studies", tags=["studies"])
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 
@@ -64,11 +65,9 @@ def create(
         raise bad(BadInput("request: cluster", "ray", f"gpu, nodes and gpus_per_node, with launcher {launcher}"))
     seed = (body.simulated_seed or 0) if launcher == "simulated" else None
     name = body.name or default_name(request)
-    most, again = service.settings.limits.open_studies, service.store.orders.asked_before(caller.token, idempotency_key)
-    if not again and service.store.orders.running(caller.token) >= most:
-        raise Refused(
-            HTTPStatus.TOO_MANY_REQUESTS, f"this token has {most} studies that wait or run, which is the most"
-        )
+    again = service.store.orders.asked_before(caller.token, idempotency_key)
+    if not again:
+        require_room(service, caller, caller.token, name, simulated=seed is not None)
     try:
         terms = Terms(caller.token, launcher, seed, body.priority)
         service.store.orders.submit(name, request, terms, idempotency_key, discovers=discovers(body.request))
@@ -211,6 +210,8 @@ def cancel(name: str, service: Here, caller: Tuner) -> StudyAnswer:
 def resume(name: str, service: Here, caller: Tuner) -> StudyAnswer:
     """Queue it again: it repeats nothing that finished."""
     service.require(name)
+    if (order := service.store.orders.find(name)) is not None:
+        require_room(service, caller, order.terms.owner, name, simulated=order.terms.seed is not None)
     try:
         service.store.orders.resume(name)
     except BadInput as error:

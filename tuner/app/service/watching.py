@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
@@ -20,24 +21,30 @@ SILENT_S = 15.0  # after so long without an event a comment is sent, so that nob
 
 
 class Watchers:
-    """The listeners of a process. ``limit`` of them at most; all methods belong to the event loop's thread."""
+    """The listeners of a process: ``limit`` of them at most, ``each`` of one account. All methods belong to the event
+    loop's thread."""
 
-    def __init__(self, store: Store, limit: int, metrics: EventMetrics) -> None:
-        self._store, self._limit, self._metrics = store, limit, metrics
+    def __init__(self, store: Store, limit: int, metrics: EventMetrics, each: int = 50) -> None:
+        self._store, self._limit, self._each, self._metrics = store, limit, each, metrics
+        self._seats = Counter[str]()
         self._news: dict[str, set[asyncio.Event]] = {}
         self._seen: dict[str, int] = {}
         self._recent: dict[str, Sequence[Event]] = {}  # the latest, read once for all who listen
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def count(self) -> int:
-        """Listeners now."""
-        return sum(map(len, self._news.values()))
+    def sit(self, account: str) -> str | None:
+        """Take a seat for an account that comes to listen, to be given back by ``rise``; or why there is none."""
+        if self._seats.total() >= self._limit:
+            return "too many listen already"
+        if account and self._seats[account] >= self._each:
+            return f"this token has {self._each} listeners already, which is the most"
+        self._seats[account] += 1
+        return None
 
-    @property
-    def full(self) -> bool:
-        """True where no other may listen."""
-        return self.count >= self._limit
+    def rise(self, account: str) -> None:
+        """Give a seat back."""
+        self._seats[account] -= 1
+        self._seats += Counter()  # without those that are all free
 
     def close(self) -> None:
         """End the looking; what listens ends with its connection."""

@@ -1,4 +1,4 @@
-"""Version 5: devices that studies share, workers, logs, pins and kinship; owners of launches, quotas, rotated tokens."""
+"""Version 5: devices that studies share, workers, logs, pins, kinship; owners of launches, quotas, rotated tokens."""
 
 import sqlalchemy as sa
 from alembic import op
