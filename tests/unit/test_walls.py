@@ -45,12 +45,13 @@ ONE_ROOM = {
     "alembic": {"tuner/study/migrations/env.py", *MIGRATIONS},
     "ray": {"serve/launch/ray_api.py"},
     "plotly": {"deploy/report/page.py", "tuner/app/service/page_routes.py"},
+    "jwt": {"tuner/app/service/issuer.py"},
     "httpx": {"tuner/app/client/transport.py"},
     "scipy": set(),  # for fitting alone, which is not part of what is installed
 }
 HEAVY = {
     "ray", "vllm", "torch", "optuna", "sqlalchemy", "alembic", "plotly", "scipy", "transformers", "aiohttp",
-    "fastapi", "uvicorn", "httpx",
+    "fastapi", "uvicorn", "httpx", "jwt",
 }  # fmt: skip
 
 

@@ -62,7 +62,7 @@ class Quotas:
     def set(self, quota: Quota) -> Quota:
         """Keep it, in place of the account's earlier one; one without any limit has the account fall back on that of
         everybody, if there is one. Raises BadInput for what is no quota."""
-        _require(quota)
+        require_quota(quota)
         with self._db.writing() as db:
             db.execute(sa.delete(QUOTAS).where(QUOTAS.c.account == quota.account))
             if (quota.gpu_hours, quota.studies) != (None, None):
@@ -103,7 +103,8 @@ class Quotas:
         return Standing(quota, spent, math.inf)  # it may have none at all
 
 
-def _require(quota: Quota) -> None:
+def require_quota(quota: Quota) -> None:
+    """Raise BadInput for what is no quota."""
     if not 0 < len(quota.account) <= 60 or not quota.account.isprintable():
         raise BadInput("ACCOUNT", quota.account, f"a token's id, oidc:SUBJECT, or {EVERYBODY} for all others")
     if quota.gpu_hours is not None and not 0 <= quota.gpu_hours < math.inf:

@@ -16,7 +16,9 @@ class AuditEntryAnswer(Answer):
 
     number: int = Field(description="Grows from line to line.")
     at: float = Field(description="When, s since 1970.")
-    account: str = Field(description="Who: the token's id, or the identity provider's subject; empty: nobody had to say.")
+    account: str = Field(
+        description="Who: the token's id, or the identity provider's subject; empty: nobody had to say."
+    )
     name: str | None = Field(description="The token's name; null of any other account.")
     action: str = Field(description="What was asked.")
     target: str = Field(description="Of which study or token.")

@@ -193,7 +193,9 @@ class ServiceClient:
     def audit(self, since: float | None = None, cursor: str | None = None, limit: int = 100) -> AuditAnswer:
         """A page of the audit, the newest first; ``next`` is the cursor of the one after it."""
         params = _given({"since": since, "cursor": cursor, "limit": limit})
-        return AuditAnswer.model_validate_json(self._transport.ask("GET", "/v1/audit", "the audit", params=params).content)
+        return AuditAnswer.model_validate_json(
+            self._transport.ask("GET", "/v1/audit", "the audit", params=params).content
+        )
 
     def events(self, name: str, after: int = 0) -> Iterator[StudyEvent]:
         """What happens in a study, each event once, until it has ended or was paused; a stream that breaks is taken up
