@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ class Database:
         try:
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
+                _make_private(parsed)
             self._engine = sa.create_engine(parsed, pool_pre_ping=self._patience.most_s > 0)
             if parsed.get_backend_name() == "sqlite":
                 sa.event.listen(self._engine, "connect", _durable_sqlite)
@@ -132,7 +134,7 @@ class Database:
             with self._advisory_lock(_LOCK + what):
                 yield
         elif (database := self._engine.url.database) and self._engine.dialect.name == "sqlite":
-            with Path(f"{database}.lock{what or ''}").open("w") as file:
+            with open(f"{database}.lock{what or ''}", "w", opener=_private) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 yield
         else:
@@ -172,6 +174,18 @@ def _begin(db: sa.Connection, statement: str) -> None:
 def _version(db: sa.Connection) -> int | None:
     known = sa.inspect(db).has_table(VERSIONS.name)
     return db.scalar(sa.select(VERSIONS.c.version)) if known else None
+
+
+def _make_private(url: sa.URL) -> None:
+    """Make a new SQLite file for its owner alone: it has digests of tokens in it. SQLite gives its journals the same
+    mode. One that exists stays as its owner wants it."""
+    if url.database not in (None, "", ":memory:") and not str(url.database).startswith("file:"):
+        with suppress(FileExistsError):
+            os.close(os.open(str(url.database), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _durable_sqlite(connection: Any, _record: Any) -> None:

@@ -1,0 +1,383 @@
+"""How requests are let in: who asks comes before what is asked, and nobody takes more than is meant for one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from functools import partial
+
+import pytest
+from fastapi.routing import APIRoute
+
+from tests.fakes import copy_of_empty_store, make_request
+from tests.service_app import STUDY, client_of
+from tuner.app.service import event_routes
+from tuner.app.service.access import scope_of
+from tuner.app.service.options import ServeOptions
+from tuner.app.service.rates import MOST_KEYS, Rates, neighbourhood
+from tuner.errors import BadInput
+from tuner.study.accounts import Scope
+from tuner.study.database import Database
+from tuner.study.orders import Wish
+from tuner.study.quotas import Quota
+from tuner.study.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Store(copy_of_empty_store(tmp_path / "store.db"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def serve(store, tmp_path):
+    return partial(client_of, store, tmp_path, open_to_all=False)
+
+
+def bearer(store, scope=Scope.TUNE, name="ci"):
+    token, secret = store.accounts.create(name, scope)
+    return token, {"Authorization": f"Bearer {secret}"}
+
+
+# Before the body
+
+
+def asked(app, pieces, headers=(), path="/v1/studies", method="POST"):
+    """The answer of an application to a request whose body comes in pieces: status, headers, how many were taken.
+
+    A piece that is a number is so many seconds in which nothing comes.
+    """
+    sent, taken = [], 0
+
+    async def receive():
+        nonlocal taken
+        if taken == len(pieces):
+            await asyncio.sleep(60)
+        piece = pieces[taken]
+        taken += 1
+        if isinstance(piece, float):
+            await asyncio.sleep(piece)
+            return await receive()
+        return {"type": "http.request", "body": piece, "more_body": taken < len(pieces)}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path, "root_path": "",
+        "raw_path": path.encode(), "query_string": b"", "scheme": "http", "client": ("192.0.2.1", 5), "server": ("x", 80),
+        "headers": [(b"host", b"x"), (b"content-type", b"application/json"), (b"transfer-encoding", b"chunked"), *headers],
+    }  # fmt: skip
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), 30))
+    return sent[0]["status"], dict(sent[0]["headers"]), taken
+
+
+def raw(headers):
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+@pytest.mark.parametrize(("scope", "status"), [(None, 401), (Scope.READ, 403)])
+def test_of_a_caller_who_is_refused_nothing_more_is_read(serve, store, scope, status):
+    headers = {} if scope is None else bearer(store, scope)[1]
+    found, answered, taken = asked(serve().app, [b"x" * 10**6] * 50, raw(headers))
+    assert (found, taken) == (status, 0)
+    assert answered[b"connection"] == b"close"  # nobody waits for the rest
+
+
+@pytest.mark.slow
+def test_a_body_has_to_come_in_time(serve, store):
+    headers = raw(bearer(store)[1])
+    body = json.dumps(STUDY).encode()
+    assert asked(serve().app, [body[:50], 0.01, body[50:]], headers)[0] == 201
+    for pieces in ([5.0], [b"{", 5.0, b"}"], [b" ", 0.1] * 50 + [b"{}"]):
+        found, answered, _ = asked(serve(body_s=0.3).app, pieces, headers)
+        assert (found, answered[b"connection"]) == (408, b"close")
+
+
+def test_a_body_that_is_too_long_is_read_no_further(serve, store):
+    found, answered, taken = asked(serve(body_bytes=1000).app, [b" " * 400] * 50, raw(bearer(store)[1]))
+    assert (found, answered[b"connection"], taken) == (413, b"close", 3)
+
+
+def test_every_route_has_a_scope_but_those_that_say_nothing_of_anybody(serve):
+    routes = [route for route in serve().app.routes if isinstance(route, APIRoute)]
+    free = {route.path for route in routes if scope_of(route) is None}
+    assert free == {"/healthz", "/readyz", "/metrics", "/v1/version", "/", "/assets/{name}"}
+    changing = {method for route in routes if scope_of(route) is Scope.READ for method in route.methods}
+    assert changing <= {"GET", "POST"}
+    assert {route.path for route in routes if scope_of(route) is Scope.ADMIN} == {"/v1/audit", "/v1/studies/{name}"}
+
+
+def test_a_path_that_is_wrong_is_told_to_those_who_may_ask_alone(serve, store):
+    client = serve()
+    assert client.get("/v1/studies/s/trials/no/log").status_code == 401
+    assert client.get("/v1/studies/s/trials/no/log", headers=bearer(store)[1]).status_code == 422
+
+
+# Too often
+
+
+def test_refusals_are_counted_and_become_too_many(serve, store):
+    client, good = serve(failures_per_s=0.001, failures_burst=3), bearer(store)[1]
+    wrong = {"Authorization": "Bearer parlay_nothing"}
+    seen = [client.get("/v1/studies", headers=wrong).status_code for _ in range(3)]
+    assert seen == [401] * 3
+    answer = client.get("/v1/studies", headers=wrong)
+    assert (answer.status_code, answer.headers["content-type"]) == (429, "application/problem+json")
+    assert int(answer.headers["retry-after"]) > 1
+    assert client.get("/v1/nothing").status_code == 429  # of whoever asks from there without a token
+    assert client.get("/v1/studies", headers=good).status_code == 200  # it may be a proxy's address
+    assert client.get("/healthz").status_code == 200
+
+
+def test_what_a_token_may_not_or_does_not_find_counts_as_its_own(serve, store):
+    client = serve(failures_per_s=0.001, failures_burst=2)
+    one, two = bearer(store, Scope.READ, "one")[1], bearer(store, Scope.READ, "two")[1]
+    assert client.get("/v1/studies/none", headers=one).status_code == 404
+    assert client.delete("/v1/studies/none", headers=one).status_code == 403
+    assert client.get("/v1/studies/none", headers=one).status_code == 429
+    assert client.get("/v1/studies/none", headers=two).status_code == 404
+    assert client.get("/v1/studies", headers=one).status_code == 200
+
+
+def test_a_bucket_is_refilled_and_one_that_is_full_is_forgotten():
+    now = [0.0]
+    rates = Rates(1.0, 2.0, lambda: now[0])
+    assert [rates.wait_s("a") for _ in range(3)] == [0.0, 0.0, 1.0]
+    now[0] = 1.5
+    assert [rates.wait_s("a"), rates.wait_s("a")] == [0.0, pytest.approx(0.5)]
+    for number in range(MOST_KEYS + 10):
+        rates.wait_s(str(number))
+        now[0] += 0.01
+    assert len(rates._left) <= MOST_KEYS
+
+
+@pytest.mark.parametrize(
+    ("host", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1%eth0", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_an_address_is_counted_as_its_network(host, counted):
+    assert neighbourhood(host) == counted
+
+
+# Listeners
+
+
+def test_a_token_has_so_many_listeners_and_the_seats_are_given_back(serve, store):
+    client = serve(listeners_each=1, listeners=2)
+    watchers = client.app.state.service.watchers
+    store.create_study("s", make_request(), {})
+    one, headers = bearer(store, Scope.READ, "one")
+    assert watchers.sit(one.id) is None
+    answer = client.get("/v1/studies/s/events", headers=headers)
+    assert (answer.status_code, "1 listeners" in answer.json()["detail"]) == (503, True)
+    assert watchers.sit("two") is None
+    assert watchers.sit("three") == "too many listen already"
+    watchers.rise(one.id)
+    assert watchers.sit("three") is None
+    watchers.rise("two")
+    watchers.rise("three")
+
+
+def test_a_stream_that_ends_gives_its_seat_back(serve, store):
+    client = serve(listeners_each=1)
+    store.orders.submit("s", make_request(), terms())
+    store.orders.ask("s", Wish.CANCEL)
+    _, headers = bearer(store, Scope.READ)
+    for _ in range(3):
+        assert client.get("/v1/studies/s/events", headers=headers).status_code == 200
+
+
+def terms():
+    from tuner.study.orders import Terms
+
+    return Terms("", "simulated", seed=0)
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+def test_a_stream_ends_with_its_token(serve, store, monkeypatch, how):
+    monkeypatch.setattr("tuner.app.service.watching.SILENT_S", 0.05)
+    client = serve()
+    store.orders.submit("s", make_request(), terms())  # it waits for ever
+    token, headers = bearer(store, Scope.READ)
+
+    def end(*_):
+        if how == "revoked":
+            store.accounts.revoke(token.id)
+        else:
+            monkeypatch.setattr("tuner.study.accounts.now_s", lambda db: 1e12)
+
+    real = event_routes._over
+
+    async def over(service, name):
+        end()  # after the first silence
+        return await real(service, name)
+
+    if how == "expired":
+        import sqlalchemy as sa
+
+        with store._db.writing() as db:
+            db.execute(sa.text("UPDATE parlay_tokens SET expires_at = 1e11"))
+    monkeypatch.setattr(event_routes, "_over", over)
+    text = client.get("/v1/studies/s/events", headers=headers).text
+    assert text.endswith(": this token has ended\n\n")
+
+
+def test_a_stream_ends_in_the_middle_of_many_events_too(serve, store, monkeypatch):
+    monkeypatch.setattr(event_routes, "TOKEN_S", 0.0)
+    client = serve()
+    store.orders.submit("s", make_request(), terms())
+    for _ in range(50):
+        store.events.tell("s", "x", {})
+    token, headers = bearer(store, Scope.READ)
+    keeper, looks = client.app.state.service.doorkeeper, []
+    real = type(keeper).has_gone
+
+    async def has_gone(self, request):
+        looks.append(1)
+        if len(looks) == 3:
+            store.accounts.revoke(token.id)
+        return await real(self, request)
+
+    monkeypatch.setattr(type(keeper), "has_gone", has_gone)
+    text = client.get("/v1/studies/s/events", headers=headers).text
+    assert text.count("id: ") == 2
+    assert text.endswith(": this token has ended\n\n")
+
+
+# Quotas, where a study is asked for
+
+
+def test_who_has_spent_the_quota_is_told_how_much_and_until_when(serve, store, monkeypatch):
+    client = serve()
+    token, headers = bearer(store)
+    real = {**STUDY, "launcher": "ray"}
+    assert client.post("/v1/studies", json=real | {"name": "first"}, headers=headers).status_code == 201
+    client.post("/v1/studies/first/cancel", headers=headers)
+    store.quotas.set(Quota(token.id, 40.0, 30.0, None))
+    monkeypatch.setattr(type(store.spending), "launches_of", lambda *_: ((1000.0, 25.0), (2000.0, 20.0)))
+    frees_at = 1000.0 + 30 * 86_400
+    for answer in (
+        client.post("/v1/studies", json=real | {"name": "second"}, headers=headers),
+        client.post("/v1/studies/first/resume", headers=headers),
+    ):
+        found = answer.json()
+        assert (answer.status_code, found["type"]) == (429, "urn:parlay:problem:quota")
+        assert (found["gpu_hours"], found["allowed_gpu_hours"], found["window_days"]) == (45.0, 40.0, 30.0)
+        assert found["frees_at"] == frees_at
+        assert found["detail"].startswith(
+            "45 of 40 GPU-hours in 30 days are spent; it may launch again from 1970-01-31"
+        )
+        assert (found["where"], found["given"]) == ("quota: gpu_hours", "45")
+        assert "retry-after" not in answer.headers
+    assert [entry.action for entry in store.audit.page(limit=2)] == ["refuse", "refuse"]
+    standing = client.get("/v1/account", headers=headers).json()
+    assert (standing["account"], standing["gpu_hours"], standing["frees_at"]) == (token.id, 45.0, frees_at)
+    assert client.post("/v1/studies", json=STUDY | {"name": "free"}, headers=headers).status_code == 201  # simulated
+
+
+def test_a_token_has_as_many_studies_as_its_quota_says_resumed_ones_too(serve, store):
+    client = serve(open_studies=5)
+    token, headers = bearer(store)
+    store.quotas.set(Quota(token.id, None, 30.0, 1))
+    assert client.post("/v1/studies", json=STUDY | {"name": "one"}, headers=headers).status_code == 201
+    client.post("/v1/studies/one/pause", headers=headers)
+    assert client.post("/v1/studies", json=STUDY | {"name": "two"}, headers=headers).status_code == 201
+    answer = client.post("/v1/studies/one/resume", headers=headers)
+    assert (answer.status_code, answer.json()["where"]) == (429, "quota: studies")
+
+
+# The audit
+
+
+def test_the_audit_is_read_by_an_admin_a_page_at_a_time(serve, store):
+    client = serve()
+    _, headers = bearer(store, Scope.ADMIN, "root")
+    for number in range(5):
+        store.audit.note("oidc:ada", "create", f"s{number}", "queued")
+    assert client.get("/v1/audit", headers=bearer(store, Scope.TUNE)[1]).status_code == 403
+    found, cursor = [], {}
+    while True:
+        page = client.get("/v1/audit", params={"limit": 2, **cursor}, headers=headers).json()
+        found += [entry["target"] for entry in page["entries"]]
+        if page["next"] is None:
+            break
+        cursor = {"cursor": page["next"]}
+    assert found == ["s4", "s3", "s2", "s1", "s0"]
+    assert client.get("/v1/audit", params={"since": 1e10}, headers=headers).json()["entries"] == []
+    assert client.get("/v1/audit", params={"cursor": "x"}, headers=headers).status_code == 422
+
+
+# Metrics
+
+
+def test_metrics_want_a_token_where_they_are_not_open(serve, store):
+    assert serve().get("/metrics").status_code == 200
+    client = serve(metrics_open=False)
+    assert client.get("/metrics").status_code == 401
+    assert "parlay_store_up" in client.get("/metrics", headers=bearer(store, Scope.READ)[1]).text
+
+
+@pytest.mark.parametrize(
+    ("host", "word", "open_to_all"),
+    [
+        ("127.0.0.1", None, True),
+        ("localhost", None, True),
+        ("::1", None, True),
+        ("0.0.0.0", None, False),
+        ("::", None, False),
+        ("parlay.example.com", None, False),
+        ("0.0.0.0", "open", True),
+        ("127.0.0.1", "token", False),
+    ],
+)
+def test_metrics_are_open_on_a_loopback_address_unless_it_is_said(host, word, open_to_all):
+    assert ServeOptions(host=host, metrics=word).metrics_open is open_to_all
+
+
+def test_options_that_contradict_each_other_are_refused():
+    with pytest.raises(BadInput, match="--metrics"):
+        _ = ServeOptions(metrics="closed").metrics_open
+    with pytest.raises(BadInput, match="--metrics"):
+        _ = ServeOptions(metrics="token", no_auth=True).metrics_open
+    for half in ({"oidc_issuer": "https://x"}, {"oidc_audience": "x"}):
+        with pytest.raises(BadInput, match="both, or neither"):
+            _ = ServeOptions(**half).issuer
+    with pytest.raises(BadInput, match="--no-auth"):
+        _ = ServeOptions(oidc_issuer="https://x", oidc_audience="x", no_auth=True).issuer
+    assert ServeOptions().issuer is None
+    assert ServeOptions(oidc_issuer="https://x", oidc_audience="x").issuer.url == "https://x"
+
+
+# The file of the store
+
+
+def test_a_sqlite_store_is_its_owners_alone(tmp_path):
+    old = os.umask(0)
+    try:
+        store = Store(f"sqlite:///{tmp_path}/new.db")
+        with store.exclusive():
+            store.accounts.create("ci", Scope.READ)
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+        store.close()
+    finally:
+        os.umask(old)
+    assert modes == dict.fromkeys(("new.db", "new.db-wal", "new.db-shm", "new.db.lock"), 0o600)
+
+
+def test_one_that_exists_stays_as_its_owner_wants_it(tmp_path):
+    path = tmp_path / "shared.db"
+    Database(f"sqlite:///{path}").close()
+    path.chmod(0o660)
+    Database(f"sqlite:///{path}").close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    Database("sqlite://").close()
