@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -16,7 +17,7 @@ from tests.service_app import STUDY, client_of
 from tuner.app.service import event_routes
 from tuner.app.service.access import scope_of
 from tuner.app.service.options import ServeOptions
-from tuner.app.service.rates import MOST_KEYS, Rates, neighbourhood
+from tuner.app.service.rates import Rates, neighbourhood
 from tuner.errors import BadInput
 from tuner.study.accounts import Scope
 from tuner.study.database import Database
@@ -66,10 +67,11 @@ def asked(app, pieces, headers=(), path="/v1/studies", method="POST"):
     async def send(message):
         sent.append(message)
 
+    first = [(b"host", b"x"), (b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")]
     scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path, "root_path": "",
-        "raw_path": path.encode(), "query_string": b"", "scheme": "http", "client": ("192.0.2.1", 5), "server": ("x", 80),
-        "headers": [(b"host", b"x"), (b"content-type", b"application/json"), (b"transfer-encoding", b"chunked"), *headers],
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
+        "root_path": "", "raw_path": path.encode(), "query_string": b"", "scheme": "http",
+        "client": ("192.0.2.1", 5), "server": ("x", 80), "headers": [*first, *headers],
     }  # fmt: skip
     asyncio.run(asyncio.wait_for(app(scope, receive, send), 30))
     return sent[0]["status"], dict(sent[0]["headers"]), taken
@@ -143,16 +145,17 @@ def test_what_a_token_may_not_or_does_not_find_counts_as_its_own(serve, store):
     assert client.get("/v1/studies", headers=one).status_code == 200
 
 
-def test_a_bucket_is_refilled_and_one_that_is_full_is_forgotten():
+def test_a_bucket_is_refilled_and_one_that_is_full_is_forgotten(monkeypatch):
+    monkeypatch.setattr("tuner.app.service.rates.MOST_KEYS", 300)
     now = [0.0]
     rates = Rates(1.0, 2.0, lambda: now[0])
     assert [rates.wait_s("a") for _ in range(3)] == [0.0, 0.0, 1.0]
     now[0] = 1.5
     assert [rates.wait_s("a"), rates.wait_s("a")] == [0.0, pytest.approx(0.5)]
-    for number in range(MOST_KEYS + 10):
+    for number in range(400):
         rates.wait_s(str(number))
         now[0] += 0.01
-    assert len(rates._left) <= MOST_KEYS
+    assert len(rates._left) <= 300
 
 
 @pytest.mark.parametrize(
@@ -294,6 +297,17 @@ def test_a_token_has_as_many_studies_as_its_quota_says_resumed_ones_too(serve, s
     assert client.post("/v1/studies", json=STUDY | {"name": "two"}, headers=headers).status_code == 201
     answer = client.post("/v1/studies/one/resume", headers=headers)
     assert (answer.status_code, answer.json()["where"]) == (429, "quota: studies")
+
+
+@pytest.mark.slow
+def test_of_many_who_ask_at_once_as_many_get_a_study_as_there_is_room_for(serve, store):
+    client = serve(open_studies=3)
+    _, headers = bearer(store)
+    names = [f"s{number}" for number in range(12)]
+    with ThreadPoolExecutor(12) as threads:
+        ask = partial(client.post, "/v1/studies", headers=headers)
+        found = list(threads.map(lambda name: ask(json=STUDY | {"name": name}), names))
+    assert sorted(answer.status_code for answer in found) == [201] * 3 + [429] * 9
 
 
 # The audit

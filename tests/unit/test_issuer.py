@@ -123,7 +123,7 @@ def test_a_public_key_signs_nothing(provider, issuer, form):
     with pytest.raises(NotOurs, match="algorithm"):
         issuer.identify(forged)
     again = by_hand({"alg": "RS256", "kid": "first"}, provider.claims(), keys[form])
-    with pytest.raises(NotOurs, match="[Ss]ignature"):
+    with pytest.raises(NotOurs, match="ignature"):
         issuer.identify(again)
 
 
@@ -144,6 +144,7 @@ def test_the_key_says_which_algorithm_it_is_for(provider, issuer):
         issuer.identify(provider.token("RS256", kid="ec"))
 
 
+@pytest.mark.filterwarnings("ignore:The RSA key is 1024")
 def test_a_key_that_is_short_or_for_something_else_signs_nothing(provider, issuer):
     provider.keys = [jwk("short", "short"), jwk("enc", number=2, use="enc"), jwk("good", number=1)]
     with pytest.raises(NotOurs, match="bits"):

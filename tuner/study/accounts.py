@@ -103,9 +103,9 @@ class Accounts:
                 ended = "was revoked" if token.revoked_at is not None else "has expired"
                 raise BadInput("TOKEN", word, f"a token that is still one; {token.id} {ended}")
             values = {"previous_digest": TOKENS.c.digest, "digest": _digest(secret), "expires_at": renewed.expires_at}
-            until = {"previous_until": now + 3600 * overlap_hours}
-            db.execute(sa.update(TOKENS).where(TOKENS.c.id == token.id).values(**values, **until))
-        return replace(renewed, **until), f"parlay_{token.id}_{secret}"
+            until = now + 3600 * overlap_hours
+            db.execute(sa.update(TOKENS).where(TOKENS.c.id == token.id).values(**values, previous_until=until))
+        return replace(renewed, previous_until=until), f"parlay_{token.id}_{secret}"
 
     def tokens(self) -> tuple[Token, ...]:
         """All that were ever made, oldest first."""

@@ -45,7 +45,7 @@ class Doorkeeper:
     issuer: Issuer | None = None
 
     async def admit(self, request: Request, needed: Scope) -> Caller:
-        """The caller, who stays with the request; raises Refused with 401, 403, 429, or 503 where that cannot be said."""
+        """The caller, who stays with the request; raises Refused with 401, 403, 429, or 503 where nobody can say."""
         caller = await self.known(await _shown(request))
         request.state.caller = caller
         if not caller.scope.allows(needed):

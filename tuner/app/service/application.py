@@ -56,7 +56,7 @@ def readyz(service: Here) -> HealthAnswer:
 
 @_health.get("/metrics", summary="For Prometheus", response_class=Response)
 async def metrics(service: Here, request: Request) -> Response:
-    """Counts and times, and names of studies; with a token that reads, unless the service was started with them open."""
+    """Counts and times, and names of studies; with a token that reads, unless it was started with them open."""
     if not service.settings.metrics_open:
         await service.doorkeeper.admit(request, Scope.READ)
     return Response(await run_in_threadpool(service.metrics.text), media_type=CONTENT_TYPE)

@@ -54,8 +54,8 @@ class Identity:
 class Issuer:
     """The identity provider at ``url``, whose tokens for ``audience`` are let in. Safe to use from several threads.
 
-    ``scope_claim`` names the claim with the scopes, dots between the levels, as a list or as words between blanks; those
-    of ours are read, tune and admin behind ``prefix``. Nothing is asked of the provider before the first token.
+    ``scope_claim`` names the claim with the scopes, dots between the levels, as a list or as words between blanks; of
+    these, read, tune and admin behind ``prefix`` are ours. Nothing is asked of the provider before the first token.
     """
 
     def __init__(

@@ -65,14 +65,15 @@ def create(
         raise bad(BadInput("request: cluster", "ray", f"gpu, nodes and gpus_per_node, with launcher {launcher}"))
     seed = (body.simulated_seed or 0) if launcher == "simulated" else None
     name = body.name or default_name(request)
-    again = service.store.orders.asked_before(caller.token, idempotency_key)
-    if not again:
-        require_room(service, caller, caller.token, name, simulated=seed is not None)
-    try:
-        terms = Terms(caller.token, launcher, seed, body.priority)
-        service.store.orders.submit(name, request, terms, idempotency_key, discovers=discovers(body.request))
-    except BadInput as error:
-        raise conflict(error) from None
+    terms = Terms(caller.token, launcher, seed, body.priority)
+    with service.store.exclusive():  # of all who ask at once, nobody takes the same room
+        again = service.store.orders.asked_before(caller.token, idempotency_key)
+        if not again:
+            require_room(service, caller, caller.token, name, simulated=seed is not None)
+        try:
+            service.store.orders.submit(name, request, terms, idempotency_key, discovers=discovers(body.request))
+        except BadInput as error:
+            raise conflict(error) from None
     if not again:
         service.noted(caller, "create", name, "queued")
     response.headers["Location"] = f"/v1/studies/{name}"
@@ -210,12 +211,13 @@ def cancel(name: str, service: Here, caller: Tuner) -> StudyAnswer:
 def resume(name: str, service: Here, caller: Tuner) -> StudyAnswer:
     """Queue it again: it repeats nothing that finished."""
     service.require(name)
-    if (order := service.store.orders.find(name)) is not None:
-        require_room(service, caller, order.terms.owner, name, simulated=order.terms.seed is not None)
-    try:
-        service.store.orders.resume(name)
-    except BadInput as error:
-        raise conflict(error) from None
+    with service.store.exclusive():
+        if (order := service.store.orders.find(name)) is not None:
+            require_room(service, caller, order.terms.owner, name, simulated=order.terms.seed is not None)
+        try:
+            service.store.orders.resume(name)
+        except BadInput as error:
+            raise conflict(error) from None
     service.noted(caller, "resume", name, "queued")
     return told(service, name)
 
