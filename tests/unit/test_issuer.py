@@ -259,10 +259,21 @@ def test_a_discovery_document_that_is_not_its_own_is_none(provider, issuer, chan
     assert "/keys" not in provider.asked
 
 
-@pytest.mark.parametrize("keys", [[], [{"kty": "oct", "k": "YQ"}], [{"kty": "strange"}], ["x"]])
-def test_keys_that_are_none_are_none(provider, issuer, keys):
+@pytest.mark.parametrize(
+    "keys", [[], [{"kty": "oct", "k": "YQ"}], [{"kty": "strange", "kid": "first"}], ["x"], {"keys": "x"}, None, 5]
+)
+def test_keys_that_are_none_are_a_fault_of_the_provider(provider, issuer, keys):
     provider.keys = keys
-    with pytest.raises((Unreachable, NotOurs)):
+    with pytest.raises(Unreachable):
+        issuer.identify(provider.token())
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"5", b"\xff", b'{"keys": [{}]}'])
+@pytest.mark.parametrize("path", ["/keys", "/.well-known/openid-configuration"])
+def test_an_answer_that_is_no_json_object_is_a_fault_of_the_provider(provider, issuer, monkeypatch, path, body):
+    real = provider.answer
+    monkeypatch.setattr(provider, "answer", lambda asked: (200, body) if asked == path else real(asked))
+    with pytest.raises(Unreachable):
         issuer.identify(provider.token())
 
 

@@ -95,6 +95,16 @@ def test_states_and_the_account_come_of_what_was_known(old):
     assert (running.app, running.ordered_s, running.device_s) == ("parlay-killed-2", 80.0, None)
 
 
+def test_when_a_launch_began_is_said_by_its_trial_and_nobody_queued_it(old):
+    Store(url := old(2)).close()
+    began = "SELECT t.started_at - l.began_at, l.owner FROM parlay_ledger l JOIN parlay_trials t ON t.app = l.app"
+    found = rows(url, began)
+    assert len(found) > 3
+    assert set(found) == {(0.0, None)}
+    gone = "SELECT count(*) FROM parlay_ledger WHERE began_at IS NULL AND outcome <> 'lost'"
+    assert rows(url, gone) == [(0,)]
+
+
 def test_a_store_of_version_1_loses_nothing(old):
     store = Store(url := old(1))
     assert str(store.decision("decided").winner.layout) == TP2_DP2

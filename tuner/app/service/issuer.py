@@ -116,18 +116,30 @@ class Issuer:
             if self._failed is not None and self._clock() - self._failed[0] < AGAIN_S:
                 raise Unreachable(self._failed[1])
             try:
-                if self._keys is None:
-                    self._keys = self._discovered()
+                self._keys = self._keys or self._discovered()
+                self._keys.get_signing_keys()
+            except (
+                PyJWTError,
+                Unreachable,
+                ValueError,
+                AttributeError,
+            ) as error:  # the last, of keys that are no objects
+                raise self._failing(error) from None
+            try:
                 found = self._keys.get_signing_key(kid)
-            except (PyJWKClientConnectionError, PyJWKSetError, Unreachable, ValueError) as error:
-                self._failed = (self._clock(), str(error))
-                if self._cached() is None:
-                    self._keys = None  # where they are may have changed
-                raise Unreachable(str(error)) from None
+            except (PyJWKClientConnectionError, PyJWKSetError, ValueError) as error:
+                raise self._failing(error) from None
             except PyJWKClientError as error:
                 raise NotOurs(str(error)) from None
             self._failed = None
             return found
+
+    def _failing(self, error: Exception) -> Unreachable:
+        """Remember that the provider failed; where its keys are may have changed."""
+        self._failed = (self._clock(), str(error))
+        if self._cached() is None:
+            self._keys = None
+        return Unreachable(str(error))
 
     def _kept(self, kid: str) -> jwt.PyJWK | None:
         """A key that was fetched not long ago: while the provider does not answer, it goes on to be good."""
