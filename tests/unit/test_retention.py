@@ -55,7 +55,7 @@ def test_what_ended_long_ago_goes_and_nothing_else(store):
     assert tidy(store, Rule(30, None, frozenset({"old"}))) == []  # its winner is deployed
     assert tidy(store, Rule(30, None)) == [("old", "deleted")]
     assert tidy(store, Rule(30, None)) == []
-    (entry,) = store.accounts.audit()
+    (entry,) = store.audit.page()
     assert (entry.action, entry.target) == ("delete", "old")
     assert set(store.study_names()) == {"pinned", "new", "waits", "paused"}
     store.archive.unpin("pinned")

@@ -67,7 +67,7 @@ def tidy(store: Store, rule: Rule, actor: str = "") -> list[tuple[str, str]]:
                     skipped.add(name)
                     continue
                 action = "delete" if rule.archive_to is None else "archive"
-                store.accounts.note(actor, action, name, f"{what}: it ended more than {rule.keep_days:g} days ago")
+                store.audit.note(actor, action, name, f"{what}: it ended more than {rule.keep_days:g} days ago")
                 done.append((name, what))
     return done
 
