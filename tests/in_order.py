@@ -48,6 +48,9 @@ class InOrder:
     def lost(self, history: History, layout: ParallelLayout, steps: Sequence[StepResult]) -> str | None:
         return None
 
+    def believed(self, history: History) -> None:
+        """It has no belief."""
+
     def lost_causes(self, history: History) -> Sequence[tuple[Candidate, str]]:
         """None."""
         return []

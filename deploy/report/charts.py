@@ -107,7 +107,7 @@ def timeline(data: ReportData) -> Figure | None:
         return None
     traces = [_span_trace(key, found) for key, found in used.items()]
     layout = base_layout("time since the start, s", "", log_y=False)
-    names = [_trial_label(row.trial) for row in data.launched if row.trial is not None]
+    names = [_trial_label(t) for row in data.launched if (t := row.trial) is not None and t.seconds is not None]
     layout["yaxis"] |= {"autorange": "reversed", "showgrid": False}
     layout["yaxis"] |= {"categoryorder": "array", "categoryarray": names, "type": "category"}
     layout |= {"barmode": "overlay", "height": 130 + 38 * len(names)}
@@ -116,6 +116,8 @@ def timeline(data: ReportData) -> Figure | None:
 
 def _spans(row: ShownLayout, trial: ShownTrial) -> list[tuple[str, float, float]]:
     outcome = "failed" if row.fate is Fate.FAILED else "measured"
+    if trial.seconds is None:
+        return []  # it runs
     if trial.ready_after_s is None:
         return [(outcome, trial.started_s, trial.seconds)]
     ready = min(trial.ready_after_s, trial.seconds)

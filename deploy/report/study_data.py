@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from deploy.report.belief_data import ShownBeliefs
+
 
 class Fate(StrEnum):
     """What became of a layout."""
 
     WINNER = "winner"
     MEASURED = "measured"
+    RUNNING = "running"
     STOPPED = "stopped"
     FAILED = "failed"
     NOT_LAUNCHED = "not launched"
@@ -69,12 +72,13 @@ class ShownStep:
 
 @dataclass(frozen=True, slots=True)
 class ShownTrial:
-    """When a launch began, counted from the start of the study, and how long it took to be ready and to end."""
+    """When a launch began, counted from the start of the study, and how long it took to be ready and to end; None
+    where it is not, or has not."""
 
     number: int
     started_s: float
     ready_after_s: float | None
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +185,8 @@ class ReportData:
     ``headline`` is one sentence, ``why`` the paragraphs that explain the decision; ``request`` and ``facts`` are
     (label, value) pairs of what was asked, and of versions and machine. ``simulated`` says that no figure is from a
     real engine. ``standings`` are the measured layouts, best first, ``axes`` the objectives of the Pareto front.
-    ``ranks`` is the winner on its nodes.
+    ``ranks`` is the winner on its nodes; ``beliefs`` what the search believed last. ``ended`` is False of a study that
+    goes on.
     """
 
     study: str
@@ -199,6 +204,8 @@ class ReportData:
     axes: tuple[str, str] | None = None
     budget: tuple[ShownBudget, ...] = ()
     ranks: ShownRanks | None = None
+    beliefs: ShownBeliefs | None = None
+    ended: bool = True
 
     @property
     def winner(self) -> ShownLayout | None:

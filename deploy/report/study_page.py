@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from html import escape
 
 from deploy.report import charts, layout_charts
+from deploy.report.belief_section import beliefs_section, latency_belief, objective_belief
 from deploy.report.html_tables import NOTHING, Column, code, count, figure, share, table, yes_no
 from deploy.report.page import card, chart, folded, page, pairs, section
 from deploy.report.rank_map import rank_figure
@@ -37,7 +38,7 @@ def render_report(data: ReportData) -> str:
 
 def render_sections(data: ReportData) -> tuple[str, ...]:
     """The parts of the page as HTML, in their order; where a chart belongs there is an empty place with its name."""
-    sections = (_headline, _request, _standings, _funnel, _latency, _predictions, _ranks, _layouts, _timeline)
+    sections = (_headline, _request, _standings, _beliefs, _funnel, _latency, _predictions, _ranks, _layouts, _timeline)
     return tuple(filter(None, (render(data) for render in (*sections, _files, _reading))))
 
 
@@ -46,6 +47,8 @@ def figures_of(data: ReportData) -> dict[str, charts.Figure]:
     figures: dict[str, charts.Figure | None] = {"funnel": charts.funnel(data), "timeline": charts.timeline(data)}
     figures["front"] = layout_charts.front(data)
     figures["ranks"] = rank_figure(data.ranks) if data.ranks else None
+    figures["belief"] = latency_belief(data.beliefs) if data.beliefs else None
+    figures["belief-objective"] = objective_belief(data.beliefs) if data.beliefs else None
     for metric in data.metrics:
         figures[f"spread-{metric.key}"] = layout_charts.spread(data, metric)
         figures[f"load-{metric.key}"] = charts.latency_against_load(data, metric)
@@ -136,6 +139,10 @@ def _spread(found: ShownSpread | None) -> str:
         return NOTHING
     around = f" ({figure(found.low)} to {figure(found.high)})" if found.high > found.low else ""
     return figure(found.mean) + around
+
+
+def _beliefs(data: ReportData) -> str:
+    return beliefs_section(data.beliefs, data.ended)
 
 
 def _funnel(data: ReportData) -> str:

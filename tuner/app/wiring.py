@@ -30,6 +30,7 @@ from tuner.trial.launched import ENGINES, Launched, RayApplication, VllmServer, 
 from tuner.trial.ledger import spent
 
 if TYPE_CHECKING:
+    from deploy.report.study_data import ReportData
     from deploy.specs.rayservice import Platform
     from deploy.specs.shipment import Shipment
     from tuner.app.answers.plan import PlanAnswer
@@ -163,6 +164,19 @@ def _recomputed(record: StudyRecord, layout: ParallelLayout) -> Launched:
     return Launched("local-process", versions, source, server)
 
 
+def shown(
+    store: Store, record: StudyRecord, decision: Decision, files: Mapping[str, str], *, ended: bool = True
+) -> ReportData:
+    """What a page shows of a study, with what its search believed last."""
+    from tuner.app.answers.beliefs import BeliefsAnswer
+    from tuner.app.tune.report_data import report_data
+    from tuner.study.events import BELIEVED
+
+    told, starts_s = store.events.last(record.name, BELIEVED), store.trial_starts(record.name)
+    believed = BeliefsAnswer.model_validate_json(told.data) if told else None
+    return report_data(record, decision, starts_s, files, ended=ended, believed=believed)
+
+
 def write_results(
     directory: Path, store: Store, record: StudyRecord, decision: Decision, platform: Platform | None = None
 ) -> Decision:
@@ -173,13 +187,12 @@ def write_results(
     from deploy.report.study_page import render_report
     from deploy.specs.writing import write_all, write_whole
     from tuner.app.answers.decision import decision_answer
-    from tuner.app.tune.report_data import report_data
 
     files: dict[str, Path] = {}
     if decision.winner is not None and simulated_seed(record.facts) is None:
         files |= write_all(directory, shipment(record, decision.winner), platform)
     names: Mapping[str, str] = {kind: path.name for kind, path in files.items()}
-    page = render_report(report_data(record, decision, store.trial_starts(record.name), names))
+    page = render_report(shown(store, record, decision, names))
     files["report"] = write_whole(directory / REPORT, page)
     files["decision"] = directory / DECISION
     decision = replace(decision, files={kind: str(path) for kind, path in files.items()})

@@ -16,6 +16,7 @@ from tuner.ask.request import TuneRequest
 from tuner.decide.comparison import meets_and_order
 from tuner.plan.prune import Candidate
 from tuner.search.belief import Belief
+from tuner.search.beliefs import Beliefs, beliefs
 from tuner.search.choice import (
     CLEARLY,
     UNLIKELY,
@@ -102,6 +103,11 @@ class BeliefStrategy:
         _, seen = self._outlook(history, ())
         chances = zip(self._belief.candidates, seen.chance, strict=True)
         return [(c, _beaten_by(best[0].layout, chance)) for c, chance in chances if chance < UNLIKELY]
+
+    def believed(self, history: History) -> Beliefs:
+        """As it stands after all finished trials."""
+        left, seen = self._outlook(history, ())
+        return beliefs(self._request, self._belief, left, seen, history.best())
 
     def _secured(self, history: History, running: Collection[Deployment], fits: Fits) -> Proposal | None:
         """With the last launches, where nothing that was measured is likely to be confirmed: the surest layout."""

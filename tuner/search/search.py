@@ -10,6 +10,7 @@ from tuner.ask.request import TuneRequest
 from tuner.ask.slo import Verdict
 from tuner.decide.comparison import slo_ratio
 from tuner.plan.prune import Candidate
+from tuner.search.beliefs import Beliefs
 from tuner.search.history import History
 from tuner.search.lessons import doomed
 from tuner.search.proposal import Proposal
@@ -63,6 +64,10 @@ class Search:
     def best(self) -> tuple[TrialResult, ...]:
         """The trials of the best measured layout so far; layouts that meet the SLO come first. None at first."""
         return self._history.best()
+
+    def believed(self) -> Beliefs | None:
+        """What is believed of the candidates that are left; None where there is no belief."""
+        return self._strategy.believed(self._history) if self._strategy else None
 
     def unbeatable(self) -> list[tuple[Candidate, str]]:
         """Candidates that need no launch: a measured one beats whatever they could show, or they would fail."""

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from tuner.ask.deployment import Deployment
 from tuner.plan.prune import Candidate
+from tuner.search.beliefs import Beliefs
 from tuner.search.history import History
 from tuner.search.proposal import Proposal
 from tuner.trial.results import StepResult
@@ -27,3 +28,6 @@ class Strategy(Protocol):
 
     def lost_causes(self, history: History) -> Sequence[tuple[Candidate, str]]:
         """Candidates that need no launch any more, each with the reason; beside those that no strategy would try."""
+
+    def believed(self, history: History) -> Beliefs | None:
+        """What it believes now, for people to see; None of a strategy that has no belief."""

@@ -99,6 +99,7 @@ class Driver:
         self._search = search
         self._told = {trial.number for trial in known}
         try:
+            self._tell_beliefs(search)
             return self._loop(search)
         except BaseException as error:
             self._cancel.cancel(*_cause_of(error))
@@ -216,6 +217,7 @@ class Driver:
                 search.tell(result)
                 self._p.observer.trial_finished(result)
                 self._tell_best()
+                self._tell_beliefs(search)
         except LeaseLost:
             pass  # another driver has it, and has begun it again
         except BaseException as error:
@@ -351,6 +353,11 @@ class Driver:
     def _tell_best(self) -> None:
         now = self._p.store.snapshot(self._p.study)
         self._p.observer.best_so_far(self._best(now.finished), self._purse(now.entries).spent)
+
+    def _tell_beliefs(self, search: Search) -> None:
+        found = search.believed()
+        if found is not None:
+            self._p.observer.believed(found)
 
     def _purse(self, entries: Sequence[Entry]) -> Purse:
         p = self._p

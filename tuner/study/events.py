@@ -16,6 +16,8 @@ from tuner.study.records import Event
 from tuner.study.schema import EVENTS
 from tuner.study.statements import append_event
 
+BELIEVED = "believed"  # the kind of event that says what the search believes
+
 
 class Events:
     """The events of all studies, in the store's database."""
@@ -41,3 +43,10 @@ class Events:
         query = sa.select(EVENTS.c.study, sa.func.max(EVENTS.c.number)).where(EVENTS.c.study.in_(names))
         with self._db.reading() as db:
             return {study: int(number) for study, number in db.execute(query.group_by(EVENTS.c.study))}
+
+    def last(self, study: str, kind: str) -> Event | None:
+        """The last event of a kind; None where there was none."""
+        query = sa.select(EVENTS).where(EVENTS.c.study == study, EVENTS.c.kind == kind)
+        with self._db.reading() as db:
+            row = db.execute(query.order_by(EVENTS.c.number.desc()).limit(1)).mappings().first()
+        return None if row is None else Event(**row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tuner.plan.prune import Plan
+from tuner.search.beliefs import Beliefs
 from tuner.search.proposal import Proposal
 from tuner.study.device_leases import Blocked
 from tuner.trial.ledger import Spent
@@ -53,6 +54,9 @@ class Observer:
 
     def best_so_far(self, best: TrialResult | None, spent: Spent) -> None:
         """After each trial: the one that would win if the study ended now, if any, and what it took."""
+
+    def believed(self, found: Beliefs) -> None:
+        """What the search believes before the first trial, and after each."""
 
     def resumed(self, finished: Sequence[TrialResult], orphans: Sequence[str]) -> None:
         """An earlier run was taken up, or another driver's: its finished trials, and the deployments torn down."""
@@ -106,6 +110,9 @@ class Fanout(Observer):
 
     def best_so_far(self, best: TrialResult | None, spent: Spent) -> None:
         self._tell(lambda o: o.best_so_far(best, spent))
+
+    def believed(self, found: Beliefs) -> None:
+        self._tell(lambda o: o.believed(found))
 
     def resumed(self, finished: Sequence[TrialResult], orphans: Sequence[str]) -> None:
         self._tell(lambda o: o.resumed(finished, orphans))

@@ -369,9 +369,12 @@ class Store:
         )
 
     def trial_starts(self, study: str) -> dict[int, float]:
-        """When each trial began, in seconds from the start of the study."""
-        query = sa.select(TRIALS.c.number, TRIALS.c.started_at - STUDIES.c.created_at)
-        query = query.join(STUDIES, STUDIES.c.name == TRIALS.c.study).where(TRIALS.c.study == study)
+        """When each trial began, in seconds of the study's own time, as its durations are; of one whose launch is not in
+        the ledger, from the start of the study."""
+        began = sa.func.coalesce(LEDGER.c.ordered_s, TRIALS.c.started_at - STUDIES.c.created_at)
+        ledger = (LEDGER.c.study == TRIALS.c.study) & (LEDGER.c.app == TRIALS.c.app)
+        query = sa.select(TRIALS.c.number, began).join(STUDIES, STUDIES.c.name == TRIALS.c.study)
+        query = query.join(LEDGER, ledger, isouter=True).where(TRIALS.c.study == study)
         with self._db.reading() as db:
             return {int(number): float(start) for number, start in db.execute(query)}
 

@@ -115,12 +115,11 @@ def decision(name: str, service: Here, caller: Reader) -> ShowAnswer:
 def report(name: str, service: Here, caller: Reader) -> HTMLResponse:
     """As ``parlay tune`` writes it."""
     from deploy.report.study_page import render_report
-    from tuner.app.tune.report_data import report_data
-    from tuner.app.wiring import decision_of
+    from tuner.app.wiring import decision_of, shown
 
     record = service.study(name)
-    found, _ = decision_of(service.store, record)
-    page = render_report(report_data(record, found, service.store.trial_starts(name), {}))
+    found, ended = decision_of(service.store, record)
+    page = render_report(shown(service.store, record, found, {}, ended=ended))
     return HTMLResponse(page, headers={"Content-Security-Policy": "sandbox allow-scripts"})
 
 
@@ -128,13 +127,12 @@ def report(name: str, service: Here, caller: Reader) -> HTMLResponse:
 def picture(name: str, service: Here, caller: Reader) -> PictureAnswer:
     """Of a study that goes on: how it stands."""
     from deploy.report.study_page import figures_of, render_sections
-    from tuner.app.tune.report_data import report_data
-    from tuner.app.wiring import decision_of
+    from tuner.app.wiring import decision_of, shown
 
     record = service.study(name)
     found, ended = decision_of(service.store, record)
-    shown = report_data(record, found, service.store.trial_starts(name), {}, ended=ended)
-    return PictureAnswer(ended=ended, sections=list(render_sections(shown)), figures=figures_of(shown))
+    data = shown(service.store, record, found, {}, ended=ended)
+    return PictureAnswer(ended=ended, sections=list(render_sections(data)), figures=figures_of(data))
 
 
 @routes.get("/{name}/explanation", summary="Why the winner won, and where the milliseconds go")

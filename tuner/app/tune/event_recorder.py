@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tuner.app.answers.beliefs import beliefs_answer
 from tuner.app.answers.layout_summary import spent_answer
 from tuner.app.answers.plan import dropped_answer
 from tuner.app.answers.trial import step_answer, trial_answer
 from tuner.ask.request import TuneRequest
 from tuner.plan.prune import Plan
+from tuner.search.beliefs import Beliefs
 from tuner.search.proposal import Proposal
 from tuner.study.device_leases import Blocked
-from tuner.study.events import Events
+from tuner.study.events import BELIEVED, Events
 from tuner.study.observer import Observer
 from tuner.trial.ledger import Spent
 from tuner.trial.results import LoadStep, StepResult, TrialResult
@@ -65,6 +67,9 @@ class EventRecorder(Observer):
     def best_so_far(self, best: TrialResult | None, spent: Spent) -> None:
         layout = None if best is None else str(best.deployment)
         self._tell("best_so_far", {"layout": layout, "spent": spent_answer(spent).model_dump(mode="json")})
+
+    def believed(self, found: Beliefs) -> None:
+        self._tell(BELIEVED, beliefs_answer(found).model_dump(mode="json"))
 
     def resumed(self, finished: Sequence[TrialResult], orphans: Sequence[str]) -> None:
         self._tell("resumed", {"finished": len(finished), "orphans": list(orphans)})

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from deploy.report.study_data import Fate, ReportData, ShownFile, ShownLayout, ShownMetric, ShownStep, ShownTrial, Stage
+from tuner.app.answers.beliefs import BeliefsAnswer
 from tuner.app.cli.tables import outcome, short_names
+from tuner.app.tune.report_beliefs import beliefs_shown
 from tuner.app.tune.report_layouts import axis_titles, budgets_shown, summaries_shown
 from tuner.app.tune.report_ranks import ranks_shown
 from tuner.ask.deployment import Deployment
@@ -20,6 +22,10 @@ from tuner.study.records import StudyRecord
 from tuner.study.resuming import LAUNCHER_FACT, MODEL_FACT
 from tuner.trial.results import StepResult, TrialResult, TrialState
 
+_FATES = {
+    TrialState.RUNNING: Fate.RUNNING, TrialState.FAILED: Fate.FAILED, TrialState.STOPPED: Fate.STOPPED,
+    TrialState.MEASURED: Fate.MEASURED,
+}  # fmt: skip
 USES = {
     "ray-serve": ("Ray Serve config", "serve run {}"),
     "rayservice": ("KubeRay RayService", "kubectl apply -f {}"),
@@ -35,9 +41,10 @@ def report_data(
     files: Mapping[str, str],
     *,
     ended: bool = True,
+    believed: BeliefsAnswer | None = None,
 ) -> ReportData:
     """Everything on the page. ``starts_s`` has the start of each trial, counted from the start of the study; ``ended``
-    is False where the decision only says how the study stands."""
+    is False where the decision only says how the study stands; ``believed`` is what the search told last."""
     request = record.request
     metrics = _metrics(request)
     candidates = [c.deployment for c in record.ranked or ()]
@@ -52,14 +59,16 @@ def report_data(
         why=tuple(text for text in (decision.why, decision.remedy) if text),
         metrics=metrics,
         request=(*_request_facts(request), *((("in every layout", common),) if common else ())),
-        funnel=_funnel(record, decision),
-        layouts=_layouts(record, decision, metrics, starts_s, names),
+        funnel=_funnel(record, decision, ended),
+        layouts=_layouts(record, decision, metrics, starts_s, names, ended),
         files=tuple(ShownFile(name, USES[kind][0], USES[kind][1].format(name)) for kind, name in files.items()),
         facts=tuple((record.facts | _launch_facts(decision.winner)).items()),
         simulated=simulated_seed(record.facts) is not None,
         standings=summaries_shown(decision, request, names),
         axes=axis_titles(decision, request),
         budget=budgets_shown(decision, request),
+        beliefs=beliefs_shown(believed, request, names),
+        ended=ended,
     )
 
 
@@ -99,7 +108,7 @@ def _request_facts(request: TuneRequest) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _funnel(record: StudyRecord, decision: Decision) -> tuple[Stage, ...]:
+def _funnel(record: StudyRecord, decision: Decision, ended: bool) -> tuple[Stage, ...]:
     """Layouts, not trials; what measurements made needless was not dropped by the model."""
     planned, total = record.dropped or (), record.candidates_total or 0
     left = total - sum(group.count for group in planned)
@@ -109,7 +118,11 @@ def _funnel(record: StudyRecord, decision: Decision) -> tuple[Stage, ...]:
     failures = Counter(t.failure.value for t in decision.trials if t.failure is not None)
     meeting = sum(summary.meets for summary in decision.standings)
     missing = len(decision.standings) - meeting
-    skipped = (("could not win by then", sum(g.count for g in needless)), ("left when the search ended", beside))
+    rest = "left when the search ended" if ended else "not launched yet"
+    skipped = (
+        ("could not win by then", sum(g.count for g in needless)),
+        (rest, beside),
+    )
     return (
         Stage("candidates", total),
         Stage("left by the model", left, tuple(_by_reason(planned).items())),
@@ -133,6 +146,7 @@ def _layouts(
     metrics: Sequence[ShownMetric],
     starts_s: Mapping[int, float],
     names: Mapping[Deployment, str],
+    ended: bool,
 ) -> tuple[ShownLayout, ...]:
     launched = [
         replace(
@@ -143,7 +157,7 @@ def _layouts(
     tried = {trial.deployment for trial in decision.trials}
     outranked = {group.example for group in decision.dropped}
     waiting = [c for c in record.ranked or () if c.deployment not in tried and c.deployment not in outranked]
-    rows = [replace(_not_launched(c, record.request, metrics), layout=names[c.deployment]) for c in waiting]
+    rows = [replace(_not_launched(c, record.request, metrics, ended), layout=names[c.deployment]) for c in waiting]
     dropped = [
         ShownLayout(
             names[group.example], group.example.devices, Fate.DROPPED,
@@ -168,14 +182,14 @@ def _launched(
     metrics: Sequence[ShownMetric],
     starts_s: Mapping[int, float],
 ) -> ShownLayout:
-    fate = {TrialState.FAILED: Fate.FAILED, TrialState.STOPPED: Fate.STOPPED}.get(trial.state, Fate.MEASURED)
+    fate = _FATES[trial.state]
     if decision.winner is not None and trial.number == decision.winner.number:
         fate = Fate.WINNER
     best = trial.best_step(request)
     step = trial.shown_step(request)
     predicted = decision.predictions.get(str(trial.deployment))
     reason = "; ".join((trial.detail or outcome(trial, request), *(step.cautions if step else ())))
-    timing = ShownTrial(trial.number + 1, starts_s.get(trial.number, 0.0), trial.ready_after_s, trial.seconds or 0.0)
+    timing = ShownTrial(trial.number + 1, starts_s.get(trial.number, 0.0), trial.ready_after_s, trial.seconds)
     return ShownLayout(
         layout=str(trial.deployment),
         devices=trial.deployment.devices,
@@ -193,7 +207,9 @@ def _launched(
     )
 
 
-def _not_launched(candidate: Candidate, request: TuneRequest, metrics: Sequence[ShownMetric]) -> ShownLayout:
+def _not_launched(
+    candidate: Candidate, request: TuneRequest, metrics: Sequence[ShownMetric], ended: bool
+) -> ShownLayout:
     asked = min(
         range(len(request.rates_req_per_s)),
         key=lambda i: abs(request.rates_req_per_s[i] - request.workload.arrival.requests_per_s),
@@ -202,7 +218,7 @@ def _not_launched(candidate: Candidate, request: TuneRequest, metrics: Sequence[
         layout=str(candidate.deployment),
         devices=candidate.deployment.devices,
         fate=Fate.NOT_LAUNCHED,
-        reason="the budget went to candidates that come before it",
+        reason="the budget went to candidates that come before it" if ended else None,
         rate_req_per_s=request.rates_req_per_s[asked],
         predicted_ms=_named(metrics, candidate.prediction.steps[asked]),
         predicted_goodput_req_per_s=candidate.prediction.goodput_req_per_s,
