@@ -35,10 +35,11 @@ from tuner.study.store import Store
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.results import StepResult
 
-WIDE: dict[str, Any] = {
-    "space": {"tp": [1, 2, 4], "dp": [1, 2], "max_num_seqs": [32, 128], "max_num_batched_tokens": [2048, 16384]},
-    "workload.arrival.requests_per_s": 24, "load.rates_req_per_s": [8, 16, 24], "slo.0.ms": 40,
-    "objective": ["min_gpus", "min_latency"], "budget.launches": 6, "budget.gpu_hours": 4.0,
+WIDE: dict[str, Any] = {  # what wins has eight ranks on two nodes
+    "model": "meta-llama/Llama-3.3-70B-Instruct", "cluster.nodes": 2, "cluster.gpus_per_node": 4,
+    "space": {"tp": [1, 2, 4], "pp": [1, 2], "dp": [1, 2], "max_num_seqs": [32, 128]},
+    "workload.arrival.requests_per_s": 6, "load.rates_req_per_s": [2, 4, 6], "slo.0.ms": 150,
+    "objective": ["min_latency", "min_gpus"], "budget.launches": 6, "budget.gpu_hours": 4.0,
 }  # fmt: skip
 
 

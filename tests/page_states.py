@@ -17,7 +17,7 @@ from tuner.study.accounts import Scope
 from tuner.study.orders import Wish
 
 Page = Any  # of Playwright, which a plain installation does not have
-BROKEN = "tp=4,pp=1,dp=2,max_num_batched_tokens=16384,max_num_seqs=32"  # a layout of WIDE that is worth a launch
+BROKEN = "tp=4,pp=1,dp=2,max_num_seqs=32"  # a layout of WIDE that is worth a launch
 FAILURES = {BROKEN: FailureReason.ENGINE_CRASHED}
 TOKEN = "token"  # of what is kept for the service that asks for one
 
@@ -131,8 +131,8 @@ def _hopeless(page: Page, service: PageService) -> None:
 
 def _log(page: Page, service: PageService) -> None:
     _decided(page, service)
-    page.click("li:has-text('engine crashed') >> text=Log")
-    page.wait_for_selector("li pre")
+    page.click("li:has-text('engine crashed') >> button")
+    page.wait_for_selector("li pre:visible")
 
 
 def _stands(name: str) -> Callable[[Page, PageService], None]:

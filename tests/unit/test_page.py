@@ -2,107 +2,44 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-import time
-from contextlib import contextmanager
-
 import pytest
 import yaml
 
-from tests import tools
-from tests.fakes import copy_of_empty_store, document, make_request
-from tuner.app.service.application import application
-from tuner.app.service.server import Server
-from tuner.app.service.service import Settings
-from tuner.app.service.worker import Worker, WorkerSettings
-from tuner.errors import Cause
+from tests.browser import PHONE, chromium, opened
+from tests.fakes import document, make_request
+from tests.page_service import WIDE, PageService
+from tests.page_states import FAILURES, drawn, go, settled
 from tuner.study.accounts import Scope
 from tuner.study.lifecycle import StudyState
-from tuner.study.store import Store
-from tuner.trial.cancel import CancelHandle
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 LONG = {"space": {"tp": [1, 2], "max_num_batched_tokens": [16384]}, "budget.launches": 2}
+FOCUS_SEEN = (
+    "(s => s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 1)(getComputedStyle(document.activeElement))"
+)
 WANTED = yaml.safe_dump(document(LONG), sort_keys=False)
-
-
-class Running:
-    """A service on loopback that can be stopped and started again, and a worker that works when it is told to."""
-
-    def __init__(self, folder, open_to_all=True):
-        self.store = Store(copy_of_empty_store(folder / "store.db"))
-        self._folder, self._open, self.port = folder, open_to_all, 0
-        self.start()
-
-    def start(self):
-        listening = socket.create_server(("127.0.0.1", self.port))
-        self.port = listening.getsockname()[1]
-        app = application(self.store, Settings(("simulated",), self._folder / "out"), open_to_all=self._open)
-        self._stop = CancelHandle()
-        self._thread = threading.Thread(target=Server(app, listening).run, args=(self._stop,))
-        self._thread.start()
-
-    def stop(self):
-        self._stop.cancel(Cause.SHUTDOWN)
-        self._thread.join()
-
-    def work(self):
-        settings = WorkerSettings(("simulated",), None, self._folder / "out")
-        return Worker(self.store, settings, CancelHandle()).run(until_idle=True)
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.port}/"
 
 
 @pytest.fixture
 def service(tmp_path):
-    running = Running(tmp_path)
+    running = PageService(tmp_path)
     yield running
-    running.stop()
-    running.store.close()
+    running.close()
 
 
 @pytest.fixture(scope="module")
 def browser():
-    found = tools.chromium()
-    if found is None:
-        pytest.skip("no Chromium on PATH")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=str(found), args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-@contextmanager
-def opened(browser, url, width=1280, **options):
-    """A page that complains of nothing."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-    page, complaints = context.new_page(), []
-    page.set_default_timeout(60_000)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda said: complaints.append(said.text) if "Content Security" in said.text else None)
-    page.goto(url)
-    yield page
-    context.close()
-    assert complaints == []
-
-
-def until(page, expression):
-    """Wait until it holds; the page's policy forbids what Playwright itself would wait with."""
-    ends = time.monotonic() + 60
-    while not page.evaluate(expression):
-        assert time.monotonic() < ends, expression
-        page.wait_for_timeout(100)
+    with chromium() as found:
+        if found is None:
+            pytest.skip("no Chromium on PATH")
+        yield found
 
 
 def asked(page, text=WANTED):
     page.goto(page.url.partition("#")[0] + "#/ask")
-    until(page, "document.getElementById('yaml')?.value.length > 10")
+    settled(page, "document.getElementById('yaml')?.value.length > 10")
     page.fill("#yaml", text)
-    until(page, "document.getElementById('f-budget.launches').value === '2'")
+    settled(page, "document.getElementById('f-budget.launches').value === '2'")
 
 
 def test_from_the_question_to_the_decision(service, browser):
@@ -116,9 +53,10 @@ def test_from_the_question_to_the_decision(service, browser):
         assert service.work() == 1
         page.wait_for_selector(".state.decided")
         page.wait_for_selector("h1:has-text('wins')")
+        page.wait_for_selector("text=What could still win")
         page.wait_for_selector("[data-figure=ranks] svg")
         page.wait_for_selector(".bar")
-        page.wait_for_selector("text=was simulated: no spec of it ever ran")
+        page.wait_for_selector("text=no spec of it ever ran")
         assert page.query_selector(".banner") is not None
         page.click("nav >> text=Studies")
         page.wait_for_selector("td >> text=decided")
@@ -128,11 +66,11 @@ def test_form_and_yaml_are_one_request(service, browser):
     with opened(browser, service.url) as page:
         asked(page)
         page.select_option("[id='f-objective']", "max_goodput")
-        until(page, "document.getElementById('yaml').value.includes('objective: max_goodput')")
+        settled(page, "document.getElementById('yaml').value.includes('objective: max_goodput')")
         page.click("text=Add a target")
-        until(page, "document.getElementById('yaml').value.includes('metric: e2e')")
+        settled(page, "document.getElementById('yaml').value.includes('metric: e2e')")
         page.click("[aria-label='Remove target 3']")
-        until(page, "!document.getElementById('yaml').value.includes('metric: e2e')")
+        settled(page, "!document.getElementById('yaml').value.includes('metric: e2e')")
 
 
 def test_what_is_wrong_is_said_at_its_field(service, browser):
@@ -147,7 +85,7 @@ def test_what_is_wrong_is_said_at_its_field(service, browser):
         page.wait_for_selector("#yaml[aria-invalid=true]")
         page.fill("#yaml", WANTED)
         page.wait_for_selector("text=Start the study >> visible=true")
-        until(page, "!document.querySelector('[aria-invalid]')")
+        settled(page, "!document.querySelector('[aria-invalid]')")
 
 
 def test_what_would_do_is_a_button_that_fills_the_form(service, browser):
@@ -155,7 +93,7 @@ def test_what_would_do_is_a_button_that_fills_the_form(service, browser):
         asked(page, WANTED.replace("ms: 100", "ms: 1"))
         page.click("text=Show the plan")
         page.click("button:has-text('a target of')")
-        until(page, "Number(document.getElementById('f-slo.0.ms').value) > 1")
+        settled(page, "Number(document.getElementById('f-slo.0.ms').value) > 1")
         page.click("text=Show the plan")
         page.wait_for_selector("td >> text=yes")
 
@@ -187,11 +125,11 @@ def test_a_lost_connection_is_said_and_taken_up_again(service, browser):
         service.work()
         service.start()
         page.wait_for_selector(".state.decided")
-        until(page, "!document.getElementById('line').textContent")
+        settled(page, "!document.getElementById('line').textContent")
 
 
 def test_a_service_with_tokens_asks_for_one(tmp_path, browser):
-    service = Running(tmp_path, open_to_all=False)
+    service = PageService(tmp_path, open_to_all=False)
     _, secret = service.store.accounts.create("someone", Scope.TUNE)
     try:
         with opened(browser, service.url) as page:
@@ -202,37 +140,85 @@ def test_a_service_with_tokens_asks_for_one(tmp_path, browser):
             page.press("#token", "Enter")
             page.wait_for_selector("text=Nobody has asked for anything yet")
     finally:
-        service.stop()
-        service.store.close()
+        service.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone_in_light_and_dark(service, browser, scheme):
-    with opened(browser, service.url, width=390, color_scheme=scheme, is_mobile=True) as page:
+    with opened(browser, service.url, width=PHONE, color_scheme=scheme, is_mobile=True) as page:
         asked(page)
         page.fill("#f-name", "mine")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
         page.click("text=Start the study")
         page.wait_for_selector(".state.queued")
         service.work()
         page.wait_for_selector("[data-figure=ranks] svg")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
         page.goto(f"{service.url}#/")
         page.wait_for_selector("td >> text=decided")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
 
 
-def test_the_keyboard_alone_will_do(service, browser):
-    with opened(browser, service.url) as page:
-        page.wait_for_selector("text=Nobody has asked for anything yet")
+def press_until(page, expression, most=60):
+    """Press Tab until the focus is there; it is seen wherever it comes by."""
+    for _ in range(most):
         page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
-        page.keyboard.press("Enter")
-        assert page.evaluate("document.activeElement.id") == "main"
-        page.keyboard.press("Tab")
-        page.keyboard.press("Tab")
-        focused = page.evaluate("document.activeElement.tagName")
-        assert focused in ("SELECT", "DIV", "A")
+        assert page.evaluate(FOCUS_SEEN), page.evaluate("document.activeElement.outerHTML")
+        if page.evaluate(f"(e => {expression})(document.activeElement)"):
+            return
+    raise AssertionError(expression)
+
+
+def test_the_keyboard_alone_goes_from_the_token_to_a_started_study(tmp_path, browser):
+    service = PageService(tmp_path, open_to_all=False)
+    _, secret = service.store.accounts.create("someone", Scope.TUNE)
+    try:
+        with opened(browser, service.url) as page:
+            page.wait_for_selector("#token")
+            press_until(page, "e.textContent === 'Skip to the content'", 1)
+            page.keyboard.press("Enter")
+            assert page.evaluate("document.activeElement.id") == "main"
+            press_until(page, "e.id === 'token'", 1)
+            page.keyboard.type(secret)
+            page.keyboard.press("Enter")
+            page.wait_for_selector("text=Nobody has asked for anything yet")
+            press_until(page, "e.getAttribute('href') === '#/ask'")
+            page.keyboard.press("Enter")
+            settled(page, "document.getElementById('yaml')?.value.length > 10")
+            press_until(page, "e.id === 'f-slo.0.ms'")
+            page.keyboard.press("Control+a")
+            page.keyboard.type("700")
+            press_until(page, "e.id === 'f-name'")
+            settled(page, "document.getElementById('yaml').value.includes('ms: 700')")
+            page.keyboard.type("by-keys")
+            press_until(page, "e.textContent === 'Start the study'", 1)
+            page.keyboard.press("Enter")
+            page.wait_for_selector(".state.queued")
+            assert page.evaluate("document.activeElement.id") == "main"
+            press_until(page, "e.textContent === 'Cancel'")
+            page.keyboard.press("Enter")
+            page.wait_for_selector("dialog[open]")
+            page.keyboard.press("Escape")
+            settled(page, "!document.querySelector('dialog')")
+            assert page.evaluate("document.activeElement.textContent") == "Cancel"
+        assert service.store.study("by-keys").request.slo[0].ms == 700
+    finally:
+        service.close()
+
+
+def test_progress_is_told_to_who_hears_the_page(service, browser):
+    service.submit("wide", WIDE)
+    with service.half_way("wide", 0), opened(browser, service.url) as page:
+        go(page, service, "studies/wide")
+        page.wait_for_selector("[aria-live=polite]:has-text('Trial 1 at')")
+        assert page.get_attribute("progress", "aria-label") == "Trial 1: how far it is"
+        assert page.query_selector("text=Chosen: best for its cost") is not None
+
+
+def test_who_wants_no_motion_sees_none(service, browser):
+    with opened(browser, service.url, reduced_motion="reduce") as page:
+        page.wait_for_selector("td.skeleton")
+        assert page.evaluate("getComputedStyle(document.querySelector('.skeleton')).animationName") == "none"
 
 
 def test_what_does_not_exist_is_said(service, browser):
@@ -247,3 +233,58 @@ def test_a_name_is_never_read_as_html(service, browser):
     with opened(browser, service.url) as page:
         page.wait_for_selector("text=<img src=x")
         assert page.query_selector("img") is None
+
+
+def test_a_failed_trial_says_why_and_shows_the_end_of_its_log(service, browser):
+    service.submit("wide", WIDE)
+    service.run("wide", FAILURES)
+    with opened(browser, service.url) as page:
+        go(page, service, "studies/wide")
+        page.wait_for_selector(".fate.failed >> text=engine crashed")
+        page.click("li:has(.fate.failed) >> button")
+        page.wait_for_selector("pre:visible >> text=fails to start: engine_crashed")
+        page.click("li:has(.fate.failed) >> button")
+        page.wait_for_selector("pre:visible", state="detached")
+        drawn(page, "ranks", "front", "belief", "belief-objective")
+
+
+def test_a_study_without_a_winner_offers_what_would_do(service, browser):
+    service.submit("hopeless", {"space": {"tp": [1, 2]}, "slo.0.ms": 3, "budget.launches": 2})
+    service.work()
+    with opened(browser, service.url) as page:
+        go(page, service, "studies/hopeless")
+        page.click("button:has-text('a target of')")
+        settled(page, "Number(document.getElementById('f-slo.0.ms')?.value) > 3")
+        settled(page, "!document.querySelector('[aria-invalid]')")
+
+
+CHANGES = [
+    ({"kind": "slo", "what": "all", "value": 1.5}, "r.slo.map(one => one.ms)", [150, 75]),
+    ({"kind": "slo", "what": "ttft p99", "value": 123.2}, "r.slo.map(one => one.ms)", [124, 50]),
+    ({"kind": "rate", "what": "requests_per_s", "value": 3.456}, "r.workload.arrival.requests_per_s", 3.45),
+    ({"kind": "slo_and_rate", "what": "tpot p99", "value": 60, "rate_req_per_s": 4},
+     "[r.slo[1].ms, r.workload.arrival.requests_per_s]", [60, 4]),
+    ({"kind": "nodes", "what": "h100_sxm", "value": 3}, "r.cluster.nodes", 3),
+    ({"kind": "gpus_per_node", "what": "h100_sxm", "value": 16}, "r.cluster.gpus_per_node", 16),
+    ({"kind": "link", "what": "inter_node_gb_per_s", "value": 100}, "r.cluster.inter_node_gb_per_s", 100),
+]  # fmt: skip
+
+
+def test_every_change_that_a_request_can_say_is_put_into_it(service, browser):
+    script = "async ([c, d]) => { const {applied} = await import('/assets/remedies.js'); applied(c)(d); return d; }"
+    with opened(browser, service.url) as page:
+        for change, look, expected in CHANGES:
+            changed = page.evaluate(script, [change, document()])
+            assert page.evaluate(f"r => {look}", changed) == expected, change
+
+
+def test_what_the_form_cannot_say_stays_as_it_was_written(service, browser):
+    with opened(browser, service.url) as page:
+        asked(page)
+        assert page.input_value("[id='f-objective']") == ""
+        assert page.input_value("[id='f-space']") == "(as in the YAML)"
+        page.select_option("[id='f-objective']", "min_cost")
+        settled(page, "document.getElementById('yaml').value.includes('min_cost')")
+        assert "max_num_batched_tokens" in page.input_value("#yaml")
+        page.select_option("[id='f-space']", "dense")
+        settled(page, "document.getElementById('yaml').value.includes('space: dense')")

@@ -15,7 +15,7 @@ from tuner.search.belief import Belief
 from tuner.search.choice import UNLIKELY, Outlook
 from tuner.trial.results import TrialResult
 
-SHOWN = 12  # candidates
+SHOWN = 8  # candidates
 _QUANTILES = (0.05, 0.5, 0.95)
 
 Range = tuple[float | None, float | None, float | None]  # 5 %, median, 95 %; None where it carries no such rate

@@ -369,8 +369,8 @@ class Store:
         )
 
     def trial_starts(self, study: str) -> dict[int, float]:
-        """When each trial began, in seconds of the study's own time, as its durations are; of one whose launch is not in
-        the ledger, from the start of the study."""
+        """When each trial began, in seconds of the study's own time, as its durations are; of one whose launch is in no
+        ledger, from the start of the study."""
         began = sa.func.coalesce(LEDGER.c.ordered_s, TRIALS.c.started_at - STUDIES.c.created_at)
         ledger = (LEDGER.c.study == TRIALS.c.study) & (LEDGER.c.app == TRIALS.c.app)
         query = sa.select(TRIALS.c.number, began).join(STUDIES, STUDIES.c.name == TRIALS.c.study)

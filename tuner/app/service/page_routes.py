@@ -18,7 +18,8 @@ _POLICY = (
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-_FILES = ("page.css", "page.js", "api.js", "ask.js", "list.js", "study.js", "icon.svg")
+_FOLDER = resources.files("tuner.app.service") / "page"
+_FILES = frozenset(file.name for file in _FOLDER.iterdir() if file.name != "index.html")
 
 
 @routes.get("/")
@@ -41,7 +42,7 @@ def asset(name: str) -> Response:
 
 
 def _file(name: str, headers: dict[str, str]) -> Response:
-    text = resources.files("tuner.app.service").joinpath("page", name).read_bytes()
+    text = _FOLDER.joinpath(name).read_bytes()
     return Response(text, media_type=_TYPES[name.rpartition(".")[2]], headers=headers)
 
 

@@ -87,18 +87,3 @@ function parsed(block) {
   }
   return fields.data ? { id: Number(fields.id), kind: fields.event, data: JSON.parse(fields.data) } : null;
 }
-
-// Makes an element: el("p", {class: "quiet"}, "text", child). Text is never read as HTML.
-export function el(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-    else if (value === true) made.setAttribute(key, "");
-    else if (value !== false && value !== null && value !== undefined) made.setAttribute(key, value);
-  }
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
-}
-
-export const when = (seconds) => new Date(seconds * 1000).toLocaleString();
-export const number = (value, unit = "") => (value === null || value === undefined ? "–" : `${Number(value.toPrecision(4))}${unit}`);

@@ -1,10 +1,11 @@
 // All studies, the newest first.
 
-import { el, get, when } from "./api.js";
+import { get } from "./api.js";
+import { el, spoken, when } from "./dom.js";
 
 const STATES = ["queued", "running", "paused", "decided", "failed", "cancelled"];
 
-export async function showList(place, signal) {
+export async function showList(place, signal, say) {
   const body = el("tbody");
   const more = el("button", {}, "More");
   const chosen = el("select", { id: "state" }, el("option", { value: "" }, "all"), ...STATES.map((state) => el("option", { value: state }, state)));
@@ -23,11 +24,13 @@ export async function showList(place, signal) {
     more.hidden = !cursor;
   }
 
-  chosen.addEventListener("change", () => page(true));
-  more.addEventListener("click", () => page(false));
   await page(true);
-  const timer = setInterval(() => document.hidden || scrollY > 400 || page(true).catch(() => {}), 5000);
+  const lost = () => signal.aborted || say("The service cannot be reached: this is how it was.", true);
+  const again = () => page(true).then(() => say(""), lost);
+  const timer = setInterval(() => document.hidden || scrollY > 400 || again(), 5000);
   signal.addEventListener("abort", () => clearInterval(timer));
+  chosen.addEventListener("change", again);
+  more.addEventListener("click", () => page(false).catch(lost));
   const names = ["Study", "State", "Model", "Objective", "Trials", "Asked"];
   const head = el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name))));
   const table = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Studies" }, el("table", {}, head, body));
@@ -38,7 +41,7 @@ export async function showList(place, signal) {
 function row(study) {
   const link = el("a", { href: `#/studies/${encodeURIComponent(study.name)}` }, study.name);
   const state = el("span", { class: `state ${study.state}` }, study.state);
-  const cells = [state, study.model, study.objective.replaceAll("_", " "), String(study.trials), when(study.created_at)];
+  const cells = [state, study.model, spoken(study.objective), String(study.trials), when(study.created_at)];
   return el("tr", {}, el("th", { scope: "row" }, link), ...cells.map((cell) => el("td", {}, cell)));
 }
 

@@ -1,7 +1,8 @@
 // The frame: which page stands behind the "#", who asks, and what is said when something goes wrong.
 
-import { Problem, el, get, token } from "./api.js";
+import { Problem, get, token } from "./api.js";
 import { showAsk } from "./ask.js";
+import { el } from "./dom.js";
 import { showList } from "./list.js";
 import { showStudy } from "./study.js";
 
@@ -9,7 +10,7 @@ const main = document.getElementById("main");
 const line = document.getElementById("line");
 let leaving = new AbortController();
 
-export function say(text, bad = false) {
+function say(text, bad = false) {
   line.textContent = text;
   line.classList.toggle("bad", bad);
 }

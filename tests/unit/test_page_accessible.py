@@ -1,0 +1,41 @@
+"""No state of the page breaks a rule that axe knows: in light and dark, and on a phone, where nothing is too wide."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser import PHONE, chromium, opened, violations
+from tests.page_states import STATES, services, show
+
+pytestmark = [pytest.mark.slow, pytest.mark.tools, pytest.mark.timeout(240)]
+LOOKS = {"light": {}, "dark": {"color_scheme": "dark"}, "phone": {"width": PHONE, "is_mobile": True}}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        if found is None:
+            pytest.skip("no Chromium on PATH")
+        yield found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    with services(tmp_path_factory.mktemp("page")) as found:
+        yield found
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_axe_finds_nothing(state, made, browser):
+    for look, options in LOOKS.items():
+        with opened(browser, "about:blank", **options) as page:
+            show(page, state, made)
+            assert violations(page) == [], look
+            if look == "phone":
+                assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
+
+
+def test_axe_finds_what_is_wrong(browser):
+    with opened(browser, "about:blank") as page:
+        page.set_content("<img src='data:,'><input>")
+        assert {one.partition(":")[0] for one in violations(page)} >= {"image-alt", "label"}
