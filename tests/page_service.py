@@ -132,7 +132,7 @@ class _Hold(Observer):
     def step_measured(self, number: int, result: StepResult) -> None:
         if number == self._trial and not result.step.warmup:
             self.reached.set()
-            self.go_on.wait(300)
+            self.go_on.wait(3600)
 
 
 def until(found: Callable[[], object], what: str, seconds: float = 60.0) -> None:

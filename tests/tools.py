@@ -36,6 +36,7 @@ HELM = Packed(
     "8c375d1016b2c9754bad8da3ed07ce33c0f9af3bad8890e61737f5137be7396d",
     "Helm for the tests of the chart",
 )
+LIGHTHOUSE = "lighthouse@12.2.3"
 AXE = Packed(
     "axe-core@4.14.1",
     "package/axe.min.js",
@@ -61,6 +62,28 @@ def helm() -> Path:
 def axe() -> Path:
     """Path of the pinned axe-core, one script, fetched if need be."""
     return _fetched(AXE)
+
+
+def lighthouse() -> Path:
+    """Path of the pinned Lighthouse's command, for Node.js: fetched by npm with all that it needs, at the digests of the
+    lock file beside the benchmark (100 MB), if need be."""
+    folder = _folder() / LIGHTHOUSE
+    command = folder / "node_modules" / "lighthouse" / "cli" / "index.js"
+    if command.exists():
+        return command
+    npm, lock = shutil.which("npm"), Path(__file__).parent / "benchmarks" / "lighthouse"
+    if npm is None:
+        raise ToolMissing("npm is not on PATH; install Node.js with npm: it fetches Lighthouse")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        made = shutil.copytree(lock, Path(scratch) / LIGHTHOUSE)
+        words = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
+        done = subprocess.run(words, cwd=made, capture_output=True, text=True)
+        if done.returncode:
+            raise ToolMissing(f"npm could not fetch {LIGHTHOUSE}: {done.stderr.strip()[-500:]}")
+        if not folder.exists():
+            made.replace(folder)
+    return command
 
 
 def promtool() -> Path:
