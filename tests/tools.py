@@ -65,8 +65,8 @@ def axe() -> Path:
 
 
 def lighthouse() -> Path:
-    """Path of the pinned Lighthouse's command, for Node.js: fetched by npm with all that it needs, at the digests of the
-    lock file beside the benchmark (100 MB), if need be."""
+    """Path of the pinned Lighthouse's command, for Node.js: fetched by npm if need be, with all that it needs, at the
+    digests of the lock file beside the benchmark (100 MB)."""
     folder = _folder() / LIGHTHOUSE
     command = folder / "node_modules" / "lighthouse" / "cli" / "index.js"
     if command.exists():
