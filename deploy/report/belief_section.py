@@ -40,7 +40,8 @@ def _words(shown: ShownBeliefs, ended: bool) -> str:
         return f"Nothing {'was' if ended else 'is'} left {when} that may be launched."
     chance = share(shown.anything)
     against = "beats the best measured one" if shown.best else "wins"
-    return f"{left}; {shown.could_win:,} of them could win. The probability that any of them {against}: {chance}."
+    could = f"{shown.could_win:,}" if shown.could_win else "none"
+    return f"{left}; {could} of them could win. The probability that any of them {against}: {chance}."
 
 
 def _row(row: ShownBelief, with_objective: bool) -> list[str]:

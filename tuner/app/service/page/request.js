@@ -31,3 +31,10 @@ export function put(document, path, value) {
   }
   part[last] = value;
 }
+
+// Without what a request leaves to its default: nobody wrote that.
+export function bare(document) {
+  if (Array.isArray(document)) return document.map(bare);
+  if (document === null || typeof document !== "object") return document;
+  return Object.fromEntries(Object.entries(document).filter(([, value]) => value !== null).map(([key, value]) => [key, bare(value)]));
+}

@@ -5,7 +5,7 @@ import { el, sure, when } from "./dom.js";
 import { running } from "./now.js";
 import { pictures } from "./pictures.js";
 import { remedies } from "./remedies.js";
-import { keep } from "./request.js";
+import { bare, keep } from "./request.js";
 import { ship } from "./ship.js";
 import { split } from "./split.js";
 import { trials } from "./trials.js";
@@ -67,7 +67,7 @@ export async function showStudy(place, name, signal, say) {
   }
 
   function askAgain(how) {
-    const request = structuredClone(study.request);
+    const request = bare(study.request);
     how(request);
     keep(request);
     location.hash = "#/ask";

@@ -50,7 +50,7 @@ export function trials(base) {
   // What the trial's own files say; where this machine has none, the last lines that the store kept of a failed one.
   async function log(trial) {
     if (trial.state === "failed" && trial.log_tail.length) {
-      return [`The last lines before it ${spoken(trial.failure)}:`, ...trial.log_tail].join("\n");
+      return ["The last lines of its log:", ...trial.log_tail].join("\n");
     }
     try {
       return await get(`${base}/trials/${trial.number}/log?tail=200`);
