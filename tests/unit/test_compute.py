@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -81,6 +81,8 @@ def test_more_depth_never_costs_less(name: str, m: int, n: int, k: int) -> None:
 
 
 @given(name=gpus, new=st.integers(1, 50_000), past=st.integers(0, 50_000))
+@example(name="l40s", new=2, past=1)
+@example(name="generic", new=4, past=5)
 def test_prefill_grows_with_tokens_and_context(name: str, new: int, past: int) -> None:
     here = prefill(name, new, context_tokens=past)
     assert prefill(name, new * 2, context_tokens=past) >= here

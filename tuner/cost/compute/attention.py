@@ -81,9 +81,10 @@ def prefill_attention_terms(
     sms = float(profile.sm_count)
     pair_ms = _pair_ms(profile, fit, dim, vdim)
     rows = kernel.query_rows
-    triangle = new / (past + new)
-    tail = fit.tail * triangle + _RECTANGLE_TAIL * (1 - triangle)
-    compute = b * h / packed * rows * keys * pair_ms + tail * longest * rows * pair_ms * sms
+    # Of the longest tile's keys, those of the cache are shared evenly among the SMs, the others are a triangle's.
+    cache = np.minimum(past, longest)
+    tail = fit.tail * (longest - cache) + _RECTANGLE_TAIL * cache
+    compute = b * h / packed * rows * keys * pair_ms + tail * rows * pair_ms * sms
     q_and_o = b * new * h * (dim + vdim) * 2
     cached = b * np.minimum(past + new, reach + new) * kv * (dim + vdim) * kind.weight_bytes
     memory = (q_and_o + cached) / (profile.memory_bytes_per_s * fit.memory_efficiency) * MS_PER_S
