@@ -213,6 +213,15 @@ def test_progress_is_told_to_who_hears_the_page(service, browser):
         assert page.query_selector("text=Chosen: best for its cost") is not None
 
 
+def test_a_study_that_waits_for_anothers_devices_says_so(service, browser):
+    service.submit("wide", WIDE)
+    told = {"layout": "tp=4,pp=1,dp=1", "devices": 4, "text": "waits for 4 devices held by first"}
+    with opened(browser, service.url) as page:
+        go(page, service, "studies/wide")
+        service.store.events.tell("wide", "waiting", told | {"held_by": ["first"], "after": []})
+        page.wait_for_selector(".at-work >> text=waits for 4 devices held by first")
+
+
 def test_who_wants_no_motion_sees_none(service, browser):
     with opened(browser, service.url, reduced_motion="reduce") as page:
         page.wait_for_selector("td.skeleton")

@@ -1,4 +1,4 @@
-// What runs now: each trial with why it was chosen, and how far it is.
+// What runs now: each trial with why it was chosen, and how far it is; and what waits for devices of other studies.
 
 import { el, number } from "./dom.js";
 import { phase } from "./words.js";
@@ -6,9 +6,11 @@ import { phase } from "./words.js";
 export function running() {
   const cards = new Map();
   const box = el("div", { class: "at-work", hidden: true });
+  const waits = el("p", { class: "card", hidden: true });
 
   const changes = {
     trial_started(data) {
+      waits.hidden = true;
       const doing = el("span", {}, "being launched");
       const bar = el("progress", { "aria-label": `Trial ${data.trial + 1}: how far it is`, max: "1", value: "0" });
       const seen = el("p", { class: "quiet" });
@@ -36,16 +38,22 @@ export function running() {
 
   function clear() {
     cards.clear();
-    box.replaceChildren();
+    waits.hidden = true;
+    box.replaceChildren(waits);
     box.hidden = true;
   }
 
   function told({ kind, data }) {
     if (kind === "state" && data.state !== "running") clear();
+    if (kind === "waiting") {
+      waits.replaceChildren(el("code", {}, data.layout), ` ${data.text}`);
+      waits.hidden = false;
+    }
     const change = changes[kind];
     const at = cards.get(data.trial);
     if (change && (at || kind === "trial_started")) change(data, at);
-    box.hidden = cards.size === 0;
+    box.hidden = cards.size === 0 && waits.hidden;
   }
+  clear();
   return { box, told };
 }
