@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from tuner.study.database import Database
 from tuner.study.lifecycle import StudyState
-from tuner.study.orders import Order, order_of
+from tuner.study.orders import Order, Wish, order_of
 from tuner.study.schema import EVENTS, ORDERS, PINS, STUDIES, TRIALS
 
 
@@ -45,6 +45,17 @@ class StudyHead:
     last_event: int
     pinned: bool
     order: Order | None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderedStudy:
+    """A queued study as those see it who look often: ``last_event`` grows whenever anything happens to it."""
+
+    name: str
+    state: StudyState
+    wish: Wish | None
+    problem: str | None
+    last_event: int
 
 
 Place = tuple[float, str]  # of a line: when it was made, and its name
@@ -101,6 +112,16 @@ class Listing:
             order=None if order is None else order_of(order),
         )
 
+    def ordered(self, owners: str, names: str = "") -> tuple[OrderedStudy, ...]:
+        """The queued studies whose owners, and whose names, begin with these words."""
+        last = sa.select(sa.func.max(EVENTS.c.number)).where(EVENTS.c.study == STUDIES.c.name).scalar_subquery()
+        query = sa.select(STUDIES.c.name, STUDIES.c.state, ORDERS.c.wish, ORDERS.c.problem, last.label("last_event"))
+        query = query.join(ORDERS, ORDERS.c.study == STUDIES.c.name).order_by(STUDIES.c.name)
+        query = query.where(ORDERS.c.owner.startswith(owners, autoescape=True))
+        with self._db.reading() as db:
+            rows = db.execute(query.where(STUDIES.c.name.startswith(names, autoescape=True))).mappings().all()
+        return tuple(_ordered(row) for row in rows)
+
     def state(self, study: str) -> StudyState | None:
         """The state of a study, without all else that is known of it; None where there is none."""
         with self._db.reading() as db:
@@ -113,6 +134,11 @@ class Listing:
         with self._db.reading() as db:
             found = {str(state): int(count) for state, count in db.execute(query)}
         return {state: found.get(state.value, 0) for state in StudyState}
+
+
+def _ordered(row: sa.RowMapping) -> OrderedStudy:
+    wish = Wish(row["wish"]) if row["wish"] else None
+    return OrderedStudy(row["name"], StudyState(row["state"]), wish, row["problem"], row["last_event"] or 0)
 
 
 def _line_of(row: sa.RowMapping) -> StudyLine:

@@ -1,0 +1,80 @@
+"""From the ``spec`` of a LayoutRequest to the study that it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from deploy.controller.names import label_of, owner_of, study_of
+from deploy.controller.observed import Asked, Refused, Resource
+from deploy.controller.resource import Spec, Target
+from deploy.specs.rayservice import Platform
+from tuner.ask.request import TuneRequest
+from tuner.errors import BadInput
+from tuner.study.orders import Terms
+
+Read = Callable[[dict[str, Any]], TuneRequest]  # a document as a request; raises BadInput
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """What the workers behind a controller run on: launchers, the first by default, and their RayCluster's name, if
+    they have one. ``platform`` holds where a LayoutRequest does not say otherwise."""
+
+    launchers: tuple[str, ...]
+    ray_cluster: str | None = None
+    platform: Platform = Platform()
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A spec that was accepted: what the controller goes by, and what is queued for it."""
+
+    asked: Asked
+    request: TuneRequest
+    terms: Terms
+    platform: Platform
+
+
+def order_of(resource: Resource, read: Read, runs: Runs) -> Order | Refused:
+    """What a LayoutRequest asks for; Refused says why that cannot be."""
+    try:
+        spec = Spec.model_validate(_without_nulls(resource.document.get("spec", {})))
+        request = read(dict(spec.request))
+    except ValidationError as error:
+        first = error.errors()[0]
+        return Refused("InvalidSpec", f"spec.{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    except BadInput as error:
+        return Refused("InvalidRequest", f"spec.{error}")
+    launcher = spec.launcher or runs.launchers[0]
+    if launcher not in runs.launchers:
+        known = ", ".join(runs.launchers)
+        return Refused("NoSuchLauncher", f"spec.launcher: {launcher!r}; the workers here have: {known}")
+    if spec.simulated_seed is not None and launcher != "simulated":
+        return Refused("InvalidSpec", "spec.simulatedSeed: with launcher simulated only")
+    if spec.ray_cluster is not None and spec.ray_cluster != runs.ray_cluster:
+        here = f"RayCluster {runs.ray_cluster}" if runs.ray_cluster else "no named RayCluster"
+        return Refused("NoSuchRayCluster", f"spec.rayCluster: {spec.ray_cluster!r}; the workers here use {here}")
+    seed = (spec.simulated_seed or 0) if launcher == "simulated" else None
+    study = study_of(resource.key, resource.uid, [request.model_dump(mode="json"), launcher, seed])
+    asked = Asked(study, spec.deploy == "auto", spec.target.name or label_of(resource.key.name))
+    terms = Terms(owner_of(resource.key), launcher, seed, spec.priority)
+    try:
+        return Order(asked, request, terms, _platform(spec.target, runs.platform))
+    except BadInput as error:
+        return Refused("InvalidSpec", f"spec.target: {error}")
+
+
+def _platform(target: Target, otherwise: Platform) -> Platform:
+    given = target.model_dump(exclude={"name"}, exclude_none=True)
+    return replace(otherwise, **given)
+
+
+def _without_nulls(value: Any) -> Any:
+    """An absent key and one that is null are the same to Kubernetes."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value

@@ -1,0 +1,136 @@
+"""What the controller sees of one LayoutRequest at one moment. Nothing else enters into what it does next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deploy.controller.names import FINALIZER, Key
+from tuner.study.lifecycle import StudyState
+from tuner.study.orders import Wish
+
+Document = Mapping[str, Any]
+OPEN = (StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """The object itself, as the API server has it."""
+
+    document: Document
+
+    @property
+    def key(self) -> Key:
+        """Where it is found."""
+        meta = self.document["metadata"]
+        return Key(meta["namespace"], meta["name"])
+
+    @property
+    def uid(self) -> str:
+        """The object, not its name."""
+        return str(self.document["metadata"]["uid"])
+
+    @property
+    def generation(self) -> int:
+        """Grows with every change of the spec."""
+        return int(self.document["metadata"].get("generation", 0))
+
+    @property
+    def version(self) -> str:
+        """Its resource version."""
+        return str(self.document["metadata"].get("resourceVersion", ""))
+
+    @property
+    def finalizers(self) -> tuple[str, ...]:
+        """Who has to be done with it before it goes."""
+        return tuple(self.document["metadata"].get("finalizers", ()))
+
+    @property
+    def held(self) -> bool:
+        """Whether it stays until the controller has let go of it."""
+        return FINALIZER in self.finalizers
+
+    @property
+    def deleting(self) -> bool:
+        """Whether somebody has deleted it."""
+        return "deletionTimestamp" in self.document["metadata"]
+
+    @property
+    def status(self) -> Document:
+        """What was last said of it; empty at first."""
+        found: Document = self.document.get("status") or {}
+        return found
+
+    def owns(self, other: Document | None) -> bool:
+        """Whether another object was made for it."""
+        owners = (other or {}).get("metadata", {}).get("ownerReferences", ())
+        return any(owner.get("uid") == self.uid for owner in owners)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why something is not done: a reason in one word, and in words."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a study concluded, in the keys of the status; ``manifest`` is the winner's RayService, without a winner
+    None, and Refused where none can be written."""
+
+    layout: str | None
+    gpus: int | None
+    usd_per_hour: float | None
+    why: str
+    remedy: str | None
+    manifest: Document | Refused | None
+
+
+@dataclass(frozen=True, slots=True)
+class StudySeen:
+    """A study of it in the store; ``best`` and ``spent`` None where nothing is known, ``verdict`` until it decided."""
+
+    name: str
+    state: StudyState
+    wish: Wish | None = None
+    problem: str | None = None
+    best: str | None = None
+    spent: Document | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def ending(self) -> bool:
+        """Whether it was told to end and has not."""
+        return self.wish is Wish.CANCEL and self.state is StudyState.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What its spec asks for, checked: the study's name, whether the winner is applied, and the RayService's name."""
+
+    study: str
+    auto: bool
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All of it. ``study`` is that of ``asked``, ``others`` those of what was asked before, as far as they are open.
+
+    ``rayservice`` and ``config_map`` are the objects of the names that it would use, whoever made them; None: there are
+    none. ``refused`` has, for what was tried since and did not work, why. ``kuberay``: the cluster knows RayServices.
+    ``deleted_s``: seconds since it was deleted.
+    """
+
+    resource: Resource
+    asked: Asked | Refused
+    study: StudySeen | None = None
+    others: tuple[StudySeen, ...] = ()
+    rayservice: Document | None = None
+    config_map: Document | None = None
+    kuberay: bool = True
+    deleted_s: float = 0.0
+    refused: Mapping[str, Refused] = field(default_factory=dict)

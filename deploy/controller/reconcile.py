@@ -1,0 +1,138 @@
+"""What the controller does next, of what it observes: a pure function, asked again after every step.
+
+Nothing is remembered between two looks. A controller that was killed anywhere, or another that took over, sees what is
+there and goes on with it; each step is one that may be done twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from deploy.controller.manifests import holds, owned_config_map, owned_service
+from deploy.controller.observed import OPEN, Asked, Observed, Refused, StudySeen
+from deploy.controller.status import status
+from tuner.study.lifecycle import StudyState
+
+TEARDOWN_S = 600.0  # for so long a deleted LayoutRequest stays where its studies do not end
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Add the finalizer, before anything is begun that would have to be ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Remove it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Queue the study of what is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Queue it again: it was cancelled because something else was asked for since."""
+
+    study: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End a study that is asked for no more."""
+
+    study: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyConfigMap:
+    """Apply the ConfigMap with the manifest."""
+
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyService:
+    """Apply the RayService."""
+
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Write the status."""
+
+    status: dict[str, Any]
+
+
+Action = Hold | Release | Submit | Resume | Cancel | ApplyConfigMap | ApplyService | Say
+
+
+def next_action(seen: Observed, now: str) -> Action | None:
+    """The next step; None: nothing is to be done until something changes. ``now`` as ``status`` has it.
+
+    What was tried since the look and did not work (``seen.refused``) is not tried again before the next.
+    """
+    if seen.resource.deleting:
+        return _ending(seen, now)
+    if not seen.resource.held:
+        return Hold()
+    asked = seen.asked
+    if isinstance(asked, Refused):
+        return _say(seen, now)
+    # The status names the new study before the old one is cancelled: so it is known who cancelled which.
+    return _begun(seen) or _shipped(seen, asked) or _say(seen, now) or _cancel(seen.others)
+
+
+def _ending(seen: Observed, now: str) -> Action | None:
+    if not seen.resource.held:
+        return None
+    studies = (*seen.others, *([seen.study] if seen.study else []))
+    if (left := _cancel(studies)) is not None:
+        return left
+    over = not any(study.state in OPEN for study in studies)
+    return Release() if over or seen.deleted_s > TEARDOWN_S else _say(seen, now)
+
+
+def _cancel(studies: tuple[StudySeen, ...]) -> Cancel | None:
+    left = (study for study in studies if study.state in OPEN and not study.ending)
+    return next((Cancel(study.name) for study in left), None)
+
+
+def _begun(seen: Observed) -> Action | None:
+    """The study is there, and was not ended by the controller itself."""
+    if seen.study is None:
+        return None if "submit" in seen.refused else Submit()
+    another = seen.resource.status.get("study") not in (None, seen.study.name)
+    if seen.study.state is StudyState.CANCELLED and another and "resume" not in seen.refused:
+        return Resume(seen.study.name)
+    return None
+
+
+def _shipped(seen: Observed, asked: Asked) -> Action | None:
+    """The winner's manifest is where it is asked to be; what belongs to others is left alone."""
+    study = seen.study
+    manifest = study.verdict.manifest if study is not None and study.verdict is not None else None
+    if study is None or manifest is None or isinstance(manifest, Refused):
+        return None
+    wanted = owned_config_map(seen.resource, asked.service, study.name, manifest)
+    if _to_be_applied(seen, "config-map", seen.config_map, wanted):
+        return ApplyConfigMap(wanted)
+    if asked.auto and seen.kuberay:
+        service = owned_service(seen.resource, asked.service, study.name, manifest)
+        if _to_be_applied(seen, "rayservice", seen.rayservice, service):
+            return ApplyService(service)
+    return None
+
+
+def _to_be_applied(seen: Observed, what: str, found: Any, wanted: dict[str, Any]) -> bool:
+    if what in seen.refused or (found is not None and not seen.resource.owns(found)):
+        return False
+    return found is None or not holds(found, wanted)
+
+
+def _say(seen: Observed, now: str) -> Say | None:
+    said = status(seen, now)
+    return None if said == dict(seen.resource.status) or "say" in seen.refused else Say(said)
