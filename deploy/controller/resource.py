@@ -24,21 +24,22 @@ class Target(Part):
     """What becomes of the winner: the RayService, and what the cluster calls things."""
 
     name: Annotated[str, Field(pattern=_LABEL)] | None = Field(
-        None, description="Name of the RayService; default: that of the LayoutRequest, made short where it must be."
+        default=None,
+        description="Name of the RayService; default: that of the LayoutRequest, made short where it must be.",
     )
     image: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="Image of the pods; it must hold Ray and vLLM. Default: Ray's own of that version."
+        default=None, description="Image of the pods; it must hold Ray and vLLM. Default: Ray's own of that version."
     )
     ray_version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+([.+a-z0-9]*)$")] | None = Field(
-        None, description="Version of Ray; default: the one that the layout was measured with."
+        default=None, description="Version of Ray; default: the one that the layout was measured with."
     )
-    gpu_resource: str | None = Field(None, description="Resource name of a GPU; default: nvidia.com/gpu.")
-    cache_claim: str | None = Field(None, description="Volume claim for downloaded weights, shared by the pods.")
-    model_claim: str | None = Field(None, description="Volume claim with the files of a model that is a path.")
+    gpu_resource: str | None = Field(default=None, description="Resource name of a GPU; default: nvidia.com/gpu.")
+    cache_claim: str | None = Field(default=None, description="Volume claim for downloaded weights.")
+    model_claim: str | None = Field(default=None, description="Volume claim with the files of a model that is a path.")
     token_secret: str | None = Field(
-        None, description="Secret whose key `token` is the Hugging Face token; default: hf-token."
+        default=None, description="Secret whose key `token` is the Hugging Face token; default: hf-token."
     )
-    node_selector: dict[str, str] | None = Field(None, description="Labels of the nodes for GPU pods.")
+    node_selector: dict[str, str] | None = Field(default=None, description="Labels of the nodes for GPU pods.")
 
 
 class Spec(Part):
@@ -46,17 +47,18 @@ class Spec(Part):
 
     request: dict[str, Any] = Field(description="The request, as `parlay tune` reads it.")
     deploy: Literal["auto", "manual"] = Field(
-        "manual", description="auto: the winner is applied as a RayService. manual: its manifest waits in a ConfigMap."
+        default="manual",
+        description="auto: the winner is applied as a RayService; manual: its manifest waits in a ConfigMap.",
     )
-    target: Target = Field(Target(), description="What becomes of the winner.")
+    target: Target = Field(default=Target(), description="What becomes of the winner.")
     ray_cluster: Annotated[str, Field(pattern=_OBJECT)] | None = Field(
-        None, description="The RayCluster that trials run on: one of those whose workers this controller has."
+        default=None, description="The RayCluster that trials run on: one of those whose workers this controller has."
     )
     launcher: Literal["ray", "local", "simulated"] | None = Field(
-        None, description="What trials run on; default: the controller's first."
+        default=None, description="What trials run on; default: the controller's first."
     )
     simulated_seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
-        None, description="Seed of a simulated cluster."
+        default=None, description="Seed of a simulated cluster."
     )
     priority: Annotated[int, Field(ge=-100, le=100)] = Field(
         0, description="A higher one is run first; it counts when the study is queued."
@@ -75,25 +77,25 @@ class SpentStatus(Part):
     launches: int = Field(description="Trials begun.")
     minutes: float = Field(description="Minutes of the study's own time.")
     gpu_hours: float = Field(description="Hours of devices held.")
-    usd: float | None = Field(None, description="US dollars, where every device has a price.")
+    usd: float | None = Field(default=None, description="US dollars, where every device has a price.")
 
 
 class DecisionStatus(Part):
     """What the study concluded."""
 
-    layout: str | None = Field(None, description="The winner; absent: none meets the SLO.")
-    gpus: Count | None = Field(None, description="Its devices.")
-    usd_per_hour: float | None = Field(None, description="Price of its devices, US dollars per hour.")
+    layout: str | None = Field(default=None, description="The winner; absent: none meets the SLO.")
+    gpus: Count | None = Field(default=None, description="Its devices.")
+    usd_per_hour: float | None = Field(default=None, description="Price of its devices, US dollars per hour.")
     why: str = Field(description="Why, in words.")
-    remedy: str | None = Field(None, description="What would have to change where none meets the SLO.")
+    remedy: str | None = Field(default=None, description="What would have to change where none meets the SLO.")
 
 
 class Deployed(Part):
     """Where the winner's manifest is."""
 
-    config_map: str | None = Field(None, description="ConfigMap with the manifest, under rayservice.yaml.")
-    ray_service: str | None = Field(None, description="The RayService, where it was applied.")
-    digest: str | None = Field(None, description="Stands for the manifest.")
+    config_map: str | None = Field(default=None, description="ConfigMap with the manifest, under rayservice.yaml.")
+    ray_service: str | None = Field(default=None, description="The RayService, where it was applied.")
+    digest: str | None = Field(default=None, description="Stands for the manifest.")
 
 
 class Condition(Part):
@@ -112,7 +114,7 @@ class Status(Part):
 
     observed_generation: Annotated[int, Field(ge=0)] = Field(description="The generation of which this tells.")
     phase: str = Field(description="In a word: Refused, Queued, Studying, Decided, RollingOut, RolledOut, and so on.")
-    study: str | None = Field(None, description="The study, for `parlay show` and the service's page.")
+    study: str | None = Field(default=None, description="The study, for `parlay show` and the service's page.")
     best: Best | None = None
     spent: SpentStatus | None = None
     decision: DecisionStatus | None = None

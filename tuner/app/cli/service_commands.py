@@ -1,4 +1,4 @@
-"""The commands of the service: serve and worker."""
+"""The commands of the service: serve, worker and controller."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import typer
 
 from tuner.app.cli.options import takes
 from tuner.app.cli.terminal import stderr
+from tuner.app.controller.options import ControllerOptions
 from tuner.app.service.options import ServeOptions, WorkerOptions
 
 commands = typer.Typer(rich_markup_mode=None)
@@ -27,3 +28,12 @@ def worker(options: WorkerOptions) -> None:
     from tuner.app.service.run import run_worker
 
     run_worker(options, stderr)
+
+
+@commands.command()
+@takes(ControllerOptions)
+def controller(options: ControllerOptions) -> None:
+    """Look after the LayoutRequests of a Kubernetes namespace: each becomes a study, and its winner a RayService."""
+    from tuner.app.controller.run import run_controller
+
+    run_controller(options, stderr)

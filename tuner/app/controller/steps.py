@@ -1,0 +1,192 @@
+"""One look at a LayoutRequest, and the steps that follow from it: all that the controller does goes through here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from deploy.controller.asking import Order, Read, Runs, order_of
+from deploy.controller.manifests import config_map_of
+from deploy.controller.names import API_VERSION, FINALIZER, KIND, Key, owner_of, studies_of
+from deploy.controller.observed import Observed, Refused, Resource, StudySeen
+from deploy.controller.reconcile import (
+    Action,
+    ApplyConfigMap,
+    ApplyService,
+    Cancel,
+    Hold,
+    Release,
+    Resume,
+    Say,
+    Submit,
+    next_action,
+)
+from deploy.controller.status import Told, told
+from tuner.app.controller.kube import CONFIG_MAP, EVENT, LAYOUT_REQUEST, RAY_SERVICE, Kind, Kube, KubeError, Object
+from tuner.app.controller.studies import Studies
+
+MOST_STEPS = 30
+_CONFLICT, _FORBIDDEN, _NOT_FOUND = 409, 403, 404
+_UNAVAILABLE = (0, 408, 429)  # and all from 500 on: it may be otherwise the next time
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where the controller looks: its mirrors of LayoutRequests and RayServices. ``kuberay``: the cluster has these."""
+
+    resource: Callable[[Key], Object | None]
+    service: Callable[[Key], Object | None]
+    kuberay: Callable[[], bool]
+    written: Callable[[Object], None]
+
+
+def now() -> str:
+    """As RFC 3339 has it, in whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Reconciler:
+    """Brings a LayoutRequest nearer to what it asks for. Any thread may, each key one at a time."""
+
+    def __init__(
+        self, kube: Kube, studies: Studies, view: View, read: Read, runs: Runs, may_go_on: Callable[[], bool]
+    ) -> None:
+        self._kube, self._studies, self._view, self._read, self._runs = kube, studies, view, read, runs
+        self._may_go_on = may_go_on
+
+    def reconcile(self, key: Key) -> str | None:
+        """Look, and step by step do what follows; the phase that it is in then, None where it is gone.
+
+        Raises KubeError or StoreError where something did not answer, or was changed in between: look again.
+        """
+        document = self._view.resource(key)
+        if document is None:
+            return None
+        seen, order = self._look(Resource(document))
+        for _ in range(MOST_STEPS):
+            action = next_action(seen, now())
+            if action is None or not self._may_go_on():
+                break
+            seen = self._do(action, seen, order)
+        return str(seen.resource.status.get("phase", "Pending"))
+
+    def _look(self, resource: Resource) -> tuple[Observed, Order | None]:
+        order = order_of(resource, self._read, self._runs)
+        known = None if isinstance(order, Refused) else order
+        study, others = self._studies.of(studies_of(resource.key, resource.uid), owner_of(resource.key), known)
+        asked = order if isinstance(order, Refused) else order.asked
+        seen = Observed(resource, asked, study, others, kuberay=self._view.kuberay(), deleted_s=_deleted_s(resource))
+        if known is None or resource.deleting:
+            return seen, known
+        namespace, service = resource.key.namespace, known.asked.service
+        seen = replace(seen, rayservice=self._view.service(Key(namespace, service)))
+        if study is not None and study.verdict is not None and study.verdict.layout is not None:
+            mapped = self._kube.get(CONFIG_MAP, namespace, config_map_of(service))
+            seen = replace(seen, config_map=mapped)
+        return seen, known
+
+    def _do(self, action: Action, seen: Observed, order: Order | None) -> Observed:
+        if isinstance(action, Say):
+            return self._say(seen, action.status)
+        if isinstance(action, Hold | Release):
+            return self._finalizer(seen, isinstance(action, Hold))
+        if isinstance(action, ApplyConfigMap):
+            return self._apply(seen, CONFIG_MAP, "config-map", action.document)
+        if isinstance(action, ApplyService):
+            return self._apply(seen, RAY_SERVICE, "rayservice", action.document)
+        if isinstance(action, Cancel):
+            return self._cancel(seen, action.study)
+        assert order is not None, "what was refused asks for no study"
+        if isinstance(action, Submit):
+            return _begun(seen, "submit", self._studies.submit(order))
+        assert isinstance(action, Resume)
+        assert seen.study is not None
+        return _begun(seen, "resume", self._studies.resume(seen.study))
+
+    def _finalizer(self, seen: Observed, hold: bool) -> Observed:
+        resource = seen.resource
+        others = [name for name in resource.finalizers if name != FINALIZER]
+        wanted = [*others, FINALIZER] if hold else others
+        patch: dict[str, Any] = {"metadata": {"finalizers": wanted, "resourceVersion": resource.version}}
+        try:
+            found = self._kube.merge(LAYOUT_REQUEST, resource.key.namespace, resource.key.name, patch)
+        except KubeError as error:
+            if error.code == _NOT_FOUND and not hold:  # it is gone
+                found = {**resource.document, "metadata": {**resource.document["metadata"], "finalizers": others}}
+                return replace(seen, resource=Resource(found))
+            raise
+        self._view.written(found)
+        return replace(seen, resource=Resource(found))
+
+    def _cancel(self, seen: Observed, name: str) -> Observed:
+        if seen.study is not None and seen.study.name == name:
+            return replace(seen, study=self._studies.cancel(seen.study))
+        others = [self._studies.cancel(one) if one.name == name else one for one in seen.others]
+        return replace(seen, others=tuple(others))
+
+    def _apply(self, seen: Observed, kind: Kind, what: str, document: Object) -> Observed:
+        meta = document["metadata"]
+        try:
+            found = self._kube.apply(kind, meta["namespace"], meta["name"], document)
+        except KubeError as error:
+            if error.code in _UNAVAILABLE or error.code >= 500:
+                raise
+            return replace(seen, refused={**seen.refused, what: _why(error, f"{document['kind']} {meta['name']}")})
+        if kind is CONFIG_MAP:
+            return replace(seen, config_map=found)
+        self._view.written(found)
+        return replace(seen, rayservice=found)
+
+    def _say(self, seen: Observed, status: dict[str, Any]) -> Observed:
+        """Events first: a controller that is killed between the two tells them again, under the same names."""
+        resource = seen.resource
+        for event in told(seen, status):
+            self._tell(resource, event)
+        document = {**resource.document, "status": status}
+        found = self._kube.replace(LAYOUT_REQUEST, resource.key.namespace, resource.key.name, document, "status")
+        self._view.written(found)
+        return replace(seen, resource=Resource(found))
+
+    def _tell(self, resource: Resource, event: Told) -> None:
+        at, key = now(), resource.key
+        of = {"apiVersion": API_VERSION, "kind": KIND, "namespace": key.namespace, "name": key.name}
+        document = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": event.name, "namespace": key.namespace},
+            "involvedObject": of | {"uid": resource.uid, "resourceVersion": resource.version},
+            "type": event.kind,
+            "reason": event.reason,
+            "message": event.message,
+            "source": {"component": "parlay-controller"},
+            "firstTimestamp": at,
+            "lastTimestamp": at,
+            "count": 1,
+        }
+        try:
+            self._kube.create(EVENT, key.namespace, document)
+        except KubeError as error:
+            if error.code not in (_CONFLICT, _FORBIDDEN, _NOT_FOUND):  # told already; or nobody is to be told
+                raise
+
+
+def _begun(seen: Observed, what: str, found: StudySeen | Refused) -> Observed:
+    if isinstance(found, Refused):
+        return replace(seen, refused={**seen.refused, what: found})
+    return replace(seen, study=found)
+
+
+def _why(error: KubeError, what: str) -> Refused:
+    if error.code == _CONFLICT:
+        fields = "; ".join(error.causes) or str(error)
+        return Refused("FieldConflict", f"{what}: another manager has fields of it, and keeps them: {fields}")
+    reasons = {_FORBIDDEN: "Forbidden", _NOT_FOUND: "NotFound"}
+    return Refused(reasons.get(error.code, "Rejected"), f"{what}: {error}")
+
+
+def _deleted_s(resource: Resource) -> float:
+    """Seconds since somebody deleted it, by the API server's clock and this machine's."""
+    at = resource.document["metadata"].get("deletionTimestamp")
+    return 0.0 if at is None else max(0.0, (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds())

@@ -1,0 +1,165 @@
+"""The studies of LayoutRequests, as the controller sees them in the store, and what it does with them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import yaml
+
+from deploy.controller.asking import Order
+from deploy.controller.observed import OPEN, Refused, StudySeen, Verdict
+from deploy.specs.rayservice import Platform
+from tuner.app.wiring import shipment
+from tuner.decide.decision import Decision
+from tuner.errors import BadInput, ParlayError, StoreError
+from tuner.rehearse.conditions import simulated_seed
+from tuner.study.lifecycle import StudyState
+from tuner.study.listing import OrderedStudy
+from tuner.study.orders import Wish
+from tuner.study.records import StudyRecord
+from tuner.study.store import Store
+from tuner.trial.results import TrialResult
+
+_REHEARSED = "Rehearsed on a simulated cluster: no engine ever ran this"
+_KEPT = 1000  # verdicts in memory
+
+
+class Studies:
+    """Reads and steers them; any thread may."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._verdicts: dict[tuple[str, int, str], Verdict] = {}
+
+    def of(self, prefix: str, owner: str, order: Order | None) -> tuple[StudySeen | None, tuple[StudySeen, ...]]:
+        """The study of an order, and all others of the prefix that are open."""
+        found = {one.name: one for one in self._store.listing.ordered(owner, prefix)}
+        mine = found.pop(order.asked.study, None) if order is not None else None
+        others = tuple(_plain(one) for one in found.values() if one.state in OPEN)
+        return None if mine is None or order is None else self._whole(mine, order), others
+
+    def submit(self, order: Order) -> StudySeen | Refused:
+        """Queue it; Refused where the store will not have it."""
+        study = order.asked.study
+        try:
+            self._store.orders.submit(study, order.request, order.terms, study)
+        except BadInput as error:
+            return Refused("NotQueued", str(error))
+        return StudySeen(study, StudyState.QUEUED)
+
+    def resume(self, study: StudySeen) -> StudySeen | Refused:
+        """Queue it again; Refused where it is not in a state for that."""
+        try:
+            return replace(study, state=self._store.orders.resume(study.name), wish=None)
+        except BadInput as error:
+            return Refused("NotResumed", str(error))
+
+    def cancel(self, study: StudySeen) -> StudySeen:
+        """Ask for its end; one that has ended since is left as it is."""
+        try:
+            state = self._store.orders.ask(study.name, Wish.CANCEL)
+        except BadInput:
+            state = self._store.listing.state(study.name) or StudyState.CANCELLED
+        return replace(study, state=state, wish=Wish.CANCEL)
+
+    def _whole(self, seen: OrderedStudy, order: Order) -> StudySeen:
+        best = self._store.events.last(seen.name, "best_so_far")
+        told: dict[str, Any] = {} if best is None else json.loads(best.data)
+        decided = seen.state is StudyState.DECIDED
+        verdict = self._verdict(seen, order.platform) if decided else None
+        spent = told.get("spent")
+        return replace(
+            _plain(seen),
+            best=told.get("layout"),
+            spent=None if spent is None else _spent(spent),
+            verdict=verdict,
+        )
+
+    def _verdict(self, seen: OrderedStudy, platform: Platform) -> Verdict | None:
+        kept = (seen.name, seen.last_event, repr(platform))
+        with self._lock:
+            if (known := self._verdicts.get(kept)) is not None:
+                return known
+        record = self._store.study(seen.name)
+        decision = self._store.decision(seen.name)
+        if decision is None:
+            return None
+        found = verdict_of(record, decision, platform)
+        with self._lock:
+            if len(self._verdicts) >= _KEPT:
+                self._verdicts.clear()
+            self._verdicts[kept] = found
+        return found
+
+
+class StudyWatch:
+    """Looks at the store every ``every_s``, and tells ``changed`` the names of studies to which something happened."""
+
+    def __init__(self, store: Store, owners: str, changed: Callable[[set[str]], None], every_s: float = 1.0) -> None:
+        self._store, self._owners, self._changed, self._every_s = store, owners, changed, every_s
+        self._stopped = threading.Event()
+        self._known: dict[str, OrderedStudy] = {}
+        self._thread = threading.Thread(target=self._run, name="studies", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._stopped.set()
+        self._thread.join()
+
+    def look(self) -> None:
+        """Once."""
+        now = {one.name: one for one in self._store.listing.ordered(self._owners)}
+        changed = {name for name in now.keys() | self._known.keys() if now.get(name) != self._known.get(name)}
+        self._known = now
+        if changed:
+            self._changed(changed)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._every_s):
+            try:
+                self.look()
+            except StoreError:
+                continue  # the next look makes up for it
+
+
+def verdict_of(record: StudyRecord, decision: Decision, platform: Platform) -> Verdict:
+    """A decision as the controller needs it, with the winner's manifest."""
+    if decision.winner is None:
+        return Verdict(None, None, None, decision.why, decision.remedy, None)
+    winner = decision.winner
+    price = decision.standings[0].usd_per_hour if decision.standings else None
+    try:
+        manifest: dict[str, Any] | Refused = manifest_of(record, winner, platform)
+    except ParlayError as error:
+        manifest = Refused("NoManifest", str(error))
+    return Verdict(str(winner.deployment), winner.deployment.devices, price, decision.why, decision.remedy, manifest)
+
+
+def manifest_of(record: StudyRecord, winner: TrialResult, platform: Platform) -> dict[str, Any]:
+    """The winner's RayService. Of a simulated cluster it is what would be launched, and says so."""
+    from deploy.specs.writing import emit
+
+    if simulated_seed(record.facts) is None:
+        found: dict[str, Any] = yaml.safe_load(emit("rayservice", shipment(record, winner), platform))
+        return found
+    found = yaml.safe_load(emit("rayservice", shipment(record, replace(winner, launched=None)), platform))
+    found["metadata"]["annotations"]["parlay/origin"] = _REHEARSED
+    return found
+
+
+def _plain(seen: OrderedStudy) -> StudySeen:
+    return StudySeen(seen.name, seen.state, seen.wish, seen.problem)
+
+
+def _spent(told: dict[str, Any]) -> dict[str, Any]:
+    named = {"launches": "launches", "minutes": "minutes", "gpuHours": "gpu_hours", "usd": "usd"}
+    return {key: round(value, 3) for key, name in named.items() if (value := told.get(name)) is not None}
