@@ -95,6 +95,16 @@ def promtool() -> Path:
     return path
 
 
+def api_server() -> Path:
+    """The folder with etcd, kube-apiserver and kube-controller-manager, built if need be: minutes, at a low priority."""
+    folder = Path(os.environ.get("PARLAY_API_SERVER") or _folder() / "api-server")
+    script = Path(__file__).parents[1] / ".ci" / "api-server"
+    done = subprocess.run([str(script), str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        raise ToolMissing(f"no Kubernetes API server: {done.stderr.strip()[-500:]}")
+    return folder
+
+
 def _fetch_prometheus(folder: Path) -> None:
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         raise ToolMissing("promtool is not on PATH; install Prometheus to run the tests of the monitoring rules")
