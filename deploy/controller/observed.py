@@ -87,6 +87,7 @@ class Verdict:
     why: str
     remedy: str | None
     manifest: Document | Refused | None
+    spent: Document | None = None
 
 
 @dataclass(frozen=True, slots=True)

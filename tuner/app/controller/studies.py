@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import yaml
@@ -68,17 +68,15 @@ class Studies:
         return replace(study, state=state, wish=Wish.CANCEL)
 
     def _whole(self, seen: OrderedStudy, order: Order) -> StudySeen:
-        best = self._store.events.last(seen.name, "best_so_far")
-        told: dict[str, Any] = {} if best is None else json.loads(best.data)
+        last = self._store.events.last(seen.name, "best_so_far")
+        told: dict[str, Any] = {} if last is None else json.loads(last.data)
         decided = seen.state is StudyState.DECIDED
         verdict = self._verdict(seen, order.platform) if decided else None
-        spent = told.get("spent")
-        return replace(
-            _plain(seen),
-            best=told.get("layout"),
-            spent=None if spent is None else _spent(spent),
-            verdict=verdict,
-        )
+        spent = None if (used := told.get("spent")) is None else _spent(used)
+        best = told.get("layout")
+        if verdict is not None:
+            best, spent = verdict.layout or best, verdict.spent
+        return replace(_plain(seen), best=best, spent=spent, verdict=verdict)
 
     def _verdict(self, seen: OrderedStudy, platform: Platform) -> Verdict | None:
         kept = (seen.name, seen.last_event, repr(platform))
@@ -133,15 +131,17 @@ class StudyWatch:
 
 def verdict_of(record: StudyRecord, decision: Decision, platform: Platform) -> Verdict:
     """A decision as the controller needs it, with the winner's manifest."""
+    spent = _spent(asdict(decision.spent))
     if decision.winner is None:
-        return Verdict(None, None, None, decision.why, decision.remedy, None)
+        return Verdict(None, None, None, decision.why, decision.remedy, None, spent)
     winner = decision.winner
     price = decision.standings[0].usd_per_hour if decision.standings else None
     try:
         manifest: dict[str, Any] | Refused = manifest_of(record, winner, platform)
     except ParlayError as error:
         manifest = Refused("NoManifest", str(error))
-    return Verdict(str(winner.deployment), winner.deployment.devices, price, decision.why, decision.remedy, manifest)
+    layout, gpus = str(winner.deployment), winner.deployment.devices
+    return Verdict(layout, gpus, price, decision.why, decision.remedy, manifest, spent)
 
 
 def manifest_of(record: StudyRecord, winner: TrialResult, platform: Platform) -> dict[str, Any]:
