@@ -67,8 +67,8 @@ class ApiServer:
         etcd = f"http://127.0.0.1:{self._etcd}"
         self._run(
             "etcd", "--data-dir", "etcd-data", "--listen-client-urls", etcd, "--advertise-client-urls", etcd,
-            "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}",
-            "--unsafe-no-fsync",
+            "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster",
+            f"default={peers}", "--unsafe-no-fsync",
         )  # fmt: skip
         self._serve()
         self._run(
@@ -116,7 +116,11 @@ class ApiServer:
     def _run(self, program: str, *words: str) -> None:
         with (self.folder / f"{program}.log").open("ab") as log:
             self._running[program] = subprocess.Popen(
-                [str(self._programs / program), *words], cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [str(self._programs / program), *words],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
 
     def _end(self, program: str) -> None:
@@ -167,7 +171,9 @@ class _Certificates:
         subject, now = x509.Name(names), datetime.datetime.now(datetime.UTC)
         issuer = subject if self._ca is None else self._ca.subject
         built = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
-        built = built.serial_number(x509.random_serial_number()).not_valid_before(now - _DAY).not_valid_after(now + _DAY)
+        built = (
+            built.serial_number(x509.random_serial_number()).not_valid_before(now - _DAY).not_valid_after(now + _DAY)
+        )
         built = built.add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         here = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
         return built.add_extension(x509.SubjectAlternativeName(here), critical=False).sign(self._key, hashes.SHA256())
@@ -216,5 +222,3 @@ def wait_for(look: Callable[[], Any], most_s: float = 30.0) -> Any:
             last = error
         time.sleep(0.05)
     raise AssertionError(f"not so after {most_s:g} s: {last}")
-
-

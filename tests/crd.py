@@ -29,8 +29,14 @@ def _validator(version: str) -> Draft202012Validator:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     crd = yaml.load(lzma.decompress(RAYSERVICE.read_bytes()), Loader=loader)
     schema = next(v["schema"]["openAPIV3Schema"] for v in crd["spec"]["versions"] if v["name"] == version)
-    schema["properties"]["metadata"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    return Draft202012Validator(_strict(schema))
+    return strict_validator(schema)
+
+
+def strict_validator(schema: dict[str, Any]) -> Draft202012Validator:
+    """Of a kind with that ``openAPIV3Schema``: what an API server would refuse or drop is an error."""
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    properties = schema["properties"] | {"metadata": anything}
+    return Draft202012Validator(_strict(schema | {"properties": properties}))
 
 
 def _strict(schema: dict[str, Any]) -> dict[str, Any]:
@@ -44,6 +50,9 @@ def _strict(schema: dict[str, Any]) -> dict[str, Any]:
         out["required"] = [name for name in out.get("required", ()) if "default" not in fields.get(name, {})]
         if out.get("type") == "object" and not schema.get("x-kubernetes-preserve-unknown-fields"):
             out.setdefault("additionalProperties", False)
+    for bound, key in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if out.get(key) is True:  # OpenAPI 3.0 says of a bound whether it is excluded
+            out[key] = out.pop(bound)
     for key in ("items", "additionalProperties", "not"):
         if isinstance(out.get(key), dict):
             out[key] = _strict(out[key])

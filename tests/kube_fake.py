@@ -1,4 +1,4 @@
-"""An API server in memory, as far as the controller asks one: versions, generations, finalizers, owners, field managers.
+"""An API server in memory, as far as the controller asks one: versions, generations, finalizers, field managers.
 
 Field managers are told apart by leaves of the document; of server-side apply that is what the controller relies on. It
 passes ``tests/kube_contract.py`` like the real one.
@@ -22,8 +22,8 @@ _SUBRESOURCED = (LAYOUT_REQUEST, RAY_SERVICE)
 
 
 class FakeKube:
-    """``calls`` are (verb, kind) of everything that was asked; ``down`` makes it answer nothing; of ``unknown`` kinds it
-    knows nothing."""
+    """``calls`` are (verb, kind) of everything that was asked; ``down`` makes it answer nothing; ``unknown`` are kinds
+    that it does not know."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

@@ -24,7 +24,7 @@ def layout_request(name: str = "llama", changes: Mapping[str, Any] | None = None
 
 
 def serving_status(service: Object) -> Object:
-    """What KubeRay 1.3 and later says of a RayService that serves what was applied last, as its documentation has it."""
+    """What KubeRay from 1.3 on says of a RayService that serves what was applied last, as its documentation has it."""
     generation = service["metadata"].get("generation", 1)
     conditions = [("Ready", "True", "NonZeroServeEndpoints"), ("UpgradeInProgress", "False", "NoPendingCluster")]
     said = [

@@ -96,7 +96,7 @@ def promtool() -> Path:
 
 
 def api_server() -> Path:
-    """The folder with etcd, kube-apiserver and kube-controller-manager, built if need be: minutes, at a low priority."""
+    """The folder with etcd, kube-apiserver and kube-controller-manager, built if need be, which takes minutes."""
     folder = Path(os.environ.get("PARLAY_API_SERVER") or _folder() / "api-server")
     script = Path(__file__).parents[1] / ".ci" / "api-server"
     done = subprocess.run([str(script), str(folder)], capture_output=True, text=True)
