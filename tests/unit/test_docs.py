@@ -184,7 +184,10 @@ def documents() -> list[Any]:
 
 @pytest.mark.parametrize("text", documents())
 def test_a_shown_request_is_one(text: str) -> None:
-    assert isinstance(parse_request(yaml.safe_load(text), folder=TRACES), TuneRequest)
+    found = yaml.safe_load(text)
+    if found.get("kind") == "LayoutRequest":
+        found = found["spec"]["request"]
+    assert isinstance(parse_request(found, folder=TRACES), TuneRequest)
 
 
 # The reference

@@ -17,6 +17,7 @@ from tests.fakes import make_candidate, make_request, make_step
 from tuner.app.cli.commands import app
 from tuner.app.wiring import decision_of, write_results
 from tuner.ask.layout import ParallelLayout
+from tuner.ask.request_document import parse_request
 from tuner.errors import BadInput
 from tuner.study.lifecycle import StudyState
 from tuner.study.load_steps import load_steps
@@ -98,6 +99,14 @@ def test_the_operators_ray_and_image_go_into_kubernetes_specs_alone(emit: Emit, 
     assert (values["rayVersion"], values["image"]) == ("2.61.0", "own/vllm:1")
     assert values["annotations"]["parlay/ray-version"] == "given by the operator; measured: 2.58.1"
     assert isinstance(emit("--format", "vllm", *given).exception, BadInput)
+
+
+def test_the_request_leaves_as_a_layout_request(emit: Emit, tmp_path: Path) -> None:
+    studied(tmp_path, ray_record(TP2), TP2)
+    document = yaml.safe_load(emit("--format", "layoutrequest", "--image", "registry/vllm:7").stdout)
+    assert document["kind"] == "LayoutRequest"
+    assert document["spec"]["target"] == {"image": "registry/vllm:7"}
+    assert parse_request(document["spec"]["request"]).slo
 
 
 def test_a_study_without_records_is_recomputed_and_says_so(emit: Emit, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from deploy.controller.reconcile import TEARDOWN_S, Cancel, Hold, Release, Resum
 from deploy.controller.resource import CONDITIONS, Spec
 from deploy.controller.status import status
 from deploy.controller.structural import INT_OR_STRING, KEEP, structural
+from deploy.controller.writing import layout_request_text
 from tests import crd
 from tests.layout_requests import layout_request, serving_status
 from tuner.ask.request import TuneRequest
@@ -286,3 +287,25 @@ def test_the_models_are_those_of_the_definition():
     assert set(SCHEMA["properties"]["spec"]["properties"]) == {
         field.alias or name for name, field in Spec.model_fields.items()
     }
+
+
+# Written
+
+
+def test_the_one_that_the_page_shows_is_valid():
+    page = (definitions.FILE.parents[3] / "docs" / "layoutrequest.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.M | re.S)
+    assert problems(yaml.safe_load(shown)) == []
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_what_is_written_asks_for_the_same_study(seed):
+    changes = {"engine": {"env": {"NCCL_DEBUG": "INFO"}}, "space": {"tp": [1]}, "objective": ["min_cost", "min_gpus"]}
+    request = parse_request(layout_request(changes=changes)["spec"]["request"])
+    text = layout_request_text("Llama 3.1", request, seed, image="registry/vllm:1", rayVersion=None)
+    found = yaml.safe_load(text)
+    assert problems(found) == []
+    assert found["spec"]["target"] == {"image": "registry/vllm:1"}
+    assert parse_request(found["spec"]["request"]) == request
+    assert found["spec"].get("simulatedSeed") == seed
+    assert re.fullmatch("llama-3-1-[0-9a-f]{8}", found["metadata"]["name"])

@@ -47,11 +47,13 @@ ONE_ROOM = {
     "plotly": {"deploy/report/page.py", "tuner/app/service/page_routes.py"},
     "jwt": {"tuner/app/service/issuer.py"},
     "httpx": {"tuner/app/client/transport.py"},
+    "kubernetes": {"tuner/app/controller/client.py"},
+    "urllib3": {"tuner/app/controller/client.py"},
     "scipy": set(),  # for fitting alone, which is not part of what is installed
 }
 HEAVY = {
     "ray", "vllm", "torch", "optuna", "sqlalchemy", "alembic", "plotly", "scipy", "transformers", "aiohttp",
-    "fastapi", "uvicorn", "httpx", "jwt",
+    "fastapi", "uvicorn", "httpx", "jwt", "kubernetes",
 }  # fmt: skip
 
 
@@ -96,6 +98,7 @@ ROOMS = (
     "deploy",
     "deploy/specs",
     "deploy/report",
+    "deploy/controller",
     "tuner/app",
 )
 MODULES = [name for name in NAMES if not name.endswith("__init__.py")]

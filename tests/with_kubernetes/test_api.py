@@ -12,7 +12,7 @@ from tests.kube_contract import KubeContract
 from tests.layout_requests import NAMESPACE, layout_request
 from tuner.app.controller.kube import LAYOUT_REQUEST, KubeError
 
-pytestmark = [pytest.mark.slow, pytest.mark.tools]
+pytestmark = [pytest.mark.slow, pytest.mark.tools, pytest.mark.timeout(1800)]  # the server may still be built
 ACCOUNT = f"{RELEASE}-controller"
 DEFINITION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/layoutrequests.parlay.dev"
 

@@ -134,7 +134,8 @@ def emit(
     format_: Annotated[
         str | None,
         typer.Option(
-            "--format", help="ray-serve, rayservice, helm-values or vllm; default: the one that was launched."
+            "--format",
+            help="ray-serve, rayservice, helm-values, vllm or layoutrequest; default: the one that was launched.",
         ),
     ] = None,
     layout: Annotated[str | None, typer.Option(help="Another measured layout than the winner.")] = None,
@@ -150,15 +151,22 @@ def emit(
         with service_of(context, *_LOCAL, "ray_version", "image") as client:
             remote_emit(client, name, format_, layout)
         return
+    from deploy.controller.writing import FORMAT, layout_request_text
     from deploy.specs.rayservice import Platform
     from deploy.specs.shipment import FORMATS
     from deploy.specs.writing import emit as emit_spec
     from tuner.app.wiring import decision_of, measured_trial, shipment
     from tuner.rehearse.conditions import simulated_seed
+    from tuner.study.study import service_name
 
     platform = Platform(ray_version=ray_version, image=image)
     db, record = _study(name, out, store)
-    if simulated_seed(record.facts) is not None:
+    seed = simulated_seed(record.facts)
+    if format_ == FORMAT:
+        target = {"image": image, "rayVersion": ray_version}
+        sys.stdout.write(layout_request_text(service_name(record.request), record.request, seed, **target))
+        return
+    if seed is not None:
         raise BadInput("STUDY", record.name, "a study of real engines; this one's cluster was simulated")
     decision, ended = decision_of(db, record)
     chosen = shipment(record, measured_trial(decision, layout))

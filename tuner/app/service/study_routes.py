@@ -29,7 +29,7 @@ from tuner.errors import BadInput
 from tuner.study.lifecycle import StudyState
 from tuner.study.listing import Place
 from tuner.study.orders import Terms, Wish
-from tuner.study.study import default_name
+from tuner.study.study import default_name, service_name
 
 routes = APIRouter(route_class=Guarded, prefix="/v1/studies", tags=["studies"])
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -158,16 +158,20 @@ def spec(
     caller: Reader,
     layout: Annotated[str | None, Query(max_length=400, description="Another measured layout.")] = None,
 ) -> PlainTextResponse:
-    """As ``parlay emit`` prints it: ray-serve, rayservice, helm-values or vllm."""
+    """As ``parlay emit`` prints it: ray-serve, rayservice, helm-values, vllm or layoutrequest."""
+    from deploy.controller.writing import FORMAT, layout_request_text
     from deploy.specs.shipment import FORMATS
     from deploy.specs.writing import emit
     from tuner.app.wiring import decision_of, measured_trial, shipment
     from tuner.rehearse.conditions import simulated_seed
 
     record = service.study(name)
+    seed = simulated_seed(record.facts)
+    if spec_format == FORMAT:
+        return PlainTextResponse(layout_request_text(service_name(record.request), record.request, seed))
     if spec_format not in FORMATS:
-        raise Refused(HTTPStatus.NOT_FOUND, f"there is no such format; known: {', '.join(FORMATS)}")
-    if simulated_seed(record.facts) is not None:
+        raise Refused(HTTPStatus.NOT_FOUND, f"there is no such format; known: {', '.join((*FORMATS, FORMAT))}")
+    if seed is not None:
         raise Refused(HTTPStatus.CONFLICT, f"the cluster of study {name} was simulated: no spec of it ever ran")
     found, _ = decision_of(service.store, record)
     chosen = shipment(record, measured_trial(found, layout))

@@ -1,0 +1,233 @@
+"""The parts below the controller: queue, mirror, election, health port, and what its metrics are called."""
+
+from __future__ import annotations
+
+import threading
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+
+from deploy.controller.names import Key
+from tests.kube_fake import FakeKube
+from tests.layout_requests import NAMESPACE, layout_request
+from tests.unit.test_docs import rows, section
+from tuner.app.controller.health import HealthPort
+from tuner.app.controller.kube import LAYOUT_REQUEST, LEASE, RAY_SERVICE
+from tuner.app.controller.leader import LEASE_S, Leader
+from tuner.app.controller.measures import Measures
+from tuner.app.controller.mirror import Mirror
+from tuner.app.controller.work_queue import WorkQueue
+from tuner.errors import BadInput
+
+ONE, TWO = Key("ns", "one"), Key("ns", "two")
+
+
+# The queue
+
+
+def test_a_key_waits_once():
+    queue = WorkQueue()
+    for key in (ONE, TWO, ONE):
+        queue.add(key)
+    assert [queue.take()[0], queue.take()[0]] == [ONE, TWO]
+    assert len(queue) == 0
+
+
+def test_one_that_is_worked_on_comes_again_when_it_is_done():
+    queue = WorkQueue()
+    queue.add(ONE)
+    queue.take()
+    queue.add(ONE)
+    assert len(queue) == 0  # no other thread gets it meanwhile
+    queue.done(ONE, well=True)
+    assert queue.take()[0] == ONE
+
+
+@pytest.mark.slow
+def test_what_went_wrong_comes_back_later():
+    queue = WorkQueue()
+    queue.add(ONE)
+    queue.take()
+    queue.done(ONE, well=False)
+    assert len(queue) == 0
+    assert queue.take()[0] == ONE
+
+
+def test_at_the_end_nobody_waits():
+    queue = WorkQueue()
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(queue.take()))
+    thread.start()
+    queue.close()
+    thread.join(5)
+    assert found == [None]
+
+
+# The mirror
+
+
+def mirrored(kube: FakeKube, kind: Any = LAYOUT_REQUEST) -> tuple[Mirror, list[str], threading.Event]:
+    told: list[str] = []
+    came = threading.Event()
+
+    def changed(document: Any) -> None:
+        told.append(document["metadata"]["name"])
+        came.set()
+
+    mirror = Mirror(kube, kind, NAMESPACE, changed)
+    mirror.start()
+    assert mirror.synced.wait(5)
+    return mirror, told, came
+
+
+def test_a_mirror_has_what_was_there_and_what_comes():
+    kube = FakeKube()
+    kube.create(LAYOUT_REQUEST, NAMESPACE, layout_request())
+    mirror, told, came = mirrored(kube)
+    assert mirror.get(Key(NAMESPACE, "llama")) is not None
+    came.clear()
+    kube.create(LAYOUT_REQUEST, NAMESPACE, layout_request("another"))
+    assert came.wait(5)
+    assert told == ["llama", "another"]
+    came.clear()
+    kube.delete(LAYOUT_REQUEST, NAMESPACE, "llama")
+    assert came.wait(5)
+    assert mirror.get(Key(NAMESPACE, "llama")) is None
+    assert len(mirror.all()) == 1
+    mirror.stop()
+
+
+def test_what_was_written_is_seen_at_once_and_nothing_older_replaces_it():
+    kube = FakeKube()
+    made = kube.create(LAYOUT_REQUEST, NAMESPACE, layout_request())
+    mirror, _, _ = mirrored(kube)
+    mirror.stop()
+    later = made | {"metadata": made["metadata"] | {"resourceVersion": "99"}}
+    mirror.put(later)
+    mirror.put(made)
+    assert mirror.get(Key(NAMESPACE, "llama")) == later
+
+
+def test_a_kind_that_the_cluster_does_not_know_is_missing():
+    kube = FakeKube()
+    kube.unknown.add(RAY_SERVICE)
+    mirror, _, _ = mirrored(kube, RAY_SERVICE)
+    assert mirror.missing
+    mirror.stop()
+
+
+# The election
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def standing():
+    kube, clock = FakeKube(), Clock()
+    return kube, clock, [Leader(kube, NAMESPACE, "lease", name, clock=clock) for name in ("a", "b")]
+
+
+def test_the_first_leads_as_long_as_it_renews(standing):
+    _, clock, (a, b) = standing
+    for _ in range(10):
+        a.try_once()
+        b.try_once()
+        assert (a.leading, b.leading) == (True, False)
+        clock.now += LEASE_S - 1
+
+
+def test_another_takes_over_once_the_lease_was_seen_unchanged_for_its_time(standing):
+    kube, clock, (a, b) = standing
+    a.try_once()
+    b.try_once()
+    clock.now += LEASE_S - 1
+    b.try_once()
+    assert not b.leading
+    clock.now += 2
+    assert not a.leading  # it gave no sign of life: its time is over, whether it knows or not
+    b.try_once()
+    assert b.leading
+    assert kube.get(LEASE, NAMESPACE, "lease")["spec"]["leaseTransitions"] == 1
+    a.try_once()
+    assert not a.leading
+
+
+def test_a_server_that_is_away_ends_it_when_the_time_is_over(standing):
+    kube, clock, (a, _) = standing
+    a.try_once()
+    kube.down = True
+    clock.now += LEASE_S - 1
+    a.try_once()
+    assert a.leading
+    clock.now += 2
+    a.try_once()
+    assert not a.leading
+
+
+def test_who_ends_gives_it_back(standing):
+    _, _, (a, b) = standing
+    a.start()
+    while not a.leading:
+        pass
+    a.stop()
+    b.try_once()
+    assert b.leading
+
+
+def test_of_two_that_are_as_fast_one_leads(standing):
+    _, _, leaders = standing
+    started = threading.Barrier(2)
+
+    def stand(one: Leader) -> None:
+        started.wait()
+        one.try_once()
+
+    threads = [threading.Thread(target=stand, args=(one,)) for one in leaders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(one.leading for one in leaders) == 1
+
+
+# What others see
+
+
+def test_the_port_says_how_it_is():
+    measures, well = Measures(), [True]
+    measures.called("list", "layoutrequests", 200)
+    measures.phase(ONE, "Studying")
+    port = HealthPort("127.0.0.1", 0, {"/healthz": lambda: well[0]}, measures.text)
+    port.start()
+
+    def ask(path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port.port}{path}", timeout=5) as found:
+                return found.status, found.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, ""
+
+    assert ask("/healthz") == (200, "ok\n")
+    well[0] = False
+    assert ask("/healthz")[0] == 503
+    assert ask("/another")[0] == 404
+    assert 'parlay_controller_layoutrequests{phase="Studying"} 1.0' in ask("/metrics")[1]
+    with pytest.raises(BadInput):
+        HealthPort("127.0.0.1", port.port, {}, measures.text)
+    port.stop()
+
+
+def test_every_metric_is_told():
+    told = rows(section("Metrics of the controller"))
+    found = {metric.name: metric for metric in Measures().registry.collect()}
+    assert set(told) == set(found)
+    for name, metric in found.items():
+        assert metric.type in told[name]
