@@ -80,6 +80,7 @@ class World:
         view = View(
             lambda one: self.kube.get(LAYOUT_REQUEST, one.namespace, one.name),
             lambda one: self.service(one.name),
+            lambda namespace: [] if RAY_SERVICE in self.kube.unknown else self.kube.list(RAY_SERVICE, namespace)[0],
             lambda: RAY_SERVICE not in self.kube.unknown,
             lambda _: None,
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from deploy.controller.names import label_of, owner_of, study_of
+from deploy.controller.names import digest, label_of, owner_of, study_of
 from deploy.controller.observed import Asked, Refused, Resource
 from deploy.controller.resource import Spec, Target
 from deploy.specs.rayservice import Platform
@@ -59,8 +59,11 @@ def order_of(resource: Resource, read: Read, runs: Runs) -> Order | Refused:
         here = f"RayCluster {runs.ray_cluster}" if runs.ray_cluster else "no named RayCluster"
         return Refused("NoSuchRayCluster", f"spec.rayCluster: {spec.ray_cluster!r}; the workers here use {here}")
     seed = (spec.simulated_seed or 0) if launcher == "simulated" else None
-    study = study_of(resource.key, resource.uid, [request.model_dump(mode="json"), launcher, seed])
-    asked = Asked(study, spec.deploy == "auto", spec.target.name or label_of(resource.key.name))
+    # Without what is as it is by default: a key that a later Parlay adds must not make all studies others.
+    given = request.model_dump(mode="json", exclude_defaults=True)
+    study = study_of(resource.key, resource.uid, [given, launcher, seed])
+    service = spec.target.name or label_of(resource.key.name)
+    asked = Asked(study, spec.deploy == "auto", service, _stands_for(spec.target, runs.platform))
     terms = Terms(owner_of(resource.key), launcher, seed, spec.priority)
     try:
         return Order(asked, request, terms, _platform(spec.target, runs.platform))
@@ -71,6 +74,12 @@ def order_of(resource: Resource, read: Read, runs: Runs) -> Order | Refused:
 def _platform(target: Target, otherwise: Platform) -> Platform:
     given = target.model_dump(exclude={"name"}, exclude_none=True)
     return replace(otherwise, **given)
+
+
+def _stands_for(target: Target, otherwise: Platform) -> str:
+    """Of what was said of the platform, by whomever; not of what this Parlay makes of it."""
+    given = target.model_dump(mode="json", exclude={"name"}, exclude_none=True)
+    return digest([given, otherwise.ray_version, otherwise.image])
 
 
 def _without_nulls(value: Any) -> Any:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from deploy.controller.manifests import config_map_of, owned_service, ready
-from deploy.controller.manifests import holds as is_there
+from deploy.controller.manifests import config_map_of, in_place, ready, wanted
 from deploy.controller.names import STUDY
-from deploy.controller.observed import Asked, Observed, Refused, StudySeen
+from deploy.controller.observed import Observed, Refused
 from tuner.study.lifecycle import StudyState
 
 Said = tuple[str, str, str]  # status, reason, message
@@ -96,19 +95,11 @@ def _rolled_out(seen: Observed) -> Said:
         )
     if "rayservice" in seen.refused or found is None:
         return _tried(seen, "rayservice", ("False", "NotApplied", "the RayService is not applied yet"))
-    return _rolling(seen, asked, study)
-
-
-def _rolling(seen: Observed, asked: Asked, study: StudySeen) -> Said:
-    """Of a RayService that is the controller's own, and was applied."""
-    assert seen.rayservice is not None
-    assert study.verdict is not None
-    assert study.verdict.manifest is not None
-    assert not isinstance(study.verdict.manifest, Refused)
-    wanted = owned_service(seen.resource, asked.service, study.name, study.verdict.manifest)
-    if is_there(seen.rayservice, wanted) and ready(seen.rayservice):
-        return "True", "Serving", f"RayService {asked.service} serves {study.verdict.layout}"
-    return "False", "RollingOut", f"RayService {asked.service} is applied; KubeRay does not say yet that it serves"
+    made, name = wanted(seen), asked.service
+    if made is not None and in_place(found, made[0]) and ready(found):
+        left = f"; RayService {', '.join(seen.left)} of an earlier name runs too: delete it" if seen.left else ""
+        return "True", "Serving", f"RayService {name} serves {study.verdict.layout}{left}"
+    return "False", "RollingOut", f"RayService {name} is applied; KubeRay does not say yet that it serves"
 
 
 def _another(what: str) -> str:

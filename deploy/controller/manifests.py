@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from deploy.controller.names import API_VERSION, DIGEST, KIND, OF, STUDY, digest
-from deploy.controller.observed import Document, Resource
+from deploy.controller.names import API_VERSION, DECISION, DIGEST, KIND, OF, STUDY, digest
+from deploy.controller.observed import Document, Observed, Refused, Resource
 
 FILE = "rayservice.yaml"
 
@@ -18,33 +18,49 @@ def config_map_of(service: str) -> str:
     return f"{service}-rayservice"
 
 
-def owned_service(resource: Resource, service: str, study: str, manifest: Document) -> dict[str, Any]:
-    """The winner's RayService under its own name, owned by the LayoutRequest."""
-    return _owned(resource, service, study, manifest, digest(manifest))
+def wanted(seen: Observed) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """(RayService, ConfigMap with it to be applied by hand) that the decision asks for; None where it asks for none.
 
-
-def owned_config_map(resource: Resource, service: str, study: str, manifest: Document) -> dict[str, Any]:
-    """The ConfigMap that holds it, to be applied by hand; who does so owns it."""
-    meta = manifest["metadata"] | {"name": service, "namespace": resource.key.namespace}
-    plain = {**manifest, "metadata": meta}
+    Both are owned by the LayoutRequest; who applies the manifest in the ConfigMap owns what comes of it.
+    """
+    study, asked = seen.study, seen.asked
+    if study is None or study.verdict is None or isinstance(asked, Refused):
+        return None
+    verdict = study.verdict
+    if verdict.manifest is None or isinstance(verdict.manifest, Refused):
+        return None
+    place = {"name": asked.service, "namespace": seen.resource.key.namespace}
+    plain = {**verdict.manifest, "metadata": {**verdict.manifest["metadata"], **place}}
     text = yaml.safe_dump(plain, sort_keys=False, width=10_000, allow_unicode=True)
-    document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}, "data": {FILE: text}}
-    return _owned(resource, config_map_of(service), study, document, digest(manifest))
+    mapped = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": place | {"name": config_map_of(asked.service)},
+        "data": {FILE: text},
+    }
+    notes = {STUDY: study.name, DECISION: digest([study.name, verdict.layout, asked.target]), DIGEST: digest(plain)}
+    return _owned(seen.resource, plain, notes), _owned(seen.resource, mapped, notes)
 
 
-def _owned(resource: Resource, name: str, study: str, document: Document, stands_for: str) -> dict[str, Any]:
+def _owned(resource: Resource, document: Document, notes: dict[str, str]) -> dict[str, Any]:
     meta = document["metadata"]
     owner = {"apiVersion": API_VERSION, "kind": KIND, "name": resource.key.name, "uid": resource.uid}
-    return {
-        **document,
-        "metadata": {
-            "name": name,
-            "namespace": resource.key.namespace,
-            "labels": {**meta.get("labels", {}), "app.kubernetes.io/managed-by": "parlay", OF: resource.uid},
-            "annotations": {**meta.get("annotations", {}), STUDY: study, DIGEST: stands_for},
-            "ownerReferences": [owner | {"controller": True}],
-        },
+    ours = {"app.kubernetes.io/managed-by": "parlay", OF: resource.uid}
+    more = {
+        "labels": {**meta.get("labels", {}), **ours},
+        "annotations": {**meta.get("annotations", {}), **notes},
+        "ownerReferences": [owner | {"controller": True}],
     }
+    return {**document, "metadata": {**meta, **more}}
+
+
+def in_place(found: Document, wanted: Document) -> bool:
+    """Whether what is there is what is wanted, or was made of the same decision by another release of Parlay: pods that
+    serve are not replaced because somebody upgraded the controller."""
+    has, should = found["metadata"].get("annotations", {}), wanted["metadata"]["annotations"]
+    if has.get(DECISION) == should[DECISION] and has.get(DIGEST) != should[DIGEST]:
+        return True
+    return holds(found, wanted)
 
 
 def holds(found: Any, wanted: Any) -> bool:

@@ -110,11 +110,15 @@ class StudySeen:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What its spec asks for, checked: the study's name, whether the winner is applied, and the RayService's name."""
+    """What its spec asks for, checked: the study's name, whether the winner is applied, and the RayService's name.
+
+    ``target`` stands for all else that a manifest is made of beside the winner.
+    """
 
     study: str
     auto: bool
     service: str
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +126,8 @@ class Observed:
     """All of it. ``study`` is that of ``asked``, ``others`` those of what was asked before, as far as they are open.
 
     ``rayservice`` and ``config_map`` are the objects of the names that it would use, whoever made them; None: there are
-    none. ``refused`` has, for what was tried since and did not work, why. ``kuberay``: the cluster knows RayServices.
-    ``deleted_s``: seconds since it was deleted.
+    none. ``left`` are RayServices that it owns under other names. ``refused`` has, for what was tried since and did not
+    work, why. ``kuberay``: the cluster knows RayServices. ``deleted_s``: seconds since it was deleted.
     """
 
     resource: Resource
@@ -131,6 +135,7 @@ class Observed:
     study: StudySeen | None = None
     others: tuple[StudySeen, ...] = ()
     rayservice: Document | None = None
+    left: tuple[str, ...] = ()
     config_map: Document | None = None
     kuberay: bool = True
     deleted_s: float = 0.0

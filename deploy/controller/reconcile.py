@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.controller.manifests import holds, owned_config_map, owned_service
-from deploy.controller.observed import OPEN, Asked, Observed, Refused, StudySeen
+from deploy.controller.manifests import in_place, wanted
+from deploy.controller.observed import OPEN, Asked, Document, Observed, Refused, StudySeen
 from deploy.controller.status import status
 from tuner.study.lifecycle import StudyState
 
@@ -113,24 +113,21 @@ def _begun(seen: Observed) -> Action | None:
 
 def _shipped(seen: Observed, asked: Asked) -> Action | None:
     """The winner's manifest is where it is asked to be; what belongs to others is left alone."""
-    study = seen.study
-    manifest = study.verdict.manifest if study is not None and study.verdict is not None else None
-    if study is None or manifest is None or isinstance(manifest, Refused):
+    found = wanted(seen)
+    if found is None:
         return None
-    wanted = owned_config_map(seen.resource, asked.service, study.name, manifest)
-    if _to_be_applied(seen, "config-map", seen.config_map, wanted):
-        return ApplyConfigMap(wanted)
-    if asked.auto and seen.kuberay:
-        service = owned_service(seen.resource, asked.service, study.name, manifest)
-        if _to_be_applied(seen, "rayservice", seen.rayservice, service):
-            return ApplyService(service)
+    service, mapped = found
+    if _to_be_applied(seen, "config-map", seen.config_map, mapped):
+        return ApplyConfigMap(mapped)
+    if asked.auto and seen.kuberay and _to_be_applied(seen, "rayservice", seen.rayservice, service):
+        return ApplyService(service)
     return None
 
 
-def _to_be_applied(seen: Observed, what: str, found: Any, wanted: dict[str, Any]) -> bool:
+def _to_be_applied(seen: Observed, what: str, found: Document | None, document: Document) -> bool:
     if what in seen.refused or (found is not None and not seen.resource.owns(found)):
         return False
-    return found is None or not holds(found, wanted)
+    return found is None or not in_place(found, document)
 
 
 def _say(seen: Observed, now: str) -> Say | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.controller.conditions import said, with_times
 from deploy.controller.manifests import config_map_of
-from deploy.controller.names import digest
+from deploy.controller.names import DIGEST, digest
 from deploy.controller.observed import Document, Observed, Refused
 from deploy.controller.resource import Status
 from tuner.study.lifecycle import StudyState
@@ -94,13 +94,13 @@ def _deployed(seen: Observed) -> Document | None:
     asked, resource = seen.asked, seen.resource
     if isinstance(asked, Refused) or seen.study is None or seen.study.verdict is None:
         return None
-    manifest = seen.study.verdict.manifest
-    if manifest is None or isinstance(manifest, Refused):
-        return None
     mapped = config_map_of(asked.service) if resource.owns(seen.config_map) else None
     service = asked.service if resource.owns(seen.rayservice) else None
-    found = _present(configMap=mapped, rayService=service)
-    return found | {"digest": digest(manifest)} if found else None
+    applied = seen.rayservice if service else seen.config_map if mapped else None
+    if applied is None:
+        return None
+    stands_for = applied["metadata"].get("annotations", {}).get(DIGEST)
+    return _present(configMap=mapped, rayService=service, digest=stands_for)
 
 
 def told(seen: Observed, now: dict[str, Any]) -> list[Told]:

@@ -11,7 +11,9 @@ from tests.controller_app import Killed, KilledAt, World
 from tests.fakes import copy_of_empty_store, document
 from tests.layout_requests import IMPOSSIBLE, NAMESPACE, SMALL, condition, phase
 from tests.service_app import work
+from tuner.app.controller import studies
 from tuner.app.controller.kube import CONFIG_MAP, LAYOUT_REQUEST, RAY_SERVICE
+from tuner.app.controller.studies import manifest_of
 from tuner.study.lifecycle import StudyState
 from tuner.study.orders import Wish
 from tuner.study.store import Store
@@ -273,6 +275,33 @@ def test_what_was_deleted_comes_back(world):
     world.kube.delete(CONFIG_MAP, NAMESPACE, "llama-rayservice")
     assert world.settle(key) == "RolledOut"
     assert world.config_map() is not None
+
+
+def test_another_release_of_parlay_replaces_no_pods_that_serve(world, monkeypatch):
+    key = world.ask()
+    world.settle(key)
+    service, mapped = world.service(), world.config_map()
+
+    def renders_otherwise(*words):
+        return manifest_of(*words) | {"metadata": {"labels": {"new": "label"}, "annotations": {}}}
+
+    monkeypatch.setattr(studies, "manifest_of", renders_otherwise)
+    assert world.settle(key) == "RolledOut"
+    assert (world.service(), world.config_map()) == (service, mapped)
+    world.edit(key, {"target": {"image": "registry/vllm:2"}})
+    assert world.settle(key) == "RolledOut"
+    assert world.service()["metadata"]["labels"]["new"] == "label"
+    assert "registry/vllm:2" in str(world.service()["spec"])
+
+
+def test_a_rayservice_of_an_earlier_name_is_named(world):
+    key = world.ask()
+    world.settle(key)
+    world.edit(key, {"target": {"name": "renamed"}})
+    assert world.settle(key) == "RolledOut"
+    assert world.service("renamed") is not None
+    said = next(c for c in world.request(key)["status"]["conditions"] if c["type"] == "RolledOut")
+    assert "RayService llama of an earlier name runs too" in said["message"]
 
 
 def test_without_kuberay_it_is_said_and_done_later(world):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import urllib.error
 import urllib.request
 from typing import Any
@@ -108,6 +109,29 @@ def test_what_was_written_is_seen_at_once_and_nothing_older_replaces_it():
     mirror.put(later)
     mirror.put(made)
     assert mirror.get(Key(NAMESPACE, "llama")) == later
+
+
+def test_what_the_controller_wrote_itself_is_no_news():
+    kube, told = FakeKube(), list[str]()
+    kube.create(LAYOUT_REQUEST, NAMESPACE, layout_request())
+    mirror = Mirror(kube, LAYOUT_REQUEST, NAMESPACE, lambda one: told.append(one["metadata"]["name"]))
+    held, watch = threading.Event(), kube.watch
+
+    def late(*words: Any) -> Any:
+        for change in watch(*words):
+            held.wait(5)
+            yield change
+
+    kube.watch = late  # type: ignore[method-assign]
+    mirror.start()
+    assert mirror.synced.wait(5)
+    mirror.put(kube.edit(LAYOUT_REQUEST, NAMESPACE, "llama", {"metadata": {"labels": {"a": "b"}}}))
+    kube.create(LAYOUT_REQUEST, NAMESPACE, layout_request("another"))
+    held.set()
+    while "another" not in told:
+        time.sleep(0.01)
+    assert told == ["llama", "another"]
+    mirror.stop()
 
 
 def test_a_kind_that_the_cluster_does_not_know_is_missing():

@@ -155,6 +155,7 @@ def test_what_becomes_of_the_winner_is_no_other_study():
         return found.asked.study
 
     assert study() == study(deploy="manual") == study(priority=3) == study(target={"image": "x"})
+    assert study() == study(changes={"isolation": "node"})  # as it is by default: a later key will be absent too
     assert study() != study(simulatedSeed=3)
     assert study() != study(changes={"slo.0.ms": 7})
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tuner.study.database import Database
+from tuner.study.database import Database, now_s
 from tuner.study.lifecycle import StudyState
 from tuner.study.orders import Order, Wish, order_of
 from tuner.study.schema import EVENTS, ORDERS, PINS, STUDIES, TRIALS
@@ -58,6 +58,7 @@ class OrderedStudy:
     last_event: int
 
 
+_OPEN = (StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED)
 Place = tuple[float, str]  # of a line: when it was made, and its name
 
 
@@ -112,14 +113,21 @@ class Listing:
             order=None if order is None else order_of(order),
         )
 
-    def ordered(self, owners: str, names: str = "") -> tuple[OrderedStudy, ...]:
-        """The queued studies whose owners, and whose names, begin with these words."""
+    def ordered(self, owners: str, names: str = "", since_s: float | None = None) -> tuple[OrderedStudy, ...]:
+        """The queued studies whose owners, and whose names, begin with these words.
+
+        With ``since_s``, of those that have ended only where something happened in the last so many seconds.
+        """
         last = sa.select(sa.func.max(EVENTS.c.number)).where(EVENTS.c.study == STUDIES.c.name).scalar_subquery()
         query = sa.select(STUDIES.c.name, STUDIES.c.state, ORDERS.c.wish, ORDERS.c.problem, last.label("last_event"))
         query = query.join(ORDERS, ORDERS.c.study == STUDIES.c.name).order_by(STUDIES.c.name)
         query = query.where(ORDERS.c.owner.startswith(owners, autoescape=True))
+        query = query.where(STUDIES.c.name.startswith(names, autoescape=True))
         with self._db.reading() as db:
-            rows = db.execute(query.where(STUDIES.c.name.startswith(names, autoescape=True))).mappings().all()
+            if since_s is not None:
+                new = sa.exists().where(EVENTS.c.study == STUDIES.c.name, EVENTS.c.at > now_s(db) - since_s)
+                query = query.where(STUDIES.c.state.in_([state.value for state in _OPEN]) | new)
+            rows = db.execute(query).mappings().all()
         return tuple(_ordered(row) for row in rows)
 
     def state(self, study: str) -> StudyState | None:

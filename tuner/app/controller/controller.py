@@ -40,10 +40,12 @@ class Controller:
     def __init__(self, kube: Kube, store: Store, place: Place, read: Read, runs: Runs, measures: Measures) -> None:
         self.queue, self._place, self._measures = WorkQueue(), place, measures
         self._requests = {ns: Mirror(kube, LAYOUT_REQUEST, ns, self._request_changed) for ns in place.namespaces}
-        self._services = {ns: Mirror(kube, RAY_SERVICE, ns, self._service_changed) for ns in place.namespaces}
+        self._services = {
+            ns: Mirror(kube, RAY_SERVICE, ns, self._service_changed, self._all) for ns in place.namespaces
+        }
         self._watch = StudyWatch(store, OWNER, self._studies_changed)
         self.leader = Leader(kube, place.lease_namespace, LEASE, place.identity, self._leads)
-        view = View(self._request, self._service, self._kuberay, self._written)
+        view = View(self._request, self._service, self._all_services, self._kuberay, self._written)
         self._reconciler = Reconciler(kube, Studies(store), view, read, runs, lambda: self.leader.leading)
         self._stopped = threading.Event()
         names = [f"reconcile {number}" for number in range(place.threads)]
@@ -78,7 +80,8 @@ class Controller:
     @property
     def alive(self) -> bool:
         """Whether all of its threads are."""
-        return all(thread.is_alive() for thread in self._threads)
+        mirrors = all(mirror.alive for mirror in self._mirrors())
+        return mirrors and self._watch.alive and self.leader.alive and all(one.is_alive() for one in self._threads)
 
     def _mirrors(self) -> Iterable[Mirror]:
         return (*self._requests.values(), *self._services.values())
@@ -129,9 +132,9 @@ class Controller:
 
     def _all_of(self, document: Object) -> None:
         """Somebody else's RayService may stand, or have stood, in the way of one of ours."""
-        namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
-        for request in self._requests[namespace].all():
-            if f"RayService {name} " in str(request.get("status", "")):
+        for request in self._requests[document["metadata"]["namespace"]].all():
+            said = (request.get("status") or {}).get("conditions", ())
+            if any(condition["reason"] == "NotOwned" for condition in said):
                 self.queue.add(key_of(request))
 
     def _studies_changed(self, names: set[str]) -> None:
@@ -147,6 +150,9 @@ class Controller:
 
     def _service(self, key: Key) -> Object | None:
         return self._services[key.namespace].get(key)
+
+    def _all_services(self, namespace: str) -> list[Object]:
+        return self._services[namespace].all()
 
     def _kuberay(self) -> bool:
         return not any(mirror.missing for mirror in self._services.values())

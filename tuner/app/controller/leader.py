@@ -41,6 +41,11 @@ class Leader:
         """Stand for it."""
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether its thread is."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """End, and give the Lease back, so that another need not wait for it."""
         self._stopped.set()

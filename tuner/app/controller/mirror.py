@@ -6,19 +6,29 @@ import threading
 from collections.abc import Callable
 
 from deploy.controller.names import Key
-from tuner.app.controller.kube import Kind, Kube, KubeError, Object
+from tuner.app.controller.kube import Change, Kind, Kube, KubeError, Object
 
 WATCH_S = 240.0
 AGAIN_S = (0.5, 1.0, 2.0, 5.0, 15.0)
+LITTLE_S = 0.2
 MISSING_S = 30.0  # a kind that the cluster does not know may come
 _GONE, _UNKNOWN_KIND = 410, 404
 
 
 class Mirror:
-    """``changed`` is told of every object that came, changed or went, in the mirror's thread."""
+    """``changed`` is told of every object that came, changed or went, in the mirror's thread; ``known``, when a kind is
+    there that the cluster did not know before."""
 
-    def __init__(self, kube: Kube, kind: Kind, namespace: str, changed: Callable[[Object], None]) -> None:
-        self._kube, self._kind, self._namespace, self._changed = kube, kind, namespace, changed
+    def __init__(
+        self,
+        kube: Kube,
+        kind: Kind,
+        namespace: str,
+        changed: Callable[[Object], None],
+        known: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._kube, self._kind, self._namespace = kube, kind, namespace
+        self._changed, self._known = changed, known
         self._lock, self._objects = threading.Lock(), dict[Key, Object]()
         self._version = ""
         self._stopped = threading.Event()
@@ -29,6 +39,11 @@ class Mirror:
     def start(self) -> None:
         """Begin."""
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread is."""
+        return self._thread.is_alive()
 
     def stop(self) -> None:
         """End with the next line that comes; nobody waits for it."""
@@ -59,6 +74,7 @@ class Mirror:
                     self._list()
                 self._watch()
                 failures = 0
+                self._stopped.wait(LITTLE_S)  # a server in between may end watches as they begin
             except KubeError as error:
                 if error.code == _GONE:
                     self._version = ""
@@ -77,8 +93,10 @@ class Mirror:
         objects = {key_of(one): one for one in found}
         with self._lock:
             before, self._objects = self._objects, objects
-        self._version, self.missing = version, False
+        came, self._version, self.missing = self.missing, version, False
         self.synced.set()
+        if came:
+            self._known()
         for key in before.keys() | objects.keys():
             if before.get(key) != objects.get(key):
                 self._changed(objects.get(key) or before[key])
@@ -86,15 +104,23 @@ class Mirror:
     def _watch(self) -> None:
         for change in self._kube.watch(self._kind, self._namespace, self._version, WATCH_S):
             self._version = change.object["metadata"]["resourceVersion"]
-            if change.kind != "BOOKMARK":
-                with self._lock:
-                    if change.kind == "DELETED":
-                        self._objects.pop(key_of(change.object), None)
-                    else:
-                        self._objects[key_of(change.object)] = change.object
+            if change.kind != "BOOKMARK" and self._is_new(change):
                 self._changed(change.object)
             if self._stopped.is_set():
                 return
+
+    def _is_new(self, change: Change) -> bool:
+        """Keep it; False for what is known already: the controller's own writes come back over the watch."""
+        key = key_of(change.object)
+        with self._lock:
+            known = self._objects.get(key)
+            if change.kind == "DELETED":
+                self._objects.pop(key, None)
+                return True
+            if known is not None and _version(known) >= _version(change.object):
+                return False
+            self._objects[key] = change.object
+            return True
 
     def _forget(self) -> None:
         with self._lock:

@@ -38,6 +38,7 @@ class View:
 
     resource: Callable[[Key], Object | None]
     service: Callable[[Key], Object | None]
+    services: Callable[[str], list[Object]]
     kuberay: Callable[[], bool]
     written: Callable[[Object], None]
 
@@ -81,7 +82,9 @@ class Reconciler:
         if known is None or resource.deleting:
             return seen, known
         namespace, service = resource.key.namespace, known.asked.service
-        seen = replace(seen, rayservice=self._view.service(Key(namespace, service)))
+        owned = [one["metadata"]["name"] for one in self._view.services(namespace) if resource.owns(one)]
+        left = tuple(sorted(name for name in owned if name != service))
+        seen = replace(seen, rayservice=self._view.service(Key(namespace, service)), left=left)
         if study is not None and study.verdict is not None and study.verdict.layout is not None:
             mapped = self._kube.get(CONFIG_MAP, namespace, config_map_of(service))
             seen = replace(seen, config_map=mapped)

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from deploy.controller.asking import Order
-from deploy.controller.observed import OPEN, Refused, StudySeen, Verdict
+from deploy.controller.observed import OPEN, Document, Refused, StudySeen, Verdict
 from deploy.specs.rayservice import Platform
 from tuner.app.wiring import shipment
 from tuner.decide.decision import Decision
@@ -25,6 +25,7 @@ from tuner.study.store import Store
 from tuner.trial.results import TrialResult
 
 _REHEARSED = "Rehearsed on a simulated cluster: no engine ever ran this"
+RECENT_S = 60.0  # a study may begin and end between two looks
 _KEPT = 1000  # verdicts in memory
 
 
@@ -72,7 +73,7 @@ class Studies:
         told: dict[str, Any] = {} if last is None else json.loads(last.data)
         decided = seen.state is StudyState.DECIDED
         verdict = self._verdict(seen, order.platform) if decided else None
-        spent = None if (used := told.get("spent")) is None else _spent(used)
+        spent: Document | None = None if (used := told.get("spent")) is None else _spent(used)
         best = told.get("layout")
         if verdict is not None:
             best, spent = verdict.layout or best, verdict.spent
@@ -108,6 +109,11 @@ class StudyWatch:
         """Begin."""
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether its thread is."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """End."""
         self._stopped.set()
@@ -115,7 +121,7 @@ class StudyWatch:
 
     def look(self) -> None:
         """Once."""
-        now = {one.name: one for one in self._store.listing.ordered(self._owners)}
+        now = {one.name: one for one in self._store.listing.ordered(self._owners, since_s=RECENT_S)}
         changed = {name for name in now.keys() | self._known.keys() if now.get(name) != self._known.get(name)}
         self._known = now
         if changed:
