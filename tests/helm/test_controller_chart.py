@@ -1,0 +1,87 @@
+"""The controller's part of the chart under a real Helm."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import tools
+
+pytestmark = pytest.mark.tools
+CHART = Path(__file__).parents[2] / "helm" / "parlay"
+ENABLED = ("controller.enabled=true", "controller.image=registry/parlay:1")
+
+
+def helm(*values: str) -> subprocess.CompletedProcess[str]:
+    words = ["template", "tuner", str(CHART), "--namespace", "tuning"]
+    given = [word for value in values for word in ("--set", value)]
+    return subprocess.run([str(tools.helm()), *words, *given], capture_output=True, text=True, timeout=60)
+
+
+def rendered(*values: str) -> dict[tuple[str, str], Any]:
+    """Documents by kind and name."""
+    done = helm(*values)
+    assert done.returncode == 0, done.stderr
+    documents = [one for one in yaml.safe_load_all(done.stdout) if one]
+    return {(one["kind"], one["metadata"]["name"]): one for one in documents}
+
+
+def test_without_it_nothing_is_there() -> None:
+    assert not [name for _, name in rendered() if "controller" in name]
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        (["controller.enabled=true", "controller.store.claim=c"], "controller.image"),
+        ([*ENABLED], "controller.store"),
+        ([*ENABLED, "controller.store.claim=c", "controller.launchers={slurm}"], "controller.launchers"),
+        ([*ENABLED, "controller.store.claim=c", "controller.replicas=0"], "controller.replicas"),
+        ([*ENABLED, "controller.store.claim=c", "controller.namespace=x"], "namespace"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(values: list[str], named: str) -> None:
+    done = helm(*values)
+    assert done.returncode != 0
+    assert named in done.stderr
+
+
+def test_the_pod_needs_no_right_of_its_node() -> None:
+    found = rendered(*ENABLED, "controller.store.secret=db", "controller.rayCluster=trials")
+    pod = found["Deployment", "tuner-controller"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    store = next(one for one in container["env"] if one["name"] == "PARLAY_STORE")
+    assert store["valueFrom"]["secretKeyRef"] == {"name": "db", "key": "url"}
+    assert "--ray-cluster=trials" in container["args"]
+    assert "--namespace=tuning" in container["args"]
+    selector = found["Deployment", "tuner-controller"]["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= found["Deployment", "tuner-controller"]["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_each_namespace_has_a_role() -> None:
+    found = rendered(*ENABLED, "controller.store.claim=c", "controller.namespaces={one,two}")
+    done = helm(*ENABLED, "controller.store.claim=c", "controller.namespaces={one,two}")
+    roles = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "Role"]
+    assert sorted(one["metadata"]["namespace"] for one in roles) == ["one", "tuning", "two"]
+    args = found["Deployment", "tuner-controller"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert [word for word in args if "namespace" in word] == [
+        "--lease-namespace=tuning", "--namespace=one", "--namespace=two",
+    ]  # fmt: skip
+
+
+def test_its_words_are_those_of_the_command() -> None:
+    import typer
+
+    from tuner.app.cli.commands import app
+
+    found = rendered(*ENABLED, "controller.store.claim=c", "controller.rayVersion=2.60.0", "controller.engineImage=x")
+    command, *words = found["Deployment", "tuner-controller"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    cli: Any = typer.main.get_command(app)
+    cli.commands[command].make_context(command, words)  # raises for an option that does not exist
