@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -130,9 +131,12 @@ class ControllerProcess:
         return int(found[1])
 
     def answer(self, path: str) -> str:
-        """Of its port."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as found:
-            return str(found.read().decode())
+        """Of its port; nothing where it says that something is not so."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as found:
+                return str(found.read().decode())
+        except urllib.error.HTTPError:
+            return ""
 
     def calls(self) -> dict[tuple[str, str, str], float]:
         """Calls of the API server by verb, kind and status."""

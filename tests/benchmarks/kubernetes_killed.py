@@ -101,17 +101,17 @@ def main() -> None:
             Store(f"sqlite:///{folder}/store.db"),
             CancelHandle(),
         )
+        kube = prepare(server)
+        controller = ControllerProcess(server, store.url, folder).start()
         try:
-            kube = prepare(server)
             worker = Worker(store, WorkerSettings(("simulated",), None, folder / "out"), stop)
             threading.Thread(target=worker.run, daemon=True).start()
-            controller = ControllerProcess(server, store.url, folder).start()
             with KubeRayStandIn(kube):
                 while total["kills"] < options.kills:
                     total += one_round(kube, controller, store, options.requests, chance)
                     rounds += 1
-            controller.stop()
         finally:
+            controller.stop()
             stop.cancel(Cause.SHUTDOWN)
             server.stop()
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, {time.strftime('%F', time.gmtime())}")

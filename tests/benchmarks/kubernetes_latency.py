@@ -68,7 +68,7 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=200)
-    parser.add_argument("--edits", type=int, default=200)
+    parser.add_argument("--edits", type=int, default=200, help="0: no more than the first part")
     parser.add_argument("--per-s", type=float, default=5)
     parser.add_argument("--idle-s", type=float, default=180)
     options = parser.parse_args()
@@ -79,15 +79,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="parlay-") as scratch:
         folder, stop = Path(scratch), CancelHandle()
         server, store = ApiServer(folder / "server").start(), Store(f"sqlite:///{folder}/store.db")
+        kube = prepare(server)
+        controller = ControllerProcess(server, store.url, folder).start()
         try:
-            kube = prepare(server)
-            controller = ControllerProcess(server, store.url, folder).start()
             wait_for(lambda: controller.answer("/readyz"))
             watch, names = Stopwatch(kube), [f"request-{number}" for number in range(options.requests)]
             for name in names:
                 kube.create(LAYOUT_REQUEST, NAMESPACE, layout_request(name))
                 watch.asked[name, 1] = time.perf_counter()
             print(f"all {options.requests} made at once: {shown(watch.seconds(1))}", flush=True)
+            if not options.edits:
+                return
             worker = Worker(store, WorkerSettings(("simulated",), None, folder / "out"), stop)
             threading.Thread(target=worker.run, daemon=True).start()
             with KubeRayStandIn(kube, every_s=2):
@@ -104,8 +106,8 @@ def main() -> None:
                 watch.asked[name, 2] = time.perf_counter()
                 time.sleep(1 / options.per_s)
             print(f"{options.per_s:g} changes a second: {shown(watch.seconds(2))}")
-            controller.stop()
         finally:
+            controller.stop()
             stop.cancel(Cause.SHUTDOWN)
             server.stop()
 

@@ -147,7 +147,7 @@ def test_deleted_while_nobody_looks_it_is_torn_down_later(kube: Any, start: Star
     kube.delete(LAYOUT_REQUEST, NAMESPACE, "llama")
     time.sleep(0.5)
     assert not gone(kube)
-    start("two")
+    first.start()
     wait_for(lambda: gone(kube), 60)
     assert [store.listing.state(name) for name in store.study_names()] == [StudyState.CANCELLED]
 
