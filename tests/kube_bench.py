@@ -15,13 +15,14 @@ from urllib.parse import quote
 
 import yaml
 
-from tests import crd, tools
+from tests import tools
 from tests.api_server import Admin, ApiServer, fitting, wait_for
 from tests.layout_requests import NAMESPACE
 from tuner.app.controller.kube import CONFIG_MAP, EVENT, LAYOUT_REQUEST, LEASE, RAY_SERVICE, Kind, KubeError, Object
 
 CHART = Path(__file__).parents[1] / "helm" / "parlay"
 RELEASE = "tuner"
+_KUBERAY = Path(__file__).parent / "crds" / "ray.io_rayservices.yaml.xz"
 _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
@@ -60,7 +61,7 @@ def prepare(server: ApiServer) -> RealKube:
     kube = RealKube(str(server.kubeconfig))
     ours = yaml.safe_load((CHART / "crds" / "layoutrequest.yaml").read_text(encoding="utf-8"))
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    theirs = fitting(yaml.load(lzma.decompress(crd.RAYSERVICE.read_bytes()), Loader=loader))
+    theirs = fitting(yaml.load(lzma.decompress(_KUBERAY.read_bytes()), Loader=loader))
     for definition in (ours, theirs):
         kube.post(_DEFINITIONS, definition)
     kube.post("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})

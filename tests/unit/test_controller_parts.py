@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import urllib.error
@@ -14,13 +15,14 @@ from deploy.controller.names import Key
 from tests.kube_fake import FakeKube
 from tests.layout_requests import NAMESPACE, layout_request
 from tests.unit.test_docs import rows, section
+from tuner.app.controller.client import KubeClient
 from tuner.app.controller.health import HealthPort
 from tuner.app.controller.kube import LAYOUT_REQUEST, LEASE, RAY_SERVICE
 from tuner.app.controller.leader import LEASE_S, Leader
 from tuner.app.controller.measures import Measures
 from tuner.app.controller.mirror import Mirror
 from tuner.app.controller.work_queue import WorkQueue
-from tuner.errors import BadInput
+from tuner.errors import BadInput, ParlayError
 
 ONE, TWO = Key("ns", "one"), Key("ns", "two")
 
@@ -220,6 +222,24 @@ def test_of_two_that_are_as_fast_one_leads(standing):
     for thread in threads:
         thread.join()
     assert sum(one.leading for one in leaders) == 1
+
+
+# The client
+
+
+def test_without_its_library_it_says_which(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kubernetes.client", None)
+    with pytest.raises(ParlayError, match=r"parlay\[kubernetes\]"):
+        KubeClient()
+
+
+@pytest.mark.slow
+def test_without_a_cluster_it_says_what_is_missing(monkeypatch, tmp_path):
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    for kubeconfig in (None, str(tmp_path / "nothing")):
+        with pytest.raises(BadInput) as refused:
+            KubeClient(kubeconfig)
+        assert refused.value.where == "--kubeconfig"
 
 
 # What others see

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tuner.app.controller.kube import Change, Kind, KubeError, Object
-from tuner.errors import BadInput
+from tuner.errors import BadInput, ParlayError
 
 ANSWER_S = 30.0
 _WATCH_MARGIN_S = 30.0
@@ -22,10 +22,12 @@ class KubeClient:
     """Implements ``Kube``. ``noted`` is told of every call. Raises BadInput where nothing says which cluster it is."""
 
     def __init__(self, kubeconfig: str | None = None, noted: Noted = lambda *_: None, threads: int = 16) -> None:
-        from kubernetes.client import Configuration
-        from kubernetes.client.rest import RESTClientObject
-        from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
-
+        try:
+            from kubernetes.client import Configuration
+            from kubernetes.client.rest import RESTClientObject
+            from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+        except ImportError:
+            raise ParlayError("the package kubernetes is not installed; parlay[kubernetes] brings it") from None
         found = Configuration()
         found.connection_pool_maxsize = threads
         try:
