@@ -82,8 +82,7 @@ def next_action(seen: Observed, now: str) -> Action | None:
     asked = seen.asked
     if isinstance(asked, Refused):
         return _say(seen, now)
-    # The status names the new study before the old one is cancelled: so it is known who cancelled which.
-    return _begun(seen) or _shipped(seen, asked) or _say(seen, now) or _cancel(seen.others)
+    return _begun(seen) or _shipped(seen, asked) or _say(seen, now) or _superseded(seen)
 
 
 def _ending(seen: Observed, now: str) -> Action | None:
@@ -99,6 +98,12 @@ def _ending(seen: Observed, now: str) -> Action | None:
 def _cancel(studies: tuple[StudySeen, ...]) -> Cancel | None:
     left = (study for study in studies if study.state in OPEN and not study.ending)
     return next((Cancel(study.name) for study in left), None)
+
+
+def _superseded(seen: Observed) -> Cancel | None:
+    """What was asked before ends once the status names another study: so it is known who cancelled which."""
+    named = seen.study is not None and seen.resource.status.get("study") == seen.study.name
+    return _cancel(seen.others) if named else None
 
 
 def _begun(seen: Observed) -> Action | None:

@@ -209,6 +209,8 @@ def test_a_cancelled_study_is_resumed_only_if_another_was_asked_for_since():
     waits = first(seen(study=ending, resource=named("another")))
     assert isinstance(waits, Say)
     assert waits.status["study"] == "another"  # until it has ended, so that it is resumed then
+    told = Resource(_stored(layout_request()) | {"status": waits.status})
+    assert first(seen(study=ending, resource=told, others=(OTHER,))) is None  # nor is what the status names cancelled
 
 
 def test_a_deleted_one_waits_for_its_studies_but_not_for_ever():
