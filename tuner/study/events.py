@@ -37,13 +37,6 @@ class Events:
             rows = db.execute(query.order_by(EVENTS.c.number).limit(limit)).mappings().all()
         return tuple(Event(**row) for row in rows)
 
-    def last(self, study: str, kind: str) -> Event | None:
-        """The last of a kind, or None."""
-        query = sa.select(EVENTS).where(EVENTS.c.study == study, EVENTS.c.kind == kind)
-        with self._db.reading() as db:
-            row = db.execute(query.order_by(EVENTS.c.number.desc()).limit(1)).mappings().first()
-        return None if row is None else Event(**row)
-
     def latest(self, studies: Iterable[str]) -> dict[str, int]:
         """The number of each study's last event, of those that have any."""
         names: Sequence[str] = list(studies)
