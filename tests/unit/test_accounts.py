@@ -142,3 +142,33 @@ def test_the_audit_is_read_a_page_at_a_time_and_names_tokens(store):
     assert [entry.name for entry in rest] == ["pipeline", "pipeline", None]
     assert store.audit.page(since=first[0].at + 1) == ()
     assert len(store.audit.page(since=rest[-1].at)) == 5
+
+
+# Tokens that were made elsewhere
+
+
+def test_a_token_made_elsewhere_is_adopted_as_often_as_one_likes(store, tmp_path):
+    elsewhere = Store(f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    _, secret = elsewhere.accounts.create("installation", Scope.ADMIN)
+    elsewhere.close()
+    assert store.accounts.check(secret) is None
+    adopted = store.accounts.adopt(secret, "installation", Scope.ADMIN)
+    assert store.accounts.adopt(secret, "installation", Scope.ADMIN) == adopted
+    assert store.accounts.check(secret) == adopted
+    assert store.accounts.tokens() == (adopted,)
+    _, new = store.accounts.rotate(adopted.id, overlap_hours=1)
+    for text in (secret, new):
+        assert store.accounts.adopt(text, "installation", Scope.ADMIN).id == adopted.id
+    store.accounts.revoke(adopted.id)
+    store.accounts.adopt(new, "installation", Scope.ADMIN)
+    assert store.accounts.check(new) is None  # it stays revoked
+
+
+def test_what_is_no_token_or_another_one_is_not_adopted_and_not_shown(store):
+    token, secret = store.accounts.create("pipeline", Scope.READ)
+    forged = secret[:-1] + ("A" if secret[-1] != "A" else "B")
+    for text, scope in (("hunter2", Scope.READ), (forged, Scope.READ), (secret, Scope.ADMIN)):
+        with pytest.raises(BadInput, match="PARLAY_TOKEN") as refused:
+            store.accounts.adopt(text, "pipeline", scope)
+        assert text not in str(refused.value)
+    assert store.accounts.check(secret) == token

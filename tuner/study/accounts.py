@@ -60,8 +60,7 @@ class Accounts:
 
         The text holds 256 random bits, so that a plain SHA-256 of it is as hard to invert as any slower digest.
         """
-        if not name.strip() or not name.isprintable() or len(name) > 200:
-            raise BadInput("--name", name, "a printable name of 1 to 200 characters, for the audit")
+        _require_name(name)
         _require_days(days)
         identity, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         with self._db.writing() as db:
@@ -70,6 +69,29 @@ class Accounts:
             row = {"id": identity, "name": name, "digest": _digest(secret), "scope": scope.value}
             db.execute(sa.insert(TOKENS).values(row | {"created_at": now, "expires_at": token.expires_at}))
         return token, f"parlay_{identity}_{secret}"
+
+    def adopt(self, text: str, name: str, scope: Scope) -> Token:
+        """Make the text of a token that was made elsewhere known here; again, it changes nothing, rotated or not.
+
+        Raises BadInput for what is no token, or one whose id is known with another secret, name or scope.
+        """
+        _require_name(name)
+        found = _SHAPE.fullmatch(text)
+        if found is None:
+            raise BadInput("PARLAY_TOKEN", "(not shown)", "a token, as `parlay token create` prints it")
+        row = {"id": found[1], "name": name, "scope": scope.value}
+        digest = _digest(found[2])
+        with self._db.exclusive(), self._db.writing() as db:  # replicas of a service start at once
+            this = sa.select(TOKENS).where(TOKENS.c.id == found[1])
+            if db.execute(this).first() is None:
+                db.execute(
+                    sa.insert(TOKENS).values(row | {"digest": digest, "created_at": now_s(db), "expires_at": None})
+                )
+            present = db.execute(this).mappings().one()
+        known = digest in (present["digest"], present["previous_digest"])
+        if not known or any(present[key] != value for key, value in row.items()):
+            raise BadInput("PARLAY_TOKEN", found[1], "an id that no other token has, with its secret, name and scope")
+        return _token_of(present)
 
     def check(self, text: str) -> Token | None:
         """The token that the text is, or None where it is none, has expired or was revoked."""
@@ -133,6 +155,11 @@ class Accounts:
             ids = ", ".join(token.id for token in found or tokens) or "(there is none)"
             raise BadInput("TOKEN", word, f"the id of one of {ids}" if found else f"the id or name of a token: {ids}")
         return found[0]
+
+
+def _require_name(name: str) -> None:
+    if not name.strip() or not name.isprintable() or len(name) > 200:
+        raise BadInput("--name", name, "a printable name of 1 to 200 characters, for the audit")
 
 
 def _digest(secret: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -75,6 +76,24 @@ def create_token(
         _noted(opened, "token create", token.id, scope)
     stderr.print(f"token {token.id} ({scope}); keep it, only its digest is stored", highlight=False)
     stdout.print(secret, highlight=False, markup=False, soft_wrap=True)
+
+
+@_token.command("adopt")
+def adopt_token(
+    name: Annotated[str, typer.Option(help="Whose it is, for the audit.")],
+    scope: Annotated[str, typer.Option(help="read, tune or admin; each allows what those before it do.")] = "tune",
+    out: Out = DEFAULT_OUT,
+    store: StoreUrl = None,
+) -> None:
+    """Make a token known that was made for another store, and stands in PARLAY_TOKEN; twice is as good as once."""
+    from tuner.study.accounts import Scope
+
+    if scope not in list(Scope):
+        raise BadInput("--scope", scope, ", ".join(Scope))
+    with _opened(store, out) as opened:
+        token = opened.accounts.adopt(os.environ.get("PARLAY_TOKEN", "").strip(), name, Scope(scope))
+        _noted(opened, "adopt-token", token.id, token.scope)
+    stderr.print(f"token {token.id} ({token.scope}) is known", highlight=False)
 
 
 @_token.command("list")
