@@ -1,7 +1,7 @@
 """Documents with holes, written once and filled twice: here from values, and in a Helm template by Helm.
 
 A hole is named by the way to its value: ``serving.head.cpu``. Values are what Helm knows, with its notion of what is
-empty: ``""``, ``0``, ``{}``, ``[]``, false and null.
+empty: ``""``, ``0``, ``{}``, ``[]``, false, null, and what is not there.
 """
 
 from __future__ import annotations
@@ -23,20 +23,40 @@ class Hole:
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """``then`` where the value at ``path`` is not empty; else ``otherwise``, by default nothing: no key, no item."""
+    """``then`` where the value at ``path`` is not empty; else ``otherwise``, by default nothing: no key, no item.
 
-    path: str
+    Of several paths, one that is not empty is enough.
+    """
+
+    path: str | tuple[str, ...]
     then: Any
     otherwise: Any = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """One or several."""
+        return (self.path,) if isinstance(self.path, str) else self.path
 
 
 @dataclass(frozen=True, slots=True)
 class Each:
-    """In a list, ``item`` for each element of the list at ``path``; in it, ``name`` is where the element is found."""
+    """In a list, ``item`` for each element of the list at ``path``; in it, ``name`` is where the element is found.
+
+    ``of_kind``, as ``(name, table, key)``: in it, ``name`` is also what the table at one path has under the value at
+    another, or an empty mapping.
+    """
 
     path: str
     name: str
     item: Any
+    of_kind: tuple[str, str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """One mapping made of several, each a path or a mapping of strings and holes: where two say a key, the first does."""
+
+    parts: tuple[str | Mapping[str, str | Hole], ...]
 
 
 def filled(document: Any, values: Mapping[str, Any]) -> Any:
@@ -45,7 +65,13 @@ def filled(document: Any, values: Mapping[str, Any]) -> Any:
         value = _at(document.path, values)
         return str(value) if document.text else copy.deepcopy(value)
     if isinstance(document, When):
-        return filled(document.then if _at(document.path, values) else document.otherwise, values)
+        return filled(document.then if _any(document.paths, values) else document.otherwise, values)
+    if isinstance(document, Merged):
+        found = [
+            _look(part, values) or {} if isinstance(part, str) else filled(part, values) for part in document.parts
+        ]
+        merged = {key: value for part in reversed(found) for key, value in part.items()}
+        return dict(sorted(merged.items()))
     if isinstance(document, Mapping):
         pairs = ((filled(key, values), filled(value, values)) for key, value in document.items())
         return {key: value for key, value in pairs if value is not None}
@@ -57,8 +83,12 @@ def filled(document: Any, values: Mapping[str, Any]) -> Any:
 
 def _items(entry: Any, values: Mapping[str, Any]) -> Iterator[Any]:
     if isinstance(entry, Each):
-        for element in _at(entry.path, values):
-            yield filled(entry.item, {**values, entry.name: element})
+        for element in _look(entry.path, values) or ():
+            inner = {**values, entry.name: element}
+            if entry.of_kind:
+                name, table, key = entry.of_kind
+                inner[name] = (_look(table, inner) or {}).get(_look(key, inner) or "", {})
+            yield filled(entry.item, inner)
     else:
         yield filled(entry, values)
 
@@ -70,14 +100,28 @@ def _at(path: str, values: Mapping[str, Any]) -> Any:
     return found
 
 
+def _look(path: str, values: Mapping[str, Any]) -> Any:
+    """As ``_at``; None for what is not there."""
+    try:
+        return _at(path, values)
+    except KeyError:
+        return None
+
+
+def _any(paths: tuple[str, ...], values: Mapping[str, Any]) -> bool:
+    return any(_look(path, values) for path in paths)
+
+
 def paths(document: Any) -> set[str]:
     """All that a document asks for."""
     if isinstance(document, Hole):
         return {document.path}
     if isinstance(document, When):
-        return {document.path} | paths(document.then) | paths(document.otherwise)
+        return {*document.paths} | paths(document.then) | paths(document.otherwise)
     if isinstance(document, Each):
-        return {document.path} | paths(document.item)
+        return {document.path, *(document.of_kind or ())[1:]} | paths(document.item)
+    if isinstance(document, Merged):
+        return {path for part in document.parts for path in ({part} if isinstance(part, str) else paths(part))}
     if isinstance(document, Mapping):
         return {path for pair in document.items() for part in pair for path in paths(part)}
     return {path for entry in document for path in paths(entry)} if isinstance(document, list) else set()
@@ -113,6 +157,10 @@ def _item(entry: Any, depth: int) -> Iterator[str]:
         yield from _choice(entry, depth, lambda branch: _item(branch, depth))
     elif isinstance(entry, Each):
         yield f"{_indent(depth)}{{{{- range ${entry.name} := ${entry.path} }}}}"
+        if entry.of_kind:
+            name, table, key = entry.of_kind
+            found = f'get (${table} | default dict) (${key} | default "") | default dict'
+            yield f"{_indent(depth)}{{{{- ${name} := {found} }}}}"
         yield from _item(entry.item, depth)
         yield f"{_indent(depth)}{{{{- end }}}}"
     elif isinstance(entry, Mapping):
@@ -124,7 +172,8 @@ def _item(entry: Any, depth: int) -> Iterator[str]:
 
 
 def _choice(choice: When, depth: int, write: Callable[[Any], Iterator[str]]) -> Iterator[str]:
-    yield f"{_indent(depth)}{{{{- if ${choice.path} }}}}"
+    condition = " ".join(f"${path}" for path in choice.paths)
+    yield f"{_indent(depth)}{{{{- if {'or ' if len(choice.paths) > 1 else ''}{condition} }}}}"
     yield from write(choice.then)
     if choice.otherwise is not None:
         yield f"{_indent(depth)}{{{{- else }}}}"
@@ -135,7 +184,20 @@ def _choice(choice: When, depth: int, write: Callable[[Any], Iterator[str]]) -> 
 def _scalar(value: Any) -> str:
     if isinstance(value, Hole):
         return f"{{{{ ${value.path} | {'toString | quote' if value.text else 'toJson'} }}}}"
+    if isinstance(value, Merged):
+        return f"{{{{ merge (dict) {' '.join(_part(part) for part in value.parts)} | toJson }}}}"
     return json.dumps(value, ensure_ascii=False)  # JSON is YAML
+
+
+def _part(part: str | Mapping[str, str | Hole]) -> str:
+    if isinstance(part, str):
+        return f"(${part} | default dict)"
+    words = [word for key, value in part.items() for word in (json.dumps(key), _word(value))]
+    return f"(dict {' '.join(words)})"
+
+
+def _word(value: str | Hole) -> str:
+    return f"${value.path}" if isinstance(value, Hole) else json.dumps(value)
 
 
 def _key(key: str | Hole) -> str:

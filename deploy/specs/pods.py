@@ -1,14 +1,15 @@
 """The Ray cluster that serves a layout, pod by pod: said here alone, for the emitted manifest and for the chart.
 
-Holes are named by the values of the Helm chart (``Serving.values``); ``group`` is one of its ``workerGroups``. Field
-names follow KubeRay's RayService v1.
+Holes are named by the values of the Helm chart: those of the layout (``Serving.values``), and those of the site
+(``SITE_DEFAULTS``). ``group`` is one of its ``workerGroups``, ``kind`` what the site says of its type of GPU. Field names
+follow KubeRay's RayService v1.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from deploy.specs.holes import Each, Hole, When, helm_template
+from deploy.specs.holes import Each, Hole, Merged, When, helm_template
 
 CACHE_PATH = "/hf-cache"
 
@@ -18,41 +19,55 @@ _GCS_HEALTH = "wget --tries 1 -T 10 -q -O- http://localhost:8265/api/gcs_healthz
 _PROXY_HEALTH = "wget --tries 1 -T 10 -q -O- http://localhost:8000/-/healthz | grep success"
 _HEADING = """{{- /* Written from deploy/specs/pods.py, the one place where the pods are said: change it there. */ -}}
 {{- define "parlay.cluster" -}}
-{{- $serving := .Values.serving -}}
+{{- $serving := merge (dict "name" (include "parlay.name" .)) .Values.serving -}}
 """
 
 
-def _probe(command: str, delay_s: int) -> dict[str, Any]:
+def _probe(command: str, failures: int) -> dict[str, Any]:
     """One of KubeRay's own health checks, written out so that it does not depend on the operator's version."""
     return {
         "exec": {"command": ["bash", "-c", command]},
-        "initialDelaySeconds": delay_s,
         "timeoutSeconds": 13,
         "periodSeconds": 10,
-        "failureThreshold": 12,
+        "failureThreshold": failures,
     }
 
 
-def _container(name: str, size: dict[Any, Any], ports: tuple[str, ...], alive: str, ready: str) -> dict[str, Any]:
+def _container(
+    name: str, size: dict[Any, Any], ports: tuple[str, ...], alive: str, ready: str, capabilities: dict[str, Any]
+) -> dict[str, Any]:
     token = {"name": Hole("serving.tokenSecret"), "key": "token", "optional": True}
     model = {"name": "model", "mountPath": Hole("serving.modelVolume.path"), "readOnly": True}
     return {
         "name": name,
         "image": Hole("serving.image"),
+        "imagePullPolicy": Hole("serving.imagePullPolicy"),
         "env": [
             {"name": "HF_HOME", "value": CACHE_PATH},
             {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": token}},
+            Each("serving.extraEnv", "entry", Hole("entry")),
         ],
         "resources": {"requests": size, "limits": size},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"], **capabilities}},
         "volumeMounts": [
             {"name": "shared-memory", "mountPath": "/dev/shm"},
             {"name": "hf-cache", "mountPath": CACHE_PATH},
             When("serving.modelVolume", model),
+            Each("serving.extraVolumeMounts", "entry", Hole("entry")),
         ],
-        "ports": [{"name": port, "containerPort": _PORTS[port]} for port in ports],
-        "livenessProbe": _probe(alive, 30),
-        "readinessProbe": _probe(ready, 10),
+        "ports": [{"name": port, "containerPort": _PORTS[port], "protocol": "TCP"} for port in ports],
+        # A big image is unpacked, a runtime environment is made: ten minutes, in which nothing else is asked.
+        "startupProbe": _probe(alive, 60),
+        "livenessProbe": _probe(alive, 12),
+        "readinessProbe": _probe(ready, 12),
+    }
+
+
+def _metadata(**labels: str | Hole) -> dict[str, Any]:
+    own = {f"parlay.dev/{name}": value for name, value in labels.items()}
+    return {
+        "labels": Merged((own, "serving.podLabels")),
+        "annotations": _set("serving.podAnnotations"),
     }
 
 
@@ -60,6 +75,12 @@ def _pod(container: dict[str, Any]) -> dict[str, Any]:
     claim = {"claimName": Hole("serving.cacheClaim")}
     model = {"claimName": Hole("serving.modelVolume.claim"), "readOnly": True}
     return {
+        # Nothing in the pods asks Kubernetes. Links to services would be variables such as VLLM_PORT, which vLLM reads.
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "serviceAccountName": _set("serving.serviceAccountName"),
+        "imagePullSecrets": _set("serving.imagePullSecrets"),
+        "priorityClassName": _set("serving.priorityClassName"),
         # The user and group of the Ray images.
         "securityContext": {
             "runAsNonRoot": True,
@@ -77,6 +98,7 @@ def _pod(container: dict[str, Any]) -> dict[str, Any]:
                 {"name": "hf-cache", "emptyDir": {}},
             ),
             When("serving.modelVolume", {"name": "model", "persistentVolumeClaim": model}),
+            Each("serving.extraVolumes", "entry", Hole("entry")),
         ],
     }
 
@@ -85,39 +107,81 @@ def _head() -> dict[str, Any]:
     """No engine rank is placed on the head: it has no device, and its failure would take a replica with it."""
     size = {"cpu": Hole("serving.head.cpu"), "memory": Hole("serving.head.memory")}
     healthy = f"{_RAYLET_HEALTH} && {_GCS_HEALTH}"
-    container = _container("ray-head", size, tuple(_PORTS), healthy, healthy)
+    container = _container("ray-head", size, tuple(_PORTS), healthy, healthy, {})
+    tolerations = {"tolerations": _set("serving.tolerations")}
     return {
         "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},
-        "template": {"spec": _pod(container)},
+        "template": {
+            "metadata": _metadata(serving=Hole("serving.name"), group="head"),
+            "spec": _pod(container) | tolerations,
+        },
     }
 
 
 def _workers() -> dict[str, Any]:
     """Pods of one group; ``logicalGpus`` is what Ray counts where its executor places ranks on CPU cores."""
     gpus = When("group.gpus", Hole("group.gpus", text=True))
-    size = {"cpu": Hole("group.cpu"), "memory": Hole("group.memory"), Hole("serving.gpuResource"): gpus}
-    ready = f"{_RAYLET_HEALTH} && {_PROXY_HEALTH}"
-    container = _container("ray-worker", size, ("metrics", "serve"), _RAYLET_HEALTH, ready)
-    toleration = {"key": Hole("serving.gpuResource"), "operator": "Exists", "effect": "NoSchedule"}
-    on_gpu_nodes = {
-        "nodeSelector": When("group.gpus", When("serving.nodeSelector", Hole("serving.nodeSelector"))),
-        "tolerations": When("group.gpus", [toleration]),
+    rdma = When("group.gpus", When("serving.rdma.resource", Hole("serving.rdma.count", text=True)))
+    size = {
+        "cpu": Hole("group.cpu"),
+        "memory": Hole("group.memory"),
+        Hole("serving.gpuResource"): gpus,
+        Hole("serving.rdma.resource"): rdma,
     }
+    locked = {"add": When("group.gpus", When("serving.rdma.resource", ["IPC_LOCK"]))}  # RDMA pins memory
+    ready = f"{_RAYLET_HEALTH} && {_PROXY_HEALTH}"
+    container = _container("ray-worker", size, ("metrics", "serve"), _RAYLET_HEALTH, ready, locked)
+    metadata = _metadata(serving=Hole("serving.name"), group=Hole("group.name"))
     return {
         "groupName": Hole("group.name"),
         "replicas": Hole("group.replicas"),
         "minReplicas": Hole("group.replicas"),
         "maxReplicas": Hole("group.replicas"),
+        # Ray's own labels: an application with two pools asks for its nodes by them.
+        "labels": When("group.pool", {"parlay.dev/pool": Hole("group.pool")}),
         "rayStartParams": When("group.logicalGpus", {"num-gpus": Hole("group.logicalGpus", text=True)}, {}),
-        "template": {"spec": _pod(container) | on_gpu_nodes},
+        "template": {"metadata": metadata, "spec": _pod(container) | _nodes()},
     }
+
+
+def _nodes() -> dict[str, Any]:
+    """Where the pods of a group go: what its type of GPU says comes before what is said for all."""
+    selector = Merged(("kind.nodeSelector", "serving.nodeSelector"))
+    runtime = When("kind.runtimeClassName", Hole("kind.runtimeClassName"), _set("serving.runtimeClassName"))
+    own = {"key": Hole("serving.gpuResource"), "operator": "Exists", "effect": "NoSchedule"}
+    tolerations = [
+        When("group.gpus", own),
+        Each("serving.tolerations", "entry", Hole("entry")),
+        Each("kind.tolerations", "entry", Hole("entry")),
+    ]
+    spread = {
+        "maxSkew": Hole("serving.topologySpread.maxSkew"),
+        "topologyKey": Hole("serving.topologySpread.topologyKey"),
+        "whenUnsatisfiable": Hole("serving.topologySpread.whenUnsatisfiable"),
+        "labelSelector": {"matchLabels": {"parlay.dev/serving": Hole("serving.name")}},
+    }
+    return {
+        "nodeSelector": When("group.gpus", When(("kind.nodeSelector", "serving.nodeSelector"), selector)),
+        "tolerations": When(("group.gpus", "serving.tolerations", "kind.tolerations"), tolerations),
+        "runtimeClassName": When("group.gpus", runtime),
+        "affinity": _set("serving.affinity"),
+        "topologySpreadConstraints": When("serving.topologySpread.topologyKey", [spread]),
+        "hostNetwork": When("serving.rdma.hostNetwork", True),
+        "dnsPolicy": When("serving.rdma.hostNetwork", "ClusterFirstWithHostNet"),
+    }
+
+
+def _set(path: str) -> When:
+    return When(path, Hole(path))
 
 
 RAY_CLUSTER: dict[str, Any] = {
     "rayVersion": Hole("serving.rayVersion"),
     "enableInTreeAutoscaling": False,
     "headGroupSpec": _head(),
-    "workerGroupSpecs": [Each("serving.workerGroups", "group", _workers())],
+    "workerGroupSpecs": [
+        Each("serving.workerGroups", "group", _workers(), ("kind", "serving.gpuTypes", "group.gpuType"))
+    ],
 }
 
 

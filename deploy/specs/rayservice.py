@@ -14,10 +14,12 @@ from typing import Any
 from deploy.specs.holes import filled
 from deploy.specs.pods import RAY_CLUSTER
 from deploy.specs.shipment import Shipment
+from deploy.specs.site_values import SITE_DEFAULTS
 from serve.launch.device import PodNeeds, cluster_of, device_of
 from serve.launch.engine import attention_dp
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.packing import Footprint, footprint
+from tuner.ask.profile import load_profile
 from tuner.errors import BadInput
 
 _VERSION = r"[0-9]+\.[0-9]+\.[0-9]+([.+a-z0-9]*)"  # as in the chart's schema
@@ -60,7 +62,8 @@ class Platform:
 class WorkerGroup:
     """Equal worker pods: how many, and the devices, cores and memory (GiB) of each.
 
-    ``logical_gpus`` is what Ray is told to count where its executor places ranks on CPU cores, else 0.
+    ``logical_gpus`` is what Ray is told to count where its executor places ranks on CPU cores, else 0. ``gpu_type`` is the
+    name of the devices, by which a site says more of their nodes; empty where they are CPU cores or nobody named them.
     """
 
     name: str
@@ -69,6 +72,7 @@ class WorkerGroup:
     cpus: int
     memory_gib: int
     logical_gpus: int = 0
+    gpu_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,8 @@ class Serving:
         gpus = group.devices if self.needs.plugin_devices else 0
         size = {"cpu": str(group.cpus), "memory": f"{group.memory_gib}Gi"}
         counts = {"replicas": group.replicas, "gpus": gpus, "logicalGpus": group.logical_gpus}
-        return {"name": group.name, **counts, **size}
+        kind = {"gpuType": group.gpu_type} if group.gpu_type else {}
+        return {"name": group.name, **kind, **counts, **size}
 
 
 def plan_serving(shipment: Shipment, platform: Platform, serve_config: str) -> Serving:
@@ -129,10 +134,12 @@ def plan_serving(shipment: Shipment, platform: Platform, serve_config: str) -> S
     device = device_of(layout, request)
     memory_gib = platform.memory_gib_per_device or device.pods.memory_gib_per_device
     groups = []
-    for name, replicas, devices in _groups(layout, cluster_of(layout, request).gpus_per_node):
+    cluster = cluster_of(layout, request)
+    gpu_type = load_profile(cluster.gpu).name if device.pods.plugin_devices else ""
+    for name, replicas, devices in _groups(layout, cluster.gpus_per_node):
         cpus = (platform.cpus_per_gpu if device.pods.plugin_devices else 1) * devices + platform.spare_cpus
         logical = devices if device.counts_as_gpus(layout) else 0
-        groups.append(WorkerGroup(name, replicas, devices, cpus, memory_gib * devices, logical))
+        groups.append(WorkerGroup(name, replicas, devices, cpus, memory_gib * devices, logical, gpu_type))
     ray_version = platform.ray_version or shipment.ray_version
     if ray_version is None:
         raise BadInput("--ray-version", None, "the version of Ray; the study does not say on which it was measured")
@@ -193,6 +200,6 @@ def rayservice(serving: Serving) -> dict[str, Any]:
         },
         "spec": {
             "serveConfigV2": serving.serve_config,
-            "rayClusterConfig": filled(RAY_CLUSTER, {"serving": serving.values()}),
+            "rayClusterConfig": filled(RAY_CLUSTER, {"serving": SITE_DEFAULTS | serving.values()}),
         },
     }

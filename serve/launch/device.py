@@ -163,7 +163,7 @@ class Gpus:
         image_has_engine=True,
         plugin_devices=True,
         memory_gib_per_device=64,
-        shared_memory_gib=16,
+        shared_memory_gib=20,
     )
     server = ("vllm", "serve")
     kwargs: Mapping[str, Any] = {}

@@ -19,6 +19,7 @@ from deploy.specs.holes import paths
 from deploy.specs.pods import RAY_CLUSTER, chart_template
 from deploy.specs.rayservice import Platform, kubernetes_name
 from deploy.specs.shipment import Shipment
+from deploy.specs.site_values import SITE_DEFAULTS
 from deploy.specs.writing import FILES, FORMATS, emit, write_all, write_whole
 from serve.launch.engine import engine_kwargs, environment, vllm_args
 from tests import crd
@@ -57,11 +58,18 @@ def test_the_chart_has_the_pods_of_the_emitted_manifest() -> None:
 def test_pods_ask_for_values_that_the_chart_knows() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     serving = schema["properties"]["serving"]["properties"]
-    scopes = {"serving": serving, "group": serving["workerGroups"]["items"]["properties"]}
-    for path in paths(RAY_CLUSTER):
+    kinds = serving["gpuTypes"]["additionalProperties"]["properties"]
+    scopes = {"serving": serving, "group": serving["workerGroups"]["items"]["properties"], "kind": kinds}
+    for path in paths(RAY_CLUSTER) - {"entry"}:  # of a list, whatever it holds
         scope, name, *inner = path.split(".")
         assert name in scopes[scope], path
         assert not inner or inner[0] in scopes[scope][name]["properties"], path
+
+
+def test_a_site_that_sets_nothing_gets_the_same_from_the_chart_and_from_an_emitted_manifest() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["serving"]
+    assert {name: values[name] for name in SITE_DEFAULTS} == SITE_DEFAULTS
+    assert not SITE_DEFAULTS.keys() & yaml.safe_load(emitted(CASES[0], "helm-values"))["serving"].keys()
 
 
 @pytest.mark.slow
@@ -136,7 +144,9 @@ def test_pods_are_unprivileged_and_carry_no_secret(case: Case) -> None:
             assert not container["securityContext"]["allowPrivilegeEscalation"]
             token = next(variable for variable in container["env"] if variable["name"] == "HF_TOKEN")
             assert "value" not in token
-            assert {"livenessProbe", "readinessProbe"} <= container.keys()
+            assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys()
+            assert container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"] == 600
+            assert {port["protocol"] for port in container["ports"]} == {"TCP"}
 
 
 def run_by_sh(text: str, folder: Path) -> tuple[list[str], dict[str, str]]:

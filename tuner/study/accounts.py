@@ -79,8 +79,7 @@ class Accounts:
         found = _SHAPE.fullmatch(text)
         if found is None:
             raise BadInput("PARLAY_TOKEN", "(not shown)", "a token, as `parlay token create` prints it")
-        row = {"id": found[1], "name": name, "scope": scope.value}
-        digest = _digest(found[2])
+        row, digest = {"id": found[1], "name": name, "scope": scope.value}, _digest(found[2])
         with self._db.exclusive(), self._db.writing() as db:  # replicas of a service start at once
             this = sa.select(TOKENS).where(TOKENS.c.id == found[1])
             if db.execute(this).first() is None:

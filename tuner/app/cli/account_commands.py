@@ -92,7 +92,7 @@ def adopt_token(
         raise BadInput("--scope", scope, ", ".join(Scope))
     with _opened(store, out) as opened:
         token = opened.accounts.adopt(os.environ.get("PARLAY_TOKEN", "").strip(), name, Scope(scope))
-        _noted(opened, "adopt-token", token.id, token.scope)
+        _noted(opened, "token adopt", token.id, token.scope)
     stderr.print(f"token {token.id} ({token.scope}) is known", highlight=False)
 
 
