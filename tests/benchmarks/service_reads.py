@@ -54,9 +54,7 @@ async def ask(
 ) -> tuple[int, bytes]:
     """One request on a connection that stays; (status, body)."""
     reader, writer = streams
-    head = (
-        f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     answer = await reader.readuntil(b"\r\n\r\n")
     length = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
@@ -103,7 +101,9 @@ async def events(port: int, store: Store, seconds: float, listeners: int) -> lis
 
     async def listen() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(f"GET /v1/studies/{LONG}/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {last}\r\n\r\n".encode())
+        writer.write(
+            f"GET /v1/studies/{LONG}/events HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {last}\r\n\r\n".encode()
+        )
         await reader.readuntil(b"retry: 2000")
         ready.release()
         while True:
