@@ -22,6 +22,7 @@ demo-service: .venv/installed ## ask a service for such a study over HTTP (at mo
 test: .venv/installed ## run all tests, those on the real stack included
 	@.ci/tools
 	@$(PYTHON_BIN) -m tests.tools
+	@$(PYTHON_BIN) -m tests.kube_tools
 	$(PYTHON_BIN) -m pytest
 
 # Tests are rewritten by pytest when they are loaded; that is kept as bytecode, or every run would pay for it.

@@ -54,7 +54,7 @@ class Each:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """One mapping made of several, each a path or a mapping of strings and holes: where two say a key, the first does."""
+    """One mapping made of several, each a path or a mapping of strings and holes: where two say a key, the first."""
 
     parts: tuple[str | Mapping[str, str | Hole], ...]
 

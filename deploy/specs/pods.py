@@ -1,8 +1,8 @@
 """The Ray cluster that serves a layout, pod by pod: said here alone, for the emitted manifest and for the chart.
 
 Holes are named by the values of the Helm chart: those of the layout (``Serving.values``), and those of the site
-(``SITE_DEFAULTS``). ``group`` is one of its ``workerGroups``, ``kind`` what the site says of its type of GPU. Field names
-follow KubeRay's RayService v1.
+(``SITE_DEFAULTS``). ``group`` is one of its ``workerGroups``, ``kind`` what the site says of its type of GPU. Field
+names follow KubeRay's RayService v1.
 """
 
 from __future__ import annotations

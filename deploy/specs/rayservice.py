@@ -62,8 +62,8 @@ class Platform:
 class WorkerGroup:
     """Equal worker pods: how many, and the devices, cores and memory (GiB) of each.
 
-    ``logical_gpus`` is what Ray is told to count where its executor places ranks on CPU cores, else 0. ``gpu_type`` is the
-    name of the devices, by which a site says more of their nodes; empty where they are CPU cores or nobody named them.
+    ``logical_gpus`` is what Ray is told to count where its executor places ranks on CPU cores, else 0. ``gpu_type`` is
+    the name of the devices, by which a site says more of their nodes; empty where they are CPU cores.
     """
 
     name: str
