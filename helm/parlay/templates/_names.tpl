@@ -38,5 +38,5 @@ helm.sh/chart: {{ include "parlay.chart" .root }}
 
 {{- /* Name of the job by which Prometheus scrapes: the alerts know the service and its workers by it. */ -}}
 {{- define "parlay.job" -}}
-parlay-{{ .Release.Name }}
+parlay-{{ .Release.Name | trunc 40 | trimSuffix "-" }}
 {{- end -}}

@@ -56,6 +56,12 @@ volumes:
     {{- end }}
   - name: scratch
     emptyDir: {}
+  {{- if has "ray" $tuner.launchers }}
+  - name: shared-memory
+    emptyDir:
+      medium: Memory
+      sizeLimit: 1Gi
+  {{- end }}
   {{- with $tuner.extraVolumes }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -66,7 +72,7 @@ volumes:
 image: {{ $tuner.image | quote }}
 imagePullPolicy: {{ $tuner.imagePullPolicy }}
 env:
-  # Nothing is written beside the sources.
+  {{- /* Nothing is written beside the sources. */}}
   - name: HOME
     value: /tmp
   - name: NUMBA_CACHE_DIR
@@ -100,9 +106,24 @@ volumeMounts:
     mountPath: /var/lib/parlay
   - name: scratch
     mountPath: /tmp
+  {{- if and (has "ray" $tuner.launchers) (has .part (list "api" "worker")) }}
+  - name: shared-memory
+    mountPath: /dev/shm
+  {{- end }}
   {{- with $tuner.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+{{- end -}}
+
+{{- /* Whoever runs trials on a Ray cluster is a driver, and a driver needs a node of that cluster beside it: one without
+       devices, which shares files and memory with it. */ -}}
+{{- define "parlay.tuner.ray" -}}
+{{- if has "ray" .root.Values.tuner.launchers -}}
+- name: ray
+  command: [ray, start, {{ printf "--address=%s" .root.Values.tuner.rayAddress | toJson }}, --num-cpus=0, --num-gpus=0, --block]
+  resources: {{- include "parlay.size" (dict "cpu" "1" "memory" "2Gi") | nindent 4 }}
+  {{- include "parlay.tuner.container" . | nindent 2 }}
+{{- end -}}
 {{- end -}}
 
 {{- /* What studies run on: for whoever runs them. */ -}}
@@ -110,7 +131,7 @@ volumeMounts:
 - --out=/var/lib/parlay
 - --launchers={{ join "," .Values.tuner.launchers }}
 {{- with .Values.tuner.rayAddress }}
-- --ray-address={{ . }}
+- {{ printf "--ray-address=%s" . | toJson }}
 {{- end }}
 {{- end -}}
 

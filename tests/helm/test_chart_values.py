@@ -1,0 +1,135 @@
+"""The chart over many values and versions of Kubernetes: it renders, is valid, and differs where it should alone."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import crd, kube_tools
+from tests.chart import CHART, KUBERNETES, Document, changed, documents, helm, pods, render
+from tests.chart_cases import BASES, CHANGES, Change
+
+pytestmark = [pytest.mark.tools, pytest.mark.slow]
+VALUES = {**BASES, **{change.name: change.values for change in CHANGES}}
+Rendered = dict[tuple[str, str], str]
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    """By values and version of Kubernetes."""
+    folder = {name: tmp_path_factory.mktemp("values") for name in VALUES}
+
+    def one(name: str) -> Iterator[tuple[tuple[str, str], str]]:
+        for version in KUBERNETES:
+            yield (name, version), render(VALUES[name], folder[name], "--kube-version", version)
+
+    with ThreadPoolExecutor(2) as pool:
+        return {key: text for found in pool.map(lambda name: list(one(name)), VALUES) for key, text in found}
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(VALUES) >= 40
+    assert len({change.name for change in CHANGES}) == len(CHANGES)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
+def test_a_value_changes_what_it_should_alone(change: Change, rendered: Rendered) -> None:
+    found = changed(rendered[change.base, "1.25"], rendered[change.name, "1.25"])
+    assert {path for path in found if not any(fnmatchcase(path, glob) for glob in change.where)} == set()
+    assert [glob for glob in change.where if not any(fnmatchcase(path, glob) for path in found)] == []
+
+
+def test_no_version_of_kubernetes_gets_something_else(rendered: Rendered) -> None:
+    assert [name for name in VALUES if len({rendered[name, version] for version in KUBERNETES}) > 1] == []
+
+
+def test_helm_4_renders_the_same(rendered: Rendered, tmp_path: Path) -> None:
+    for name, values in VALUES.items():
+        text = render(values, tmp_path, "--kube-version", "1.37", binary=kube_tools.helm4())
+        assert changed(rendered[name, "1.37"], text) == set(), name
+
+
+def test_both_helms_lint_it(tmp_path: Path) -> None:
+    for name, values in VALUES.items():
+        path = tmp_path / "values.yaml"
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
+        for binary in (None, kube_tools.helm4()):
+            done = helm("lint", "--strict", str(CHART), "--values", str(path), binary=binary)
+            assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
+
+
+def each(rendered: Rendered) -> list[Document]:
+    """Every document once."""
+    texts = {rendered[name, "1.25"] for name in VALUES}
+    once = {yaml.safe_dump(document): document for text in texts for document in documents(text)}
+    return list(once.values())
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_every_document_is_strictly_valid(version: str, rendered: Rendered, tmp_path: Path) -> None:
+    path = tmp_path / "all.yaml"
+    builtin = [document for document in each(rendered) if document["kind"] not in crd.FILES]
+    path.write_text(yaml.safe_dump_all(builtin), encoding="utf-8")
+    words = [str(kube_tools.validate()), "--strict", "-k", version, str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (done.stdout + done.stderr).count(" passed for ") == len(builtin)
+
+
+def test_every_custom_resource_is_strictly_valid(rendered: Rendered) -> None:
+    own = [document for document in each(rendered) if document["kind"] in crd.FILES]
+    assert {document["kind"] for document in own} == set(crd.FILES)
+    assert [problem for document in own for problem in crd.problems(document)] == []
+
+
+def test_selectors_find_their_pods_and_nobody_elses(rendered: Rendered) -> None:
+    for name in VALUES:
+        made = documents(rendered[name, "1.25"])
+        labels = [
+            document["spec"]["template"]["metadata"]["labels"]
+            for document in made
+            if document["kind"] in ("Deployment", "Job")
+        ]
+        for document in made:
+            if document["kind"] in ("Service", "PodDisruptionBudget", "Deployment"):
+                selector = document["spec"]["selector"]
+                wanted = selector.get("matchLabels", selector).items()
+                assert sum(wanted <= found.items() for found in labels) == 1, document["metadata"]["name"]
+
+
+def test_a_selector_never_changes(rendered: Rendered) -> None:
+    """It cannot be: Kubernetes refuses an upgrade that does."""
+    selectors = {
+        (document["metadata"]["name"], str(document["spec"]["selector"]))
+        for name in VALUES
+        for document in documents(rendered[name, "1.25"])
+        if document["kind"] == "Deployment"
+    }
+    assert len(selectors) == len({name for name, _ in selectors})
+
+
+def test_no_pod_may_ask_kubernetes_or_become_root(rendered: Rendered) -> None:
+    found = [pod for document in each(rendered) for pod in pods(document)]
+    assert len(found) > 40
+    for pod in found:
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in [*pod.get("initContainers", ()), *pod["containers"]]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+            assert {"requests", "limits"} <= container["resources"].keys()
+
+
+def test_a_job_has_another_name_for_another_image(tmp_path: Path) -> None:
+    """The template of a job cannot be changed."""
+    names = set()
+    for image in ("registry/parlay:1", "registry/parlay:2"):
+        values = {**BASES["postgres"], "tuner": {**BASES["postgres"]["tuner"], "image": image}}
+        names |= {made["metadata"]["name"] for made in documents(render(values, tmp_path)) if made["kind"] == "Job"}
+    assert len(names) == 2
