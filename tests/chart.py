@@ -37,7 +37,8 @@ def template(
     """As ``render``, whether Helm refuses or not."""
     path = folder / f"values-{len(list(folder.iterdir()))}.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    return helm("template", release, str(CHART), "--values", str(path), *words, binary=binary)
+    words = ("--namespace", "models", "--values", str(path), *words)
+    return helm("template", release, str(CHART), *words, binary=binary)
 
 
 def documents(text: str) -> list[Document]:

@@ -28,7 +28,7 @@ def _serving(name: str) -> Values:
     return read
 
 
-SERVICE: Values = {"tuner": {"enabled": True, "image": "registry.example/parlay:0.1.0"}}
+SERVICE: Values = {"tuner": {"enabled": True, "image": "registry.example/parlay@sha256:" + "0" * 64}}
 POSTGRES = merged(SERVICE, {"tuner": {"store": {"postgres": {"secret": "parlay-database"}}}})
 WINNER, TWO_NODES, CPU = _serving("one-node"), _serving("two-nodes"), _serving("cpu")
 BASES: dict[str, Values] = {

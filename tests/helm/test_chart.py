@@ -40,6 +40,7 @@ def test_renders_the_emitted_rayservice(case: Case, tmp_path: Path) -> None:
     rendered = service_of(done.stdout)
     emitted: dict[str, Any] = yaml.safe_load(emit("rayservice", case.shipment, case.platform))
     labels = rendered["metadata"].pop("labels")
+    assert rendered["metadata"].pop("namespace") == "default"
     assert emitted["metadata"].pop("labels").items() <= labels.items()
     assert labels["helm.sh/chart"] == "parlay-0.1.0"
     assert rendered == emitted

@@ -37,12 +37,8 @@ def test_the_chart_has_a_true_copy(name: str) -> None:
 @pytest.mark.tools
 def test_the_rules_that_are_rendered_are_sound_under_promtool(tmp_path: Path) -> None:
     rule = next(made for made in documents(render(VALUES, tmp_path)) if made["kind"] == "PrometheusRule")
-    owner = [
-        group
-        for name in ("recording.yml", "alerts.yml")
-        for group in yaml.safe_load((FOLDER / name).read_text())["groups"]
-    ]
-    assert rule["spec"]["groups"] == owner
+    files = [yaml.safe_load((FOLDER / name).read_text(encoding="utf-8")) for name in ("recording.yml", "alerts.yml")]
+    assert rule["spec"]["groups"] == [group for file in files for group in file["groups"]]
     path = tmp_path / "rules.yml"
     path.write_text(yaml.safe_dump(rule["spec"]), encoding="utf-8")
     words = [str(tools.promtool()), "check", "rules", "--lint-fatal", str(path)]
@@ -59,17 +55,15 @@ def test_the_dashboard_that_is_rendered_is_the_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.tools
-@pytest.mark.parametrize("release", ["parlay", "tuning", "x-parlay"])
+@pytest.mark.parametrize("release", ["parlay", "tuning", "x-parlay", "a" * 53])
 def test_alerts_tell_the_service_and_its_workers_by_their_jobs(release: str, tmp_path: Path) -> None:
-    made = documents(render(VALUES, tmp_path, "--name-template", release))
+    made = documents(render(VALUES, tmp_path, release=release))
     monitor = next(one for one in made if one["kind"] == "ServiceMonitor")
     services = [one for one in made if one["kind"] == "Service"]
     wanted = monitor["spec"]["selector"]["matchLabels"].items()
     assert all(wanted <= service["metadata"]["labels"].items() for service in services)
-    jobs = {
-        service["spec"]["ports"][0]["name"]: service["metadata"]["labels"][monitor["spec"]["jobLabel"]]
-        for service in services
-    }
+    label = monitor["spec"]["jobLabel"]
+    jobs = {service["spec"]["ports"][0]["name"]: service["metadata"]["labels"][label] for service in services}
     # The matchers of the alerts: job=~"parlay.*" and job=~"parlay.*-worker".
     assert re.fullmatch("parlay.*", jobs["http"])
     assert not re.fullmatch(".*-worker", jobs["http"])

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests import crd, kube_tools
-from tests.chart import CHART, KUBERNETES, Document, changed, documents, helm, pods, render
+from tests.chart import CHART, KUBERNETES, Document, changed, documents, helm, leaves, pods, render
 from tests.chart_cases import BASES, CHANGES, Change
 
 pytestmark = [pytest.mark.tools, pytest.mark.slow]
@@ -133,3 +133,12 @@ def test_a_job_has_another_name_for_another_image(tmp_path: Path) -> None:
         values = {**BASES["postgres"], "tuner": {**BASES["postgres"]["tuner"], "image": image}}
         names |= {made["metadata"]["name"] for made in documents(render(values, tmp_path)) if made["kind"] == "Job"}
     assert len(names) == 2
+
+
+def test_no_name_is_too_long_for_a_label(tmp_path: Path) -> None:
+    """The longest release that Helm allows: controllers make labels of the names of what they own."""
+    made = documents(render({**BASES["both"], "extraObjects": []}, tmp_path, release="a" * 53))
+    names = [document["metadata"]["name"] for document in made]
+    assert max(map(len, names)) <= 63
+    texts = [value for document in made for path, value in leaves(document["metadata"]) if path.startswith("/labels/")]
+    assert max(map(len, texts)) <= 63

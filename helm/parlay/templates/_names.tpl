@@ -17,7 +17,7 @@ helm.sh/chart: {{ include "parlay.chart" . }}
 
 {{- /* Of the tuner: its parts are called after it. */ -}}
 {{- define "parlay.tuner" -}}
-{{- $name := .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- $name := .Release.Name | trunc 36 | trimSuffix "-" -}}
 {{- ternary $name (printf "%s-parlay" $name) (contains "parlay" $name) -}}
 {{- end -}}
 

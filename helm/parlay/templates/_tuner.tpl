@@ -121,6 +121,16 @@ volumeMounts:
 {{- if has "ray" .root.Values.tuner.launchers -}}
 - name: ray
   command: [ray, start, {{ printf "--address=%s" .root.Values.tuner.rayAddress | toJson }}, --num-cpus=0, --num-gpus=0, --block]
+  livenessProbe:
+    httpGet: {path: /api/local_raylet_healthz, port: 52365}
+    initialDelaySeconds: 60
+    periodSeconds: 10
+    timeoutSeconds: 5
+    failureThreshold: 12
+  readinessProbe:
+    httpGet: {path: /api/local_raylet_healthz, port: 52365}
+    periodSeconds: 10
+    timeoutSeconds: 5
   resources: {{- include "parlay.size" (dict "cpu" "1" "memory" "2Gi") | nindent 4 }}
   {{- include "parlay.tuner.container" . | nindent 2 }}
 {{- end -}}
