@@ -16,7 +16,7 @@ from tuner.ask.request import TuneRequest
 from tuner.errors import BadInput
 from tuner.trial.launched import Launched, RayApplication, VllmServer, versions_shown
 
-FORMATS = ("ray-serve", "rayservice", "helm-values", "vllm")
+FORMATS = ("ray-serve", "rayservice", "kustomize", "helm-values", "vllm")
 _LISTENS = {"--host": "0.0.0.0", "--port": "8000"}
 
 

@@ -2,7 +2,8 @@
 
 Every format derives from the record of the launch, so that what is deployed is what was measured: ``ray-serve`` holds
 the application unchanged but for its name and route, ``rayservice`` and ``helm-values`` hold that file verbatim in
-``serveConfigV2``, and ``vllm`` spells out its engine arguments and environment.
+``serveConfigV2``, ``kustomize`` makes ``rayservice`` the base of a site's overlays, and ``vllm`` spells out its engine
+arguments and environment.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from deploy.specs.rayservice import Platform, Serving, plan_serving, rayservice
-from deploy.specs.shipment import FORMATS, Shipment
+from deploy.specs.shipment import Shipment
 from deploy.specs.vllm_command import vllm_command
 from serve.launch.device import device_of
 from serve.launch.ray_nodes import llm_config
@@ -25,7 +26,13 @@ from tuner.ask.engine_cautions import cautions
 from tuner.errors import BadInput, ParlayError
 from tuner.trial.launched import ENGINES, RayApplication, versions_shown
 
-FILES = dict(zip(FORMATS, ("ray-serve.yaml", "rayservice.yaml", "helm-values.yaml", "vllm.sh"), strict=True))
+FILES = {
+    "ray-serve": "ray-serve.yaml",
+    "rayservice": "rayservice.yaml",
+    "kustomize": "kustomization.yaml",
+    "helm-values": "helm-values.yaml",
+    "vllm": "vllm.sh",
+}
 _SECRET = re.compile(r"(?i)(^|_)(token|secret|password|passwd|api_key|access_key|credentials?)$")
 
 
@@ -85,6 +92,36 @@ def _rayservice(shipment: Shipment, platform: Platform) -> str:
     return _heading(shipment, "kubectl apply -f FILE", *_needs(shipment, serving)) + _yaml(rayservice(serving))
 
 
+def _kustomize(shipment: Shipment, platform: Platform) -> str:
+    """A base of a site's overlays, beside the manifest; ``images`` is where one of them changes the image."""
+    serving = _serving(shipment, platform)
+    note = f"Needs: {FILES['rayservice']} beside it, as `parlay emit --format rayservice` writes it."
+    document = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [FILES["rayservice"]],
+        "images": [_image(serving.image)],
+        "labels": [{"pairs": {"app.kubernetes.io/managed-by": "parlay"}}],
+    }
+    return _heading(shipment, "kubectl apply -k FOLDER", note) + _yaml(document)
+
+
+def _image(image: str) -> dict[str, str]:
+    """An image as Kustomize names it: by its repository, with a tag or a digest."""
+    if "@" in image:
+        name, _, digest = image.partition("@")
+        return {"name": _without_tag(name)[0], "digest": digest}
+    name, tag = _without_tag(image)
+    return {"name": name, "newTag": tag or "latest"}
+
+
+def _without_tag(image: str) -> tuple[str, str]:
+    """Repository and tag; the colon of a registry's port is none of a tag."""
+    folder, slash, name = image.rpartition("/")
+    name, _, tag = name.partition(":")
+    return f"{folder}{slash}{name}", tag
+
+
 def _helm_values(shipment: Shipment, platform: Platform) -> str:
     serving = _serving(shipment, platform)
     use = f"helm upgrade --install {serving.name} helm/parlay --values FILE"
@@ -98,6 +135,7 @@ def _vllm(shipment: Shipment, _: Platform) -> str:
 _WRITERS: dict[str, Callable[[Shipment, Platform], str]] = {
     "ray-serve": _ray_serve,
     "rayservice": _rayservice,
+    "kustomize": _kustomize,
     "helm-values": _helm_values,
     "vllm": _vllm,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import yaml
 from deploy.specs.holes import filled
 from deploy.specs.pods import RAY_CLUSTER
 from deploy.specs.site_values import SITE_DEFAULTS
-from deploy.specs.writing import emit
-from tests import crd
+from deploy.specs.writing import emit, write_all
+from tests import crd, kube_tools
 from tests.chart import CHART, Document, documents, helm
 from tests.spec_cases import CASES, Case
 
@@ -119,3 +120,16 @@ def test_a_release_without_a_name_for_the_service_lends_its_own(tmp_path: Path) 
     cluster = service_of(done.stdout)["spec"]["rayClusterConfig"]
     assert service_of(done.stdout)["metadata"]["name"] == "my-release"
     assert cluster["headGroupSpec"]["template"]["metadata"]["labels"]["parlay.dev/serving"] == "my-release"
+
+
+@pytest.mark.slow
+def test_the_kustomization_builds_the_manifest_beside_it(tmp_path: Path) -> None:
+    """By kubectl: nothing but a label is added."""
+    for case in CASES:
+        folder = tmp_path / case.name
+        paths = write_all(folder, case.shipment, case.platform)
+        done = subprocess.run([str(kube_tools.kubectl()), "kustomize", str(folder)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        built, manifest = yaml.safe_load(done.stdout), yaml.safe_load(paths["rayservice"].read_text(encoding="utf-8"))
+        assert built["metadata"]["labels"].pop("app.kubernetes.io/managed-by") == "parlay"
+        assert built == manifest

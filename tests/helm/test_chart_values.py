@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,10 @@ import yaml
 
 from tests import crd, kube_tools
 from tests.chart import CHART, KUBERNETES, Document, changed, documents, helm, leaves, pods, render
-from tests.chart_cases import BASES, CHANGES, Change
+from tests.chart_cases import BASES, CHANGES, Change, merged
 
 pytestmark = [pytest.mark.tools, pytest.mark.slow]
+PAGE = CHART.parents[1] / "docs" / "kubernetes.md"
 VALUES = {**BASES, **{change.name: change.values for change in CHANGES}}
 Rendered = dict[tuple[str, str], str]
 
@@ -142,3 +144,12 @@ def test_no_name_is_too_long_for_a_label(tmp_path: Path) -> None:
     assert max(map(len, names)) <= 63
     texts = [value for document in made for path, value in leaves(document["metadata"]) if path.startswith("/labels/")]
     assert max(map(len, texts)) <= 63
+
+
+def test_the_values_that_the_page_shows_are_ones(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```yaml\n(serving:.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    assert blocks
+    for block in blocks:
+        assert changed(
+            render(BASES["winner"], tmp_path), render(merged(BASES["winner"], yaml.safe_load(block)), tmp_path)
+        )

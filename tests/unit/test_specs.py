@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from deploy.specs.holes import paths
 from deploy.specs.pods import RAY_CLUSTER, chart_template
 from deploy.specs.rayservice import Platform, kubernetes_name
-from deploy.specs.shipment import Shipment
+from deploy.specs.shipment import FORMATS, Shipment
 from deploy.specs.site_values import SITE_DEFAULTS
-from deploy.specs.writing import FILES, FORMATS, emit, write_all, write_whole
+from deploy.specs.writing import FILES, emit, write_all, write_whole
 from serve.launch.engine import engine_kwargs, environment, vllm_args
 from tests import crd
 from tests.spec_cases import CASES, Case, make_case
@@ -239,7 +239,7 @@ def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> No
 
 def test_bad_input_is_refused() -> None:
     case = CASES[0]
-    with pytest.raises(BadInput, match="ray-serve, rayservice, helm-values, vllm"):
+    with pytest.raises(BadInput, match="ray-serve, rayservice, kustomize, helm-values, vllm"):
         emit("docker", case.shipment)
     with pytest.raises(BadInput, match="tp=4,pp=1,dp=2"):
         emit("vllm", replace(case.shipment, deployment=ParallelLayout(tp=2, dp=2)))
@@ -292,6 +292,21 @@ def test_what_is_no_version_or_no_image_is_refused(changes: dict[str, str], wher
         Platform(**changes)
 
 
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ("vllm", {"name": "vllm", "newTag": "latest"}),
+        ("registry:5000/a/vllm", {"name": "registry:5000/a/vllm", "newTag": "latest"}),
+        ("registry:5000/a/vllm:7", {"name": "registry:5000/a/vllm", "newTag": "7"}),
+        ("registry/vllm:7@sha256:ab", {"name": "registry/vllm", "digest": "sha256:ab"}),
+    ],
+)
+def test_kustomize_is_told_the_image_by_its_repository(image: str, said: dict[str, str]) -> None:
+    document = yaml.safe_load(emit("kustomize", CASES[0].shipment, Platform(image=image)))
+    assert document["resources"] == [FILES["rayservice"]]
+    assert document["images"] == [said]
+
+
 def local(layout: str) -> Shipment:
     """What a vLLM server of its own served, on the loopback."""
     case = make_case("tiny", layout, model="/models/tiny", gpu="h100_sxm", nodes=1, per_node=8)
@@ -313,7 +328,7 @@ def test_what_a_local_process_served_leaves_as_its_command_line_alone(layout: st
     assert (words[:2], served["--host"], served["--port"]) == (["serve", "/models/tiny"], "0.0.0.0", "8000")
     assert served["--distributed-executor-backend"] == shipment.layout.executor
     assert environment["HF_HUB_OFFLINE"] == "1"
-    for spec_format in ("ray-serve", "rayservice", "helm-values"):
+    for spec_format in ("ray-serve", "rayservice", "kustomize", "helm-values"):
         with pytest.raises(BadInput, match="launched by local-process: no other configuration of it ever ran"):
             emit(spec_format, shipment)
 

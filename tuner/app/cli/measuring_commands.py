@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tuner.study.records import StudyRecord
     from tuner.study.store import Store
 
-KUBERNETES = ("rayservice", "helm-values")  # the formats that name a Ray and an image
+KUBERNETES = ("rayservice", "kustomize", "helm-values")  # the formats that name a Ray and an image
 
 _LOCAL = ("out", "store")  # options of which a service has its own
 
@@ -135,7 +135,7 @@ def emit(
         str | None,
         typer.Option(
             "--format",
-            help="ray-serve, rayservice, helm-values, vllm or layoutrequest; default: the one that was launched.",
+            help="ray-serve, rayservice, kustomize, helm-values, vllm or layoutrequest; default: the one that was launched.",
         ),
     ] = None,
     layout: Annotated[str | None, typer.Option(help="Another measured layout than the winner.")] = None,

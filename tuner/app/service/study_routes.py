@@ -158,7 +158,7 @@ def spec(
     caller: Reader,
     layout: Annotated[str | None, Query(max_length=400, description="Another measured layout.")] = None,
 ) -> PlainTextResponse:
-    """As ``parlay emit`` prints it: ray-serve, rayservice, helm-values, vllm or layoutrequest."""
+    """As ``parlay emit`` prints it: ray-serve, rayservice, kustomize, helm-values, vllm or layoutrequest."""
     from deploy.controller.writing import FORMAT, layout_request_text
     from deploy.specs.shipment import FORMATS
     from deploy.specs.writing import emit

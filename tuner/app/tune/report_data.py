@@ -29,6 +29,7 @@ _FATES = {
 USES = {
     "ray-serve": ("Ray Serve config", "serve run {}"),
     "rayservice": ("KubeRay RayService", "kubectl apply -f {}"),
+    "kustomize": ("Kustomization", "kubectl apply -k $(dirname {})"),
     "helm-values": ("Helm values", "helm upgrade --install parlay helm/parlay --values {}"),
     "vllm": ("vLLM command line", "sh {}"),
 }
