@@ -119,6 +119,7 @@ CHANGES = (
         "NetworkPolicy/parlay*/spec/egress/*",
         "NetworkPolicy/parlay*/spec/policyTypes/1",
     ),
+    _tuner("no-budget", {"disruptionBudget": {"enabled": False}}, "PodDisruptionBudget/*"),
     _tuner("accounts", {"serviceAccountAnnotations": {"iam/role": "r"}}, "ServiceAccount/*/annotations/*"),
     _tuner("priority", {"priorityClassName": "high"}, _PODS + "priorityClassName"),
     _tuner("pod-labels", {"podLabels": {"team": "a"}}, "*/template/metadata/labels/team"),

@@ -20,6 +20,7 @@ FILES = {
     "ServiceMonitor": "monitoring.coreos.com_servicemonitors.yaml.xz",
     "PrometheusRule": "monitoring.coreos.com_prometheusrules.yaml.xz",
 }
+RAYSERVICE = FOLDER / FILES["RayService"]
 
 
 def problems(manifest: dict[str, Any]) -> list[str]:
