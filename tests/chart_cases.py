@@ -93,6 +93,7 @@ CHANGES = (
     ),
     _tuner("roots", {"roots": ["/models"]}, "Deployment/parlay/*/args/*"),
     _tuner("database-key", {"store": {"postgres": {"key": "dsn"}}}, "*/env/2/valueFrom/secretKeyRef/key"),
+    _tuner("arguments", {"api": {"extraArgs": ["--keep-days=90"]}}, "Deployment/parlay/*/containers/0/args/6"),
     _tuner("api-replicas", {"api": {"replicas": 3}}, "Deployment/parlay/spec/replicas"),
     _tuner("workers", {"worker": {"replicas": 4}}, "Deployment/parlay-worker/spec/replicas"),
     _tuner("no-workers", {"worker": {"replicas": 0}}, "Deployment/parlay-worker/spec/replicas"),
