@@ -106,9 +106,7 @@ CHANGES = (
         {"ingress": {"host": "parlay.example", "tlsSecret": "tls", "className": "nginx", "annotations": {"a/b": "c"}}},
         "Ingress/parlay/*",
     ),
-    _tuner(
-        "no-policy", {"networkPolicy": {"enabled": False}}, "NetworkPolicy/parlay/*", "NetworkPolicy/parlay-worker/*"
-    ),
+    _tuner("no-policy", {"networkPolicy": {"enabled": False}}, "NetworkPolicy/parlay*"),
     _tuner(
         "policy-from",
         {"networkPolicy": {"from": [{"namespaceSelector": {}}]}},
