@@ -1,7 +1,7 @@
 """Documents with holes, written once and filled twice: here from values, and in a Helm template by Helm.
 
 A hole is named by the way to its value: ``serving.head.cpu``. Values are what Helm knows, with its notion of what is
-empty: ``""``, ``0``, ``{}``, ``[]``, false, null, and what is not there.
+empty: ``""``, ``0``, ``{}``, ``[]``, false and null.
 """
 
 from __future__ import annotations
@@ -39,17 +39,27 @@ class When:
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """What the table at one path has under the value at another, called ``name``; ``optional`` keys may be missing."""
+
+    name: str
+    table: str
+    key: str
+    optional: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Each:
     """In a list, ``item`` for each element of the list at ``path``; in it, ``name`` is where the element is found.
 
-    ``of_kind``, as ``(name, table, key)``: in it, ``name`` is also what the table at one path has under the value at
-    another, or an empty mapping.
+    What is ``optional`` in an element may be missing, and is empty then. Each element may be of a ``kind``.
     """
 
     path: str
     name: str
     item: Any
-    of_kind: tuple[str, str, str] | None = None
+    optional: tuple[str, ...] = ()
+    kind: Kind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +77,7 @@ def filled(document: Any, values: Mapping[str, Any]) -> Any:
     if isinstance(document, When):
         return filled(document.then if _any(document.paths, values) else document.otherwise, values)
     if isinstance(document, Merged):
-        found = [
-            _look(part, values) or {} if isinstance(part, str) else filled(part, values) for part in document.parts
-        ]
+        found = [_at(part, values) or {} if isinstance(part, str) else filled(part, values) for part in document.parts]
         merged = {key: value for part in reversed(found) for key, value in part.items()}
         return dict(sorted(merged.items()))
     if isinstance(document, Mapping):
@@ -83,14 +91,18 @@ def filled(document: Any, values: Mapping[str, Any]) -> Any:
 
 def _items(entry: Any, values: Mapping[str, Any]) -> Iterator[Any]:
     if isinstance(entry, Each):
-        for element in _look(entry.path, values) or ():
-            inner = {**values, entry.name: element}
-            if entry.of_kind:
-                name, table, key = entry.of_kind
-                inner[name] = (_look(table, inner) or {}).get(_look(key, inner) or "", {})
+        for element in _at(entry.path, values):
+            inner = {**values, entry.name: _with(entry.optional, element)}
+            if (kind := entry.kind) is not None:
+                found = _at(kind.table, inner).get(_at(kind.key, inner), {})
+                inner[kind.name] = _with(kind.optional, found)
             yield filled(entry.item, inner)
     else:
         yield filled(entry, values)
+
+
+def _with(optional: tuple[str, ...], value: Any) -> Any:
+    return {**dict.fromkeys(optional, ""), **value} if optional else value
 
 
 def _at(path: str, values: Mapping[str, Any]) -> Any:
@@ -100,16 +112,9 @@ def _at(path: str, values: Mapping[str, Any]) -> Any:
     return found
 
 
-def _look(path: str, values: Mapping[str, Any]) -> Any:
-    """As ``_at``; None for what is not there."""
-    try:
-        return _at(path, values)
-    except KeyError:
-        return None
-
-
 def _any(paths: tuple[str, ...], values: Mapping[str, Any]) -> bool:
-    return any(_look(path, values) for path in paths)
+    found = [_at(path, values) for path in paths]  # all of them: one that is missing is an error
+    return any(found)
 
 
 def paths(document: Any) -> set[str]:
@@ -119,7 +124,8 @@ def paths(document: Any) -> set[str]:
     if isinstance(document, When):
         return {*document.paths} | paths(document.then) | paths(document.otherwise)
     if isinstance(document, Each):
-        return {document.path, *(document.of_kind or ())[1:]} | paths(document.item)
+        kind = {document.kind.table, document.kind.key} if document.kind else set()
+        return {document.path} | kind | paths(document.item)
     if isinstance(document, Merged):
         return {path for part in document.parts for path in ({part} if isinstance(part, str) else paths(part))}
     if isinstance(document, Mapping):
@@ -157,10 +163,9 @@ def _item(entry: Any, depth: int) -> Iterator[str]:
         yield from _choice(entry, depth, lambda branch: _item(branch, depth))
     elif isinstance(entry, Each):
         yield f"{_indent(depth)}{{{{- range ${entry.name} := ${entry.path} }}}}"
-        if entry.of_kind:
-            name, table, key = entry.of_kind
-            found = f'get (${table} | default dict) (${key} | default "") | default dict'
-            yield f"{_indent(depth)}{{{{- ${name} := {found} }}}}"
+        if (kind := entry.kind) is not None:
+            found = f'get (${kind.table} | default dict) (${kind.key} | default "") | default dict'
+            yield f"{_indent(depth)}{{{{- ${kind.name} := {found} }}}}"
         yield from _item(entry.item, depth)
         yield f"{_indent(depth)}{{{{- end }}}}"
     elif isinstance(entry, Mapping):

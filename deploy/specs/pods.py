@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploy.specs.holes import Each, Hole, Merged, When, helm_template
+from deploy.specs.holes import Each, Hole, Kind, Merged, When, helm_template
 
 CACHE_PATH = "/hf-cache"
 
@@ -21,6 +21,7 @@ _HEADING = """{{- /* Written from deploy/specs/pods.py, the one place where the 
 {{- define "parlay.cluster" -}}
 {{- $serving := merge (dict "name" (include "parlay.name" .)) .Values.serving -}}
 """
+_KIND = Kind("kind", "serving.gpuTypes", "group.gpuType", ("nodeSelector", "tolerations", "runtimeClassName"))
 
 
 def _probe(command: str, failures: int) -> dict[str, Any]:
@@ -179,9 +180,7 @@ RAY_CLUSTER: dict[str, Any] = {
     "rayVersion": Hole("serving.rayVersion"),
     "enableInTreeAutoscaling": False,
     "headGroupSpec": _head(),
-    "workerGroupSpecs": [
-        Each("serving.workerGroups", "group", _workers(), ("kind", "serving.gpuTypes", "group.gpuType"))
-    ],
+    "workerGroupSpecs": [Each("serving.workerGroups", "group", _workers(), ("gpuType", "pool"), _KIND)],
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deploy.specs.holes import Each, Hole, When, filled, helm_template, paths
+from deploy.specs.holes import Each, Hole, Kind, Merged, When, filled, helm_template, paths
 
 DOCUMENT = {
     "name": Hole("a.name"),
@@ -90,3 +90,41 @@ def test_a_filled_document_is_its_own() -> None:
     values = {"a": {"name": {"x": 1}, "key": "k", "count": 1, "extra": "", "groups": []}}
     filled(DOCUMENT, values)["name"]["x"] = 2
     assert values["a"]["name"] == {"x": 1}
+
+
+KINDS = {
+    "list": [
+        Each(
+            "a.groups",
+            "g",
+            {
+                "labels": Merged(({"n": Hole("g.name")}, "k.labels", "a.labels")),
+                "any": When(("g.extra", "k.extra"), True),
+                "entries": [Each("k.entries", "e", Hole("e"))],
+            },
+            ("extra", "kind"),
+            Kind("k", "a.kinds", "g.kind", ("labels", "extra", "entries")),
+        )
+    ]
+}
+
+
+def test_an_element_may_be_of_a_kind_and_mappings_are_merged() -> None:
+    kinds = {"big": {"labels": {"x": "kind", "n": "kind"}, "extra": 1, "entries": [{"a": 1}]}}
+    groups = [{"name": "g1", "kind": "big"}, {"name": "g2", "kind": "unknown"}, {"name": "g3", "extra": 2}]
+    found = filled(KINDS, {"a": {"labels": {"x": "all", "y": "all"}, "kinds": kinds, "groups": groups}})["list"]
+    assert found == [
+        {"labels": {"n": "g1", "x": "kind", "y": "all"}, "any": True, "entries": [{"a": 1}]},
+        {"labels": {"n": "g2", "x": "all", "y": "all"}, "entries": []},
+        {"labels": {"n": "g3", "x": "all", "y": "all"}, "any": True, "entries": []},
+    ]
+    of_groups = {"a.groups", "a.kinds", "g.kind", "g.name", "g.extra"}
+    assert paths(KINDS) == of_groups | {"k.labels", "a.labels", "k.extra", "k.entries", "e"}
+
+
+@pytest.mark.parametrize("gone", ["labels", "kinds"])
+def test_what_is_not_optional_is_asked_for_in_these_too(gone: str) -> None:
+    values = {"labels": {}, "kinds": {}, "groups": [{"name": "g"}]}
+    del values[gone]
+    with pytest.raises(KeyError, match=gone):
+        filled(KINDS, {"a": values})
