@@ -135,7 +135,7 @@ def emit(
         str | None,
         typer.Option(
             "--format",
-            help="ray-serve, rayservice, kustomize, helm-values, vllm or layoutrequest; default: the one that was launched.",
+            help="ray-serve, rayservice, kustomize, helm-values, vllm, layoutrequest; default: the one launched.",
         ),
     ] = None,
     layout: Annotated[str | None, typer.Option(help="Another measured layout than the winner.")] = None,
