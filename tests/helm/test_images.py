@@ -34,7 +34,7 @@ def test_the_lock_has_all_that_parlay_needs_each_with_hashes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     have = locked()
-    for text in (*project["dependencies"], *extras["ray"], *extras["postgres"]):
+    for text in (*project["dependencies"], *extras["ray"], *extras["postgres"], *extras["kubernetes"]):
         needed = Requirement(text)
         assert needed.specifier.contains(have[canonicalize_name(needed.name)]), text
     blocks = re.split(r"\n(?=\S)", LOCK.read_text(encoding="utf-8").strip())
