@@ -19,11 +19,14 @@ demo: .venv/installed ## tune a tiny real model on real Ray Serve + vLLM (at mos
 demo-service: .venv/installed ## ask a service for such a study over HTTP (at most 6 minutes after the installation)
 	@.ci/demo-service
 
+# Those that start engines have the machine for themselves; the API server of the last may be built meanwhile.
 test: .venv/installed ## run all tests, those on the real stack included
 	@.ci/tools
 	@$(PYTHON_BIN) -m tests.tools
 	@$(PYTHON_BIN) -m tests.kube_tools
-	$(PYTHON_BIN) -m pytest
+	$(PYTHON_BIN) -m pytest -n 2 --dist worksteal -m "not real" --ignore tests/with_kubernetes
+	$(PYTHON_BIN) -m pytest -m real
+	$(PYTHON_BIN) -m pytest tests/with_kubernetes
 
 # Tests are rewritten by pytest when they are loaded; that is kept as bytecode, or every run would pay for it.
 check: .venv/installed ## ruff, mypy and the quick unit tests
