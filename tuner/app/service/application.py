@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,12 @@ from tuner.app.service import account_routes, cluster_routes, event_routes, page
 from tuner.app.service.access import Doorkeeper
 from tuner.app.service.deployed import Seen
 from tuner.app.service.gate import Gate
+from tuner.app.service.joined_reads import JoinedReads
 from tuner.app.service.metrics import CONTENT_TYPE, ServiceMetrics
 from tuner.app.service.problems import MEDIA_TYPE, ProblemAnswer, Refused, handle_errors
 from tuner.app.service.rates import Rates
 from tuner.app.service.service import Here, Service, Settings
+from tuner.app.service.tagged import told_as_json
 from tuner.app.service.watching import Watchers
 from tuner.ask.request import TuneRequest
 from tuner.errors import StoreError
@@ -81,10 +84,11 @@ def application(
     winners."""
     limits = settings.limits
     rates, failures = Rates(limits.requests_per_s, limits.burst), Rates(limits.failures_per_s, limits.failures_burst)
-    keeper = Doorkeeper(None if open_to_all else store.accounts, rates, failures, issuer)
+    tokens = None if open_to_all else JoinedReads(store.accounts.check)
+    keeper = Doorkeeper(tokens, rates, failures, issuer)
     metrics = ServiceMetrics(store, deployed)
     watchers = Watchers(store, limits.listeners, metrics.events, limits.listeners_each)
-    service = Service(store, settings, keeper, watchers, metrics)
+    service = Service(store, settings, keeper, watchers, metrics, JoinedReads(partial(told_as_json, store.listing)))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

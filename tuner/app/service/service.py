@@ -10,8 +10,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from tuner.app.service.access import Caller, Doorkeeper
+from tuner.app.service.joined_reads import JoinedReads
 from tuner.app.service.metrics import ServiceMetrics
 from tuner.app.service.problems import Refused, bad
+from tuner.app.service.tagged import Tagged
 from tuner.app.service.watching import Watchers
 from tuner.errors import BadInput
 from tuner.study.records import StudyRecord
@@ -57,6 +59,7 @@ class Service:
     doorkeeper: Doorkeeper
     watchers: Watchers
     metrics: ServiceMetrics
+    told: JoinedReads[str, Tagged | None]
 
     def study(self, name: str) -> StudyRecord:
         """A study; raises Refused with 404 where there is none."""
@@ -75,7 +78,7 @@ class Service:
         self.store.audit.note(caller.token, action, target, outcome)
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 

@@ -95,10 +95,15 @@ def studies(
     return StudyListAnswer(studies=shown, next=None if more is None else _cursor((more.created_at, more.name)))
 
 
-@routes.get("/{name}", summary="One study")
-def study(name: str, service: Here, caller: Reader) -> StudyAnswer:
-    """What was asked, and where it stands."""
-    return told(service, name)
+@routes.get("/{name}", summary="One study", response_model=StudyAnswer)
+async def study(
+    name: str, service: Here, caller: Reader, if_none_match: Annotated[str | None, Header(max_length=1000)] = None
+) -> Response:
+    """What was asked, and where it stands. With the ``ETag`` of an answer as ``If-None-Match``: 304 while it holds."""
+    found = await service.told.of(name)
+    if found is None:
+        raise unknown(name)
+    return found.response(if_none_match)
 
 
 @routes.get("/{name}/decision", summary="The decision, or how it stands")
