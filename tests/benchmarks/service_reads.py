@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import platform
@@ -270,6 +271,7 @@ def main() -> None:
     if options.serve is not None:
         serve(options.store[0], options.serve, options.out)
         return
+    gc.freeze()  # or a collection over all modules would be a pause of the clients, counted as the service's
     for kind in options.store or STORES:
         report(kind, options.studies, options.seconds, options.listeners)
 
