@@ -133,7 +133,8 @@ def test_whoever_saw_a_write_of_another_process_is_never_told_less(url, tmp_path
     writer = subprocess.Popen(
         [sys.executable, "-c", _WRITER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
-    assert writer.stdin is not None and writer.stdout is not None
+    assert writer.stdin is not None
+    assert writer.stdout is not None
     seen = 0
     with client_of(store, tmp_path, requests_per_s=1e6, burst=1e6) as client, ThreadPoolExecutor(8) as pool:
 

@@ -7,18 +7,19 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tuner.ask.cluster import Cluster, Fleet, requested_cluster, usd_per_gpu_hour
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.layout import AXES, ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
 from tuner.ask.requested_model import requested_model
 from tuner.ask.space import load_space
-from tuner.cost.breakdown import Breakdown, breakdown
+from tuner.cost.breakdown import Breakdown, RequestSteps, breakdown
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import MemoryEstimate, estimate_memory
 from tuner.cost.switches import EngineSwitches
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from tuner.trial.results import TrialResult
 
 BROKEN_DOWN = 10  # of a plan's ranking, beside the first of each shape
+_LIMITS = ("max_num_batched_tokens", "max_num_seqs")
+_structure = attrgetter(*(name for name in AXES if name not in _LIMITS))  # what layouts of one memory share
 REPORT = "report.html"
 DECISION = "decision.json"
 
@@ -88,15 +91,23 @@ def breakdowns(
     """Where the milliseconds of each layout go."""
     switches = EngineSwitches.asked(request.engine)
     costs = {group: StepCosts(model, group, switches=switches) for group in cluster.groups}
-    return {layout: breakdown(costs[cluster.group(layout)], layout, request) for layout in layouts}
+    steps = RequestSteps(request)
+    return {layout: breakdown(costs[cluster.group(layout)], layout, request, steps) for layout in layouts}
 
 
 def memories(request: TuneRequest, layouts: Iterable[ParallelLayout]) -> dict[ParallelLayout, MemoryEstimate]:
     """What the fullest device of each layout holds."""
-    model, cluster, found = requested_model(request), requested_cluster(request), {}
+    model, cluster = requested_model(request), requested_cluster(request)
+    alike: dict[object, list[ParallelLayout]] = {}
     for layout in layouts:
-        limits = (np.array([float(layout.max_num_batched_tokens)]), np.array([float(layout.max_num_seqs)]))
-        found[layout] = estimate_memory(model, layout, cluster.group(layout), request.engine, *limits)
+        alike.setdefault(_structure(layout), []).append(layout)
+    found: dict[ParallelLayout, MemoryEstimate] = {}
+    for members in alike.values():
+        tokens, seqs = (np.array([float(getattr(one, name)) for one in members]) for name in _LIMITS)
+        whole = estimate_memory(model, members[0], cluster.group(members[0]), request.engine, tokens, seqs)
+        for i, one in enumerate(members):
+            activations, kv = whole.activation_bytes[i : i + 1], whole.kv_tokens[i : i + 1]
+            found[one] = replace(whole, activation_bytes=activations, kv_tokens=kv)
     return found
 
 

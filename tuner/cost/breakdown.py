@@ -6,7 +6,7 @@ The terms are those that the ranking used, so they add up to its idle figures.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.cost.latency import StepCosts
 from tuner.cost.steady import Shapes
-from tuner.cost.step_batch import Terms, total
+from tuner.cost.step_batch import StepShape, Terms, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,29 @@ class Breakdown:
     tpot_ms: Mapping[str, float]
 
 
-def breakdown(costs: StepCosts, layout: ParallelLayout, request: TuneRequest) -> Breakdown:
-    """Explain the idle TTFT and TPOT of a layout."""
-    limit, slices = np.array([float(layout.max_num_batched_tokens)]), costs.techniques.slices(layout.pp)
-    shapes = Shapes.of(request, limit, layout.pp, slices)
+class RequestSteps:
+    """The steps of one request alone in a layout. Layouts with the same step get one object, whose price is cached."""
+
+    def __init__(self, request: TuneRequest) -> None:
+        self._request = request
+        self._by_chunks: dict[tuple[int, int], Shapes] = {}
+        self._decode: dict[int, StepShape] = {}
+
+    def of(self, layout: ParallelLayout, slices: int) -> Shapes:
+        """The steps; a prompt comes in at least ``slices`` chunks."""
+        key = (layout.max_num_batched_tokens, slices)
+        if key not in self._by_chunks:
+            self._by_chunks[key] = Shapes.of(self._request, np.array([float(layout.max_num_batched_tokens)]), 1, slices)
+        shapes = self._by_chunks[key]
+        decode = self._decode.setdefault(layout.pp, shapes.for_stages(layout.pp).decode)
+        return replace(shapes, decode=decode)
+
+
+def breakdown(
+    costs: StepCosts, layout: ParallelLayout, request: TuneRequest, steps: RequestSteps | None = None
+) -> Breakdown:
+    """Explain the idle TTFT and TPOT of a layout; ``steps`` are those of the request, shared between layouts."""
+    shapes = (steps or RequestSteps(request)).of(layout, costs.techniques.slices(layout.pp))
     prefill = costs.stages(layout, shapes.prefill)
     slowest = max(prefill, key=lambda terms: float(total(terms)[0]))
     ttft = _summed(prefill)

@@ -68,6 +68,7 @@ class StepCosts:
         )
         self._hardware = Hardware(model, cluster, self._collectives)
         self._layers: dict[object, tuple[Terms, Terms]] = {}
+        self._heads: dict[tuple[int, StepShape], Terms] = {}
         self._messages: dict[object, Floats] = {}
 
     def stages(self, layout: ParallelLayout, step: StepShape) -> list[Terms]:
@@ -262,12 +263,15 @@ class StepCosts:
 
     def _head_terms(self, layout: ParallelLayout, step: StepShape) -> Terms:
         """LM head and sampling on the last stage: one row per sequence."""
-        model, profile = self.model, self.cluster.profile
-        rows = np.asarray(step.sequences, dtype=float)
-        head = compute.gemm_ms(
-            profile, model.weights.head.main.kind, rows, model.padded_vocab // layout.tp, model.hidden
-        )
-        return {"LM head": np.asarray(head), "sampling": np.asarray(compute.sampling_ms(profile, rows, model.vocab))}
+        key = (layout.tp, step)
+        if key not in self._heads:
+            model, profile = self.model, self.cluster.profile
+            rows = np.asarray(step.sequences, dtype=float)
+            kind, vocab = model.weights.head.main.kind, model.padded_vocab // layout.tp
+            head = compute.gemm_ms(profile, kind, rows, vocab, model.hidden)
+            sampling = compute.sampling_ms(profile, rows, model.vocab)
+            self._heads[key] = {"LM head": np.asarray(head), "sampling": np.asarray(sampling)}
+        return self._heads[key]
 
     def _add_message(
         self, terms: Terms, layout: ParallelLayout, operation: PassOperation, group: CommGroup, step: StepShape

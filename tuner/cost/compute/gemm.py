@@ -116,11 +116,10 @@ def quantise_ms(profile: HardwareProfile, dtype: str, values: ArrayLike) -> Arra
 def _tiled_ms(profile: HardwareProfile, kind: Precision, fit: GemmFit, m: Array, n: Array, k: Array) -> Array:
     peak = profile.peak_flops_per_s[kind.math] * fit.compute_efficiency
     if fit.kernel in _CHOSEN_TILES:
-        options = [
-            _waves_ms(profile, fit, k, peak * share, tm, tn, np.ceil(m / tm) * np.ceil(n / tn))
-            for tm, tn, share in _CHOSEN_TILES[fit.kernel]
-        ]
-        return np.asarray(np.minimum.reduce(options))
+        axes = (-1, *(1,) * max(m.ndim, n.ndim, k.ndim))  # all tiles at once, along an axis before those of the product
+        tm, tn, share = (np.reshape(column, axes) for column in np.transpose(_CHOSEN_TILES[fit.kernel]))
+        tiles = np.ceil(m / tm) * np.ceil(n / tn)
+        return np.asarray(_waves_ms(profile, fit, k, peak * share, tm, tn, tiles).min(axis=0))
     table = _FIXED_TILES[fit.kernel]
     index = np.searchsorted([limit for limit, *_ in table], m)
     tm, tn, step = (np.array([row[i] for row in table], dtype=float)[index] for i in (1, 2, 3))
@@ -133,11 +132,11 @@ def _tiled_ms(profile: HardwareProfile, kind: Precision, fit: GemmFit, m: Array,
 
 
 def _waves_ms(
-    profile: HardwareProfile, fit: GemmFit, k: Array, peak: float, tm: ArrayLike, tn: ArrayLike, tiles: Array
+    profile: HardwareProfile, fit: GemmFit, k: Array, peak: float | Array, tm: Array, tn: Array, tiles: Array
 ) -> Array:
     """Tiles dealt out to multiprocessors in waves; each wave runs its k loop and pays a prologue and an epilogue."""
     sms = float(profile.sm_count)
-    per_k = 2e3 * np.asarray(tm) * np.asarray(tn) / (peak / sms)
+    per_k = 2e3 * tm * tn / (peak / sms)
     if fit.kernel not in ("cublas", "untiled"):
         per_k = np.hypot(per_k, (fit.k_step_ns or _K_STEP_NS) * MS_PER_NS)
     split = np.asarray(1.0)
