@@ -16,6 +16,7 @@ from tuner.study.database import Database, now_s
 from tuner.study.schema import TOKENS
 
 _SHAPE = re.compile(r"parlay_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+_TOKEN = sa.select(TOKENS).where(TOKENS.c.id == sa.bindparam("token", type_=sa.String))  # read with every request
 
 
 class Scope(StrEnum):
@@ -98,7 +99,7 @@ class Accounts:
         if found is None:
             return None
         with self._db.reading() as db:
-            row = db.execute(sa.select(TOKENS).where(TOKENS.c.id == found[1])).mappings().first()
+            row = db.execute(_TOKEN, {"token": found[1]}).mappings().first()
             now = now_s(db)
         if row is None or not _shown(row, _digest(found[2]), now):
             return None

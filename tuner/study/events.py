@@ -17,6 +17,11 @@ from tuner.study.schema import EVENTS
 from tuner.study.statements import append_event
 
 BELIEVED = "believed"  # the kind of event that says what the search believes
+# Put together once: they are read many times a second.
+_AFTER = sa.select(EVENTS).order_by(EVENTS.c.number)
+_AFTER = _AFTER.where(EVENTS.c.study == sa.bindparam("study"), EVENTS.c.number > sa.bindparam("after"))
+_LATEST = sa.select(EVENTS.c.study, sa.func.max(EVENTS.c.number)).group_by(EVENTS.c.study)
+_LATEST = _LATEST.where(EVENTS.c.study.in_(sa.bindparam("studies", expanding=True)))
 
 
 class Events:
@@ -32,17 +37,15 @@ class Events:
 
     def after(self, study: str, number: int, limit: int = 1000) -> tuple[Event, ...]:
         """Those that came after the one of that number, oldest first."""
-        query = sa.select(EVENTS).where(EVENTS.c.study == study, EVENTS.c.number > number)
         with self._db.reading() as db:
-            rows = db.execute(query.order_by(EVENTS.c.number).limit(limit)).mappings().all()
+            rows = db.execute(_AFTER.limit(limit), {"study": study, "after": number}).mappings().all()
         return tuple(Event(**row) for row in rows)
 
     def latest(self, studies: Iterable[str]) -> dict[str, int]:
         """The number of each study's last event, of those that have any."""
         names: Sequence[str] = list(studies)
-        query = sa.select(EVENTS.c.study, sa.func.max(EVENTS.c.number)).where(EVENTS.c.study.in_(names))
         with self._db.reading() as db:
-            return {study: int(number) for study, number in db.execute(query.group_by(EVENTS.c.study))}
+            return {study: int(number) for study, number in db.execute(_LATEST, {"studies": names})}
 
     def last(self, study: str, kind: str) -> Event | None:
         """The last event of a kind; None where there was none."""

@@ -62,6 +62,22 @@ _OPEN = (StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED)
 Place = tuple[float, str]  # of a line: when it was made, and its name
 
 
+def _head_query() -> sa.Select[Any]:
+    trials = sa.select(sa.func.count()).where(TRIALS.c.study == _STUDY).scalar_subquery()
+    last = sa.select(sa.func.max(EVENTS.c.number)).where(EVENTS.c.study == _STUDY).scalar_subquery()
+    pinned = sa.select(PINS.c.at).where(PINS.c.study == _STUDY).scalar_subquery()
+    names = ("name", "created_at", "state", "request", "facts", "candidates_total", "kept")
+    told = (trials.label("trials"), last.label("last_event"), pinned.label("pinned"))
+    return sa.select(*(STUDIES.c[name] for name in names), *told).where(STUDIES.c.name == _STUDY)
+
+
+# What is read for every answer is put together once: that takes as long as the reading.
+_STUDY = sa.bindparam("study", type_=sa.String)
+_HEAD = _head_query()
+_ORDER = sa.select(ORDERS).where(ORDERS.c.study == _STUDY)
+_STATE = sa.select(STUDIES.c.state).where(STUDIES.c.name == _STUDY)
+
+
 class Listing:
     """Lists the studies of the store's database."""
 
@@ -88,15 +104,9 @@ class Listing:
 
     def head(self, study: str) -> StudyHead | None:
         """One study; None where there is none."""
-        trials = sa.select(sa.func.count()).where(TRIALS.c.study == study).scalar_subquery()
-        last = sa.select(sa.func.max(EVENTS.c.number)).where(EVENTS.c.study == study).scalar_subquery()
-        columns = ("name", "created_at", "state", "request", "facts", "candidates_total", "kept")
-        pinned = sa.select(PINS.c.at).where(PINS.c.study == study).scalar_subquery().label("pinned")
-        known = (STUDIES.c[name] for name in columns)
-        query = sa.select(*known, trials.label("trials"), last.label("last_event"), pinned)
         with self._db.reading() as db:
-            row = db.execute(query.where(STUDIES.c.name == study)).mappings().first()
-            order = db.execute(sa.select(ORDERS).where(ORDERS.c.study == study)).mappings().first()
+            row = db.execute(_HEAD, {"study": study}).mappings().first()
+            order = db.execute(_ORDER, {"study": study}).mappings().first()
         if row is None:
             return None
         return StudyHead(
@@ -133,7 +143,7 @@ class Listing:
     def state(self, study: str) -> StudyState | None:
         """The state of a study, without all else that is known of it; None where there is none."""
         with self._db.reading() as db:
-            found = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == study))
+            found = db.scalar(_STATE, {"study": study})
         return None if found is None else StudyState(found)
 
     def counts(self) -> dict[StudyState, int]:
