@@ -8,7 +8,7 @@ again at once, so that the service is never idle; of `POST /v1/plans` of Qwen3-3
 with another SLO; of an event, from just before it is kept until each of the listeners has its line; and the memory of
 the service, idle and after 500 studies were queued, read, watched and deleted.
 
-The service is a process of its own, which checks a token with every request, without limits on their rates. A client
+The service is a process of its own, which checks a token with every request, without limits on rates and listeners. A client
 with a timetable counts from when it was to ask, so that a late answer is not hidden by the requests that it held back.
 Beside the times stand the processor's milliseconds per answer, of the service and of the clients, which are one other
 process: where other work shares the machine, they say more than the percentiles.
@@ -82,7 +82,7 @@ def serve(url: str, port: int, out: Path) -> None:
     from tuner.app.service.service import Limits, Settings
     from tuner.trial.cancel import CancelHandle
 
-    limits = Limits(requests_per_s=1e9, burst=1e9, open_studies=10**9)
+    limits = Limits(requests_per_s=1e9, burst=1e9, open_studies=10**9, listeners=10**9, listeners_each=10**9)
     app = application(Store(url), Settings(("simulated",), out, (), limits), open_to_all=False)
     Server(app, socket.create_server(("127.0.0.1", port), backlog=2048)).run(CancelHandle())
 
@@ -144,6 +144,8 @@ async def events(service: Asked, store: Store, seconds: float, listeners: int) -
     async def listen() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         writer.write(service.head("GET", f"/v1/studies/{LONG}/events", f"Last-Event-ID: {last}") + b"\r\n")
+        status = await reader.readline()
+        assert b" 200 " in status, status  # refused, it would wait for ever
         await reader.readuntil(b"retry: 2000")
         ready.release()
         while True:
