@@ -8,11 +8,10 @@ again at once, so that the service is never idle; of `POST /v1/plans` of Qwen3-3
 with another SLO; of an event, from just before it is kept until each of the listeners has its line; and the memory of
 the service, idle and after 500 studies were queued, read, watched and deleted.
 
-The service is a process of its own, which checks a token with every request, without limits on rates and listeners. A client
-with a timetable counts from when it was to ask, so that a late answer is not hidden by the requests that it held back.
-Beside the times stand the processor's milliseconds per answer, of the service and of the clients, which are one other
-process: where other work shares the machine, they say more than the percentiles.
-"""
+The service is a process of its own, which checks a token with every request, without limits on rates and listeners. A
+client with a timetable counts from when it was to ask, so that a late answer is not hidden by the requests that it
+held back. Beside the times stand the processor's milliseconds per answer, of the service and of the clients, which
+are one other process: where other work shares the machine, they say more than the percentiles."""
 
 from __future__ import annotations
 
