@@ -37,6 +37,11 @@ def fill(store: Store, folder: Path, studies: int) -> None:
         for table in (ORDERS, EVENTS):
             db.execute(sa.insert(table), [_named(table, row, LONG, 0) for row in found[table]])
         _long(db, found)
+    if (
+        engine.dialect.name == "sqlite"
+    ):  # years do not leave a log as long as the store, which a later write would fold in
+        with engine.connect() as db:
+            db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     engine.dispose()
 
 
