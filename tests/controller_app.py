@@ -75,7 +75,7 @@ class World:
         """One look of a controller that has just been started: it knows nothing of those before."""
         studies = Studies(self.store)
         if wrap is not None:
-            for name in ("submit", "resume", "cancel"):
+            for name in ("submit", "resume", "cancel", "keep", "let"):
                 setattr(studies, name, wrap(getattr(studies, name)))
         view = View(
             lambda one: self.kube.get(LAYOUT_REQUEST, one.namespace, one.name),

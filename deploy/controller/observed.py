@@ -92,7 +92,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class StudySeen:
-    """A study of it in the store; ``best`` and ``spent`` None where nothing is known, ``verdict`` until it decided."""
+    """A study of it in the store; ``best`` and ``spent`` None where nothing is known, ``verdict`` until it decided.
+
+    ``pinned``: no rule for old studies takes it.
+    """
 
     name: str
     state: StudyState
@@ -101,6 +104,7 @@ class StudySeen:
     best: str | None = None
     spent: Document | None = None
     verdict: Verdict | None = None
+    pinned: bool = False
 
     @property
     def ending(self) -> bool:
@@ -123,7 +127,8 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """All of it. ``study`` is that of ``asked``, ``others`` those of what was asked before, as far as they are open.
+    """All of it. ``study`` is that of ``asked``, ``others`` those of what was asked before, as far as they are open
+    or pinned.
 
     ``rayservice`` and ``config_map`` are the objects of the names that it would use, whoever made them; None: there are
     none. ``left`` are RayServices that it owns under other names. ``refused`` has, for what was tried since and did not

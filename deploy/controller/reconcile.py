@@ -47,6 +47,18 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """Pin the study: were it taken away for its age, it would be run again, and all that serves replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """Unpin a study that is asked for no more."""
+
+    study: str
+
+
+@dataclass(frozen=True, slots=True)
 class ApplyConfigMap:
     """Apply the ConfigMap with the manifest."""
 
@@ -67,7 +79,7 @@ class Say:
     status: dict[str, Any]
 
 
-Action = Hold | Release | Submit | Resume | Cancel | ApplyConfigMap | ApplyService | Say
+Action = Hold | Release | Submit | Resume | Cancel | Keep | Let | ApplyConfigMap | ApplyService | Say
 
 
 def next_action(seen: Observed, now: str) -> Action | None:
@@ -82,7 +94,7 @@ def next_action(seen: Observed, now: str) -> Action | None:
     asked = seen.asked
     if isinstance(asked, Refused):
         return _say(seen, now)
-    return _begun(seen) or _shipped(seen, asked) or _say(seen, now) or _superseded(seen)
+    return _begun(seen) or _shipped(seen, asked) or _say(seen, now) or _superseded(seen) or _pins(seen)
 
 
 def _ending(seen: Observed, now: str) -> Action | None:
@@ -91,6 +103,8 @@ def _ending(seen: Observed, now: str) -> Action | None:
     studies = (*seen.others, *([seen.study] if seen.study else []))
     if (left := _cancel(studies)) is not None:
         return left
+    if (pinned := _let(studies)) is not None:
+        return pinned
     over = not any(study.state in OPEN for study in studies)
     return Release() if over or seen.deleted_s > TEARDOWN_S else _say(seen, now)
 
@@ -104,6 +118,18 @@ def _superseded(seen: Observed) -> Cancel | None:
     """What was asked before ends once the status names another study: so it is known who cancelled which."""
     named = seen.study is not None and seen.resource.status.get("study") == seen.study.name
     return _cancel(seen.others) if named else None
+
+
+def _let(studies: tuple[StudySeen, ...]) -> Let | None:
+    return next((Let(study.name) for study in studies if study.pinned), None)
+
+
+def _pins(seen: Observed) -> Keep | Let | None:
+    """Of its studies that have ended, the one that it names is pinned and no other."""
+    study = seen.study
+    if study is not None and study.state not in OPEN and not study.pinned:
+        return Keep()
+    return _let(seen.others)
 
 
 def _begun(seen: Observed) -> Action | None:

@@ -19,7 +19,7 @@ from tuner.study.orders import Wish
 from tuner.study.store import Store
 
 pytestmark = pytest.mark.slow  # studies of a simulated cluster
-WRITES = 12  # of a controller in ``run``
+WRITES = 13  # of a controller in ``run``
 
 
 @pytest.fixture
@@ -92,6 +92,23 @@ def test_by_hand_the_manifest_waits_in_a_config_map(world):
     assert world.settle(key) == "RolledOut"
     assert len(world.store.study_names()) == 1
     assert world.service()["spec"] == manifest["spec"]
+
+
+def test_what_it_names_is_no_old_study(world):
+    """Taken away for its age, it would be run again, and what serves be replaced; what it named before may go."""
+    key = world.ask()
+    world.settle(key)
+    first = world.request(key)["status"]["study"]
+    assert world.store.archive.pinned() == (first,)
+    assert world.store.archive.older(-1.0, 9) == ()
+    world.edit(key, {"request": other_slo()})
+    world.settle(key)
+    assert world.store.archive.pinned() == (world.request(key)["status"]["study"],)
+    assert world.store.archive.older(-1.0, 9) == (first,)
+    world.kube.delete(LAYOUT_REQUEST, NAMESPACE, key.name)
+    world.look_again(key)
+    assert world.request(key) is None
+    assert world.store.archive.pinned() == ()
 
 
 def test_none_meets_the_slo(world):

@@ -37,7 +37,7 @@ class ScriptedStudies:
     def of(self, prefix: str, owner: str, order: Order | None) -> tuple[StudySeen | None, tuple[StudySeen, ...]]:
         found = {name: one for name, one in self.all.items() if name.startswith(prefix)}
         mine = found.pop(order.asked.study, None) if order else None
-        return mine, tuple(one for one in found.values() if one.state in OPEN)
+        return mine, tuple(one for one in found.values() if one.state in OPEN or one.pinned)
 
     def submit(self, order: Order) -> StudySeen | Refused:
         self.submitted.append(order.asked.study)
@@ -56,8 +56,17 @@ class ScriptedStudies:
             self.set(study.name, StudyState.CANCELLED)
         return self.all[study.name]
 
+    def keep(self, study: StudySeen) -> StudySeen:
+        self.all[study.name] = replace(self.all[study.name], pinned=True)
+        return self.all[study.name]
+
+    def let(self, study: StudySeen) -> StudySeen:
+        self.all[study.name] = replace(self.all[study.name], pinned=False)
+        return self.all[study.name]
+
     def set(self, name: str, state: StudyState, verdict: Verdict | None = None) -> StudySeen:
-        self.all[name] = StudySeen(name, state, verdict=verdict)
+        pinned = name in self.all and self.all[name].pinned
+        self.all[name] = StudySeen(name, state, verdict=verdict, pinned=pinned)
         return self.all[name]
 
     def progress(self) -> None:

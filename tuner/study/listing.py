@@ -56,6 +56,7 @@ class OrderedStudy:
     wish: Wish | None
     problem: str | None
     last_event: int
+    pinned: bool = False
 
 
 _OPEN = (StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED)
@@ -129,7 +130,9 @@ class Listing:
         With ``since_s``, of those that have ended only where something happened in the last so many seconds.
         """
         last = sa.select(sa.func.max(EVENTS.c.number)).where(EVENTS.c.study == STUDIES.c.name).scalar_subquery()
-        query = sa.select(STUDIES.c.name, STUDIES.c.state, ORDERS.c.wish, ORDERS.c.problem, last.label("last_event"))
+        pinned = sa.exists().where(PINS.c.study == STUDIES.c.name)
+        told = (last.label("last_event"), pinned.label("pinned"))
+        query = sa.select(STUDIES.c.name, STUDIES.c.state, ORDERS.c.wish, ORDERS.c.problem, *told)
         query = query.join(ORDERS, ORDERS.c.study == STUDIES.c.name).order_by(STUDIES.c.name)
         query = query.where(ORDERS.c.owner.startswith(owners, autoescape=True))
         query = query.where(STUDIES.c.name.startswith(names, autoescape=True))
@@ -156,7 +159,8 @@ class Listing:
 
 def _ordered(row: sa.RowMapping) -> OrderedStudy:
     wish = Wish(row["wish"]) if row["wish"] else None
-    return OrderedStudy(row["name"], StudyState(row["state"]), wish, row["problem"], row["last_event"] or 0)
+    last, pinned = row["last_event"] or 0, bool(row["pinned"])
+    return OrderedStudy(row["name"], StudyState(row["state"]), wish, row["problem"], last, pinned)
 
 
 def _line_of(row: sa.RowMapping) -> StudyLine:

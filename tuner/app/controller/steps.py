@@ -17,6 +17,8 @@ from deploy.controller.reconcile import (
     ApplyService,
     Cancel,
     Hold,
+    Keep,
+    Let,
     Release,
     Resume,
     Say,
@@ -100,13 +102,16 @@ class Reconciler:
         if isinstance(action, ApplyService):
             return self._apply(seen, RAY_SERVICE, "rayservice", action.document)
         if isinstance(action, Cancel):
-            return self._cancel(seen, action.study)
+            return _with(seen, action.study, self._studies.cancel)
+        if isinstance(action, Let):
+            return _with(seen, action.study, self._studies.let)
+        if isinstance(action, Keep):
+            return _begun(seen, "keep", self._studies.keep(_study(seen)))
         assert order is not None, "what was refused asks for no study"
         if isinstance(action, Submit):
             return _begun(seen, "submit", self._studies.submit(order))
         assert isinstance(action, Resume)
-        assert seen.study is not None
-        return _begun(seen, "resume", self._studies.resume(seen.study))
+        return _begun(seen, "resume", self._studies.resume(_study(seen)))
 
     def _finalizer(self, seen: Observed, hold: bool) -> Observed:
         resource = seen.resource
@@ -122,12 +127,6 @@ class Reconciler:
             raise
         self._view.written(found)
         return replace(seen, resource=Resource(found))
-
-    def _cancel(self, seen: Observed, name: str) -> Observed:
-        if seen.study is not None and seen.study.name == name:
-            return replace(seen, study=self._studies.cancel(seen.study))
-        others = [self._studies.cancel(one) if one.name == name else one for one in seen.others]
-        return replace(seen, others=tuple(others))
 
     def _apply(self, seen: Observed, kind: Kind, what: str, document: Object) -> Observed:
         meta = document["metadata"]
@@ -173,6 +172,18 @@ class Reconciler:
         except KubeError as error:
             if error.code not in (_CONFLICT, _FORBIDDEN, _NOT_FOUND):  # told already; or nobody is to be told
                 raise
+
+
+def _study(seen: Observed) -> StudySeen:
+    assert seen.study is not None, "what is done with a study needs one"
+    return seen.study
+
+
+def _with(seen: Observed, name: str, do: Callable[[StudySeen], StudySeen]) -> Observed:
+    """What is seen once that is done to the study of that name."""
+    if seen.study is not None and seen.study.name == name:
+        return replace(seen, study=do(seen.study))
+    return replace(seen, others=tuple(do(one) if one.name == name else one for one in seen.others))
 
 
 def _begun(seen: Observed, what: str, found: StudySeen | Refused) -> Observed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -38,10 +39,10 @@ class Studies:
         self._verdicts: dict[tuple[str, int, str], Verdict] = {}
 
     def of(self, prefix: str, owner: str, order: Order | None) -> tuple[StudySeen | None, tuple[StudySeen, ...]]:
-        """The study of an order, and all others of the prefix that are open."""
+        """The study of an order, and all others of the prefix that are open or pinned."""
         found = {one.name: one for one in self._store.listing.ordered(owner, prefix)}
         mine = found.pop(order.asked.study, None) if order is not None else None
-        others = tuple(_plain(one) for one in found.values() if one.state in OPEN)
+        others = tuple(_plain(one) for one in found.values() if one.state in OPEN or one.pinned)
         return None if mine is None or order is None else self._whole(mine, order), others
 
     def submit(self, order: Order) -> StudySeen | Refused:
@@ -67,6 +68,17 @@ class Studies:
         except BadInput:
             state = self._store.listing.state(study.name) or StudyState.CANCELLED
         return replace(study, state=state, wish=Wish.CANCEL)
+
+    def keep(self, study: StudySeen) -> StudySeen:
+        """Pin it; one that is gone since is seen so at the next look."""
+        with suppress(BadInput):
+            self._store.archive.pin(study.name)
+        return replace(study, pinned=True)
+
+    def let(self, study: StudySeen) -> StudySeen:
+        """Unpin it."""
+        self._store.archive.unpin(study.name)
+        return replace(study, pinned=False)
 
     def _whole(self, seen: OrderedStudy, order: Order) -> StudySeen:
         last = self._store.events.last(seen.name, "best_so_far")
@@ -163,7 +175,7 @@ def manifest_of(record: StudyRecord, winner: TrialResult, platform: Platform) ->
 
 
 def _plain(seen: OrderedStudy) -> StudySeen:
-    return StudySeen(seen.name, seen.state, seen.wish, seen.problem)
+    return StudySeen(seen.name, seen.state, seen.wish, seen.problem, pinned=seen.pinned)
 
 
 def _spent(told: dict[str, Any]) -> dict[str, Any]:
