@@ -44,8 +44,9 @@ def _studying(seen: Observed) -> Said:
         return "True", "Ending", "a worker ends the study"
     if study.state in _RUNNING:
         reason, message = _RUNNING[study.state]
-        status = "False" if study.state is StudyState.PAUSED else "True"
-        return status, reason, f"{message} ({study.name})"
+        if study.state is StudyState.PAUSED:
+            return "False", reason, f"{message} ({study.name}){f': {study.problem}' if study.problem else ''}"
+        return "True", reason, f"{message} ({study.name})"
     return "False", "Ended", f"study {study.name} has ended: {study.state.value}"
 
 

@@ -28,7 +28,7 @@ _TOLD = {
     ("RolledOut", "True"): "Normal",
     ("Failed", "True"): "Warning",
 }
-_HELD = {"FieldConflict", "NotOwned", "KubeRayMissing", "NoManifest", "Rejected", "Forbidden"}
+_HELD = {"Paused", "FieldConflict", "NotOwned", "KubeRayMissing", "NoManifest", "Rejected", "Forbidden"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def told(seen: Observed, now: dict[str, Any]) -> list[Told]:
     for condition in now["conditions"]:
         kind, state, reason = condition["type"], condition["status"], condition["reason"]
         level = _TOLD.get((kind, state))
-        if kind == "RolledOut" and reason in _HELD:
+        if reason in _HELD and kind in ("RolledOut", "Studying"):
             level = "Warning"
         if level is not None and before.get(kind) != (state, reason):
             what = digest([seen.resource.uid, seen.resource.version, kind, state, reason])

@@ -16,7 +16,7 @@ from deploy.controller.names import FINALIZER, Key, label_of, studies_of, study_
 from deploy.controller.observed import Asked, Observed, Refused, Resource, StudySeen, Verdict
 from deploy.controller.reconcile import TEARDOWN_S, Cancel, Hold, Release, Resume, Say, Submit, next_action
 from deploy.controller.resource import CONDITIONS, Spec
-from deploy.controller.status import status
+from deploy.controller.status import status, told
 from deploy.controller.structural import INT_OR_STRING, KEEP, structural
 from deploy.controller.writing import layout_request_text
 from tests import crd
@@ -235,6 +235,16 @@ def test_every_status_fits_the_schema_and_has_every_condition(state, wish):
         assert problems(document) == []
         assert [c["type"] for c in document["status"]["conditions"]] == list(CONDITIONS)
         assert all(re.fullmatch(r"[A-Z][A-Za-z]+", c["reason"]) for c in document["status"]["conditions"])
+
+
+def test_why_a_study_is_paused_is_said_and_told():
+    """A quota pauses it, and nobody who asks with kubectl sees the store."""
+    paused = StudySeen("ns.llama.1.2", StudyState.PAUSED, problem="the quota of kubernetes/ns: 4 of 4 GPU-hours")
+    found = status(seen(study=paused), NOW)
+    (condition,) = (c for c in found["conditions"] if c["type"] == "Studying")
+    assert (condition["status"], condition["reason"]) == ("False", "Paused")
+    assert condition["message"].endswith(": the quota of kubernetes/ns: 4 of 4 GPU-hours")
+    assert ("Warning", "Paused") in [(event.kind, event.reason) for event in told(seen(study=paused), found)]
 
 
 def test_a_time_of_transition_stays_while_nothing_changes():
