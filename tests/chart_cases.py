@@ -30,6 +30,9 @@ def _serving(name: str) -> Values:
 
 SERVICE: Values = {"tuner": {"enabled": True, "image": "registry.example/parlay@sha256:" + "0" * 64}}
 POSTGRES = merged(SERVICE, {"tuner": {"store": {"postgres": {"secret": "parlay-database"}}}})
+CONTROLLER: Values = {
+    "controller": {"enabled": True, "image": SERVICE["tuner"]["image"], "store": {"secret": "parlay-database"}}
+}
 WINNER, TWO_NODES, CPU = _serving("one-node"), _serving("two-nodes"), _serving("cpu")
 BASES: dict[str, Values] = {
     "nothing": {},
@@ -39,6 +42,8 @@ BASES: dict[str, Values] = {
     "two-nodes": TWO_NODES,
     "cpu": CPU,
     "both": merged(POSTGRES, WINNER),
+    "controller": CONTROLLER,
+    "all": merged(merged(SERVICE, WINNER), {"controller": {"enabled": True}}),
 }
 
 
@@ -68,6 +73,10 @@ def _watch(name: str, over: Values, *where: str, base: str = "postgres") -> Chan
     return Change(f"{base}-{name}", base, {"monitoring": over}, where)
 
 
+def _ask(name: str, over: Values, *where: str, base: str = "controller") -> Change:
+    return Change(f"{base}-{name}", base, {"controller": over}, where)
+
+
 _PODS = "*/template/spec/"
 _WORKER = "RayService/*/workerGroupSpecs/*/template/spec/"
 CHANGES = (
@@ -79,6 +88,7 @@ CHANGES = (
         "Deployment/parlay/*/containers/0/args/*",
         "Deployment/parlay-worker/*/containers/0/args/*",
         "Deployment/parlay-worker/*/containers/1/*",
+        "NetworkPolicy/parlay-worker/spec/ingress/1/from/*",
         "*/volumes/2/*",
         "*/volumeMounts/2/*",
     ),
@@ -87,11 +97,22 @@ CHANGES = (
         {"launchers": ["ray"], "rayAddress": "ray-head:6379"},
         "Deployment/parlay/*/containers/0/args/*",
         "Deployment/parlay/*/containers/1/*",
+        "NetworkPolicy/parlay/spec/ingress/1/from/*",
         "*/volumes/2/*",
         "*/volumeMounts/2/*",
         base="service",
     ),
-    _tuner("roots", {"roots": ["/models"]}, "Deployment/parlay/*/args/*"),
+    _tuner("roots", {"roots": ["/models"]}, "Deployment/parlay/*/args/6", "Deployment/parlay-worker/*/args/5"),
+    _tuner("open-metrics", {"metrics": "open"}, "Deployment/parlay/*/args/6"),
+    _tuner("oidc", {"oidc": {"issuer": "https://id.example", "audience": "parlay"}}, "Deployment/parlay/*/args/*"),
+    _tuner("deployed", {"deployed": ["llama=http://llama-head-svc:8080/metrics"]}, "Deployment/parlay/*/args/6"),
+    _tuner("old-studies", {"retention": {"keepDays": 90}}, "Deployment/parlay/*/args/6"),
+    _tuner(
+        "archive",
+        {"retention": {"keepDays": 90, "archiveTo": "/var/lib/parlay/old"}},
+        "Deployment/parlay/*/args/*",
+        base="service",
+    ),
     _tuner("database-key", {"store": {"postgres": {"key": "dsn"}}}, "*/env/2/valueFrom/secretKeyRef/key"),
     _tuner("arguments", {"api": {"extraArgs": ["--keep-days=90"]}}, "Deployment/parlay/*/containers/0/args/6"),
     _tuner("api-replicas", {"api": {"replicas": 3}}, "Deployment/parlay/spec/replicas"),
@@ -215,11 +236,45 @@ CHANGES = (
     _serve("runtime", {"runtimeClassName": "nvidia", "nodeSelector": {"a": "b"}}, base="cpu"),
     _watch(
         "scraped",
-        {"serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"release": "prometheus"}}},
+        {
+            "serviceMonitor": {
+                "enabled": True,
+                "interval": "30s",
+                "labels": {"release": "prometheus"},
+                "token": {"secret": "reader"},
+            }
+        },
         "ServiceMonitor/parlay/*",
     ),
     _watch("rules", {"rules": {"enabled": True}}, "PrometheusRule/parlay/*"),
     _watch("dashboard", {"dashboard": {"enabled": True}}, "ConfigMap/parlay-dashboard/*"),
+    _watch("scraped", {"serviceMonitor": {"enabled": True}}, "ServiceMonitor/parlay-controller/*", base="controller"),
+    _ask("replicas", {"replicas": 2, "cpu": "500m", "memory": "2Gi"}, "*/replicas", "*/resources/*"),
+    _ask("pull", {"imagePullPolicy": "Always", "imagePullSecrets": [{"name": "r"}]}, "*/imagePull*"),
+    _ask(
+        "namespaces",
+        {"namespaces": ["one", "two"]},
+        "Role/*",
+        "RoleBinding/*",
+        "Deployment/*/args/2",
+        "Deployment/*/args/*",
+    ),
+    _ask("no-user-roles", {"userRoles": False}, "ClusterRole/*"),
+    _ask("launchers", {"launchers": ["simulated", "ray"]}, "Deployment/*/args/3"),
+    _ask("cluster", {"rayCluster": "trials", "rayVersion": "2.60.0", "engineImage": "r/e:1"}, "Deployment/*/args/*"),
+    _ask("roots", {"roots": ["/models"]}, "Deployment/*/args/6"),
+    _ask("claim", {"store": {"secret": "", "claim": "studies"}}, "Deployment/*/volumes/0/*", "Deployment/*/env/2/*"),
+    _ask("no-policy", {"networkPolicy": {"enabled": False}}, "NetworkPolicy/*"),
+    _ask("policy", {"networkPolicy": {"from": [{"podSelector": {}}]}}, "NetworkPolicy/*/from/*"),
+    _ask("nodes", {"nodeSelector": {"pool": "cpu"}, "priorityClassName": "high"}, _PODS + "*pool", _PODS + "*Name"),
+    _ask("labels", {"podLabels": {"a": "b"}, "podAnnotations": {"c": "d"}}, "*/template/metadata/*"),
+    _ask(
+        "elsewhere",
+        {"affinity": {"nodeAffinity": {}}, "tolerations": [{"operator": "Exists"}]},
+        _PODS + "*",
+        base="all",
+    ),
+    _ask("environment", {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://p:1"}]}, "Deployment/*/env/3/*"),
     Change(
         "extra-objects",
         "nothing",
@@ -235,6 +290,12 @@ CHANGES = (
             ]
         },
         ("ConfigMap/a/*", "ConfigMap/b/*"),
+    ),
+    Change(
+        "all-become-postgres",
+        "all",
+        {"tuner": {**POSTGRES["tuner"], "token": {"secret": "t"}}},
+        ("Deployment/*", "PersistentVolumeClaim/*", "*/parlay-worker/*", "*migrat*"),
     ),
     Change("service-becomes-postgres", "service", POSTGRES, ("*",)),
     Change("winner-joins-the-service", "service", WINNER, ("RayService/*", "NetworkPolicy/one-node-ray/*")),

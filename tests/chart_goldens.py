@@ -73,7 +73,8 @@ GOLDENS: dict[str, Values] = {
         POSTGRES,
         {
             "tuner": {"api": {"replicas": 2}, "worker": {"replicas": 2}, "token": {"secret": "parlay-token"}},
-            "monitoring": {"serviceMonitor": {"enabled": True}},
+            "monitoring": {"serviceMonitor": {"enabled": True, "token": {"secret": "parlay-reader"}}},
         },
     ),
+    "service-with-controller": merged(SERVICE, {"controller": {"enabled": True}}),
 }

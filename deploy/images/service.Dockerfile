@@ -29,6 +29,6 @@ ENV PATH=/opt/parlay/bin:$PATH \
     PYTHONUNBUFFERED=1
 WORKDIR /var/lib/parlay
 USER 10001:10001
-EXPOSE 8080 9101
+EXPOSE 8080 8081 9101
 ENTRYPOINT ["parlay"]
 CMD ["serve", "--host", "0.0.0.0", "--out", "/var/lib/parlay"]

@@ -18,7 +18,7 @@ from tests.chart_cases import POSTGRES, merged
 from tests.monitoring.rules import FOLDER
 
 ALL = {
-    "serviceMonitor": {"enabled": True},
+    "serviceMonitor": {"enabled": True, "token": {"secret": "reader"}},
     "rules": {"enabled": True},
     "dashboard": {"enabled": True},
 }
@@ -69,3 +69,15 @@ def test_alerts_tell_the_service_and_its_workers_by_their_jobs(release: str, tmp
     assert not re.fullmatch(".*-worker", jobs["http"])
     assert re.fullmatch("parlay.*-worker", jobs["metrics"])
     assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} == set(jobs)
+
+
+@pytest.mark.tools
+def test_the_api_is_shown_a_token_and_the_controller_is_no_service_to_the_alerts(tmp_path: Path) -> None:
+    """Off a loopback address its /metrics asks for one; a scrape that is refused reads as a service that is down."""
+    made = documents(render(merged(VALUES, {"controller": {"enabled": True}}), tmp_path))
+    monitors = {one["metadata"]["name"]: one["spec"] for one in made if one["kind"] == "ServiceMonitor"}
+    shown = {one["port"]: one.get("authorization") for spec in monitors.values() for one in spec["endpoints"]}
+    assert shown == {"http": {"credentials": {"name": "reader", "key": "token"}}, "metrics": None, "health": None}
+    (service,) = (one for one in made if one["kind"] == "Service" and one["metadata"]["name"] == "parlay-controller")
+    assert monitors["parlay-controller"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert not re.fullmatch("parlay.*", service["metadata"]["labels"]["parlay.dev/job"])

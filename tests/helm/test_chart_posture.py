@@ -12,7 +12,7 @@ import yaml
 
 from tests import kube_tools
 from tests.chart import documents, pods, render
-from tests.chart_cases import BASES, POSTGRES, SERVICE, TWO_NODES, merged
+from tests.chart_cases import BASES, CONTROLLER, POSTGRES, SERVICE, TWO_NODES, merged
 
 pytestmark = [pytest.mark.tools, pytest.mark.slow]
 PAGE = Path(__file__).parents[2] / "docs" / "kubernetes.md"
@@ -29,6 +29,7 @@ INSTALLATIONS = {
     "postgres": merged(POSTGRES, RAY),
     "winner": merged(TWO_NODES, {"serving": {"rdma": {"resource": "rdma/hca"}}}),
     "both": BASES["both"],
+    "controller": CONTROLLER,
 }
 
 

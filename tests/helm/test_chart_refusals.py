@@ -12,7 +12,7 @@ import pytest
 
 from tests import kube_tools
 from tests.chart import CHART, template
-from tests.chart_cases import POSTGRES, SERVICE, WINNER, Values, merged
+from tests.chart_cases import CONTROLLER, POSTGRES, SERVICE, WINNER, Values, merged
 
 pytestmark = pytest.mark.tools
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
@@ -99,6 +99,35 @@ IMPOSSIBLE = {
     "an operator that is nobody": (
         merged(WINNER, {"serving": {"networkPolicy": {"operator": {"app.kubernetes.io/component": None}}}}),
         "networkPolicy.operator",
+    ),
+    "a scrape that is refused": (
+        merged(SERVICE, {"monitoring": {"serviceMonitor": {"enabled": True}}}),
+        "monitoring.serviceMonitor.token.secret",
+    ),
+    "a provider for nobody": (merged(SERVICE, {"tuner": {"oidc": {"issuer": "https://i"}}}), "tuner.oidc.audience"),
+    "a provider in clear": (
+        merged(SERVICE, {"tuner": {"oidc": {"issuer": "http://i", "audience": "p"}}}),
+        "tuner.oidc.issuer",
+    ),
+    "an archive of nothing": (
+        merged(SERVICE, {"tuner": {"retention": {"archiveTo": "/a"}}}),
+        "tuner.retention.keepDays",
+    ),
+    "an archive that ends with its pod": (
+        merged(POSTGRES, {"tuner": {"retention": {"keepDays": 1, "archiveTo": "/var/lib/parlay"}}}),
+        "tuner.retention.archiveTo",
+    ),
+    "a controller's password in clear": (
+        merged(CONTROLLER, {"controller": {"extraEnv": TOKEN}}),
+        "controller.extraEnv",
+    ),
+    "studies that no worker runs": (
+        merged(SERVICE, {"controller": {"enabled": True, "launchers": ["ray"]}}),
+        "controller.launchers",
+    ),
+    "a controller of two stores": (
+        merged(CONTROLLER, {"controller": {"store": {"claim": "c"}}}),
+        "controller.store",
     ),
     "an unknown kind of GPU setting": (
         merged(WINNER, {"serving": {"gpuTypes": {"h100": {"node": {}}}}}),

@@ -116,11 +116,12 @@ def test_a_selector_never_changes(rendered: Rendered) -> None:
     assert len(selectors) == len({name for name, _ in selectors})
 
 
-def test_no_pod_may_ask_kubernetes_or_become_root(rendered: Rendered) -> None:
+def test_no_pod_but_the_controllers_may_ask_kubernetes_and_none_become_root(rendered: Rendered) -> None:
     found = [pod for document in each(rendered) for pod in pods(document)]
     assert len(found) > 40
     for pod in found:
-        assert pod["automountServiceAccountToken"] is False
+        asks = [container["name"] for container in pod["containers"]] == ["controller"]
+        assert pod["automountServiceAccountToken"] is asks
         assert pod["securityContext"]["runAsNonRoot"] is True
         for container in [*pod.get("initContainers", ()), *pod["containers"]]:
             assert container["securityContext"]["allowPrivilegeEscalation"] is False

@@ -12,7 +12,7 @@ from tests.chart_cases import CHANGES
 from tuner.app.cli.commands import app
 
 pytestmark = pytest.mark.tools
-CASES = [change for change in CHANGES if change.base in ("service", "postgres") and "tuner" in change.over]
+CASES = [change for change in CHANGES if change.over.keys() & {"tuner", "controller"}]
 
 
 @pytest.mark.slow
@@ -33,4 +33,4 @@ def test_every_argument_of_every_container_is_parsed(tmp_path: Path) -> None:
                             command.make_context(name, [*rest], resilient_parsing=True), rest
                         )
                     command.make_context(name, list(rest))  # raises for an option that does not exist
-    assert seen == {"serve", "worker", "token"}
+    assert seen == {"serve", "worker", "token", "controller"}

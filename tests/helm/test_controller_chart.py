@@ -76,6 +76,27 @@ def test_each_namespace_has_a_role() -> None:
     ]  # fmt: skip
 
 
+def test_what_the_service_has_need_not_be_said_twice() -> None:
+    """Image, registry, launchers and store; an SQLite file is reached on the node that has its volume alone."""
+    service = ("controller.enabled=true", "tuner.enabled=true", "tuner.image=registry/parlay:1")
+    found = rendered(*service, "tuner.imagePullSecrets[0].name=registry")
+    pod = found["Deployment", "tuner-controller"]["spec"]["template"]["spec"]
+    beside = found["Deployment", "tuner-parlay"]["spec"]["template"]
+    assert pod["volumes"][0] == beside["spec"]["volumes"][0]
+    assert pod["imagePullSecrets"] == beside["spec"]["imagePullSecrets"]
+    (term,) = pod["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["labelSelector"]["matchLabels"].items() <= beside["metadata"]["labels"].items()
+    (container,) = pod["containers"]
+    assert container["image"] == "registry/parlay:1"
+    assert "--launchers=simulated" in container["args"]
+    pod = rendered(*service, "tuner.store.postgres.secret=db")["Deployment", "tuner-controller"]["spec"]["template"][
+        "spec"
+    ]
+    assert pod["containers"][0]["env"][2]["valueFrom"]["secretKeyRef"] == {"name": "db", "key": "url"}
+    assert "affinity" not in pod
+    assert pod["volumes"][0] == {"name": "data", "emptyDir": {}}
+
+
 def test_its_words_are_those_of_the_command() -> None:
     import typer
 

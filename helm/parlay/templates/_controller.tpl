@@ -3,14 +3,39 @@
 {{- end -}}
 
 {{- define "parlay.controller.labels" -}}
-app.kubernetes.io/name: parlay-controller
+{{ include "parlay.controller.selector" . }}
 app.kubernetes.io/part-of: parlay
-app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+helm.sh/chart: {{ include "parlay.chart" . }}
 {{- end -}}
 
 {{- define "parlay.controller.selector" -}}
 app.kubernetes.io/name: parlay-controller
 app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- /* Name of the job by which Prometheus scrapes it: not one of the alerts', which are of the service and its workers. */ -}}
+{{- define "parlay.controller.job" -}}
+layoutrequests-{{ .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- end -}}
+
+{{- /* What it shares with the service of the same release need not be said twice: image, launchers and store, as YAML.
+       `beside`: its volume is the service's, which one node at a time can have. */ -}}
+{{- define "parlay.controller.given" -}}
+{{- $controller := .Values.controller -}}
+{{- $tuner := .Values.tuner -}}
+{{- $store := dict "secret" $controller.store.secret "key" $controller.store.key "claim" $controller.store.claim "beside" false -}}
+{{- if not (or $store.secret $store.claim) -}}
+{{- if $tuner.store.postgres.secret -}}
+{{- $_ := set $store "secret" $tuner.store.postgres.secret -}}
+{{- $_ := set $store "key" $tuner.store.postgres.key -}}
+{{- else if $tuner.enabled -}}
+{{- $_ := set $store "claim" ($tuner.store.volume.existingClaim | default (include "parlay.tuner" .)) -}}
+{{- $_ := set $store "beside" true -}}
+{{- end -}}
+{{- end -}}
+{{- $launchers := $controller.launchers | default (ternary $tuner.launchers (list "ray") $tuner.enabled) -}}
+{{- $image := $controller.image | default $tuner.image -}}
+{{- $pull := $controller.imagePullSecrets | default $tuner.imagePullSecrets -}}
+{{- dict "store" $store "launchers" $launchers "image" $image "imagePullSecrets" $pull | toYaml -}}
 {{- end -}}

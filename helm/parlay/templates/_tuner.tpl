@@ -143,6 +143,9 @@ volumeMounts:
 {{- with .Values.tuner.rayAddress }}
 - {{ printf "--ray-address=%s" . | toJson }}
 {{- end }}
+{{- range .Values.tuner.roots }}
+- {{ printf "--root=%s" . | toJson }}
+{{- end }}
 {{- end -}}
 
 {{- define "parlay.size" -}}
