@@ -16,6 +16,7 @@ STUDY, DECISION, DIGEST = f"{GROUP}/study", f"{GROUP}/decision", f"{GROUP}/diges
 OF = f"{GROUP}/layoutrequest-uid"  # its label
 OWNER = "kubernetes/"  # what owners of the controller's orders begin with
 _MOST = 40  # letters of a RayService's name: KubeRay appends up to 22, and a label has 63
+_MOST_OF_OWNER = 60  # letters of an account in the store
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -35,8 +36,9 @@ def digest(document: Any) -> str:
 
 
 def owner_of(key: Key) -> str:
-    """Whose its studies are in the queue: every namespace has its turn."""
-    return f"{OWNER}{key.namespace}"[:60]
+    """Whose its studies are in the queue, and whose quota they spend: every namespace has its own."""
+    whole = f"{OWNER}{key.namespace}"
+    return whole if len(whole) <= _MOST_OF_OWNER else f"{whole[: _MOST_OF_OWNER - 9]}-{digest(whole)[:8]}"
 
 
 def studies_of(key: Key, uid: str) -> str:

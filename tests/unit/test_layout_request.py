@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from deploy.controller import crd as definitions
 from deploy.controller.asking import Runs, order_of
 from deploy.controller.conditions import said
 from deploy.controller.manifests import holds, ready
-from deploy.controller.names import FINALIZER, Key, label_of, studies_of, study_of
+from deploy.controller.names import FINALIZER, Key, label_of, owner_of, studies_of, study_of
 from deploy.controller.observed import Asked, Observed, Refused, Resource, StudySeen, Verdict
 from deploy.controller.reconcile import TEARDOWN_S, Cancel, Hold, Release, Resume, Say, Submit, next_action
 from deploy.controller.resource import CONDITIONS, Spec
@@ -235,6 +237,15 @@ def test_every_status_fits_the_schema_and_has_every_condition(state, wish):
         assert problems(document) == []
         assert [c["type"] for c in document["status"]["conditions"]] == list(CONDITIONS)
         assert all(re.fullmatch(r"[A-Z][A-Za-z]+", c["reason"]) for c in document["status"]["conditions"])
+
+
+@given(st.text("ab-", min_size=1, max_size=63), st.text("ab-", min_size=1, max_size=63))
+@example("a" * 62 + "a", "a" * 62 + "b")
+def test_no_two_namespaces_share_an_account(one, other):
+    """A quota is one's own, and so are turns in the queue."""
+    owners = {owner_of(Key(namespace, "llama")) for namespace in (one, other)}
+    assert len(owners) == len({one, other})
+    assert max(map(len, owners)) <= 60
 
 
 def test_why_a_study_is_paused_is_said_and_told():
