@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from serve.launch.engine import environment, serve_app, vllm_args
 from tests.fakes import make_candidate, make_request, make_step
 from tuner.app.cli.commands import app
+from tuner.app.tune.report_data import USES
 from tuner.app.wiring import decision_of, write_results
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request_document import parse_request
@@ -137,3 +138,12 @@ def test_a_local_process_leaves_its_command_line_alone(emit: Emit, tmp_path: Pat
     told = launched and {"launcher": "local-process", "versions": {"vllm": "0.26.0"}, "model_source": "/then/tiny"}
     assert winner["launched"] == told
     assert ("/then/tiny" in files["report"].read_text()) == (launched is not None)
+
+
+def test_the_reports_command_of_helm_leaves_the_service_of_that_release_alone() -> None:
+    """Helm forgets what a release was told, unless it is asked not to; the release of that name has the service."""
+    _, command = USES["helm-values"]
+    page = (Path(__file__).parents[2] / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    assert command.startswith("helm upgrade --install parlay ")
+    assert "helm upgrade --install parlay " in page
+    assert "--reuse-values" in command.split()

@@ -30,7 +30,7 @@ USES = {
     "ray-serve": ("Ray Serve config", "serve run {}"),
     "rayservice": ("KubeRay RayService", "kubectl apply -f {}"),
     "kustomize": ("Kustomization", "kubectl apply -k $(dirname {})"),
-    "helm-values": ("Helm values", "helm upgrade --install parlay helm/parlay --values {}"),
+    "helm-values": ("Helm values", "helm upgrade --install parlay helm/parlay --reuse-values --values {}"),
     "vllm": ("vLLM command line", "sh {}"),
 }
 
