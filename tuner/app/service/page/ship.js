@@ -3,7 +3,7 @@
 import { Problem, get } from "./api.js";
 import { el, part } from "./dom.js";
 
-const FORMATS = [["ray-serve", "Ray Serve config", "yaml"], ["rayservice", "KubeRay RayService", "yaml"], ["kustomize", "Kustomization", "yaml"], ["helm-values", "Helm values", "yaml"], ["vllm", "vLLM command line", "sh"]];
+const FORMATS = [["ray-serve", "Ray Serve config", "yaml"], ["rayservice", "KubeRay RayService", "yaml"], ["kustomize", "Kustomization", "yaml"], ["helm-values", "Helm values", "yaml"], ["vllm", "vLLM command line", "sh"], ["layoutrequest", "LayoutRequest, to ask again with kubectl", "yaml"]];
 
 export function ship(base, name) {
   const specs = el("div");
