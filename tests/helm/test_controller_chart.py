@@ -84,8 +84,11 @@ def test_what_the_service_has_need_not_be_said_twice() -> None:
     beside = found["Deployment", "tuner-parlay"]["spec"]["template"]
     assert pod["volumes"][0] == beside["spec"]["volumes"][0]
     assert pod["imagePullSecrets"] == beside["spec"]["imagePullSecrets"]
+    # Either may be started anew: a required affinity to oneself lets the first of them go anywhere.
+    assert pod["affinity"] == beside["spec"]["affinity"]
     (term,) = pod["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-    assert term["labelSelector"]["matchLabels"].items() <= beside["metadata"]["labels"].items()
+    for template in (beside, found["Deployment", "tuner-controller"]["spec"]["template"]):
+        assert term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
     (container,) = pod["containers"]
     assert container["image"] == "registry/parlay:1"
     assert "--launchers=simulated" in container["args"]

@@ -39,3 +39,21 @@ layoutrequests-{{ .Release.Name | trunc 40 | trimSuffix "-" }}
 {{- $pull := $controller.imagePullSecrets | default $tuner.imagePullSecrets -}}
 {{- dict "store" $store "launchers" $launchers "image" $image "imagePullSecrets" $pull | toYaml -}}
 {{- end -}}
+
+{{- /* Whether the controller's volume is that of the service: then pods of both have a label, and each goes where another
+       with it is. The first of them goes anywhere, since it has the label itself. */ -}}
+{{- define "parlay.beside" -}}
+{{- if and .Values.controller.enabled (include "parlay.controller.given" . | fromYaml).store.beside -}}
+parlay.dev/volume: {{ include "parlay.tuner" . }}
+{{- end -}}
+{{- end -}}
+
+{{- define "parlay.beside.affinity" -}}
+affinity:
+  podAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      - topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels:
+            {{- include "parlay.beside" . | nindent 12 }}
+{{- end -}}

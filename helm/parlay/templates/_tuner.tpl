@@ -3,6 +3,9 @@
 {{- $tuner := .root.Values.tuner -}}
 labels:
   {{- include "parlay.tuner.labels" . | nindent 2 }}
+  {{- with include "parlay.beside" .root }}
+  {{- . | nindent 2 }}
+  {{- end }}
   {{- with $tuner.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -29,6 +32,10 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $tuner.affinity }}
 affinity: {{- toYaml . | nindent 2 }}
+{{- else }}
+{{- if include "parlay.beside" .root }}
+{{- include "parlay.beside.affinity" .root | nindent 0 }}
+{{- end }}
 {{- end }}
 {{- if and $tuner.topologyKey (ne .part "migration") }}
 topologySpreadConstraints:
