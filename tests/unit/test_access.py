@@ -301,10 +301,9 @@ def test_a_token_has_as_many_studies_as_its_quota_says_resumed_ones_too(serve, s
 
 @pytest.mark.slow
 def test_of_many_who_ask_at_once_as_many_get_a_study_as_there_is_room_for(serve, store):
-    client = serve(open_studies=3)
     _, headers = bearer(store)
     names = [f"s{number}" for number in range(12)]
-    with ThreadPoolExecutor(12) as threads:
+    with serve(open_studies=3) as client, ThreadPoolExecutor(12) as threads:  # one loop for all, as a server has
         ask = partial(client.post, "/v1/studies", headers=headers)
         found = list(threads.map(lambda name: ask(json=STUDY | {"name": name}), names))
     assert sorted(answer.status_code for answer in found) == [201] * 3 + [429] * 9
