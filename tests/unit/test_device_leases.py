@@ -20,7 +20,7 @@ from tests.fakes import FakeLauncher, copy_of_empty_store, make_request
 from tests.world import SPACE, Journal, World
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Isolation
-from tuner.errors import LeaseLost
+from tuner.errors import Cancelled, LeaseLost
 from tuner.study.claiming import Claims
 from tuner.study.device_leases import Blocked
 from tuner.study.lease import new_driver
@@ -397,3 +397,46 @@ def test_time_that_a_study_waits_is_not_spent(tmp_path, monkeypatch):
     assert (decision.spent.minutes, decision.spent.launches) == (0.0, 1)
     assert study._s.request.isolation is Isolation.NODE
     assert replace(decision.trials[0], steps=()).failure is None
+
+
+def test_a_study_whose_quota_is_spent_while_it_waits_launches_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("tuner.study.driver.OTHERS_S", 0.01)
+    world = Shared(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs")
+    study, _, store, journal = world.study("s", RAY, {"budget.launches": 1})
+    holder, held = Party(store, "holder", launcher(), tmp_path), []
+    holder.claim(8)
+    study._held = lambda: held[0] if held else None
+
+    def waiting(proposal, blocked):
+        held.append("the quota is spent")
+        holder.finish()
+
+    journal.waiting = waiting
+    with pytest.raises(Cancelled, match="the quota is spent"):
+        study.run(resume=False, facts={})
+    assert store.trials("s") == []
+
+
+def test_a_study_that_may_launch_no_more_stands_in_nobodys_way(tmp_path, monkeypatch):
+    monkeypatch.setattr("tuner.study.driver.OTHERS_S", 0.01)
+    world = Shared(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs")
+    study, _, store, journal = world.study(
+        "s", RAY, {"space": {"tp": [4], "executor": ["mp", "ray"]}, "isolation": "none"}
+    )
+    holder, held, left = Party(store, "holder", launcher(), tmp_path), [], []
+    holder.claim(4)
+    study._held = lambda: held[0] if held else None
+    journal.waiting = lambda proposal, blocked: held.append("the quota is spent")
+
+    def measured(layout, step):
+        until = time.monotonic() + 10
+        while time.monotonic() < until and not (held and all(lease.token for lease in store.devices.all())):
+            time.sleep(0.01)
+        left.append([lease.study for lease in store.devices.all() if lease.token is None])
+        return 1.0
+
+    world.ttft_ms = study._meter.ttft_ms = measured
+    with pytest.raises(Cancelled, match="the quota is spent"):
+        study.run(resume=False, facts={})
+    assert held
+    assert left[0] == []

@@ -26,6 +26,7 @@ class Claims:
         self._store, self._launcher, self._study, self._request = store, launcher, study, request
         self._nodes, self._driver = nodes, driver
         self._sharing: Callable[[Place], Sharing] | None = None
+        self._in_line = False
         self._asked = False  # the launcher, for its cluster: that may have to connect first
 
     def claim(self, claim: TrialClaim, place: Place) -> OpenTrial | Blocked | None:
@@ -37,8 +38,15 @@ class Claims:
         while True:
             found = store.claim_trial(self._study, claim, lambda held: place(held, ()), launches, sharing)
             if not (isinstance(found, Blocked) and found.dead):
+                self._in_line = isinstance(found, Blocked) or (found is None and self._in_line)
                 return found
             self._clear(found)
+
+    def leave_line(self) -> None:
+        """Wait for nothing more; nothing where it does not."""
+        if self._in_line:
+            self._store.devices.leave_line(self._driver)
+            self._in_line = False
 
     def require(self, trial: OpenTrial) -> None:
         """Raise LeaseLost where the trial's devices were given to others."""

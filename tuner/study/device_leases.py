@@ -124,6 +124,11 @@ class DeviceLeases:
         with self._db.writing() as db:
             db.execute(sa.delete(DEVICE_LEASES).where(_this(lease), DEVICE_LEASES.c.token == token))
 
+    def leave_line(self, driver: str) -> None:
+        """Say that a driver, which goes on, waits for nothing more."""
+        with self._db.writing() as db:
+            wait_no_more(db, driver)
+
     def all(self) -> tuple[DeviceLease, ...]:
         """All leases, and all who wait, as they stand in line."""
         with self._db.reading() as db:

@@ -114,6 +114,8 @@ class Driver:
                     raise self._failure
                 pulse = self._pulse()
                 begun = self._next(search, pulse)
+                if self._waiting is None:
+                    self._claims.leave_line()
                 self._time.wait(self._waiting is not None and not self._running)
                 if begun is None:
                     if self._held is not None and not (self._running or self._changed):
@@ -146,9 +148,10 @@ class Driver:
         self._changed = self._changed or self._seen is None or pulse.mark != self._seen.pulse.mark
         if len(self._running) >= p.launcher.parallel:
             return None
+        waiting, self._waiting = self._waiting, None
         if not self._changed:
-            return self._claimed(self._waiting, search) if self._waiting is not None else None
-        self._changed, self._waiting = False, None
+            return self._claimed(waiting, search) if waiting is not None and self._may_launch() else None
+        self._changed = False
         self._seen = seen = p.store.snapshot(p.study)
         self._recall(search, seen)
         purse = self._purse(seen.entries)
@@ -163,10 +166,11 @@ class Driver:
         if proposal is None:
             self._why = self._overrun or "nothing is left that could win"
             return None
-        self._held = p.held()
-        if self._held is not None:
-            return None
-        return self._claimed(proposal, search)
+        return self._claimed(proposal, search) if self._may_launch() else None
+
+    def _may_launch(self) -> bool:
+        self._held = self._p.held()
+        return self._held is None
 
     def _fits(self, layout: Deployment, held: Sequence[OpenTrial], purse: Purse, least_s: float) -> bool:
         if (overrun := purse.overrun(layout, least_s)) is not None:
