@@ -88,7 +88,6 @@ class Store:
         self.listing, self.spending, self.devices = Listing(self._db), Spending(self._db), DeviceLeases(self._db)
         self.workers = Workers(self._db)
         self.kinship, self.logs, self.archive = Kinship(self._db), Logs(self._db), Archive(self._db)
-        self.listing, self.spending = Listing(self._db), Spending(self._db)
         self.audit, self.quotas = Audit(self._db), Quotas(self._db, self.spending)
 
     def close(self) -> None:
