@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 import pytest
 import sqlalchemy as sa
 
+from tests.postgres import new_database
 from tests.service_process import essence, launched_twice, submit, undisturbed
 from tuner.app.service.worker import Worker, WorkerSettings
 from tuner.errors import StoreError
@@ -130,3 +132,16 @@ def test_a_postgresql_that_lets_nobody_in_for_a_while(postgres):
         assert impatient.listing.state("study-0") is StudyState.QUEUED
     store.close()
     impatient.close()
+
+
+@pytest.mark.slow
+def test_many_that_keep_each_other_out_leave_connections_for_the_one_whose_turn_it_is(postgres):
+    store = Store(new_database(postgres, "turns"))
+
+    def one(number):
+        with store.exclusive():
+            return store.listing.counts()[StudyState.QUEUED]
+
+    with ThreadPoolExecutor(30) as threads:
+        assert list(threads.map(one, range(30))) == [0] * 30
+    store.close()

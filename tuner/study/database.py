@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +39,7 @@ class Database:
             raise BadInput("--store", shown, "a database URL such as sqlite:///parlay.db") from None
         shown = parsed.render_as_string(hide_password=True)
         self._listeners: list[Listener] = []
+        self._turns: dict[int, threading.Lock] = {}
         try:
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)
@@ -128,8 +130,16 @@ class Database:
 
     @contextmanager
     def exclusive(self, what: int = 0) -> Iterator[None]:
-        """Keep out every other process that asks for the same ``what``, to the end of the block; writing goes on as
-        usual."""
+        """Keep out all others that ask for the same ``what``, to the end of the block; writing goes on as usual.
+
+        Threads of this process wait for each other without a connection: all that there are would be theirs, and none
+        left for the one whose turn it is.
+        """
+        with self._turns.setdefault(what, threading.Lock()), self._exclusive(what):
+            yield
+
+    @contextmanager
+    def _exclusive(self, what: int) -> Iterator[None]:
         if self._engine.dialect.name == "postgresql":
             with self._advisory_lock(_LOCK + what):
                 yield
