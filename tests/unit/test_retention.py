@@ -78,6 +78,21 @@ def test_one_that_is_resumed_while_the_rule_looks_stays(store, monkeypatch, tmp_
     assert store.listing.state("s") is StudyState.QUEUED
 
 
+def test_one_that_is_pinned_while_the_rule_looks_stays(store, monkeypatch, tmp_path):
+    cancelled(store, "s")
+    aged(store, "s", 40)
+    document = store.archive.document
+
+    def pinned_meanwhile(name):
+        store.archive.pin("s")
+        return document(name)
+
+    monkeypatch.setattr(store.archive, "document", pinned_meanwhile)
+    assert tidy(store, Rule(30, tmp_path)) == []
+    assert store.archive.pinned() == ("s",)
+    store.delete_study("s")  # by name, whoever asks for it means it
+
+
 @pytest.mark.slow
 def test_a_study_comes_back_from_its_archive_as_it_was(store, tmp_path):
     store.orders.submit("s", make_request({"budget.launches": 2}), Terms("me", "simulated", 3, 5), "key")

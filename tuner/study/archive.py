@@ -24,6 +24,7 @@ from tuner.study.schema import (
     STUDIES,
     TRIALS,
 )
+from tuner.study.statements import lock
 
 FORMAT = "parlay-study"
 _ENDED = (StudyState.DECIDED.value, StudyState.FAILED.value, StudyState.CANCELLED.value)
@@ -39,6 +40,7 @@ class Archive:
     def pin(self, study: str) -> None:
         """Keep a study whatever the rule; nothing where it is pinned. Raises BadInput for one that does not exist."""
         with self._db.writing() as db:
+            lock(db, study)  # a rule that deletes it meanwhile has done so before, or leaves it
             if db.scalar(sa.select(STUDIES.c.name).where(STUDIES.c.name == study)) is None:
                 raise BadInput("STUDY", study, "a study of this store")
             if db.scalar(sa.select(PINS.c.study).where(PINS.c.study == study)) is None:

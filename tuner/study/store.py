@@ -147,16 +147,17 @@ class Store:
             row = db.execute(sa.select(STUDIES).where(STUDIES.c.name == name)).mappings().first()
         return None if row is None else study_of(row)
 
-    def delete_study(self, name: str) -> None:
-        """Forget a study; raises BadInput for one that waits or runs. Of what others learnt from it nothing changes.
-
-        What it has spent stays in ``spending.totals``.
+    def delete_study(self, name: str, *, pinned_too: bool = True) -> None:
+        """Forget a study; raises BadInput for one that waits or runs, and, unless ``pinned_too``, for one that is
+        pinned. Of what others learnt from it nothing changes. What it has spent stays in ``spending.totals``.
         """
         with self._db.writing() as db:
             lock(db, name)
             state = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == name))
             if state in (StudyState.QUEUED, StudyState.RUNNING):
                 raise BadInput(f"state of study {name}", state, "deletion of one that has ended; cancel it first")
+            if not pinned_too and db.scalar(sa.select(PINS.c.study).where(PINS.c.study == name)) is not None:
+                raise BadInput(f"study {name}", "pinned", "one that is not")
             keep_ledger(db, name)
             for table in (STEPS, TRIALS, LEDGER, DRIVERS, EVENTS, ORDERS, DEVICE_LEASES, LOGS, PINS):
                 db.execute(sa.delete(table).where(table.c.study == name))

@@ -62,8 +62,8 @@ def tidy(store: Store, rule: Rule, actor: str = "") -> list[tuple[str, str]]:
                     what = "deleted"
                     if rule.archive_to is not None:
                         what = f"archived to {pack(store.archive.document(name), rule.archive_to)}"
-                    store.delete_study(name)
-                except BadInput:  # somebody resumed it meanwhile, or deleted it
+                    store.delete_study(name, pinned_too=False)
+                except BadInput:  # somebody resumed it meanwhile, pinned or deleted it
                     skipped.add(name)
                     continue
                 action = "delete" if rule.archive_to is None else "archive"
