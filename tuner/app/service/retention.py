@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def unpack(path: Path) -> dict[str, Any]:
         with tarfile.open(path, "r:gz") as archive:
             inside = archive.extractfile(_INSIDE)
             document = json.load(inside) if inside is not None else None
-    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
+    except (OSError, EOFError, KeyError, ValueError, tarfile.TarError, zlib.error) as error:
         raise BadInput("FILE", str(path), f"an archive of a study ({error})") from None
     if not isinstance(document, dict):
         raise BadInput("FILE", str(path), "an archive of a study")
