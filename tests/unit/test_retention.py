@@ -17,9 +17,10 @@ from tuner.app.service.retention import Rule, tidy, tidying, unpack
 from tuner.errors import BadInput, Cause
 from tuner.study.lifecycle import StudyState
 from tuner.study.orders import Terms, Wish
-from tuner.study.schema import EVENTS, STUDIES
+from tuner.study.schema import EVENTS, LEDGER, STUDIES
 from tuner.study.store import Store
 from tuner.trial.cancel import CancelHandle
+from tuner.trial.ledger import Outcome
 
 
 @pytest.fixture
@@ -91,6 +92,45 @@ def test_one_that_is_pinned_while_the_rule_looks_stays(store, monkeypatch, tmp_p
     assert tidy(store, Rule(30, tmp_path)) == []
     assert store.archive.pinned() == ("s",)
     store.delete_study("s")  # by name, whoever asks for it means it
+
+
+def launched(store, name, began_at):
+    cancelled(store, name)
+    row = {"study": name, "app": f"parlay-{name}-0", "layout": "tp=1", "outcome": Outcome.ENDED.value}
+    with sa.create_engine(store.url).begin() as db:
+        db.execute(sa.insert(LEDGER).values(row | {"ordered_s": 1.0, "device_s": began_at, "began_at": began_at}))
+    aged(store, name, 40)
+
+
+def test_of_two_that_had_one_name_each_comes_back_with_its_own_launches(store, tmp_path):
+    launched(store, "s", 100.0)
+    tidy(store, Rule(30, tmp_path))
+    launched(store, "s", 200.0)
+    store.delete_study("s")
+    (file,) = tmp_path.glob("*.tar.gz")
+    store.archive.restore(unpack(file))
+    assert [entry.device_s for entry in store.ledger("s")] == [100.0]
+    assert store.spending.totals()[Outcome.ENDED].device_s == 300.0
+
+
+def test_one_that_was_put_back_is_not_taken_again_at_once(store, tmp_path):
+    cancelled(store, "s")
+    aged(store, "s", 40)
+    tidy(store, Rule(30, tmp_path))
+    (file,) = tmp_path.glob("*.tar.gz")
+    store.archive.restore(unpack(file))
+    assert tidy(store, Rule(30, None)) == []
+    assert store.archive.pinned() == ("s",)
+
+
+def test_a_file_that_broke_off_is_no_archive(store, tmp_path):
+    cancelled(store, "s")
+    file = retention.pack(store.archive.document("s"), tmp_path)
+    whole = file.read_bytes()
+    for broken in (whole[: len(whole) // 2], whole[:40] + bytes(20) + whole[60:]):
+        file.write_bytes(broken)
+        with pytest.raises(BadInput, match="an archive of a study"):
+            unpack(file)
 
 
 @pytest.mark.slow

@@ -76,8 +76,8 @@ class Archive:
         return {"format": FORMAT, "schema_version": SCHEMA_VERSION, "study": study, "tables": tables}
 
     def restore(self, document: dict[str, Any]) -> str:
-        """Put a study back as it was; its name. Raises BadInput for what is no such document, was written by another
-        version, or where the name is taken."""
+        """Put a study back as it was, and pin it, or the rule would take it again at once; its name. Raises BadInput for
+        what is no such document, was written by another version, or where the name is taken."""
         if document.get("format") != FORMAT or document.get("schema_version") != SCHEMA_VERSION:
             given = f"{document.get('format')}, schema version {document.get('schema_version')}"
             raise BadInput("archive", given, f"{FORMAT}, schema version {SCHEMA_VERSION}")
@@ -86,9 +86,10 @@ class Archive:
             with self._db.writing() as db:
                 for table in _PARTS:
                     for row in tables[table.name]:
-                        if table is not LEDGER or not _taken_back(db, study, row["app"]):
+                        if table is not LEDGER or not _taken_back(db, study, row):
                             known = {name: value for name, value in row.items() if value is not None}
                             db.execute(sa.insert(table).values(known))
+                db.execute(sa.insert(PINS).values(study=study, at=now_s(db)))
         except StoreError as error:
             if isinstance(error.__context__, sa.exc.IntegrityError):
                 raise BadInput("archive", study, "a study whose name this store does not have") from None
@@ -102,7 +103,9 @@ def _rows(db: sa.Connection, table: sa.Table, study: str) -> list[dict[str, Any]
     return [dict(row) for row in db.execute(query).mappings()]
 
 
-def _taken_back(db: sa.Connection, study: str, app: str) -> bool:
-    """Whether what a launch took is still in the accounts, parted from its study as ``keep_ledger`` does."""
-    kept = LEDGER.c.study.startswith(f"{study[:160]}/", autoescape=True) & (LEDGER.c.app == app)
+def _taken_back(db: sa.Connection, study: str, row: dict[str, Any]) -> bool:
+    """Whether what a launch took is still in the accounts, parted from its study as ``keep_ledger`` does; another study
+    that has had the name since may have left launches there that are called the same."""
+    same = (LEDGER.c[name].is_not_distinct_from(row[name]) for name in ("app", "began_at", "ordered_s"))
+    kept = sa.and_(LEDGER.c.study.startswith(f"{study[:160]}/", autoescape=True), *same)
     return bool(db.execute(sa.update(LEDGER).where(kept).values(study=study)).rowcount)
