@@ -15,6 +15,7 @@ from tuner.app.cli.commands import app
 from tuner.app.service import retention
 from tuner.app.service.retention import Rule, tidy, tidying, unpack
 from tuner.errors import BadInput, Cause
+from tuner.study.audit import COMMAND_LINE
 from tuner.study.lifecycle import StudyState
 from tuner.study.orders import Terms, Wish
 from tuner.study.schema import EVENTS, LEDGER, STUDIES
@@ -231,4 +232,6 @@ def test_the_commands_and_the_routes(tmp_path, monkeypatch):
     (file,) = (tmp_path / "old").iterdir()
     assert run(app, ["studies", "restore", str(file)]).exit_code == 0
     assert client.get("/v1/studies/s").json()["state"] == "cancelled"
+    done = [entry.action for entry in store.audit.page() if entry.token == COMMAND_LINE]
+    assert done == ["restore", "archive", "unpin", "pin"]
     store.close()

@@ -76,8 +76,10 @@ class Archive:
         return {"format": FORMAT, "schema_version": SCHEMA_VERSION, "study": study, "tables": tables}
 
     def restore(self, document: dict[str, Any]) -> str:
-        """Put a study back as it was, and pin it, or the rule would take it again at once; its name. Raises BadInput for
-        what is no such document, was written by another version, or where the name is taken."""
+        """Put a study back as it was, and pin it, as the rule would take it again at once; its name.
+
+        Raises BadInput for what is no such document, was written by another version, or where the name is taken.
+        """
         if document.get("format") != FORMAT or document.get("schema_version") != SCHEMA_VERSION:
             given = f"{document.get('format')}, schema version {document.get('schema_version')}"
             raise BadInput("archive", given, f"{FORMAT}, schema version {SCHEMA_VERSION}")

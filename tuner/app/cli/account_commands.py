@@ -36,7 +36,8 @@ Studies = Annotated[int | None, typer.Option(help="Studies that may wait or run 
 
 
 @contextmanager
-def _opened(url: str | None, out: Path) -> Iterator[Store]:
+def opened_store(url: str | None, out: Path) -> Iterator[Store]:
+    """The store, to the end of the block."""
     from tuner.study.store import Store
 
     store = Store(store_url(url, out))
@@ -46,7 +47,8 @@ def _opened(url: str | None, out: Path) -> Iterator[Store]:
         store.close()
 
 
-def _noted(store: Store, action: str, target: str, outcome: str) -> None:
+def noted(store: Store, action: str, target: str, outcome: str) -> None:
+    """Keep in the audit what a command did."""
     from tuner.study.audit import COMMAND_LINE
 
     store.audit.note(COMMAND_LINE, action, target, outcome)
@@ -70,10 +72,10 @@ def create_token(
     if scope not in list(Scope):
         raise BadInput("--scope", scope, ", ".join(Scope))
     require_quota(Quota("new", gpu_hours, window_days, studies))  # before there is a token without it
-    with _opened(store, out) as opened:
+    with opened_store(store, out) as opened:
         token, secret = opened.accounts.create(name, Scope(scope), days)
         opened.quotas.set(Quota(token.id, gpu_hours, window_days, studies))
-        _noted(opened, "token create", token.id, scope)
+        noted(opened, "token create", token.id, scope)
     stderr.print(f"token {token.id} ({scope}); keep it, only its digest is stored", highlight=False)
     stdout.print(secret, highlight=False, markup=False, soft_wrap=True)
 
@@ -90,9 +92,9 @@ def adopt_token(
 
     if scope not in list(Scope):
         raise BadInput("--scope", scope, ", ".join(Scope))
-    with _opened(store, out) as opened:
+    with opened_store(store, out) as opened:
         token = opened.accounts.adopt(os.environ.get("PARLAY_TOKEN", "").strip(), name, Scope(scope))
-        _noted(opened, "token adopt", token.id, token.scope)
+        noted(opened, "token adopt", token.id, token.scope)
     stderr.print(f"token {token.id} ({token.scope}) is known", highlight=False)
 
 
@@ -101,7 +103,7 @@ def list_tokens(out: Out = DEFAULT_OUT, store: StoreUrl = None, as_json: Json = 
     """Show all tokens, without their secrets."""
     from tuner.app.cli.service_tables import token_table
 
-    with _opened(store, out) as opened:
+    with opened_store(store, out) as opened:
         tokens = opened.accounts.tokens()
     if as_json:
         print(json.dumps([asdict(token) for token in tokens], indent=2))
@@ -120,9 +122,9 @@ def rotate_token(
     store: StoreUrl = None,
 ) -> None:
     """Give a token another secret, and print that: its id, studies and quota stay."""
-    with _opened(store, out) as opened:
+    with opened_store(store, out) as opened:
         rotated, secret = opened.accounts.rotate(token, overlap_hours, days)
-        _noted(opened, "token rotate", rotated.id, f"overlap of {overlap_hours:g} h")
+        noted(opened, "token rotate", rotated.id, f"overlap of {overlap_hours:g} h")
     until = f"the old secret is good for {overlap_hours:g} h more" if overlap_hours else "the old secret has ended"
     stderr.print(f"token {rotated.id} ({rotated.name}) is rotated; {until}", highlight=False)
     stdout.print(secret, highlight=False, markup=False, soft_wrap=True)
@@ -135,9 +137,9 @@ def revoke_token(
     store: StoreUrl = None,
 ) -> None:
     """End a token at once."""
-    with _opened(store, out) as opened:
+    with opened_store(store, out) as opened:
         revoked = opened.accounts.revoke(token)
-        _noted(opened, "token revoke", revoked.id, "revoked")
+        noted(opened, "token revoke", revoked.id, "revoked")
     stderr.print(f"token {revoked.id} ({revoked.name}) is revoked", highlight=False)
 
 
@@ -155,11 +157,11 @@ def set_quota(
     """Say what an account may take, in place of what was said before."""
     from tuner.study.quotas import Quota
 
-    with _opened(store, out) as opened:
+    with opened_store(store, out) as opened:
         opened.quotas.set(Quota(account, gpu_hours, window_days, studies))
         shown = opened.quotas.of(account)
         told = f"{_limit(shown.gpu_hours)} GPU-hours in {shown.window_days:g} days, {_limit(shown.studies)} studies"
-        _noted(opened, "quota set", account, told)
+        noted(opened, "quota set", account, told)
     stderr.print(f"{account}: {told}", highlight=False, markup=False)
 
 
@@ -169,7 +171,7 @@ def list_quotas(out: Out = DEFAULT_OUT, store: StoreUrl = None, as_json: Json = 
     from tuner.app.cli.service_tables import quota_table
     from tuner.study.quotas import EVERYBODY
 
-    with _opened(store, out) as opened:
+    with opened_store(store, out) as opened:
         quotas = opened.quotas.all()
         spent = {one.account: opened.quotas.standing(one.account).gpu_hours for one in quotas}
     if as_json:
@@ -196,7 +198,7 @@ def audit(
     from tuner.app.cli.service_tables import audit_table
 
     earliest = None if since is None else seconds_of("--since", since)
-    with _opened(store, out) as opened:
+    with opened_store(store, out) as opened:
         entries = opened.audit.page(limit, earliest)
     if as_json:
         print(json.dumps([asdict(entry) for entry in entries], indent=2))

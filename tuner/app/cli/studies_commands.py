@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from tuner.app.cli.parameters import DEFAULT_OUT, Json, Out, StoreUrl, store_url
+from tuner.app.cli.account_commands import noted, opened_store
+from tuner.app.cli.parameters import DEFAULT_OUT, Json, Out, StoreUrl
 from tuner.app.cli.terminal import stderr, stdout
 
 commands = typer.Typer(rich_markup_mode=None)
@@ -30,12 +31,13 @@ def prune(
 ) -> None:
     """Archive or delete the studies that ended long ago."""
     from tuner.app.service.retention import Rule, tidy
-    from tuner.study.store import Store
+    from tuner.study.audit import COMMAND_LINE
 
-    rule, opened = Rule.of(keep_days, archive_to), Store(store_url(store, out))
+    rule = Rule.of(keep_days, archive_to)
     assert rule is not None
-    old = ((name, "old") for name in opened.archive.older(keep_days, 1_000_000))
-    done = list(old) if dry_run else tidy(opened, rule)
+    with opened_store(store, out) as opened:
+        old = ((name, "old") for name in opened.archive.older(keep_days, 1_000_000))
+        done = list(old) if dry_run else tidy(opened, rule, COMMAND_LINE)
     if as_json:
         print(json.dumps([{"study": name, "outcome": what} for name, what in done], indent=2))
         return
@@ -52,25 +54,27 @@ def restore(
 ) -> None:
     """Put an archived study back into a store."""
     from tuner.app.service.retention import unpack
-    from tuner.study.store import Store
 
-    name = Store(store_url(store, out)).archive.restore(unpack(file))
-    stderr.print(f"study {name} is back", highlight=False, markup=False)
+    document = unpack(file)
+    with opened_store(store, out) as opened:
+        name = opened.archive.restore(document)
+        noted(opened, "restore", name, "back, and pinned")
+    stderr.print(f"study {name} is back, and pinned", highlight=False, markup=False)
 
 
 @_studies.command()
 def pin(study: Named, out: Out = DEFAULT_OUT, store: StoreUrl = None) -> None:
     """Keep a study, whatever the rule: one whose winner is deployed."""
-    from tuner.study.store import Store
-
-    Store(store_url(store, out)).archive.pin(study)
+    with opened_store(store, out) as opened:
+        opened.archive.pin(study)
+        noted(opened, "pin", study, "pinned")
     stderr.print(f"study {study} stays", highlight=False, markup=False)
 
 
 @_studies.command()
 def unpin(study: Named, out: Out = DEFAULT_OUT, store: StoreUrl = None) -> None:
     """Let the rule have a study again."""
-    from tuner.study.store import Store
-
-    Store(store_url(store, out)).archive.unpin(study)
+    with opened_store(store, out) as opened:
+        opened.archive.unpin(study)
+        noted(opened, "unpin", study, "not pinned")
     stderr.print(f"study {study} goes when it is old", highlight=False, markup=False)
