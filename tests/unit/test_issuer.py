@@ -6,7 +6,9 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jwt
 import pytest
@@ -230,6 +232,28 @@ def test_while_the_provider_does_not_answer_nobody_new_can_be_known(provider, is
     clock.later_s += KEYS_S
     with pytest.raises(Unreachable):
         issuer.identify(provider.token())
+
+
+def test_whoever_shows_an_unknown_key_keeps_nobody_else_waiting(provider, issuer, clock, monkeypatch):
+    assert issuer.identify(provider.token()) == TUNES
+    clock.later_s = AGAIN_S + 1
+    asked, answer, at_once = threading.Event(), threading.Event(), provider.answer
+
+    def slow(path):
+        asked.set()
+        answer.wait(10)
+        return at_once(path)
+
+    monkeypatch.setattr(provider, "answer", slow)
+    with ThreadPoolExecutor(2) as threads:
+        unknown = threads.submit(issuer.identify, provider.token(number=1, kid="second"))
+        assert asked.wait(10)
+        try:
+            assert threads.submit(issuer.identify, provider.token()).result(1) == TUNES
+        finally:
+            answer.set()
+        with pytest.raises((NotOurs, Unreachable)):
+            unknown.result(10)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

@@ -110,6 +110,8 @@ class Issuer:
         return ours[-1] if ours else None  # each allows what those before it do
 
     def _key(self, kid: str) -> jwt.PyJWK:
+        if (kept := self._kept(kid)) is not None:  # nobody whose key is known waits for another's
+            return kept
         with self._lock:  # one asks, the others have its answer
             if (kept := self._kept(kid)) is not None:
                 return kept
@@ -148,7 +150,8 @@ class Issuer:
         return next(fit, None) if kid else None
 
     def _cached(self) -> jwt.PyJWKSet | None:
-        cache = self._keys.jwk_set_cache if self._keys is not None else None
+        keys = self._keys  # read once: another thread may forget them
+        cache = None if keys is None else keys.jwk_set_cache
         return None if cache is None else cache.get()
 
     def _discovered(self) -> jwt.PyJWKClient:
