@@ -141,6 +141,24 @@ def test_a_service_with_tokens_asks_for_one(tmp_path, browser):
         service.close()
 
 
+def test_a_token_that_ends_while_a_study_is_watched_is_told(tmp_path, browser, monkeypatch):
+    monkeypatch.setattr("tuner.app.service.watching.SILENT_S", 0.2)
+    service = PageService(tmp_path, open_to_all=False)
+    token, secret = service.store.accounts.create("someone", Scope.TUNE)
+    try:
+        with opened(browser, service.url) as page:
+            page.fill("#token", secret)
+            page.press("#token", "Enter")
+            page.wait_for_selector("text=Nobody has asked for anything yet")
+            asked(page)
+            page.click("text=Start the study")
+            page.wait_for_selector("text=Waiting for a worker")
+            service.store.accounts.revoke(token.id)
+            page.wait_for_selector("text=unknown, expired or revoked")
+    finally:
+        service.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone_in_light_and_dark(service, browser, scheme):
     with opened(browser, service.url, width=PHONE, color_scheme=scheme, is_mobile=True) as page:

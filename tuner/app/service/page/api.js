@@ -1,6 +1,7 @@
 // Talks to the service: JSON with the token that the person gave, and a study's events for as long as it runs.
 
 const TOKEN = "parlay-token";
+export const OVER = new Set(["decided", "failed", "cancelled"]); // what a study is in whose stream nothing comes any more
 
 export class Problem extends Error {
   constructor(status, body) {
@@ -45,7 +46,6 @@ export const post = (path, body, more) => ask("POST", path, body, more);
 export async function listen(study, after, told, line, signal) {
   let last = after;
   let wait = 500;
-  let paused = false; // the stream ends then, and the next one waits until the study goes on
   while (!signal.aborted) {
     try {
       const options = { headers: headers({ "Last-Event-ID": String(last) }), signal };
@@ -56,19 +56,20 @@ export async function listen(study, after, told, line, signal) {
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
         const { value, done } = await reader.read();
-        if (done && paused) break;
-        if (done) return; // the study has ended
+        if (done) break;
         const blocks = (rest + value).split("\n\n");
         rest = blocks.pop();
         for (const block of blocks) {
           const event = parsed(block);
           if (event) {
             last = event.id;
-            paused = event.kind === "state" && event.data.state === "paused";
             told(event);
           }
         }
       }
+      // It ends with the study, where that is paused (the next one waits until it goes on), and with the token.
+      if (OVER.has((await get(`/v1/studies/${encodeURIComponent(study)}`)).state)) return;
+      await new Promise((again) => setTimeout(again, wait));
     } catch (error) {
       if (signal.aborted) return;
       if (error instanceof Problem && error.status < 500 && error.status !== 429) throw error;

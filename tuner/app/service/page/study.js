@@ -1,6 +1,6 @@
 // One study, while it goes on and after: where it stands, what can be done with it, and all that is shown of it.
 
-import { Problem, ask, get, listen, post } from "./api.js";
+import { OVER, Problem, ask, get, listen, post } from "./api.js";
 import { el, sure, when } from "./dom.js";
 import { running } from "./now.js";
 import { pictures } from "./pictures.js";
@@ -11,7 +11,6 @@ import { split } from "./split.js";
 import { trials } from "./trials.js";
 import { words } from "./words.js";
 
-const OVER = new Set(["decided", "failed", "cancelled"]);
 const STEERING = { queued: ["pause", "cancel"], running: ["pause", "cancel"], paused: ["resume", "cancel"], decided: [], failed: ["resume"], cancelled: ["resume"] };
 const STANDS = { queued: "Waiting for a worker.", paused: "Paused. Nothing runs; nothing that was measured is lost.", cancelled: "Cancelled. Resume goes on where it stopped.", failed: "It failed. Resume tries again where it stopped.", decided: "Decided." };
 const REDRAW = new Set(["planned", "trial_started", "step_measured", "trial_finished", "best_so_far", "believed", "state"]);
