@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from tests.fakes import copy_of_empty_store, document
 from tests.service_app import STUDY, client_of, work
@@ -17,6 +18,7 @@ from tuner.app.service.deployed import EVERY_S, RECENT_S, Blind, DeployedWinner,
 from tuner.app.service.service import Settings
 from tuner.errors import BadInput, StoreError
 from tuner.study.lifecycle import StudyState
+from tuner.study.schema import STUDIES
 from tuner.study.store import Store
 
 RECORDED = (Path(__file__).parents[1] / "data" / "engine_metrics" / "vllm_0.29.txt").read_text(encoding="utf-8")
@@ -295,3 +297,15 @@ def test_nobody_is_led_to_another_address(decided: Store, engine: tuple[str, typ
     kind.elsewhere = "/other"
     one.look(decided, EVERY_S)
     assert one.seen.blind == set()
+
+
+def test_a_study_that_cannot_be_read_any_more_ends_nothing(tmp_path: Path) -> None:
+    store = Store(copy_of_empty_store(tmp_path / "store.db"))
+    client_of(store, tmp_path).post("/v1/studies", json=STUDY | {"name": "old"})
+    with sa.create_engine(store.url).begin() as db:
+        db.execute(sa.update(STUDIES).values(request='{"of": "an older Parlay"}'))
+    looking = DeployedWinner("old", (URL,))
+    looking.look(store, 0.0)
+    assert looking.seen.blind == {Blind.NO_WINNER}
+    assert "study old cannot be read" in looking.seen.why
+    store.close()

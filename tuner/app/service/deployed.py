@@ -83,6 +83,8 @@ class DeployedWinner:
             why = self._find_winner(store)
         except ParlayError as error:
             why = "" if self._attainment.slo else str(error)
+        except ValueError:  # of an older Parlay
+            why = f"study {self._study} cannot be read by this version"
         if why:
             self.seen = Seen(self._study, blind=frozenset({Blind.NO_WINNER}), why=why)
             return
