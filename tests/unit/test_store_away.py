@@ -145,3 +145,14 @@ def test_many_that_keep_each_other_out_leave_connections_for_the_one_whose_turn_
     with ThreadPoolExecutor(30) as threads:
         assert list(threads.map(one, range(30))) == [0] * 30
     store.close()
+
+
+@pytest.mark.slow
+def test_who_has_the_turn_keeps_no_transaction_open(postgres):
+    url = new_database(postgres, "idle")
+    store, engine = Store(url), sa.create_engine(url)
+    query = sa.text("SELECT state FROM pg_stat_activity WHERE datname = 'idle' AND pid <> pg_backend_pid()")
+    with store.exclusive(), engine.connect() as db:
+        assert "idle in transaction" not in set(db.scalars(query))
+    engine.dispose()
+    store.close()

@@ -155,6 +155,7 @@ class Database:
         try:
             db = self._patience.having(self._engine.connect, sa.exc.DBAPIError)
             db.execute(sa.select(sa.func.pg_advisory_lock(key)))
+            db.commit()  # the lock is the session's: no transaction stands open meanwhile
         except sa.exc.SQLAlchemyError as error:
             raise StoreError(f"the store could not be locked: {_cause(error)}") from None
         with db:
