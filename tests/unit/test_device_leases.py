@@ -5,89 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fakes import FakeLauncher, copy_of_empty_store, make_request
-from tests.world import SPACE, Journal, World
-from tuner.ask.layout import ParallelLayout
-from tuner.ask.request import Isolation
-from tuner.errors import Cancelled, LeaseLost
-from tuner.study.claiming import Claims
+from tests.device_parties import MACHINE, RAY, Party, launcher, measured
+from tests.fakes import copy_of_empty_store, make_request
+from tuner.errors import LeaseLost
 from tuner.study.device_leases import Blocked
-from tuner.study.lease import new_driver
-from tuner.study.orders import Terms
-from tuner.study.records import TrialClaim
-from tuner.study.schema import DRIVERS
 from tuner.study.store import Store
-from tuner.trial.devices import Reservation, nodes_of, place
-from tuner.trial.results import Purpose, TrialResult, TrialState
-from tuner.trial.shared import ForeignHold, SharedCluster, node_names, reserved
-
-RAY, MACHINE = SharedCluster("ray/head", deals=True), SharedCluster("machine/here", deals=False)
-CHANGES = {"space": SPACE, "objective": "max_goodput", "load.rates_req_per_s": [8]}
-
-
-class Party:
-    """A study with one driver, as the store sees it."""
-
-    def __init__(self, store, name, launcher, folder, changes=None, priority=0):
-        self.store, self.name, self.folder = store, name, folder
-        self.request = make_request(CHANGES | {"isolation": "none", "budget.launches": 1000} | (changes or {}))
-        store.orders.submit(name, self.request, Terms("", "ray", None, priority))
-        self.nodes = nodes_of(self.request.groups)
-        self.running, self.numbers = [], count()
-        self.launcher = launcher
-        self.begin()
-
-    def begin(self):
-        self.driver = new_driver()
-        self.store.beat(self.name, self.driver, 0.0)
-        self.claims = Claims(self.store, self.launcher, self.name, self.request, self.nodes, self.driver)
-
-    def claim(self, devices):
-        """Of a layout that no other claim has."""
-        layout = ParallelLayout.parse(f"tp={devices},pp=1,dp=1")
-        claim = TrialClaim(self.driver, layout, Purpose.EXPLORE, next(self.numbers), 0.0, None, self.folder)
-        isolation = self.request.isolation
-
-        def placed(held, others):
-            own = [reserve(trial) for trial in held if trial.placement is not None]
-            return place(layout, self.nodes, [*own, *others], isolation)
-
-        found = self.claims.claim(claim, placed)
-        if found is not None and not isinstance(found, Blocked):
-            self.running.append(found)
-        return found
-
-    def finish(self):
-        trial = self.running.pop(0)
-        self.store.finish_trial(
-            self.name, TrialResult(trial.number, trial.deployment, TrialState.MEASURED), self.driver
-        )
-
-    def die(self):
-        """Without a word: its lease has run out."""
-        with sa.create_engine(self.store.url).begin() as db:
-            db.execute(sa.update(DRIVERS).where(DRIVERS.c.driver == self.driver).values(seen_at=1.0))
-        dead, self.running = list(self.running), []
-        return dead
-
-
-def measured(trial):
-    return TrialResult(trial.number, trial.deployment, TrialState.MEASURED)
-
-
-def reserve(trial):
-    return Reservation(trial.placement, measuring=False, mine=True)
+from tuner.trial.devices import nodes_of
+from tuner.trial.shared import ForeignHold, node_names, reserved
 
 
 @pytest.fixture
@@ -95,10 +27,6 @@ def store(url):
     opened = Store(url)
     yield opened
     opened.close()
-
-
-def launcher(cluster=RAY):
-    return FakeLauncher(cluster=cluster, parallel=100)
 
 
 def test_the_later_trial_waits_for_what_the_other_study_holds(store, tmp_path):
@@ -308,135 +236,3 @@ def test_three_drivers_hold_what_a_reference_that_counts_devices_gives_them(tmp_
         assert max(held) <= 8
         assert sum(held) == sum(lease.devices for lease in store.devices.all() if lease.token is not None)
     store.close()
-
-
-class Shared(World):
-    """A world whose launchers share a cluster, and count the devices in use at any time."""
-
-    def study(self, name, cluster, changes):
-        study, fake, _, store, journal = self.process(CHANGES | changes, name=name, journal=Journal())
-        fake.cluster, fake.parallel = cluster, 100
-        study._driver = new_driver()
-        journal.waiting = lambda proposal, blocked: journal.told.append(blocked.words)
-        return study, fake, store, journal
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("cluster", [RAY, MACHINE], ids=["ray", "machine"])
-@pytest.mark.parametrize("isolation", ["node", "none"])
-def test_studies_side_by_side_end_as_each_alone_would(tmp_path, monkeypatch, cluster, isolation):
-    monkeypatch.setattr("tuner.study.driver.OTHERS_S", 0.02)
-    world = Shared(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs")
-    in_use, most, lock = {}, [], threading.Lock()
-    changes = {"cluster.gpus_per_node": 4, "budget.launches": 3, "isolation": isolation}
-
-    def measured(layout, step):
-        time.sleep(0.01)
-        return 10 * step.rate_req_per_s / layout.devices
-
-    world.ttft_ms = measured
-
-    def counted(fake, name):
-        launch = fake.launch
-
-        def launching(order, watch):
-            with lock:
-                in_use[order.app] = (name, order.layout.devices)
-                most.append(list(in_use.values()))
-            made = launch(order, watch)
-            down = made.teardown
-
-            def teardown():
-                down()
-                with lock:
-                    in_use.pop(order.app, None)
-
-            made.teardown = teardown
-            return made
-
-        fake.launch = launching
-
-    made = {name: world.study(name, cluster, changes) for name in ("one", "two", "three")}
-    decisions = {}
-
-    def run(name):
-        study, fake, _, _ = made[name]
-        counted(fake, name)
-        decisions[name] = study.run(resume=False, facts={})
-
-    threads = [threading.Thread(target=run, args=(name,)) for name in made]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert max(sum(devices for _, devices in together) for together in most) <= 4
-    if cluster is MACHINE or isolation == "node":
-        assert max(len({name for name, _ in together}) for together in most) == 1
-    for name, decision in decisions.items():
-        assert [trial.state for trial in decision.trials] == [TrialState.MEASURED] * 3
-        assert (decision.spent.launches, decision.spent.lost) == (3, 0)
-        assert str(decision.winner.layout) == str(decisions["one"].winner.layout), name
-    assert made["one"][2].devices.all() == ()
-
-
-def test_time_that_a_study_waits_is_not_spent(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuner.study.driver.OTHERS_S", 0.01)
-    world = Shared(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs")
-    study, _, store, journal = world.study("s", RAY, {"budget.launches": 1})
-    holder = Party(store, "holder", launcher(), tmp_path)
-    holder.claim(8)
-
-    def waiting(proposal, blocked):
-        journal.told.append(blocked.words)
-        world.now_s += 86_400
-        holder.finish()
-
-    journal.waiting = waiting
-    decision = study.run(resume=False, facts={})
-    assert f"waits for {decision.trials[0].layout.devices} devices held by study holder" in journal.told
-    assert (decision.spent.minutes, decision.spent.launches) == (0.0, 1)
-    assert study._s.request.isolation is Isolation.NODE
-    assert replace(decision.trials[0], steps=()).failure is None
-
-
-def test_a_study_whose_quota_is_spent_while_it_waits_launches_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuner.study.driver.OTHERS_S", 0.01)
-    world = Shared(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs")
-    study, _, store, journal = world.study("s", RAY, {"budget.launches": 1})
-    holder, held = Party(store, "holder", launcher(), tmp_path), []
-    holder.claim(8)
-    study._held = lambda: held[0] if held else None
-
-    def waiting(proposal, blocked):
-        held.append("the quota is spent")
-        holder.finish()
-
-    journal.waiting = waiting
-    with pytest.raises(Cancelled, match="the quota is spent"):
-        study.run(resume=False, facts={})
-    assert store.trials("s") == []
-
-
-def test_a_study_that_may_launch_no_more_stands_in_nobodys_way(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuner.study.driver.OTHERS_S", 0.01)
-    world = Shared(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs")
-    study, _, store, journal = world.study(
-        "s", RAY, {"space": {"tp": [4], "executor": ["mp", "ray"]}, "isolation": "none"}
-    )
-    holder, held, left = Party(store, "holder", launcher(), tmp_path), [], []
-    holder.claim(4)
-    study._held = lambda: held[0] if held else None
-    journal.waiting = lambda proposal, blocked: held.append("the quota is spent")
-
-    def measured(layout, step):
-        until = time.monotonic() + 10
-        while time.monotonic() < until and not (held and all(lease.token for lease in store.devices.all())):
-            time.sleep(0.01)
-        left.append([lease.study for lease in store.devices.all() if lease.token is None])
-        return 1.0
-
-    world.ttft_ms = study._meter.ttft_ms = measured
-    with pytest.raises(Cancelled, match="the quota is spent"):
-        study.run(resume=False, facts={})
-    assert held
-    assert left[0] == []
