@@ -90,6 +90,7 @@ ROOMS = (
     "tuner/decide",
     "tuner/explain",
     "tuner/search",
+    "tuner/retune",
     "tuner/study",
     "serve",
     "serve/launch",

@@ -1,0 +1,57 @@
+"""What an operator allows: how much a change must gain, when it may happen, what it may cost, and who is asked."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Consent(StrEnum):
+    """Who is asked before something is done."""
+
+    ADVISE = "advise"  # nothing is ever done: it is only said
+    APPROVE = "approve"  # done once a human has agreed
+    AUTO = "auto"  # done
+
+
+class MaintenanceWindow(BaseModel):
+    """When a change may begin: on some days (all, if none is named), between two times of day, UTC."""
+
+    model_config = _STRICT
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ()
+    begin: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "00:00"
+    end: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$")] = "24:00"
+
+
+class CanaryPolicy(BaseModel):
+    """How a new deployment is tried: with which share of the traffic, for at least so many of its requests and at most
+    so long, and with which chance of a wrong answer."""
+
+    model_config = _STRICT
+    share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    least_requests: Annotated[int, Field(ge=10, le=1_000_000)] = 100
+    most_minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 30.0
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    tolerance: Annotated[float, Field(ge=0, le=0.5)] = 0.01  # of the share of requests within a target
+
+
+class RetunePolicy(BaseModel):
+    """The limits of re-tuning. ``consent`` is for changes that can wait, ``emergency`` for a layout that cannot serve
+    any more. GPU-hours are of trials alone. A gain is a share of what the present layout costs, or an SLO regained."""
+
+    model_config = _STRICT
+    consent: Consent = Consent.APPROVE
+    emergency: Consent = Consent.AUTO
+    horizon_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 168.0
+    least_gain: Annotated[float, Field(ge=0, le=1)] = 0.05
+    persists_minutes: Annotated[float, Field(ge=0, le=24 * 60)] = 30.0
+    cool_down_hours: Annotated[float, Field(ge=0, le=24 * 30)] = 24.0
+    gpu_hours_per_day: Annotated[float, Field(ge=0)] | None = None
+    trials: Literal["never", "spare", "in_place"] = "spare"
+    in_place: bool = False  # the old deployment may end before the new one serves, where both do not fit
+    windows: tuple[MaintenanceWindow, ...] = ()
+    canary: CanaryPolicy = CanaryPolicy()
