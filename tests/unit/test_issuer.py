@@ -15,7 +15,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.oidc_issuer import AUDIENCE, jwk, oidc_issuer, private_key
-from tuner.app.service.issuer import AGAIN_S, KEYS_S, Identity, Issuer, NotOurs, Unreachable
+from tuner.app.service.issuer import Identity, Issuer, NotOurs
+from tuner.app.service.provider_keys import AGAIN_S, ANSWER_S, KEYS_S, ProviderKeys, Unreachable
 from tuner.errors import BadInput
 from tuner.study.accounts import Scope
 
@@ -252,6 +253,31 @@ def test_whoever_shows_an_unknown_key_keeps_nobody_else_waiting(provider, issuer
             unknown.result(10)
 
 
+def test_a_provider_that_hangs_is_asked_one_thing_and_waited_for_by_nobody_after_a_while(provider, clock, monkeypatch):
+    asked, answer, at_once = threading.Event(), threading.Event(), provider.answer
+
+    def hanging(path):
+        asked.set()
+        answer.wait(60)
+        return at_once(path)
+
+    monkeypatch.setattr(provider, "answer", hanging)
+    keys = ProviderKeys(provider.url, clock)
+    try:
+        coming = keys.coming("made up")
+        assert asked.wait(60)
+        assert {keys.coming(f"made up {number}") for number in range(50)} == {coming}
+        clock.later_s = ANSWER_S
+        assert keys.coming("made up") is None
+        with pytest.raises(Unreachable, match="not answered"):
+            keys.find("made up")
+    finally:
+        answer.set()
+    coming.result(60)
+    assert (keys.find("first").key_id, keys.find("made up")) == ("first", None)
+    assert provider.asked == ["/.well-known/openid-configuration", "/keys"]
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_no_redirection_is_followed(provider, issuer, status):
     provider.status = status
@@ -294,6 +320,12 @@ def test_an_answer_that_is_no_json_object_is_a_fault_of_the_provider(provider, i
     real = provider.answer
     monkeypatch.setattr(provider, "answer", lambda asked: (200, body) if asked == path else real(asked))
     with pytest.raises(Unreachable):
+        issuer.identify(provider.token())
+
+
+def test_an_answer_without_an_end_is_none(provider, issuer, monkeypatch):
+    monkeypatch.setattr(provider, "answer", lambda _: (200, b" " * 5_000_000))
+    with pytest.raises(Unreachable, match="1000000 bytes"):
         issuer.identify(provider.token())
 
 

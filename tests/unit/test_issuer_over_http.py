@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
 
 from tests.fakes import copy_of_empty_store
 from tests.oidc_issuer import AUDIENCE, oidc_issuer
 from tests.service_app import STUDY, client_of
+from tuner.app.service.access import Doorkeeper
 from tuner.app.service.issuer import Issuer
+from tuner.app.service.joined_reads import JoinedReads
+from tuner.app.service.rates import Rates
 from tuner.study.accounts import Scope
 from tuner.study.quotas import Quota
 from tuner.study.store import Store
@@ -77,6 +83,28 @@ def test_a_provider_that_is_away_is_no_fault_of_the_token(provider, client):
     answer = client.get("/v1/studies", headers=bearer(provider.token()))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert "502" in answer.json()["detail"]
+
+
+def test_made_up_keys_hold_nobody_else_up_while_the_provider_hangs(provider, issuer, store, monkeypatch):
+    """More of them at once than the service has threads."""
+    _, secret = store.accounts.create("ci", Scope.READ)
+    answer = threading.Event()
+    monkeypatch.setattr(provider, "answer", lambda _: (503 if answer.wait(60) else 500, b""))
+    for module in ("issuer", "provider_keys"):  # nobody gives up before the test has looked
+        monkeypatch.setattr(f"tuner.app.service.{module}.ANSWER_S", 60.0)
+    keeper = Doorkeeper(JoinedReads(store.accounts.check), Rates(1e9, 1), Rates(1e9, 1), issuer)
+
+    async def run():
+        made_up = [asyncio.create_task(keeper.known(provider.token(kid=f"made up {n}"))) for n in range(60)]
+        await asyncio.sleep(0.05)
+        try:
+            assert (await keeper.known(secret)).scope is Scope.READ
+            assert not any(one.done() for one in made_up)
+        finally:
+            answer.set()
+        return await asyncio.gather(*made_up, return_exceptions=True)
+
+    assert {one.status for one in asyncio.run(run())} == {503}
 
 
 def test_without_a_provider_its_tokens_are_unknown(provider, store, tmp_path):

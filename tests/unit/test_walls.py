@@ -45,7 +45,7 @@ ONE_ROOM = {
     "alembic": {"tuner/study/migrations/env.py", *MIGRATIONS},
     "ray": {"serve/launch/ray_api.py"},
     "plotly": {"deploy/report/page.py", "tuner/app/service/page_routes.py"},
-    "jwt": {"tuner/app/service/issuer.py"},
+    "jwt": {"tuner/app/service/issuer.py", "tuner/app/service/provider_keys.py"},
     "httpx": {"tuner/app/client/transport.py"},
     "kubernetes": {"tuner/app/controller/client.py"},
     "urllib3": {"tuner/app/controller/client.py"},

@@ -60,6 +60,7 @@ class Doorkeeper:
         if self.tokens is None:
             return Caller("", Scope.ADMIN)
         if self.issuer is not None and shown.count(".") == 2:
+            await self.issuer.ready(shown)
             return await run_in_threadpool(_identified, self.issuer, shown)
         token = await self.tokens.of(shown)
         if token is None:
@@ -120,10 +121,11 @@ async def _shown(request: Request) -> str:
 
 
 def _identified(issuer: Issuer, shown: str) -> Caller:
-    from tuner.app.service.issuer import NotOurs, Unreachable
+    from tuner.app.service.issuer import NotOurs
+    from tuner.app.service.provider_keys import Unreachable
 
     try:
-        identity = issuer.identify(shown)
+        identity = issuer.identify(shown, 0.0)
     except NotOurs as error:
         raise _unauthorized(f"this token is none of {issuer.url}: {error}") from None
     except Unreachable as error:
