@@ -33,6 +33,11 @@ class ParlayError(Exception):
     exit_code = 1
 
 
+def reason(error: BaseException) -> str:
+    """Why something ended, as is told to whoever asked for it: in the words of an error of ours, else with its name."""
+    return str(error) if isinstance(error, ParlayError) else f"{type(error).__name__}: {error}"
+
+
 class BadInput(ParlayError):
     """Something that a person or a file gave us is not allowed.
 

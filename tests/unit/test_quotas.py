@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,11 @@ def test_an_account_of_no_hours_may_launch_nothing(store):
 
 # A study that runs, on a cluster that costs no real device; without a seed it is taken for a real one.
 
+
+def _raise(error):
+    raise error
+
+
 ASKED = {"space": {"tp": [1, 2], "dp": [1, 2]}, "budget.launches": 4}
 
 
@@ -168,6 +174,34 @@ def test_a_study_that_crosses_the_quota_stops_at_its_next_turn_and_goes_on_when_
     assert store.study("s").state is StudyState.DECIDED
     assert store.orders.order("s").problem is None
     assert store.snapshot("s").trials[0] == found.trials[0]
+    store.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("hours", "state", "why"),
+    [(1e-6, "paused", "the quota of abc"), (None, "failed", "ZeroDivisionError: a defect")],
+)
+def test_whoever_hears_that_a_study_has_ended_reads_why(tmp_path, monkeypatch, hours, state, why):
+    """Before its worker has left it: a page that asks at the event of the state shows the reason."""
+    store, seen = Store(copy_of_empty_store(tmp_path / "store.db")), list[tuple[str, str | None]]()
+    if hours is None:
+        monkeypatch.setattr(Quotas, "standing", lambda *_: _raise(ZeroDivisionError("a defect")))
+    else:
+        store.quotas.set(Quota("abc", hours, 30.0, None))
+    release = store.orders.release
+
+    def looked(study, *args):
+        seen.append((json.loads(store.events.after(study, 0)[-1].data).get("state"), store.orders.order(study).problem))
+        release(study, *args)
+
+    monkeypatch.setattr(store.orders, "release", looked)
+    store.orders.submit("s", make_request(ASKED), Terms("abc", "simulated"))
+    assert work(store, tmp_path) == 1
+    ((then, problem),) = seen
+    assert then == state
+    assert problem.startswith(why)
+    assert store.orders.order("s").problem == problem
     store.close()
 
 

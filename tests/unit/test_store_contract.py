@@ -18,6 +18,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.decide.decision import decide
 from tuner.errors import BadInput, FailureReason, LeaseLost, StoreError
 from tuner.study.lifecycle import FOLLOWS, StudyState
+from tuner.study.orders import Terms
 from tuner.study.records import TrialClaim
 from tuner.study.store import Store
 from tuner.trial.devices import Placement
@@ -245,6 +246,15 @@ def test_a_study_ends_with_its_last_driver_and_once(store):
     assert store.end_study("s", StudyState.CANCELLED, is_gone) is True
     assert store.end_study("s", StudyState.FAILED, is_gone) is False
     assert store.study("s").state is StudyState.CANCELLED
+
+
+def test_a_state_and_its_reason_are_one_write(store, other):
+    store.change_state("s", StudyState.RUNNING)
+    assert store.end_study("s", StudyState.FAILED, is_gone, "no room") is True  # one of no queue has no order to say so
+    store.orders.submit("queued", store.study("s").request, Terms("", "ray"))
+    store.change_state("queued", StudyState.RUNNING)
+    assert store.end_study("queued", StudyState.PAUSED, is_gone, "no room") is True
+    assert (other.study("queued").state, other.orders.order("queued").problem) == (StudyState.PAUSED, "no room")
 
 
 def test_a_study_that_is_not_there(store):

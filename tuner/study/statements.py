@@ -24,14 +24,19 @@ from tuner.trial.results import TrialState
 STATE_EVENT = "state"  # the kind of event that every change of a study's state leaves
 
 
-def change_state(db: sa.Connection, study: str, state: StudyState, values: dict[str, Any]) -> None:
+def change_state(
+    db: sa.Connection, study: str, state: StudyState, values: dict[str, Any], why: str | None = None
+) -> None:
     """Bring a study into a state, and write ``values`` with it; raises BadInput where that is not legal.
 
-    It compares and sets in one statement, so that nobody else can come between the two.
+    Whoever hears of the state reads ``why`` with it, as its order's problem. It compares and sets in one statement, so
+    that nobody else can come between the two.
     """
     legal = (STUDIES.c.name == study) & STUDIES.c.state.in_([before.value for before in may_become(state)])
     before = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == study))
     if db.execute(sa.update(STUDIES).where(legal).values(state=state.value, **values)).rowcount:
+        if why is not None:
+            db.execute(sa.update(ORDERS).where(ORDERS.c.study == study).values(problem=why))
         if before != state.value:
             append_event(db, study, STATE_EVENT, {"state": state.value})
         return

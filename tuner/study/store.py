@@ -168,10 +168,10 @@ class Store:
         with self._db.writing() as db:
             change_state(db, study, state, {})
 
-    def end_study(self, study: str, state: StudyState, gone: Gone) -> bool:
+    def end_study(self, study: str, state: StudyState, gone: Gone, why: str | None = None) -> bool:
         """Say how a running study ended, if no driver is left that works on it; False where one is, or it ended before.
 
-        ``gone`` as in ``take_over``.
+        ``gone`` as in ``take_over``; ``why`` is its order's problem from the moment on at which it has ended.
         """
         with self._db.writing() as db:
             lock(db, study)
@@ -180,7 +180,7 @@ class Store:
                 return False
             if db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == study)) != StudyState.RUNNING.value:
                 return False
-            change_state(db, study, state, {})
+            change_state(db, study, state, {}, why)
             return True
 
     def save_plan(self, name: str, total: int, ranked: Sequence[Candidate], dropped: Sequence[DroppedGroup]) -> None:

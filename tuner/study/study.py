@@ -21,7 +21,7 @@ from tuner.ask.request import TuneRequest
 from tuner.ask.rules import DropReason
 from tuner.ask.space import Space
 from tuner.decide.decision import Decision, decide, winner
-from tuner.errors import BadInput, Cancelled, Cause, StoreError
+from tuner.errors import BadInput, Cancelled, Cause, StoreError, reason
 from tuner.plan.infeasible import infeasible, slower_than_predicted
 from tuner.plan.prune import Candidate, DroppedGroup, Plan, plan
 from tuner.search.belief_strategy import BeliefStrategy
@@ -220,11 +220,12 @@ def ending(store: Store, study: str, cancel: CancelHandle) -> Iterator[None]:
         yield
     except (Cancelled, KeyboardInterrupt) as error:
         cause = error.cause if isinstance(error, Cancelled) else cancel.cause or Cause.OPERATOR
-        store.end_study(study, _AFTER.get(cause, StudyState.CANCELLED), is_gone)
+        held = error.words if isinstance(error, Cancelled) and cause is Cause.QUOTA else None
+        store.end_study(study, _AFTER.get(cause, StudyState.CANCELLED), is_gone, held)
         raise
     except StoreError:  # nothing is wrong with the study: whoever reaches the store goes on with it
         store.end_study(study, StudyState.QUEUED, is_gone)
         raise
-    except BaseException:
-        store.end_study(study, StudyState.FAILED, is_gone)
+    except BaseException as error:
+        store.end_study(study, StudyState.FAILED, is_gone, reason(error))
         raise

@@ -39,7 +39,7 @@ class OrderAnswer(Answer):
     submitted_at: float = Field(description="When it was queued, s since 1970.")
     worker: str | None = Field(description="Who runs it; null: nobody now.")
     wish: str | None = Field(description="pause or cancel, while its worker has yet to do it.")
-    problem: str | None = Field(description="Why it could not be run; null where it could.")
+    problem: str | None = Field(description="Why it could not be run, or is held; null where it can.")
 
 
 class StudyAnswer(Answer):

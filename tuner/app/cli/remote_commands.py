@@ -124,7 +124,8 @@ def _ended(client: ServiceClient, name: str, as_json: bool) -> None:
     if study.state == StudyState.CANCELLED:
         raise Cancelled(Cause.OPERATOR, "")
     if study.state == StudyState.PAUSED:
-        raise Cancelled(Cause.PAUSE, f"`parlay tune --resume --study {name}` goes on with it")
+        held = f"{study.order.problem}; " if study.order and study.order.problem else ""
+        raise Cancelled(Cause.PAUSE, f"{held}`parlay tune --resume --study {name}` goes on with it")
     if study.state == StudyState.FAILED:
         raise ParlayError(f"study {name} failed: {study.order.problem if study.order else 'its log says why'}")
     answer = client.decision(name)

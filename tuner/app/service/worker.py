@@ -17,7 +17,7 @@ from tuner.app.tune.telemetry import Telemetry
 from tuner.app.tune.telemetry_observer import TelemetryObserver
 from tuner.app.tune.trial_log import LogKeeper
 from tuner.app.wiring import facts, write_results
-from tuner.errors import Cancelled, Cause, ParlayError, StoreError
+from tuner.errors import Cancelled, Cause, ParlayError, StoreError, reason
 from tuner.rehearse.conditions import SEED_FACT
 from tuner.study.lease import is_gone, new_driver
 from tuner.study.lifecycle import StudyState
@@ -106,10 +106,8 @@ class Worker:
                 held = end.words if end.cause is Cause.QUOTA else None
             except (StoreError, _ClusterAway) as error:
                 again = str(error)  # it says nothing of the study
-            except ParlayError as error:
-                problem = str(error)
             except Exception as error:  # a fault of ours must not take the queue with it
-                problem = f"{type(error).__name__}: {error}"
+                problem = reason(error)
         self._presence.runs(None)
         if again:
             self._give_back(order, driver, again)
