@@ -21,6 +21,7 @@ from tuner.app.service.rates import Rates, neighbourhood
 from tuner.errors import BadInput
 from tuner.study.accounts import Scope
 from tuner.study.database import Database
+from tuner.study.lifecycle import StudyState
 from tuner.study.orders import Wish
 from tuner.study.quotas import Quota
 from tuner.study.store import Store
@@ -297,6 +298,29 @@ def test_a_token_has_as_many_studies_as_its_quota_says_resumed_ones_too(serve, s
     assert client.post("/v1/studies", json=STUDY | {"name": "two"}, headers=headers).status_code == 201
     answer = client.post("/v1/studies/one/resume", headers=headers)
     assert (answer.status_code, answer.json()["where"]) == (429, "quota: studies")
+
+
+@pytest.mark.parametrize("open_studies", [1, 5])
+def test_what_no_room_would_mend_is_a_conflict_however_much_room_there_is(serve, store, open_studies):
+    client = serve(open_studies=open_studies)
+    _, headers = bearer(store)
+    submit, resume = partial(client.post, "/v1/studies", headers=headers), "/v1/studies/one/resume"
+    assert submit(json=STUDY | {"name": "one"}, headers=headers | {"Idempotency-Key": "k"}).status_code == 201
+    assert submit(json=STUDY | {"name": "one"}, headers=headers | {"Idempotency-Key": "k"}).status_code == 201
+    answer = submit(json=STUDY | {"name": "one"})
+    assert (answer.status_code, answer.json()["where"]) == (409, "name")
+    for state in (StudyState.QUEUED, StudyState.RUNNING, StudyState.DECIDED):
+        if state is not StudyState.QUEUED:
+            store.change_state("one", state)
+        if state is StudyState.DECIDED:
+            submit(json=STUDY | {"name": "two"})
+        answer = client.post(resume, headers=headers)
+        assert (answer.status_code, answer.json()["where"], answer.json()["given"]) == (
+            409,
+            "state of study one",
+            state,
+        )
+    assert [entry.action for entry in store.audit.page()] == ["create", "create"]
 
 
 @pytest.mark.slow

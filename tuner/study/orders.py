@@ -113,7 +113,7 @@ class Orders:
             known = None if key is None else self._by_key(terms.owner, key)  # somebody was a moment faster
             if known is not None and key is not None:
                 return self._same(known, study, asked, terms, key, discovers)
-            raise BadInput("name", study, "a name that no study of this store has") from None
+            raise _taken(study) from None
         return self.order(study)
 
     def order(self, study: str) -> Order:
@@ -186,16 +186,24 @@ class Orders:
         self.order(study)
         with self._db.writing() as db:
             lock(db, study)
-            state = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == study))
-            if state in _OPEN:
-                raise BadInput(f"state of study {study}", str(state), "resume of one that was paused or has ended")
-            if state == StudyState.DECIDED:
-                raise BadInput(f"state of study {study}", str(state), _DECIDED)
+            _require_resumable(db, study)
             change_state(db, study, StudyState.QUEUED, {})
             db.execute(
                 sa.update(ORDERS).where(ORDERS.c.study == study).values(wish=None, problem=None, worker="", deaths=0)
             )
         return StudyState.QUEUED
+
+    def require_new(self, study: str) -> None:
+        """Raise as ``submit`` does where the name is taken, and write nothing."""
+        with self._db.reading() as db:
+            if db.scalar(sa.select(STUDIES.c.name).where(STUDIES.c.name == study)) is not None:
+                raise _taken(study)
+
+    def require_resumable(self, study: str) -> None:
+        """Raise as ``resume`` does, and write nothing."""
+        self.order(study)
+        with self._db.reading() as db:
+            _require_resumable(db, study)
 
     def keep(self, study: str, worker: str) -> None:
         """A worker's sign of life."""
@@ -336,3 +344,15 @@ def order_of(row: sa.RowMapping | dict[str, object]) -> Order:
     wish = Wish(str(row["wish"])) if row["wish"] else None
     problem, discovers = row["problem"], bool(row["discovers"])
     return Order(row["study"], terms, row["submitted_at"], row["worker"], wish, problem, discovers)  # type: ignore[arg-type]
+
+
+def _taken(study: str) -> BadInput:
+    return BadInput("name", study, "a name that no study of this store has")
+
+
+def _require_resumable(db: sa.Connection, study: str) -> None:
+    state = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == study))
+    if state in _OPEN:
+        raise BadInput(f"state of study {study}", str(state), "resume of one that was paused or has ended")
+    if state == StudyState.DECIDED:
+        raise BadInput(f"state of study {study}", str(state), _DECIDED)

@@ -15,7 +15,11 @@ from tuner.study.quotas import Standing
 
 def require_room(service: Service, caller: Caller, owner: str, study: str, *, simulated: bool) -> None:
     """Raise Refused with 429 where the account ``owner``, to which the study counts, has no room for it; the audit
-    keeps that. Simulated clusters cost no GPU-hours."""
+    keeps that. Simulated clusters cost no GPU-hours.
+
+    Whoever calls has looked before at what no room would mend, a name that is taken or a study that is not to be
+    resumed: that is a conflict, 409, however much room there is.
+    """
     standing = service.store.quotas.standing(owner)
     own = standing.quota.studies
     most = service.settings.limits.open_studies if own is None else own

@@ -68,9 +68,10 @@ def create(
     terms = Terms(caller.token, launcher, seed, body.priority)
     with service.store.exclusive():  # of all who ask at once, nobody takes the same room
         again = service.store.orders.asked_before(caller.token, idempotency_key)
-        if not again:
-            require_room(service, caller, caller.token, name, simulated=seed is not None)
         try:
+            if not again:
+                service.store.orders.require_new(name)
+                require_room(service, caller, caller.token, name, simulated=seed is not None)
             service.store.orders.submit(name, request, terms, idempotency_key, discovers=discovers(body.request))
         except BadInput as error:
             raise conflict(error) from None
@@ -218,11 +219,13 @@ def cancel(name: str, service: Here, caller: Tuner) -> StudyAnswer:
 def resume(name: str, service: Here, caller: Tuner) -> StudyAnswer:
     """Queue it again: it repeats nothing that finished."""
     service.require(name)
+    orders = service.store.orders
     with service.store.exclusive():
-        if (order := service.store.orders.find(name)) is not None:
-            require_room(service, caller, order.terms.owner, name, simulated=order.terms.seed is not None)
         try:
-            service.store.orders.resume(name)
+            orders.require_resumable(name)
+            terms = orders.order(name).terms
+            require_room(service, caller, terms.owner, name, simulated=terms.seed is not None)
+            orders.resume(name)
         except BadInput as error:
             raise conflict(error) from None
     service.noted(caller, "resume", name, "queued")
