@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.device_parties import MACHINE, RAY, Party, launcher, measured
-from tests.fakes import copy_of_empty_store, make_request
+from tests.fakes import FakeLauncher, copy_of_empty_store, make_request
 from tuner.errors import LeaseLost
 from tuner.study.device_leases import Blocked
 from tuner.study.store import Store
@@ -109,6 +109,48 @@ def test_what_a_dead_driver_left_is_removed_before_its_devices_are_given_on(stor
         store.finish_trial("one", measured(trial), one.driver)
     store.beat("one", one.driver, 0.0)
     assert [left.app for left in store.take_over("one", one.driver, lambda driver, s: not driver)] == [trial.app]
+
+
+class Stubborn(FakeLauncher):
+    """Cannot remove what it is asked to, as long as the applications are ``stuck``."""
+
+    stuck: tuple[str, ...] = ()
+
+    def remove_orphan(self, app):
+        if app in self.stuck:
+            raise ConnectionError("the cluster does not answer")
+        return super().remove_orphan(app)
+
+
+def test_what_cannot_be_removed_keeps_its_devices_and_ends_nobody(store, tmp_path):
+    stubborn = Stubborn(cluster=RAY, parallel=100)
+    one, two, other = (Party(store, name, stubborn, tmp_path) for name in ("one", "two", "other"))
+    left, gone = one.claim(4), two.claim(2)
+    stubborn.running |= {left.app, gone.app}
+    stubborn.stuck = (left.app,)
+    one.die()
+    two.die()
+    blocked = other.claim(8)
+    words = f"{left.app}, which study one left, cannot be removed: ConnectionError: the cluster does not answer"
+    assert blocked.words == f"waits for 8 devices: {words}"
+    assert stubborn.running == {left.app}  # of what two left nothing stays
+    assert other.claim(4).placement.devices == 4  # there is room beside it
+    assert sorted((lease.study, lease.devices) for lease in store.devices.all()) == [("other", 4), ("other", 4)]
+    stubborn.stuck = ()
+    assert other.claim(4).placement.devices == 4
+    assert stubborn.running == set()
+
+
+def test_what_could_not_be_removed_is_left_to_the_next(store, tmp_path):
+    stubborn = Stubborn(cluster=RAY, parallel=100)
+    one, other, third = (Party(store, name, stubborn, tmp_path) for name in ("one", "other", "third"))
+    stubborn.stuck = (one.claim(8).app,)
+    one.die()
+    assert isinstance(other.claim(8), Blocked)
+    other.die()
+    assert "cannot be removed" in third.claim(8).words
+    stubborn.stuck = ()
+    assert third.claim(8).placement.devices == 8
 
 
 HOLDER = """

@@ -69,17 +69,20 @@ class DeviceLease:
 @dataclass(frozen=True, slots=True)
 class Blocked:
     """Why a trial has to wait: other studies ``hold`` devices, or wait ``before`` it; or the drivers of leases are
-    gone (``dead``), and whoever asks has to clear up after them first."""
+    gone (``dead``), and whoever asks has to clear up after them first; ``stuck`` says what could not be, and why."""
 
     devices: int
     hold: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
     dead: tuple[DeviceLease, ...] = ()
+    stuck: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
         """For people."""
         one = f"waits for {self.devices} device{'s' * (self.devices != 1)}"
+        if self.stuck:
+            return f"{one}: {'; '.join(self.stuck)}"
         return f"{one} held by {_named(self.hold)}" if self.hold else f"{one}, after {_named(self.before)}"
 
 

@@ -121,7 +121,8 @@ class Launcher(Protocol):
         """
 
     def remove_orphan(self, app: str) -> bool:
-        """Tear down the deployment of that name if a dead process left one; True if there was one."""
+        """Tear down the deployment of that name if a dead process left one; True if there was one. What it raises says
+        that it may still be there."""
 
     def close(self) -> None:
         """Give back what the launcher itself holds (a Ray that it started)."""
