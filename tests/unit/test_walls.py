@@ -26,6 +26,7 @@ ONE_ROOM = {
     "sqlalchemy": {
         "tuner/study/accounts.py",
         "tuner/study/archive.py",
+        "tuner/study/archived.py",
         "tuner/study/audit.py",
         "tuner/study/database.py",
         "tuner/study/device_leases.py",

@@ -10,8 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from tuner.errors import BadInput, StoreError
+from tuner.study.archived import ENDED, FORMAT, read_archive
 from tuner.study.database import Database, now_s
-from tuner.study.lifecycle import StudyState
 from tuner.study.schema import (
     DRIVERS,
     EVENTS,
@@ -26,8 +26,6 @@ from tuner.study.schema import (
 )
 from tuner.study.statements import lock
 
-FORMAT = "parlay-study"
-_ENDED = (StudyState.DECIDED.value, StudyState.FAILED.value, StudyState.CANCELLED.value)
 _PARTS = (STUDIES, ORDERS, TRIALS, STEPS, LEDGER, DRIVERS, EVENTS, LOGS)  # in the order in which they can be put back
 
 
@@ -63,7 +61,7 @@ class Archive:
             stirred = sa.exists().where(EVENTS.c.study == STUDIES.c.name, EVENTS.c.at >= before)
             pinned = sa.exists().where(PINS.c.study == STUDIES.c.name)
             held = sa.exists().where(ORDERS.c.study == STUDIES.c.name, ORDERS.c.worker != "")
-            old = STUDIES.c.state.in_(_ENDED) & (STUDIES.c.created_at < before)
+            old = STUDIES.c.state.in_(ENDED) & (STUDIES.c.created_at < before)
             query = sa.select(STUDIES.c.name).where(old, ~stirred, ~pinned, ~held)
             return tuple(db.scalars(query.order_by(STUDIES.c.created_at, STUDIES.c.name).limit(limit)))
 
@@ -78,12 +76,9 @@ class Archive:
     def restore(self, document: dict[str, Any]) -> str:
         """Put a study back as it was, and pin it, as the rule would take it again at once; its name.
 
-        Raises BadInput for what is no such document, was written by another version, or where the name is taken.
+        Raises BadInput for what is no such document, as ``read_archive`` does, and where the name is taken.
         """
-        if document.get("format") != FORMAT or document.get("schema_version") != SCHEMA_VERSION:
-            given = f"{document.get('format')}, schema version {document.get('schema_version')}"
-            raise BadInput("archive", given, f"{FORMAT}, schema version {SCHEMA_VERSION}")
-        study, tables = str(document["study"]), document["tables"]
+        study, tables = read_archive(document, _PARTS)
         try:
             with self._db.writing() as db:
                 for table in _PARTS:
@@ -94,7 +89,7 @@ class Archive:
                 db.execute(sa.insert(PINS).values(study=study, at=now_s(db)))
         except StoreError as error:
             if isinstance(error.__context__, sa.exc.IntegrityError):
-                raise BadInput("archive", study, "a study whose name this store does not have") from None
+                raise BadInput("archive", study, "a study whose name this store does not have, nor its key") from None
             raise
         return study
 

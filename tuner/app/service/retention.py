@@ -130,7 +130,7 @@ def unpack(path: Path) -> dict[str, Any]:
         with tarfile.open(path, "r:gz") as archive:
             inside = archive.extractfile(_INSIDE)
             document = json.load(inside) if inside is not None else None
-    except (OSError, EOFError, KeyError, ValueError, tarfile.TarError, zlib.error) as error:
+    except (OSError, EOFError, KeyError, ValueError, RecursionError, tarfile.TarError, zlib.error) as error:
         raise BadInput("FILE", str(path), f"an archive of a study ({error})") from None
     if not isinstance(document, dict):
         raise BadInput("FILE", str(path), "an archive of a study")
