@@ -15,7 +15,7 @@ from tuner.app.cli.commands import app
 from tuner.app.service import retention
 from tuner.app.service.retention import Rule, tidy, tidying, unpack
 from tuner.errors import BadInput, Cause
-from tuner.study.audit import COMMAND_LINE
+from tuner.study.audit import COMMAND_LINE, RETENTION
 from tuner.study.lifecycle import StudyState
 from tuner.study.orders import Terms, Wish
 from tuner.study.schema import EVENTS, LEDGER, STUDIES
@@ -58,7 +58,7 @@ def test_what_ended_long_ago_goes_and_nothing_else(store):
     assert tidy(store, Rule(30, None)) == [("old", "deleted")]
     assert tidy(store, Rule(30, None)) == []
     (entry,) = store.audit.page()
-    assert (entry.action, entry.target) == ("delete", "old")
+    assert (entry.token, entry.action, entry.target) == (RETENTION, "delete", "old")
     assert set(store.study_names()) == {"pinned", "new", "waits", "paused"}
     store.archive.unpin("pinned")
     assert tidy(store, Rule(30, None)) == [("pinned", "deleted")]

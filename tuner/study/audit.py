@@ -10,6 +10,7 @@ from tuner.study.database import Database, now_s
 from tuner.study.schema import AUDIT, TOKENS
 
 COMMAND_LINE = "command line"  # who asks there shows no token: whoever may open the store may do all
+RETENTION = "retention"  # a service's own rule for old studies: nobody asked
 
 
 @dataclass(frozen=True, slots=True)

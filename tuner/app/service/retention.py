@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import BadInput, Cancelled, ParlayError
+from tuner.study.audit import RETENTION
 from tuner.study.store import Store
 from tuner.trial.cancel import CancelHandle
 
@@ -49,10 +50,10 @@ class Rule:
         return cls(keep_days, archive_to, frozenset(spared))
 
 
-def tidy(store: Store, rule: Rule, actor: str = "") -> list[tuple[str, str]]:
+def tidy(store: Store, rule: Rule, actor: str = RETENTION) -> list[tuple[str, str]]:
     """Do what the rule says; (study, what became of it). Another process that does the same waits for its turn.
 
-    ``actor`` is the token that asked, for the audit. What is archived is on the disk before it is deleted.
+    ``actor`` is who asked, for the audit. What is archived is on the disk before it is deleted.
     """
     done: list[tuple[str, str]] = []
     skipped = set(rule.spared)
