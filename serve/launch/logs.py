@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 TAIL_BYTES = 256 * 1024
@@ -22,8 +23,19 @@ def tail(files: Iterable[Path], lines: int) -> tuple[str, ...]:
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
+def show(files: Iterable[Path], directory: Path) -> None:
+    """Have ``directory`` show ``files`` while they are written elsewhere, by links, until they are kept."""
+    for file in files:
+        with suppress(OSError):  # it is there already, or cannot be: no launch ends for its logs
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / file.name).symlink_to(file)
+
+
 def keep(files: Iterable[Path], directory: Path) -> None:
-    """Copy ``files`` into ``directory``; those that are empty or gone are left out."""
+    """Copy ``files`` into ``directory``, in place of links to them; those that are empty or gone are left out."""
+    if directory.is_dir():
+        for link in (path for path in directory.iterdir() if path.is_symlink()):
+            link.unlink()
     for file in files:
         if _size(file):
             directory.mkdir(parents=True, exist_ok=True)

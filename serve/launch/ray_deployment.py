@@ -12,7 +12,7 @@ from serve.launch.engine import served_model_id
 from serve.launch.engine_processes import EngineProcesses
 from serve.launch.failure import crash, replica_died
 from serve.launch.health import Waiting
-from serve.launch.logs import SEARCHED_LINES, SHOWN_LINES, keep, tail
+from serve.launch.logs import SEARCHED_LINES, SHOWN_LINES, keep, show, tail
 from serve.launch.processes import end, group_of
 from serve.launch.ray_api import delete_application, groups_pending, own_ip, ray_logs, serve_details
 from serve.launch.replicas import ReplicaHistory, last_message, messages, status_of
@@ -87,6 +87,7 @@ class RayServeDeployment(Deployed):
         if application is None:
             return False
         replicas = self._history.look(application, own_ip())
+        show(_log_files(self._history.seen.values(), ray_logs()), self._order.log_dir)
         status = status_of(application)
         self._engine.look(self._history.leaders)
         ended = self._history.died(replicas) or self._engine.lost_for_long

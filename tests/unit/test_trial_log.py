@@ -110,6 +110,7 @@ def test_the_logs_of_rays_workers_are_shown_too(tmp_path):
     for name in ("worker-5451f2-01000000-1957.out", "worker-5451f2-01000000-1957.err"):
         (tmp_path / name).write_text("Loading weights took 3.61 seconds\n")
     (tmp_path / "engine.sock").write_text("nothing to read")
+    (tmp_path / "worker-gone.out").symlink_to(tmp_path / "session" / "worker-gone.out")  # of a worker that was killed
     text = log_text(tmp_path, 10)
     assert text is not None
     assert (text.count("==>"), text.count("3.61 seconds")) == (2, 2)

@@ -17,8 +17,8 @@ class AuditEntryAnswer(Answer):
     number: int = Field(description="Grows from line to line.")
     at: float = Field(description="When, s since 1970.")
     account: str = Field(
-        description="Who: the token's id, the identity provider's subject, command line, or retention, the rule for old "
-        "studies; empty: nobody had to say."
+        description="Who: the token's id, the identity provider's subject, command line, or retention (the rule for "
+        "old studies); empty: nobody had to say."
     )
     name: str | None = Field(description="The token's name; null of any other account.")
     action: str = Field(description="What was asked.")

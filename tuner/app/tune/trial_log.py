@@ -31,7 +31,8 @@ def log_text(folder: Path, lines: int, most_bytes: int = _READ_BYTES) -> str | N
 
     Each has its part of ``most_bytes``.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix in _SUFFIXES) if folder.is_dir() else []
+    found = folder.rglob("*") if folder.is_dir() else ()
+    files = sorted(path for path in found if path.suffix in _SUFFIXES and path.is_file())  # no link to what has gone
     if not files:
         return None
     part = max(most_bytes // len(files), 1)
