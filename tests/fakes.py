@@ -50,7 +50,7 @@ def document(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
         *parents, last = path.split(".")
         for part in parents:
             place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
-        place[int(last) if isinstance(place, list) else last] = value
+        place[int(last) if isinstance(place, list) else last] = copy.deepcopy(value)  # a later path may lead into it
     return made
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import math
@@ -16,8 +17,8 @@ from typing import Any
 import pytest
 
 import tuner.app.answers
-from tests.answer_cases import GOLDEN, light_answers, study_answers
-from tests.fakes import make_request
+from tests.answer_cases import GOLDEN, STUDIES, light_answers, study_answers
+from tests.fakes import document, make_request
 from tuner.app.answers.base import Answer
 from tuner.app.answers.collective import CollectiveAnswer
 from tuner.app.answers.decision import DecisionAnswer, ShowAnswer
@@ -139,3 +140,10 @@ def test_a_cpu_captures_no_graphs_and_keeps_the_cache_that_it_is_given() -> None
     memory = memory_answer(memories(make_request(changes), [layout])[layout])
     assert memory.graphs is None
     assert memory.kv == pytest.approx(1.5)
+
+
+def test_a_case_leaves_the_others_as_they_are() -> None:
+    """The answers may be made twice in one process, where tests of a module do not follow each other."""
+    before = copy.deepcopy(STUDIES)
+    assert document(STUDIES["hopeless"])["slo"][0]["ms"] == 2.0
+    assert before == STUDIES
