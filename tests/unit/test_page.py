@@ -295,6 +295,46 @@ CHANGES = [
 ]  # fmt: skip
 
 
+SPEC = 'applications:\n- name: "llama <1>"\n'
+
+
+def of_real_engines(page):
+    """Have the service tell of the same study as if engines had run, and of one spec that this layout cannot be."""
+
+    def decision(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"simulated": False})
+
+    def spec(route):
+        if route.request.url.endswith("/helm-values"):
+            route.fulfill(status=409, json={"detail": "not this layout"}, content_type="application/problem+json")
+        else:
+            route.fulfill(body=SPEC, content_type="text/plain")
+
+    page.route("**/v1/studies/mine/decision", decision)
+    page.route("**/v1/studies/mine/specs/*", spec)
+
+
+def test_a_spec_of_the_winner_is_copied_and_downloaded_with_one_click(service, browser):
+    service.submit("mine", LONG)
+    service.work()
+    with opened(browser, service.url, permissions=["clipboard-read", "clipboard-write"]) as page:
+        of_real_engines(page)
+        go(page, service, "studies/mine")
+        page.click("[aria-label='Copy the KubeRay RayService']")
+        page.wait_for_selector("[role=status]:has-text('KubeRay RayService is copied.')")
+        assert page.evaluate("navigator.clipboard.readText()") == SPEC
+        with page.expect_download() as download:
+            page.click("[aria-label='Download the KubeRay RayService']")
+        assert download.value.suggested_filename == "mine-rayservice.yaml"
+        assert download.value.path().read_text() == SPEC
+        page.wait_for_selector("text=Helm values: not this layout")
+        page.evaluate("void (navigator.clipboard.writeText = () => Promise.reject(new Error('no')))")  # as without TLS
+        page.click("[aria-label='Copy the vLLM command line']")
+        page.wait_for_selector("[role=status]:has-text('vLLM command line is selected: copy it with your keys.')")
+        assert page.evaluate("getSelection().toString()").strip() == SPEC.strip()
+
+
 def test_every_change_that_a_request_can_say_is_put_into_it(service, browser):
     script = "async ([c, d]) => { const {applied} = await import('/assets/remedies.js'); applied(c)(d); return d; }"
     with opened(browser, service.url) as page:
