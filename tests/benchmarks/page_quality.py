@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 CATEGORIES = ("accessibility", "best-practices")
 PAINT_MS, SCORE = 1000.0, 95.0
+AUDIT_S = 180.0  # beyond which Lighthouse hangs: it waits 15 s for what goes on loading
 
 
 def audit(url: str, chrome: Path) -> dict[str, Any]:
@@ -41,7 +43,10 @@ def audit(url: str, chrome: Path) -> dict[str, Any]:
     words += ["--throttling-method=provided", f"--only-categories=performance,{','.join(CATEGORIES)}"]
     words += ["--chrome-flags=--headless=new --no-sandbox"]
     environment = os.environ | {"CHROME_PATH": str(chrome)}
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False, timeout=AUDIT_S)
+    except subprocess.TimeoutExpired:
+        sys.exit(f"Lighthouse did not end within {AUDIT_S:g} s at {url}")
     if done.returncode:
         sys.exit(done.stderr.strip()[-2000:])
     found: dict[str, Any] = json.loads(done.stdout)
@@ -53,8 +58,26 @@ def failed(report: dict[str, Any]) -> Iterator[str]:
     for category in CATEGORIES:
         for ref in report["categories"][category]["auditRefs"]:
             one = report["audits"][ref["id"]]
-            if ref["weight"] and one["score"] is not None and one["score"] < 1:
+            if ref["weight"] and one["scoreDisplayMode"] == "error":
+                yield f"{one['id']}: could not be judged: {one.get('errorMessage', 'no reason')}"
+            elif ref["weight"] and one["score"] is not None and one["score"] < 1:
                 yield f"{one['id']}: {one['title']}"
+
+
+def score(report: dict[str, Any], category: str) -> float:
+    """From 0 to 100; NaN, which meets no target, where one of its audits could not be judged."""
+    found = report["categories"][category]["score"]
+    return math.nan if found is None else 100.0 * found
+
+
+def paint_of(report: dict[str, Any]) -> float:
+    """First contentful paint in ms; NaN where there was none."""
+    return float(report["audits"]["first-contentful-paint"].get("numericValue", math.nan))
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median; NaN where one of them is."""
+    return math.nan if any(math.isnan(value) for value in values) else statistics.median(values)
 
 
 def judged(made: Services, chrome: Path, runs: int) -> bool:
@@ -63,12 +86,12 @@ def judged(made: Services, chrome: Path, runs: int) -> bool:
     print(f"{'place':15} {'first paint, ms':>16} {'accessibility':>14} {'best practices':>15}")
     for name, where in PLACES.items():
         reports = [audit(f"{made.full.url}#/{where}", chrome) for _ in range(runs)]
-        paint_ms = statistics.median(r["audits"]["first-contentful-paint"]["numericValue"] for r in reports)
-        scores = [100 * statistics.median(r["categories"][c]["score"] for r in reports) for c in CATEGORIES]
+        paint_ms = middle([paint_of(report) for report in reports])
+        scores = [middle([score(report, category) for report in reports]) for category in CATEGORIES]
         print(f"{name:15} {paint_ms:16.0f} {scores[0]:14.0f} {scores[1]:15.0f}", flush=True)
         for line in sorted({line for report in reports for line in failed(report)}):
             print(f"    {line}")
-        good = good and paint_ms <= PAINT_MS and min(scores) >= SCORE
+        good = good and paint_ms <= PAINT_MS and all(found >= SCORE for found in scores)
     return good
 
 
@@ -76,6 +99,8 @@ def counted(made: Services) -> int:
     """Print what axe finds wrong, and how much that is."""
     total = 0
     with chromium() as browser:
+        if browser is None:
+            sys.exit("Playwright is not installed")
         for look, options in LOOKS.items():
             for state in STATES:
                 with opened(browser, "about:blank", **options) as page:
@@ -97,8 +122,8 @@ def main() -> int:
         sys.exit("Chromium is not on PATH")
     print(f"{platform.machine()}, {os.cpu_count()} CPUs; Lighthouse 12.2.3, axe-core 4.14.1; medians of {runs} runs")
     with tempfile.TemporaryDirectory() as folder, services(Path(folder)) as made:
-        good = judged(made, chrome, runs)
-        return 0 if good and counted(made) == 0 else 1
+        good, wrong = judged(made, chrome, runs), counted(made)  # the second too, where the first misses a target
+    return 0 if good and not wrong else 1
 
 
 if __name__ == "__main__":
