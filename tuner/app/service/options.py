@@ -41,6 +41,7 @@ class ServeOptions:
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65535 - 31, help="Serve /metrics of worker N here plus N, from 0.")
     ] = None
+    metrics_host: Annotated[str, typer.Option(help="Where those listen; they ask for no token.")] = "127.0.0.1"
     deployed: Annotated[
         tuple[str, ...],
         typer.Option(

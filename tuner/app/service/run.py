@@ -101,7 +101,7 @@ def _worker_words(options: ServeOptions, number: int) -> list[str]:
     words = [sys.executable, "-m", "tuner.app.cli.commands", "worker"]
     words += ["--out", str(options.out), "--launchers", options.launchers, "--parent", str(os.getpid())]
     if options.metrics_port is not None:
-        words += ["--metrics-port", str(options.metrics_port + number)]
+        words += ["--metrics-port", str(options.metrics_port + number), "--metrics-host", options.metrics_host]
     words += [word for root in options.root for word in ("--root", str(root))]
     return words + (["--ray-address", options.ray_address] if options.ray_address else [])
 
