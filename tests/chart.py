@@ -75,11 +75,17 @@ def changed(before: str, after: str) -> set[str]:
     return {path for path in old.keys() | new.keys() if old.get(path, absent) != new.get(path, absent)}
 
 
-def pods(document: Document) -> Iterator[Document]:
-    """The pod specifications of a document."""
+def templates(document: Document) -> Iterator[Document]:
+    """The pods of a document, with their metadata."""
     if document["kind"] in ("Deployment", "Job"):
-        yield document["spec"]["template"]["spec"]
+        yield document["spec"]["template"]
     elif document["kind"] == "RayService":
         cluster = document["spec"]["rayClusterConfig"]
         for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-            yield group["template"]["spec"]
+            yield group["template"]
+
+
+def pods(document: Document) -> Iterator[Document]:
+    """The pod specifications of a document."""
+    for template in templates(document):
+        yield template["spec"]

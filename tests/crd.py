@@ -18,6 +18,7 @@ FOLDER = Path(__file__).parent / "crds"
 FILES = {
     "RayService": "ray.io_rayservices.yaml.xz",
     "ServiceMonitor": "monitoring.coreos.com_servicemonitors.yaml.xz",
+    "PodMonitor": "monitoring.coreos.com_podmonitors.yaml.xz",
     "PrometheusRule": "monitoring.coreos.com_prometheusrules.yaml.xz",
 }
 RAYSERVICE = FOLDER / FILES["RayService"]

@@ -79,6 +79,8 @@ def _pod(container: dict[str, Any]) -> dict[str, Any]:
         # Nothing in the pods asks Kubernetes. Links to services would be variables such as VLLM_PORT, which vLLM reads.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        # Ray's node drains for up to 30 s before it ends, so that answers under way are finished.
+        "terminationGracePeriodSeconds": 60,
         "serviceAccountName": _set("serving.serviceAccountName"),
         "imagePullSecrets": _set("serving.imagePullSecrets"),
         "priorityClassName": _set("serving.priorityClassName"),
@@ -88,6 +90,7 @@ def _pod(container: dict[str, Any]) -> dict[str, Any]:
             "runAsUser": 1000,
             "runAsGroup": 100,
             "fsGroup": 100,
+            "fsGroupChangePolicy": "OnRootMismatch",  # a cache of weights has many files
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container],

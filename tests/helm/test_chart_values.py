@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 from tests import crd, kube_tools
-from tests.chart import CHART, KUBERNETES, Document, changed, documents, helm, leaves, pods, render
+from tests.chart import CHART, KUBERNETES, Document, changed, documents, helm, leaves, pods, render, templates
 from tests.chart_cases import BASES, CHANGES, Change, merged
 
 pytestmark = [pytest.mark.tools, pytest.mark.slow]
 PAGE = CHART.parents[1] / "docs" / "kubernetes.md"
+ALLOWED_VOLUMES = {"configMap", "csi", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 VALUES = {**BASES, **{change.name: change.values for change in CHANGES}}
 Rendered = dict[tuple[str, str], str]
 
@@ -93,16 +94,47 @@ def test_every_custom_resource_is_strictly_valid(rendered: Rendered) -> None:
 def test_selectors_find_their_pods_and_nobody_elses(rendered: Rendered) -> None:
     for name in VALUES:
         made = documents(rendered[name, "1.25"])
-        labels = [
-            document["spec"]["template"]["metadata"]["labels"]
-            for document in made
-            if document["kind"] in ("Deployment", "Job")
-        ]
+        labels = [template["metadata"]["labels"] for document in made for template in templates(document)]
+        winners = [found for found in labels if "parlay.dev/serving" in found]
         for document in made:
-            if document["kind"] in ("Service", "PodDisruptionBudget", "Deployment"):
+            if document["kind"] in ("Service", "PodDisruptionBudget", "Deployment", "PodMonitor"):
                 selector = document["spec"]["selector"]
                 wanted = selector.get("matchLabels", selector).items()
-                assert sum(wanted <= found.items() for found in labels) == 1, document["metadata"]["name"]
+                whole = "parlay.dev/serving" in dict(wanted)  # the winner's pods, of all groups
+                found = [one for one in labels if wanted <= one.items()]
+                assert found == winners if whole else len(found) == 1, document["metadata"]["name"]
+
+
+def test_what_is_scraped_is_let_through_and_listened_on(rendered: Rendered) -> None:
+    for name in VALUES:
+        made = documents(rendered[name, "1.25"])
+        for service in [one for one in made if one["kind"] == "Service"]:
+            wanted = service["spec"]["selector"].items()
+            (pod,) = [t for one in made for t in templates(one) if wanted <= t["metadata"]["labels"].items()]
+            open_ports = {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
+            assert {port["targetPort"] for port in service["spec"]["ports"]} <= open_ports
+            for policy in [one for one in made if one["kind"] == "NetworkPolicy"]:
+                if policy["spec"]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items():
+                    assert {port["port"] for port in policy["spec"]["ingress"][0]["ports"]} == open_ports
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_pod_is_one_of_the_restricted_profile(name: str, rendered: Rendered) -> None:
+    """Of the Pod Security Standards; a layout over RDMA needs more, and says so in docs/kubernetes.md."""
+    for pod in [pod for document in documents(rendered[name, "1.25"]) for pod in pods(document)]:
+        groups = [pod, *pod["containers"], *pod.get("initContainers", ())]
+        assert not {"hostPID", "hostIPC"} & pod.keys()
+        assert not [one for one in pod["volumes"] if not one.keys() & ALLOWED_VOLUMES]
+        assert not [port for one in groups[1:] for port in one.get("ports", ()) if "hostPort" in port]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in groups[1:]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert not context.get("privileged")
+            added = context["capabilities"].get("add", [])
+            assert added in ([], ["IPC_LOCK"] if "rdma" in name else [])
+        assert "hostNetwork" not in pod or "rdma" in name
 
 
 def test_a_selector_never_changes(rendered: Rendered) -> None:

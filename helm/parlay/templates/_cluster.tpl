@@ -16,6 +16,7 @@ headGroupSpec:
     spec:
       automountServiceAccountToken: false
       enableServiceLinks: false
+      terminationGracePeriodSeconds: 60
       {{- if $serving.serviceAccountName }}
       serviceAccountName: {{ $serving.serviceAccountName | toJson }}
       {{- end }}
@@ -30,6 +31,7 @@ headGroupSpec:
         runAsUser: 1000
         runAsGroup: 100
         fsGroup: 100
+        fsGroupChangePolicy: "OnRootMismatch"
         seccompProfile:
           type: "RuntimeDefault"
       containers:
@@ -167,6 +169,7 @@ workerGroupSpecs:
       spec:
         automountServiceAccountToken: false
         enableServiceLinks: false
+        terminationGracePeriodSeconds: 60
         {{- if $serving.serviceAccountName }}
         serviceAccountName: {{ $serving.serviceAccountName | toJson }}
         {{- end }}
@@ -181,6 +184,7 @@ workerGroupSpecs:
           runAsUser: 1000
           runAsGroup: 100
           fsGroup: 100
+          fsGroupChangePolicy: "OnRootMismatch"
           seccompProfile:
             type: "RuntimeDefault"
         containers:

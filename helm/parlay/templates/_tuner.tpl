@@ -59,10 +59,12 @@ volumes:
     persistentVolumeClaim:
       claimName: {{ $tuner.store.volume.existingClaim | default (include "parlay.tuner" .root) | quote }}
     {{- else }}
-    emptyDir: {}
+    emptyDir:
+      sizeLimit: {{ $tuner.scratch | quote }}
     {{- end }}
   - name: scratch
-    emptyDir: {}
+    emptyDir:
+      sizeLimit: {{ $tuner.scratch | quote }}
   {{- if has "ray" $tuner.launchers }}
   - name: shared-memory
     emptyDir:
@@ -128,6 +130,17 @@ volumeMounts:
 {{- if has "ray" .root.Values.tuner.launchers -}}
 - name: ray
   command: [ray, start, {{ printf "--address=%s" .root.Values.tuner.rayAddress | toJson }}, --num-cpus=0, --num-gpus=0, --block]
+  lifecycle:
+    preStop:
+      exec:
+        command:
+          - python
+          - -c
+          - |
+            {{- .root.Files.Get "files/after_workers.py" | trim | nindent 12 }}
+          {{- range ternary (list 0) (until (int .root.Values.tuner.worker.replicas)) (eq .part "worker") }}
+          - {{ add 9101 . | quote }}
+          {{- end }}
   livenessProbe:
     httpGet: {path: /api/local_raylet_healthz, port: 52365}
     initialDelaySeconds: 60
