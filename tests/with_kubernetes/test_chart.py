@@ -1,7 +1,7 @@
 """The commands of docs/kubernetes.md against a real API server, by both Helms: up to where KubeRay takes over.
 
 The server is of a version without ``policy/v1``, so that budgets are left out. Nothing runs pods there: what the page
-runs in one is run here.
+runs in one, and what the containers of the release run, is run here, with the words that the API server holds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from deploy.specs.writing import emit
 from tests import kube_tools, tools
 from tests.api_server import ApiServer
 from tests.kube_bench import RealKube
+from tests.layout_requests import KubeRayStandIn, layout_request
 from tests.spec_cases import CASES, Case
 
 pytestmark = [pytest.mark.tools, pytest.mark.slow]
@@ -29,9 +32,9 @@ PAGE = ROOT / "docs" / "kubernetes.md"
 HELMS = {"helm-3": tools.helm, "helm-4": kube_tools.helm4}
 
 
-def four_commands() -> list[list[str]]:
-    """Those from an empty namespace to a served model."""
-    section = PAGE.read_text(encoding="utf-8").partition("## From an empty namespace")[2]
+def commands(heading: str) -> list[list[str]]:
+    """Those below a heading of the page."""
+    section = PAGE.read_text(encoding="utf-8").partition(f"\n## {heading}")[2]
     found = re.search(r"^```sh\n(.*?)^```$", section, re.M | re.S)
     assert found
     return [shlex.split(line) for line in found[1].splitlines()]
@@ -49,18 +52,27 @@ def layouts_values(case: Case, folder: Path) -> Path:
 class Cluster:
     """One Helm and kubectl in a namespace of their own."""
 
-    def __init__(self, server: ApiServer, helm: str) -> None:
-        self.namespace, self._helm = f"models-{helm}", HELMS[helm]()
+    def __init__(self, server: ApiServer, helm: str, prefix: str = "models") -> None:
+        self.namespace, self._helm = f"{prefix}-{helm}", HELMS[helm]()
         self._environment = {"KUBECONFIG": str(server.kubeconfig), "HOME": str(server.folder), "PATH": "/usr/bin:/bin"}
 
     def run(self, *words: str, program: Path | None = None) -> str:
-        words = tuple(self.namespace if word == "models" else word for word in words)
-        done = subprocess.run(
-            [str(program or self._helm), *words],
-            capture_output=True, text=True, env=self._environment, cwd=ROOT, timeout=120,
-        )  # fmt: skip
+        """What it prints."""
+        done = self._call(program or self._helm, *words)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def refused(self, *words: str) -> str:
+        """Why not."""
+        done = self._call(self._helm, *words)
+        assert done.returncode != 0
+        return done.stderr
+
+    def _call(self, program: Path, *words: str) -> subprocess.CompletedProcess[str]:
+        words = tuple(self.namespace if word == "models" else word for word in words)
+        return subprocess.run(
+            [str(program), *words], capture_output=True, text=True, env=self._environment, cwd=ROOT, timeout=120
+        )
 
     def names(self, kinds: str) -> set[str]:
         return set(self.run("--namespace", "models", "get", kinds, "-o", "name", program=kube_tools.kubectl()).split())
@@ -70,18 +82,28 @@ class Cluster:
         read: dict[str, Any] = json.loads(self.run(*words, program=kube_tools.kubectl()))
         return read
 
+    def containers(self, deployment: str) -> dict[str, list[str]]:
+        """Their words, as the API server holds them."""
+        words = ("--namespace", "models", "get", "deployment", deployment, "-o", "json")
+        read = json.loads(self.run(*words, program=kube_tools.kubectl()))
+        return {one["name"]: one["args"] for one in read["spec"]["template"]["spec"]["containers"]}
+
+
+NO_BUDGETS = ("--set", "tuner.disruptionBudget.enabled=false,controller.disruptionBudget.enabled=false")
+
 
 @pytest.mark.parametrize("helm", HELMS)
-def test_from_an_empty_namespace_to_a_rayservice(
-    helm: str, server: ApiServer, prepared: RealKube, tmp_path: Path
-) -> None:
+def test_what_a_study_found_is_served_by_hand(helm: str, server: ApiServer, prepared: RealKube, tmp_path: Path) -> None:
     cluster = Cluster(server, helm)
-    install, token, fetch, upgrade = four_commands()
-    words = [word.replace("IMAGE", "registry/parlay:1") for word in install[1:]]
-    said = cluster.run(*words, "--set", "tuner.disruptionBudget.enabled=false")
+    (install, *_), (token, _, upgrade) = commands("From an empty namespace"), commands("By hand")
+    assert install[-2:][0] == "--set"
+    given = [word for word in install[-1].split(",") if not word.startswith("controller.")]
+    words = [*install[1:-1], ",".join(given).replace("IMAGE", "registry/parlay:1")]
+    said = cluster.run(*words, *NO_BUDGETS)
     assert "port-forward service/parlay" in said
-    kinds = "deployment,service,networkpolicy,persistentvolumeclaim"
+    kinds = "deployment,networkpolicy,persistentvolumeclaim"
     assert {name.rpartition("/")[2] for name in cluster.names(kinds)} == {"parlay"}
+    assert cluster.names("service") == {"service/parlay", "service/parlay-worker"}
 
     assert token[:4] == ["kubectl", "--namespace", "models", "exec"]
     in_pod = [str(tmp_path) if word == "/var/lib/parlay" else word for word in token[token.index("--") + 2 :]]
@@ -90,7 +112,6 @@ def test_from_an_empty_namespace_to_a_rayservice(
     )
     assert made.stdout.startswith("parlay_")
 
-    assert "/v1/studies/STUDY/specs/helm-values" in fetch[2]
     for case in (CASES[0], CASES[1], CASES[0]):
         path = layouts_values(case, tmp_path)
         cluster.run(*(str(path) if word == "helm-values.yaml" else word for word in upgrade[1:]))
@@ -101,7 +122,72 @@ def test_from_an_empty_namespace_to_a_rayservice(
 
     cluster.run("rollback", "parlay", "3", "--namespace", "models")
     assert cluster.service()["metadata"]["annotations"]["parlay/layout"] == str(CASES[1].layout)
+    # Of what cannot be changed nothing is tried, and nothing else of that upgrade either.
+    for value in ("tuner.store.volume.size=1Gi", "tuner.store.volume.storageClass=fast"):
+        refused = cluster.refused(*upgrade[1:-2], "--set", value, "--set", "serving.layout=another")
+        assert value.partition("=")[0] in refused
+    assert cluster.service()["metadata"]["annotations"]["parlay/layout"] == str(CASES[1].layout)
+    cluster.run(*upgrade[1:-2], "--set", "tuner.store.volume.size=10Gi")
     cluster.run("uninstall", "parlay", "--namespace", "models")
-    assert cluster.names(f"{kinds},rayservice") == {"persistentvolumeclaim/parlay"}  # the studies outlive the release
-    cluster.run(*words, "--set", "tuner.disruptionBudget.enabled=false")
+    assert cluster.names(f"{kinds},service,rayservice") == {"persistentvolumeclaim/parlay"}  # the studies outlive it
+    cluster.run(*words, *NO_BUDGETS)
     assert "deployment.apps/parlay" in cluster.names("deployment")
+    cluster.run("uninstall", "parlay", "--namespace", "models")
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_from_an_empty_namespace_to_a_served_model(
+    helm: str, server: ApiServer, prepared: RealKube, tmp_path: Path
+) -> None:
+    """All four commands of the page. No Ray is here: the devices are simulated, and KubeRay has a stand-in."""
+    cluster = Cluster(server, helm, "empty")
+    install, apply, wait, get = commands("From an empty namespace")
+    given = [word for word in install[-1].split(",") if not re.match(r"(tuner|controller)\.ray", word)]
+    assert "tuner.launchers={ray}" in given
+    text = ",".join(given).replace("{ray}", "{simulated}").replace("IMAGE", "registry/parlay:1")
+    cluster.run(*install[1:-1], text, *NO_BUDGETS)
+    assert {name.rpartition("/")[2] for name in cluster.names("deployment")} == {"parlay", "parlay-controller"}
+
+    asked, document = tmp_path / "llama.yaml", layout_request(target={"rayVersion": "2.60.0"})
+    del document["metadata"]["namespace"]  # the command says it
+    asked.write_text(yaml.safe_dump(document), encoding="utf-8")
+    service = cluster.containers("parlay")["api"]
+    controller = cluster.containers("parlay-controller")["controller"]
+    config = server.token_kubeconfig(cluster.namespace, "parlay-controller")
+    with (
+        started(*here(service, tmp_path), log=tmp_path / "service.log"),
+        started(*here(controller, tmp_path), f"--kubeconfig={config}", log=tmp_path / "controller.log"),
+        KubeRayStandIn(prepared, cluster.namespace),
+    ):
+        kubectl = kube_tools.kubectl()
+        cluster.run(*(str(asked) if word == "llama.yaml" else word for word in apply[1:]), program=kubectl)
+        said = cluster.run(*timely(wait[1:]), program=kubectl)
+        assert said == "layoutrequest.parlay.dev/llama condition met\n"
+        assert cluster.run(*get[1:], program=kubectl).splitlines()[1].startswith("llama ")
+        cluster.run("--namespace", "models", "delete", "layoutrequest", "llama", "--timeout=60s", program=kubectl)
+    cluster.run("uninstall", "parlay", "--namespace", "models")
+
+
+def timely(words: list[str]) -> list[str]:
+    """A study here takes seconds."""
+    return ["--timeout=110s" if word == "--timeout=4h" else word for word in words]
+
+
+def here(words: list[str], folder: Path) -> list[str]:
+    """What a container is told, with this machine's folder, address and ports in place of the pod's."""
+    kept = [word for word in words if not word.startswith(("--port=", "--host=", "--metrics-"))]
+    return [*(word.replace("/var/lib/parlay", str(folder)) for word in kept), "--port=0", "--host=127.0.0.1"]
+
+
+@contextmanager
+def started(*words: str, log: Path) -> Iterator[None]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tuner.app.cli.commands", *words], stdout=output, stderr=output, cwd=ROOT
+        )
+    try:
+        yield
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+    finally:
+        process.terminate()
+        process.wait(60)
