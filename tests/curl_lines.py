@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README, SERVICE = ROOT / "README.md", ROOT / "docs" / "service.md"
+README, SERVICE, KUBERNETES = ROOT / "README.md", ROOT / "docs" / "service.md", ROOT / "docs" / "kubernetes.md"
 
 
 def curl_lines(page: Path) -> list[str]:

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from serve.launch.processes import writers_under
-from tests.curl_lines import README, ROOT, curl_lines, run_line, serving
+from tests.chart import documents, render
+from tests.curl_lines import KUBERNETES, README, ROOT, curl_lines, run_line, serving
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
@@ -44,9 +45,17 @@ def test_it_leaves_a_decision_and_its_spec_and_no_process(demo: tuple[Path, str]
     assert not writers_under([out])
 
 
-def test_the_lines_of_the_readme_fetch_the_same(demo: tuple[Path, str]) -> None:
+@pytest.mark.tools
+def test_the_lines_of_the_readme_fetch_the_same(demo: tuple[Path, str], tmp_path: Path) -> None:
     out, _ = demo
     _, _, decision, spec = (line.replace("/llama/", "/demo/") for line in curl_lines(README))
     with serving(out, "--workers", "0") as (url, token):
         assert json.loads(run_line(decision, out, url, token).stdout) == json.loads((out / "decision.json").read_text())
         assert run_line(spec, out, url, token).stdout == (out / "rayservice.yaml").read_text()
+        # And that of the page on Kubernetes, whose values render what was emitted.
+        (line,) = (line for line in curl_lines(KUBERNETES) if "/STUDY/" in line)
+        fetched = line.replace("http://localhost:8080", "$PARLAY_SERVER").replace("/STUDY/", "/demo/")
+        assert run_line(fetched, out, url, token).returncode == 0
+    values = yaml.safe_load((out / "helm-values.yaml").read_text())
+    (rendered,) = (made for made in documents(render(values, tmp_path)) if made["kind"] == "RayService")
+    assert rendered["spec"] == yaml.safe_load((out / "rayservice.yaml").read_text())["spec"]

@@ -18,7 +18,9 @@ import yaml
 
 from serve.launch.engine_processes import EngineProcesses
 from serve.launch.processes import ProcessId, identify, writers_under
+from tests.chart import documents, render
 from tests.real.conftest import command_of
+from tests.real.rendered_cluster import RenderedCluster
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 REPO = Path(__file__).parents[2]
@@ -137,6 +139,20 @@ def test_the_emitted_config_serves_with_serve_run(study: dict[str, Any], tmp_pat
             finally:
                 print(log.read_text()[-3000:])
     assert answer["usage"]["completion_tokens"] == 4
+
+
+@pytest.mark.tools
+def test_the_rendered_rayservice_serves_on_a_cluster_of_its_pods(study: dict[str, Any], tmp_path: Path) -> None:
+    """The study's Helm values, the chart under a real Helm, and what that renders on nodes as large as its pods."""
+    emitted = json.loads(study["second"].stdout)["files"]
+    values = yaml.safe_load((REPO / emitted["helm-values"]).read_text())
+    (service,) = (made for made in documents(render(values, tmp_path)) if made["kind"] == "RayService")
+    assert service["spec"]["serveConfigV2"] == (REPO / emitted["ray-serve"]).read_text()
+    with RenderedCluster(service) as cluster:
+        cluster.apply()
+        assert cluster.answer("tiny")["usage"]["completion_tokens"] == 4
+        assert set(cluster.statuses().values()) == {"RUNNING"}
+        assert set(cluster.probes().values()) == {0}
 
 
 def answer_or_death(url: str, server: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
