@@ -69,7 +69,6 @@ def test_what_an_operator_sets_reaches_the_pods(tmp_path: Path) -> None:
         "serving.workerGroups[0].logicalGpus=5",
         "serving.workerGroups[0].name=others",
         "serving.workerGroups[0].gpuType=b200",
-        "serving.workerGroups[0].pool=decode",
         "serving.podLabels.team=a",
         "serving.gpuTypes.b200.nodeSelector.gpu=b200",
         "serving.gpuTypes.b200.tolerations[0].key=b200",
@@ -91,7 +90,6 @@ def test_what_an_operator_sets_reaches_the_pods(tmp_path: Path) -> None:
             {
                 "name": "others",
                 "gpuType": "b200",
-                "pool": "decode",
                 "replicas": 3,
                 "gpus": 2,
                 "logicalGpus": 5,

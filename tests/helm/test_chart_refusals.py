@@ -19,6 +19,7 @@ from tests.helm.values_table import VALUES, values
 pytestmark = pytest.mark.tools
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 GROUP = WINNER["serving"]["workerGroups"][0]
+POOLS = [{**GROUP, "name": pool, "pool": pool} for pool in ("prefill", "decode")]
 FREE = ("monitoring.dashboard.labels.", "serving.networkPolicy.operator.")  # keys that a site chooses
 Way = tuple[str | int, ...]
 
@@ -199,6 +200,14 @@ IMPOSSIBLE = {
     "groups of one name": (
         merged(WINNER, {"serving": {"workerGroups": [GROUP, GROUP]}}),
         "serving.workerGroups[1].name",
+    ),
+    "one of two pools": (
+        merged(WINNER, {"serving": {"workerGroups": [{**GROUP, "pool": "prefill"}]}}),
+        "serving.workerGroups",
+    ),
+    "a group of no pool beside two": (
+        merged(WINNER, {"serving": {"workerGroups": [GROUP, *POOLS]}}),
+        "serving.workerGroups",
     ),
     "a pool of no kind": (merged(WINNER, {"serving": {"workerGroups": [{**GROUP, "pool": "x"}]}}), "pool"),
     "memory that is all /dev/shm": (merged(WINNER, {"serving": {"sharedMemory": "256Gi"}}), "serving.sharedMemory"),

@@ -1,6 +1,6 @@
-"""Values of the chart as a table of the docs, from the comments of its ``values.yaml``.
+"""Values of the chart as a table of the docs and descriptions of the schema, from the comments of ``values.yaml``.
 
-``python -m tests.helm.values_table`` writes the table of docs/kubernetes.md anew.
+``python -m tests.helm.values_table`` writes both anew, in docs/kubernetes.md and ``values.schema.json``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 VALUES = Path(__file__).parents[2] / "helm" / "parlay" / "values.yaml"
+SCHEMA = VALUES.with_name("values.schema.json")
 PAGE = Path(__file__).parents[2] / "docs" / "kubernetes.md"
 _BEGIN, _END = "<!-- values: written by tests/helm/values_table.py -->\n", "<!-- end of values -->\n"
 _KEY = re.compile(r"( *)([A-Za-z]\w*):(?: (.*))?")
@@ -63,5 +65,33 @@ def with_table(page: str) -> str:
     return before + _BEGIN + table() + _END + rest.partition(_END)[2]
 
 
+def described(schema: str) -> str:
+    """The text of the schema with what each value says of itself, which editors show."""
+    document = json.loads(schema)
+    for value in values(VALUES.read_text(encoding="utf-8")):
+        node, *way = document, *value.path.split(".")
+        for name in way:
+            node = node.get("properties", {}).get(name) if node else None
+        if node is not None:  # a key of a mapping that a site fills has none
+            said = {"description": value.meaning} | {k: v for k, v in node.items() if k != "description"}
+            node.clear()
+            node.update(said)
+    return _json(document) + "\n"
+
+
+def _json(value: Any, depth: int = 0, before: int = 0) -> str:
+    """On one line where 120 columns hold it, behind ``before`` letters; else an entry a line."""
+    line = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, dict | list) or not value or 2 * depth + before + len(line) < 120:
+        return line
+    indent, inner = "  " * depth, "  " * (depth + 1)
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(inner + _json(one, depth + 1) for one in value) + f"\n{indent}]"
+    keys = {key: f"{json.dumps(key)}: " for key in value}
+    entries = (inner + keys[key] + _json(one, depth + 1, len(keys[key])) for key, one in value.items())
+    return "{\n" + ",\n".join(entries) + f"\n{indent}}}"
+
+
 if __name__ == "__main__":
+    SCHEMA.write_text(described(SCHEMA.read_text(encoding="utf-8")), encoding="utf-8")
     PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

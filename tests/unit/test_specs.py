@@ -24,6 +24,7 @@ from deploy.specs.writing import FILES, emit, write_all, write_whole
 from serve.launch.engine import engine_kwargs, environment, vllm_args
 from tests import crd
 from tests.spec_cases import CASES, Case, make_case
+from tuner.ask.deployment import TwoPools
 from tuner.ask.layout import ParallelLayout
 from tuner.errors import BadInput, ParlayError
 from tuner.trial.launched import Launched, NoEngine, RayApplication, VllmServer
@@ -248,6 +249,15 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(BadInput, match="HF_TOKEN") as refused:
         emit("ray-serve", replace(case.shipment, launched=replace(case.launched, payload=RayApplication(app))))
     assert "hf_secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("spec_format", FORMATS)
+def test_two_pools_are_written_in_no_format_since_no_launcher_runs_them(spec_format: str) -> None:
+    pools = TwoPools(ParallelLayout(tp=4), ParallelLayout(tp=4))
+    simulated = Launched("simulated", {}, "m", NoEngine("a simulated cluster"))
+    for case in (CASES[0].shipment, replace(CASES[0].shipment, launched=simulated)):
+        with pytest.raises(BadInput, match="one engine group; two pools are simulated, not launched yet"):
+            emit(spec_format, replace(case, deployment=pools))
 
 
 def test_ray_and_image_follow_the_measurement_and_the_spec_says_so() -> None:
