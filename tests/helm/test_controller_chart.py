@@ -97,7 +97,7 @@ def test_what_the_service_has_need_not_be_said_twice() -> None:
     ]
     assert pod["containers"][0]["env"][2]["valueFrom"]["secretKeyRef"] == {"name": "db", "key": "url"}
     assert "affinity" not in pod
-    assert pod["volumes"][0] == {"name": "data", "emptyDir": {}}
+    assert pod["volumes"][0] == {"name": "data", "emptyDir": {"sizeLimit": "1Gi"}}
 
 
 def test_its_words_are_those_of_the_command() -> None:

@@ -11,8 +11,9 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.api_server import ApiServer
 from tests.kube_bench import RealKube
 from tests.layout_requests import KubeRayStandIn, layout_request
 from tests.spec_cases import CASES, Case
+from tuner.app.controller.kube import KubeError
 
 pytestmark = [pytest.mark.tools, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -135,12 +137,9 @@ def test_what_a_study_found_is_served_by_hand(helm: str, server: ApiServer, prep
     cluster.run("uninstall", "parlay", "--namespace", "models")
 
 
-@pytest.mark.parametrize("helm", HELMS)
-def test_from_an_empty_namespace_to_a_served_model(
-    helm: str, server: ApiServer, prepared: RealKube, tmp_path: Path
-) -> None:
+def test_from_an_empty_namespace_to_a_served_model(server: ApiServer, prepared: RealKube, tmp_path: Path) -> None:
     """All four commands of the page. No Ray is here: the devices are simulated, and KubeRay has a stand-in."""
-    cluster = Cluster(server, helm, "empty")
+    cluster = Cluster(server, "helm-4", "empty")
     install, apply, wait, get = commands("From an empty namespace")
     given = [word for word in install[-1].split(",") if not re.match(r"(tuner|controller)\.ray", word)]
     assert "tuner.launchers={ray}" in given
@@ -166,6 +165,57 @@ def test_from_an_empty_namespace_to_a_served_model(
         assert cluster.run(*get[1:], program=kubectl).splitlines()[1].startswith("llama ")
         cluster.run("--namespace", "models", "delete", "layoutrequest", "llama", "--timeout=60s", program=kubectl)
     cluster.run("uninstall", "parlay", "--namespace", "models")
+
+
+class JobStandIn:
+    """Not a kubelet: says of every Job, a moment after it was made, that it is complete. It runs nothing."""
+
+    def __init__(self, kube: RealKube, namespace: str) -> None:
+        self._kube, self._path = kube, f"/apis/batch/v1/namespaces/{namespace}/jobs"
+        self._stopped, self.seen = threading.Event(), set[str]()
+        self._thread = threading.Thread(target=self._run, name="stand-in for a kubelet", daemon=True)
+
+    def __enter__(self) -> JobStandIn:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(0.2):
+            with suppress(KubeError):  # the namespace is not there yet, or the hook is gone
+                for job in self._kube.ask("GET", self._path)["items"]:
+                    name = job["metadata"]["name"]
+                    done = {"type": "Complete", "status": "True"}
+                    status = {"status": {"succeeded": 1, "conditions": [done]}}
+                    self._kube.ask("PATCH", f"{self._path}/{name}/status", status, "application/merge-patch+json")
+                    self.seen.add(name)
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_on_postgresql_from_image_to_image_and_back(
+    helm: str, server: ApiServer, prepared: RealKube, tmp_path: Path
+) -> None:
+    """Nothing that cannot be changed stands in the way, and hooks leave nothing behind."""
+    cluster = Cluster(server, helm, "postgres")
+    kinds = "deployment,service,networkpolicy,persistentvolumeclaim,serviceaccount,job"
+    store = ("--set", "tuner.store.postgres.secret=database,tuner.enabled=true")
+    begin = ("upgrade", "--install", "parlay", "helm/parlay", "--namespace", "models", "--create-namespace")
+    with JobStandIn(prepared, cluster.namespace) as hooks:
+        for image in ("1", "2"):
+            cluster.run(*begin, *store, "--set", f"tuner.image=registry/parlay:{image}", *NO_BUDGETS)
+        cluster.run("rollback", "parlay", "1", "--namespace", "models")
+        # To a volume and back again: other pods, the same names.
+        cluster.run(*begin, "--set", "tuner.enabled=true,tuner.image=registry/parlay:2", *NO_BUDGETS)
+        assert "deployment.apps/parlay-worker" not in cluster.names("deployment")
+        cluster.run("rollback", "parlay", "2", "--namespace", "models")
+        assert "deployment.apps/parlay-worker" in cluster.names("deployment")
+        cluster.run("uninstall", "parlay", "--namespace", "models")
+    assert len(hooks.seen) == 2  # one for each image
+    kept = {"persistentvolumeclaim/parlay", "serviceaccount/default"}
+    assert cluster.names(kinds) == kept
 
 
 def timely(words: list[str]) -> list[str]:
