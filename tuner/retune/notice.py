@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tuner.retune.seen import Blindness
+
 
 class NoticeKind(StrEnum):
     """What may be noticed. ``BLIND`` says that something cannot be: it never means that all is well."""
@@ -27,7 +29,7 @@ class NoticeKind(StrEnum):
 class Notice:
     """Something that changed. ``of`` says what (a node, a target, a link); ``evidence`` is one sentence with figures,
     ``confidence`` from 0 to 1 that it is no accident, ``since_s`` when it began (s since 1970), as well as that is
-    known; ``figures`` the same for machines, with units in their names."""
+    known; ``figures`` the same for machines, with units in their names. ``blindness`` says why, of ``BLIND`` alone."""
 
     kind: NoticeKind
     of: str
@@ -35,3 +37,4 @@ class Notice:
     confidence: float
     since_s: float
     figures: Mapping[str, float] = field(default_factory=dict)
+    blindness: Blindness | None = None
