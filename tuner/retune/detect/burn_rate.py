@@ -1,0 +1,202 @@
+"""Whether the SLO's budget of misses burns too fast: several windows, several rates, as SRE practice has it.
+
+A target at the 99th percentile has a budget: 1 % of the requests may miss it. A burn rate of 1 spends it in as long as it
+is for, here taken as 30 days. A tier is breached where the share of misses is over its burn rate times the budget in a
+long window, which makes it certain, and in a short one, which ends it soon after the trouble (Google, "The Site
+Reliability Workbook", 2018, chapter 5, "Multiwindow, multi-burn-rate alerts", whose figures these are; the alerts in
+``deploy/monitoring/`` have the same). As there, a limit is never beyond half of what could be missed in addition, and
+fewer than five misses are no evidence.
+
+Histograms tell within bounds how many requests missed (``Within``): a breach is certain where even the least number of
+misses makes one, and *may be* where the likely or only the most does; its confidence is then at most a half. Fewer
+requests than five misses take at the limit of the middle tier are too few: ``BLIND``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.ask.request import SloTarget, TargetKey
+from tuner.retune.notice import Notice, NoticeKind
+from tuner.retune.seen import Blindness, Look
+from tuner.stats.buckets import Within
+
+LEAST_MISSES = 5
+LIKELY, POSSIBLE = 0.5, 0.25  # confidence where the likely number of misses breaches, and where only the most does
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Breached where misses come at ``burn_rate`` times what the budget allows, in both windows."""
+
+    burn_rate: float
+    long_s: float
+    short_s: float
+
+    def limit(self, budget: float) -> float:
+        """The share of misses that breaches it."""
+        return min(self.burn_rate * budget, (1 + budget) / 2)
+
+
+_MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86_400.0
+TIERS = (
+    Tier(14.4, 1 * _HOUR_S, 5 * _MINUTE_S),
+    Tier(6.0, 6 * _HOUR_S, 30 * _MINUTE_S),
+    Tier(1.0, 3 * _DAY_S, 6 * _HOUR_S),
+)
+_ENOUGH = TIERS[1]  # whose long window has to have requests enough
+
+Misses = tuple[float, float, float, float]  # requests; misses: at least, likely and at most; summed up since the start
+_NONE: Misses = (0.0, 0.0, 0.0, 0.0)
+
+
+class _Window:
+    """The sums over the last ``seconds``."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._sums: deque[tuple[float, Misses]] = deque()
+        self._before = _NONE
+
+    def add(self, at_s: float, sums: Misses) -> Misses:
+        begin_s = at_s - self._seconds
+        self._sums.append((at_s, sums))
+        while self._sums[0][0] <= begin_s:
+            self._before = self._sums.popleft()[1]
+        before = self._before
+        return sums[0] - before[0], sums[1] - before[1], sums[2] - before[2], sums[3] - before[3]
+
+
+@dataclass(slots=True)
+class _Breach:
+    tier: Tier
+    certainty: float  # 1 if certain
+    misses: float
+    requests: float
+    limit: float
+
+    @property
+    def confidence(self) -> float:
+        """Certain ones: that chance alone does not miss so often, by the normal approximation."""
+        if self.certainty < 1:
+            return self.certainty
+        scale = math.sqrt(self.limit * (1 - self.limit) / self.requests)
+        return 0.5 * math.erfc(-(self.misses / self.requests - self.limit) / scale / math.sqrt(2)) if scale else 1.0
+
+
+class _Target:
+    """One target of the SLO."""
+
+    def __init__(self, target: SloTarget, tiers: Sequence[Tier]) -> None:
+        self._target, self._budget = target, 1 - target.percentile / 100
+        self._tiers = [
+            (tier, tier.limit(self._budget), _Window(tier.long_s), _Window(tier.short_s), tier is _ENOUGH)
+            for tier in tiers
+        ]
+        self._sums = _NONE
+        self._looks: deque[tuple[float, float, float]] = deque()  # begin, requests and certain misses of each
+        self._since_s: float | None = None
+        self._few_since_s: float | None = None
+        self._longest_s = max(tier.long_s for tier in tiers)
+
+    @property
+    def name(self) -> str:
+        return f"{self._target.metric.value} p{self._target.percentile:g}"
+
+    def look(self, look: Look, within: Within | None) -> list[Notice]:
+        if within is not None and within.total > 0:
+            total, at_least, likely, at_most = self._sums
+            missed = max(0.0, within.total - within.most)
+            self._sums = (
+                total + within.total,
+                at_least + missed,
+                likely + max(missed, within.total - within.likely),
+                at_most + max(missed, within.total - within.least),
+            )
+            self._looks.append((look.at_s - look.seconds, within.total, missed))
+            while self._looks[0][0] < look.at_s - self._longest_s:
+                self._looks.popleft()
+        breach, requests, needed = None, 0.0, 0.0
+        for tier, limit, long, short, enough in self._tiers:
+            in_long, in_short = long.add(look.at_s, self._sums), short.add(look.at_s, self._sums)
+            if enough:
+                requests, needed = in_long[0], LEAST_MISSES / limit if limit else LEAST_MISSES
+            breach = breach or _breach(tier, limit, in_long, in_short)
+        return [*self._burning(look, breach), *self._few(look, requests, needed, breach)]
+
+    def _burning(self, look: Look, breach: _Breach | None) -> list[Notice]:
+        if breach is None:
+            self._since_s = None
+            return []
+        if self._since_s is None:
+            self._since_s = self._onset(breach, look)
+        share = breach.misses / breach.requests
+        hours = breach.tier.long_s / _HOUR_S
+        evidence = (
+            f"{share:.2%} of {breach.requests:.0f} requests {'' if breach.certainty == 1 else 'may '}miss {self._target} "
+            f"in {hours:g} h: over the limit of {breach.limit:.2%}, {breach.tier.burn_rate:g} times the budget at most"
+        )
+        figures = {
+            "missed_share": share,
+            "limit_share": breach.limit,
+            "burn_rate": share / self._budget if self._budget else math.inf,
+            "requests": breach.requests,
+        }
+        return [Notice(NoticeKind.SLO_BURN, self.name, evidence, breach.confidence, self._since_s, figures)]
+
+    def _onset(self, breach: _Breach, look: Look) -> float:
+        """From when on, until now, misses are the most in excess of the limit; where none is certain, now."""
+        best, excess, since_s = 0.0, 0.0, look.at_s - look.seconds
+        for begin_s, requests, missed in reversed(self._looks):
+            if begin_s < look.at_s - breach.tier.long_s:
+                break
+            excess += missed - breach.limit * requests
+            if excess > best:
+                best, since_s = excess, begin_s
+        return since_s
+
+    def _few(self, look: Look, requests: float, needed: float, breach: _Breach | None) -> list[Notice]:
+        if requests >= needed or breach is not None:
+            self._few_since_s = None
+            return []
+        if self._few_since_s is None:
+            self._few_since_s = look.at_s - look.seconds
+        hours = _ENOUGH.long_s / _HOUR_S
+        evidence = f"{requests:.0f} requests in {hours:g} h: too few to tell whether {self._target} holds"
+        figures = {"requests": requests, "needed_requests": needed}
+        return [
+            Notice(NoticeKind.BLIND, self.name, evidence, 1.0, self._few_since_s, figures, Blindness.FEW_REQUESTS)
+        ]
+
+
+def _breach(tier: Tier, limit: float, in_long: Misses, in_short: Misses) -> _Breach | None:
+    if not in_long[0] or not in_short[0]:
+        return None
+    for place, certainty in ((1, 1.0), (2, LIKELY), (3, POSSIBLE)):
+        misses = in_long[place]
+        over = misses > limit * in_long[0] and in_short[place] > limit * in_short[0]
+        if over and misses >= LEAST_MISSES:
+            return _Breach(tier, certainty, misses, in_long[0], limit)
+    return None
+
+
+class BurnRate:
+    """Detects that, target by target; see above."""
+
+    def __init__(self, slo: Sequence[SloTarget], tiers: Sequence[Tier] = TIERS) -> None:
+        self._slo, self._tiers = tuple(slo), tuple(tiers)
+        self._targets = self._fresh()
+
+    def _fresh(self) -> dict[TargetKey, _Target]:
+        return {target.key: _Target(target, self._tiers) for target in self._slo}
+
+    def look(self, look: Look) -> tuple[Notice, ...]:
+        """The targets whose budget burns, and those that too few requests tell of."""
+        return tuple(n for key, one in self._targets.items() for n in one.look(look, look.within.get(key)))
+
+    def decided(self, at_s: float) -> None:
+        """Another deployment has not spent anything yet."""
+        self._targets = self._fresh()

@@ -1,0 +1,73 @@
+"""What differs, as of the last look that saw the cluster, from the fingerprint that the decision rests on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tuner.retune.fingerprint import changes
+from tuner.retune.notice import Notice, NoticeKind
+from tuner.retune.seen import Blindness, Fingerprint, Look
+
+STALE_S = 900.0  # after which what was seen of the cluster says nothing of now
+_Key = tuple[NoticeKind, str, str]
+
+
+class ClusterChange:
+    """Compares with ``before``; None: with the first fingerprint that is seen. A look without one changes nothing:
+    what was seen stands, until it is stale."""
+
+    def __init__(self, before: Fingerprint | None = None) -> None:
+        self._before = before
+        self._now: Fingerprint | None = None
+        self._seen_s: float | None = None
+        self._standing: dict[_Key, Notice] = {}
+
+    def look(self, look: Look) -> tuple[Notice, ...]:
+        """Each change since it was seen first; ``BLIND`` where nobody has seen the cluster for a while."""
+        if self._seen_s is None:
+            self._seen_s = look.at_s - look.seconds
+        now = look.fingerprint
+        if now is not None:
+            self._seen_s = look.at_s
+            self._before = now if self._before is None else self._before
+            # What this look did not see of it is as it was seen last.
+            self._now = now if self._now is None else _merged(self._now, now)
+            self._stand(replace(self._now, nodes=now.nodes), look.at_s)
+        elif look.at_s - self._seen_s > STALE_S and Blindness.NO_CLUSTER not in look.blind:
+            return (*self._standing.values(), _unseen(self._seen_s))
+        return tuple(self._standing.values())
+
+    def _stand(self, now: Fingerprint, at_s: float) -> None:
+        if self._before is None:
+            return
+        found = {_key(one): one for one in changes(self._before, now, at_s)}
+        if now.nodes is None:  # what was known of nodes stands
+            found |= {key: one for key, one in self._standing.items() if one.kind in _OF_NODES}
+        self._standing = {key: self._standing.get(key, one) for key, one in found.items()}
+
+    def decided(self, at_s: float) -> None:
+        """What was seen last is what the new decision rests on."""
+        self._before = self._now if self._now is not None else self._before
+        self._standing = {}
+
+
+_OF_NODES = (NoticeKind.NODE_LOST, NoticeKind.NODE_JOINED, NoticeKind.DEVICES_CHANGED)
+
+
+def _key(one: Notice) -> _Key:
+    told = "" if one.kind is NoticeKind.LINK_CHANGED else one.evidence  # a link's figures scatter
+    return one.kind, one.of, told
+
+
+def _merged(last: Fingerprint, now: Fingerprint) -> Fingerprint:
+    return Fingerprint(
+        now.nodes if now.nodes is not None else last.nodes,
+        {**last.versions, **now.versions},
+        {**last.links, **now.links},
+        now.model_revision or last.model_revision,
+    )
+
+
+def _unseen(since_s: float) -> Notice:
+    evidence = "nobody has told for a quarter of an hour or longer what the cluster has"
+    return Notice(NoticeKind.BLIND, "cluster", evidence, 1.0, since_s, blindness=Blindness.NO_CLUSTER)
