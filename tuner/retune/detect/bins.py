@@ -15,6 +15,9 @@ class BinSize:
     seconds: float = 30.0
 
 
+BIN_SIZE = BinSize()
+
+
 class Bins:
     """Means weighted by requests, each with the variance that sampling gives to it."""
 

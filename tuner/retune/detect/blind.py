@@ -12,13 +12,13 @@ _TOLD = {
     Blindness.UNREACHABLE: "an address of its metrics cannot be read",
     Blindness.NO_METRICS: "its metrics have no histogram that the SLO needs",
     Blindness.FEW_REQUESTS: "too few requests came for a judgement",
-    Blindness.NO_CLUSTER: "neither Ray nor Kubernetes says what the cluster has",
 }
 Missing = tuple[Blindness, str]  # why, and of what
 
 
 class Blind:
-    """Says what looks lack. A look of the ``SLO`` has counts for every target and the number of requests."""
+    """Says what looks lack: counts for every target, and of requests. That the cluster is not seen says
+    ``ClusterChange``, which compares it."""
 
     def __init__(self, slo: Sequence[SloTarget]) -> None:
         self._slo = tuple(slo)
@@ -39,7 +39,7 @@ class Blind:
 
 
 def _missing(look: Look, slo: Sequence[SloTarget]) -> dict[Missing, str]:
-    found = {(why, why.value): _TOLD[why] for why in sorted(look.blind)}
+    found = {(why, why.value): _TOLD[why] for why in sorted(look.blind & _TOLD.keys())}
     if Blindness.UNREACHABLE in look.blind:
         return found  # all else is missing for that reason
     if look.arrived is None:
@@ -47,5 +47,7 @@ def _missing(look: Look, slo: Sequence[SloTarget]) -> dict[Missing, str]:
     for target in slo:
         if target.key not in look.within:
             of = f"{target.metric.value} p{target.percentile:g}"
-            found[Blindness.NO_METRICS, of] = f"no engine has a histogram of {target.metric.value}, which {target} needs"
+            found[Blindness.NO_METRICS, of] = (
+                f"no engine has a histogram of {target.metric.value}, which {target} needs"
+            )
     return found

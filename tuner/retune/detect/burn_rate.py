@@ -1,7 +1,7 @@
 """Whether the SLO's budget of misses burns too fast: several windows, several rates, as SRE practice has it.
 
-A target at the 99th percentile has a budget: 1 % of the requests may miss it. A burn rate of 1 spends it in as long as it
-is for, here taken as 30 days. A tier is breached where the share of misses is over its burn rate times the budget in a
+A target at the 99th percentile has a budget: 1 % of the requests may miss it. A burn rate of 1 spends that of 30 days in
+30 days. A tier is breached where the share of misses is over its burn rate times the budget in a
 long window, which makes it certain, and in a short one, which ends it soon after the trouble (Google, "The Site
 Reliability Workbook", 2018, chapter 5, "Multiwindow, multi-burn-rate alerts", whose figures these are; the alerts in
 ``deploy/monitoring/`` have the same). As there, a limit is never beyond half of what could be missed in addition, and
@@ -135,9 +135,10 @@ class _Target:
             self._since_s = self._onset(breach, look)
         share = breach.misses / breach.requests
         hours = breach.tier.long_s / _HOUR_S
+        miss = "miss" if breach.certainty == 1 else "may miss"
         evidence = (
-            f"{share:.2%} of {breach.requests:.0f} requests {'' if breach.certainty == 1 else 'may '}miss {self._target} "
-            f"in {hours:g} h: over the limit of {breach.limit:.2%}, {breach.tier.burn_rate:g} times the budget at most"
+            f"{share:.2%} of {breach.requests:.0f} requests {miss} {self._target} in {hours:g} h: over the limit of "
+            f"{breach.limit:.2%}, {breach.tier.burn_rate:g} times the budget at most"
         )
         figures = {
             "missed_share": share,
@@ -167,9 +168,7 @@ class _Target:
         hours = _ENOUGH.long_s / _HOUR_S
         evidence = f"{requests:.0f} requests in {hours:g} h: too few to tell whether {self._target} holds"
         figures = {"requests": requests, "needed_requests": needed}
-        return [
-            Notice(NoticeKind.BLIND, self.name, evidence, 1.0, self._few_since_s, figures, Blindness.FEW_REQUESTS)
-        ]
+        return [Notice(NoticeKind.BLIND, self.name, evidence, 1.0, self._few_since_s, figures, Blindness.FEW_REQUESTS)]
 
 
 def _breach(tier: Tier, limit: float, in_long: Misses, in_short: Misses) -> _Breach | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tuner.retune.fingerprint import changes
 from tuner.retune.notice import Notice, NoticeKind
 from tuner.retune.seen import Blindness, Fingerprint, Look
@@ -20,10 +18,11 @@ class ClusterChange:
         self._before = before
         self._now: Fingerprint | None = None
         self._seen_s: float | None = None
+        self._blind_s: float | None = None
         self._standing: dict[_Key, Notice] = {}
 
     def look(self, look: Look) -> tuple[Notice, ...]:
-        """Each change since it was seen first; ``BLIND`` where nobody has seen the cluster for a while."""
+        """Each change since it was seen first; ``BLIND`` where nobody sees the cluster, or has for a while."""
         if self._seen_s is None:
             self._seen_s = look.at_s - look.seconds
         now = look.fingerprint
@@ -32,26 +31,19 @@ class ClusterChange:
             self._before = now if self._before is None else self._before
             # What this look did not see of it is as it was seen last.
             self._now = now if self._now is None else _merged(self._now, now)
-            self._stand(replace(self._now, nodes=now.nodes), look.at_s)
-        elif look.at_s - self._seen_s > STALE_S and Blindness.NO_CLUSTER not in look.blind:
-            return (*self._standing.values(), _unseen(self._seen_s))
+            found = changes(self._before, self._now, look.at_s)
+            of_now = {_key(one): one for one in found if one.kind is not NoticeKind.BLIND}
+            self._standing = {key: self._standing.get(key, one) for key, one in of_now.items()}
+        blind = Blindness.NO_CLUSTER in look.blind or (now is not None and now.nodes is None)
+        self._blind_s = (look.at_s - look.seconds if self._blind_s is None else self._blind_s) if blind else None
+        if blind or look.at_s - self._seen_s > STALE_S:
+            return (*self._standing.values(), _unseen(self._seen_s if self._blind_s is None else self._blind_s))
         return tuple(self._standing.values())
-
-    def _stand(self, now: Fingerprint, at_s: float) -> None:
-        if self._before is None:
-            return
-        found = {_key(one): one for one in changes(self._before, now, at_s)}
-        if now.nodes is None:  # what was known of nodes stands
-            found |= {key: one for key, one in self._standing.items() if one.kind in _OF_NODES}
-        self._standing = {key: self._standing.get(key, one) for key, one in found.items()}
 
     def decided(self, at_s: float) -> None:
         """What was seen last is what the new decision rests on."""
         self._before = self._now if self._now is not None else self._before
         self._standing = {}
-
-
-_OF_NODES = (NoticeKind.NODE_LOST, NoticeKind.NODE_JOINED, NoticeKind.DEVICES_CHANGED)
 
 
 def _key(one: Notice) -> _Key:
@@ -69,5 +61,5 @@ def _merged(last: Fingerprint, now: Fingerprint) -> Fingerprint:
 
 
 def _unseen(since_s: float) -> Notice:
-    evidence = "nobody has told for a quarter of an hour or longer what the cluster has"
+    evidence = "neither Ray nor Kubernetes says what the cluster has"
     return Notice(NoticeKind.BLIND, "cluster", evidence, 1.0, since_s, blindness=Blindness.NO_CLUSTER)

@@ -41,7 +41,7 @@ _HALF = 0.5  # of a block's deviation, which each of its halves must show
 
 @dataclass(frozen=True, slots=True)
 class LevelSettings:
-    """How a series is tested. Levels are as the series has them: logarithms, mostly. ``upward``: only a rise is told."""
+    """How a series is tested. Levels are in the unit of the series. ``upward``: only a rise is told."""
 
     least_change: float
     false_per_week: float = 0.02

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.retune.detect.bins import BinSize
+from tuner.retune.detect.bins import BIN_SIZE, BinSize
 from tuner.retune.detect.departure import Departed, Departure
 from tuner.retune.detect.signals import Lengths, PrefixShare, SeasonalRate, Signal, SteadyRate
 from tuner.retune.notice import Notice, NoticeKind
 from tuner.retune.seen import Look
 
 
-def signals(*, seasonal: bool = True, size: BinSize = BinSize()) -> tuple[Signal, ...]:  # noqa: B008 - frozen
+def signals(*, seasonal: bool = True, size: BinSize = BIN_SIZE) -> tuple[Signal, ...]:
     """The parts of a workload; ``seasonal``: the rate follows days and weeks."""
     rate: Signal = SeasonalRate() if seasonal else SteadyRate()
     return rate, Lengths("prompt", size), Lengths("output", size), PrefixShare(size)

@@ -1,0 +1,38 @@
+"""The detectors of a live deployment, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuner.ask.request import SloTarget
+from tuner.retune.detect.bins import BIN_SIZE, BinSize
+from tuner.retune.detect.blind import Blind
+from tuner.retune.detect.burn_rate import BurnRate
+from tuner.retune.detect.cluster_change import ClusterChange
+from tuner.retune.detect.detector import Detectors
+from tuner.retune.detect.residual import Expected, Residual
+from tuner.retune.detect.straggler import Straggler
+from tuner.retune.detect.workload_shift import WorkloadShift, signals
+from tuner.retune.seen import Fingerprint
+
+
+def standard_detectors(
+    slo: Sequence[SloTarget],
+    before: Fingerprint | None = None,
+    expected: Expected | None = None,
+    *,
+    seasonal: bool = True,
+    size: BinSize = BIN_SIZE,
+) -> Detectors:
+    """All there are. ``before`` is what the decision rests on (None: what is seen first), ``expected`` what its layout
+    should take by load (None: what it takes at first); ``seasonal``: load follows days and weeks."""
+    return Detectors(
+        [
+            Blind(slo),
+            ClusterChange(before),
+            BurnRate(slo),
+            WorkloadShift(signals(seasonal=seasonal, size=size)),
+            Residual(expected, size),
+            Straggler(),
+        ]
+    )
