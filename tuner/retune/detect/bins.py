@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from tuner.retune.detect.levels import Bin
 
@@ -16,6 +17,11 @@ class BinSize:
 
 
 BIN_SIZE = BinSize()
+
+
+def as_logarithm(one: Bin) -> Bin:
+    """The same bin of the logarithm of its value, which is above 0."""
+    return replace(one, value=math.log(one.value), variance=one.variance / one.value**2)
 
 
 class Bins:

@@ -1,11 +1,12 @@
 """Whether the SLO's budget of misses burns too fast: several windows, several rates, as SRE practice has it.
 
-A target at the 99th percentile has a budget: 1 % of the requests may miss it. A burn rate of 1 spends that of 30 days in
-30 days. A tier is breached where the share of misses is over its burn rate times the budget in a
-long window, which makes it certain, and in a short one, which ends it soon after the trouble (Google, "The Site
-Reliability Workbook", 2018, chapter 5, "Multiwindow, multi-burn-rate alerts", whose figures these are; the alerts in
-``deploy/monitoring/`` have the same). As there, a limit is never beyond half of what could be missed in addition, and
-fewer than five misses are no evidence.
+A target at the 99th percentile has a budget: 1 % of the requests may miss it. A burn rate of 1 spends that of 30 days
+in 30 days. A tier is breached where the share of misses is over its burn rate times the budget in a long window, which
+makes it certain, and in a short one, which ends it soon after the trouble (Google, "The Site Reliability Workbook",
+2018, chapter 5, "Multiwindow, multi-burn-rate alerts", whose figures these are; the alerts in ``deploy/monitoring/``
+have the same). As there, a limit is never beyond half of what could be missed in addition, and fewer than five misses
+are no evidence. Long windows that are young hold few requests: a breach also has to be beyond chance, by one in a
+hundred (normal approximation, as if misses did not depend on each other).
 
 Histograms tell within bounds how many requests missed (``Within``): a breach is certain where even the least number of
 misses makes one, and *may be* where the likely or only the most does; its confidence is then at most a half. Fewer
@@ -25,6 +26,7 @@ from tuner.retune.seen import Blindness, Look
 from tuner.stats.buckets import Within
 
 LEAST_MISSES = 5
+MOST_CHANCE = 0.01
 LIKELY, POSSIBLE = 0.5, 0.25  # confidence where the likely number of misses breaches, and where only the most does
 
 
@@ -70,21 +72,20 @@ class _Window:
         return sums[0] - before[0], sums[1] - before[1], sums[2] - before[2], sums[3] - before[3]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Breach:
     tier: Tier
-    certainty: float  # 1 if certain
+    confidence: float
+    certain: bool
     misses: float
     requests: float
     limit: float
 
-    @property
-    def confidence(self) -> float:
-        """Certain ones: that chance alone does not miss so often, by the normal approximation."""
-        if self.certainty < 1:
-            return self.certainty
-        scale = math.sqrt(self.limit * (1 - self.limit) / self.requests)
-        return 0.5 * math.erfc(-(self.misses / self.requests - self.limit) / scale / math.sqrt(2)) if scale else 1.0
+
+def _chance(misses: float, requests: float, limit: float) -> float:
+    """That so many miss or more where ``limit`` is the share that does."""
+    scale = math.sqrt(limit * (1 - limit) * requests)
+    return 0.5 * math.erfc((misses - limit * requests) / scale / math.sqrt(2)) if scale else 0.0
 
 
 class _Target:
@@ -135,7 +136,7 @@ class _Target:
             self._since_s = self._onset(breach, look)
         share = breach.misses / breach.requests
         hours = breach.tier.long_s / _HOUR_S
-        miss = "miss" if breach.certainty == 1 else "may miss"
+        miss = "miss" if breach.certain else "may miss"
         evidence = (
             f"{share:.2%} of {breach.requests:.0f} requests {miss} {self._target} in {hours:g} h: over the limit of "
             f"{breach.limit:.2%}, {breach.tier.burn_rate:g} times the budget at most"
@@ -178,7 +179,9 @@ def _breach(tier: Tier, limit: float, in_long: Misses, in_short: Misses) -> _Bre
         misses = in_long[place]
         over = misses > limit * in_long[0] and in_short[place] > limit * in_short[0]
         if over and misses >= LEAST_MISSES:
-            return _Breach(tier, certainty, misses, in_long[0], limit)
+            chance = _chance(misses, in_long[0], limit)
+            if chance <= MOST_CHANCE:
+                return _Breach(tier, min(certainty, 1 - chance), certainty == 1, misses, in_long[0], limit)
     return None
 
 

@@ -34,6 +34,7 @@ WEEK_S = 7 * DAY_S
 LEAST_BLOCKS = 4  # of which a reference has to consist
 _SCALES = 12
 _PRIOR_FREEDOM = 8.0  # degrees of freedom that knowing the sampling variance is worth
+_LEAST_DEPENDENT = 8  # blocks that tell how they depend on each other
 _KEPT_BLOCKS = 64  # of which the dependence of blocks is judged
 _KEPT_BINS = 256  # among which the begin of a change is looked for
 _HALF = 0.5  # of a block's deviation, which each of its halves must show
@@ -102,7 +103,7 @@ class _Reference:
             self.freedom += 1.0
         self.sampling += (sampling - self.sampling) / self.count
         self.kept.append(value)
-        if self.count % 16 == 8:
+        if self.count >= _LEAST_DEPENDENT and self.count & (self.count - 1) == 0:  # at powers of two: it costs
             self.dependence = design_effect(self.kept)
 
     def restart(self) -> None:

@@ -9,10 +9,10 @@ decision was fresh, is the reference. Where nothing is expected at a load, nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 from tuner.ask.request import Metric
-from tuner.retune.detect.bins import BIN_SIZE, Bins, BinSize
+from tuner.retune.detect.bins import BIN_SIZE, Bins, BinSize, as_logarithm
 from tuner.retune.detect.departure import Departed, Departure
 from tuner.retune.detect.levels import LevelSettings
 from tuner.retune.notice import Notice, NoticeKind
@@ -21,7 +21,7 @@ from tuner.retune.seen import Look
 Expected = Callable[[Look], Mapping[Metric, float]]  # mean ms of each metric at the load of a look, where it is known
 SETTINGS = LevelSettings(least_change=math.log(1.15), wander=0.1)
 _STEP = math.log(1.25)  # loads within it are the same
-_LEARNT_REQUESTS = 100.0  # after which what is expected at a load is known
+_KNOWN_REQUESTS, _LEARNT_REQUESTS = 100.0, 2000.0  # of a load: when its mean is used, and when it is final
 
 
 class ExpectedByLoad:
@@ -31,18 +31,21 @@ class ExpectedByLoad:
         self._known: dict[tuple[int, ...], dict[Metric, tuple[float, float]]] = {}
 
     def __call__(self, look: Look) -> dict[Metric, float]:
-        """Mean ms by metric at the load of this look, and learn from it; nothing while that load is new."""
+        """Mean ms by metric at the load of this look; nothing while that load is new."""
+        load = _load(look)
+        known = self._known.get(load, {}) if load is not None else {}
+        return {metric: mean for metric, (requests, mean) in known.items() if requests >= _KNOWN_REQUESTS}
+
+    def learn(self, look: Look, but: Container[Metric] = ()) -> None:
+        """Take in a look; ``but`` these metrics, which are not as expected any more."""
         load = _load(look)
         if load is None or not look.arrived:
-            return {}
-        known, found = self._known.setdefault(load, {}), {}
+            return
+        known = self._known.setdefault(load, {})
         for metric, ms in look.mean_ms.items():
             requests, mean = known.get(metric, (0.0, 0.0))
-            if requests >= _LEARNT_REQUESTS:
-                found[metric] = mean
-            else:
+            if requests < _LEARNT_REQUESTS and metric not in but:
                 known[metric] = requests + look.arrived, mean + (ms - mean) * look.arrived / (requests + look.arrived)
-        return found
 
 
 def _load(look: Look) -> tuple[int, ...] | None:
@@ -57,32 +60,34 @@ class Residual:
 
     def __init__(self, expected: Expected | None = None, size: BinSize = BIN_SIZE) -> None:
         self._given, self._size = expected, size
-        self._expected: Expected = expected or ExpectedByLoad()
+        self._learnt = ExpectedByLoad()
         self._series: dict[Metric, tuple[Bins, Departure]] = {}
 
     def look(self, look: Look) -> tuple[Notice, ...]:
         """The metrics that are away from what was expected."""
         if look.arrived and look.mean_ms:
-            for metric, expected in self._expected(look).items():
+            for metric, expected in (self._given or self._learnt)(look).items():
                 ms = look.mean_ms.get(metric)
                 if ms is not None and 0 < ms < math.inf and 0 < expected < math.inf:
-                    self._add(metric, math.log(ms / expected), look, look.arrived)
-        departed = ((metric, series.departed) for metric, (_, series) in self._series.items())
-        return tuple(_notice(metric, one) for metric, one in departed if one is not None)
+                    self._add(metric, ms / expected, look, look.arrived)
+        departed = {metric: series.departed for metric, (_, series) in self._series.items() if series.departed}
+        if self._given is None:
+            self._learnt.learn(look, departed)
+        return tuple(_notice(metric, one) for metric, one in departed.items())
 
-    def _add(self, metric: Metric, value: float, look: Look, requests: float) -> None:
+    def _add(self, metric: Metric, ratio: float, look: Look, requests: float) -> None:
         if metric not in self._series:
             self._series[metric] = Bins(self._size), Departure(SETTINGS)
         bins, series = self._series[metric]
         # Of one request: the square of deviation ÷ mean, taken for that of an exponential distribution.
-        one = bins.add(look.at_s, look.seconds, requests, value, 1.0)
+        one = bins.add(look.at_s, look.seconds, requests, ratio, ratio * ratio)
         if one is not None:
-            series.add(one)
+            series.add(as_logarithm(one))
 
     def decided(self, at_s: float) -> None:
         """Of another deployment something else is expected."""
         self._series = {}
-        self._expected = self._given or ExpectedByLoad()
+        self._learnt = ExpectedByLoad()
 
 
 def _notice(metric: Metric, departed: Departed) -> Notice:

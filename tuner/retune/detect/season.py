@@ -16,6 +16,7 @@ from tuner.retune.detect.levels import DAY_S, WEEK_S, Bin
 
 SLOT_S = 900.0
 _MOST_WEEKS = 4  # of which a slot's mean is made: one that follows for ever would follow a change as well
+_NEAR = (0, 1, -1, 2, -2)  # slots that stand for one that was not seen, in this order
 _COVERED = 0.5  # part of a slot that has to be seen
 _MONDAY_S = 4 * DAY_S  # since 1970, which began with a Thursday
 _NOON_S = DAY_S / 2
@@ -23,6 +24,7 @@ _NOON_S = DAY_S / 2
 
 @dataclass(slots=True)
 class _Mean:
+    first_s: float
     count: int = 0
     mean: float = 0.0
 
@@ -41,22 +43,31 @@ class Season:
 
     def expected(self, at_s: float) -> float | None:
         """What it was at this time, as a logarithm; None where that has not been seen."""
-        found = self._week.get(_slot(at_s, WEEK_S))
+        found = _near(self._week, at_s, WEEK_S)
         if found is None and working_day(at_s):
-            found = self._day.get(_slot(at_s, DAY_S))
+            found = _near(self._day, at_s, DAY_S)
         return found.mean if found else None
 
     def learn(self, at_s: float, value: float) -> None:
         """Take in a slot."""
-        self._week.setdefault(_slot(at_s, WEEK_S), _Mean()).add(value)
+        self._week.setdefault(_slot(at_s, WEEK_S), _Mean(at_s)).add(value)
         if working_day(at_s):
-            self._day.setdefault(_slot(at_s, DAY_S), _Mean()).add(value)
+            self._day.setdefault(_slot(at_s, DAY_S), _Mean(at_s)).add(value)
 
 
 def working_day(at_s: float) -> bool:
     """True where it is Monday to Friday at every place on earth."""
     since_monday_s = (at_s - _MONDAY_S) % WEEK_S
     return _NOON_S <= since_monday_s < 4 * DAY_S + _NOON_S
+
+
+def _near(means: dict[int, _Mean], at_s: float, season_s: float) -> _Mean | None:
+    """That of its slot, or of one nearby; what was seen a moment ago is no season."""
+    for step in _NEAR:
+        found = means.get(_slot(at_s + step * SLOT_S, season_s))
+        if found is not None and at_s - found.first_s > season_s / 2:
+            return found
+    return None
 
 
 def _slot(at_s: float, season_s: float) -> int:

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Protocol
 
-from tuner.retune.detect.bins import Bins, BinSize
+from tuner.retune.detect.bins import Bins, BinSize, as_logarithm
 from tuner.retune.detect.levels import WEEK_S, Bin, LevelSettings
 from tuner.retune.detect.season import Season, Slots
 from tuner.retune.seen import Look, Tokens
@@ -56,7 +56,7 @@ class Lengths:
             return None
         sd = _CV * tokens.mean if tokens.sd is None else tokens.sd
         one = self._bins.add(look.at_s, look.seconds, tokens.requests, tokens.mean, sd * sd)
-        return one and replace(one, value=math.log(one.value), variance=one.variance / one.value**2)
+        return one and as_logarithm(one)
 
     def figures(self, reference: float, level: float) -> tuple[float, float]:
         return math.exp(reference), math.exp(level)
