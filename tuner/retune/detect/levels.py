@@ -36,6 +36,7 @@ _SCALES = 12
 _PRIOR_FREEDOM = 8.0  # degrees of freedom that knowing the sampling variance is worth
 _LEAST_DEPENDENT = 8  # blocks that tell how they depend on each other
 _KEPT_BLOCKS = 64  # of which the dependence of blocks is judged
+_MOST_WAITING = 8  # blocks, before one joins the reference
 _KEPT_BINS = 256  # among which the begin of a change is looked for
 _HALF = 0.5  # of a block's deviation, which each of its halves must show
 
@@ -91,16 +92,12 @@ class _Reference:
     dependence: float = 1.0
     kept: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT_BLOCKS))
 
-    def add(self, value: float, sampling: float, centre: float | None) -> None:
+    def add(self, value: float, sampling: float) -> None:
         self.count += 1
         off = value - self.mean
         self.mean += off / self.count
-        if centre is None:
-            self.squares += off * (value - self.mean)
-            self.freedom += 1.0 if self.count > 1 else 0.0
-        else:
-            self.squares += (value - centre) ** 2
-            self.freedom += 1.0
+        self.squares += off * (value - self.mean)
+        self.freedom += 1.0 if self.count > 1 else 0.0
         self.sampling += (sampling - self.sampling) / self.count
         self.kept.append(value)
         if self.count >= _LEAST_DEPENDENT and self.count & (self.count - 1) == 0:  # at powers of two: it costs
@@ -139,7 +136,7 @@ class LevelTest:
         self.settings, self._centre = settings, centre
         self._references = [_Reference() for _ in range(_SCALES)]
         self._pending: list[_Block | None] = [None] * _SCALES
-        self._waiting: list[_Block | None] = [None] * _SCALES  # the last block: it joins when the next has passed
+        self._waiting: list[deque[_Block]] = [deque() for _ in range(_SCALES)]
         self._recent: deque[Bin] = deque(maxlen=_KEPT_BINS)
         self._seen_s = 0.0
         self._sum, self._bins = 0.0, 0
@@ -175,10 +172,13 @@ class LevelTest:
         return None
 
     def _learn(self, scale: int, block: _Block) -> None:
-        before, self._waiting[scale] = self._waiting[scale], block
-        reference = self._references[scale]
-        if before is not None and (self._seen_s < WEEK_S or reference.count < _KEPT_BLOCKS):
-            reference.add(before.value, before.variance, self._centre)
+        """Blocks join the reference late, when those after them have passed: part of a change may be in them."""
+        waiting, reference = self._waiting[scale], self._references[scale]
+        if self._seen_s < WEEK_S or reference.count < _KEPT_BLOCKS:
+            waiting.append(block)
+            if len(waiting) > 1 + min(_MOST_WAITING, reference.count // 2):
+                before = waiting.popleft()
+                reference.add(before.value, before.variance)
 
     def _judge(self, scale: int, block: _Block) -> Change | None:
         reference, centre = self._references[scale], self._centre
@@ -219,7 +219,7 @@ class LevelTest:
         self._centre = None
         for reference in self._references:
             reference.restart()
-        self._pending, self._waiting = [None] * _SCALES, [None] * _SCALES
+        self._pending, self._waiting = [None] * _SCALES, [deque() for _ in range(_SCALES)]
 
 
 def _joined(first: _Block, second: _Block) -> _Block:

@@ -14,7 +14,7 @@ from tuner.retune.seen import Look, Tokens
 # A tenth of prompt or answer lengths more or less is worth no word, nor are a quarter of the rate and an eighth of the
 # prompt tokens that a cache holds. How far each wanders within a day or week that has not been seen, as a deviation.
 LENGTHS = LevelSettings(least_change=math.log(1.2), wander=0.1)
-RATE = LevelSettings(least_change=math.log(1.25), wander=0.15)
+RATE = LevelSettings(least_change=math.log(1.25), wander=0.1)
 SEASONAL_RATE = replace(RATE, season_s=WEEK_S)
 PREFIX = LevelSettings(least_change=0.125, wander=0.1)
 _WARM_S = 900.0  # in which a cache that was empty fills

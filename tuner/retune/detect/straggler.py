@@ -20,7 +20,7 @@ from tuner.retune.detect.levels import Bin, LevelSettings
 from tuner.retune.notice import Notice, NoticeKind
 from tuner.retune.seen import Look
 
-SETTINGS = LevelSettings(least_change=math.log(1.15), wander=0.03, upward=True)
+SETTINGS = LevelSettings(least_change=math.log(1.15), wander=0.02, upward=True)
 _LEAST_S = 60.0  # of a bin
 GroupOf = Callable[[str], str]
 
