@@ -1,7 +1,7 @@
 """False alarms per week and delays of the detectors beside two peers: ``python -m tests.benchmarks.detectors``.
 
-Quiet streams of several natures, in which nothing changes, then streams with one change each, after a day and a half and
-after ten days; see ``tests/look_streams.py``. The peers are shown the same looks: a limit on five minutes, and a CUSUM.
+Quiet streams of several natures, in which nothing changes, then streams with one change each, after a day and a half
+and after ten days; see ``tests/look_streams.py``. The peers are shown the same looks: a limit on five minutes, a CUSUM.
 A false alarm is a notice that begins; an alarm counts as found when it is told first after the change.
 """
 

@@ -66,7 +66,7 @@ def _links(before: Fingerprint, now: Fingerprint, at_s: float) -> Iterator[Notic
         if told:
             # Probes scatter by less than the limit, so what is just beyond it is the least certain.
             beyond = max(alpha / ALPHA_SCATTER, bandwidth / BANDWIDTH_SCATTER)
-            confidence = 1.0 - 0.1 / beyond**2
+            confidence = 1.0 - 0.1 / beyond / beyond
             evidence = f"link {name}: " + ", ".join(told)
             yield Notice(NoticeKind.LINK_CHANGED, name, evidence, confidence, at_s, _link_figures(old, new))
 

@@ -46,7 +46,7 @@ class Bins:
         if self._requests < self._size.requests or self._seconds < self._size.seconds:
             return None
         count, begin_s = self._requests, self._begin_s
-        ended = Bin(begin_s, at_s, self._sum / count, self._squares / count**2)
+        ended = Bin(begin_s, at_s, self._seconds, self._sum / count, self._squares / count**2)
         self.clear()
         return ended
 

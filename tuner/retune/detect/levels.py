@@ -12,10 +12,11 @@ blocks side by side in place of sliding ones: a few operations per bin.
   tests depend on each other. What it takes for granted is Student's t for block means.
 - **Variance.** It is estimated on each scale from blocks of that very scale (batch means), which have in them what
   neighbouring bins share; blocks still depend on each other, which ``design_effect`` discounts. It is never taken as
-  less than sampling alone makes it (``variance`` of each bin).
+  less than sampling alone makes it (``variance`` of each bin). The least number of blocks is four, so that a day's mean
+  is compared only after half a week.
 - **What has not been seen yet.** How much a level wanders within a day is not known before a day has been seen.
-  Until then a deviation of ``wander`` is allowed for in addition, which halves with the first ``season_s`` seen, and so
-  on: a young series shows great changes alone.
+  Until then a deviation of ``wander`` is allowed for in addition: half of it after one ``season_s`` at the same level, a
+  third after two. A young level shows great changes alone.
 - **Spikes.** Both halves of a block have to deviate: one wild bin is no change of level.
 - **Relevance.** What is smaller than ``least_change`` is not told, however certain.
 """
@@ -33,7 +34,8 @@ DAY_S = 86_400.0
 WEEK_S = 7 * DAY_S
 LEAST_BLOCKS = 4  # of which a reference has to consist
 _SCALES = 12
-_PRIOR_FREEDOM = 8.0  # degrees of freedom that knowing the sampling variance is worth
+_TINY = 1e-12  # variance of a series that never moves
+_FREEDOM_OF_KNOWN = 20.0  # degrees of freedom of a variance that is not estimated: of sampling, and ``wander``
 _LEAST_DEPENDENT = 8  # blocks that tell how they depend on each other
 _KEPT_BLOCKS = 64  # of which the dependence of blocks is judged
 _MOST_WAITING = 8  # blocks, before one joins the reference
@@ -54,10 +56,12 @@ class LevelSettings:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """One value of a series: a mean over some time, and the variance that sampling alone gives to it."""
+    """One value of a series: a mean over the ``seconds`` that were seen between two times, and the variance that
+    sampling alone gives to it."""
 
     begin_s: float
     end_s: float
+    seconds: float
     value: float
     variance: float
 
@@ -114,10 +118,15 @@ class _Reference:
         free = self.freedom / dependence
         seen = self.freedom + 1
         scatter = self.squares / self.freedom / (1 - min(0.5, (dependence - 1) / seen)) if self.freedom else 0.0
-        variance = max(scatter, sampling, self.sampling) + wander * wander
+        known = max(sampling, self.sampling)
+        part, freedom = (scatter, max(1.0, free)) if scatter > known else (known, _FREEDOM_OF_KNOWN)
+        unseen = wander * wander
+        variance = max(part + unseen, _TINY)
         of_mean = 0.0 if centre is not None else variance * dependence / self.count
         off = value - (self.mean if centre is None else centre)
-        return normal_deviate(off / math.sqrt(variance + of_mean), free + _PRIOR_FREEDOM)
+        # Degrees of freedom of a sum of variances: Satterthwaite (1946), Biometrics Bulletin 2.
+        joint = variance**2 / max(part**2 / freedom + unseen**2 / _FREEDOM_OF_KNOWN, _TINY**2)
+        return normal_deviate(off / math.sqrt(variance + of_mean), joint)
 
 
 @dataclass(slots=True)
@@ -126,7 +135,7 @@ class _Block:
     seconds: float
     value: float
     variance: float
-    halves: tuple[float, float] | None
+    halves: tuple[float, float] | None  # None: a single bin
 
 
 class LevelTest:
@@ -138,7 +147,7 @@ class LevelTest:
         self._pending: list[_Block | None] = [None] * _SCALES
         self._waiting: list[deque[_Block]] = [deque() for _ in range(_SCALES)]
         self._recent: deque[Bin] = deque(maxlen=_KEPT_BINS)
-        self._seen_s = 0.0
+        self._level_s = 0.0  # seen since the last change
         self._sum, self._bins = 0.0, 0
 
     @property
@@ -149,52 +158,52 @@ class LevelTest:
     @property
     def wander(self) -> float:
         """The deviation that is allowed for what has not been seen yet."""
-        return self.settings.wander / (1 + self._seen_s / self.settings.season_s)
+        return self.settings.wander / (1 + self._level_s / self.settings.season_s)
 
     def add(self, one: Bin) -> Change | None:
         """Take in the next bin; the change that it shows, if any."""
         self._recent.append(one)
         self._sum, self._bins = self._sum + one.value, self._bins + 1
-        seconds = one.end_s - one.begin_s
-        self._seen_s += seconds
-        block, scale = _Block(one.begin_s, seconds, one.value, one.variance, None), 0
-        while scale < _SCALES:
-            change = self._judge(scale, block)
-            if change:
-                return change
-            self._learn(scale, block)
+        self._level_s += one.seconds
+        block = _Block(one.begin_s, one.seconds, one.value, one.variance, None)
+        for scale in range(_SCALES):
+            if block.halves is not None:
+                change = self._judge(scale, block, block.halves)
+                if change is not None:
+                    return change
+                self._learn(scale, block)
             other = self._pending[scale]
             if other is None:
                 self._pending[scale] = block
                 return None
             self._pending[scale] = None
-            block, scale = _joined(other, block), scale + 1
+            block = _joined(other, block)
         return None
 
     def _learn(self, scale: int, block: _Block) -> None:
         """Blocks join the reference late, when those after them have passed: part of a change may be in them."""
         waiting, reference = self._waiting[scale], self._references[scale]
-        if self._seen_s < WEEK_S or reference.count < _KEPT_BLOCKS:
+        if self._level_s < WEEK_S or reference.count < _KEPT_BLOCKS:
             waiting.append(block)
             if len(waiting) > 1 + min(_MOST_WAITING, reference.count // 2):
                 before = waiting.popleft()
                 reference.add(before.value, before.variance)
 
-    def _judge(self, scale: int, block: _Block) -> Change | None:
+    def _judge(self, scale: int, block: _Block, halves: tuple[float, float]) -> Change | None:
         reference, centre = self._references[scale], self._centre
-        if block.halves is None or (centre is None and reference.count < LEAST_BLOCKS):
+        if centre is None and reference.count < LEAST_BLOCKS:
             return None
         before = reference.mean if centre is None else centre
-        first, second = (half - before for half in block.halves)
         off = block.value - before
-        steady = min(first * off, second * off) >= _HALF * off * off
-        if not steady or abs(off) < self.settings.least_change or (self.settings.upward and off < 0):
+        if abs(off) < self.settings.least_change or (self.settings.upward and off < 0):
+            return None
+        if min((half - before) * off for half in halves) < _HALF * off * off:
             return None
         deviate = abs(reference.deviate(block.value, block.variance, centre, self.wander))
         per_week = math.erfc(deviate / math.sqrt(2)) * _SCALES * WEEK_S / block.seconds
         if per_week > self.settings.false_per_week:
             return None
-        since_s = self._since(before, block.halves[1], block.begin_s)
+        since_s = self._since(before, halves[1], block.begin_s)
         self._restart(since_s)
         return Change(since_s, before, self.level if self.level is not None else block.value, per_week)
 
@@ -216,6 +225,7 @@ class LevelTest:
         later: Sequence[Bin] = [one for one in self._recent if one.begin_s >= since_s]
         self._recent = deque(later, maxlen=_KEPT_BINS)
         self._sum, self._bins = sum(one.value for one in later), len(later)
+        self._level_s = sum(one.seconds for one in later)
         self._centre = None
         for reference in self._references:
             reference.restart()

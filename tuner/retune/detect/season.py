@@ -94,4 +94,4 @@ class Slots:
         if self._seconds < _COVERED * SLOT_S:
             return None
         begin_s, count = self._slot * SLOT_S, self._requests + 0.5  # a half: no request has a logarithm too
-        return Bin(begin_s, begin_s + SLOT_S, math.log(count / self._seconds), 1 / count)
+        return Bin(begin_s, begin_s + SLOT_S, SLOT_S, math.log(count / self._seconds), 1 / count)

@@ -121,7 +121,7 @@ class SteadyRate:
         if self._seconds < self._SIZE.seconds:
             return None
         count = self._requests + 0.5
-        one = Bin(self._begin_s, look.at_s, math.log(count / self._seconds), 1 / count)
+        one = Bin(self._begin_s, look.at_s, self._seconds, math.log(count / self._seconds), 1 / count)
         self._begin_s, self._requests, self._seconds = None, 0.0, 0.0
         return one
 

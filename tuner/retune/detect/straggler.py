@@ -38,6 +38,7 @@ class Straggler:
         self._sums: dict[str, float] = defaultdict(float)
         self._looks: dict[str, int] = defaultdict(int)
         self._begin_s: float | None = None
+        self._seconds = 0.0
 
     def look(self, look: Look) -> tuple[Notice, ...]:
         """The ranks that are slower than their peers."""
@@ -52,14 +53,15 @@ class Straggler:
         for rank, value in over_peers(look.step_ms_by_rank, self._group_of).items():
             self._sums[rank] += value
             self._looks[rank] += 1
-        if look.at_s - self._begin_s < _LEAST_S:
+        self._seconds += look.seconds
+        if self._seconds < _LEAST_S:
             return
         for rank, total in self._sums.items():
             if rank not in self._series:
                 shared = replace(SETTINGS, false_per_week=SETTINGS.false_per_week / len(self._sums))
                 self._series[rank] = Departure(shared, 0.0)
             # A step takes what it takes: nothing is drawn, so sampling alone gives no variance.
-            self._series[rank].add(Bin(self._begin_s, look.at_s, total / self._looks[rank], 0.0))
+            self._series[rank].add(Bin(self._begin_s, look.at_s, self._seconds, total / self._looks[rank], 0.0))
         self._clear()
 
     def decided(self, at_s: float) -> None:
@@ -70,7 +72,7 @@ class Straggler:
     def _clear(self) -> None:
         self._sums.clear()
         self._looks.clear()
-        self._begin_s = None
+        self._begin_s, self._seconds = None, 0.0
 
 
 def over_peers(step_ms: Mapping[str, float], group_of: GroupOf = _all_alike) -> dict[str, float]:
