@@ -30,7 +30,7 @@ def look(at_s: float, total: float, missed: tuple[float, float, float], seconds:
 
 def after(detector: BurnRate, parts: Iterable[tuple[float, float]], per_look: float = 100.0) -> list[Notice]:
     """What is told after so many hours with such a share of misses each."""
-    at_s, told = 0.0, ()
+    at_s, told = 0.0, tuple[Notice, ...]()
     for hours, share in parts:
         for _ in range(round(hours * 60)):
             at_s += 60

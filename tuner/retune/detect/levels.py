@@ -15,8 +15,8 @@ blocks side by side in place of sliding ones: a few operations per bin.
   less than sampling alone makes it (``variance`` of each bin). The least number of blocks is four, so that a day's mean
   is compared only after half a week.
 - **What has not been seen yet.** How much a level wanders within a day is not known before a day has been seen.
-  Until then a deviation of ``wander`` is allowed for in addition: half of it after one ``season_s`` at the same level, a
-  third after two. A young level shows great changes alone.
+  Until then a deviation of ``wander`` is allowed for in addition: half of it after one ``season_s`` at the same
+  level, a third after two. A young level shows great changes alone.
 - **Spikes.** Both halves of a block have to deviate: one wild bin is no change of level.
 - **Relevance.** What is smaller than ``least_change`` is not told, however certain.
 """
@@ -35,7 +35,7 @@ WEEK_S = 7 * DAY_S
 LEAST_BLOCKS = 4  # of which a reference has to consist
 _SCALES = 12
 _TINY = 1e-12  # variance of a series that never moves
-_FREEDOM_OF_KNOWN = 20.0  # degrees of freedom of a variance that is not estimated: of sampling, and ``wander``
+_FREEDOM_OF_KNOWN = 50.0  # degrees of freedom of a variance that is not estimated: of sampling, and ``wander``
 _LEAST_DEPENDENT = 8  # blocks that tell how they depend on each other
 _KEPT_BLOCKS = 64  # of which the dependence of blocks is judged
 _MOST_WAITING = 8  # blocks, before one joins the reference
