@@ -137,6 +137,13 @@ def test_what_was_decided_anew_rests_on_what_was_seen_last() -> None:
     assert [notice.kind for notice in watch.look(look_at(3, BEFORE))] == [K.NODE_JOINED]
 
 
+def test_what_the_decision_did_not_know_is_compared_with_how_it_was_seen_first() -> None:
+    watch = ClusterChange(replace(BEFORE, links={}, model_revision=None))
+    slower = replace(BEFORE, links={"inter_node": LinkSeen(5.0, 25.0)}, model_revision="r2")
+    assert watch.look(look_at(1, BEFORE)) == ()
+    assert {notice.kind for notice in watch.look(look_at(2, slower))} == {K.LINK_CHANGED, K.MODEL_CHANGED}
+
+
 def test_a_cluster_that_nobody_sees_keeps_its_nodes_and_says_so() -> None:
     watch = ClusterChange(BEFORE)
     watch.look(look_at(1, replace(BEFORE, nodes=(A,))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tuner.retune.detect.levels import Bin
 
@@ -21,7 +21,7 @@ BIN_SIZE = BinSize()
 
 def as_logarithm(one: Bin) -> Bin:
     """The same bin of the logarithm of its value, which is above 0."""
-    return replace(one, value=math.log(one.value), variance=one.variance / one.value**2)
+    return Bin(one.begin_s, one.end_s, one.seconds, math.log(one.value), one.variance / one.value**2)
 
 
 class Bins:

@@ -11,8 +11,8 @@ _Key = tuple[NoticeKind, str, str]
 
 
 class ClusterChange:
-    """Compares with ``before``; None: with the first fingerprint that is seen. A look without one changes nothing:
-    what was seen stands, until it is stale."""
+    """Compares with ``before``; what that does not know, with how it was seen first. A look without a fingerprint
+    changes nothing: what was seen stands, until it is stale."""
 
     def __init__(self, before: Fingerprint | None = None) -> None:
         self._before = before
@@ -28,17 +28,21 @@ class ClusterChange:
         now = look.fingerprint
         if now is not None:
             self._seen_s = look.at_s
-            self._before = now if self._before is None else self._before
-            # What this look did not see of it is as it was seen last.
-            self._now = now if self._now is None else _merged(self._now, now)
-            found = changes(self._before, self._now, look.at_s)
-            of_now = {_key(one): one for one in found if one.kind is not NoticeKind.BLIND}
-            self._standing = {key: self._standing.get(key, one) for key, one in of_now.items()}
+            if now != self._now:
+                self._compare(now, look.at_s)
         blind = Blindness.NO_CLUSTER in look.blind or (now is not None and now.nodes is None)
         self._blind_s = (look.at_s - look.seconds if self._blind_s is None else self._blind_s) if blind else None
         if blind or look.at_s - self._seen_s > STALE_S:
             return (*self._standing.values(), _unseen(self._seen_s if self._blind_s is None else self._blind_s))
         return tuple(self._standing.values())
+
+    def _compare(self, now: Fingerprint, at_s: float) -> None:
+        """What this look did not see of the cluster is as it was seen last; what the decision did not know of it, as it
+        was seen first."""
+        self._now = now if self._now is None else _merged(self._now, now)
+        self._before = now if self._before is None else _merged(now, self._before)
+        found = {_key(one): one for one in changes(self._before, self._now, at_s) if one.kind is not NoticeKind.BLIND}
+        self._standing = {key: self._standing.get(key, one) for key, one in found.items()}
 
     def decided(self, at_s: float) -> None:
         """What was seen last is what the new decision rests on."""
@@ -52,6 +56,7 @@ def _key(one: Notice) -> _Key:
 
 
 def _merged(last: Fingerprint, now: Fingerprint) -> Fingerprint:
+    """``now``, and of ``last`` what it does not know."""
     return Fingerprint(
         now.nodes if now.nodes is not None else last.nodes,
         {**last.versions, **now.versions},
