@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Protocol
 
 from tuner.retune.detect.bins import Bins, BinSize, as_logarithm
 from tuner.retune.detect.levels import WEEK_S, Bin, LevelSettings
 from tuner.retune.detect.season import Season, Slots
-from tuner.retune.seen import Look, Tokens
+from tuner.retune.seen import Look
 
-# A tenth of prompt or answer lengths more or less is worth no word, nor are a quarter of the rate and an eighth of the
-# prompt tokens that a cache holds. How far each wanders within a day or week that has not been seen, as a deviation.
+# A sixth of lengths more or less is worth no word, nor are a quarter of the rate and an eighth of the prompt tokens
+# that a cache holds. ``wander`` is how far each may go within a day or week that has not been seen, as a deviation.
 LENGTHS = LevelSettings(least_change=math.log(1.2), wander=0.1)
 RATE = LevelSettings(least_change=math.log(1.25), wander=0.1)
 SEASONAL_RATE = replace(RATE, season_s=WEEK_S)
@@ -21,59 +21,61 @@ _WARM_S = 900.0  # in which a cache that was empty fills
 _CV = 1.0  # deviation ÷ mean of lengths, where the engine does not tell: that of an exponential distribution
 
 
-class Signal(Protocol):
-    """One part of a workload."""
+class Signal(ABC):
+    """One part of a workload. ``of`` names it, ``unit`` says of what it has how many; levels are what is tested, a
+    logarithm unless a signal says otherwise."""
 
-    name: str
-    unit: str  # of what the signal is told in, as figures have it in their names
+    of: str
+    figure: str  # its name with its unit, for machines
+    unit: str
     settings: LevelSettings
+    reference: float | None = None  # the level that was decided for; None: the one that is seen first
 
+    @abstractmethod
     def add(self, look: Look) -> Bin | None:
         """What a look says; the bin that ends with it, if one does."""
 
-    def figures(self, reference: float, level: float) -> tuple[float, float]:
-        """What the level was and is, in ``unit``."""
+    def level(self, value: float) -> float:
+        """The level of a value."""
+        return math.log(value)
 
-    def settled(self, departed: bool, level: float | None) -> None:
-        """What became of the last bin: whether the signal is away from its reference, and its level."""
+    def value(self, level: float) -> float:
+        """The value of a level, in ``unit``."""
+        return math.exp(level)
 
-    def decided(self) -> None:
+    def settled(self, away: float | None) -> None:  # noqa: B027 - most signals need not know
+        """What became of the last bin: the level, if it is away from the reference."""
+
+    def decided(self) -> None:  # noqa: B027
         """The present level is the reference."""
 
 
-class Lengths:
-    """Tokens per request, of prompts or of answers, as logarithms of their means."""
+class Lengths(Signal):
+    """Tokens per request, of ``prompt`` or of ``output``."""
 
     settings = LENGTHS
-    unit = "tokens"
 
-    def __init__(self, of: str, size: BinSize) -> None:
-        self.name, self._of, self._bins = f"{of} tokens", of, Bins(size)
+    def __init__(self, part: str, size: BinSize) -> None:
+        self.of = self.figure = f"{part}_tokens"
+        self.unit = f"{part} tokens per request"
+        self._prompt, self._bins = part == "prompt", Bins(size)
 
     def add(self, look: Look) -> Bin | None:
-        tokens: Tokens | None = look.prompt if self._of == "prompt" else look.output
-        if tokens is None or not (tokens.mean > 0 and math.isfinite(tokens.mean)):
+        tokens = look.prompt if self._prompt else look.output
+        if tokens is None or not 0 < tokens.mean < math.inf:
             return None
         sd = _CV * tokens.mean if tokens.sd is None else tokens.sd
         one = self._bins.add(look.at_s, look.seconds, tokens.requests, tokens.mean, sd * sd)
         return one and as_logarithm(one)
 
-    def figures(self, reference: float, level: float) -> tuple[float, float]:
-        return math.exp(reference), math.exp(level)
 
-    def settled(self, departed: bool, level: float | None) -> None:
-        """Nothing depends on it."""
-
-    def decided(self) -> None:
-        """Nothing depends on it."""
-
-
-class PrefixShare:
-    """The part of prompt tokens that a cache held, as arc sine of its root: its scatter is alike everywhere."""
+class PrefixShare(Signal):
+    """The part of prompt tokens that a cache held; its level is the arc sine of its root, whose scatter is alike
+    everywhere."""
 
     settings = PREFIX
-    unit = "share"
-    name = "prefix share"
+    of = figure = "prefix_share"
+    unit = "of the prompt tokens in a cache"
 
     def __init__(self, size: BinSize) -> None:
         self._bins, self._from_s = Bins(size), math.nan
@@ -85,14 +87,13 @@ class PrefixShare:
         if share is None or not 0 <= share <= 1 or not requests or look.at_s < self._from_s:
             return None
         one = self._bins.add(look.at_s, look.seconds, requests, share, 0.25)  # the arc sine's, of one request
-        return one and replace(one, value=math.asin(math.sqrt(min(1.0, one.value))))
+        return one and replace(one, value=self.level(one.value))
 
-    def figures(self, reference: float, level: float) -> tuple[float, float]:
-        before, now = (math.sin(min(max(x, 0.0), math.pi / 2)) ** 2 for x in (reference, level))
-        return before, now
+    def level(self, value: float) -> float:
+        return math.asin(math.sqrt(min(1.0, value)))
 
-    def settled(self, departed: bool, level: float | None) -> None:
-        """Nothing depends on it."""
+    def value(self, level: float) -> float:
+        return math.sin(min(max(level, 0.0), math.pi / 2)) ** 2
 
     def decided(self) -> None:
         """A new deployment begins with an empty cache."""
@@ -100,13 +101,12 @@ class PrefixShare:
         self._bins.clear()
 
 
-class SteadyRate:
-    """Requests per second that follow no season, as a logarithm."""
+class SteadyRate(Signal):
+    """Requests per second that follow no season."""
 
     settings = RATE
-    unit = "req_per_s"
-    name = "rate"
-    _SIZE = BinSize(0.0, 60.0)
+    of, figure, unit = "rate", "req_per_s", "requests/s"
+    _LEAST_S = 60.0
 
     def __init__(self) -> None:
         self._begin_s: float | None = None
@@ -115,60 +115,50 @@ class SteadyRate:
     def add(self, look: Look) -> Bin | None:
         if look.arrived is None:
             return None
-        if self._begin_s is None:
-            self._begin_s = look.at_s - look.seconds
+        begin_s = self._begin_s = look.at_s - look.seconds if self._begin_s is None else self._begin_s
         self._requests, self._seconds = self._requests + look.arrived, self._seconds + look.seconds
-        if self._seconds < self._SIZE.seconds:
+        if self._seconds < self._LEAST_S:
             return None
-        count = self._requests + 0.5
-        one = Bin(self._begin_s, look.at_s, self._seconds, math.log(count / self._seconds), 1 / count)
+        count, seconds = self._requests + 0.5, self._seconds  # a half: no request has a logarithm too
         self._begin_s, self._requests, self._seconds = None, 0.0, 0.0
-        return one
-
-    def figures(self, reference: float, level: float) -> tuple[float, float]:
-        return math.exp(reference), math.exp(level)
-
-    def settled(self, departed: bool, level: float | None) -> None:
-        """Nothing depends on it."""
-
-    def decided(self) -> None:
-        """Nothing depends on it."""
+        return Bin(begin_s, look.at_s, seconds, math.log(count / seconds), 1 / count)
 
 
-class SeasonalRate:
-    """Requests per second against the same time before, as the logarithm of their ratio; its reference is 0."""
+class SeasonalRate(Signal):
+    """Requests per second against the same time before: the level is the logarithm of their ratio."""
 
     settings = SEASONAL_RATE
-    unit = "req_per_s"
-    name = "rate"
+    of, figure, unit = "rate", "req_per_s", "requests/s"
+    reference = 0.0
 
     def __init__(self) -> None:
         self._season, self._slots = Season(), Slots()
-        self._offset = self._level = 0.0
+        self._offset = self._level = self._expected = 0.0
         self._slot: Bin | None = None
-        self._expected = 0.0
 
     def add(self, look: Look) -> Bin | None:
         if look.arrived is None:
             return None
-        self._slot = self._slots.add(look.at_s, look.seconds, look.arrived)
-        if self._slot is None:
+        slot = self._slot = self._slots.add(look.at_s, look.seconds, look.arrived)
+        if slot is None:
             return None
-        expected = self._season.expected(self._slot.begin_s)
+        expected = self._season.expected(slot.begin_s)
         if expected is None:
-            self._season.learn(self._slot.begin_s, self._slot.value - self._offset)
+            self._season.learn(slot.begin_s, slot.value - self._offset)
             return None
         self._expected = expected
-        return replace(self._slot, value=self._slot.value - expected)
+        return replace(slot, value=slot.value - expected)
 
-    def settled(self, departed: bool, level: float | None) -> None:
+    def value(self, level: float) -> float:
+        """At the time of the last slot."""
+        return math.exp(self._expected + level)
+
+    def settled(self, away: float | None) -> None:
         """What is away from its reference is no season to compare with."""
-        self._level = level if departed and level is not None else self._offset
-        if self._slot is not None and not departed:
+        self._level = self._offset if away is None else away
+        if self._slot is not None and away is None:
             self._season.learn(self._slot.begin_s, self._slot.value - self._offset)
 
-    def figures(self, reference: float, level: float) -> tuple[float, float]:
-        return math.exp(self._expected + reference), math.exp(self._expected + level)
-
     def decided(self) -> None:
+        """The season goes on, at another level."""
         self._offset = self._level

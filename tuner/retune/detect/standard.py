@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from tuner.ask.request import SloTarget
 from tuner.retune.detect.bins import BIN_SIZE, BinSize
@@ -23,15 +24,17 @@ def standard_detectors(
     *,
     seasonal: bool = True,
     size: BinSize = BIN_SIZE,
+    decided_for: Mapping[str, float] = MappingProxyType({}),
 ) -> Detectors:
     """All there are. ``before`` is what the decision rests on (None: what is seen first), ``expected`` what its layout
-    should take by load (None: what it takes at first); ``seasonal``: load follows days and weeks."""
+    should take by load (None: what it takes at first); ``seasonal``: load follows days and weeks; ``decided_for``: the
+    workload, as ``workload_shift.signals`` takes it."""
     return Detectors(
         [
             Blind(slo),
             ClusterChange(before),
             BurnRate(slo),
-            WorkloadShift(signals(seasonal=seasonal, size=size)),
+            WorkloadShift(signals(seasonal=seasonal, size=size, decided_for=decided_for)),
             Residual(expected, size),
             Straggler(),
         ]

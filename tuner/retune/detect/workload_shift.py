@@ -7,7 +7,8 @@ same time before (``season``). No more than ``false_per_week`` of each part's se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from tuner.retune.detect.bins import BIN_SIZE, BinSize
 from tuner.retune.detect.departure import Departed, Departure
@@ -15,49 +16,51 @@ from tuner.retune.detect.signals import Lengths, PrefixShare, SeasonalRate, Sign
 from tuner.retune.notice import Notice, NoticeKind
 from tuner.retune.seen import Look
 
+_NOTHING: Mapping[str, float] = MappingProxyType({})
 
-def signals(*, seasonal: bool = True, size: BinSize = BIN_SIZE) -> tuple[Signal, ...]:
-    """The parts of a workload; ``seasonal``: the rate follows days and weeks."""
+
+def signals(
+    *, seasonal: bool = True, size: BinSize = BIN_SIZE, decided_for: Mapping[str, float] = _NOTHING
+) -> tuple[Signal, ...]:
+    """The parts of a workload. ``seasonal``: the rate follows days and weeks. ``decided_for`` has what is known to have
+    been decided for, by ``Signal.of`` in its unit (of a seasonal rate: nothing); else what comes first is taken for it.
+    """
     rate: Signal = SeasonalRate() if seasonal else SteadyRate()
-    return rate, Lengths("prompt", size), Lengths("output", size), PrefixShare(size)
+    parts = (rate, Lengths("prompt", size), Lengths("output", size), PrefixShare(size))
+    for part in parts:
+        if part.reference is None and part.of in decided_for:
+            part.reference = part.level(decided_for[part.of])
+    return parts
 
 
 class WorkloadShift:
     """Detects that; see above."""
 
     def __init__(self, parts: Sequence[Signal] | None = None) -> None:
-        seasonal = (SeasonalRate,)
-        self._parts = [
-            (part, Departure(part.settings, 0.0 if isinstance(part, seasonal) else None))
-            for part in (signals() if parts is None else parts)
-        ]
+        shown = signals() if parts is None else parts
+        self._parts = [(part, Departure(part.settings, part.reference)) for part in shown]
 
     def look(self, look: Look) -> tuple[Notice, ...]:
         """The parts that are away from what they were."""
         found = []
-        for part, departure in self._parts:
+        for part, series in self._parts:
             one = part.add(look)
             if one is not None:
-                departure.add(one)
-                departed = departure.departed
-                part.settled(departed is not None, departed.level if departed else None)
-            if departure.departed is not None:
-                found.append(_notice(part, departure.departed))
+                series.add(one)
+                part.settled(series.departed.level if series.departed else None)
+            if series.departed is not None:
+                found.append(_notice(part, series.departed))
         return tuple(found)
 
     def decided(self, at_s: float) -> None:
         """What came last was decided for."""
-        for part, departure in self._parts:
+        for part, series in self._parts:
             part.decided()
-            departure.decided()
+            series.decided()
 
 
 def _notice(part: Signal, departed: Departed) -> Notice:
-    before, now = part.figures(departed.reference, departed.level)
-    name = part.name.replace(" ", "_") if part.unit in ("tokens", "share") else part.unit
-    unit = {"tokens": " per request", "share": "", "req_per_s": " requests/s"}[part.unit]
-    evidence = f"{part.name}: {now:.3g}{unit} in place of {before:.3g}"
-    figures = {f"{name}_before": before, name: now, "false_per_week": departed.per_week}
-    return Notice(
-        NoticeKind.WORKLOAD_SHIFT, part.name.replace(" ", "_"), evidence, departed.confidence, departed.since_s, figures
-    )
+    before, now = part.value(departed.reference), part.value(departed.level)
+    evidence = f"{now:.4g} {part.unit} in place of {before:.4g}"
+    figures = {f"{part.figure}_before": before, part.figure: now, "false_per_week": departed.per_week}
+    return Notice(NoticeKind.WORKLOAD_SHIFT, part.of, evidence, departed.confidence, departed.since_s, figures)
