@@ -8,7 +8,7 @@ from statistics import fmean, pstdev
 
 from tuner.retune.seen import Look
 
-Value = Callable[[Look], float | None]  # of a look, as a logarithm
+Value = Callable[[Look], float | None]  # of a look, as a logarithm unless it is a share
 _BIN_S, _LEARN_S = 300.0, 86_400.0
 
 
@@ -40,10 +40,14 @@ class _Binned:
 
 
 class Threshold(_Binned):
-    """Alarms while the mean of five minutes is off by more than a quarter."""
+    """Alarms while the mean of five minutes is over a limit or, without one, off by more than a quarter."""
+
+    def __init__(self, value: Value, limit: float | None = None) -> None:
+        super().__init__(value)
+        self._limit = limit
 
     def _judge(self, mean: float) -> bool:
-        return abs(mean - fmean(self._first)) > math.log(1.25)
+        return abs(mean - fmean(self._first)) > math.log(1.25) if self._limit is None else mean > self._limit
 
 
 class Cusum(_Binned):
