@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.look_streams import SLO
 from tests.monitoring.rules import rules
 from tuner.ask.request import Metric, SloTarget
-from tuner.retune.detect.burn_rate import LEAST_MISSES, LIKELY, POSSIBLE, TIERS, BurnRate
+from tuner.retune.detect.burn_rate import LEAST_MISSES, LIKELY, POSSIBLE, TIERS, BurnRate, Tier
 from tuner.retune.notice import Notice, NoticeKind
 from tuner.retune.seen import Blindness, Look
 from tuner.stats.buckets import Within
@@ -116,6 +116,25 @@ def test_too_few_requests_are_blindness() -> None:
     assert [(notice.kind, notice.blindness) for notice in told] == [(NoticeKind.BLIND, Blindness.FEW_REQUESTS)]
     assert told[0].since_s == 0.0
     assert told[0].figures["needed_requests"] == pytest.approx(LEAST_MISSES / 0.06)
+
+
+def test_shorter_windows_need_requests_as_well() -> None:
+    quick = [Tier(one.burn_rate, one.long_s / 60, one.short_s / 60) for one in TIERS]
+    told = after(BurnRate(SLO, quick), [(2, 0.0)], per_look=0.5)
+    assert [notice.blindness for notice in told] == [Blindness.FEW_REQUESTS]
+    assert after(BurnRate(SLO, quick), [(0.1, 0.0), (0.1, 1.0)])[0].kind is NoticeKind.SLO_BURN
+
+
+def test_what_is_certain_of_one_tier_is_told_before_what_may_be_of_another() -> None:
+    detector = BurnRate(SLO)
+    told = [detector.look(look(60.0 * n, 100.0, (10.0, 20.0, 20.0))) for n in range(1, 600)][-1]
+    assert told[0].figures["limit_share"] == pytest.approx(0.06)
+    assert "may miss" not in told[0].evidence
+
+
+def test_a_look_may_be_longer_than_any_window() -> None:
+    told = BurnRate(SLO).look(look(1e7, 1000.0, (900.0, 900.0, 900.0), seconds=1e6))
+    assert [notice.kind for notice in told] == [NoticeKind.SLO_BURN]
 
 
 def test_a_night_without_requests_is_blind_in_the_end() -> None:

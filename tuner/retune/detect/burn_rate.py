@@ -49,8 +49,6 @@ TIERS = (
     Tier(6.0, 6 * _HOUR_S, 30 * _MINUTE_S),
     Tier(1.0, 3 * _DAY_S, 6 * _HOUR_S),
 )
-_ENOUGH = TIERS[1]  # whose long window has to have requests enough
-
 Misses = tuple[float, float, float, float]  # requests; misses: at least, likely and at most; summed up since the start
 _NONE: Misses = (0.0, 0.0, 0.0, 0.0)
 
@@ -93,10 +91,9 @@ class _Target:
 
     def __init__(self, target: SloTarget, tiers: Sequence[Tier]) -> None:
         self._target, self._budget = target, 1 - target.percentile / 100
-        self._tiers = [
-            (tier, tier.limit(self._budget), _Window(tier.long_s), _Window(tier.short_s), tier is _ENOUGH)
-            for tier in tiers
-        ]
+        self._tiers = [(tier, tier.limit(self._budget), _Window(tier.long_s), _Window(tier.short_s)) for tier in tiers]
+        self._enough = tiers[len(tiers) // 2]  # whose long window has to have requests enough
+        self._needed = LEAST_MISSES / self._enough.limit(self._budget) if self._budget else LEAST_MISSES
         self._sums = _NONE
         self._looks: deque[tuple[float, float, float]] = deque()  # begin, requests and certain misses of each
         self._since_s: float | None = None
@@ -118,15 +115,16 @@ class _Target:
                 at_most + max(missed, within.total - within.least),
             )
             self._looks.append((look.at_s - look.seconds, within.total, missed))
-            while self._looks[0][0] < look.at_s - self._longest_s:
+            while self._looks and self._looks[0][0] < look.at_s - self._longest_s:
                 self._looks.popleft()
-        breach, requests, needed = None, 0.0, 0.0
-        for tier, limit, long, short, enough in self._tiers:
+        breach, requests = None, 0.0
+        for tier, limit, long, short in self._tiers:
             in_long, in_short = long.add(look.at_s, self._sums), short.add(look.at_s, self._sums)
-            if enough:
-                requests, needed = in_long[0], LEAST_MISSES / limit if limit else LEAST_MISSES
-            breach = breach or _breach(tier, limit, in_long, in_short)
-        return [*self._burning(look, breach), *self._few(look, requests, needed, breach)]
+            requests = in_long[0] if tier is self._enough else requests
+            found = _breach(tier, limit, in_long, in_short)
+            if found is not None and (breach is None or (found.certain and not breach.certain)):
+                breach = found
+        return [*self._burning(look, breach), *self._few(look, requests, breach)]
 
     def _burning(self, look: Look, breach: _Breach | None) -> list[Notice]:
         if breach is None:
@@ -144,9 +142,10 @@ class _Target:
         figures = {
             "missed_share": share,
             "limit_share": breach.limit,
-            "burn_rate": share / self._budget if self._budget else math.inf,
             "requests": breach.requests,
         }
+        if self._budget:
+            figures["burn_rate"] = share / self._budget
         return [Notice(NoticeKind.SLO_BURN, self.name, evidence, breach.confidence, self._since_s, figures)]
 
     def _onset(self, breach: _Breach, look: Look) -> float:
@@ -160,15 +159,15 @@ class _Target:
                 best, since_s = excess, begin_s
         return since_s
 
-    def _few(self, look: Look, requests: float, needed: float, breach: _Breach | None) -> list[Notice]:
-        if requests >= needed or breach is not None:
+    def _few(self, look: Look, requests: float, breach: _Breach | None) -> list[Notice]:
+        if requests >= self._needed or breach is not None:
             self._few_since_s = None
             return []
         if self._few_since_s is None:
             self._few_since_s = look.at_s - look.seconds
-        hours = _ENOUGH.long_s / _HOUR_S
+        hours = self._enough.long_s / _HOUR_S
         evidence = f"{requests:.0f} requests in {hours:g} h: too few to tell whether {self._target} holds"
-        figures = {"requests": requests, "needed_requests": needed}
+        figures = {"requests": requests, "needed_requests": self._needed}
         return [Notice(NoticeKind.BLIND, self.name, evidence, 1.0, self._few_since_s, figures, Blindness.FEW_REQUESTS)]
 
 
