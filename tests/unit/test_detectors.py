@@ -22,7 +22,7 @@ from tuner.retune.detect.standard import standard_detectors
 from tuner.retune.detect.straggler import Straggler, over_peers
 from tuner.retune.detect.workload_shift import WorkloadShift, signals
 from tuner.retune.notice import Notice, NoticeKind
-from tuner.retune.seen import Blindness, Fingerprint, Look, NodeSeen
+from tuner.retune.seen import Blindness, Fingerprint, Look, NodeSeen, Tokens
 from tuner.stats.buckets import Within
 
 HOUR_S = 3600.0
@@ -166,13 +166,16 @@ def test_what_a_look_lacks_is_told_since_looks_lack_it(look: Look, why: list[Bli
     assert {notice.since_s for notice in told} <= {-60.0}
 
 
-numbers = st.none() | st.floats(0, 1e6)
+numbers = st.none() | st.floats(0, 1e6) | st.sampled_from([math.nan, math.inf])
+tokens = st.none() | st.builds(Tokens, st.floats(0, 1e6), st.floats(0, 1e6), numbers)
 looks_of_any_kind = st.builds(
     Look,
     at_s=st.just(0.0),
     seconds=st.floats(0.001, 1e5),
     arrived=numbers,
-    prefix_share=st.none() | st.floats(0, 1),
+    prompt=tokens,
+    output=tokens,
+    prefix_share=numbers,
     mean_ms=st.dictionaries(st.sampled_from(Metric), st.floats(0, 1e9)),
     step_ms_by_rank=st.dictionaries(st.sampled_from("abc"), st.floats(0, 1e9)),
     blind=st.frozensets(st.sampled_from(Blindness)),

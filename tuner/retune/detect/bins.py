@@ -21,7 +21,8 @@ BIN_SIZE = BinSize()
 
 def as_logarithm(one: Bin) -> Bin:
     """The same bin of the logarithm of its value, which is above 0."""
-    return Bin(one.begin_s, one.end_s, one.seconds, math.log(one.value), one.variance / one.value**2)
+    relative = math.sqrt(one.variance) / one.value
+    return Bin(one.begin_s, one.end_s, one.seconds, math.log(one.value), relative * relative)
 
 
 class Bins:
@@ -35,7 +36,7 @@ class Bins:
     def add(self, at_s: float, seconds: float, requests: float, mean: float, variance: float) -> Bin | None:
         """The mean over ``requests`` that came in the ``seconds`` before ``at_s``; ``variance`` is that of one request.
         The bin that ends with them, if one does."""
-        if requests <= 0:
+        if not (0 < requests < math.inf and math.isfinite(mean) and math.isfinite(variance)):
             return None
         if self._begin_s is None:
             self._begin_s = at_s - seconds

@@ -125,7 +125,7 @@ class _Reference:
         of_mean = 0.0 if centre is not None else variance * dependence / self.count
         off = value - (self.mean if centre is None else centre)
         # Degrees of freedom of a sum of variances: Satterthwaite (1946), Biometrics Bulletin 2.
-        joint = variance**2 / max(part**2 / freedom + unseen**2 / _FREEDOM_OF_KNOWN, _TINY**2)
+        joint = variance * variance / max(part * part / freedom + unseen * unseen / _FREEDOM_OF_KNOWN, _TINY * _TINY)
         return normal_deviate(off / math.sqrt(variance + of_mean), joint)
 
 
@@ -201,7 +201,7 @@ class LevelTest:
             return None
         deviate = abs(reference.deviate(block.value, block.variance, centre, self.wander))
         per_week = math.erfc(deviate / math.sqrt(2)) * _SCALES * WEEK_S / block.seconds
-        if per_week > self.settings.false_per_week:
+        if not per_week <= self.settings.false_per_week:  # not a number: no evidence
             return None
         since_s = self._since(before, halves[1], block.begin_s)
         self._restart(since_s)

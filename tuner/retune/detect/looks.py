@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from tuner.ask.request import Metric
@@ -18,7 +19,7 @@ class Gathered:
 
     def add(self, look: Look) -> Look | None:
         """All that were gathered as one, if they are enough with this one."""
-        if not look.arrived or not look.mean_ms:
+        if not look.arrived or not math.isfinite(look.arrived) or not look.mean_ms:
             return None
         self._looks.append(look)
         self._requests, self._seconds = self._requests + look.arrived, self._seconds + look.seconds

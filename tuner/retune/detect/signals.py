@@ -113,7 +113,7 @@ class SteadyRate(Signal):
         self._requests = self._seconds = 0.0
 
     def add(self, look: Look) -> Bin | None:
-        if look.arrived is None:
+        if look.arrived is None or not math.isfinite(look.arrived):
             return None
         begin_s = self._begin_s = look.at_s - look.seconds if self._begin_s is None else self._begin_s
         self._requests, self._seconds = self._requests + look.arrived, self._seconds + look.seconds
@@ -137,7 +137,7 @@ class SeasonalRate(Signal):
         self._slot: Bin | None = None
 
     def add(self, look: Look) -> Bin | None:
-        if look.arrived is None:
+        if look.arrived is None or not math.isfinite(look.arrived):
             return None
         slot = self._slot = self._slots.add(look.at_s, look.seconds, look.arrived)
         if slot is None:

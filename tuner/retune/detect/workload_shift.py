@@ -28,7 +28,7 @@ def signals(
     rate: Signal = SeasonalRate() if seasonal else SteadyRate()
     parts = (rate, Lengths("prompt", size), Lengths("output", size), PrefixShare(size))
     for part in parts:
-        if part.reference is None and part.of in decided_for:
+        if part.reference is None and decided_for.get(part.of, 0.0) > 0:
             part.reference = part.level(decided_for[part.of])
     return parts
 
