@@ -59,14 +59,6 @@ def test_prompts_of_another_length_are_noticed_within_minutes_of_the_begin(facto
     assert notice.figures["prompt_tokens_before"] == pytest.approx(1000, rel=0.15)
 
 
-def test_a_workload_that_is_not_the_one_decided_for_is_noticed_at_once() -> None:
-    parts = signals(decided_for={"prompt_tokens": 250.0, "output_tokens": 200.0})
-    found = told(WorkloadShift(parts), looks(FLAT, 300.0, Change(), 2))
-    assert found.keys() == {"prompt_tokens"}
-    assert found["prompt_tokens"][1].figures["prompt_tokens_before"] == pytest.approx(250.0)
-    assert found["prompt_tokens"][1].since_s == MONDAY_S
-
-
 def test_small_bins_notice_it_in_a_demonstration() -> None:
     quick = Stream(day=0.0, weekend=1.0, every_s=2.0, req_per_s=1.0, cv=0.5)
     parts = signals(seasonal=False, size=BinSize(8, 8.0))

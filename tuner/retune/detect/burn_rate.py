@@ -10,7 +10,7 @@ hundred (normal approximation, as if misses did not depend on each other).
 
 Histograms tell within bounds how many requests missed (``Within``): a breach is certain where even the least number of
 misses makes one, and *may be* where the likely or only the most does; its confidence is then at most a half. Fewer
-requests than five misses take at the limit of the middle tier are too few: ``BLIND``.
+requests than five misses take at the limit of the tier with the longest window but one are too few: ``BLIND``.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ class _Target:
     def __init__(self, target: SloTarget, tiers: Sequence[Tier]) -> None:
         self._target, self._budget = target, 1 - target.percentile / 100
         self._tiers = [(tier, tier.limit(self._budget), _Window(tier.long_s), _Window(tier.short_s)) for tier in tiers]
-        self._enough = tiers[len(tiers) // 2]  # whose long window has to have requests enough
+        by_window = sorted(tiers, key=lambda tier: tier.long_s)
+        self._enough = by_window[-2:][0]  # whose long window has to have requests enough: the longest but one
         self._needed = LEAST_MISSES / self._enough.limit(self._budget) if self._budget else LEAST_MISSES
         self._sums = _NONE
         self._looks: deque[tuple[float, float, float]] = deque()  # begin, requests and certain misses of each

@@ -29,15 +29,11 @@ class Signal(ABC):
     figure: str  # its name with its unit, for machines
     unit: str
     settings: LevelSettings
-    reference: float | None = None  # the level that was decided for; None: the one that is seen first
+    reference: float | None = None  # the level that it has to have; None: the one that is seen first
 
     @abstractmethod
     def add(self, look: Look) -> Bin | None:
         """What a look says; the bin that ends with it, if one does."""
-
-    def level(self, value: float) -> float:
-        """The level of a value."""
-        return math.log(value)
 
     def value(self, level: float) -> float:
         """The value of a level, in ``unit``."""
@@ -87,10 +83,7 @@ class PrefixShare(Signal):
         if share is None or not 0 <= share <= 1 or not requests or look.at_s < self._from_s:
             return None
         one = self._bins.add(look.at_s, look.seconds, requests, share, 0.25)  # the arc sine's, of one request
-        return one and replace(one, value=self.level(one.value))
-
-    def level(self, value: float) -> float:
-        return math.asin(math.sqrt(min(1.0, value)))
+        return one and replace(one, value=math.asin(math.sqrt(min(1.0, one.value))))
 
     def value(self, level: float) -> float:
         return math.sin(min(max(level, 0.0), math.pi / 2)) ** 2

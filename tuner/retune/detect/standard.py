@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 from tuner.ask.request import SloTarget
 from tuner.retune.detect.bins import BIN_SIZE, BinSize
@@ -24,17 +23,15 @@ def standard_detectors(
     *,
     seasonal: bool = True,
     size: BinSize = BIN_SIZE,
-    decided_for: Mapping[str, float] = MappingProxyType({}),
 ) -> Detectors:
     """All there are. ``before`` is what the decision rests on (None: what is seen first), ``expected`` what its layout
-    should take by load (None: what it takes at first); ``seasonal``: load follows days and weeks; ``decided_for``: the
-    workload, as ``workload_shift.signals`` takes it."""
+    should take by load (None: what it takes at first); ``seasonal``: load follows days and weeks."""
     return Detectors(
         [
             Blind(slo),
             ClusterChange(before),
             BurnRate(slo),
-            WorkloadShift(signals(seasonal=seasonal, size=size, decided_for=decided_for)),
+            WorkloadShift(signals(seasonal=seasonal, size=size)),
             Residual(expected, size),
             Straggler(),
         ]

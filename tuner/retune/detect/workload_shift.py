@@ -7,8 +7,7 @@ same time before (``season``). No more than ``false_per_week`` of each part's se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 from tuner.retune.detect.bins import BIN_SIZE, BinSize
 from tuner.retune.detect.departure import Departed, Departure
@@ -16,21 +15,11 @@ from tuner.retune.detect.signals import Lengths, PrefixShare, SeasonalRate, Sign
 from tuner.retune.notice import Notice, NoticeKind
 from tuner.retune.seen import Look
 
-_NOTHING: Mapping[str, float] = MappingProxyType({})
 
-
-def signals(
-    *, seasonal: bool = True, size: BinSize = BIN_SIZE, decided_for: Mapping[str, float] = _NOTHING
-) -> tuple[Signal, ...]:
-    """The parts of a workload. ``seasonal``: the rate follows days and weeks. ``decided_for`` has what is known to have
-    been decided for, by ``Signal.of`` in its unit (of a seasonal rate: nothing); else what comes first is taken for it.
-    """
+def signals(*, seasonal: bool = True, size: BinSize = BIN_SIZE) -> tuple[Signal, ...]:
+    """The parts of a workload; ``seasonal``: the rate follows days and weeks."""
     rate: Signal = SeasonalRate() if seasonal else SteadyRate()
-    parts = (rate, Lengths("prompt", size), Lengths("output", size), PrefixShare(size))
-    for part in parts:
-        if part.reference is None and decided_for.get(part.of, 0.0) > 0:
-            part.reference = part.level(decided_for[part.of])
-    return parts
+    return rate, Lengths("prompt", size), Lengths("output", size), PrefixShare(size)
 
 
 class WorkloadShift:
