@@ -32,7 +32,7 @@ from tuner.stats.series import design_effect
 
 DAY_S = 86_400.0
 WEEK_S = 7 * DAY_S
-LEAST_BLOCKS = 4  # of which a reference has to consist
+LEAST_BLOCKS = 4  # of which a reference has to consist, and its scatter be known
 _SCALES = 12
 _TINY = 1e-12  # variance of a series that never moves
 _FREEDOM_OF_KNOWN = 50.0  # degrees of freedom of a variance that is not estimated: of sampling, and ``wander``
@@ -191,7 +191,7 @@ class LevelTest:
 
     def _judge(self, scale: int, block: _Block, halves: tuple[float, float]) -> Change | None:
         reference, centre = self._references[scale], self._centre
-        if centre is None and reference.count < LEAST_BLOCKS:
+        if reference.freedom < LEAST_BLOCKS - 1 or (centre is None and reference.count < LEAST_BLOCKS):
             return None
         before = reference.mean if centre is None else centre
         off = block.value - before
