@@ -61,6 +61,7 @@ class World:
     store: Store
     folder: Path
     kube: FakeKube = field(default_factory=FakeKube)
+    runs: Runs = RUNS
 
     def ask(self, name: str = "llama", changes: Any = None, **spec: Any) -> Key:
         """What a person does with kubectl."""
@@ -84,7 +85,7 @@ class World:
             lambda: RAY_SERVICE not in self.kube.unknown,
             lambda _: None,
         )
-        return Reconciler(kube or self.kube, studies, view, parse_request, RUNS, lambda: True).reconcile(key)
+        return Reconciler(kube or self.kube, studies, view, parse_request, self.runs, lambda: True).reconcile(key)
 
     def settle(self, key: Key) -> str | None:
         """Look, work and have KubeRay's stand-in speak until nothing changes any more."""

@@ -79,7 +79,8 @@ def _platform(target: Target, otherwise: Platform) -> Platform:
 def _stands_for(target: Target, otherwise: Platform) -> str:
     """Of what was said of the platform, by whomever; not of what this Parlay makes of it."""
     given = target.model_dump(mode="json", exclude={"name"}, exclude_none=True)
-    return digest([given, otherwise.ray_version, otherwise.image])
+    site = otherwise.site.said
+    return digest([given, otherwise.ray_version, otherwise.image, *([site] if site else [])])
 
 
 def _without_nulls(value: Any) -> Any:

@@ -25,12 +25,13 @@ class Hole:
 class When:
     """``then`` where the value at ``path`` is not empty; else ``otherwise``, by default nothing: no key, no item.
 
-    Of several paths, one that is not empty is enough.
+    Of several paths, one that is not empty is enough. With a ``word`` it has to be the value of one.
     """
 
     path: str | tuple[str, ...]
     then: Any
     otherwise: Any = None
+    word: str = ""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -75,7 +76,7 @@ def filled(document: Any, values: Mapping[str, Any]) -> Any:
         value = _at(document.path, values)
         return str(value) if document.text else copy.deepcopy(value)
     if isinstance(document, When):
-        return filled(document.then if _any(document.paths, values) else document.otherwise, values)
+        return filled(document.then if _holds(document, values) else document.otherwise, values)
     if isinstance(document, Merged):
         found = [_at(part, values) or {} if isinstance(part, str) else filled(part, values) for part in document.parts]
         merged = {key: value for part in reversed(found) for key, value in part.items()}
@@ -112,9 +113,9 @@ def _at(path: str, values: Mapping[str, Any]) -> Any:
     return found
 
 
-def _any(paths: tuple[str, ...], values: Mapping[str, Any]) -> bool:
-    found = [_at(path, values) for path in paths]  # all of them: one that is missing is an error
-    return any(found)
+def _holds(choice: When, values: Mapping[str, Any]) -> bool:
+    found = [_at(path, values) for path in choice.paths]  # all of them: one that is missing is an error
+    return choice.word in found if choice.word else any(found)
 
 
 def paths(document: Any) -> set[str]:
@@ -177,8 +178,9 @@ def _item(entry: Any, depth: int) -> Iterator[str]:
 
 
 def _choice(choice: When, depth: int, write: Callable[[Any], Iterator[str]]) -> Iterator[str]:
-    condition = " ".join(f"${path}" for path in choice.paths)
-    yield f"{_indent(depth)}{{{{- if {'or ' if len(choice.paths) > 1 else ''}{condition} }}}}"
+    said = [f"(eq ${path} {json.dumps(choice.word)})" if choice.word else f"${path}" for path in choice.paths]
+    condition = f"or {' '.join(said)}" if len(said) > 1 else said[0]
+    yield f"{_indent(depth)}{{{{- if {condition} }}}}"
     yield from write(choice.then)
     if choice.otherwise is not None:
         yield f"{_indent(depth)}{{{{- else }}}}"

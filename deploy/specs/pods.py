@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from deploy.specs.holes import Each, Hole, Kind, Merged, When, helm_template
+from deploy.specs.site_values import SITE_KEYS
 
 CACHE_PATH = "/hf-cache"
 
@@ -21,6 +22,7 @@ _HEADING = """{{- /* Written from deploy/specs/pods.py, the one place where the 
 {{- define "parlay.cluster" -}}
 {{- $serving := merge (dict "name" (include "parlay.name" .)) .Values.serving -}}
 """
+_END = "{{- end -}}\n"
 _KIND = Kind("kind", "serving.gpuTypes", "group.gpuType", ("nodeSelector", "tolerations", "runtimeClassName"))
 
 
@@ -186,7 +188,26 @@ RAY_CLUSTER: dict[str, Any] = {
     "workerGroupSpecs": [Each("serving.workerGroups", "group", _workers(), ("gpuType", "pool"), _KIND)],
 }
 
+# Labels of the RayService, or of a RayCluster, by which its pods start together. Kueue finds its queue by one, which
+# KubeRay hands on; of Volcano KubeRay's operator has to be told.
+GANG_LABELS: dict[str, Any] = {
+    "kueue.x-k8s.io/queue-name": When("serving.gang.scheduler", Hole("serving.gang.queue"), word="kueue"),
+    "ray.io/scheduler-name": When("serving.gang.scheduler", "volcano", word="volcano"),
+    "volcano.sh/queue-name": When("serving.gang.scheduler", Hole("serving.gang.queue"), word="volcano"),
+}
+UPGRADE: dict[str, Any] = {"upgradeStrategy": When("serving.upgrade", {"type": Hole("serving.upgrade")})}
+
 
 def chart_template() -> str:
-    """The text of the chart's ``templates/_cluster.tpl``: the cluster as a named template of Helm."""
-    return f"{_HEADING}{helm_template(RAY_CLUSTER)}{{{{- end -}}}}\n"
+    """The text of the chart's ``templates/_cluster.tpl``: the cluster as a named template of Helm, and what a site says
+    of the whole; which values are a site's, a controller of the same release is told."""
+    parts = [f"{_HEADING}{helm_template(RAY_CLUSTER)}{_END}"]
+    for name, document in (("gang", GANG_LABELS), ("upgrade", UPGRADE)):
+        parts.append(f"{_define(name)}{{{{- $serving := .Values.serving -}}}}\n{helm_template(document)}{_END}")
+    keys = " ".join(f'"{key}"' for key in SITE_KEYS)
+    parts.append(f"{_define('site')}{{{{- pick .Values.serving {keys} | toYaml -}}}}\n{_END}")
+    return "\n".join(parts)
+
+
+def _define(name: str) -> str:
+    return f'{{{{- define "parlay.{name}" -}}}}\n'

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deploy.specs.holes import filled
-from deploy.specs.pods import RAY_CLUSTER
+from deploy.specs.pods import GANG_LABELS, RAY_CLUSTER, UPGRADE
 from deploy.specs.shipment import Shipment
-from deploy.specs.site_values import SITE_DEFAULTS
+from deploy.specs.site_values import Site
 from serve.launch.device import PodNeeds, cluster_of, device_of
 from serve.launch.engine import attention_dp
 from tuner.ask.layout import ParallelLayout
@@ -34,7 +34,7 @@ class Platform:
     ``cache_claim`` names a shared volume for downloaded weights (left out: each pod downloads its own), ``model_claim``
     the volume behind a model that is a path. ``token_secret`` names the Secret whose key ``token`` holds the Hugging
     Face token; it may be absent. A worker pod gets ``cpus_per_gpu`` cores a GPU (or one a CPU device) and
-    ``spare_cpus`` for Ray Serve.
+    ``spare_cpus`` for Ray Serve. ``site`` is what it says of pods beside that (``Platform.at``).
     """
 
     image: str | None = None
@@ -43,12 +43,23 @@ class Platform:
     cpus_per_gpu: int = 4
     spare_cpus: int = 4
     memory_gib_per_device: int | None = None
-    head_cpus: int = 4
-    head_memory_gib: int = 16
     cache_claim: str | None = None
     model_claim: str = "parlay-models"
     token_secret: str = "hf-token"
     node_selector: Mapping[str, str] = field(default_factory=dict)
+    site: Site = Site()
+
+    @classmethod
+    def at(cls, site: Site, **given: Any) -> Platform:
+        """What a site calls things, unless it is ``given``."""
+        said = {
+            "gpu_resource": site.gpu_resource,
+            "cache_claim": site.cache_claim or None,
+            "model_claim": site.model_volume.claim or None,
+            "token_secret": site.token_secret,
+            "node_selector": site.node_selector,
+        }
+        return cls(site=site, **{name: value for name, value in (said | given).items() if value is not None})
 
     def __post_init__(self) -> None:
         """Raise BadInput for what is no version, or no image's name."""
@@ -90,7 +101,7 @@ class Serving:
     image: str
     annotations: Mapping[str, str]
     workers: tuple[WorkerGroup, ...]
-    shared_memory_gib: int
+    shared_memory: str
     model_path: str | None
     serve_config: str
 
@@ -103,10 +114,10 @@ class Serving:
             "annotations": dict(self.annotations),
             "image": self.image,
             "rayVersion": self.ray_version,
-            "head": {"cpu": str(platform.head_cpus), "memory": f"{platform.head_memory_gib}Gi"},
+            "head": platform.site.head.model_dump(),
             "workerGroups": [self._group_values(group) for group in self.workers],
             "gpuResource": platform.gpu_resource,
-            "sharedMemory": f"{self.shared_memory_gib}Gi",
+            "sharedMemory": self.shared_memory,
             "cacheClaim": platform.cache_claim or "",
             "modelVolume": {"claim": platform.model_claim, "path": self.model_path} if self.model_path else {},
             "tokenSecret": platform.token_secret,
@@ -135,9 +146,10 @@ def plan_serving(shipment: Shipment, platform: Platform, serve_config: str) -> S
     memory_gib = platform.memory_gib_per_device or device.pods.memory_gib_per_device
     groups = []
     cluster = cluster_of(layout, request)
-    gpu_type = load_profile(cluster.gpu).name if device.pods.plugin_devices else ""
+    plugged = device.pods.plugin_devices
+    gpu_type = load_profile(cluster.gpu).name if plugged else ""
     for name, replicas, devices in _groups(layout, cluster.gpus_per_node):
-        cpus = (platform.cpus_per_gpu if device.pods.plugin_devices else 1) * devices + platform.spare_cpus
+        cpus = (platform.cpus_per_gpu if plugged else 1) * devices + platform.spare_cpus
         logical = devices if device.counts_as_gpus(layout) else 0
         groups.append(WorkerGroup(name, replicas, devices, cpus, memory_gib * devices, logical, gpu_type))
     ray_version = platform.ray_version or shipment.ray_version
@@ -152,7 +164,7 @@ def plan_serving(shipment: Shipment, platform: Platform, serve_config: str) -> S
         image=platform.image or device.pods.image.format(ray_version=ray_version),
         annotations=_annotations(shipment, platform),
         workers=tuple(groups),
-        shared_memory_gib=device.pods.shared_memory_gib,
+        shared_memory=platform.site.shared_memory if plugged else f"{device.pods.shared_memory_gib}Gi",
         model_path=source if source.startswith("/") else None,
         serve_config=serve_config,
     )
@@ -190,16 +202,19 @@ def kubernetes_name(text: str) -> str:
 
 def rayservice(serving: Serving) -> dict[str, Any]:
     """The RayService manifest, as a document."""
+    values = {"serving": serving.platform.site.values() | serving.values()}
+    own = {"app.kubernetes.io/name": serving.name, "app.kubernetes.io/part-of": "parlay"}
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
         "metadata": {
             "name": serving.name,
-            "labels": {"app.kubernetes.io/name": serving.name, "app.kubernetes.io/part-of": "parlay"},
+            "labels": own | filled(GANG_LABELS, values),
             "annotations": {"parlay/layout": serving.layout, **serving.annotations},
         },
         "spec": {
+            **filled(UPGRADE, values),
             "serveConfigV2": serving.serve_config,
-            "rayClusterConfig": filled(RAY_CLUSTER, {"serving": SITE_DEFAULTS | serving.values()}),
+            "rayClusterConfig": filled(RAY_CLUSTER, values),
         },
     }

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.specs.rayservice import Platform
+from deploy.specs.site_values import read_site
+from deploy.specs.writing import emit
 from tests import tools
+from tests.spec_cases import CASES
+from tests.unit.test_site_values import WHOLE
 
 pytestmark = pytest.mark.tools
 CHART = Path(__file__).parents[2] / "helm" / "parlay"
@@ -98,6 +103,27 @@ def test_what_the_service_has_need_not_be_said_twice() -> None:
     assert pod["containers"][0]["env"][2]["valueFrom"]["secretKeyRef"] == {"name": "db", "key": "url"}
     assert "affinity" not in pod
     assert pod["volumes"][0] == {"name": "data", "emptyDir": {"sizeLimit": "1Gi"}}
+
+
+def test_it_is_told_what_the_site_says_of_pods(tmp_path: Path) -> None:
+    """A RayService of the controller has the pods that the chart gives the same layout."""
+    case = next(case for case in CASES if case.name == "one-node")
+    layout, site = tmp_path / "layout.yaml", tmp_path / "site.yaml"
+    layout.write_text(emit("helm-values", case.shipment, Platform()), encoding="utf-8")
+    site.write_text(yaml.safe_dump({"serving": WHOLE}), encoding="utf-8")
+    words = ["template", "tuner", str(CHART), "--values", str(site)]
+    controls = [word for value in (*ENABLED, "controller.store.claim=c") for word in ("--set", value)]
+
+    def documents(*more: str) -> dict[str, Any]:
+        done = subprocess.run([str(tools.helm()), *words, *more], capture_output=True, text=True, check=True)
+        return {one["kind"]: one for one in yaml.safe_load_all(done.stdout) if one}
+
+    (tmp_path / "read.yaml").write_text(documents(*controls)["ConfigMap"]["data"]["site.yaml"], encoding="utf-8")
+    ours = yaml.safe_load(emit("rayservice", case.shipment, Platform.at(read_site(tmp_path / "read.yaml"))))
+    theirs = documents("--values", str(layout), "--values", str(site))["RayService"]
+    assert ours["spec"] == theirs["spec"]
+    queue = "kueue.x-k8s.io/queue-name"
+    assert ours["metadata"]["labels"][queue] == theirs["metadata"]["labels"][queue] == "serving"
 
 
 def test_its_words_are_those_of_the_command() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
 from deploy.controller.names import FINALIZER, Key
+from deploy.specs.rayservice import Platform
+from deploy.specs.site_values import Site
 from tests import crd
-from tests.controller_app import Killed, KilledAt, World
+from tests.controller_app import RUNS, Killed, KilledAt, World
 from tests.fakes import copy_of_empty_store, document
 from tests.layout_requests import IMPOSSIBLE, NAMESPACE, SMALL, condition, phase
 from tests.service_app import work
@@ -309,6 +313,20 @@ def test_another_release_of_parlay_replaces_no_pods_that_serve(world, monkeypatc
     assert world.settle(key) == "RolledOut"
     assert world.service()["metadata"]["labels"]["new"] == "label"
     assert "registry/vllm:2" in str(world.service()["spec"])
+
+
+def test_what_the_site_says_of_pods_is_in_the_rayservice(world):
+    """And when the site says something else, what serves is made anew: that is why it was said."""
+    key = world.ask()
+    world.settle(key)
+    site = Site.model_validate({"gang": {"scheduler": "kueue", "queue": "serving"}, "priorityClassName": "high"})
+    world.runs = replace(RUNS, platform=Platform.at(site, ray_version="2.60.0"))
+    assert world.settle(key) == "RolledOut"
+    service = world.service()
+    assert service["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "serving"
+    head = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
+    assert head["priorityClassName"] == "high"
+    assert len(world.store.study_names()) == 1
 
 
 def test_a_rayservice_of_an_earlier_name_is_named(world):

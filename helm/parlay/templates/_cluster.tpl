@@ -354,3 +354,28 @@ workerGroupSpecs:
         {{- end }}
   {{- end }}
 {{- end -}}
+
+{{- define "parlay.gang" -}}
+{{- $serving := .Values.serving -}}
+{{- if (eq $serving.gang.scheduler "kueue") }}
+kueue.x-k8s.io/queue-name: {{ $serving.gang.queue | toJson }}
+{{- end }}
+{{- if (eq $serving.gang.scheduler "volcano") }}
+ray.io/scheduler-name: "volcano"
+{{- end }}
+{{- if (eq $serving.gang.scheduler "volcano") }}
+volcano.sh/queue-name: {{ $serving.gang.queue | toJson }}
+{{- end }}
+{{- end -}}
+
+{{- define "parlay.upgrade" -}}
+{{- $serving := .Values.serving -}}
+{{- if $serving.upgrade }}
+upgradeStrategy:
+  type: {{ $serving.upgrade | toJson }}
+{{- end }}
+{{- end -}}
+
+{{- define "parlay.site" -}}
+{{- pick .Values.serving "imagePullPolicy" "imagePullSecrets" "priorityClassName" "serviceAccountName" "podLabels" "podAnnotations" "extraEnv" "extraVolumes" "extraVolumeMounts" "tolerations" "runtimeClassName" "gpuTypes" "affinity" "topologySpread" "rdma" "gang" "upgrade" "head" "gpuResource" "sharedMemory" "cacheClaim" "modelVolume" "tokenSecret" "nodeSelector" | toYaml -}}
+{{- end -}}

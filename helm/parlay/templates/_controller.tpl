@@ -40,6 +40,12 @@ layoutrequests-{{ .Release.Name | trunc 40 | trimSuffix "-" }}
 {{- dict "store" $store "launchers" $launchers "image" $image "imagePullSecrets" $pull | toYaml -}}
 {{- end -}}
 
+{{- /* The site's part of `serving`; of a release that serves a layout itself, where its pods go is the layout's. */ -}}
+{{- define "parlay.controller.site" -}}
+{{- $site := include "parlay.site" . | fromYaml -}}
+{{- omit $site (ternary "nodeSelector" "" (not (not .Values.serving.serveConfigV2))) | toYaml -}}
+{{- end -}}
+
 {{- /* Whether the controller's volume is that of the service: then pods of both have a label, and each goes where another
        with it is. The first of them goes anywhere, since it has the label itself. */ -}}
 {{- define "parlay.beside" -}}

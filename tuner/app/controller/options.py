@@ -36,6 +36,9 @@ class ControllerOptions:
     ] = None
     ray_version: RayVersion = None
     image: Image = None
+    site: Annotated[
+        Path | None, typer.Option(help="A file with the chart's `serving` values of a site, for the pods of winners.")
+    ] = None
     threads: Annotated[int, typer.Option(min=1, max=64, help="LayoutRequests that are worked on at once.")] = 4
     root: Annotated[
         tuple[Path, ...], typer.Option(help="A folder whose files a request may name; may be repeated.")

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from deploy.controller.asking import Runs
 from deploy.specs.rayservice import Platform
+from deploy.specs.site_values import Site, read_site
 from tuner.app.cli.signals import cancelled_by_signals
 from tuner.app.controller.client import KubeClient
 from tuner.app.controller.controller import Controller, Place
@@ -38,7 +39,8 @@ def run_controller(options: ControllerOptions, console: Console) -> None:
     kubeconfig = None if options.kubeconfig is None else str(options.kubeconfig)
     kube = KubeClient(kubeconfig, measures.called, threads=options.threads + 8)
     place = _place(options)
-    platform = Platform(ray_version=options.ray_version, image=options.image)
+    site = Site() if options.site is None else read_site(options.site)
+    platform = Platform.at(site, ray_version=options.ray_version, image=options.image)
     runs = Runs(options.runs_on, options.ray_cluster, platform)
     stop, store = CancelHandle(), Store(options.store_url)
     controller = Controller(kube, store, place, lambda document: _read(document, options.root), runs, measures)
