@@ -47,7 +47,7 @@ class Platform:
     model_claim: str = "parlay-models"
     token_secret: str = "hf-token"
     node_selector: Mapping[str, str] = field(default_factory=dict)
-    site: Site = Site()
+    site: Site = field(default_factory=Site)
 
     @classmethod
     def at(cls, site: Site, **given: Any) -> Platform:
