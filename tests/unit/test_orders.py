@@ -8,6 +8,7 @@ import pytest
 
 from tests.fakes import make_request
 from tuner.errors import BadInput
+from tuner.study.lease import is_gone, new_driver
 from tuner.study.lifecycle import StudyState
 from tuner.study.orders import MOST_DEATHS, Terms, Wish
 from tuner.study.store import Store
@@ -158,6 +159,54 @@ def test_a_study_that_was_forgotten_leaves_nothing(store):
     submit(store, "s")
 
 
+def test_one_whose_worker_still_clears_up_is_not_forgotten(store):
+    """With it would go the lease of the devices that its last trial still holds."""
+    submit(store, "s")
+    worker = new_driver()
+    claimed(store, worker)
+    store.change_state("s", StudyState.CANCELLED)
+    with pytest.raises(BadInput, match="still clears up"):
+        store.delete_study("s")
+    store.orders.release("s", worker, StudyState.CANCELLED, is_gone)
+    store.delete_study("s")
+    submit(store, "of a dead one")
+    here, pid, _ = worker.rsplit("/", 2)
+    claimed(store, f"{here}/{pid}/1.dead")
+    store.change_state("of a dead one", StudyState.CANCELLED)
+    store.delete_study("of a dead one")
+
+
+def test_what_is_for_a_named_cluster_is_run_by_its_own_workers_alone(store):
+    submit(store, "anywhere")
+    store.orders.submit("there", REQUEST, Terms("a", "simulated", priority=9, cluster="there"))
+    with pytest.raises(BadInput, match="a key of its own"):
+        store.orders.submit("k", REQUEST, Terms("a", "simulated", cluster="x"), "key")
+        store.orders.submit("k", REQUEST, Terms("a", "simulated"), "key")
+
+    def claim(cluster):
+        order = store.orders.claim("w", ("simulated",), alive, cluster=cluster)
+        return order and (order.study, order.terms.cluster)
+
+    assert claim("elsewhere") is None
+    assert claim(None) == ("anywhere", None)
+    assert claim(None) is None
+    assert claim("there") == ("there", "there")
+    assert store.orders.order("there").terms.cluster == "there"
+
+
+def test_where_no_other_worker_will_come_the_wish_is_done_once_the_last_is_gone(store):
+    submit(store, "s")
+    assert not store.orders.end_orphan("s", dead)  # it waits
+    claimed(store)
+    assert not store.orders.end_orphan("s", dead)  # nobody wished for its end
+    store.orders.ask("s", Wish.CANCEL)
+    assert not store.orders.end_orphan("s", alive)
+    assert store.orders.end_orphan("s", dead)
+    order = store.orders.order("s")
+    assert (store.listing.state("s"), order.wish, order.worker) == (StudyState.CANCELLED, None, "")
+    assert not store.orders.end_orphan("s", dead)
+
+
 def test_a_list_goes_on_where_the_page_before_ended(store):
     for number in range(5):
         submit(store, f"s{number}", priority=number)
@@ -228,7 +277,7 @@ def test_a_study_that_is_resumed_twice_at_once_has_one_worker(store, url):
 
         with ThreadPoolExecutor(4) as threads:
             assert sum(threads.map(resume, range(4))) == 1
-        store.change_state("s", StudyState.CANCELLED)
+        store.orders.release("s", store.orders.order("s").worker, StudyState.CANCELLED, dead)
         store.delete_study("s")
 
 

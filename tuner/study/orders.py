@@ -47,13 +47,15 @@ _WITH_STATE = sa.select(ORDERS, STUDIES.c.state).join(STUDIES, STUDIES.c.name ==
 class Terms:
     """How a study is to be run. ``seed`` is that of a simulated cluster, else None; a higher ``priority`` comes first.
 
-    ``owner`` is the token that asked, or empty where nobody had to show one.
+    ``owner`` is the token that asked, or empty where nobody had to show one. Of a ``cluster`` that is named its own
+    workers alone run the study, and they run no other.
     """
 
     owner: str
     launcher: str
     seed: int | None = None
     priority: int = 0
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class Orders:
                 db.execute(sa.insert(STUDIES).values(state=StudyState.QUEUED.value, **row))
                 order = {"study": study, "owner": terms.owner, "launcher": terms.launcher, "seed": terms.seed}
                 when = {"priority": terms.priority, "submitted_at": at, "idempotency_key": key, "discovers": discovers}
-                db.execute(sa.insert(ORDERS).values({**order, **when}))
+                db.execute(sa.insert(ORDERS).values({**order, **when, "cluster": terms.cluster}))
                 append_event(db, study, STATE_EVENT, {"state": StudyState.QUEUED.value})
         except StoreError as error:
             if not isinstance(error.__context__, sa.exc.IntegrityError):
@@ -133,16 +135,26 @@ class Orders:
             row = db.execute(sa.select(ORDERS).where(ORDERS.c.study == study)).mappings().first()
         return None if row is None else order_of(row)
 
-    def claim(self, worker: str, launchers: Sequence[str], gone: Gone, *, sees_ray: bool = False) -> Order | None:
+    def claim(
+        self,
+        worker: str,
+        launchers: Sequence[str],
+        gone: Gone,
+        *,
+        sees_ray: bool = False,
+        cluster: str | None = None,
+    ) -> Order | None:
         """Give the worker the study that is next, or None: of all that ask at once, one gets it.
 
         Next is what has the highest priority, then what belongs to the owner with the fewest running, then the oldest.
-        The worker's lease on it begins with the claim. What ``discovers`` its cluster goes to one that ``sees_ray``.
+        The worker's lease on it begins with the claim. What ``discovers`` its cluster goes to one that ``sees_ray``,
+        what is for a named ``cluster`` to a worker of that.
         """
         with self._db.reading() as db:
             now, rows = now_s(db), self._rows(db)
             running = Counter(row["owner"] for row in rows if row["state"] == StudyState.RUNNING.value)
-            mine = [row for row in rows if row["launcher"] in launchers and (sees_ray or not row["discovers"])]
+            mine = [row for row in rows if row["launcher"] in launchers and row["cluster"] == cluster]
+            mine = [row for row in mine if sees_ray or not row["discovers"]]
             mine.sort(key=lambda row: (-row["priority"], running[row["owner"]], row["submitted_at"]))
             free = [row for row in mine if row["state"] == StudyState.QUEUED.value or _free(db, row, now, gone)]
         for row in free:
@@ -179,6 +191,20 @@ class Orders:
                 return StudyState.RUNNING
             change_state(db, study, _AFTER[wish], {})  # of one that waits or is paused, or it says why not
         return _AFTER[wish]
+
+    def end_orphan(self, study: str, gone: Gone) -> bool:
+        """End, as it was wished, a study that runs and whose worker is gone, where no other will come: its cluster is
+        gone too. False where that is not so, or not yet."""
+        with self._db.writing() as db:
+            lock(db, study)
+            state = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == study))
+            wish = db.scalar(sa.select(ORDERS.c.wish).where(ORDERS.c.study == study))
+            alive = not all(gone(one.driver, one.silent_s) for one in drivers_of(db, study, now_s(db)))
+            if state != StudyState.RUNNING.value or wish is None or alive:
+                return False
+            db.execute(sa.update(ORDERS).where(ORDERS.c.study == study).values(wish=None, worker=""))
+            change_state(db, study, _AFTER[Wish(wish)], {})
+        return True
 
     def resume(self, study: str) -> StudyState:
         """Queue a study again that was paused or cancelled, or failed; raises BadInput for one that waits or runs, and
@@ -340,7 +366,7 @@ def _begin(db: sa.Connection, study: str, worker: str) -> None:
 
 def order_of(row: sa.RowMapping | dict[str, object]) -> Order:
     """An order, of its row."""
-    terms = Terms(row["owner"], row["launcher"], row["seed"], row["priority"])  # type: ignore[arg-type]
+    terms = Terms(*(row[name] for name in ("owner", "launcher", "seed", "priority", "cluster")))  # type: ignore[arg-type]
     wish = Wish(str(row["wish"])) if row["wish"] else None
     problem, discovers = row["problem"], bool(row["discovers"])
     return Order(row["study"], terms, row["submitted_at"], row["worker"], wish, problem, discovers)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from tuner.study.lifecycle import StudyState
 from tuner.trial.results import Purpose
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 META = sa.MetaData()
 VERSIONS = sa.Table("parlay_schema", META, sa.Column("version", sa.Integer, primary_key=True))
@@ -100,6 +100,7 @@ ORDERS = sa.Table(
     sa.Column("idempotency_key", sa.String(200)),
     sa.Column("problem", sa.Text),
     sa.Column("discovers", sa.Boolean, nullable=False, server_default=sa.false()),  # its worker finds the cluster
+    sa.Column("cluster", sa.String(200)),  # whose workers alone may run it; null: those that name none
 )
 _ONCE = sa.Index("parlay_once", ORDERS.c.owner, ORDERS.c.idempotency_key, unique=True)
 EVENTS = sa.Table(
