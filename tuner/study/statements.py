@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from tuner.errors import BadInput, LeaseLost
 from tuner.rehearse.conditions import simulated_seed
 from tuner.study.database import now_s
+from tuner.study.lease import is_gone
 from tuner.study.lifecycle import StudyState, illegal, may_become
 from tuner.study.records import DriverRecord, Event, OpenTrial, TrialClaim, app_name
 from tuner.study.rows import entry_of, open_trial_of
@@ -114,6 +115,13 @@ def drivers_of(db: sa.Connection, study: str, now: float) -> tuple[DriverRecord,
     """All drivers that the study ever had, at a moment of ``now_s``."""
     rows = db.execute(sa.select(DRIVERS).where(DRIVERS.c.study == study)).mappings()
     return tuple(DriverRecord(row["driver"], now - row["seen_at"], row["study_s"]) for row in rows)
+
+
+def living_worker(db: sa.Connection, study: str) -> str | None:
+    """The worker that has the study in its hands: it runs it, or clears up after it; None: none has, or it is gone."""
+    worker = db.scalar(sa.select(ORDERS.c.worker).where(ORDERS.c.study == study))
+    found = (one for one in drivers_of(db, study, now_s(db)) if one.driver == worker)
+    return next((one.driver for one in found if not is_gone(one.driver, one.silent_s)), None)
 
 
 def lock(db: sa.Connection, study: str) -> None:

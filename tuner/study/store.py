@@ -41,6 +41,7 @@ from tuner.study.statements import (
     drivers_of,
     entries_of,
     keep_ledger,
+    living_worker,
     lock,
     require_owner,
 )
@@ -148,14 +149,18 @@ class Store:
         return None if row is None else study_of(row)
 
     def delete_study(self, name: str, *, pinned_too: bool = True) -> None:
-        """Forget a study; raises BadInput for one that waits or runs, and, unless ``pinned_too``, for one that is
-        pinned. Of what others learnt from it nothing changes. What it has spent stays in ``spending.totals``.
+        """Forget a study; raises BadInput for one that waits or runs, or whose worker still clears up after it: the
+        devices of its trials are held until then; and, unless ``pinned_too``, for one that is pinned.
+
+        Of what others learnt from it nothing changes. What it has spent stays in ``spending.totals``.
         """
         with self._db.writing() as db:
             lock(db, name)
             state = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == name))
             if state in (StudyState.QUEUED, StudyState.RUNNING):
                 raise BadInput(f"state of study {name}", state, "deletion of one that has ended; cancel it first")
+            if (worker := living_worker(db, name)) is not None:
+                raise BadInput(f"worker of study {name}", worker, "none any more: it still clears up; ask again soon")
             if not pinned_too and db.scalar(sa.select(PINS.c.study).where(PINS.c.study == name)) is not None:
                 raise BadInput(f"study {name}", "pinned", "one that is not")
             keep_ledger(db, name)
