@@ -152,3 +152,24 @@ def test_one_whose_ray_is_gone_when_it_begins_waits_on(store, tmp_path):
 
     assert worker_of(store, tmp_path, once).run(until_idle=True) == 1
     assert (store.listing.state("s"), store.orders.order("s").worker) == (StudyState.QUEUED, "")
+
+
+def test_a_worker_of_a_named_cluster_waits_for_its_nodes(store, tmp_path, monkeypatch):
+    """And runs what is for that cluster alone."""
+    monkeypatch.setattr("tuner.app.service.worker.NODES_S", 0.01)
+    store.orders.submit("elsewhere", make_request(), Terms("", "ray"))
+    store.orders.submit("here", make_request(), Terms("", "ray", cluster="here"))
+    seen = []
+
+    def see(address):
+        seen.append(address)
+        if len(seen) == 1:
+            raise BadInput("cluster", "nothing", "nodes")
+        return ((FOUR,) if len(seen) == 2 else (EIGHT,)), "ray/x"
+
+    settings = WorkerSettings(("ray",), "head:6379", tmp_path / "out", cluster="here", devices=8)
+    began = []
+    monkeypatch.setattr(Worker, "_drive", lambda self, order, *_: began.append((order.study, len(seen))))
+    assert Worker(store, settings, CancelHandle(), see=see).run(until_idle=True) == 1
+    assert began == [("here", 3)]
+    assert store.listing.state("elsewhere") is StudyState.QUEUED

@@ -44,6 +44,11 @@ class Presence:
         """Whether a running Ray cluster answered when it was asked last."""
         return self._ray.groups is not None
 
+    @property
+    def devices(self) -> int:
+        """How many the Ray cluster had when it was asked last."""
+        return sum(group["nodes"] * group["gpus_per_node"] for group in self._ray.groups or ())
+
     def look(self, *, again: bool = False) -> Groups | None:
         """Ask the Ray cluster what it has, if there is one; not too often where it does not answer, but for ``again``.
 

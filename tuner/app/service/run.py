@@ -24,9 +24,12 @@ from tuner.trial.cancel import CancelHandle
 
 
 def run_worker(options: WorkerOptions, console: Console) -> int:
-    """Work until told to end; how many studies were run."""
+    """Work until told to end; how many studies were run. Raises BadInput for devices of a Ray that is not named."""
+    if options.ray_devices and ("ray" not in options.runs_on or options.ray_address is None):
+        raise BadInput("--ray-devices", options.ray_devices, "0, unless --ray-address names a running cluster")
     stop, store, telemetry = CancelHandle(), Store(options.store_url, patience_s=WORKING_S), Telemetry()
-    settings = WorkerSettings(options.runs_on, options.ray_address, options.out, options.root)
+    named = (options.cluster, options.ray_devices)
+    settings = WorkerSettings(options.runs_on, options.ray_address, options.out, options.root, *named)
     try:
         with (
             cancelled_by_signals(stop, lambda text: console.print(text, highlight=False)),

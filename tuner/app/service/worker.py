@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,18 +29,22 @@ from tuner.trial.cancel import CancelHandle
 
 POLL_S = 0.5
 MOST_PAUSE_S = 15.0  # between two tries to reach a store that is away
+NODES_S = 10.0  # between two looks for nodes that are to come
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """What a worker runs on: its launchers, the Ray cluster that they use (None: one of its own), and its folder.
 
-    ``roots`` are the folders whose files a request may name, as the service's."""
+    ``roots`` are the folders whose files a request may name, as the service's. Of a ``cluster`` that is named it runs
+    what is for that, and nothing before the Ray cluster has as many ``devices``."""
 
     launchers: tuple[str, ...]
     ray_address: str | None
     out: Path
     roots: tuple[Path, ...] = ()
+    cluster: str | None = None
+    devices: int = 0
 
 
 class Worker:
@@ -68,18 +73,18 @@ class Worker:
 
     def _work(self, until_idle: bool) -> int:
         done = 0
+        self._await_devices()
         while self._stop.cause is None:
             try:
                 self._presence.look()
-                order = self._store.orders.claim(
-                    driver := new_driver(), self._settings.launchers, is_gone, sees_ray=self._presence.sees_ray
-                )
-                if order is not None:
+                if (order := self._claim(driver := new_driver())) is not None:
                     self._run(order, driver)
                     done += 1
                     continue
-                if (order := self._store.orders.claim_left(driver := new_driver(), is_gone)) is not None:
-                    self._finish(order, driver)
+                # What is left undone is files, and those of a cluster that goes with its study go with it.
+                left = self._store.orders.claim_left(driver, is_gone) if self._settings.cluster is None else None
+                if left is not None:
+                    self._finish(left, driver)
                     continue
             except StoreError:
                 if until_idle:
@@ -91,6 +96,18 @@ class Worker:
             except Cancelled:
                 return done
         return done
+
+    def _claim(self, driver: str) -> Order | None:
+        named, sees = self._settings.cluster, self._presence.sees_ray
+        return self._store.orders.claim(driver, self._settings.launchers, is_gone, sees_ray=sees, cluster=named)
+
+    def _await_devices(self) -> None:
+        """Until the cluster has its nodes: a study that begins before finds no room for its trials."""
+        with suppress(Cancelled):
+            while self._settings.devices > self._presence.devices:
+                self._presence.look(again=True)
+                if self._settings.devices > self._presence.devices:
+                    self._stop.wait(NODES_S)
 
     def _run(self, order: Order, driver: str) -> None:
         """One study, to whatever end; none of its errors ends the worker. Its metrics stay until the next begins."""
