@@ -12,7 +12,17 @@ from deploy.specs.rayservice import Platform
 from tests.kube_fake import FakeKube
 from tests.layout_requests import NAMESPACE, KubeRayStandIn, layout_request
 from tests.service_app import work
-from tuner.app.controller.kube import CONFIG_MAP, EVENT, LAYOUT_REQUEST, RAY_SERVICE, Kube, KubeError, Object
+from tuner.app.controller.kube import (
+    CONFIG_MAP,
+    EVENT,
+    LAYOUT_REQUEST,
+    RAY_CLUSTER,
+    RAY_SERVICE,
+    Kube,
+    KubeError,
+    Object,
+)
+from tuner.app.controller.room import Room
 from tuner.app.controller.steps import Reconciler, View
 from tuner.app.controller.studies import Studies
 from tuner.ask.request_document import parse_request
@@ -37,7 +47,7 @@ class KilledAt:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.kube, name)
-        return self.dying(found) if name in ("create", "replace", "merge", "apply") else found
+        return self.dying(found) if name in ("create", "replace", "merge", "apply", "remove") else found
 
     def dying(self, write: Any) -> Any:
         """The same, with the controller's end at the right moment."""
@@ -62,6 +72,7 @@ class World:
     folder: Path
     kube: FakeKube = field(default_factory=FakeKube)
     runs: Runs = RUNS
+    again_s: float | None = None
 
     def ask(self, name: str = "llama", changes: Any = None, **spec: Any) -> Key:
         """What a person does with kubectl."""
@@ -76,7 +87,7 @@ class World:
         """One look of a controller that has just been started: it knows nothing of those before."""
         studies = Studies(self.store)
         if wrap is not None:
-            for name in ("submit", "resume", "cancel", "keep", "let"):
+            for name in ("submit", "resume", "cancel", "keep", "let", "end_orphan"):
                 setattr(studies, name, wrap(getattr(studies, name)))
         view = View(
             lambda one: self.kube.get(LAYOUT_REQUEST, one.namespace, one.name),
@@ -84,8 +95,16 @@ class World:
             lambda namespace: [] if RAY_SERVICE in self.kube.unknown else self.kube.list(RAY_SERVICE, namespace)[0],
             lambda: RAY_SERVICE not in self.kube.unknown,
             lambda _: None,
+            self.clusters,
+            Room(0 if self.runs.trials is None else self.runs.trials.max_gpus, self.clusters),
         )
-        return Reconciler(kube or self.kube, studies, view, parse_request, self.runs, lambda: True).reconcile(key)
+        looked = Reconciler(kube or self.kube, studies, view, parse_request, self.runs, lambda: True).reconcile(key)
+        self.again_s = None if looked is None else looked.again_s
+        return None if looked is None else looked.phase
+
+    def clusters(self, namespace: str = NAMESPACE) -> list[Object]:
+        """All RayClusters."""
+        return [] if RAY_CLUSTER in self.kube.unknown else self.kube.list(RAY_CLUSTER, namespace)[0]
 
     def settle(self, key: Key) -> str | None:
         """Look, work and have KubeRay's stand-in speak until nothing changes any more."""

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 FOLDER = Path(__file__).parent / "crds"
 FILES = {
+    "RayCluster": "ray.io_rayclusters.yaml.xz",
     "RayService": "ray.io_rayservices.yaml.xz",
     "ServiceMonitor": "monitoring.coreos.com_servicemonitors.yaml.xz",
     "PodMonitor": "monitoring.coreos.com_podmonitors.yaml.xz",

@@ -14,11 +14,11 @@ from typing import Any
 from uuid import uuid4
 
 from deploy.controller.names import MANAGER
-from tuner.app.controller.kube import LAYOUT_REQUEST, RAY_SERVICE, Change, Kind, KubeError, Object
+from tuner.app.controller.kube import LAYOUT_REQUEST, RAY_CLUSTER, RAY_SERVICE, Change, Kind, KubeError, Object
 
 Place = tuple[Kind, str, str]
 Leaf = tuple[str, ...]
-_SUBRESOURCED = (LAYOUT_REQUEST, RAY_SERVICE)
+_SUBRESOURCED = (LAYOUT_REQUEST, RAY_SERVICE, RAY_CLUSTER)
 
 
 class FakeKube:
@@ -39,7 +39,7 @@ class FakeKube:
 
     def list(self, kind: Kind, namespace: str) -> tuple[list[Object], str]:
         with self._asked("list", kind):
-            found = [o for (k, ns, _), o in self._objects.items() if (k, ns) == (kind, namespace)]
+            found = [o for (k, ns, _), o in self._objects.items() if k == kind and namespace in ("", ns)]
             return copy.deepcopy(found), str(self._version)
 
     def watch(self, kind: Kind, namespace: str, version: str, seconds: float) -> Iterator[Change]:
@@ -50,7 +50,7 @@ class FakeKube:
             with self._changed:
                 if self.down:
                     raise KubeError(0, "Unreachable", "down")
-                new = [(v, c) for v, k, c in self._log if v > seen and k == kind and _namespace(c) == namespace]
+                new = [(v, c) for v, k, c in self._log if v > seen and k == kind and namespace in ("", _namespace(c))]
                 if not new:
                     self._changed.wait(0.05)
             for number, change in new:
@@ -86,6 +86,12 @@ class FakeKube:
     def apply(self, kind: Kind, namespace: str, name: str, document: Object) -> Object:
         with self._asked("apply", kind):
             return self._apply((kind, namespace, name), document, MANAGER)
+
+    def remove(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
+        with self._asked("delete", kind):
+            if self._there(kind, namespace, name, None)["metadata"]["uid"] != uid:
+                raise KubeError(409, "Conflict", "another has its name")
+            self.delete(kind, namespace, name)
 
     # What others do
 

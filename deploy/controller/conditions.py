@@ -8,6 +8,7 @@ from typing import Any
 from deploy.controller.manifests import config_map_of, in_place, ready, wanted
 from deploy.controller.names import STUDY
 from deploy.controller.observed import Observed, Refused
+from deploy.controller.study_clusters import words
 from tuner.study.lifecycle import StudyState
 
 Said = tuple[str, str, str]  # status, reason, message
@@ -39,14 +40,18 @@ def _accepted(seen: Observed) -> Said:
 def _studying(seen: Observed) -> Said:
     study = seen.study
     if study is None:
-        return "False", "NotStarted", "there is no study yet"
+        why = "the study was deleted" if seen.study_deleted else "there is no study yet"
+        return "False", "Deleted" if seen.study_deleted else "NotStarted", why
     if study.ending:
         return "True", "Ending", "a worker ends the study"
+    if study.state is StudyState.PAUSED and study.frees_s is not None:
+        return "False", "QuotaSpent", f"{study.problem}; then the study ({study.name}) goes on by itself"
     if study.state in _RUNNING:
         reason, message = _RUNNING[study.state]
         if study.state is StudyState.PAUSED:
             return "False", reason, f"{message} ({study.name}){f': {study.problem}' if study.problem else ''}"
-        return "True", reason, f"{message} ({study.name})"
+        cluster = words(seen) if study.state is StudyState.QUEUED else None
+        return cluster or ("True", reason, f"{message} ({study.name})")
     return "False", "Ended", f"study {study.name} has ended: {study.state.value}"
 
 
@@ -126,6 +131,9 @@ def _failed(seen: Observed) -> Said:
         return "True", "StudyFailed", study.problem or "the study failed; its trials say why"
     if study is not None and study.state is StudyState.CANCELLED:
         return "True", "StudyCancelled", "somebody cancelled the study; resume it, or change the request"
+    if seen.study_deleted:
+        name = seen.resource.status.get("study")
+        return "True", "StudyDeleted", f"somebody deleted the study ({name}); change the request to have another"
     return "False", "NoFailure", "nothing failed"
 
 

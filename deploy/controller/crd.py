@@ -35,6 +35,7 @@ COLUMNS = [
     _column("GPU-h", ".status.spent.gpuHours", "number", wide=True),
     _column("USD", ".status.spent.usd", "number", wide=True),
     _column("Study", ".status.study", wide=True),
+    _column("RayCluster", ".status.rayCluster", wide=True, says="Made for the study"),
 ]
 
 

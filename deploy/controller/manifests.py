@@ -39,10 +39,11 @@ def wanted(seen: Observed) -> tuple[dict[str, Any], dict[str, Any]] | None:
         "data": {FILE: text},
     }
     notes = {STUDY: study.name, DECISION: digest([study.name, verdict.layout, asked.target]), DIGEST: digest(plain)}
-    return _owned(seen.resource, plain, notes), _owned(seen.resource, mapped, notes)
+    return owned(seen.resource, plain, notes), owned(seen.resource, mapped, notes)
 
 
-def _owned(resource: Resource, document: Document, notes: dict[str, str]) -> dict[str, Any]:
+def owned(resource: Resource, document: Document, notes: dict[str, str]) -> dict[str, Any]:
+    """The document as one that is the LayoutRequest's, with ``notes`` as annotations."""
     meta = document["metadata"]
     owner = {"apiVersion": API_VERSION, "kind": KIND, "name": resource.key.name, "uid": resource.uid}
     ours = {"app.kubernetes.io/managed-by": "parlay", OF: resource.uid}

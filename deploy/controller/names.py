@@ -51,6 +51,11 @@ def study_of(key: Key, uid: str, asked: Any) -> str:
     return studies_of(key, uid) + digest(asked)[:10]
 
 
+def cluster_of(name: str, study: str) -> str:
+    """The RayCluster that is made for a study of the LayoutRequest of that name: no other study has the same."""
+    return f"{label_of(name)[:24].rstrip('-')}-{digest(study)[:10]}"
+
+
 def label_of(name: str) -> str:
     """A DNS label of at most 40 characters for an object's name; no two names have the same one."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -94,7 +94,8 @@ class Verdict:
 class StudySeen:
     """A study of it in the store; ``best`` and ``spent`` None where nothing is known, ``verdict`` until it decided.
 
-    ``pinned``: no rule for old studies takes it.
+    ``pinned``: no rule for old studies takes it. ``cluster``: the RayCluster that was made for it alone. ``frees_s``,
+    of one that a quota has paused: in how many seconds it may launch again (0: now).
     """
 
     name: str
@@ -105,6 +106,13 @@ class StudySeen:
     spent: Document | None = None
     verdict: Verdict | None = None
     pinned: bool = False
+    cluster: str | None = None
+    frees_s: float | None = None
+
+    @property
+    def needs_cluster(self) -> bool:
+        """Whether it waits for, or runs on, a RayCluster of its own."""
+        return self.cluster is not None and self.state in (StudyState.QUEUED, StudyState.RUNNING)
 
     @property
     def ending(self) -> bool:
@@ -113,16 +121,27 @@ class StudySeen:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterAsked:
+    """A RayCluster that is to be made for a study: its name, its GPUs, and its manifest."""
+
+    name: str
+    gpus: int
+    manifest: Document
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """What its spec asks for, checked: the study's name, whether the winner is applied, and the RayService's name.
 
-    ``target`` stands for all else that a manifest is made of beside the winner.
+    ``target`` stands for all else that a manifest is made of beside the winner. ``cluster`` is where trials run, if
+    not where the workers of the controller run them.
     """
 
     study: str
     auto: bool
     service: str
     target: str = ""
+    cluster: ClusterAsked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +151,9 @@ class Observed:
 
     ``rayservice`` and ``config_map`` are the objects of the names that it would use, whoever made them; None: there are
     none. ``left`` are RayServices that it owns under other names. ``refused`` has, for what was tried since and did not
-    work, why. ``kuberay``: the cluster knows RayServices. ``deleted_s``: seconds since it was deleted.
+    work, why. ``kuberay``: the cluster knows RayServices. ``deleted_s``: seconds since it was deleted. ``clusters`` are
+    the RayClusters that it owns, and whatever has the name of one that it asks for; ``room`` is how many GPUs more such
+    clusters may take, beside all that there are.
     """
 
     resource: Resource
@@ -144,4 +165,18 @@ class Observed:
     config_map: Document | None = None
     kuberay: bool = True
     deleted_s: float = 0.0
+    clusters: tuple[Document, ...] = ()
+    room: int = 0
     refused: Mapping[str, Refused] = field(default_factory=dict)
+
+    @property
+    def studies(self) -> tuple[StudySeen, ...]:
+        """All of them."""
+        return (*self.others, *([self.study] if self.study else []))
+
+    @property
+    def study_deleted(self) -> bool:
+        """Whether somebody has deleted the study of what is asked: it was there when the status was written."""
+        if self.study is not None or isinstance(self.asked, Refused):
+            return False
+        return bool(self.resource.status.get("study") == self.asked.study)

@@ -12,9 +12,11 @@ from typing import Any
 from deploy.controller.manifests import in_place, wanted
 from deploy.controller.observed import OPEN, Asked, Document, Observed, Refused, StudySeen
 from deploy.controller.status import status
+from deploy.controller.study_clusters import LOOK_AGAIN_S, asked_for, done_with, orphans, to_be_made
 from tuner.study.lifecycle import StudyState
 
 TEARDOWN_S = 600.0  # for so long a deleted LayoutRequest stays where its studies do not end
+QUOTA_S = 60.0  # a quota may be raised meanwhile, which nobody tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Queue it again: it was cancelled because something else was asked for since."""
+    """Queue it again: it was cancelled because something else was asked for since, or a quota held it."""
 
     study: str
 
@@ -54,6 +56,28 @@ class Keep:
 @dataclass(frozen=True, slots=True)
 class Let:
     """Unpin a study that is asked for no more."""
+
+    study: str
+
+
+@dataclass(frozen=True, slots=True)
+class MakeCluster:
+    """Make the RayCluster on which the study runs, if ``gpus`` more may be taken."""
+
+    document: dict[str, Any]
+    gpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveCluster:
+    """Remove one whose study needs it no more."""
+
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class EndOrphan:
+    """End a study that was told to, but whose worker went with its RayCluster."""
 
     study: str
 
@@ -79,7 +103,10 @@ class Say:
     status: dict[str, Any]
 
 
-Action = Hold | Release | Submit | Resume | Cancel | Keep | Let | ApplyConfigMap | ApplyService | Say
+Action = (
+    Hold | Release | Submit | Resume | Cancel | Keep | Let | MakeCluster | RemoveCluster | EndOrphan
+    | ApplyConfigMap | ApplyService | Say
+)  # fmt: skip
 
 
 def next_action(seen: Observed, now: str) -> Action | None:
@@ -93,20 +120,44 @@ def next_action(seen: Observed, now: str) -> Action | None:
         return Hold()
     asked = seen.asked
     if isinstance(asked, Refused):
-        return _say(seen, now)
-    return _begun(seen) or _shipped(seen, asked) or _say(seen, now) or _superseded(seen) or _pins(seen)
+        return _say(seen, now) or _cleared(seen)
+    first = _begun(seen) or _made(seen) or _shipped(seen, asked)
+    return first or _say(seen, now) or _superseded(seen) or _cleared(seen) or _pins(seen)
+
+
+def again_s(seen: Observed) -> float | None:
+    """In how many seconds to look again though nothing is told until then; None: there is no need."""
+    if orphans(seen):
+        return LOOK_AGAIN_S
+    study = seen.study
+    if seen.resource.deleting or study is None or study.state is not StudyState.PAUSED or study.frees_s is None:
+        return None
+    return min(max(study.frees_s, 1.0), QUOTA_S)
 
 
 def _ending(seen: Observed, now: str) -> Action | None:
     if not seen.resource.held:
         return None
-    studies = (*seen.others, *([seen.study] if seen.study else []))
-    if (left := _cancel(studies)) is not None:
+    if (left := _cancel(seen.studies) or _let(seen.studies) or _cleared(seen)) is not None:
         return left
-    if (pinned := _let(studies)) is not None:
-        return pinned
-    over = not any(study.state in OPEN for study in studies)
-    return Release() if over or seen.deleted_s > TEARDOWN_S else _say(seen, now)
+    if not any(study.state in OPEN for study in seen.studies):
+        return Release()
+    if seen.deleted_s <= TEARDOWN_S:
+        return _say(seen, now)
+    late = None if "remove" in seen.refused else done_with(seen, all_of_them=True)
+    return Release() if late is None else RemoveCluster(late)
+
+
+def _made(seen: Observed) -> MakeCluster | None:
+    document, asked = to_be_made(seen), asked_for(seen)
+    return None if document is None or asked is None else MakeCluster(document, asked.gpus)
+
+
+def _cleared(seen: Observed) -> RemoveCluster | EndOrphan | None:
+    """No RayCluster outlives the need of its study, and no study waits for one that is gone."""
+    if "remove" not in seen.refused and (cluster := done_with(seen)) is not None:
+        return RemoveCluster(cluster)
+    return next((EndOrphan(one.name) for one in orphans(seen) if one.name not in seen.refused), None)
 
 
 def _cancel(studies: tuple[StudySeen, ...]) -> Cancel | None:
@@ -133,13 +184,14 @@ def _pins(seen: Observed) -> Keep | Let | None:
 
 
 def _begun(seen: Observed) -> Action | None:
-    """The study is there, and was not ended by the controller itself."""
+    """The study is there, unless somebody has deleted it; it was not ended by the controller itself, nor paused by a
+    quota that is free again."""
     if seen.study is None:
-        return None if "submit" in seen.refused else Submit()
+        return None if "submit" in seen.refused or seen.study_deleted else Submit()
     another = seen.resource.status.get("study") not in (None, seen.study.name)
-    if seen.study.state is StudyState.CANCELLED and another and "resume" not in seen.refused:
-        return Resume(seen.study.name)
-    return None
+    ended = seen.study.state is StudyState.CANCELLED and another
+    freed = seen.study.state is StudyState.PAUSED and seen.study.frees_s == 0
+    return Resume(seen.study.name) if (ended or freed) and "resume" not in seen.refused else None
 
 
 def _shipped(seen: Observed, asked: Asked) -> Action | None:

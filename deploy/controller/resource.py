@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from tuner.ask.sections import Count
@@ -42,6 +42,39 @@ class Target(Part):
     node_selector: dict[str, str] | None = Field(default=None, description="Labels of the nodes for GPU pods.")
 
 
+class CreatedRayCluster(Part):
+    """A RayCluster that is made for the study, with the nodes of the request's cluster, and removed after it."""
+
+    max_gpus: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="A request whose cluster has more GPUs is refused. Default: the controller's limit."
+    )
+
+
+class TrialsRayCluster(Part):
+    """One of the two."""
+
+    name: Annotated[str, Field(pattern=_OBJECT)] | None = Field(
+        default=None, description="One that runs: one of those whose workers this controller has."
+    )
+    create: CreatedRayCluster | None = Field(
+        default=None, description="One that is made for the study, and removed after it."
+    )
+
+    @model_validator(mode="after")
+    def _is_one(self) -> TrialsRayCluster:
+        if (self.name is None) == (self.create is None):
+            raise ValueError("either name or create")
+        return self
+
+
+class Trials(Part):
+    """Where trials run."""
+
+    ray_cluster: TrialsRayCluster | None = Field(
+        default=None, description="The RayCluster of the trials; default: that of the controller's workers."
+    )
+
+
 class Spec(Part):
     """What is asked for. Another `request`, launcher or seed is another study; the rest changes what becomes of it."""
 
@@ -51,9 +84,7 @@ class Spec(Part):
         description="auto: the winner is applied as a RayService; manual: its manifest waits in a ConfigMap.",
     )
     target: Target = Field(default=Target(), description="What becomes of the winner.")
-    ray_cluster: Annotated[str, Field(pattern=_OBJECT)] | None = Field(
-        default=None, description="The RayCluster that trials run on: one of those whose workers this controller has."
-    )
+    trials: Trials = Field(default=Trials(), description="Where trials run.")
     launcher: Literal["ray", "local", "simulated"] | None = Field(
         default=None, description="What trials run on; default: the controller's first."
     )
@@ -115,6 +146,7 @@ class Status(Part):
     observed_generation: Annotated[int, Field(ge=0)] = Field(description="The generation of which this tells.")
     phase: str = Field(description="In a word: Refused, Queued, Studying, Decided, RollingOut, RolledOut, and so on.")
     study: str | None = Field(default=None, description="The study, for `parlay show` and the service's page.")
+    ray_cluster: str | None = Field(default=None, description="The RayCluster that was made for the study.")
     best: Best | None = None
     spent: SpentStatus | None = None
     decision: DecisionStatus | None = None

@@ -10,6 +10,7 @@ from deploy.controller.manifests import config_map_of
 from deploy.controller.names import DIGEST, digest
 from deploy.controller.observed import Document, Observed, Refused
 from deploy.controller.resource import Status
+from deploy.controller.study_clusters import found, name_of
 from tuner.study.lifecycle import StudyState
 
 _PHASES = {
@@ -28,7 +29,10 @@ _TOLD = {
     ("RolledOut", "True"): "Normal",
     ("Failed", "True"): "Warning",
 }
-_HELD = {"Paused", "FieldConflict", "NotOwned", "KubeRayMissing", "NoManifest", "Rejected", "Forbidden"}
+_HELD = {
+    "Paused", "QuotaSpent", "Deleted", "FieldConflict", "NotOwned", "KubeRayMissing", "NoManifest", "NotFound",
+    "Rejected", "Forbidden",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ def status(seen: Observed, now: str) -> dict[str, Any]:
         "study": resource.status.get("study") if study is None or study.ending else study.name,
         "conditions": with_times(words, before, resource.generation, now),
         "deployed": _deployed(seen),
+        "rayCluster": None if (cluster := found(seen)) is None else name_of(cluster),
     }
     if study is not None:
         document["best"] = {"layout": study.best} if study.best else None
@@ -79,7 +84,7 @@ def _phase(seen: Observed, words: dict[str, tuple[str, str]]) -> str:
         return "Refused"
     study = seen.study
     if study is None:
-        return "Pending"
+        return "Deleted" if seen.study_deleted else "Pending"
     if study.verdict is None:
         return "Studying" if study.state is StudyState.DECIDED else _PHASES[study.state]
     if study.verdict.layout is None:

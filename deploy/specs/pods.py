@@ -124,8 +124,9 @@ def _head() -> dict[str, Any]:
     }
 
 
-def _workers() -> dict[str, Any]:
-    """Pods of one group; ``logicalGpus`` is what Ray counts where its executor places ranks on CPU cores."""
+def _workers(ready: str) -> dict[str, Any]:
+    """Pods of one group, and when they are ready; ``logicalGpus`` is what Ray counts where its executor places ranks on
+    CPU cores."""
     gpus = When("group.gpus", Hole("group.gpus", text=True))
     rdma = When("group.gpus", When("serving.rdma.resource", Hole("serving.rdma.count", text=True)))
     size = {
@@ -135,7 +136,6 @@ def _workers() -> dict[str, Any]:
         Hole("serving.rdma.resource"): rdma,
     }
     locked = {"add": When("group.gpus", When("serving.rdma.resource", ["IPC_LOCK"]))}  # RDMA pins memory
-    ready = f"{_RAYLET_HEALTH} && {_PROXY_HEALTH}"
     container = _container("ray-worker", size, ("metrics", "serve"), _RAYLET_HEALTH, ready, locked)
     metadata = _metadata(serving=Hole("serving.name"), group=Hole("group.name"))
     return {
@@ -181,12 +181,17 @@ def _set(path: str) -> When:
     return When(path, Hole(path))
 
 
-RAY_CLUSTER: dict[str, Any] = {
-    "rayVersion": Hole("serving.rayVersion"),
-    "enableInTreeAutoscaling": False,
-    "headGroupSpec": _head(),
-    "workerGroupSpecs": [Each("serving.workerGroups", "group", _workers(), ("gpuType", "pool"), _KIND)],
-}
+def _cluster(ready: str) -> dict[str, Any]:
+    return {
+        "rayVersion": Hole("serving.rayVersion"),
+        "enableInTreeAutoscaling": False,
+        "headGroupSpec": _head(),
+        "workerGroupSpecs": [Each("serving.workerGroups", "group", _workers(ready), ("gpuType", "pool"), _KIND)],
+    }
+
+
+RAY_CLUSTER = _cluster(f"{_RAYLET_HEALTH} && {_PROXY_HEALTH}")
+TRIAL_CLUSTER = _cluster(_RAYLET_HEALTH)  # nothing is served there but by trials, one after the other
 
 # Labels of the RayService, or of a RayCluster, by which its pods start together. Kueue finds its queue by one, which
 # KubeRay hands on; of Volcano KubeRay's operator has to be told.

@@ -132,7 +132,7 @@ def test_none_meets_the_slo(world):
         ({"cluster.gpu": "h1000"}, {}, "InvalidRequest", "h100_sxm"),
         ({"cluster": {"gpu": "h100_sxm"}}, {}, "InvalidRequest", "gpus_per_node"),
         ({}, {"launcher": "local"}, "NoSuchLauncher", "simulated, ray"),
-        ({}, {"rayCluster": "mine"}, "NoSuchRayCluster", "RayCluster trials"),
+        ({}, {"trials": {"rayCluster": {"name": "mine"}}}, "NoSuchRayCluster", "RayCluster trials"),
         ({}, {"launcher": "ray", "simulatedSeed": 1}, "InvalidSpec", "launcher simulated"),
         ({}, {"target": {"rayVersion": "newest"}}, "InvalidSpec", "rayVersion"),
         ({}, {"deploi": "auto"}, "InvalidSpec", "deploi"),

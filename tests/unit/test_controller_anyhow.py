@@ -17,7 +17,10 @@ from tests.controller_app import RUNS, Killed, KilledAt
 from tests.fakes import document
 from tests.kube_fake import FakeKube
 from tests.layout_requests import NAMESPACE, SMALL, KubeRayStandIn, condition, layout_request
-from tuner.app.controller.kube import CONFIG_MAP, LAYOUT_REQUEST, RAY_SERVICE
+from tests.study_clusters import CREATE
+from tests.study_clusters import TRIALS as MORE
+from tuner.app.controller.kube import CONFIG_MAP, LAYOUT_REQUEST, RAY_CLUSTER, RAY_SERVICE
+from tuner.app.controller.room import Room
 from tuner.app.controller.steps import Reconciler, View
 from tuner.ask.request_document import parse_request
 from tuner.study.lifecycle import StudyState
@@ -25,6 +28,7 @@ from tuner.study.orders import Wish
 
 KEY = Key(NAMESPACE, "llama")
 SLOS = [100, 200]
+TRIALS = MORE.model_copy(update={"max_gpus": 8})  # one RayCluster at a time
 
 
 class ScriptedStudies:
@@ -41,7 +45,8 @@ class ScriptedStudies:
 
     def submit(self, order: Order) -> StudySeen | Refused:
         self.submitted.append(order.asked.study)
-        return self.set(order.asked.study, StudyState.QUEUED)
+        self.all[order.asked.study] = StudySeen(order.asked.study, StudyState.QUEUED, cluster=order.terms.cluster)
+        return self.all[order.asked.study]
 
     def resume(self, study: StudySeen) -> StudySeen | Refused:
         if self.all[study.name].state in OPEN:
@@ -56,6 +61,9 @@ class ScriptedStudies:
             self.set(study.name, StudyState.CANCELLED)
         return self.all[study.name]
 
+    def end_orphan(self, study: StudySeen) -> StudySeen | Refused:
+        return self.set(study.name, StudyState.CANCELLED)
+
     def keep(self, study: StudySeen) -> StudySeen:
         self.all[study.name] = replace(self.all[study.name], pinned=True)
         return self.all[study.name]
@@ -65,13 +73,15 @@ class ScriptedStudies:
         return self.all[study.name]
 
     def set(self, name: str, state: StudyState, verdict: Verdict | None = None) -> StudySeen:
-        pinned = name in self.all and self.all[name].pinned
-        self.all[name] = StudySeen(name, state, verdict=verdict, pinned=pinned)
+        self.all[name] = replace(self.all[name], state=state, verdict=verdict, wish=None)
         return self.all[name]
 
-    def progress(self) -> None:
-        """A worker's: what was told to end ends, what waits runs, what runs decides."""
+    def progress(self, clusters: set[str]) -> None:
+        """A worker's: what was told to end ends, what waits runs, what runs decides; where a study has a RayCluster of
+        its own, its worker lives there."""
         for name, one in list(self.all.items()):
+            if one.cluster is not None and one.cluster not in clusters:
+                continue
             if one.ending:
                 self.set(name, StudyState.CANCELLED)
             elif one.state is StudyState.RUNNING:
@@ -97,6 +107,10 @@ class Anyhow(RuleBasedStateMachine):
     def request(self) -> Any:
         return self.kube.get(LAYOUT_REQUEST, *_words(KEY))
 
+    @property
+    def clusters(self) -> set[str]:
+        return {one["metadata"]["name"] for one in self.kube.list(RAY_CLUSTER, NAMESPACE)[0]}
+
     def look(self, kube: Any = None) -> None:
         view = View(
             lambda one: self.kube.get(LAYOUT_REQUEST, one.namespace, one.name),
@@ -104,15 +118,19 @@ class Anyhow(RuleBasedStateMachine):
             lambda namespace: self.kube.list(RAY_SERVICE, namespace)[0],
             lambda: True,
             lambda _: None,
+            lambda namespace: self.kube.list(RAY_CLUSTER, namespace)[0],
+            Room(TRIALS.max_gpus, lambda: self.kube.list(RAY_CLUSTER, NAMESPACE)[0]),
         )
         studies: Any = self.studies
-        Reconciler(kube or self.kube, studies, view, parse_request, RUNS, lambda: True).reconcile(KEY)
+        runs = replace(RUNS, trials=TRIALS)
+        Reconciler(kube or self.kube, studies, view, parse_request, runs, lambda: True).reconcile(KEY)
 
     @precondition(lambda self: self.request is None)
-    @rule(auto=st.booleans(), slo=st.sampled_from(SLOS))
-    def make(self, auto: bool, slo: int) -> None:
+    @rule(auto=st.booleans(), slo=st.sampled_from(SLOS), apart=st.booleans())
+    def make(self, auto: bool, slo: int, apart: bool) -> None:
         self.theirs = False
-        made = layout_request(changes={"slo.0.ms": slo}, deploy="auto" if auto else "manual")
+        more: Any = {"launcher": None, "trials": CREATE} if apart else {}
+        made = layout_request(changes={"slo.0.ms": slo}, deploy="auto" if auto else "manual", **more)
         self.kube.create(LAYOUT_REQUEST, NAMESPACE, made)
 
     @precondition(lambda self: self.request is not None)
@@ -152,9 +170,15 @@ class Anyhow(RuleBasedStateMachine):
         self.kube.delete(RAY_SERVICE, *_words(KEY))
         self.theirs = False
 
+    @precondition(lambda self: self.clusters)
+    @rule()
+    def remove_the_clusters(self) -> None:
+        for name in self.clusters:
+            self.kube.delete(RAY_CLUSTER, NAMESPACE, name)
+
     @rule(looks=st.booleans())
     def work(self, looks: bool = False) -> None:
-        self.studies.progress()
+        self.studies.progress(self.clusters)
         if looks:
             self.look()
 
@@ -181,6 +205,10 @@ class Anyhow(RuleBasedStateMachine):
         assert len(self.studies.submitted) == len(set(self.studies.submitted))
 
     @invariant()
+    def clusters_keep_to_the_limit(self) -> None:
+        assert 8 * len(self.clusters) <= TRIALS.max_gpus
+
+    @invariant()
     def what_was_taken_is_left(self) -> None:
         service = self.kube.get(RAY_SERVICE, *_words(KEY))
         if self.theirs and service is not None:
@@ -190,11 +218,12 @@ class Anyhow(RuleBasedStateMachine):
         """Everybody else stops; the controller and the worker go on."""
         for _ in range(8):
             self.look()
-            self.studies.progress()
+            self.studies.progress(self.clusters)
             KubeRayStandIn(self.kube).look()
         self.look()
         found, service = self.request, self.kube.get(RAY_SERVICE, *_words(KEY))
         assert not [one for one in self.studies.all.values() if one.state in OPEN]
+        assert self.clusters == set()
         if found is None:
             assert (service, self.kube.list(CONFIG_MAP, NAMESPACE)[0]) == (None, [])
             return

@@ -179,8 +179,8 @@ def test_one_whose_worker_still_clears_up_is_not_forgotten(store):
 def test_what_is_for_a_named_cluster_is_run_by_its_own_workers_alone(store):
     submit(store, "anywhere")
     store.orders.submit("there", REQUEST, Terms("a", "simulated", priority=9, cluster="there"))
+    store.orders.submit("k", REQUEST, Terms("a", "simulated", cluster="x"), "key")
     with pytest.raises(BadInput, match="a key of its own"):
-        store.orders.submit("k", REQUEST, Terms("a", "simulated", cluster="x"), "key")
         store.orders.submit("k", REQUEST, Terms("a", "simulated"), "key")
 
     def claim(cluster):

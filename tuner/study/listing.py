@@ -49,7 +49,8 @@ class StudyHead:
 
 @dataclass(frozen=True, slots=True)
 class OrderedStudy:
-    """A queued study as those see it who look often: ``last_event`` grows whenever anything happens to it."""
+    """A queued study as those see it who look often: ``last_event`` grows whenever anything happens to it; ``cluster``
+    is that whose workers alone may run it."""
 
     name: str
     state: StudyState
@@ -57,6 +58,7 @@ class OrderedStudy:
     problem: str | None
     last_event: int
     pinned: bool = False
+    cluster: str | None = None
 
 
 _OPEN = (StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED)
@@ -132,7 +134,8 @@ class Listing:
         last = sa.select(sa.func.max(EVENTS.c.number)).where(EVENTS.c.study == STUDIES.c.name).scalar_subquery()
         pinned = sa.exists().where(PINS.c.study == STUDIES.c.name)
         told = (last.label("last_event"), pinned.label("pinned"))
-        query = sa.select(STUDIES.c.name, STUDIES.c.state, ORDERS.c.wish, ORDERS.c.problem, *told)
+        asked = (ORDERS.c.wish, ORDERS.c.problem, ORDERS.c.cluster)
+        query = sa.select(STUDIES.c.name, STUDIES.c.state, *asked, *told)
         query = query.join(ORDERS, ORDERS.c.study == STUDIES.c.name).order_by(STUDIES.c.name)
         query = query.where(ORDERS.c.owner.startswith(owners, autoescape=True))
         query = query.where(STUDIES.c.name.startswith(names, autoescape=True))
@@ -160,7 +163,7 @@ class Listing:
 def _ordered(row: sa.RowMapping) -> OrderedStudy:
     wish = Wish(row["wish"]) if row["wish"] else None
     last, pinned = row["last_event"] or 0, bool(row["pinned"])
-    return OrderedStudy(row["name"], StudyState(row["state"]), wish, row["problem"], last, pinned)
+    return OrderedStudy(row["name"], StudyState(row["state"]), wish, row["problem"], last, pinned, row["cluster"])
 
 
 def _line_of(row: sa.RowMapping) -> StudyLine:

@@ -91,6 +91,12 @@ class KubeClient:
         path = kind.path(namespace, name)
         return self._ask("apply", "PATCH", kind, path, document, "application/apply-patch+yaml", fields)
 
+    def remove(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
+        """As ``Kube.remove``."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        body: Object = {**options, "preconditions": {"uid": uid}}
+        self._ask("delete", "DELETE", kind, kind.path(namespace, name), body)
+
     def _ask(
         self,
         verb: str,

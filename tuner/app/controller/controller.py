@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from deploy.controller.asking import Read, Runs
 from deploy.controller.names import API_VERSION, OWNER, Key, studies_of
 from deploy.controller.observed import Resource
-from tuner.app.controller.kube import LAYOUT_REQUEST, RAY_SERVICE, Kube, KubeError, Object
+from tuner.app.controller.kube import LAYOUT_REQUEST, RAY_CLUSTER, RAY_SERVICE, Kube, KubeError, Object
 from tuner.app.controller.leader import Leader
 from tuner.app.controller.measures import Measures
 from tuner.app.controller.mirror import Mirror, key_of
+from tuner.app.controller.room import Room
 from tuner.app.controller.steps import Reconciler, View
 from tuner.app.controller.studies import Studies, StudyWatch
 from tuner.app.controller.work_queue import WorkQueue
@@ -21,16 +22,18 @@ from tuner.errors import StoreError
 from tuner.study.store import Store
 
 RESYNC_S = 600.0  # whatever was missed is seen by then
-LEASE = "parlay-controller"
+ALL = ""  # the name of all namespaces
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which namespaces are looked after, where the Lease is, and as whom; ``threads`` work on requests at once."""
+    """Which namespaces are looked after (``ALL`` alone: all of them), where the Lease is and what it is called, and as
+    whom; ``threads`` work on requests at once."""
 
     namespaces: tuple[str, ...]
     lease_namespace: str
     identity: str
+    lease: str = "parlay-controller"
     threads: int = 4
 
 
@@ -43,9 +46,13 @@ class Controller:
         self._services = {
             ns: Mirror(kube, RAY_SERVICE, ns, self._service_changed, self._all) for ns in place.namespaces
         }
+        made = () if runs.trials is None else place.namespaces
+        self._clusters = {ns: Mirror(kube, RAY_CLUSTER, ns, self._cluster_changed, self._all) for ns in made}
+        self._room = Room(0 if runs.trials is None else runs.trials.max_gpus, self._all_clusters)
         self._watch = StudyWatch(store, OWNER, self._studies_changed)
-        self.leader = Leader(kube, place.lease_namespace, LEASE, place.identity, self._leads)
-        view = View(self._request, self._service, self._all_services, self._kuberay, self._written)
+        self.leader = Leader(kube, place.lease_namespace, place.lease, place.identity, self._leads)
+        seen = (self._request, self._service, self._all_services, self._kuberay, self._written)
+        view = View(*seen, self._clusters_of, self._room)
         self._reconciler = Reconciler(kube, Studies(store), view, read, runs, lambda: self.leader.leading)
         self._stopped = threading.Event()
         names = [f"reconcile {number}" for number in range(place.threads)]
@@ -84,7 +91,7 @@ class Controller:
         return mirrors and self._watch.alive and self.leader.alive and all(one.is_alive() for one in self._threads)
 
     def _mirrors(self) -> Iterable[Mirror]:
-        return (*self._requests.values(), *self._services.values())
+        return (*self._requests.values(), *self._services.values(), *self._clusters.values())
 
     def _work(self) -> None:
         while (taken := self.queue.take()) is not None:
@@ -92,7 +99,10 @@ class Controller:
             began, well = time.perf_counter(), True
             try:
                 if self.leader.leading and self.ready:
-                    self._measures.phase(key, self._reconciler.reconcile(key))
+                    looked = self._reconciler.reconcile(key)
+                    self._measures.phase(key, None if looked is None else looked.phase)
+                    if looked is not None and looked.again_s is not None:
+                        self.queue.add_after(key, looked.again_s)
             except KubeError as error:
                 well = False
                 if error.code != 409:  # what it was based on is old: the mirror will have the new one
@@ -130,11 +140,21 @@ class Controller:
                 return
         self._all_of(document)
 
+    def _cluster_changed(self, document: Object) -> None:
+        self._room.let(key_of(document))
+        for owner in document["metadata"].get("ownerReferences", ()):
+            if owner.get("apiVersion") == API_VERSION:
+                self.queue.add(Key(document["metadata"]["namespace"], owner["name"]))
+                self._all_with("WaitingForGpus", self._requests.values())
+
     def _all_of(self, document: Object) -> None:
         """Somebody else's RayService may stand, or have stood, in the way of one of ours."""
-        for request in self._requests[document["metadata"]["namespace"]].all():
+        self._all_with("NotOwned", [self._of(self._requests, document["metadata"]["namespace"])])
+
+    def _all_with(self, reason: str, mirrors: Iterable[Mirror]) -> None:
+        for request in (one for mirror in mirrors for one in mirror.all()):
             said = (request.get("status") or {}).get("conditions", ())
-            if any(condition["reason"] == "NotOwned" for condition in said):
+            if any(condition["reason"] == reason for condition in said):
                 self.queue.add(key_of(request))
 
     def _studies_changed(self, names: set[str]) -> None:
@@ -145,18 +165,27 @@ class Controller:
                 if studies_of(resource.key, resource.uid).rstrip(".") in prefixes:
                     self.queue.add(resource.key)
 
+    def _of(self, mirrors: dict[str, Mirror], namespace: str) -> Mirror:
+        return mirrors[ALL] if ALL in mirrors else mirrors[namespace]
+
     def _request(self, key: Key) -> Object | None:
-        return self._requests[key.namespace].get(key)
+        return self._of(self._requests, key.namespace).get(key)
 
     def _service(self, key: Key) -> Object | None:
-        return self._services[key.namespace].get(key)
+        return self._of(self._services, key.namespace).get(key)
 
     def _all_services(self, namespace: str) -> list[Object]:
-        return self._services[namespace].all()
+        return [one for one in self._of(self._services, namespace).all() if one["metadata"]["namespace"] == namespace]
+
+    def _clusters_of(self, namespace: str) -> list[Object]:
+        return [one for one in self._all_clusters() if one["metadata"]["namespace"] == namespace]
+
+    def _all_clusters(self) -> list[Object]:
+        return [one for mirror in self._clusters.values() for one in mirror.all()]
 
     def _kuberay(self) -> bool:
         return not any(mirror.missing for mirror in self._services.values())
 
     def _written(self, document: Object) -> None:
-        mirrors = self._requests if document["kind"] == "LayoutRequest" else self._services
-        mirrors[document["metadata"]["namespace"]].put(document)
+        mirrors = {"LayoutRequest": self._requests, "RayService": self._services, "RayCluster": self._clusters}
+        self._of(mirrors[document["kind"]], document["metadata"]["namespace"]).put(document)

@@ -21,13 +21,15 @@ class Kind:
     plural: str
 
     def path(self, namespace: str, name: str = "", part: str = "") -> str:
-        """Of all in a namespace, or of one, or of a part of one."""
+        """Of all in a namespace (without one: in all of them), or of one, or of a part of one."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        return "/".join(word for word in (f"{root}/namespaces/{namespace}/{self.plural}", name, part) if word)
+        place = f"namespaces/{namespace}" if namespace else ""
+        return "/".join(word for word in (root, place, self.plural, name, part) if word)
 
 
 LAYOUT_REQUEST = Kind(GROUP, VERSION, PLURAL)
 RAY_SERVICE = Kind("ray.io", "v1", "rayservices")
+RAY_CLUSTER = Kind("ray.io", "v1", "rayclusters")
 CONFIG_MAP = Kind("", "v1", "configmaps")
 EVENT = Kind("", "v1", "events")
 LEASE = Kind("coordination.k8s.io", "v1", "leases")
@@ -53,7 +55,7 @@ class Kube(Protocol):
     """The API server; every method raises KubeError where it refuses or does not answer. Any thread may ask."""
 
     def list(self, kind: Kind, namespace: str) -> tuple[list[Object], str]:
-        """All of a kind, and the version from which a watch goes on."""
+        """All of a kind (of all namespaces where none is named), and the version from which a watch goes on."""
 
     def watch(self, kind: Kind, namespace: str, version: str, seconds: float) -> Iterator[Change]:
         """What happens to them from that version on, for so long; code 410 where the version is too old."""
@@ -72,3 +74,6 @@ class Kube(Protocol):
 
     def apply(self, kind: Kind, namespace: str, name: str, document: Object) -> Object:
         """Server-side apply, never by force: code 409 where another manager has a field with another value."""
+
+    def remove(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
+        """Delete that one, and have what it owns follow; code 404 where it is gone, 409 where another has its name."""

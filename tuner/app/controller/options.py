@@ -19,8 +19,14 @@ class ControllerOptions:
     namespace: Annotated[
         tuple[str, ...], typer.Option(help="A namespace to look after; may be repeated. Default: the pod's own.")
     ] = ()
+    all_namespaces: Annotated[
+        bool, typer.Option("--all-namespaces", help="Look after all namespaces, in place of --namespace.")
+    ] = False
+    lease_name: Annotated[
+        str, typer.Option(help="The Lease of the election: controllers of one name stand by for each other.")
+    ] = "parlay-controller"
     lease_namespace: Annotated[
-        str | None, typer.Option(help="Where the Lease of the election is; default: the first namespace.")
+        str | None, typer.Option(help="Where that Lease is; default: the first namespace, or the pod's own.")
     ] = None
     kubeconfig: Annotated[
         Path | None, typer.Option(help="How to reach the cluster from outside; default: as a pod in it does.")
@@ -38,6 +44,10 @@ class ControllerOptions:
     image: Image = None
     site: Annotated[
         Path | None, typer.Option(help="A file with the chart's `serving` values of a site, for the pods of winners.")
+    ] = None
+    trials: Annotated[
+        Path | None,
+        typer.Option(help="A file that says of what RayClusters for single studies are made; default: none are made."),
     ] = None
     threads: Annotated[int, typer.Option(min=1, max=64, help="LayoutRequests that are worked on at once.")] = 4
     root: Annotated[

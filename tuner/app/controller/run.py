@@ -12,9 +12,10 @@ from rich.console import Console
 from deploy.controller.asking import Runs
 from deploy.specs.rayservice import Platform
 from deploy.specs.site_values import Site, read_site
+from deploy.specs.study_cluster import read_trials
 from tuner.app.cli.signals import cancelled_by_signals
 from tuner.app.controller.client import KubeClient
-from tuner.app.controller.controller import Controller, Place
+from tuner.app.controller.controller import ALL, Controller, Place
 from tuner.app.controller.health import HealthPort
 from tuner.app.controller.measures import Measures
 from tuner.app.controller.options import ControllerOptions
@@ -41,7 +42,8 @@ def run_controller(options: ControllerOptions, console: Console) -> None:
     place = _place(options)
     site = Site() if options.site is None else read_site(options.site)
     platform = Platform.at(site, ray_version=options.ray_version, image=options.image)
-    runs = Runs(options.runs_on, options.ray_cluster, platform)
+    trials = None if options.trials is None else read_trials(options.trials)
+    runs = Runs(options.runs_on, options.ray_cluster, platform, trials)
     stop, store = CancelHandle(), Store(options.store_url)
     controller = Controller(kube, store, place, lambda document: _read(document, options.root), runs, measures)
     checks = {"/healthz": lambda: controller.alive, "/readyz": lambda: controller.ready}
@@ -50,7 +52,8 @@ def run_controller(options: ControllerOptions, console: Console) -> None:
         with cancelled_by_signals(stop, tell):
             port.start()
             controller.start()
-            tell(f"parlay: controller {place.identity} of {', '.join(place.namespaces)}; health on port {port.port}")
+            of = "all namespaces" if options.all_namespaces else ", ".join(place.namespaces)
+            tell(f"parlay: controller {place.identity} of {of}; health on port {port.port}")
             _wait(stop)
     finally:
         controller.stop()
@@ -67,16 +70,22 @@ def _wait(stop: CancelHandle) -> None:
 
 
 def _place(options: ControllerOptions) -> Place:
-    namespaces = options.namespace or _own_namespace()
+    if options.all_namespaces and options.namespace:
+        raise BadInput("--all-namespaces", "with --namespace", "one of the two")
+    if options.all_namespaces:
+        namespaces, lease = (ALL,), options.lease_namespace or _own_namespace("--lease-namespace")
+    else:
+        namespaces = options.namespace or (_own_namespace("--namespace"),)
+        lease = options.lease_namespace or namespaces[0]
     identity = options.identity or f"{socket.gethostname()}-{os.getpid()}"
-    return Place(namespaces, options.lease_namespace or namespaces[0], identity, options.threads)
+    return Place(namespaces, lease, identity, options.lease_name, options.threads)
 
 
-def _own_namespace() -> tuple[str, ...]:
+def _own_namespace(otherwise: str) -> str:
     try:
-        return (_OWN_NAMESPACE.read_text(encoding="utf-8").strip(),)
+        return _OWN_NAMESPACE.read_text(encoding="utf-8").strip()
     except OSError:
-        raise BadInput("--namespace", None, "a namespace, outside of a pod") from None
+        raise BadInput(otherwise, None, "a namespace, outside of a pod") from None
 
 
 def _read(document: dict[str, Any], roots: tuple[Path, ...]) -> TuneRequest:

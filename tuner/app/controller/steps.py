@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from deploy.controller.asking import Order, Read, Runs, order_of
 from deploy.controller.manifests import config_map_of
-from deploy.controller.names import API_VERSION, FINALIZER, KIND, Key, owner_of, studies_of
-from deploy.controller.observed import Observed, Refused, Resource, StudySeen
+from deploy.controller.names import FINALIZER, Key, owner_of, studies_of
+from deploy.controller.observed import Asked, Document, Observed, Refused, Resource, StudySeen
 from deploy.controller.reconcile import (
     Action,
     ApplyConfigMap,
     ApplyService,
     Cancel,
+    EndOrphan,
     Hold,
     Keep,
     Let,
+    MakeCluster,
     Release,
+    RemoveCluster,
     Resume,
     Say,
     Submit,
+    again_s,
     next_action,
 )
-from deploy.controller.status import Told, told
-from tuner.app.controller.kube import CONFIG_MAP, EVENT, LAYOUT_REQUEST, RAY_SERVICE, Kind, Kube, KubeError, Object
+from deploy.controller.status import told
+from tuner.app.controller.kube import (
+    CONFIG_MAP,
+    LAYOUT_REQUEST,
+    RAY_CLUSTER,
+    RAY_SERVICE,
+    Kind,
+    Kube,
+    KubeError,
+    Object,
+)
+from tuner.app.controller.room import Room
 from tuner.app.controller.studies import Studies
+from tuner.app.controller.telling import tell
 
 MOST_STEPS = 30
 _CONFLICT, _FORBIDDEN, _NOT_FOUND = 409, 403, 404
@@ -35,14 +50,25 @@ _UNAVAILABLE = (0, 408, 429)  # and all from 500 on: it may be otherwise the nex
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """The phase of a LayoutRequest, and in how many seconds it has to be looked at again whatever happens, if so."""
+
+    phase: str
+    again_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class View:
-    """Where the controller looks: its mirrors of LayoutRequests and RayServices. ``kuberay``: the cluster has these."""
+    """Where the controller looks: its mirrors of LayoutRequests, RayServices (``kuberay``: the cluster has these) and
+    RayClusters, and how many GPUs these may take."""
 
     resource: Callable[[Key], Object | None]
     service: Callable[[Key], Object | None]
     services: Callable[[str], list[Object]]
     kuberay: Callable[[], bool]
     written: Callable[[Object], None]
+    clusters: Callable[[str], list[Object]] = lambda _: []
+    room: Room = field(default_factory=lambda: Room(0, list))
 
 
 def now() -> str:
@@ -59,8 +85,8 @@ class Reconciler:
         self._kube, self._studies, self._view, self._read, self._runs = kube, studies, view, read, runs
         self._may_go_on = may_go_on
 
-    def reconcile(self, key: Key) -> str | None:
-        """Look, and step by step do what follows; the phase that it is in then, None where it is gone.
+    def reconcile(self, key: Key) -> Looked | None:
+        """Look, and step by step do what follows; how it stands then, None where it is gone.
 
         Raises KubeError or StoreError where something did not answer, or was changed in between: look again.
         """
@@ -73,7 +99,7 @@ class Reconciler:
             if action is None or not self._may_go_on():
                 break
             seen = self._do(action, seen, order)
-        return str(seen.resource.status.get("phase", "Pending"))
+        return Looked(str(seen.resource.status.get("phase", "Pending")), again_s(seen))
 
     def _look(self, resource: Resource) -> tuple[Observed, Order | None]:
         order = order_of(resource, self._read, self._runs)
@@ -81,6 +107,7 @@ class Reconciler:
         study, others = self._studies.of(studies_of(resource.key, resource.uid), owner_of(resource.key), known)
         asked = order if isinstance(order, Refused) else order.asked
         seen = Observed(resource, asked, study, others, kuberay=self._view.kuberay(), deleted_s=_deleted_s(resource))
+        seen = replace(seen, clusters=self._clusters(resource, asked), room=self._view.room.left())
         if known is None or resource.deleting:
             return seen, known
         namespace, service = resource.key.namespace, known.asked.service
@@ -92,6 +119,11 @@ class Reconciler:
             seen = replace(seen, config_map=mapped)
         return seen, known
 
+    def _clusters(self, resource: Resource, asked: Asked | Refused) -> tuple[Object, ...]:
+        named = "" if isinstance(asked, Refused) or asked.cluster is None else asked.cluster.name
+        there = self._view.clusters(resource.key.namespace)
+        return tuple(one for one in there if resource.owns(one) or one["metadata"]["name"] == named)
+
     def _do(self, action: Action, seen: Observed, order: Order | None) -> Observed:
         if isinstance(action, Say):
             return self._say(seen, action.status)
@@ -101,6 +133,12 @@ class Reconciler:
             return self._apply(seen, CONFIG_MAP, "config-map", action.document)
         if isinstance(action, ApplyService):
             return self._apply(seen, RAY_SERVICE, "rayservice", action.document)
+        if isinstance(action, MakeCluster):
+            return self._make_cluster(seen, action)
+        if isinstance(action, RemoveCluster):
+            return self._remove_cluster(seen, action.document)
+        if isinstance(action, EndOrphan):
+            return self._end_orphan(seen, action.study)
         if isinstance(action, Cancel):
             return _with(seen, action.study, self._studies.cancel)
         if isinstance(action, Let):
@@ -139,39 +177,48 @@ class Reconciler:
         if kind is CONFIG_MAP:
             return replace(seen, config_map=found)
         self._view.written(found)
+        if kind is RAY_CLUSTER:
+            return replace(seen, clusters=(*seen.clusters, found))
         return replace(seen, rayservice=found)
+
+    def _make_cluster(self, seen: Observed, action: MakeCluster) -> Observed:
+        """The room is taken first: of several threads one gets what is left."""
+        meta, room = action.document["metadata"], self._view.room
+        key = Key(meta["namespace"], meta["name"])
+        if not room.take(key, action.gpus):
+            return replace(seen, room=min(room.left(), action.gpus - 1))
+        made = self._apply(seen, RAY_CLUSTER, "cluster", action.document)
+        if "cluster" in made.refused:
+            room.let(key)
+        return made
+
+    def _remove_cluster(self, seen: Observed, document: Document) -> Observed:
+        meta = document["metadata"]
+        try:
+            self._kube.remove(RAY_CLUSTER, meta["namespace"], meta["name"], meta["uid"])
+        except KubeError as error:
+            if error.code == _FORBIDDEN:
+                refused = _why(error, f"RayCluster {meta['name']}")
+                return replace(seen, refused={**seen.refused, "remove": refused})
+            if error.code not in (_NOT_FOUND, _CONFLICT):  # it is gone, or another has its name
+                raise
+        return replace(seen, clusters=tuple(one for one in seen.clusters if one["metadata"]["uid"] != meta["uid"]))
+
+    def _end_orphan(self, seen: Observed, name: str) -> Observed:
+        found = self._studies.end_orphan(next(one for one in seen.studies if one.name == name))
+        if isinstance(found, Refused):
+            return replace(seen, refused={**seen.refused, name: found})
+        return _with(seen, name, lambda _: found)
 
     def _say(self, seen: Observed, status: dict[str, Any]) -> Observed:
         """Events first: a controller that is killed between the two tells them again, under the same names."""
         resource = seen.resource
         for event in told(seen, status):
-            self._tell(resource, event)
+            tell(self._kube, resource, event, now())
         document = {**resource.document, "status": status}
         found = self._kube.replace(LAYOUT_REQUEST, resource.key.namespace, resource.key.name, document, "status")
         self._view.written(found)
         return replace(seen, resource=Resource(found))
-
-    def _tell(self, resource: Resource, event: Told) -> None:
-        at, key = now(), resource.key
-        of = {"apiVersion": API_VERSION, "kind": KIND, "namespace": key.namespace, "name": key.name}
-        document = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": event.name, "namespace": key.namespace},
-            "involvedObject": of | {"uid": resource.uid, "resourceVersion": resource.version},
-            "type": event.kind,
-            "reason": event.reason,
-            "message": event.message,
-            "source": {"component": "parlay-controller"},
-            "firstTimestamp": at,
-            "lastTimestamp": at,
-            "count": 1,
-        }
-        try:
-            self._kube.create(EVENT, key.namespace, document)
-        except KubeError as error:
-            if error.code not in (_CONFLICT, _FORBIDDEN, _NOT_FOUND):  # told already; or nobody is to be told
-                raise
 
 
 def _study(seen: Observed) -> StudySeen:

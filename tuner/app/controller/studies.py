@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -18,6 +19,7 @@ from tuner.app.wiring import shipment
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput, ParlayError, StoreError
 from tuner.rehearse.conditions import simulated_seed
+from tuner.study.lease import is_gone
 from tuner.study.lifecycle import StudyState
 from tuner.study.listing import OrderedStudy
 from tuner.study.orders import Wish
@@ -52,7 +54,7 @@ class Studies:
             self._store.orders.submit(study, order.request, order.terms, study)
         except BadInput as error:
             return Refused("NotQueued", str(error))
-        return StudySeen(study, StudyState.QUEUED)
+        return StudySeen(study, StudyState.QUEUED, cluster=order.terms.cluster)
 
     def resume(self, study: StudySeen) -> StudySeen | Refused:
         """Queue it again; Refused where it is not in a state for that."""
@@ -75,6 +77,12 @@ class Studies:
             self._store.archive.pin(study.name)
         return replace(study, pinned=True)
 
+    def end_orphan(self, study: StudySeen) -> StudySeen | Refused:
+        """End one whose worker went with its cluster; Refused until its lease is over."""
+        if not self._store.orders.end_orphan(study.name, is_gone):
+            return Refused("NotGone", "its worker may live")
+        return replace(study, state=self._store.listing.state(study.name) or StudyState.CANCELLED, wish=None)
+
     def let(self, study: StudySeen) -> StudySeen:
         """Unpin it."""
         self._store.archive.unpin(study.name)
@@ -89,7 +97,14 @@ class Studies:
         best = told.get("layout")
         if verdict is not None:
             best, spent = verdict.layout or best, verdict.spent
-        return replace(_plain(seen), best=best, spent=spent, verdict=verdict)
+        return replace(_plain(seen), best=best, spent=spent, verdict=verdict, frees_s=self._frees_s(seen, order))
+
+    def _frees_s(self, seen: OrderedStudy, order: Order) -> float | None:
+        """Of a study that a quota holds, when that is free again. Nobody else leaves a paused one with a problem."""
+        if seen.state is not StudyState.PAUSED or seen.problem is None:
+            return None
+        frees_at = self._store.quotas.standing(order.terms.owner).frees_at
+        return 0.0 if frees_at is None else max(0.0, frees_at - time.time())
 
     def _verdict(self, seen: OrderedStudy, platform: Platform) -> Verdict | None:
         kept = (seen.name, seen.last_event, repr(platform))
@@ -175,7 +190,7 @@ def manifest_of(record: StudyRecord, winner: TrialResult, platform: Platform) ->
 
 
 def _plain(seen: OrderedStudy) -> StudySeen:
-    return StudySeen(seen.name, seen.state, seen.wish, seen.problem, pinned=seen.pinned)
+    return StudySeen(seen.name, seen.state, seen.wish, seen.problem, pinned=seen.pinned, cluster=seen.cluster)
 
 
 def _spent(told: dict[str, Any]) -> dict[str, Any]:

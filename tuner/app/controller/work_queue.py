@@ -19,6 +19,7 @@ class WorkQueue:
         self._waiting: dict[Key, float] = {}  # since when, by time.monotonic
         self._busy: dict[Key, float | None] = {}  # put in again since
         self._later: list[tuple[float, Key]] = []
+        self._due: dict[Key, float] = {}  # the earliest of a key's there; others of it are of no account
         self._failures: dict[Key, int] = {}
         self._closed = False
 
@@ -28,10 +29,13 @@ class WorkQueue:
             self._add(key, time.monotonic())
 
     def add_after(self, key: Key, seconds: float) -> None:
-        """Have it looked at then."""
+        """Have it looked at then, or sooner where that was asked for before."""
         with self._changed:
-            heapq.heappush(self._later, (time.monotonic() + seconds, key))
-            self._changed.notify()
+            at = time.monotonic() + seconds
+            if self._due.get(key, at + 1) > at:
+                self._due[key] = at
+                heapq.heappush(self._later, (at, key))
+                self._changed.notify()
 
     def take(self) -> tuple[Key, float] | None:
         """The next, and for how long it waited, in s; it waits for one. None at the end."""
@@ -39,7 +43,10 @@ class WorkQueue:
             while not self._closed:
                 now = time.monotonic()
                 while self._later and self._later[0][0] <= now:
-                    self._add(heapq.heappop(self._later)[1], now)
+                    at, key = heapq.heappop(self._later)
+                    if self._due.get(key) == at:
+                        del self._due[key]
+                        self._add(key, now)
                 if self._waiting:
                     key = next(iter(self._waiting))
                     since = self._waiting.pop(key)

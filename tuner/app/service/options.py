@@ -123,9 +123,7 @@ class WorkerOptions:
     cluster: Annotated[
         str | None, typer.Option(help="Run what was asked for on the cluster of this name, and nothing else.")
     ] = None
-    ray_devices: Annotated[
-        int, typer.Option(min=0, help="Run nothing before the Ray cluster has so many devices.")
-    ] = 0
+    ray_devices: Annotated[int, typer.Option(min=0, help="Run nothing before the Ray cluster has so many devices.")] = 0
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when nothing waits any more.")] = False
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Serve /metrics here; 0: any.")] = None
     metrics_host: Annotated[str, typer.Option(help="Where that listens; it asks for no token.")] = "127.0.0.1"
