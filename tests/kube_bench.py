@@ -18,11 +18,23 @@ import yaml
 from tests import tools
 from tests.api_server import Admin, ApiServer, fitting, wait_for
 from tests.layout_requests import NAMESPACE
-from tuner.app.controller.kube import CONFIG_MAP, EVENT, LAYOUT_REQUEST, LEASE, RAY_SERVICE, Kind, KubeError, Object
+from tests.study_clusters import TRIALS
+from tuner.app.controller.kube import (
+    CONFIG_MAP,
+    EVENT,
+    LAYOUT_REQUEST,
+    LEASE,
+    RAY_CLUSTER,
+    RAY_SERVICE,
+    Kind,
+    KubeError,
+    Object,
+)
 
 CHART = Path(__file__).parents[1] / "helm" / "parlay"
 RELEASE = "tuner"
-_KUBERAY = Path(__file__).parent / "crds" / "ray.io_rayservices.yaml.xz"
+ACCOUNT = f"{RELEASE}-controller"  # and the Lease
+_KUBERAY = [Path(__file__).parent / "crds" / f"ray.io_{plural}.yaml.xz" for plural in ("rayservices", "rayclusters")]
 _DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
@@ -42,7 +54,7 @@ class RealKube(Admin):
 
     def clean(self) -> None:
         """Remove what tests made."""
-        for kind in (LAYOUT_REQUEST, RAY_SERVICE, CONFIG_MAP, EVENT, LEASE):
+        for kind in (LAYOUT_REQUEST, RAY_SERVICE, RAY_CLUSTER, CONFIG_MAP, EVENT, LEASE):
             for one in self.list(kind, NAMESPACE)[0]:
                 name = one["metadata"]["name"]
                 if name == "kube-root-ca.crt":
@@ -61,22 +73,23 @@ def prepare(server: ApiServer) -> RealKube:
     kube = RealKube(str(server.kubeconfig))
     ours = yaml.safe_load((CHART / "crds" / "layoutrequest.yaml").read_text(encoding="utf-8"))
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    theirs = fitting(yaml.load(lzma.decompress(_KUBERAY.read_bytes()), Loader=loader))
-    for definition in (ours, theirs):
+    theirs = [fitting(yaml.load(lzma.decompress(path.read_bytes()), Loader=loader)) for path in _KUBERAY]
+    for definition in (ours, *theirs):
         kube.post(_DEFINITIONS, definition)
     kube.post("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
     for document in rendered():
         if document["kind"] in ("ServiceAccount", "Role", "RoleBinding"):
             root = "/api/v1" if document["kind"] == "ServiceAccount" else "/apis/rbac.authorization.k8s.io/v1"
             kube.post(f"{root}/namespaces/{NAMESPACE}/{document['kind'].lower()}s", document)
-    wait_for(lambda: [kube.list(kind, NAMESPACE) for kind in (LAYOUT_REQUEST, RAY_SERVICE)])
+    wait_for(lambda: [kube.list(kind, NAMESPACE) for kind in (LAYOUT_REQUEST, RAY_SERVICE, RAY_CLUSTER)])
     return kube
 
 
-def rendered() -> list[Object]:
+def rendered(*more: str) -> list[Object]:
     """The chart with the controller."""
-    values = "controller.enabled=true,controller.image=registry/parlay:1,controller.store.secret=store"
-    words = [str(tools.helm()), "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--set", values]
+    values = ["controller.enabled=true", "controller.image=registry/parlay:1", "controller.store.secret=store"]
+    values += ["controller.trials.maxGpus=16", "controller.trials.image=registry/parlay-ray:1", *more]
+    words = [str(tools.helm()), "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--set", ",".join(values)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
@@ -84,22 +97,26 @@ def rendered() -> list[Object]:
 class ControllerProcess:
     """`parlay controller` with the rights of the chart's ServiceAccount."""
 
-    def __init__(self, server: ApiServer, store_url: str, folder: Path, identity: str = "one", **options: str) -> None:
-        config = server.token_kubeconfig(NAMESPACE, f"{RELEASE}-controller")
+    def __init__(
+        self,
+        server: ApiServer,
+        store_url: str,
+        folder: Path,
+        identity: str = "one",
+        everywhere: bool = False,
+        **options: str,
+    ) -> None:
+        config = server.token_kubeconfig(NAMESPACE, ACCOUNT)
+        trials = folder / "trials.yaml"
+        trials.write_text(yaml.safe_dump(TRIALS.model_dump(by_alias=True)), encoding="utf-8")
         self._log = folder / f"controller-{identity}.log"
         self._words = [sys.executable, "-m", "tuner.app.cli.commands", "controller", "--kubeconfig", str(config)]
-        self._words += [
-            "--namespace",
-            NAMESPACE,
-            "--store",
-            store_url,
-            "--launchers",
-            "simulated",
-            "--host",
-            "127.0.0.1",
-        ]
+        self._words += ["--store", store_url, "--launchers", "simulated", "--host", "127.0.0.1"]
+        self._words += ["--trials", str(trials), "--lease-name", ACCOUNT, "--lease-namespace", NAMESPACE]
+        self._words += [] if everywhere else ["--namespace", NAMESPACE]
         self._words += ["--ray-version", "2.60.0", "--port", "0", "--identity", identity]
         self._words += [word for name, value in options.items() for word in (f"--{name}", value)]
+        self._words += ["--all-namespaces"] if everywhere else []
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> ControllerProcess:

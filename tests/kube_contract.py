@@ -13,14 +13,23 @@ from typing import Any
 import pytest
 
 from deploy.controller.names import FINALIZER
+from deploy.specs.rayservice import Platform
+from deploy.specs.study_cluster import study_cluster
 from tests.layout_requests import NAMESPACE, layout_request
-from tuner.app.controller.kube import CONFIG_MAP, LAYOUT_REQUEST, KubeError, Object
+from tests.study_clusters import TRIALS
+from tuner.app.controller.kube import CONFIG_MAP, LAYOUT_REQUEST, RAY_CLUSTER, KubeError, Object
+from tuner.ask.request import ClusterSpec
 
 Api = Any
 
 
 def config_map(data: Object, name: str = "one", **meta: Any) -> Object:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, **meta}, "data": data}
+
+
+def ray_cluster() -> Object:
+    groups = (ClusterSpec(gpu="h100_sxm", gpus_per_node=8),)
+    return study_cluster("one", groups, Platform(), TRIALS, "org/model")
 
 
 def code_of(call: Any, *words: Any) -> int:
@@ -79,6 +88,20 @@ class KubeContract:
         kube.merge(LAYOUT_REQUEST, NAMESPACE, "llama", {"metadata": {"finalizers": []}})
         assert kube.get(LAYOUT_REQUEST, NAMESPACE, "llama") is None
         assert code_of(kube.merge, LAYOUT_REQUEST, NAMESPACE, "llama", {"metadata": {}}) == 404
+
+    def test_what_is_removed_is_the_one_that_was_meant(self, kube: Api) -> None:
+        made = kube.apply(RAY_CLUSTER, NAMESPACE, "one", ray_cluster())
+        assert code_of(kube.remove, RAY_CLUSTER, NAMESPACE, "one", "another's") == 409
+        kube.remove(RAY_CLUSTER, NAMESPACE, "one", made["metadata"]["uid"])
+        assert kube.get(RAY_CLUSTER, NAMESPACE, "one") is None
+        assert code_of(kube.remove, RAY_CLUSTER, NAMESPACE, "one", made["metadata"]["uid"]) == 404
+
+    def test_a_list_of_all_namespaces_has_those_of_each(self, kube: Api) -> None:
+        _, version = kube.list(LAYOUT_REQUEST, "")
+        kube.create(LAYOUT_REQUEST, NAMESPACE, layout_request())
+        told = next(iter(kube.watch(LAYOUT_REQUEST, "", version, 10)))
+        assert told.object["metadata"]["namespace"] == NAMESPACE
+        assert [one["metadata"]["name"] for one in kube.list(LAYOUT_REQUEST, "")[0]] == ["llama"]
 
     def test_what_is_applied_is_made_and_changed(self, kube: Api) -> None:
         made = kube.apply(CONFIG_MAP, NAMESPACE, "one", config_map({"a": "1"}))

@@ -69,7 +69,8 @@ def wrong(schema: dict[str, Any]) -> list[Any]:
     if "enum" in schema:
         return [None, "no-such-word"]
     kinds = {"string": [7, {}], "integer": ["two", 0.5, -1], "boolean": ["perhaps"], "array": ["a"], "object": ["a"]}
-    return [None, *kinds[schema["type"]]]
+    kind = schema["type"]
+    return [None, *kinds[kind if isinstance(kind, str) else kind[0]]]
 
 
 REQUIRED = list(required(SCHEMA))

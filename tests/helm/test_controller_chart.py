@@ -11,6 +11,7 @@ import yaml
 
 from deploy.specs.rayservice import Platform
 from deploy.specs.site_values import read_site
+from deploy.specs.study_cluster import Trials, read_trials
 from deploy.specs.writing import emit
 from tests import tools
 from tests.spec_cases import CASES
@@ -47,6 +48,12 @@ def test_without_it_nothing_is_there() -> None:
         ([*ENABLED, "controller.store.claim=c", "controller.launchers={slurm}"], "controller.launchers"),
         ([*ENABLED, "controller.store.claim=c", "controller.replicas=0"], "controller.replicas"),
         ([*ENABLED, "controller.store.claim=c", "controller.namespace=x"], "namespace"),
+        ([*ENABLED, "controller.store.claim=c", "controller.namespaces=some"], "namespaces"),
+        ([*ENABLED, "controller.store.secret=s", "controller.trials.maxGpus=8"], "controller.trials.image"),
+        (
+            [*ENABLED, "controller.store.claim=c", "controller.trials.maxGpus=8", "controller.trials.image=i"],
+            "controller.store.secret",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(values: list[str], named: str) -> None:
@@ -79,6 +86,38 @@ def test_each_namespace_has_a_role() -> None:
     assert [word for word in args if "namespace" in word] == [
         "--lease-namespace=tuning", "--namespace=one", "--namespace=two",
     ]  # fmt: skip
+
+
+def test_all_namespaces_need_a_role_of_the_cluster_and_nothing_else_does() -> None:
+    few = rendered(*ENABLED, "controller.store.claim=c", "controller.userRoles=false")
+    assert not [kind for kind, _ in few if kind.startswith("Cluster")]
+    every = rendered(*ENABLED, "controller.store.claim=c", "controller.userRoles=false", "controller.namespaces=all")
+    assert every["ClusterRole", "tuning-tuner-controller"]["rules"] == few["Role", "tuner-controller"]["rules"]
+    assert every["ClusterRoleBinding", "tuning-tuner-controller"]["subjects"][0]["namespace"] == "tuning"
+    assert [name for kind, name in every if kind == "Role"] == ["tuner-controller-election"]
+    args = every["Deployment", "tuner-controller"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "--all-namespaces" in args
+    assert not [word for word in args if word.startswith("--namespace")]
+
+
+def test_releases_of_one_namespace_do_not_stand_by_for_each_other() -> None:
+    found = rendered(*ENABLED, "controller.store.claim=c")
+    args = found["Deployment", "tuner-controller"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "--lease-name=tuner-controller" in args
+    assert found["Role", "tuner-controller-election"]["rules"][1]["resourceNames"] == ["tuner-controller"]
+
+
+def test_rayclusters_are_made_where_that_is_said_alone(tmp_path: Path) -> None:
+    store = (*ENABLED, "controller.store.secret=db")
+    assert "rayclusters" not in str(rendered(*store)["Role", "tuner-controller"])
+    made = rendered(*store, "controller.trials.maxGpus=16", "controller.trials.image=r/p:1")
+    rule = next(rule for rule in made["Role", "tuner-controller"]["rules"] if rule["resources"] == ["rayclusters"])
+    assert rule["verbs"] == ["list", "watch", "create", "patch", "delete"]
+    path = tmp_path / "trials.yaml"
+    path.write_text(made["ConfigMap", "tuner-controller"]["data"]["trials.yaml"], encoding="utf-8")
+    assert read_trials(path) == Trials(max_gpus=16, image="r/p:1", ray_version="2.60.0", store_secret="db")
+    args = made["Deployment", "tuner-controller"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "--trials=/etc/parlay/trials.yaml" in args
 
 
 def test_what_the_service_has_need_not_be_said_twice() -> None:

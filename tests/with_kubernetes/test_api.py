@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.kube_bench import RELEASE, may
+from tests.kube_bench import ACCOUNT, may, rendered
 from tests.kube_contract import KubeContract
 from tests.layout_requests import NAMESPACE, layout_request
 from tuner.app.controller.kube import LAYOUT_REQUEST, KubeError
 
 pytestmark = [pytest.mark.slow, pytest.mark.tools, pytest.mark.timeout(1800)]  # the server may still be built
-ACCOUNT = f"{RELEASE}-controller"
 DEFINITION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/layoutrequests.parlay.dev"
 
 # What the controller does, and so may do; of Leases, to the one of its election alone.
@@ -21,6 +20,7 @@ RIGHTS = {
     ("parlay.dev", "layoutrequests"): {"list", "watch", "patch"},
     ("parlay.dev", "layoutrequests/status"): {"update"},
     ("ray.io", "rayservices"): {"list", "watch", "create", "patch"},
+    ("ray.io", "rayclusters"): {"list", "watch", "create", "patch", "delete"},
     ("", "configmaps"): {"get", "create", "patch"},
     ("", "events"): {"create"},
     ("coordination.k8s.io", "leases"): {"create"},
@@ -28,8 +28,8 @@ RIGHTS = {
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 OTHERS = [
     ("", "secrets"), ("", "pods"), ("", "services"), ("", "serviceaccounts"), ("", "namespaces"), ("", "nodes"),
-    ("apps", "deployments"), ("batch", "jobs"), ("rbac.authorization.k8s.io", "roles"), ("ray.io", "rayclusters"),
-    ("ray.io", "rayservices/status"), ("parlay.dev", "layoutrequests/finalizers"),
+    ("apps", "deployments"), ("batch", "jobs"), ("rbac.authorization.k8s.io", "roles"), ("ray.io", "rayjobs"),
+    ("ray.io", "rayservices/status"), ("ray.io", "rayclusters/status"), ("parlay.dev", "layoutrequests/finalizers"),
 ]  # fmt: skip
 
 
@@ -87,5 +87,23 @@ def test_of_leases_its_own_alone(kube: Any) -> None:
     def verbs(name: str) -> set[str]:
         return {v for v in VERBS if may(kube, ACCOUNT, v, "coordination.k8s.io", "leases", NAMESPACE, name)}
 
-    assert verbs("parlay-controller") == {"create", "get", "update"}
+    assert verbs(ACCOUNT) == {"create", "get", "update"}
     assert verbs("another") == {"create"}
+
+
+def test_for_all_namespaces_it_may_do_the_same_in_each_and_of_leases_no_more(kube: Any) -> None:
+    """By a ClusterRole, which only a release that looks after all of them has."""
+    root = "/apis/rbac.authorization.k8s.io/v1"
+    documents = [one for one in rendered("controller.namespaces=all") if one["kind"].startswith("ClusterRole")]
+    mine = [one for one in documents if one["metadata"]["name"] == f"{NAMESPACE}-{ACCOUNT}"]
+    made = [(f"{root}/{one['kind'].lower()}s", one) for one in mine]
+    try:
+        for path, document in made:
+            kube.post(path, document)
+        for group, resource in [*RIGHTS, *OTHERS]:
+            allowed = {verb for verb in VERBS if may(kube, ACCOUNT, verb, group, resource, "default")}
+            leases = resource == "leases"
+            assert allowed == (set() if leases else RIGHTS.get((group, resource), set())), resource
+    finally:
+        for path, document in made:
+            kube.ask("DELETE", f"{path}/{document['metadata']['name']}")

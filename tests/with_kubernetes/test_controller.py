@@ -14,9 +14,10 @@ import pytest
 
 from tests.api_server import ApiServer, wait_for
 from tests.fakes import document
-from tests.kube_bench import ControllerProcess
+from tests.kube_bench import ACCOUNT, ControllerProcess, rendered
 from tests.layout_requests import IMPOSSIBLE, NAMESPACE, SMALL, KubeRayStandIn, condition, layout_request, phase
-from tuner.app.controller.kube import CONFIG_MAP, EVENT, LAYOUT_REQUEST, LEASE, RAY_SERVICE
+from tests.study_clusters import CREATE, OperatorStandIn
+from tuner.app.controller.kube import CONFIG_MAP, EVENT, LAYOUT_REQUEST, LEASE, RAY_CLUSTER, RAY_SERVICE
 from tuner.app.service.worker import Worker, WorkerSettings
 from tuner.errors import Cause
 from tuner.study.lifecycle import StudyState
@@ -40,7 +41,7 @@ def start(server: ApiServer, kube: Any, store: Store, tmp_path: Path) -> Iterato
     """Starts controllers; whatever still runs at the end is ended."""
     started: list[ControllerProcess] = []
 
-    def begin(identity: str = "one", **options: str) -> ControllerProcess:
+    def begin(identity: str = "one", **options: Any) -> ControllerProcess:
         started.append(ControllerProcess(server, store.url, tmp_path, identity, **options).start())
         return started[-1]
 
@@ -154,18 +155,18 @@ def test_deleted_while_nobody_looks_it_is_torn_down_later(kube: Any, start: Star
 
 def test_of_two_one_works_and_the_other_takes_over(kube: Any, start: Start, working: None, store: Store) -> None:
     both = [start("one"), start("two")]
-    wait_for(lambda: kube.get(LEASE, NAMESPACE, "parlay-controller"))
+    wait_for(lambda: kube.get(LEASE, NAMESPACE, ACCOUNT))
     wait_for(lambda: all(one.answer("/readyz") == "ok\n" for one in both))
     kube.create(LAYOUT_REQUEST, NAMESPACE, layout_request())
     until(kube, "RolledOut")
-    leads = kube.get(LEASE, NAMESPACE, "parlay-controller")["spec"]["holderIdentity"]
+    leads = kube.get(LEASE, NAMESPACE, ACCOUNT)["spec"]["holderIdentity"]
     leader, other = both if leads == "one" else both[::-1]
     assert not [call for call in other.calls() if call[0] in ("apply", "patch") and call[1] != "leases"]
     leader.kill()
     kube.create(LAYOUT_REQUEST, NAMESPACE, layout_request("another", simulatedSeed=1))
     until(kube, "RolledOut", "another")
     assert other.stop() == 0
-    spec = kube.get(LEASE, NAMESPACE, "parlay-controller")["spec"]
+    spec = kube.get(LEASE, NAMESPACE, ACCOUNT)["spec"]
     assert spec["holderIdentity"] in ("", None) or "holderIdentity" not in spec
     assert spec["leaseTransitions"] >= 1
     assert len(store.study_names()) == 2
@@ -189,14 +190,61 @@ def test_killed_at_random_instants_it_comes_to_the_same(kube: Any, start: Start,
     assert StudyState.QUEUED not in states
 
 
+def test_a_raycluster_for_the_study_comes_and_goes(
+    kube: Any, start: Start, working: None, store: Store, tmp_path: Path
+) -> None:
+    """Its own worker alone runs the study; none is left, also where the controller is killed on the way."""
+    controller = start()
+    chance, alone = random.Random(3), {"trials": CREATE, "launcher": None}
+    with OperatorStandIn(kube, store, tmp_path):
+        kube.create(LAYOUT_REQUEST, NAMESPACE, layout_request(**alone))
+        made = wait_for(lambda: kube.list(RAY_CLUSTER, NAMESPACE)[0])
+        for _ in range(2):
+            time.sleep(chance.uniform(0.5, 2.0))
+            controller.kill()
+            controller.start()
+        found = until(kube, "RolledOut", most_s=120)
+        assert made[0]["metadata"]["annotations"]["parlay.dev/study"] == found["status"]["study"]
+        managers = {one["manager"]: one["operation"] for one in made[0]["metadata"]["managedFields"]}
+        assert managers["parlay"] == "Apply"
+        wait_for(lambda: kube.list(RAY_CLUSTER, NAMESPACE)[0] == [])
+        told = {one["reason"] for one in kube.list(EVENT, NAMESPACE)[0]}
+        assert "RayClusterStarting" in told
+
+
+def test_one_controller_for_all_namespaces(kube: Any, start: Start, working: None) -> None:
+    root = "/apis/rbac.authorization.k8s.io/v1"
+    documents = [one for one in rendered("controller.namespaces=all") if one["kind"].startswith("ClusterRole")]
+    for one in documents:
+        kube.post(f"{root}/{one['kind'].lower()}s", one)
+    try:
+        controller = start(everywhere=True)
+        kube.create(LAYOUT_REQUEST, "default", {**layout_request(), "metadata": {"name": "llama"}})
+        kube.create(LAYOUT_REQUEST, NAMESPACE, layout_request())
+        until(kube, "RolledOut")
+        wait_for(lambda: phase(kube.get(LAYOUT_REQUEST, "default", "llama")) in ("RolledOut", "RollingOut"))
+        assert kube.get(RAY_SERVICE, "default", "llama") is not None
+        assert not [call for call in controller.calls() if call[2] == "403"]
+        for namespace in ("default", NAMESPACE):
+            kube.delete(LAYOUT_REQUEST, namespace, "llama")
+        wait_for(lambda: kube.list(LAYOUT_REQUEST, "")[0] == [])
+    finally:
+        for one in documents:
+            kube.ask("DELETE", f"{root}/{one['kind'].lower()}s/{one['metadata']['name']}")
+
+
 def test_it_uses_each_right_that_it_has(kube: Any, start: Start, working: None) -> None:
     """Beside the contract of its Role: nothing that it is allowed to do is left unused."""
     controller = start()
     kube.create(LAYOUT_REQUEST, NAMESPACE, layout_request())
     until(kube, "RolledOut")
+    kube.create(LAYOUT_REQUEST, NAMESPACE, layout_request("apart", trials=CREATE, launcher=None))
+    wait_for(lambda: kube.list(RAY_CLUSTER, NAMESPACE)[0])
+    kube.delete(LAYOUT_REQUEST, NAMESPACE, "apart")
     rights = {
         ("list", "layoutrequests"), ("watch", "layoutrequests"), ("patch", "layoutrequests"),
         ("update", "layoutrequests"), ("list", "rayservices"), ("watch", "rayservices"), ("apply", "rayservices"),
+        ("list", "rayclusters"), ("watch", "rayclusters"), ("apply", "rayclusters"), ("delete", "rayclusters"),
         ("get", "configmaps"), ("apply", "configmaps"), ("create", "events"), ("get", "leases"), ("create", "leases"),
         ("update", "leases"),
     }  # fmt: skip

@@ -40,6 +40,51 @@ layoutrequests-{{ .Release.Name | trunc 40 | trimSuffix "-" }}
 {{- dict "store" $store "launchers" $launchers "image" $image "imagePullSecrets" $pull | toYaml -}}
 {{- end -}}
 
+{{- /* Whether it looks after all namespaces. */ -}}
+{{- define "parlay.controller.everywhere" -}}
+{{- if kindIs "string" .Values.controller.namespaces -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{- /* The verbs that the controller uses, and no other; tests/with_kubernetes/test_api.py holds it to them. */ -}}
+{{- define "parlay.controller.rules" -}}
+- apiGroups: ["parlay.dev"]
+  resources: ["layoutrequests"]
+  verbs: ["list", "watch", "patch"]
+- apiGroups: ["parlay.dev"]
+  resources: ["layoutrequests/status"]
+  verbs: ["update"]
+- apiGroups: ["ray.io"]
+  resources: ["rayservices"]
+  verbs: ["list", "watch", "create", "patch"]
+{{- if .Values.controller.trials.maxGpus }}
+- apiGroups: ["ray.io"]
+  resources: ["rayclusters"]
+  verbs: ["list", "watch", "create", "patch", "delete"]
+{{- end }}
+- apiGroups: [""]
+  resources: ["configmaps"]
+  verbs: ["get", "create", "patch"]
+- apiGroups: [""]
+  resources: ["events"]
+  verbs: ["create"]
+{{- end -}}
+
+{{- /* Of what RayClusters for single studies are made. */ -}}
+{{- define "parlay.controller.trials" -}}
+{{- $trials := .Values.controller.trials -}}
+{{- $store := (include "parlay.controller.given" . | fromYaml).store -}}
+maxGpus: {{ $trials.maxGpus }}
+image: {{ $trials.image | quote }}
+rayVersion: {{ $trials.rayVersion | quote }}
+storeSecret: {{ $store.secret | quote }}
+storeKey: {{ $store.key | quote }}
+cpu: {{ $trials.cpu | quote }}
+memory: {{ $trials.memory | quote }}
+roots: {{ .Values.controller.roots | toJson }}
+{{- end -}}
+
 {{- /* The site's part of `serving`; of a release that serves a layout itself, where its pods go is the layout's. */ -}}
 {{- define "parlay.controller.site" -}}
 {{- $site := include "parlay.site" . | fromYaml -}}
