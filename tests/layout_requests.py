@@ -17,10 +17,11 @@ IMPOSSIBLE = [{"metric": "ttft", "percentile": 99, "ms": 0.01}]
 
 
 def layout_request(name: str = "llama", changes: Mapping[str, Any] | None = None, **spec: Any) -> Object:
-    """One that is valid; ``changes`` of its request, ``spec`` of the rest."""
+    """One that is valid; ``changes`` of its request, ``spec`` of the rest, of which None takes a key away."""
     given = {"request": document({**SMALL, **(changes or {})}), "launcher": "simulated", "deploy": "auto"}
     meta = {"name": name, "namespace": NAMESPACE}
-    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": meta, "spec": {**given, **spec}}
+    whole = {key: value for key, value in {**given, **spec}.items() if value is not None}
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": meta, "spec": whole}
 
 
 def serving_status(service: Object) -> Object:
