@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ from tuner.app.controller.kube import LAYOUT_REQUEST, LEASE, RAY_SERVICE
 from tuner.app.controller.leader import LEASE_S, Leader
 from tuner.app.controller.measures import Measures
 from tuner.app.controller.mirror import Mirror
+from tuner.app.controller.together import Together
 from tuner.app.controller.work_queue import WorkQueue
-from tuner.errors import BadInput, ParlayError
+from tuner.errors import BadInput, ParlayError, StoreError
 
 ONE, TWO = Key("ns", "one"), Key("ns", "two")
 
@@ -46,6 +48,55 @@ def test_one_that_is_worked_on_comes_again_when_it_is_done():
     assert len(queue) == 0  # no other thread gets it meanwhile
     queue.done(ONE, well=True)
     assert queue.take()[0] == ONE
+
+
+def test_what_people_changed_comes_before_what_studies_did():
+    queue = WorkQueue()
+    queue.add(ONE, hurry=False)
+    queue.add(TWO)
+    assert [queue.take()[0], queue.take()[0]] == [TWO, ONE]
+    queue.done(ONE, well=True)
+    queue.add(ONE, hurry=False)
+    queue.add(ONE)
+    assert queue.take()[0] == ONE
+    assert len(queue) == 0
+
+
+def test_of_two_times_for_a_later_look_the_sooner_holds():
+    queue = WorkQueue()
+    for seconds in (0.02, 60.0, 0.01, 60.0):
+        queue.add_after(ONE, seconds)
+    assert queue.take()[0] == ONE
+    queue.done(ONE, well=True)
+    assert len(queue) == 0
+    queue.add_after(TWO, 0.03)
+    assert queue.take()[0] == TWO  # the others of the first have had their time
+
+
+def test_what_is_asked_for_meanwhile_is_done_at_once():
+    began, go, batches = threading.Event(), threading.Event(), list[list[int]]()
+
+    def do(numbers):
+        batches.append(list(numbers))
+        began.set()
+        assert go.wait(5)
+        if 13 in numbers:
+            raise StoreError("no")
+        return [2 * number for number in numbers]
+
+    together = Together(do)
+    with ThreadPoolExecutor(5) as threads:
+        first = threads.submit(together, 1)
+        assert began.wait(5)
+        others = [threads.submit(together, number) for number in (2, 3, 4)]
+        while len(together._waiting) < 3:
+            time.sleep(0.001)
+        go.set()
+        assert [first.result(5), *(one.result(5) for one in others)] == [2, 4, 6, 8]
+    assert sorted(map(len, batches)) == [1, 3]
+    with pytest.raises(StoreError):
+        together(13)
+    assert together(5) == 10
 
 
 @pytest.mark.slow

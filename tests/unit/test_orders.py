@@ -194,6 +194,17 @@ def test_what_is_for_a_named_cluster_is_run_by_its_own_workers_alone(store):
     assert store.orders.order("there").terms.cluster == "there"
 
 
+def test_several_are_queued_at_once_and_each_once(store):
+    terms, other = Terms("a", "simulated"), Terms("a", "simulated", cluster="x")
+    assert store.orders.submit_all([("s", REQUEST, terms), ("t", REQUEST, other)]) == [None, None]
+    assert [store.orders.order(name).terms.cluster for name in ("s", "t")] == [None, "x"]
+    again, wrong, new = store.orders.submit_all([("s", REQUEST, terms), ("t", REQUEST, terms), ("u", REQUEST, terms)])
+    assert (again, new) == (None, None)
+    assert "a key of its own" in str(wrong)
+    assert states(store, "s") == ["queued"]
+    assert [line.name for line in store.listing.page()] == ["u", "t", "s"]
+
+
 def test_where_no_other_worker_will_come_the_wish_is_done_once_the_last_is_gone(store):
     submit(store, "s")
     assert not store.orders.end_orphan("s", dead)  # it waits

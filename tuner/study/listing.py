@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,11 +75,34 @@ def _head_query() -> sa.Select[Any]:
     return sa.select(*(STUDIES.c[name] for name in names), *told).where(STUDIES.c.name == _STUDY)
 
 
+def _ordered_query() -> sa.Select[Any]:
+    last = sa.select(sa.func.max(EVENTS.c.number)).where(EVENTS.c.study == STUDIES.c.name).scalar_subquery()
+    pinned = sa.exists().where(PINS.c.study == STUDIES.c.name)
+    told = (last.label("last_event"), pinned.label("pinned"))
+    asked = (ORDERS.c.wish, ORDERS.c.problem, ORDERS.c.cluster)
+    query = sa.select(STUDIES.c.name, STUDIES.c.state, *asked, *told)
+    query = query.join(ORDERS, ORDERS.c.study == STUDIES.c.name).order_by(STUDIES.c.name)
+    query = query.where(ORDERS.c.owner.like(sa.bindparam("owners"), escape="/"))
+    return query.where(STUDIES.c.name.like(sa.bindparam("names"), escape="/"))
+
+
+def _stirred_query() -> sa.Select[Any]:
+    new = sa.exists().where(EVENTS.c.study == STUDIES.c.name, EVENTS.c.at > sa.bindparam("since"))
+    return _ORDERED.where(STUDIES.c.state.in_([state.value for state in _OPEN]) | new)
+
+
+def _beginning(word: str) -> str:
+    """The pattern of all that begins so."""
+    return re.sub("[/%_]", r"/\g<0>", word) + "%"
+
+
 # What is read for every answer is put together once: that takes as long as the reading.
 _STUDY = sa.bindparam("study", type_=sa.String)
 _HEAD = _head_query()
 _ORDER = sa.select(ORDERS).where(ORDERS.c.study == _STUDY)
 _STATE = sa.select(STUDIES.c.state).where(STUDIES.c.name == _STUDY)
+_ORDERED = _ordered_query()
+_STIRRED = _stirred_query()
 
 
 class Listing:
@@ -131,19 +155,12 @@ class Listing:
 
         With ``since_s``, of those that have ended only where something happened in the last so many seconds.
         """
-        last = sa.select(sa.func.max(EVENTS.c.number)).where(EVENTS.c.study == STUDIES.c.name).scalar_subquery()
-        pinned = sa.exists().where(PINS.c.study == STUDIES.c.name)
-        told = (last.label("last_event"), pinned.label("pinned"))
-        asked = (ORDERS.c.wish, ORDERS.c.problem, ORDERS.c.cluster)
-        query = sa.select(STUDIES.c.name, STUDIES.c.state, *asked, *told)
-        query = query.join(ORDERS, ORDERS.c.study == STUDIES.c.name).order_by(STUDIES.c.name)
-        query = query.where(ORDERS.c.owner.startswith(owners, autoescape=True))
-        query = query.where(STUDIES.c.name.startswith(names, autoescape=True))
+        given: dict[str, Any] = {"owners": _beginning(owners), "names": _beginning(names)}
         with self._db.reading() as db:
-            if since_s is not None:
-                new = sa.exists().where(EVENTS.c.study == STUDIES.c.name, EVENTS.c.at > now_s(db) - since_s)
-                query = query.where(STUDIES.c.state.in_([state.value for state in _OPEN]) | new)
-            rows = db.execute(query).mappings().all()
+            if since_s is None:
+                rows = db.execute(_ORDERED, given).mappings().all()
+            else:
+                rows = db.execute(_STIRRED, {**given, "since": now_s(db) - since_s}).mappings().all()
         return tuple(_ordered(row) for row in rows)
 
     def state(self, study: str) -> StudyState | None:

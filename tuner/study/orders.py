@@ -102,13 +102,7 @@ class Orders:
             return self._same(known, study, asked, terms, key, discovers)
         try:
             with self._db.writing() as db:
-                at = now_s(db)
-                row = {"name": study, "created_at": at, "request": asked, "facts": {}}
-                db.execute(sa.insert(STUDIES).values(state=StudyState.QUEUED.value, **row))
-                order = {"study": study, "owner": terms.owner, "launcher": terms.launcher, "seed": terms.seed}
-                when = {"priority": terms.priority, "submitted_at": at, "idempotency_key": key, "discovers": discovers}
-                db.execute(sa.insert(ORDERS).values({**order, **when, "cluster": terms.cluster}))
-                append_event(db, study, STATE_EVENT, {"state": StudyState.QUEUED.value})
+                _queue(db, study, asked, terms, key, discovers)
         except StoreError as error:
             if not isinstance(error.__context__, sa.exc.IntegrityError):
                 raise
@@ -117,6 +111,26 @@ class Orders:
                 return self._same(known, study, asked, terms, key, discovers)
             raise _taken(study) from None
         return self.order(study)
+
+    def submit_all(self, wanted: Sequence[tuple[str, TuneRequest, Terms]]) -> list[BadInput | None]:
+        """Queue several new studies, each with its own name as its key, in one transaction: what it takes to make one
+        durable makes all of them so. What was wrong with each, as ``submit`` raises it."""
+        try:
+            with self._db.writing() as db:
+                for study, request, terms in wanted:
+                    _queue(db, study, request.model_dump_json(), terms, study, False)
+        except StoreError as error:
+            if not isinstance(error.__context__, sa.exc.IntegrityError):
+                raise
+            return [self._refusal(*one) for one in wanted]
+        return [None] * len(wanted)
+
+    def _refusal(self, study: str, request: TuneRequest, terms: Terms) -> BadInput | None:
+        try:
+            self.submit(study, request, terms, study)
+        except BadInput as error:
+            return error
+        return None
 
     def order(self, study: str) -> Order:
         """The order of a study; raises BadInput of one that has none."""
@@ -350,6 +364,17 @@ class Orders:
         if (known.study, before, known.terms, known.discovers) != (study, asked, terms, discovers):
             raise BadInput("Idempotency-Key", key, f"a key of its own; this one queued study {known.study}")
         return known
+
+
+def _queue(db: sa.Connection, study: str, asked: str, terms: Terms, key: str | None, discovers: bool) -> None:
+    """The rows of a study that begins to wait."""
+    at = now_s(db)
+    row = {"name": study, "created_at": at, "request": asked, "facts": {}}
+    db.execute(sa.insert(STUDIES).values(state=StudyState.QUEUED.value, **row))
+    order = {"study": study, "owner": terms.owner, "launcher": terms.launcher, "seed": terms.seed}
+    when = {"priority": terms.priority, "submitted_at": at, "idempotency_key": key, "discovers": discovers}
+    db.execute(sa.insert(ORDERS).values({**order, **when, "cluster": terms.cluster}))
+    append_event(db, study, STATE_EVENT, {"state": StudyState.QUEUED.value})
 
 
 def _free(db: sa.Connection, row: sa.RowMapping, now: float, gone: Gone) -> bool:

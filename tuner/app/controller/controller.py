@@ -34,7 +34,7 @@ class Place:
     lease_namespace: str
     identity: str
     lease: str = "parlay-controller"
-    threads: int = 4
+    threads: int = 8
 
 
 class Controller:
@@ -163,7 +163,7 @@ class Controller:
             for document in mirror.all():
                 resource = Resource(document)
                 if studies_of(resource.key, resource.uid).rstrip(".") in prefixes:
-                    self.queue.add(resource.key)
+                    self.queue.add(resource.key, hurry=False)
 
     def _of(self, mirrors: dict[str, Mirror], namespace: str) -> Mirror:
         return mirrors[ALL] if ALL in mirrors else mirrors[namespace]

@@ -49,7 +49,7 @@ class ControllerOptions:
         Path | None,
         typer.Option(help="A file that says of what RayClusters for single studies are made; default: none are made."),
     ] = None
-    threads: Annotated[int, typer.Option(min=1, max=64, help="LayoutRequests that are worked on at once.")] = 4
+    threads: Annotated[int, typer.Option(min=1, max=64, help="LayoutRequests that are worked on at once.")] = 8
     root: Annotated[
         tuple[Path, ...], typer.Option(help="A folder whose files a request may name; may be repeated.")
     ] = ()

@@ -15,6 +15,7 @@ import yaml
 from deploy.controller.asking import Order
 from deploy.controller.observed import OPEN, Document, Refused, StudySeen, Verdict
 from deploy.specs.rayservice import Platform
+from tuner.app.controller.together import Together
 from tuner.app.wiring import shipment
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput, ParlayError, StoreError
@@ -39,6 +40,7 @@ class Studies:
         self._store = store
         self._lock = threading.Lock()
         self._verdicts: dict[tuple[str, int, str], Verdict] = {}
+        self._submit = Together(store.orders.submit_all)
 
     def of(self, prefix: str, owner: str, order: Order | None) -> tuple[StudySeen | None, tuple[StudySeen, ...]]:
         """The study of an order, and all others of the prefix that are open or pinned."""
@@ -50,10 +52,8 @@ class Studies:
     def submit(self, order: Order) -> StudySeen | Refused:
         """Queue it; Refused where the store will not have it."""
         study = order.asked.study
-        try:
-            self._store.orders.submit(study, order.request, order.terms, study)
-        except BadInput as error:
-            return Refused("NotQueued", str(error))
+        if (problem := self._submit((study, order.request, order.terms))) is not None:
+            return Refused("NotQueued", str(problem))
         return StudySeen(study, StudyState.QUEUED, cluster=order.terms.cluster)
 
     def resume(self, study: StudySeen) -> StudySeen | Refused:

@@ -17,16 +17,21 @@ class WorkQueue:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: dict[Key, float] = {}  # since when, by time.monotonic
+        self._unhurried: dict[Key, float] = {}  # the same, of those for which nobody waits
         self._busy: dict[Key, float | None] = {}  # put in again since
         self._later: list[tuple[float, Key]] = []
         self._due: dict[Key, float] = {}  # the earliest of a key's there; others of it are of no account
         self._failures: dict[Key, int] = {}
         self._closed = False
 
-    def add(self, key: Key) -> None:
-        """Have it looked at."""
+    def add(self, key: Key, *, hurry: bool = True) -> None:
+        """Have it looked at; what is in no ``hurry`` comes behind all that is."""
         with self._changed:
-            self._add(key, time.monotonic())
+            if hurry or key in self._busy:
+                self._add(key, time.monotonic())
+            elif key not in self._waiting:
+                self._unhurried.setdefault(key, time.monotonic())
+                self._changed.notify()
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Have it looked at then, or sooner where that was asked for before."""
@@ -47,9 +52,9 @@ class WorkQueue:
                     if self._due.get(key) == at:
                         del self._due[key]
                         self._add(key, now)
-                if self._waiting:
-                    key = next(iter(self._waiting))
-                    since = self._waiting.pop(key)
+                if waiting := self._waiting or self._unhurried:
+                    key = next(iter(waiting))
+                    since = waiting.pop(key)
                     self._busy[key] = None
                     return key, now - since
                 self._changed.wait(self._later[0][0] - now if self._later else None)
@@ -75,12 +80,12 @@ class WorkQueue:
 
     def __len__(self) -> int:
         with self._changed:
-            return len(self._waiting)
+            return len(self._waiting) + len(self._unhurried)
 
     def _add(self, key: Key, since: float) -> None:
         if key in self._busy:
             if self._busy[key] is None:
                 self._busy[key] = since
         elif key not in self._waiting:
-            self._waiting[key] = since
+            self._waiting[key] = min(since, self._unhurried.pop(key, since))
         self._changed.notify()
