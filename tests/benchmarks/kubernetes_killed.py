@@ -3,10 +3,12 @@
     python -m tests.benchmarks.kubernetes_killed [--kills 50] [--requests 4] [--seed 0]
 
 On a real API server (``tests/api_server.py``), with a worker on simulated clusters and a stand-in that says of every
-RayService that it serves. The controller is killed with SIGKILL, mostly in its first seconds, when it has most to do,
-and started again under its name, as the container of a pod is. Of each round's LayoutRequests half get another SLO on
-the way. Then each has to serve what was asked last: one RayService, no study that still waits or runs, no study twice;
-then they are deleted, and nothing may be left of them.
+RayService that it serves. Half of the LayoutRequests have a RayCluster made for their study; another stand-in says
+that its pods are there, and runs the worker of its head, with simulated trials. The controller is killed with SIGKILL,
+mostly in its first seconds, when it has most to do, and started again under its name, as the container of a pod is. Of
+each round's LayoutRequests half get another SLO on the way. Then each has to serve what was asked last: one RayService,
+no RayCluster, no study that still waits or runs, no study twice; then they are deleted, and nothing may be left of
+them.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,8 @@ from tests.api_server import ApiServer, wait_for
 from tests.fakes import document
 from tests.kube_bench import ControllerProcess, RealKube, prepare
 from tests.layout_requests import NAMESPACE, SMALL, KubeRayStandIn, layout_request, phase
-from tuner.app.controller.kube import CONFIG_MAP, EVENT, LAYOUT_REQUEST, RAY_SERVICE
+from tests.study_clusters import CREATE, OperatorStandIn
+from tuner.app.controller.kube import CONFIG_MAP, EVENT, LAYOUT_REQUEST, RAY_CLUSTER, RAY_SERVICE
 from tuner.app.service.worker import Worker, WorkerSettings
 from tuner.errors import Cause
 from tuner.study.lifecycle import StudyState
@@ -45,7 +49,8 @@ def one_round(
     names = [f"round-{chance.randrange(10**8)}-{number}" for number in range(many)]
     before = set(store.study_names())
     for number, name in enumerate(names):
-        kube.create(LAYOUT_REQUEST, NAMESPACE, layout_request(name, simulatedSeed=number))
+        spec = {"launcher": None, "trials": CREATE} if number % 4 > 1 else {"simulatedSeed": number}
+        kube.create(LAYOUT_REQUEST, NAMESPACE, layout_request(name, **spec))
     changed = names[::2]
     waits, until = list(changed), time.monotonic() + 300
     while waits or not all(_serves(kube, name, name in changed) for name in names):
@@ -58,6 +63,10 @@ def one_round(
         controller.kill()
         found["kills"] += 1
         controller.start()
+        found["most clusters"] = max(found["most clusters"], len(kube.list(RAY_CLUSTER, NAMESPACE)[0]))
+    with suppress(AssertionError):
+        wait_for(lambda: not kube.list(RAY_CLUSTER, NAMESPACE)[0])
+    found["clusters left"] += len(kube.list(RAY_CLUSTER, NAMESPACE)[0])
     mine = [name for name in store.study_names() if name not in before]
     found["requests"] += many
     found["rayservices"] += len(kube.list(RAY_SERVICE, NAMESPACE)[0])
@@ -75,6 +84,7 @@ def one_round(
     controller.start()
     wait_for(lambda: not kube.list(LAYOUT_REQUEST, NAMESPACE)[0], 60)
     wait_for(lambda: not kube.list(RAY_SERVICE, NAMESPACE)[0], 60)
+    found["clusters left"] += len(kube.list(RAY_CLUSTER, NAMESPACE)[0])
     maps = [one["metadata"]["name"] for one in kube.list(CONFIG_MAP, NAMESPACE)[0]]
     found["left"] += len([name for name in maps if name.startswith("round-")])
     return found
@@ -93,7 +103,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     total: Counter[str] = Counter()
-    chance, began, rounds = random.Random(options.seed), time.monotonic(), 0
+    chance, began, rounds, most = random.Random(options.seed), time.monotonic(), 0, 0
     with tempfile.TemporaryDirectory(prefix="parlay-") as scratch:
         folder = Path(scratch)
         server, store, stop = (
@@ -106,9 +116,11 @@ def main() -> None:
         try:
             worker = Worker(store, WorkerSettings(("simulated",), None, folder / "out"), stop)
             threading.Thread(target=worker.run, daemon=True).start()
-            with KubeRayStandIn(kube):
+            with KubeRayStandIn(kube), OperatorStandIn(kube, store, folder):
                 while total["kills"] < options.kills:
-                    total += one_round(kube, controller, store, options.requests, chance)
+                    found = one_round(kube, controller, store, options.requests, chance)
+                    most = max(most, found.pop("most clusters", 0))
+                    total += found
                     rounds += 1
         finally:
             controller.stop()
@@ -121,6 +133,7 @@ def main() -> None:
     )
     print(f"that did not converge: {total['late']}; RayServices: {total['rayservices']} of {total['requests']}")
     print(f"studies: {total['studies']} of at most {total['most studies']}; still open: {total['open studies']}")
+    print(f"RayClusters: at most {most} at a time; left behind: {total['clusters left']}")
     print(f"decisions told twice: {total['told twice']}; left behind by deleted ones: {total['left']}")
 
 

@@ -73,7 +73,8 @@ def _place(options: ControllerOptions) -> Place:
     if options.all_namespaces and options.namespace:
         raise BadInput("--all-namespaces", "with --namespace", "one of the two")
     if options.all_namespaces:
-        namespaces, lease = (ALL,), options.lease_namespace or _own_namespace("--lease-namespace")
+        namespaces: tuple[str, ...] = (ALL,)
+        lease = options.lease_namespace or _own_namespace("--lease-namespace")
     else:
         namespaces = options.namespace or (_own_namespace("--namespace"),)
         lease = options.lease_namespace or namespaces[0]
