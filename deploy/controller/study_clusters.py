@@ -66,7 +66,7 @@ def orphans(seen: Observed) -> tuple[StudySeen, ...]:
 def ready(cluster: Document) -> bool:
     """Whether KubeRay says that all of its pods are there.
 
-    ``state`` stays ready once it was so, and may be so before all workers are there (KubeRay before 1.2), which
+    ``state`` stays ready once it was so, and of older KubeRays it may be so before all workers are there, which
     ``readyWorkerReplicas`` tell.
     """
     status = cluster.get("status") or {}

@@ -24,6 +24,7 @@ from tuner.ask.request import ClusterSpec
 from tuner.errors import BadInput
 
 GPUS = "parlay.dev/gpus"  # annotation: how many GPUs it has
+_METRICS = 9101  # the worker's port
 _GRACE_S = 300  # a trial is torn down, and the study given back
 
 
@@ -139,12 +140,18 @@ def _add_worker(pod: dict[str, Any], name: str, devices: int, trials: Trials) ->
     ]
     words = ["worker", "--launchers=ray", "--ray-address=$(POD_IP):6379", f"--cluster={name}"]
     words += [f"--ray-devices={devices}", "--out=/var/lib/parlay", *(f"--root={root}" for root in trials.roots)]
+    words += ["--metrics-host=0.0.0.0", f"--metrics-port={_METRICS}"]
+    answers = {"httpGet": {"path": "/metrics", "port": _METRICS}, "timeoutSeconds": 10}
     worker = {
         "name": "worker",
         "image": trials.image,
         "imagePullPolicy": head["imagePullPolicy"],
         "args": words,
         "env": [*own, *head["env"]],
+        "ports": [{"name": "parlay", "containerPort": _METRICS, "protocol": "TCP"}],
+        "startupProbe": {**answers, "periodSeconds": 10, "failureThreshold": 60},
+        "livenessProbe": {**answers, "periodSeconds": 20, "failureThreshold": 6},
+        "readinessProbe": {**answers, "periodSeconds": 20},
         "resources": {"requests": size, "limits": size},
         "securityContext": head["securityContext"] | {"readOnlyRootFilesystem": True},
         "volumeMounts": [

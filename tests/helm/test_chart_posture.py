@@ -6,13 +6,18 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from deploy.specs.rayservice import Platform
+from deploy.specs.study_cluster import study_cluster
 from tests import kube_tools
 from tests.chart import documents, pods, render
 from tests.chart_cases import BASES, CONTROLLER, POSTGRES, SERVICE, TWO_NODES, merged
+from tests.study_clusters import TRIALS
+from tuner.ask.request import ClusterSpec
 
 pytestmark = [pytest.mark.tools, pytest.mark.slow]
 PAGE = Path(__file__).parents[2] / "docs" / "kubernetes.md"
@@ -33,6 +38,18 @@ INSTALLATIONS = {
 }
 
 
+def trial_pods() -> list[dict[str, Any]]:
+    """Of a RayCluster that the controller makes for a study."""
+    groups = (ClusterSpec(gpu="h100_sxm", gpus_per_node=8),)
+    spec = study_cluster("trials", groups, Platform(), TRIALS, "org/model")["spec"]
+    found = []
+    for place, group in enumerate((spec["headGroupSpec"], *spec["workerGroupSpecs"])):
+        metadata = {"name": f"trials-{place}", "namespace": "models", "labels": {"parlay.dev/serving": "trials"}}
+        pod = group["template"]["spec"]
+        found.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod})
+    return found
+
+
 @pytest.fixture(scope="module")
 def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """Kinds of objects by the checks that they fail. The pods of a RayService, which checkov does not know, as pods."""
@@ -47,6 +64,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
                 for place, pod in enumerate(pods(service))
             ]
         (folder / f"{name}.yaml").write_text(yaml.safe_dump_all(made), encoding="utf-8")
+    (folder / "trials.yaml").write_text(yaml.safe_dump_all(trial_pods()), encoding="utf-8")
     words = ["--framework", "kubernetes", "-d", str(folder), "--compact", "--quiet", "-o", "json"]
     done = subprocess.run([str(kube_tools.checkov()), *words], capture_output=True, text=True, timeout=300)
     report = json.loads(done.stdout)
