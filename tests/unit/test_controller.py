@@ -367,6 +367,20 @@ def test_two_of_one_name_after_each_other_have_studies_of_their_own(world):
     assert len(world.store.study_names()) == 2
 
 
+def test_what_it_queued_itself_is_no_news(world):
+    told = []
+    watch = studies.StudyWatch(world.store, "kubernetes/", told.append)
+    key = world.ask()
+    world.look(key)
+    watch.look()
+    assert told == []
+    (name,) = world.store.study_names()
+    world.store.orders.ask(name, Wish.PAUSE)
+    watch.look()
+    watch.look()
+    assert told == [{name}]
+
+
 # Killed
 
 

@@ -149,8 +149,10 @@ class StudyWatch:
     def look(self) -> None:
         """Once."""
         now = {one.name: one for one in self._store.listing.ordered(self._owners, since_s=RECENT_S)}
-        changed = {name for name in now.keys() | self._known.keys() if now.get(name) != self._known.get(name)}
-        self._known = now
+        before, self._known = self._known, now
+        changed = {name for name in now.keys() | before.keys() if now.get(name) != before.get(name)}
+        # Whoever queued a study has told of it: of many at once, all would be looked at again for nothing.
+        changed -= {name for name in changed - before.keys() if now[name].last_event <= 1}
         if changed:
             self._changed(changed)
 
