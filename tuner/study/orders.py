@@ -21,7 +21,7 @@ from tuner.errors import BadInput, StoreError
 from tuner.study.database import Database, now_s
 from tuner.study.lifecycle import StudyState
 from tuner.study.schema import DRIVERS, ORDERS, STUDIES
-from tuner.study.statements import STATE_EVENT, append_event, change_state, drivers_of, lock
+from tuner.study.statements import append_event, change_state, drivers_of, first_sign, is_free, lock, queue_study
 
 Gone = Callable[[str, float | None], bool]  # as ``lease.is_gone``
 MOST_DEATHS = 5  # of workers with one study, and no trial ended between them; then it has failed
@@ -170,7 +170,8 @@ class Orders:
             mine = [row for row in rows if row["launcher"] in launchers and row["cluster"] == cluster]
             mine = [row for row in mine if sees_ray or not row["discovers"]]
             mine.sort(key=lambda row: (-row["priority"], running[row["owner"]], row["submitted_at"]))
-            free = [row for row in mine if row["state"] == StudyState.QUEUED.value or _free(db, row, now, gone)]
+            waits = StudyState.QUEUED.value
+            free = [row for row in mine if row["state"] == waits or is_free(db, row["study"], now, gone)]
         for row in free:
             with self._db.writing() as db:  # one for each: nobody waits for two studies at once
                 if self._take(db, row, worker):
@@ -182,11 +183,11 @@ class Orders:
         over = STUDIES.c.state.not_in(_OPEN) & (ORDERS.c.worker != "")
         with self._db.reading() as db:
             now, rows = now_s(db), db.execute(_WITH_STATE.where(over)).mappings().all()
-            left = [row for row in rows if _free(db, row, now, gone)]
+            left = [row for row in rows if is_free(db, row["study"], now, gone)]
         for row in left:
             with self._db.writing() as db:
                 if self._same_still(db, row, {"worker": worker}):
-                    _begin(db, row["study"], worker)
+                    first_sign(db, row["study"], worker)
                     return order_of({**row, "worker": worker})
         return None
 
@@ -213,8 +214,7 @@ class Orders:
             lock(db, study)
             state = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == study))
             wish = db.scalar(sa.select(ORDERS.c.wish).where(ORDERS.c.study == study))
-            alive = not all(gone(one.driver, one.silent_s) for one in drivers_of(db, study, now_s(db)))
-            if state != StudyState.RUNNING.value or wish is None or alive:
+            if state != StudyState.RUNNING.value or wish is None or not is_free(db, study, now_s(db), gone):
                 return False
             db.execute(sa.update(ORDERS).where(ORDERS.c.study == study).values(wish=None, worker=""))
             change_state(db, study, _AFTER[Wish(wish)], {})
@@ -275,7 +275,7 @@ class Orders:
             db.execute(sa.update(DRIVERS).where(this).values(seen_at=0.0))
             state = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == study))
             if state == StudyState.RUNNING.value:
-                if not all(gone(one.driver, one.silent_s) for one in drivers_of(db, study, now_s(db))):
+                if not is_free(db, study, now_s(db), gone):
                     return
                 change_state(db, study, after, {})
                 state = after.value
@@ -338,7 +338,7 @@ class Orders:
             change_state(db, study, StudyState.FAILED, {})
             return False
         change_state(db, study, StudyState.RUNNING, {})
-        _begin(db, study, worker)
+        first_sign(db, study, worker)
         return True
 
     def _same_still(self, db: sa.Connection, row: sa.RowMapping, values: dict[str, Any]) -> bool:
@@ -367,26 +367,8 @@ class Orders:
 
 
 def _queue(db: sa.Connection, study: str, asked: str, terms: Terms, key: str | None, discovers: bool) -> None:
-    """The rows of a study that begins to wait."""
-    at = now_s(db)
-    row = {"name": study, "created_at": at, "request": asked, "facts": {}}
-    db.execute(sa.insert(STUDIES).values(state=StudyState.QUEUED.value, **row))
-    order = {"study": study, "owner": terms.owner, "launcher": terms.launcher, "seed": terms.seed}
-    when = {"priority": terms.priority, "submitted_at": at, "idempotency_key": key, "discovers": discovers}
-    db.execute(sa.insert(ORDERS).values({**order, **when, "cluster": terms.cluster}))
-    append_event(db, study, STATE_EVENT, {"state": StudyState.QUEUED.value})
-
-
-def _free(db: sa.Connection, row: sa.RowMapping, now: float, gone: Gone) -> bool:
-    """Whether nobody drives a study any more."""
-    return all(gone(one.driver, one.silent_s) for one in drivers_of(db, row["study"], now))
-
-
-def _begin(db: sa.Connection, study: str, worker: str) -> None:
-    """A worker's first sign of life."""
-    this, seen_at = (DRIVERS.c.study == study) & (DRIVERS.c.driver == worker), now_s(db)
-    if not db.execute(sa.update(DRIVERS).where(this).values(seen_at=seen_at)).rowcount:
-        db.execute(sa.insert(DRIVERS).values(study=study, driver=worker, seen_at=seen_at, study_s=0.0))
+    how = {name: getattr(terms, name) for name in ("owner", "launcher", "seed", "priority", "cluster")}
+    queue_study(db, study, asked, {**how, "idempotency_key": key, "discovers": discovers})
 
 
 def order_of(row: sa.RowMapping | dict[str, object]) -> Order:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -55,6 +55,15 @@ def append_event(db: sa.Connection, study: str, kind: str, data: Mapping[str, An
     row = {"study": study, "number": event.number, "at": event.at, "kind": kind, "data": event.data}
     db.execute(sa.insert(EVENTS).values(row))
     return event
+
+
+def queue_study(db: sa.Connection, study: str, asked: str, order: Mapping[str, Any]) -> None:
+    """The rows of a study that begins to wait; ``order`` has the columns that say how it is to be run."""
+    at, state = now_s(db), StudyState.QUEUED.value
+    row = {"name": study, "created_at": at, "request": asked, "facts": {}, "state": state}
+    db.execute(sa.insert(STUDIES).values(row))
+    db.execute(sa.insert(ORDERS).values({"study": study, "submitted_at": at, **order}))
+    append_event(db, study, STATE_EVENT, {"state": state})
 
 
 def begin_trial(db: sa.Connection, study: str, number: int, claim: TrialClaim, placement: Placement) -> OpenTrial:
@@ -115,6 +124,18 @@ def drivers_of(db: sa.Connection, study: str, now: float) -> tuple[DriverRecord,
     """All drivers that the study ever had, at a moment of ``now_s``."""
     rows = db.execute(sa.select(DRIVERS).where(DRIVERS.c.study == study)).mappings()
     return tuple(DriverRecord(row["driver"], now - row["seen_at"], row["study_s"]) for row in rows)
+
+
+def is_free(db: sa.Connection, study: str, now: float, gone: Callable[[str, float | None], bool]) -> bool:
+    """Whether nobody drives a study any more; ``gone`` as ``lease.is_gone``."""
+    return all(gone(one.driver, one.silent_s) for one in drivers_of(db, study, now))
+
+
+def first_sign(db: sa.Connection, study: str, worker: str) -> None:
+    """A worker's first sign of life."""
+    this, seen_at = (DRIVERS.c.study == study) & (DRIVERS.c.driver == worker), now_s(db)
+    if not db.execute(sa.update(DRIVERS).where(this).values(seen_at=seen_at)).rowcount:
+        db.execute(sa.insert(DRIVERS).values(study=study, driver=worker, seen_at=seen_at, study_s=0.0))
 
 
 def living_worker(db: sa.Connection, study: str) -> str | None:
