@@ -40,21 +40,28 @@ class HeldBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LayoutOutlook:
-    """What the model expects of one layout under the load and on the cluster of now. ``meets``: None where it cannot
-    tell; ``ms`` by target at the asked percentile; ``usd_per_hour`` None where a GPU has no price."""
+    """What is expected of one layout under the load and on the cluster of now. ``meets``: None where that cannot be
+    told; ``chance`` is the model's probability of it, None where it was seen instead. ``ms`` by target at the asked
+    percentile; ``usd_per_hour`` None where a GPU has no price. ``measured``: a trial, or serving, showed what it does
+    under such a load; what was not is the model's word alone."""
 
     deployment: Deployment
     gpus: int
     meets: bool | None
     usd_per_hour: float | None = None
     ms: Mapping[TargetKey, float] = field(default_factory=dict)
+    chance: float | None = None
+    measured: bool = False
+    goodput_req_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """What a change could bring. ``present``: None where the present layout does not fit the cluster any more;
     ``best``: None where no layout does. ``gain_per_hour`` is of what the objective counts (US dollars, or GPUs),
-    ``gain`` its share of what the present layout takes; ``regains_slo`` where the best meets what that one misses."""
+    ``gain`` its share of what the present layout takes; ``regains_slo`` where the best meets what that one misses.
+    ``spare_gpus`` are those that the present layout leaves (None: unknown); ``assumed`` says in words what of the load
+    nobody could see."""
 
     present: LayoutOutlook | None
     best: LayoutOutlook | None
@@ -63,6 +70,8 @@ class Outlook:
     regains_slo: bool = False
     tuning_gpu_hours: float = 0.0
     moving_gpu_hours: float = 0.0
+    spare_gpus: int | None = None
+    assumed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

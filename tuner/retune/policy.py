@@ -41,7 +41,9 @@ class CanaryPolicy(BaseModel):
 
 class RetunePolicy(BaseModel):
     """The limits of re-tuning. ``consent`` is for changes that can wait, ``emergency`` for a layout that cannot serve
-    any more. GPU-hours are of trials alone. A gain is a share of what the present layout costs, or an SLO regained."""
+    any more. GPU-hours are of trials alone. A gain is a share of what the present layout costs, or an SLO regained. What
+    saves must have lasted ``persists_minutes`` and waits for the cool-down; what regains an SLO waits for neither, but
+    must have lasted ``regains_minutes``. Windows are for both, and not for an emergency."""
 
     model_config = _STRICT
     consent: Consent = Consent.APPROVE
@@ -49,6 +51,7 @@ class RetunePolicy(BaseModel):
     horizon_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 168.0
     least_gain: Annotated[float, Field(ge=0, le=1)] = 0.05
     persists_minutes: Annotated[float, Field(ge=0, le=24 * 60)] = 30.0
+    regains_minutes: Annotated[float, Field(ge=0, le=24 * 60)] = 5.0
     cool_down_hours: Annotated[float, Field(ge=0, le=24 * 30)] = 24.0
     gpu_hours_per_day: Annotated[float, Field(ge=0)] | None = None
     trials: Literal["never", "spare", "in_place"] = "spare"
