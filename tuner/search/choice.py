@@ -90,6 +90,11 @@ def holding(request: TuneRequest, belief: Belief) -> Floats:
     return np.asarray((belief.forecast().held >= (1 if goodput else _steps_asked(request))).mean(axis=0))
 
 
+def held(request: TuneRequest, belief: Belief) -> NDArray[np.bool_]:
+    """By draw and candidate, whether it meets the SLO at the asked rate, whatever the objective."""
+    return np.asarray(belief.forecast().held >= _steps_asked(request))
+
+
 def confirmation_chance(request: TuneRequest, trials: Sequence[TrialResult]) -> float:
     """The probability that a layout which met the SLO meets it again, by its distance from the targets; 1 where it was
     confirmed."""

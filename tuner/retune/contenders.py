@@ -1,0 +1,90 @@
+"""The layouts that may be the best now, as the plan prices them, and how likely each is to meet the SLO."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tuner.ask.cluster import Cluster, Fleet
+from tuner.ask.deployment import Deployment
+from tuner.ask.layout import SPACE_AXES, ParallelLayout
+from tuner.ask.model import ModelShape
+from tuner.ask.request import TuneRequest
+from tuner.ask.space import Space, load_space
+from tuner.errors import BadInput
+from tuner.plan.prune import Candidate, plan
+from tuner.search.belief import Belief
+from tuner.search.choice import held
+from tuner.search.presimulation import presimulate
+from tuner.search.term_prices import TermPrices
+
+_LOOKED_AT = 4096  # of a plan's ranking
+_OF_A_SIZE = 3  # layouts with as many devices, different in more than their limits and executor
+_OF_A_SHAPE = 2
+_AT_MOST = 24  # some tens of ms each in the simulator
+_DRAWS_LEFT = 32  # at least, of those that agree with what was seen
+
+
+def contenders(request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet) -> list[Candidate]:
+    """The first of a plan's ranking, some of each size: the smallest that the model expects to meet the SLO may do so
+    with little to spare. None where no layout is legal."""
+    try:
+        ranked = plan(request, model, cluster, load_space(request.space), keep=_LOOKED_AT).ranked
+    except BadInput:  # no point of the space is legal here
+        return []
+    shapes, sizes, served = Counter[ParallelLayout](), Counter[tuple[str | None, int]](), set[ParallelLayout]()
+    found = []
+    for candidate in ranked:
+        layout = candidate.layout
+        size = (layout.gpu, layout.devices)
+        new = not shapes[layout.shape]
+        if layout.served in served or shapes[layout.shape] >= _OF_A_SHAPE or (new and sizes[size] >= _OF_A_SIZE):
+            continue
+        served.add(layout.served)
+        shapes[layout.shape] += 1
+        sizes[size] += new
+        found.append(candidate)
+        if len(found) == _AT_MOST:
+            break
+    return found
+
+
+def priced(
+    request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet, layout: ParallelLayout
+) -> Candidate | None:
+    """One layout as the plan prices it, whatever its place in the ranking; None where a rule or its memory forbids it,
+    or even an idle engine would miss the SLO by far."""
+    point = Space("one layout", {axis: (getattr(layout, axis),) for axis in SPACE_AXES})
+    try:
+        ranked = plan(request, model, cluster, point).ranked
+    except BadInput:
+        return None
+    return next((one for one in ranked if one.layout == layout or layout.gpu is None), None)
+
+
+def chances(
+    request: TuneRequest,
+    candidates: Sequence[Candidate],
+    model: ModelShape,
+    cluster: Cluster | Fleet,
+    factors: Mapping[str, tuple[float, float]],
+    shown: Mapping[Deployment, bool],
+    simulate: bool,
+) -> list[float]:
+    """By candidate, the probability that it meets the SLO at the asked rate, with prices as far as they are known.
+
+    ``shown`` says of some whether they do: of the belief's draws those count that agree with most of it.
+    """
+    if not candidates:
+        return []
+    prices = TermPrices.of(request, candidates, model, cluster)
+    simulated = presimulate(request, candidates, model, cluster) if simulate else {}
+    holds = held(request, Belief(request, candidates, prices, simulated, factors))
+    seen = [(place, shown[one.deployment]) for place, one in enumerate(candidates) if one.deployment in shown]
+    if seen:
+        agreeing = sum((holds[:, place] == met).astype(int) for place, met in seen)
+        least = np.sort(agreeing)[-_DRAWS_LEFT:][0]
+        holds = holds[agreeing >= least]
+    return [float(chance) for chance in holds.mean(axis=0)]

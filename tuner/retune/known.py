@@ -1,0 +1,126 @@
+"""What is known of layouts when a study's question is asked again: its trials, the prices that it learnt, and what each
+layout showed while it served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+from tuner.ask.deployment import Deployment
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import Metric, TuneRequest
+from tuner.decide.comparison import by_layout, held_req_per_s
+from tuner.retune.asked_now import AskedNow
+from tuner.trial.results import TrialResult
+
+_START_S = 300.0  # of a deployment, where no trial tells
+_LAUNCHES = 4  # of a round of a study: its median with warm starts (tests/benchmarks/results/search.md)
+_ENOUGH = 1 - 1e-9  # of a rate, but for rounding
+_HEAVIER = 0.95  # a load is as heavy as another from this share of its rate and lengths on
+
+
+@dataclass(frozen=True, slots=True)
+class Lived:
+    """What a deployment showed while it served such a load: ``met`` the SLO, or missed it."""
+
+    deployment: Deployment
+    req_per_s: float
+    prompt_tokens: float
+    output_tokens: float
+    met: bool
+
+    def speaks_of(self, request: TuneRequest) -> bool:
+        """Does it hold for the load of a request: one that was met for any lighter, one that was missed for any heavier
+        load?"""
+        asked = request.workload
+        pairs = (
+            (self.req_per_s, asked.arrival.requests_per_s),
+            (self.prompt_tokens, float(asked.prompt_tokens.mean)),
+            (self.output_tokens, float(asked.output_tokens.mean)),
+        )
+        if self.met:
+            return all(lived >= _HEAVIER * now for lived, now in pairs)
+        return all(now >= _HEAVIER * lived for lived, now in pairs)
+
+    @classmethod
+    def now(cls, deployment: Deployment, request: TuneRequest, met: bool) -> Lived:
+        """Of a deployment that serves the load of a request (of now)."""
+        load = request.workload
+        lengths = float(load.prompt_tokens.mean), float(load.output_tokens.mean)
+        return cls(deployment, load.arrival.requests_per_s, *lengths, met)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """``request`` is the study's, ``factors`` are as ``tuner.search.warm_start.carried`` gives them. ``slower``: by how
+    much latencies are longer than was expected, at the same load, where that was noticed; whatever the cause, it is
+    taken to slow every layout alike, and no trial of before says anything then. ``lived`` is what was seen since the
+    cluster is as it is."""
+
+    request: TuneRequest
+    trials: tuple[TrialResult, ...] = ()
+    factors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    slower: Mapping[Metric, float] = field(default_factory=dict)
+    lived: tuple[Lived, ...] = ()
+
+    @property
+    def prices(self) -> dict[str, tuple[float, float]]:
+        """The factors, with what was noticed on top."""
+        found = dict(self.factors)
+        for metric, name in ((Metric.TTFT, "ttft"), (Metric.TPOT, "tpot")):
+            if metric in self.slower:
+                factor, sd = found.get(name, (1.0, _UNSURE))
+                found[name] = (factor * self.slower[metric], sd)
+        return found
+
+    def shown(self, now: AskedNow) -> dict[Deployment, bool]:
+        """Of which layouts somebody saw whether they meet the SLO under the load of now; in service, else by trial."""
+        if now.request is None:
+            return {}
+        found = self._measured(now, now.request.workload.arrival.requests_per_s)
+        for one in self.lived:
+            if one.speaks_of(now.request):
+                found[one.deployment] = one.met
+        return found
+
+    def _measured(self, now: AskedNow, rate_req_per_s: float) -> dict[Deployment, bool]:
+        if not now.comparable or self.slower:
+            return {}
+        found: dict[Deployment, bool] = {}
+        for deployment, trials in by_layout(self.trials).items():
+            held = held_req_per_s(self.request, trials)
+            if held is not None and held >= rate_req_per_s * _ENOUGH:
+                found[deployment] = True
+            elif any(
+                s.misses(self.request) and s.step.rate_req_per_s <= rate_req_per_s for t in trials for s in t.steps
+            ):
+                found[deployment] = False
+        return found
+
+    @property
+    def measured_engines(self) -> frozenset[ParallelLayout]:
+        """One replica of each layout that came up in a trial: as many of them as there is room for come up, too."""
+        launched = (trial.deployment for trial in self.trials if trial.steps)
+        return frozenset(replica_of(one) for one in launched if isinstance(one, ParallelLayout))
+
+    @property
+    def start_s(self) -> float:
+        """How long a deployment takes to come up, on average over the trials."""
+        known = [trial.ready_after_s for trial in self.trials if trial.ready_after_s]
+        return fmean(known) if known else _START_S
+
+    def tuning_gpu_hours(self, gpus: int) -> float:
+        """What a round of the study takes with layouts of so many GPUs, by its own trials so far."""
+        known = [trial.seconds for trial in self.trials if trial.seconds]
+        load = self.request.load
+        each_s = load.warmup_seconds + load.seconds * len(self.request.rates_req_per_s) + self.start_s
+        return gpus * _LAUNCHES * (fmean(known) if known else each_s) / 3600
+
+
+_UNSURE = 0.25
+
+
+def replica_of(layout: ParallelLayout) -> ParallelLayout:
+    """One engine of a layout; the layout itself where its replicas share experts."""
+    return layout if layout.shares_experts else replace(layout, dp=1)

@@ -1,0 +1,191 @@
+"""What a change of layout could bring now, by what is known and by the model: seconds, and nothing is launched.
+
+The model is that of the plan, with the prices that the study learnt; of each layout it gives the probability that it
+meets the SLO. What somebody saw, in a trial or while it served, is believed before it. The SLO comes first, then what
+the objective counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import partial
+
+from tuner.ask.cluster import Cluster, Fleet, requested_cluster, usd_per_hour
+from tuner.ask.deployment import Deployment, TwoPools, pools_of
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape
+from tuner.ask.packing import pools_unplaceable, unplaceable
+from tuner.ask.request import Objective, TuneRequest
+from tuner.ask.requested_model import requested_model
+from tuner.errors import BadInput
+from tuner.plan.prune import Candidate
+from tuner.retune.asked_now import AskedNow
+from tuner.retune.contenders import chances, contenders, priced
+from tuner.retune.judgement import LayoutOutlook, Outlook
+from tuner.retune.known import Known, replica_of
+
+LIKELY = 0.5  # from this probability on a layout is expected to meet the SLO
+SURE = 0.8  # and from this one it is said to, or from one minus it not to
+WARM_MINUTES = 10.0  # of a new deployment beside the old one, after it is up: warm-up, canary and drain
+
+Refuses = Callable[[Deployment], str | None]
+
+
+def _runs_all(_: Deployment) -> str | None:
+    return None
+
+
+def outlook(
+    now: AskedNow,
+    present: Deployment,
+    known: Known,
+    *,
+    vetoed: Collection[Deployment] = (),
+    refuses: Refuses = _runs_all,
+    simulate: bool = True,
+    in_place: bool = True,
+    moving_minutes: float = WARM_MINUTES,
+) -> Outlook:
+    """Of the present layout and the best other one that is not ``vetoed`` and that the launcher does not refuse. Unless
+    the present one may end first (``in_place``), one that has room beside it is better than one that has none.
+
+    Where the present one does not fit the cluster, the best is what can be had at once: what a trial showed before
+    what only the model says, and without the simulator, which takes a second or two otherwise.
+    """
+    if now.request is None:
+        return Outlook(None, None, assumed=now.assumed)
+    question = _Question(now, now.request, known, requested_model(now.request), requested_cluster(now.request))
+    fits = question.holds(present)
+    allowed = [c for c in question.others(present) if c.deployment not in vetoed and refuses(c.deployment) is None]
+    found = question.weighed(allowed, present if fits else None, simulate and fits)
+    here = found.pop(present, None) if fits else None
+    spare = max(question.cluster.devices - (present.devices if fits else 0), 0)
+    urgent = here is None or here.meets is False
+    order = partial(question.order, urgent=urgent, room=None if in_place or not fits else spare)
+    best = min(found.values(), key=order, default=None)
+    told = Outlook(here, best, spare_gpus=spare, assumed=now.assumed)
+    return told if best is None else question.compared(told, best, moving_minutes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    now: AskedNow
+    request: TuneRequest
+    known: Known
+    model: ModelShape
+    cluster: Cluster | Fleet
+
+    def holds(self, deployment: Deployment) -> bool:
+        """Is there room for it on the cluster of now?"""
+        try:
+            groups = {name: self.cluster.group(layout) for name, layout in pools_of(deployment).items()}
+        except BadInput:  # its kind of node is gone
+            return False
+        if isinstance(deployment, TwoPools) and groups["prefill"] == groups["decode"]:
+            return pools_unplaceable(deployment.prefill, deployment.decode, groups["prefill"]) is None
+        return all(unplaceable(layout, groups[name]) is None for name, layout in pools_of(deployment).items())
+
+    def others(self, present: Deployment) -> list[Candidate]:
+        """Layouts that are legal now and may be the best, those that were measured among them."""
+        measured = {t.deployment for t in self.known.trials if t.steps} | {one.deployment for one in self.known.lived}
+        found = contenders(self.request, self.model, self.cluster)
+        have = {candidate.deployment for candidate in found}
+        missing = sorted(one for one in measured - have if isinstance(one, ParallelLayout))
+        found += [c for one in missing if (c := priced(self.request, self.model, self.cluster, one)) is not None]
+        return [candidate for candidate in found if candidate.deployment != present]
+
+    def weighed(
+        self, others: list[Candidate], present: Deployment | None, simulate: bool
+    ) -> dict[Deployment, LayoutOutlook]:
+        """What is expected of each, and of the present layout; that the model knows nothing of two pools is said by
+        ``meets`` None."""
+        own = priced(self.request, self.model, self.cluster, present) if isinstance(present, ParallelLayout) else None
+        candidates = others if own is None else [*others, own]
+        shown, prices = self.known.shown(self.now), self.known.prices
+        likely = chances(self.request, candidates, self.model, self.cluster, prices, shown, simulate)
+        found = {c.deployment: self._expected(c, chance, shown) for c, chance in zip(candidates, likely, strict=True)}
+        if present is not None and own is None:
+            unpriced = None if isinstance(present, TwoPools) else False  # no rule lets it be: sequences do not fit
+            meets = shown.get(present, unpriced)
+            usd = usd_per_hour(self.request, present)
+            found[present] = LayoutOutlook(present, present.devices, meets, usd, measured=present in shown)
+        return found
+
+    def _expected(self, candidate: Candidate, chance: float, shown: dict[Deployment, bool]) -> LayoutOutlook:
+        deployment, prediction = candidate.deployment, candidate.prediction
+        step = prediction.steps[_asked_step(self.request)]
+        ms = {key: value for key, value in zip(self.request.shown_metrics, step, strict=True) if value is not None}
+        seen = shown.get(deployment)
+        sure = True if chance >= SURE else False if chance <= 1 - SURE else None
+        return LayoutOutlook(
+            deployment,
+            deployment.devices,
+            sure if seen is None else seen,
+            candidate.usd_per_hour,
+            ms,
+            chance if seen is None else None,
+            seen is not None,
+            prediction.goodput_req_per_s,
+        )
+
+    def order(self, one: LayoutOutlook, urgent: bool, room: int | None) -> tuple[float, ...]:
+        """The best is the smallest: expected to meet the SLO (where it is missed, ``urgent``, surely before likely),
+        what came up before where that counts, the objective, the surest; where none is expected to, the likeliest, and
+        then the one that carries the most. ``room`` is for so many GPUs."""
+        crowded, likely = float(room is not None and one.gpus > room), likelihood(one)
+        if likely < LIKELY:
+            return (2.0, crowded, -round(likely, 1), -(one.goodput_req_per_s or 0.0), one.gpus)
+        tier = 1.0 if urgent and likely < SURE else 0.0
+        return (tier, crowded, float(urgent and not self._came_up(one)), self.costs(one), -likely, one.gpus)
+
+    def _came_up(self, one: LayoutOutlook) -> bool:
+        """Did an engine like its own come up in a trial, or serve?"""
+        layout = one.deployment
+        engines = self.known.measured_engines
+        return one.measured or (isinstance(layout, ParallelLayout) and replica_of(layout) in engines)
+
+    def costs(self, one: LayoutOutlook) -> float:
+        """What the first objective counts, less is better."""
+        objective = self.request.objective
+        if objective is Objective.MAX_GOODPUT:
+            return -(one.goodput_req_per_s or 0.0)
+        if objective is Objective.MIN_LATENCY:
+            return sum(one.ms.values()) if one.ms else math.inf
+        if objective is Objective.MIN_COST and one.usd_per_hour is not None:
+            return one.usd_per_hour
+        return float(one.gpus)
+
+    def compared(self, told: Outlook, best: LayoutOutlook, moving_minutes: float) -> Outlook:
+        """What the best gains against the present layout, and what it takes to get there."""
+        present = told.present
+        moving = best.gpus * (self.known.start_s / 3600 + moving_minutes / 60)
+        tuning = 0.0 if best.measured else self.known.tuning_gpu_hours(best.gpus)
+        told = replace(told, best=best, tuning_gpu_hours=tuning, moving_gpu_hours=moving)
+        if present is None:
+            return replace(told, regains_slo=likelihood(best) >= LIKELY)
+        regains = present.meets is False and likelihood(best) >= LIKELY
+        gain = self._gain(present, best)
+        whole = present.gpus if present.usd_per_hour is None else present.usd_per_hour
+        return replace(told, regains_slo=regains, gain=gain, gain_per_hour=gain * whole)
+
+    def _gain(self, present: LayoutOutlook, best: LayoutOutlook) -> float:
+        """The share of what the present layout takes that the best saves: of its GPUs or dollars; for goodput of the
+        GPUs per request that it carries, for latency of the milliseconds. Negative where it takes more."""
+        now, then = self.costs(present), self.costs(best)
+        if self.request.objective is Objective.MAX_GOODPUT:
+            return 1 - now / then if then else 0.0
+        return 1 - then / now if 0 < now < math.inf and then < math.inf else 0.0
+
+
+def likelihood(one: LayoutOutlook) -> float:
+    """The probability that it meets the SLO; what was seen is certain."""
+    if one.chance is not None:
+        return one.chance
+    return 1.0 if one.meets else 0.0
+
+
+def _asked_step(request: TuneRequest) -> int:
+    asked = request.workload.arrival.requests_per_s
+    return min(range(len(request.rates_req_per_s)), key=lambda i: abs(request.rates_req_per_s[i] - asked))
