@@ -41,9 +41,11 @@ class CanaryPolicy(BaseModel):
 
 class RetunePolicy(BaseModel):
     """The limits of re-tuning. ``consent`` is for changes that can wait, ``emergency`` for a layout that cannot serve
-    any more. GPU-hours are of trials alone. A gain is a share of what the present layout costs, or an SLO regained. What
-    saves must have lasted ``persists_minutes`` and waits for the cool-down; what regains an SLO waits for neither, but
-    must have lasted ``regains_minutes``. Windows are for both, and not for an emergency."""
+    any more. GPU-hours are of trials alone. A gain is a share of what the present layout costs, or an SLO regained.
+
+    What saves must have lasted ``persists_minutes`` and waits for the cool-down; what regains an SLO waits for neither,
+    but must have lasted ``regains_minutes``. Windows are for both, and not for an emergency.
+    """
 
     model_config = _STRICT
     consent: Consent = Consent.APPROVE

@@ -1,0 +1,162 @@
+"""What is to be done about what is deployed: nothing, hold, tune again, move, or an emergency.
+
+The order of weight: a layout that cannot run any more, then the SLO, then what a change saves over the horizon beside
+what tuning and moving cost. What is blind never acts, except that a layout without the nodes it needs is replaced.
+Nothing is kept between two judgements: the same situation is judged alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tuner.retune import holds
+from tuner.retune.holds import Hold
+from tuner.retune.judgement import Action, HeldBy, Judgement, LayoutOutlook, Outlook
+from tuner.retune.outlook import LIKELY, SURE, likelihood
+from tuner.retune.policy import RetunePolicy
+from tuner.retune.situation import Situation
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What speaks for a change: in words, ``urgent`` where it is for the SLO; ``short`` says what it lacks."""
+
+    why: str
+    urgent: bool
+    short: str | None = None
+
+
+def judge(situation: Situation, policy: RetunePolicy, outlook: Outlook | None) -> Judgement:
+    """``outlook`` is what a change could bring, asked for where the situation has a ``reason``; None where nobody had
+    to ask, or the model could not say."""
+    blind, reason = tuple(holds.blind(situation)), situation.reason
+    if outlook is not None and outlook.present is None and reason is not None:
+        return _emergency(situation, policy, outlook, reason)
+    if reason is None:
+        if blind:
+            return _held(situation, outlook, "nothing can be said of what serves", blind)
+        return Judgement(Action.NOTHING, "Nothing has changed that the decision rests on.", situation.at_s, {}, outlook)
+    if outlook is None or outlook.present is None:
+        unknown = (HeldBy.BLIND, "what another layout would bring cannot be said")
+        return _held(situation, outlook, reason, (*holds.standing(situation), *blind, unknown))
+    case = _case(outlook, outlook.present, policy)
+    if case is None:
+        if blind:
+            return _held(situation, outlook, reason, (*holds.standing(situation), *blind))
+        why = f"{_sentence(reason)} No other layout is expected to do better than {outlook.present.deployment}."
+        return Judgement(Action.NOTHING, why, situation.at_s, {}, outlook, situation.notices)
+    return _change(situation, policy, outlook, case, (reason, blind))
+
+
+def _emergency(situation: Situation, policy: RetunePolicy, outlook: Outlook, reason: str) -> Judgement:
+    """The present layout cannot run on what is left: the best that fits now, measured or not."""
+    best = outlook.best
+    if best is None:
+        none = (HeldBy.NO_ROOM, "no layout of the space fits what is left of the cluster")
+        return _held(situation, outlook, reason, (*holds.standing(situation), none))
+    held = (
+        *holds.standing(situation),
+        *holds.vetoed(situation, best),
+        *holds.consent(situation, policy.emergency, best.deployment),
+    )
+    does = f"{best.deployment} on {best.gpus} GPUs is the best that fits now, {_known(best)}"
+    if not outlook.regains_slo:
+        does += ", though it is not expected to meet the SLO"
+    if held:
+        return _held(situation, outlook, f"{reason}; {does}", held)
+    why = f"{_sentence(reason)} The present layout cannot run on what is left; {does}."
+    return Judgement(Action.EMERGENCY, why, situation.at_s, {}, outlook, situation.notices)
+
+
+def _change(
+    situation: Situation, policy: RetunePolicy, outlook: Outlook, case: _Case, told: tuple[str, tuple[Hold, ...]]
+) -> Judgement:
+    """``told`` is the reason for it, and what is blind."""
+    best, (reason, blind) = outlook.best, told
+    action = _action(policy, outlook, case)
+    held = [*holds.standing(situation), *blind]
+    if best is not None:
+        held += holds.vetoed(situation, best)
+    if case.short is not None:
+        held.append((HeldBy.GAIN, case.short))
+    elif best is not None:
+        held += holds.means(situation, policy, outlook, action)
+        held += holds.waits(situation, policy, case.urgent)
+        held += holds.consent(situation, policy.consent, best.deployment)
+    if held:
+        return _held(situation, outlook, f"{reason}; {case.why}", held)
+    does = "It is tuned again" if action is Action.RETUNE else "It is rolled out"
+    why = f"{_sentence(reason)} {does}: {case.why}."
+    return Judgement(action, why, situation.at_s, {}, outlook, situation.notices)
+
+
+def _case(outlook: Outlook, present: LayoutOutlook, policy: RetunePolicy) -> _Case | None:
+    """What speaks for the best layout; None where nothing does."""
+    best = outlook.best
+    if present.meets is False:
+        return _for_the_slo(outlook, present, policy)
+    if best is None or likelihood(best) < LIKELY or outlook.gain <= 0:
+        return None
+    hours = pays_back_hours(outlook)
+    saves = f"{best.deployment} saves {outlook.gain:.0%}, {_known(best)}, and pays back in {hours:.1f} h"
+    if outlook.gain < policy.least_gain:
+        return _Case(saves, False, f"a gain of {outlook.gain:.1%}; {policy.least_gain:.1%} is the least")
+    if hours > policy.horizon_hours:
+        return _Case(
+            saves, False, f"a gain would have to last {hours:.0f} h; {policy.horizon_hours:g} h are counted on"
+        )
+    return _Case(saves, False)
+
+
+def _for_the_slo(outlook: Outlook, present: LayoutOutlook, policy: RetunePolicy) -> _Case:
+    """The present layout misses the SLO: one that meets it, else one that carries clearly more."""
+    best = outlook.best
+    if best is None:
+        return _Case("the SLO is missed", True, "no other layout of the space fits the cluster")
+    if outlook.regains_slo:
+        return _Case(f"{best.deployment} on {best.gpus} GPUs meets the SLO again, {_known(best)}", True)
+    now, then = present.goodput_req_per_s or 0.0, best.goodput_req_per_s or 0.0
+    if then > now * (1 + max(policy.least_gain, _CLEARLY)):
+        return _Case(f"none meets the SLO, {best.deployment} carries {then:.3g} requests/s instead of {now:.3g}", True)
+    return _Case("the SLO is missed", True, "no other layout is expected to meet it, or to carry clearly more")
+
+
+_CLEARLY = 0.05  # more requests/s within the SLO
+
+
+def pays_back_hours(outlook: Outlook) -> float:
+    """How long a gain has to last to be worth tuning and moving, with the chance that it comes to nothing."""
+    best, present = outlook.best, outlook.present
+    if best is None or present is None or outlook.gain_per_hour <= 0:
+        return float("inf")
+    price = 1.0 if present.usd_per_hour is None or not present.gpus else present.usd_per_hour / present.gpus
+    cost = (outlook.tuning_gpu_hours + outlook.moving_gpu_hours) * price
+    return cost / (max(likelihood(best), 0.01) * outlook.gain_per_hour)
+
+
+def _action(policy: RetunePolicy, outlook: Outlook, case: _Case) -> Action:
+    """What was measured is rolled out; so is, where the SLO is missed or trials are not allowed, what is sure enough: a
+    canary measures it."""
+    best = outlook.best
+    if best is None or best.measured:
+        return Action.MOVE
+    soon = case.urgent or policy.trials == "never"
+    return Action.MOVE if soon and likelihood(best) >= SURE else Action.RETUNE
+
+
+def _known(best: LayoutOutlook) -> str:
+    return "as was measured" if best.measured else f"with a probability of {likelihood(best):.0%}"
+
+
+def _held(situation: Situation, outlook: Outlook | None, reason: str, held: Iterable[Hold]) -> Judgement:
+    """The first of each kind of hold tells."""
+    by: dict[HeldBy, str] = {}
+    for kind, words in held:
+        by.setdefault(kind, words)
+    why = f"{_sentence(reason)} Held: {'; '.join(by.values())}."
+    return Judgement(Action.HOLD, why, situation.at_s, by, outlook, situation.notices)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

@@ -1,0 +1,72 @@
+"""All that a judgement looks at beside the policy and what a change could bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.ask.deployment import Deployment
+from tuner.retune.notice import Notice, NoticeKind
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """``at_s`` in s since 1970. ``moved_s`` is when what serves was changed last; ``rollout`` and ``foreign`` say in
+    words what is under way, and what somebody changed by hand. ``approved`` are layouts to which a human agreed,
+    ``vetoed`` those that are not tried again while the cluster is as it is: refused by a human, or rolled back.
+    ``gpu_hours_today`` were spent on trials since midnight UTC. ``unmeasured``: no trial measured what serves, as after
+    an emergency; that is a reason to ask, too."""
+
+    at_s: float
+    notices: tuple[Notice, ...] = ()
+    moved_s: float | None = None
+    rollout: str | None = None
+    foreign: str | None = None
+    paused: bool = False
+    approved: frozenset[Deployment] = frozenset()
+    vetoed: frozenset[Deployment] = frozenset()
+    gpu_hours_today: float = 0.0
+    unmeasured: bool = False
+
+    @property
+    def concerns(self) -> tuple[Notice, ...]:
+        """What may be a reason for a change, the weightiest first."""
+        return concerns(self.notices)
+
+    @property
+    def reason(self) -> str | None:
+        """Why it has to be asked what a change could bring, in words; None where it need not be."""
+        if self.concerns:
+            more = len(self.concerns) - 1
+            return self.concerns[0].evidence.rstrip(".") + (f" (and {more} more)" if more else "")
+        return "no trial has measured what serves" if self.unmeasured else None
+
+    @property
+    def blind(self) -> tuple[Notice, ...]:
+        """What cannot be seen."""
+        return tuple(notice for notice in self.notices if notice.kind is NoticeKind.BLIND)
+
+    @property
+    def lasted_s(self) -> float:
+        """For how long all concerns have stood; what was never measured, since it serves."""
+        began = [notice.since_s for notice in self.concerns]
+        return self.at_s - max(began, default=self.at_s if self.moved_s is None else self.moved_s)
+
+
+def concerns(notices: Sequence[Notice]) -> tuple[Notice, ...]:
+    """Notices that are a reason to ask what a change could bring, the weightiest first."""
+    return tuple(sorted((one for one in notices if one.kind in _WEIGHT), key=lambda one: _WEIGHT.index(one.kind)))
+
+
+_WEIGHT = (
+    NoticeKind.NODE_LOST,
+    NoticeKind.DEVICES_CHANGED,
+    NoticeKind.SLO_BURN,
+    NoticeKind.MODEL_CHANGED,
+    NoticeKind.VERSION_CHANGED,
+    NoticeKind.LINK_CHANGED,
+    NoticeKind.WORKLOAD_SHIFT,
+    NoticeKind.RESIDUAL,
+    NoticeKind.STRAGGLER,
+    NoticeKind.NODE_JOINED,
+)
