@@ -54,10 +54,12 @@ class Situation:
 
 
 def concerns(notices: Sequence[Notice]) -> tuple[Notice, ...]:
-    """Notices that are a reason to ask what a change could bring, the weightiest first."""
-    return tuple(sorted((one for one in notices if one.kind in _WEIGHT), key=lambda one: _WEIGHT.index(one.kind)))
+    """Notices that are a reason to ask what a change could bring, the weightiest first; what only may be is none."""
+    certain = (one for one in notices if one.kind in _WEIGHT and one.confidence >= _CERTAIN)
+    return tuple(sorted(certain, key=lambda one: _WEIGHT.index(one.kind)))
 
 
+_CERTAIN = 0.9  # of a notice's confidence
 _WEIGHT = (
     NoticeKind.NODE_LOST,
     NoticeKind.DEVICES_CHANGED,
