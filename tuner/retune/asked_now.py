@@ -1,11 +1,13 @@
 """The request of a study, brought up to date with the load and the cluster that are seen now.
 
-What is as it was asked, but for ``ALIKE``, stays as it was asked: figures that are seen are never quite the same twice.
+What is as it was asked, but for ``ALIKE``, stays as it was asked, and what is not changes in steps of ``STEP``: figures
+that are seen are never quite the same twice, and the same question need not be asked anew with every look.
 Of lengths often no more is known than their mean; their distribution is then scaled to it, and that is said.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,7 @@ from tuner.retune.demand import OUTPUT, PREFIX, PROMPT, RATE, Demand
 from tuner.retune.seen import Fingerprint, Tokens
 
 ALIKE = 0.1  # share by which a mean or a rate may differ and still be as it was asked
+STEP = 0.05  # of a logarithm
 _ALIKE_SHARE = 0.05  # by which the part of prompts that a cache holds may
 _SPREAD = 0.2  # share by which a deviation may differ and still be as it was asked
 
@@ -58,10 +61,10 @@ def asked_now(
         factor = workload["arrival"]["requests_per_s"] / request.workload.arrival.requests_per_s
         document["load"] |= {"rates_req_per_s": tuple(rate * factor for rate in request.load.rates_req_per_s)}
     release = seen.versions.get("vllm") if seen is not None else None
-    asked = request.engine.version
-    if release is not None and asked is not None and release != asked:
-        document["engine"] |= {"version": release}
-        changed["engine"] = f"vLLM {release} instead of {asked}"
+    decided = then.versions.get("vllm") if then is not None else request.engine.version
+    if release is not None and decided is not None and release != decided:
+        changed["engine"] = f"vLLM {release} instead of {decided}"
+        document["engine"] |= {"version": release} if request.engine.version is not None else {}
     try:
         return AskedNow(TuneRequest.model_validate(document), changed, tuple(assumed))
     except ValidationError as error:
@@ -101,8 +104,9 @@ def _rate(asked: float, demand: Demand, changed: dict[str, str], assumed: list[s
     if seen < asked and not demand.whole:
         assumed.append(f"{asked:g} requests/s, as asked: less was seen, but not yet for a week")
         return asked
-    changed[RATE] = f"{seen:.3g} requests/s at the busiest instead of {asked:g}"
-    return seen
+    planned = asked * _in_steps(seen / asked)
+    changed[RATE] = f"{planned:.3g} requests/s at the busiest instead of {asked:g}"
+    return planned
 
 
 def _lengths(
@@ -118,11 +122,11 @@ def _lengths(
     if seen is None:
         assumed.append(f"{whose} as long as asked: nobody sees their lengths")
         return asked
-    factor = max(seen.mean, 1.0) / asked.mean
+    factor = _in_steps(max(seen.mean, 1.0) / asked.mean)
     wider = seen.sd is not None and asked.sd is not None and abs(seen.sd / (asked.sd * factor) - 1) > _SPREAD
     if abs(factor - 1) <= ALIKE and not wider:
         return asked
-    changed[name] = f"{whose} of {seen.mean:.0f} tokens instead of {asked.mean:g}"
+    changed[name] = f"{whose} of {factor * asked.mean:.0f} tokens instead of {asked.mean:g}"
     if asked.sd is None or seen.sd is None:
         assumed.append(f"{whose} are distributed as asked, {factor:.2f} × as long")
     low, high = (max(round(bound * factor), 1) for bound in asked.bounds)
@@ -161,6 +165,10 @@ def _prefix(asked: Workload, prompt: TokenLengths, share: float | None, changed:
         )
     least = prompt.mean if prompt.distribution == "trace" else prompt.bounds[0]
     return min(shared, max(int(least) - 1, 0))
+
+
+def _in_steps(factor: float) -> float:
+    return math.exp(round(math.log(factor) / STEP) * STEP)
 
 
 def _longest(request: TuneRequest) -> int:

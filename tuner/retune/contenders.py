@@ -11,11 +11,12 @@ from tuner.ask.cluster import Cluster, Fleet
 from tuner.ask.deployment import Deployment
 from tuner.ask.layout import SPACE_AXES, ParallelLayout
 from tuner.ask.model import ModelShape
-from tuner.ask.request import TuneRequest
+from tuner.ask.request import Metric, TuneRequest
 from tuner.ask.space import Space, load_space
 from tuner.errors import BadInput
 from tuner.plan.prune import Candidate, plan
-from tuner.search.belief import Belief
+from tuner.retune.known import Known
+from tuner.search.belief import OFFSET_SD, Belief, fresh_sd
 from tuner.search.choice import held
 from tuner.search.presimulation import presimulate
 from tuner.search.term_prices import TermPrices
@@ -69,11 +70,11 @@ def chances(
     candidates: Sequence[Candidate],
     model: ModelShape,
     cluster: Cluster | Fleet,
-    factors: Mapping[str, tuple[float, float]],
+    known: Known,
     shown: Mapping[Deployment, bool],
     simulate: bool,
 ) -> list[float]:
-    """By candidate, the probability that it meets the SLO at the asked rate, with prices as far as they are known.
+    """By candidate, the probability that it meets the SLO at the asked rate, with prices as far as they are ``known``.
 
     ``shown`` says of some whether they do: of the belief's draws those count that agree with most of it.
     """
@@ -81,10 +82,19 @@ def chances(
         return []
     prices = TermPrices.of(request, candidates, model, cluster)
     simulated = presimulate(request, candidates, model, cluster) if simulate else {}
-    holds = held(request, Belief(request, candidates, prices, simulated, factors))
+    holds = held(request, Belief(request, candidates, prices, simulated, _factors(known, prices.terms)))
     seen = [(place, shown[one.deployment]) for place, one in enumerate(candidates) if one.deployment in shown]
     if seen:
         agreeing = sum((holds[:, place] == met).astype(int) for place, met in seen)
         least = np.sort(agreeing)[-_DRAWS_LEFT:][0]
         holds = holds[agreeing >= least]
     return [float(chance) for chance in holds.mean(axis=0)]
+
+
+def _factors(known: Known, terms: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """What was learnt of each price, and on top what was noticed since."""
+    steps, first = (known.slower.get(metric, 1.0) for metric in (Metric.TPOT, Metric.TTFT))
+    scale = dict.fromkeys(terms, steps) | {Metric.TTFT.value: first}
+    names = [name for name in (*terms, *(one.value for one in OFFSET_SD)) if name in known.factors or name in scale]
+    found = {name: known.factors.get(name, (1.0, fresh_sd(name))) for name in names}
+    return {name: (factor * scale.get(name, 1.0), sd) for name, (factor, sd) in found.items()}

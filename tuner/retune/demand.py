@@ -1,19 +1,21 @@
 """The load that a layout has to carry, from what was seen: the highest rate of a week, and how long requests are.
 
 A layout has to carry the busiest hours, not those of now: a night is no reason for a smaller one, and a weekend is none
-either. So a rate falls once it was low for a week; one that rose counts as soon as that is known.
+either. So a rate falls once it was low for a week. One that rose counts as soon as that was noticed: what is twice the
+load of the same hour a week ago will be twice the load of the busiest hour.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuner.retune.load_sums import LoadSums
+from tuner.retune.notice import Notice, NoticeKind
 from tuner.retune.seen import Look, Tokens
 
-RATE, PROMPT, OUTPUT, PREFIX = "rate", "prompt_tokens", "output_tokens", "prefix_share"
+RATE, PROMPT, OUTPUT, PREFIX = "rate", "prompt_tokens", "output_tokens", "prefix_share"  # what a shift is of
 SLOT_S = 900.0
 PERIOD_S = 7 * 86400.0  # loads repeat by the week
 RECENT_S = 86400.0  # over which lengths are averaged where no shift of them is known: they may differ by the hour
@@ -46,21 +48,20 @@ class LoadRecord:
         """One more look, the newest; what is older than the period is forgotten."""
         seen, at = LoadSums.of(look), int((look.at_s - look.seconds / 2) // SLOT_S)
         if at not in self._slots:
-            oldest = at - int(PERIOD_S / SLOT_S)
-            self._slots = {slot: sums for slot, sums in self._slots.items() if slot > oldest}
+            oldest = at - int(PERIOD_S / SLOT_S) - 1
+            self._slots = {slot: sums for slot, sums in self._slots.items() if slot >= oldest}
         self._slots[at] = self._slots.get(at, LoadSums()) + seen
         self._fine.append((look.at_s - look.seconds, seen))
         while self._fine[0][0] < look.at_s - _FINE_S:
             self._fine.popleft()
 
-    def demand(self, at_s: float, since_s: Mapping[str, float] | None = None) -> Demand:
-        """What has to be carried at ``at_s``. ``since_s`` says from when on ``RATE``, ``PROMPT``, ``OUTPUT`` or
-        ``PREFIX`` are what they are now, where a shift of them was noticed."""
-        begins = dict.fromkeys((PROMPT, OUTPUT, PREFIX), at_s - RECENT_S) | dict(since_s or {})
+    def demand(self, at_s: float, notices: Sequence[Notice] = ()) -> Demand:
+        """What has to be carried at ``at_s``; a shift that was noticed says since when its part is what it is now."""
+        shifts = (one for one in notices if one.kind is NoticeKind.WORKLOAD_SHIFT)
+        begins = dict.fromkeys((PROMPT, OUTPUT, PREFIX), at_s - RECENT_S) | {one.of: one.since_s for one in shifts}
         busiest = self._busiest()
         if RATE in begins:
-            risen = self._since(begins[RATE])
-            busiest = max(busiest or 0.0, risen.arrived / risen.seconds) if risen.seconds else busiest
+            busiest = max([rate for rate in (busiest, *self._risen(begins[RATE], busiest)) if rate], default=None)
         seen = sum(one.seconds >= _COVERED * SLOT_S for one in self._slots.values())
         return Demand(
             busiest,
@@ -71,11 +72,31 @@ class LoadRecord:
         )
 
     def _since(self, begin_s: float) -> LoadSums:
+        """All looks since then; those of the fine record where it reaches back so far, else whole slots."""
         if self._fine and begin_s >= self._fine[0][0]:
             return sum((one for began_s, one in self._fine if began_s >= begin_s), LoadSums())
         return sum((one for at, one in self._slots.items() if at * SLOT_S >= begin_s), LoadSums())
 
-    def _busiest(self) -> float | None:
+    def _risen(self, begin_s: float, busiest: float | None) -> tuple[float, ...]:
+        """Rates that a rise since ``begin_s`` makes likely: its own, and as many times the busiest of before it as it
+        is that of the same hours a week ago."""
+        now = self._since(begin_s)
+        if not now.seconds:
+            return ()
+        rate, period = now.arrived / now.seconds, int(PERIOD_S / SLOT_S)
+        first, last = int(begin_s // SLOT_S), max(self._slots)
+        past = [self._slots[at - period] for at in range(first, last + 1) if at - period in self._slots]
+        before = [one.arrived / one.seconds for one in past if one.seconds and one.arrived]
+        earlier = self._busiest(before_s=begin_s)
+        if not before or earlier is None:
+            return (rate,)
+        return rate, earlier * rate / (sum(before) / len(before))
+
+    def _busiest(self, before_s: float = float("inf")) -> float | None:
         """The highest rate that lasted for two slots: a burst of minutes is no load to plan for."""
-        known = {at: one.arrived / one.seconds for at, one in self._slots.items() if one.seconds >= _COVERED * SLOT_S}
+        known = {
+            at: one.arrived / one.seconds
+            for at, one in self._slots.items()
+            if one.seconds >= _COVERED * SLOT_S and (at + 1) * SLOT_S <= before_s
+        }
         return max((min(rate, known[at + 1]) for at, rate in known.items() if at + 1 in known), default=None)

@@ -64,16 +64,6 @@ class Known:
     slower: Mapping[Metric, float] = field(default_factory=dict)
     lived: tuple[Lived, ...] = ()
 
-    @property
-    def prices(self) -> dict[str, tuple[float, float]]:
-        """The factors, with what was noticed on top."""
-        found = dict(self.factors)
-        for metric, name in ((Metric.TTFT, "ttft"), (Metric.TPOT, "tpot")):
-            if metric in self.slower:
-                factor, sd = found.get(name, (1.0, _UNSURE))
-                found[name] = (factor * self.slower[metric], sd)
-        return found
-
     def shown(self, now: AskedNow) -> dict[Deployment, bool]:
         """Of which layouts somebody saw whether they meet the SLO under the load of now; in service, else by trial."""
         if now.request is None:
@@ -116,9 +106,6 @@ class Known:
         load = self.request.load
         each_s = load.warmup_seconds + load.seconds * len(self.request.rates_req_per_s) + self.start_s
         return gpus * _LAUNCHES * (fmean(known) if known else each_s) / 3600
-
-
-_UNSURE = 0.25
 
 
 def replica_of(layout: ParallelLayout) -> ParallelLayout:

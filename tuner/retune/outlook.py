@@ -103,8 +103,8 @@ class _Question:
         ``meets`` None."""
         own = priced(self.request, self.model, self.cluster, present) if isinstance(present, ParallelLayout) else None
         candidates = others if own is None else [*others, own]
-        shown, prices = self.known.shown(self.now), self.known.prices
-        likely = chances(self.request, candidates, self.model, self.cluster, prices, shown, simulate)
+        shown = self.known.shown(self.now)
+        likely = chances(self.request, candidates, self.model, self.cluster, self.known, shown, simulate)
         found = {c.deployment: self._expected(c, chance, shown) for c, chance in zip(candidates, likely, strict=True)}
         if present is not None and own is None:
             unpriced = None if isinstance(present, TwoPools) else False  # no rule lets it be: sequences do not fit

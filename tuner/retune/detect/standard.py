@@ -12,6 +12,7 @@ from tuner.retune.detect.cluster_change import ClusterChange
 from tuner.retune.detect.detector import Detectors
 from tuner.retune.detect.residual import Expected, Residual
 from tuner.retune.detect.straggler import Straggler
+from tuner.retune.detect.surge import Surge
 from tuner.retune.detect.workload_shift import WorkloadShift, signals
 from tuner.retune.seen import Fingerprint
 
@@ -23,14 +24,17 @@ def standard_detectors(
     *,
     seasonal: bool = True,
     size: BinSize = BIN_SIZE,
+    planned_req_per_s: float | None = None,
 ) -> Detectors:
     """All there are. ``before`` is what the decision rests on (None: what is seen first), ``expected`` what its layout
-    should take by load (None: what it takes at first); ``seasonal``: load follows days and weeks."""
+    should take by load (None: what it takes at first); ``seasonal``: load follows days and weeks;
+    ``planned_req_per_s`` is the rate that its layout was chosen for."""
     return Detectors(
         [
             Blind(slo),
             ClusterChange(before),
             BurnRate(slo),
+            Surge(planned_req_per_s),
             WorkloadShift(signals(seasonal=seasonal, size=size)),
             Residual(expected, size),
             Straggler(),
