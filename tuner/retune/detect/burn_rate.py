@@ -49,6 +49,8 @@ TIERS = (
     Tier(6.0, 6 * _HOUR_S, 30 * _MINUTE_S),
     Tier(1.0, 3 * _DAY_S, 6 * _HOUR_S),
 )
+# What would page somebody in days is re-tuned within hours: a target that is missed three times as often as it may be.
+SOON = Tier(3.0, 2 * _HOUR_S, 15 * _MINUTE_S)
 Misses = tuple[float, float, float, float]  # requests; misses: at least, likely and at most; summed up since the start
 _NONE: Misses = (0.0, 0.0, 0.0, 0.0)
 

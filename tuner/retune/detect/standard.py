@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from tuner.ask.request import SloTarget
 from tuner.retune.detect.bins import BIN_SIZE, BinSize
 from tuner.retune.detect.blind import Blind
-from tuner.retune.detect.burn_rate import BurnRate
+from tuner.retune.detect.burn_rate import SOON, TIERS, BurnRate, Tier
 from tuner.retune.detect.cluster_change import ClusterChange
 from tuner.retune.detect.detector import Detectors
+from tuner.retune.detect.drifted import Drifted
 from tuner.retune.detect.residual import Expected, Residual
 from tuner.retune.detect.straggler import Straggler
 from tuner.retune.detect.surge import Surge
@@ -25,16 +27,20 @@ def standard_detectors(
     seasonal: bool = True,
     size: BinSize = BIN_SIZE,
     planned_req_per_s: float | None = None,
+    planned_tokens: Mapping[str, float] = MappingProxyType({}),
+    tiers: Sequence[Tier] = (*TIERS, SOON),
 ) -> Detectors:
     """All there are. ``before`` is what the decision rests on (None: what is seen first), ``expected`` what its layout
-    should take by load (None: what it takes at first); ``seasonal``: load follows days and weeks;
-    ``planned_req_per_s`` is the rate that its layout was chosen for."""
+    should take by load (None: what it takes at first); ``seasonal``: load follows days and weeks. The load that the
+    layout was chosen for is held against a plan where it is given: ``planned_req_per_s``, and ``planned_tokens`` by
+    ``prompt_tokens`` and ``output_tokens``."""
     return Detectors(
         [
             Blind(slo),
             ClusterChange(before),
-            BurnRate(slo),
-            Surge(planned_req_per_s),
+            BurnRate(slo, tiers),
+            *([] if planned_req_per_s is None else [Surge(planned_req_per_s)]),
+            Drifted(planned_tokens),
             WorkloadShift(signals(seasonal=seasonal, size=size)),
             Residual(expected, size),
             Straggler(),

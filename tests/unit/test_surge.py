@@ -1,0 +1,74 @@
+"""More, or longer, requests than were decided for: against the plan, where a level that moves takes its past along."""
+
+import numpy as np
+import pytest
+
+from tuner.retune.detect.drifted import Drifted
+from tuner.retune.detect.surge import Surge
+from tuner.retune.seen import Look, Tokens
+
+
+def told_after(*rates, planned=10.0, each_s=60.0):
+    """Minutes until the first notice; None where there is none."""
+    surge, random = Surge(planned), np.random.default_rng(1)
+    for i, rate in enumerate(rates):
+        if surge.look(Look((i + 1) * each_s, each_s, float(random.poisson(rate * each_s)))):
+            return i + 1
+    return None
+
+
+@pytest.mark.parametrize(
+    ("times", "minutes"), [(2.0, (4, 7)), (1.5, (9, 15)), (4.0, (1, 3))], ids=["twice", "half more", "four times"]
+)
+def test_the_more_the_sooner(times, minutes):
+    found = told_after(*[10.0 * times] * 60)
+    assert minutes[0] <= found <= minutes[1]
+
+
+def test_neither_a_burst_nor_a_week_at_what_was_planned_is_told():
+    assert told_after(*[10.0] * 30, *[15.0] * 8, *[10.0] * 30) is None
+    assert told_after(*[10.0] * 10_080) is None
+    assert told_after(*[0.05] * 10_080, planned=0.05) is None
+
+
+def test_it_ends_with_the_surge_and_a_decision_raises_what_is_planned():
+    surge = Surge(10.0)
+    for i in range(20):
+        found = surge.look(Look((i + 1) * 60.0, 60.0, 1200.0))
+    assert found[0].figures == {"req_per_s_before": 10.0, "req_per_s": 20.0}
+    assert found[0].since_s == 0.0
+    assert not surge.look(Look(21 * 60.0, 60.0, 500.0))
+    for i in range(21, 41):
+        surge.look(Look((i + 1) * 60.0, 60.0, 1200.0))
+    surge.decided(41 * 60.0)
+    assert not any(surge.look(Look((i + 1) * 60.0, 60.0, 1200.0)) for i in range(41, 101))
+
+
+def hourly(drifted, hours, prompt, begin=0):
+    """Notices after each hour of prompts whose mean is a function of the hour."""
+    found = []
+    for hour in range(begin, begin + hours):
+        seen = Tokens(5000.0, float(prompt(hour)), 300.0)
+        found.append(drifted.look(Look((hour + 1) * 3600.0, 3600.0, 5000.0, 0.0, prompt=seen)))
+    return found
+
+
+def test_lengths_that_creep_are_told_once_the_mean_of_a_day_is_a_tenth_off():
+    found = hourly(Drifted({"prompt_tokens": 1000.0}), 24 * 6, lambda hour: 1000 * 1.005**hour)
+    first = next(i for i, told in enumerate(found) if told)
+    assert 24 <= first <= 36
+    assert found[first][0].of == "prompt_tokens"
+    assert all(found[first:])
+
+
+def test_night_jobs_with_long_prompts_are_no_drift():
+    by_day = hourly(Drifted({"prompt_tokens": 1000.0}), 24 * 14, lambda hour: 1600 if hour % 24 < 6 else 800)
+    assert not any(by_day)
+
+
+def test_after_a_decision_the_lengths_of_then_are_the_plan():
+    drifted = Drifted({"prompt_tokens": 1000.0})
+    assert hourly(drifted, 30, lambda hour: 1500)[-1]
+    drifted.decided(30 * 3600.0)
+    assert not any(hourly(drifted, 60, lambda hour: 1500, begin=30))
+    assert hourly(drifted, 30, lambda hour: 1000, begin=90)[-1]
