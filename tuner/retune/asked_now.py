@@ -36,12 +36,6 @@ class AskedNow:
     changed: Mapping[str, str]
     assumed: tuple[str, ...] = ()
 
-    @property
-    def comparable(self) -> bool:
-        """May what was measured for the study be held against what is asked now? It may at another rate, and on fewer
-        or more nodes, since each rate that a layout held is known; requests of another length are another question."""
-        return not set(self.changed) & {PROMPT, OUTPUT, PREFIX, "link", "engine"}
-
 
 def asked_now(
     request: TuneRequest, demand: Demand, seen: Fingerprint | None, then: Fingerprint | None = None
@@ -81,6 +75,9 @@ def _workload(request: TuneRequest, demand: Demand, changed: dict[str, str], ass
     output = _lengths("answers", OUTPUT, asked.output_tokens, demand.output, most - 1, changed, assumed)
     room = most - output.bounds[1]
     prompt = _lengths("prompts", PROMPT, asked.prompt_tokens, demand.prompt, max(room, 1), changed, assumed)
+    if prompt.bounds[1] + output.bounds[1] > most:  # prompts are as asked
+        left = most - prompt.bounds[1]
+        output = _lengths("answers", OUTPUT, asked.output_tokens, demand.output, left, changed, [])
     document |= {"prompt_tokens": prompt.model_dump(), "output_tokens": output.model_dump()}
     document["shared_prefix_tokens"] = _prefix(asked, prompt, demand.prefix_share, changed)
     rate = _rate(asked.arrival.requests_per_s, demand, changed, assumed)
@@ -104,7 +101,7 @@ def _rate(asked: float, demand: Demand, changed: dict[str, str], assumed: list[s
     if seen < asked and not demand.whole:
         assumed.append(f"{asked:g} requests/s, as asked: less was seen, but not yet for a week")
         return asked
-    planned = asked * _in_steps(seen / asked)
+    planned = asked * in_steps(seen / asked)
     changed[RATE] = f"{planned:.3g} requests/s at the busiest instead of {asked:g}"
     return planned
 
@@ -122,7 +119,7 @@ def _lengths(
     if seen is None:
         assumed.append(f"{whose} as long as asked: nobody sees their lengths")
         return asked
-    factor = _in_steps(max(seen.mean, 1.0) / asked.mean)
+    factor = in_steps(max(seen.mean, 1.0) / asked.mean)
     wider = seen.sd is not None and asked.sd is not None and abs(seen.sd / (asked.sd * factor) - 1) > _SPREAD
     if abs(factor - 1) <= ALIKE and not wider:
         return asked
@@ -136,10 +133,10 @@ def _lengths(
 def scaled(asked: TokenLengths, factor: float, sd: float | None, low: int, high: int) -> TokenLengths:
     """Lengths of the same distribution with ``factor`` times the mean, between ``low`` and ``high``; ``sd`` replaces
     the deviation of one that has any. Those of a trace become log-normal, or all alike where no deviation is known."""
-    mean = min(asked.mean * factor, float(high))
+    mean = min(max(asked.mean * factor, 1.0), float(high))
     if asked.bounds[0] == asked.bounds[1]:
         return TokenLengths(mean=max(round(mean), 1))
-    low = min(low, int(mean))
+    low = max(min(low, int(mean)), 1)
     if asked.distribution == "uniform":
         low = max(round(2 * mean) - high, 1)
         return TokenLengths(mean=(low + high) / 2, min=low, max=high)
@@ -147,7 +144,7 @@ def scaled(asked: TokenLengths, factor: float, sd: float | None, low: int, high:
     if not deviation or max(high - mean, mean - low) < 0.1 * deviation:
         return TokenLengths(mean=max(round(mean), 1))
     kind = "lognormal" if asked.distribution == "trace" else asked.distribution
-    return TokenLengths(mean=mean, min=low, max=max(high, int(mean) + 1), distribution=kind, sd=deviation)
+    return TokenLengths(mean=mean, min=low, max=high, distribution=kind, sd=deviation)
 
 
 def _untraced(lengths: TokenLengths) -> TokenLengths:
@@ -167,7 +164,8 @@ def _prefix(asked: Workload, prompt: TokenLengths, share: float | None, changed:
     return min(shared, max(int(least) - 1, 0))
 
 
-def _in_steps(factor: float) -> float:
+def in_steps(factor: float) -> float:
+    """The nearest factor that is a whole number of steps from 1."""
     return math.exp(round(math.log(factor) / STEP) * STEP)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from tuner.ask.cluster import Cluster, Fleet
+from tuner.ask.cluster import Cluster, Fleet, requested_cluster
 from tuner.ask.deployment import Deployment
 from tuner.ask.layout import SPACE_AXES, ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import Metric, TuneRequest
+from tuner.ask.requested_model import requested_model
 from tuner.ask.space import Space, load_space
 from tuner.errors import BadInput
 from tuner.plan.prune import Candidate, plan
@@ -28,13 +30,21 @@ _AT_MOST = 24  # some tens of ms each in the simulator
 _DRAWS_LEFT = 32  # at least, of those that agree with what was seen
 
 
-def contenders(request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet) -> list[Candidate]:
+def contenders(request: TuneRequest) -> list[Candidate]:
     """The first of a plan's ranking, some of each size: the smallest that the model expects to meet the SLO may do so
     with little to spare. None where no layout is legal."""
+    return list(_contenders(request.model_dump_json()))
+
+
+@lru_cache(maxsize=256)
+def _contenders(document: str) -> tuple[Candidate, ...]:
+    """Of a request as JSON: the same is asked whenever something else is learnt."""
+    request = TuneRequest.model_validate_json(document)
+    model, cluster = requested_model(request), requested_cluster(request)
     try:
         ranked = plan(request, model, cluster, load_space(request.space), keep=_LOOKED_AT).ranked
     except BadInput:  # no point of the space is legal here
-        return []
+        return ()
     shapes, sizes, served = Counter[ParallelLayout](), Counter[tuple[str | None, int]](), set[ParallelLayout]()
     found = []
     for candidate in ranked:
@@ -49,7 +59,7 @@ def contenders(request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet
         found.append(candidate)
         if len(found) == _AT_MOST:
             break
-    return found
+    return tuple(found)
 
 
 def priced(
@@ -82,7 +92,7 @@ def chances(
         return []
     prices = TermPrices.of(request, candidates, model, cluster)
     simulated = presimulate(request, candidates, model, cluster) if simulate else {}
-    holds = held(request, Belief(request, candidates, prices, simulated, _factors(known, prices.terms)))
+    holds = held(request, Belief(request, candidates, prices, simulated, factors_of(known, prices.terms)))
     seen = [(place, shown[one.deployment]) for place, one in enumerate(candidates) if one.deployment in shown]
     if seen:
         agreeing = sum((holds[:, place] == met).astype(int) for place, met in seen)
@@ -91,10 +101,11 @@ def chances(
     return [float(chance) for chance in holds.mean(axis=0)]
 
 
-def _factors(known: Known, terms: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """What was learnt of each price, and on top what was noticed since."""
+def factors_of(known: Known, terms: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """(factor, sd of its log) of each term's price, and of ``ttft`` and ``tpot``: what was learnt, and on top what was
+    noticed since."""
     steps, first = (known.slower.get(metric, 1.0) for metric in (Metric.TPOT, Metric.TTFT))
     scale = dict.fromkeys(terms, steps) | {Metric.TTFT.value: first}
-    names = [name for name in (*terms, *(one.value for one in OFFSET_SD)) if name in known.factors or name in scale]
+    names = (*terms, *(one.value for one in OFFSET_SD))
     found = {name: known.factors.get(name, (1.0, fresh_sd(name))) for name in names}
     return {name: (factor * scale.get(name, 1.0), sd) for name, (factor, sd) in found.items()}

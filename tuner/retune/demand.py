@@ -7,19 +7,25 @@ load of the same hour a week ago will be twice the load of the busiest hour.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuner.ask.request import TargetKey
 from tuner.retune.load_sums import LoadSums
 from tuner.retune.notice import Notice, NoticeKind
 from tuner.retune.seen import Look, Tokens
+from tuner.stats.buckets import NOTHING, Within
 
 RATE, PROMPT, OUTPUT, PREFIX = "rate", "prompt_tokens", "output_tokens", "prefix_share"  # what a shift is of
 SLOT_S = 900.0
 PERIOD_S = 7 * 86400.0  # loads repeat by the week
 RECENT_S = 86400.0  # over which lengths are averaged where no shift of them is known: they may differ by the hour
+_LATEST_S = RECENT_S / 4  # and where one is: what still drifts is further by now than on average since it began
 _FINE_S = 2 * 3600.0  # for which each look is kept by itself
+_NOW_S = 600.0
+_DEVIATE = 4.75  # of the normal distribution, with 10^-6 beyond it
 _COVERED = 0.6  # of a slot has to be seen, before its rate counts
 _WHOLE = 0.9  # of the slots of a period
 
@@ -42,40 +48,66 @@ class LoadRecord:
 
     def __init__(self) -> None:
         self._slots: dict[int, LoadSums] = {}
+        self._sums: dict[int, LoadSums] = {}  # of slots that are over, from each on that was asked for
+        self._busy: dict[tuple[float, float], float | None] = {}
         self._fine: deque[tuple[float, LoadSums]] = deque()  # (when it began, what came)
+        self._latest: deque[Look] = deque()
 
     def add(self, look: Look) -> None:
         """One more look, the newest; what is older than the period is forgotten."""
         seen, at = LoadSums.of(look), int((look.at_s - look.seconds / 2) // SLOT_S)
         if at not in self._slots:
+            self._sums.clear()
+            self._busy.clear()
             oldest = at - int(PERIOD_S / SLOT_S) - 1
-            self._slots = {slot: sums for slot, sums in self._slots.items() if slot >= oldest}
+            while self._slots and (first := next(iter(self._slots))) < oldest:
+                del self._slots[first]
         self._slots[at] = self._slots.get(at, LoadSums()) + seen
         self._fine.append((look.at_s - look.seconds, seen))
         while self._fine[0][0] < look.at_s - _FINE_S:
             self._fine.popleft()
+        self._latest.append(look)
+        while self._latest[0].at_s <= look.at_s - _NOW_S:
+            self._latest.popleft()
+
+    @property
+    def missing(self) -> bool:
+        """Is a target missed just now, over some minutes: by more requests for certain than its percentile allows, and
+        than chance does?"""
+        counts: dict[TargetKey, Within] = {}
+        for look in self._latest:
+            for key, one in look.within.items():
+                counts[key] = counts.get(key, NOTHING) + one
+        allowed = {key: (1 - key[1] / 100) * one.total for key, one in counts.items()}
+        over = (one.total - one.most - allowed[key] for key, one in counts.items())
+        return any(more > _DEVIATE * math.sqrt(max(allowed[key], 1.0)) for key, more in zip(counts, over, strict=True))
 
     def demand(self, at_s: float, notices: Sequence[Notice] = ()) -> Demand:
         """What has to be carried at ``at_s``; a shift that was noticed says since when its part is what it is now."""
         shifts = (one for one in notices if one.kind is NoticeKind.WORKLOAD_SHIFT)
-        begins = dict.fromkeys((PROMPT, OUTPUT, PREFIX), at_s - RECENT_S) | {one.of: one.since_s for one in shifts}
-        busiest = self._busiest()
+        begins = dict.fromkeys((PROMPT, OUTPUT, PREFIX), at_s - RECENT_S)
+        begins |= {one.of: max(one.since_s, at_s - _LATEST_S) if one.of in begins else one.since_s for one in shifts}
+        busiest = self.busiest()
         if RATE in begins:
             busiest = max([rate for rate in (busiest, *self._risen(begins[RATE], busiest)) if rate], default=None)
-        seen = sum(one.seconds >= _COVERED * SLOT_S for one in self._slots.values())
         return Demand(
             busiest,
             self._since(begins[PROMPT]).prompt.seen,
             self._since(begins[OUTPUT]).output.seen,
             self._since(begins[PREFIX]).prefix_share,
-            seen >= _WHOLE * PERIOD_S / SLOT_S,
+            len(self._slots) >= _WHOLE * PERIOD_S / SLOT_S,
         )
 
     def _since(self, begin_s: float) -> LoadSums:
-        """All looks since then; those of the fine record where it reaches back so far, else whole slots."""
+        """All looks since then; those of the fine record where it reaches back so far, else slots that are over."""
         if self._fine and begin_s >= self._fine[0][0]:
             return sum((one for began_s, one in self._fine if began_s >= begin_s), LoadSums())
-        return sum((one for at, one in self._slots.items() if at * SLOT_S >= begin_s), LoadSums())
+        first = math.ceil(begin_s / SLOT_S)
+        if first not in self._sums:
+            running = max(self._slots, default=0)
+            over = (one for at, one in self._slots.items() if first <= at < running)
+            self._sums[first] = sum(over, LoadSums())
+        return self._sums[first]
 
     def _risen(self, begin_s: float, busiest: float | None) -> tuple[float, ...]:
         """Rates that a rise since ``begin_s`` makes likely: its own, and as many times the busiest of before it as it
@@ -87,16 +119,21 @@ class LoadRecord:
         first, last = int(begin_s // SLOT_S), max(self._slots)
         past = [self._slots[at - period] for at in range(first, last + 1) if at - period in self._slots]
         before = [one.arrived / one.seconds for one in past if one.seconds and one.arrived]
-        earlier = self._busiest(before_s=begin_s)
+        earlier = self.busiest(before_s=begin_s)
         if not before or earlier is None:
             return (rate,)
         return rate, earlier * rate / (sum(before) / len(before))
 
-    def _busiest(self, before_s: float = float("inf")) -> float | None:
+    def busiest(self, after_s: float = 0.0, before_s: float = float("inf")) -> float | None:
         """The highest rate that lasted for two slots: a burst of minutes is no load to plan for."""
-        known = {
-            at: one.arrived / one.seconds
-            for at, one in self._slots.items()
-            if one.seconds >= _COVERED * SLOT_S and (at + 1) * SLOT_S <= before_s
-        }
-        return max((min(rate, known[at + 1]) for at, rate in known.items() if at + 1 in known), default=None)
+        if (after_s, before_s) not in self._busy:
+            running = max(self._slots, default=0)
+            known = {
+                at: one.arrived / one.seconds
+                for at, one in self._slots.items()
+                if one.seconds >= _COVERED * SLOT_S and after_s <= at * SLOT_S and (at + 1) * SLOT_S <= before_s
+                if at < running
+            }
+            lasting = (min(rate, known[at + 1]) for at, rate in known.items() if at + 1 in known)
+            self._busy[after_s, before_s] = max(lasting, default=None)
+        return self._busy[after_s, before_s]

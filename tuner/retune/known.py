@@ -3,6 +3,7 @@ layout showed while it served."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import fmean
@@ -11,13 +12,14 @@ from tuner.ask.deployment import Deployment
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TuneRequest
 from tuner.decide.comparison import by_layout, held_req_per_s
-from tuner.retune.asked_now import AskedNow
+from tuner.retune.asked_now import ALIKE, AskedNow
 from tuner.trial.results import TrialResult
 
 _START_S = 300.0  # of a deployment, where no trial tells
 _LAUNCHES = 4  # of a round of a study: its median with warm starts (tests/benchmarks/results/search.md)
 _ENOUGH = 1 - 1e-9  # of a rate, but for rounding
-_HEAVIER = 0.95  # a load is as heavy as another from this share of its rate and lengths on
+_AS_HEAVY = 0.95  # a load is as heavy as another from this share of its rate and lengths on
+_NEARLY = 0.85  # of the rate: what is asked has a margin over the busiest hours in which a layout served well
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +36,12 @@ class Lived:
         """Does it hold for the load of a request: one that was met for any lighter, one that was missed for any heavier
         load?"""
         asked = request.workload
-        pairs = (
-            (self.req_per_s, asked.arrival.requests_per_s),
-            (self.prompt_tokens, float(asked.prompt_tokens.mean)),
-            (self.output_tokens, float(asked.output_tokens.mean)),
-        )
+        rates = self.req_per_s, asked.arrival.requests_per_s
+        prompts = self.prompt_tokens, float(asked.prompt_tokens.mean)
+        answers = self.output_tokens, float(asked.output_tokens.mean)
         if self.met:
-            return all(lived >= _HEAVIER * now for lived, now in pairs)
-        return all(now >= _HEAVIER * lived for lived, now in pairs)
+            return rates[0] >= _NEARLY * rates[1] and all(was >= _AS_HEAVY * now for was, now in (prompts, answers))
+        return all(now >= _AS_HEAVY * was for was, now in (rates, prompts, answers))
 
     @classmethod
     def now(cls, deployment: Deployment, request: TuneRequest, met: bool) -> Lived:
@@ -75,7 +75,7 @@ class Known:
         return found
 
     def _measured(self, now: AskedNow, rate_req_per_s: float) -> dict[Deployment, bool]:
-        if not now.comparable or self.slower:
+        if now.request is None or "engine" in now.changed or self.slower or not comparable(self.request, now.request):
             return {}
         found: dict[Deployment, bool] = {}
         for deployment, trials in by_layout(self.trials).items():
@@ -106,6 +106,18 @@ class Known:
         load = self.request.load
         each_s = load.warmup_seconds + load.seconds * len(self.request.rates_req_per_s) + self.start_s
         return gpus * _LAUNCHES * (fmean(known) if known else each_s) / 3600
+
+
+def comparable(one: TuneRequest, two: TuneRequest) -> bool:
+    """May trials for one request be held against what the other asks? At another rate they may, and on other numbers of
+    nodes, since each rate that a layout held is known; requests of other lengths or links are another question."""
+    loads = one.workload, two.workload
+    figures = [(load.prompt_tokens.mean, load.output_tokens.mean) for load in loads]
+    alike = all(abs(math.log(was / now)) <= ALIKE for was, now in zip(*figures, strict=True))
+    shared = [load.shared_prefix_tokens / load.prompt_tokens.mean for load in loads]
+    links = [[(group.gpu, group.inter_node_gb_per_s) for group in asked.groups] for asked in (one, two)]
+    named = all(link in links[0] for link in links[1])
+    return alike and named and abs(shared[0] - shared[1]) <= ALIKE
 
 
 def replica_of(layout: ParallelLayout) -> ParallelLayout:

@@ -27,7 +27,8 @@ from tuner.retune.judgement import LayoutOutlook, Outlook
 from tuner.retune.known import Known, replica_of
 
 LIKELY = 0.5  # from this probability on a layout is expected to meet the SLO
-SURE = 0.8  # and from this one it is said to, or from one minus it not to
+SURE = 0.8  # and from this one it is said to
+HOPELESS = 0.2  # and up to this one it is said not to
 WARM_MINUTES = 10.0  # of a new deployment beside the old one, after it is up: warm-up, canary and drain
 
 Refuses = Callable[[Deployment], str | None]
@@ -90,7 +91,7 @@ class _Question:
     def others(self, present: Deployment) -> list[Candidate]:
         """Layouts that are legal now and may be the best, those that were measured among them."""
         measured = {t.deployment for t in self.known.trials if t.steps} | {one.deployment for one in self.known.lived}
-        found = contenders(self.request, self.model, self.cluster)
+        found = contenders(self.request)
         have = {candidate.deployment for candidate in found}
         missing = sorted(one for one in measured - have if isinstance(one, ParallelLayout))
         found += [c for one in missing if (c := priced(self.request, self.model, self.cluster, one)) is not None]
@@ -118,7 +119,7 @@ class _Question:
         step = prediction.steps[_asked_step(self.request)]
         ms = {key: value for key, value in zip(self.request.shown_metrics, step, strict=True) if value is not None}
         seen = shown.get(deployment)
-        sure = True if chance >= SURE else False if chance <= 1 - SURE else None
+        sure = True if chance >= SURE else False if chance <= HOPELESS else None
         return LayoutOutlook(
             deployment,
             deployment.devices,
@@ -137,8 +138,8 @@ class _Question:
         crowded, likely = float(room is not None and one.gpus > room), likelihood(one)
         if likely < LIKELY:
             return (2.0, crowded, -round(likely, 1), -(one.goodput_req_per_s or 0.0), one.gpus)
-        tier = 1.0 if urgent and likely < SURE else 0.0
-        return (tier, crowded, float(urgent and not self._came_up(one)), self.costs(one), -likely, one.gpus)
+        unsure = float(urgent and likely < SURE)
+        return (0.0, crowded, unsure, float(urgent and not self._came_up(one)), self.costs(one), -likely, one.gpus)
 
     def _came_up(self, one: LayoutOutlook) -> bool:
         """Did an engine like its own come up in a trial, or serve?"""
