@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from tuner.ask.deployment import Deployment
-from tuner.retune.judgement import Action, HeldBy, LayoutOutlook, Outlook
+from tuner.retune.judgement import HeldBy, LayoutOutlook, Outlook
 from tuner.retune.policy import Consent, RetunePolicy
 from tuner.retune.situation import Situation
 from tuner.retune.windows import is_open, next_opening
@@ -54,21 +54,24 @@ def waits(situation: Situation, policy: RetunePolicy, urgent: bool) -> Iterator[
         yield HeldBy.WINDOW, f"no maintenance window is open; the next one opens {_clock(opens_s)}"
 
 
-def means(situation: Situation, policy: RetunePolicy, outlook: Outlook, action: Action) -> Iterator[Hold]:
-    """Room and GPU-hours for trials, or room for the new layout."""
+def means(situation: Situation, policy: RetunePolicy, outlook: Outlook, urgent: bool, tunes: bool) -> Iterator[Hold]:
+    """Room for the new layout beside the present one, unless that may end first: for the SLO (``urgent``), and in a
+    maintenance window to save, never else; and room and GPU-hours for trials, where the study ``tunes`` first."""
     best, spare = outlook.best, outlook.spare_gpus
     if best is None:
         return
     beside = spare is not None and spare >= best.gpus
-    if action is Action.MOVE and not beside and not policy.in_place:
-        needs = f"{best.deployment} needs {best.gpus} GPUs beside the present layout, {_spare(spare)}"
-        yield HeldBy.NO_ROOM, f"{needs}, and the policy does not let the present one end first"
-    if action is not Action.RETUNE:
-        return
-    if policy.trials == "never":
+    needs = f"{best.deployment} needs {best.gpus} GPUs beside the present layout, {_spare(spare)}"
+    if tunes and policy.trials == "never":
         yield HeldBy.CONSENT, "the policy allows no trials"
-    elif policy.trials == "spare" and not beside:
+    elif not beside and not policy.in_place:
+        yield HeldBy.NO_ROOM, f"{needs}, and the policy does not let the present one end first"
+    elif not beside and not urgent and not policy.windows:
+        yield HeldBy.NO_ROOM, f"{needs}, and without a maintenance window nothing stops serving to save"
+    elif not beside and tunes and policy.trials == "spare":
         yield HeldBy.NO_ROOM, f"trials of {best.gpus} GPUs need spare ones, {_spare(spare)}"
+    if not tunes:
+        return
     limit, wanted = policy.gpu_hours_per_day, situation.gpu_hours_today + outlook.tuning_gpu_hours
     if limit is not None and wanted > limit:
         spent = f"{situation.gpu_hours_today:.1f} GPU-hours were spent on trials today and about"

@@ -81,7 +81,7 @@ def _change(
     if case.short is not None:
         held.append((HeldBy.GAIN, case.short))
     elif best is not None:
-        held += holds.means(situation, policy, outlook, action)
+        held += holds.means(situation, policy, outlook, case.urgent, action is Action.RETUNE)
         held += holds.waits(situation, policy, case.urgent)
         held += holds.consent(situation, policy.consent, best.deployment)
     if held:
@@ -136,13 +136,12 @@ def pays_back_hours(outlook: Outlook) -> float:
 
 
 def _action(policy: RetunePolicy, outlook: Outlook, case: _Case) -> Action:
-    """What was measured is rolled out; so is, where the SLO is missed or trials are not allowed, what is sure enough: a
-    canary measures it."""
+    """What was measured is rolled out. So is what is not, where the SLO is missed: a canary measures it in minutes, a
+    round of the study takes longer; and where no trials are allowed, if it is sure enough."""
     best = outlook.best
-    if best is None or best.measured:
+    if best is None or best.measured or case.urgent:
         return Action.MOVE
-    soon = case.urgent or policy.trials == "never"
-    return Action.MOVE if soon and likelihood(best) >= SURE else Action.RETUNE
+    return Action.MOVE if policy.trials == "never" and likelihood(best) >= SURE else Action.RETUNE
 
 
 def _known(best: LayoutOutlook) -> str:
