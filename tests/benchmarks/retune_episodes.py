@@ -1,0 +1,186 @@
+"""Two weeks of a simulated site, over and over: what Parlay notices and changes, beside an oracle and two peers.
+
+    python -m tests.benchmarks.retune_episodes [--episodes 1000] [--jobs 1] [--out FILE]
+
+Nodes are lost and return, links slow down, the engine is upgraded, load follows days and weeks, prompts drift or grow
+fourfold at once, the rate doubles, and weeks go by in which nothing changes but chance. The truth is the closed form of
+a steady load with hidden errors (``retune_world``); detectors, outlook and judgement are those that run in production,
+rollouts (5 min until a deployment answers, 5 min of canary) and trials are simulated. A look comes every 5 min, every
+minute while something is the matter; that nodes go or come is told after a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from tests.benchmarks.retune_peers import never, oracle, scaled
+from tests.benchmarks.retune_stories import CALM, DAY_S, DAYS, KINDS, Story, story
+from tests.benchmarks.retune_watcher import POLICY, Watched, Watcher
+from tests.benchmarks.retune_world import SITES, WORLDS, State
+from tuner.ask.layout import ParallelLayout
+
+WEEKS = DAYS / 7
+_SLOWER = 1.2  # times the mean TPOT, from which a change matters, whatever the best layout is
+_BACK_S = 7 * DAY_S  # within which a return to a layout that was left is flapping, if nothing changed
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One episode: minutes in which the SLO was missed, and GPU-hours, of Parlay, the oracle, replica scaling and of
+    nobody; the delay of the first notice in s (None: nothing that matters changed), whether that was missed; actions
+    that the truth does not justify, all actions, returns, GPU-hours of trials."""
+
+    kind: str
+    lost_minutes: tuple[float, float, float, float]
+    gpu_hours: tuple[float, float, float, float]
+    delay_s: float | None
+    missed: bool
+    false: int
+    actions: int
+    flaps: int
+    tuning_gpu_hours: float
+    looks: int
+
+
+def scores(number: int) -> Scores:
+    """An episode, played four times."""
+    of = story(number)
+    watched = Watcher(of).run()
+    all_ = (watched.service, oracle(of), scaled(of), never(of))
+    matters_s = _matters(of)
+    seen = [at_s - matters_s for at_s, _ in watched.seen if matters_s is not None and at_s >= matters_s]
+    acted = [at_s - matters_s for at_s, _, _ in watched.actions if matters_s is not None and at_s >= matters_s]
+    delay = min([*seen, *acted], default=None)
+    lost, hours = (tuple(getattr(one, name) for one in all_) for name in ("lost_minutes", "gpu_hours"))
+    return Scores(
+        of.kind,
+        lost,
+        hours,
+        delay,
+        matters_s is not None and delay is None,
+        sum(not _justified(of, at_s, layout) for at_s, _, layout in watched.actions),
+        len(watched.actions),
+        _flaps(of, watched),
+        watched.tuning_gpu_hours,
+        watched.looks,
+    )
+
+
+def _matters(of: Story) -> float | None:
+    """When what was decided is not right any more: it misses the SLO at the asked rate, has no room, or is a fifth
+    slower; s since the begin, None where that never happens."""
+    first, truth = of.world.best(State()), of.world.truth
+    asked = of.world.site.request.workload.arrival.requests_per_s
+    usual = truth(State()).replica(first).at(asked / 2 / first.dp).tpot_ms
+    for change in of.changes:
+        state = change.state
+        slower = truth(state).replica(first).at(asked / 2 / first.dp).tpot_ms > _SLOWER * usual
+        misses = truth(state).goodput(first) < asked * state.rate
+        if state.lost or misses or slower:
+            return change.at_s
+    return None
+
+
+def _justified(of: Story, at_s: float, here: ParallelLayout) -> bool:
+    """Does the truth ask for a change: the layout has no room, misses the SLO at the asked rate, or another saves?"""
+    state = of.state(at_s)
+    asked = of.world.site.request.workload.arrival.requests_per_s * state.rate
+    if here not in of.world.site.fitting(state.lost) or of.world.truth(state).goodput(here) < asked:
+        return True
+    return of.world.best(state).devices <= (1 - POLICY.least_gain) * here.devices
+
+
+def _flaps(of: Story, watched: Watched) -> int:
+    """Returns to a layout that was left not long ago, while nothing had changed."""
+    path = [(0.0, of.world.best(State())), *watched.service.moves]
+    found = 0
+    for i, (at_s, layout) in enumerate(path):
+        before = [(left_s, one) for left_s, one in path[: max(i - 1, 0)] if one == layout and at_s - left_s < _BACK_S]
+        found += any(of.state(left_s) == of.state(at_s) for left_s, _ in before)
+    return found
+
+
+def table(found: Sequence[Scores]) -> str:
+    """All figures, by kind of episode and in all."""
+    lines = [
+        "| episodes | SLO minutes lost a week: Parlay | oracle | replica scaling | never | Parlay ÷ oracle | "
+        "GPU-hours a week: Parlay | oracle | replica scaling | never | tuning GPU-hours a week | "
+        "delay p50 / p99, min | missed | false a week | flaps |",
+        "|" + "---|" * 15,
+    ]
+    for name in (*KINDS, "all"):
+        some = [one for one in found if name in (one.kind, "all")]
+        if some:
+            lines.append(_row(name, some))
+    return "\n".join(lines)
+
+
+def _row(name: str, some: Sequence[Scores]) -> str:
+    weeks = WEEKS * len(some)
+    lost = [sum(one.lost_minutes[i] for one in some) / weeks for i in range(4)]
+    hours = [sum(one.gpu_hours[i] for one in some) / weeks for i in range(4)]
+    delays = [one.delay_s / 60 for one in some if one.delay_s is not None]
+    spread = f"{np.percentile(delays, 50):.1f} / {np.percentile(delays, 99):.1f}" if delays else "–"
+    cells = [
+        f"{name} ({len(some)})",
+        *(f"{minutes:.1f}" for minutes in lost),
+        f"{lost[0] / lost[1]:.2f}" if lost[1] else "–",
+        *(f"{hour:,.0f}" for hour in hours),
+        f"{sum(one.tuning_gpu_hours for one in some) / weeks:.2f}",
+        spread,
+        str(sum(one.missed for one in some)),
+        f"{sum(one.false for one in some) / weeks:.3f}",
+        str(sum(one.flaps for one in some)),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def play(numbers: Iterable[int], jobs: int = 1) -> list[Scores]:
+    """All of these, in so many processes; each takes sites of its own, whose prices it keeps."""
+    wanted = sorted(numbers)
+    if jobs == 1:
+        return [scores(number) for number in wanted]
+    shares = [[n for n in wanted if n // len(KINDS) % jobs == job] for job in range(jobs)]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        return [one for some in pool.map(partial(play, jobs=1), shares) for one in some]
+
+
+def main() -> None:
+    """Play, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=1000)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    began_s = time.perf_counter()
+    found = play(range(options.episodes), options.jobs)
+    looks = sum(one.looks for one in found)
+    calm = [one for one in found if one.kind in CALM]
+    took = f"{time.perf_counter() - began_s:,.0f} s with {options.jobs} process(es)"
+    text = "\n".join(
+        [
+            f"{options.episodes} episodes of {DAYS} days, {SITES} sites with {WORLDS} sets of hidden prices each; "
+            f"{looks:,} looks; {took}, {platform.machine()}, Python {platform.python_version()}.",
+            "",
+            table(found),
+            "",
+            f"Actions in weeks without a change: {sum(one.actions for one in calm)} in {WEEKS * len(calm):.0f} weeks.",
+        ]
+    )
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
