@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from tests.fakes import make_request
@@ -101,10 +102,8 @@ class RolloutWorld:
 
     def wish(self, wish: Wish) -> None:
         """What a human asks, where it is not refused."""
-        try:
+        with suppress(BadInput):
             self.rollout = heeded(self.rollout, wish, self.place.now_s)
-        except BadInput:
-            pass
 
     def tick(self) -> None:
         """Let time go by, then move until it waits."""

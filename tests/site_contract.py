@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import pytest
 
@@ -57,6 +58,10 @@ def seen_of(site: Site, name: str) -> DeploymentSeen:
     return site.see().deployments.get(name, GONE)
 
 
+def is_ready(site: Site, name: str) -> bool:
+    return seen_of(site, name).readiness is Readiness.READY
+
+
 def shares(seen: SiteSeen) -> dict[str, float]:
     return {name: share for name, share in seen.shares.items() if share > 0}
 
@@ -68,8 +73,8 @@ class SiteContract:
         for name in names:
             bench.site.start(bench.live(name), bench.request)
         for name in names:
-            assert bench.eventually(lambda name=name: seen_of(bench.site, name).readiness is Readiness.READY)
-            assert bench.eventually(lambda name=name: bench.site.warm(name))
+            assert bench.eventually(partial(is_ready, bench.site, name))
+            assert bench.eventually(partial(bench.site.warm, name))
 
     def routed(self, bench: SiteBench, wanted: Mapping[str, float]) -> None:
         bench.site.route(wanted)

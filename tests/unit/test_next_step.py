@@ -348,6 +348,8 @@ def test_a_look_more_changes_nothing(way, events):
     assert world.ended
     assert isinstance(next_step(world.rollout, world.facts()), Wait)
     repeated = [
-        (one, two) for one, two in zip(world.moves, world.moves[1:], strict=False) if isinstance(one, Route) and one == two
+        (one, two)
+        for one, two in zip(world.moves, world.moves[1:], strict=False)
+        if isinstance(one, Route) and one == two
     ]
     assert not repeated

@@ -55,10 +55,10 @@ class Facts:
 
     seen: SiteSeen
     now_s: float
-    canary: CanaryAnswer = CanaryAnswer()
+    canary: CanaryAnswer = field(default_factory=CanaryAnswer)
     warmed: bool = False
     paused: bool = False
-    policy: CanaryPolicy = CanaryPolicy()
+    policy: CanaryPolicy = field(default_factory=CanaryPolicy)
     patience: Patience = Patience()
 
 

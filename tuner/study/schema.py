@@ -190,3 +190,57 @@ PINS = sa.Table(
     sa.Column("study", sa.String(200), primary_key=True),
     sa.Column("at", sa.Float, nullable=False),
 )
+# Studies by which the same request was decided again; ``base`` is the first of them.
+ROUNDS = sa.Table(
+    "parlay_rounds",
+    META,
+    sa.Column("study", sa.String(200), primary_key=True),
+    sa.Column("base", sa.String(200), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+)
+_ROUNDS = sa.Index("parlay_rounds_of", ROUNDS.c.base, ROUNDS.c.number, unique=True)
+# Studies whose deployments are watched, and who watches: one process at a time, by the number of its claim.
+WATCHED = sa.Table(
+    "parlay_watched",
+    META,
+    sa.Column("study", sa.String(200), primary_key=True),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("policy", sa.JSON, nullable=False),
+    sa.Column("site", sa.JSON, nullable=False),
+    sa.Column("paused", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("watcher", sa.String(200), nullable=False, server_default=""),
+    sa.Column("token", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("seen_at", sa.Float, nullable=False, server_default="0"),
+    sa.Column("memory", sa.JSON, nullable=False),
+)
+LIVE = sa.Table(
+    "parlay_live",
+    META,
+    sa.Column("name", sa.String(200), primary_key=True),
+    sa.Column("watched", sa.String(200), nullable=False),
+    sa.Column("study", sa.String(200), nullable=False),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("created_s", sa.Float, nullable=False),
+    sa.Column("record", sa.JSON, nullable=False),
+)
+_LIVE = sa.Index("parlay_live_of", LIVE.c.watched, LIVE.c.created_s)
+_LIVE_STUDY = sa.Index("parlay_live_study", LIVE.c.study)
+ROLLOUTS = sa.Table(
+    "parlay_rollouts",
+    META,
+    sa.Column("watched", sa.String(200), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("step", sa.String(20), nullable=False),
+    sa.Column("record", sa.JSON, nullable=False),
+)
+# What was seen of both sides while a canary had traffic, look by look.
+CANARIES = sa.Table(
+    "parlay_canaries",
+    META,
+    sa.Column("watched", sa.String(200), primary_key=True),
+    sa.Column("rollout", sa.Integer, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("look", sa.JSON, nullable=False),
+)
+# What goes with a study, in an order in which it can.
+OF_A_STUDY = (STEPS, TRIALS, LEDGER, DRIVERS, EVENTS, ORDERS, DEVICE_LEASES, LOGS, PINS, ROUNDS)

@@ -26,13 +26,16 @@ from tuner.study.events import Events
 from tuner.study.kinship import Kinship
 from tuner.study.lifecycle import StudyState
 from tuner.study.listing import Listing
+from tuner.study.live import LiveDeployments, refuse_deployed
 from tuner.study.logs import Logs
 from tuner.study.orders import Orders
 from tuner.study.patience import Patience
 from tuner.study.quotas import Quotas
 from tuner.study.records import OpenTrial, Pulse, Snapshot, StudyRecord, TrialClaim
+from tuner.study.rollouts import Rollouts
+from tuner.study.rounds import Rounds
 from tuner.study.rows import DROPPED, LAUNCHED, RANKED, open_trial_of, study_of, trial_of
-from tuner.study.schema import DEVICE_LEASES, DRIVERS, EVENTS, LEDGER, LOGS, ORDERS, PINS, STEPS, STUDIES, TRIALS
+from tuner.study.schema import DRIVERS, LEDGER, OF_A_STUDY, PINS, STEPS, STUDIES, TRIALS
 from tuner.study.spending import Spending
 from tuner.study.statements import (
     begin_trial,
@@ -47,6 +50,7 @@ from tuner.study.statements import (
 )
 from tuner.study.step_rows import dump_step, load_step
 from tuner.study.stored_decision import kept_decision, read_decision
+from tuner.study.watched import WatchedStudies
 from tuner.study.workers import Workers
 from tuner.trial.devices import Placement
 from tuner.trial.launched import Launched
@@ -87,7 +91,8 @@ class Store:
         self._db = Database(url, self._patience)
         self.orders, self.events, self.accounts = Orders(self._db), Events(self._db), Accounts(self._db)
         self.listing, self.spending, self.devices = Listing(self._db), Spending(self._db), DeviceLeases(self._db)
-        self.workers = Workers(self._db)
+        self.workers, self.rounds, self.watched = Workers(self._db), Rounds(self._db), WatchedStudies(self._db)
+        self.live, self.rollouts = LiveDeployments(self._db), Rollouts(self._db)
         self.kinship, self.logs, self.archive = Kinship(self._db), Logs(self._db), Archive(self._db)
         self.audit, self.quotas = Audit(self._db), Quotas(self._db, self.spending)
 
@@ -149,10 +154,9 @@ class Store:
         return None if row is None else study_of(row)
 
     def delete_study(self, name: str, *, pinned_too: bool = True) -> None:
-        """Forget a study; raises BadInput for one that waits or runs, or whose worker still clears up after it: the
-        devices of its trials are held until then; and, unless ``pinned_too``, for one that is pinned.
-
-        Of what others learnt from it nothing changes. What it has spent stays in ``spending.totals``.
+        """Forget a study; raises BadInput for one that waits, runs, is watched or decided what serves, and, unless
+        ``pinned_too``, for one that is pinned. Of what others learnt from it nothing changes. What it has spent stays
+        in ``spending.totals``.
         """
         with self._db.writing() as db:
             lock(db, name)
@@ -163,8 +167,9 @@ class Store:
                 raise BadInput(f"worker of study {name}", worker, "none any more: it still clears up; ask again soon")
             if not pinned_too and db.scalar(sa.select(PINS.c.study).where(PINS.c.study == name)) is not None:
                 raise BadInput(f"study {name}", "pinned", "one that is not")
+            refuse_deployed(db, name)
             keep_ledger(db, name)
-            for table in (STEPS, TRIALS, LEDGER, DRIVERS, EVENTS, ORDERS, DEVICE_LEASES, LOGS, PINS):
+            for table in OF_A_STUDY:
                 db.execute(sa.delete(table).where(table.c.study == name))
             db.execute(sa.delete(STUDIES).where(STUDIES.c.name == name))
 

@@ -1,4 +1,4 @@
-"""Version 6: clusters whose workers alone may run a study."""
+"""Version 6: rounds of a study, what is deployed, rollouts, and who watches."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,5 +8,48 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Add the column; earlier studies are anybody's."""
-    op.add_column("parlay_orders", sa.Column("cluster", sa.String(200)))
+    """Add tables; nothing that an older version wrote was deployed by Parlay."""
+    op.create_table(
+        "parlay_rounds",
+        sa.Column("study", sa.String(200), primary_key=True),
+        sa.Column("base", sa.String(200), nullable=False),
+        sa.Column("number", sa.Integer, nullable=False),
+    )
+    op.create_table(
+        "parlay_watched",
+        sa.Column("study", sa.String(200), primary_key=True),
+        sa.Column("since", sa.Float, nullable=False),
+        sa.Column("policy", sa.JSON, nullable=False),
+        sa.Column("site", sa.JSON, nullable=False),
+        sa.Column("paused", sa.Boolean, nullable=False, server_default=sa.false()),
+        sa.Column("watcher", sa.String(200), nullable=False, server_default=""),
+        sa.Column("token", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("seen_at", sa.Float, nullable=False, server_default="0"),
+        sa.Column("memory", sa.JSON, nullable=False),
+    )
+    op.create_table(
+        "parlay_live",
+        sa.Column("name", sa.String(200), primary_key=True),
+        sa.Column("watched", sa.String(200), nullable=False),
+        sa.Column("study", sa.String(200), nullable=False),
+        sa.Column("state", sa.String(20), nullable=False),
+        sa.Column("created_s", sa.Float, nullable=False),
+        sa.Column("record", sa.JSON, nullable=False),
+    )
+    op.create_table(
+        "parlay_rollouts",
+        sa.Column("watched", sa.String(200), primary_key=True),
+        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("step", sa.String(20), nullable=False),
+        sa.Column("record", sa.JSON, nullable=False),
+    )
+    op.create_table(
+        "parlay_canaries",
+        sa.Column("watched", sa.String(200), primary_key=True),
+        sa.Column("rollout", sa.Integer, primary_key=True),
+        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("look", sa.JSON, nullable=False),
+    )
+    op.create_index("parlay_rounds_of", "parlay_rounds", ["base", "number"], unique=True)
+    op.create_index("parlay_live_of", "parlay_live", ["watched", "created_s"])
+    op.create_index("parlay_live_study", "parlay_live", ["study"])
