@@ -105,6 +105,7 @@ ROOMS = (
     "deploy/specs",
     "deploy/report",
     "deploy/controller",
+    "deploy/rollout",
     "tuner/app",
 )
 MODULES = [name for name in NAMES if not name.endswith("__init__.py")]

@@ -64,9 +64,11 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Store the rollout: what it says is done by the moves after it."""
+    """Store the rollout: what it says is done by the moves after it. ``proven``: a canary says that the new one is
+    good."""
 
     rollout: Rollout
+    proven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +178,9 @@ class At:
         """Begin to go back."""
         return self.to(Step.RETURNING, share=0.0, outcome=why)
 
-    def onward(self, why: str = "") -> Write:
+    def onward(self, why: str = "", *, proven: bool = False) -> Write:
         """Give the new one all of the traffic."""
-        return self.to(Step.PROMOTING, share=1.0, outcome=why or None)
+        return replace(self.to(Step.PROMOTING, share=1.0, outcome=why or None), proven=proven)
 
     def unrouted(self, *shares: tuple[str | None, float]) -> Route | None:
         """What is to be ordered where traffic does not go by these shares; those of nobody and of 0 are left out."""

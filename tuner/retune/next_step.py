@@ -122,7 +122,7 @@ def _canary(at: At) -> Move:
     if at.forced:
         return at.onward("forced")
     if said.answer is Answer.PROMOTE:
-        return at.onward(said.why)
+        return at.onward(said.why, proven=True)
     if said.answer is Answer.ROLL_BACK:
         return at.back(said.why)
     limit_s = 60 * at.facts.policy.most_minutes
