@@ -5,6 +5,7 @@ two full deployments at an end, or none while one can serve."""
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from deploy.rollout.machine import RolloutMachine
 from tests.fakes import make_request
 from tests.rollouts import a_live, a_rollout
 from tests.simulated_site import SimulatedPlace, SimulatedSite
+from tuner.errors import FailureReason, LaunchFailed, LeaseLost
 from tuner.retune.live import LiveState
 from tuner.retune.moves import Answer, CanaryAnswer, Patience
 from tuner.retune.policy import RetunePolicy
@@ -23,10 +25,21 @@ from tuner.study.store import Store
 
 REQUEST = make_request({"engine": {"start_timeout_s": 300}})
 PATIENCE = Patience(warm_s=60, drain_s=120, empty_s=30, held_s=600)
-TICK_S = 10.0
+TICK_S = 30.0
 ACTING = ("start", "warm", "route", "stop")
 LIVES = {"ok": Answer.PROMOTE, "bad canary": Answer.ROLL_BACK, "never up": Answer.HOLD, "dies": Answer.HOLD}
 STORIES = [(way, story) for way in Way for story in LIVES if way is not Way.REPLACE or story in ("ok", "never up")]
+
+
+def unsynchronised(connection, record):
+    """A process that is killed loses nothing that it gave to the kernel: the disk need not be waited for."""
+    for words in ("journal_mode=WAL", "synchronous=OFF", "foreign_keys=ON", "busy_timeout=30000"):
+        connection.execute(f"PRAGMA {words}")
+
+
+@pytest.fixture(autouse=True)
+def _no_disk(monkeypatch):
+    monkeypatch.setattr("tuner.study.database._durable_sqlite", unsynchronised)
 
 
 class Killed(BaseException):
@@ -76,9 +89,9 @@ class WatchedStore:
         return getattr(self._store, name)
 
 
-def planned(url, way, story, file):
-    """A store with a rollout that nobody drives yet, and its place."""
-    store = Store(url)
+def planned(folder, way, story):
+    """A store with a rollout that nobody drives yet, and its place; both lie in the folder."""
+    file, store = folder / "place.json", Store(f"sqlite:///{folder}/store.db")
     store.create_study("s", REQUEST, {})
     store.watched.watch("s", RetunePolicy(consent="auto", canary={"share": 0.25, "most_minutes": 5}), {})
     claim = store.watched.claim("s", "first", lambda *_: False)
@@ -123,23 +136,37 @@ def end_of(store, place):
 
 
 def whole(tmp_path, way, story):
-    """The end without a kill, and how many places there are on the way."""
-    store, place = planned(f"sqlite:///{tmp_path}/whole.db", way, story, tmp_path / "whole.json")
+    """A folder with the beginning, the end without a kill, and how many places there are on the way."""
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    planned(begun, way, story)[0].close()
+    store, place = reopened(begun, tmp_path / "whole")
     points = Points()
     drive(store, place, story, points)
     found = end_of(store, place)
     store.close()
-    return found, points.passed
+    return begun, found, points.passed
 
 
+def reopened(begun, folder):
+    """A copy of the beginning."""
+    shutil.copytree(begun, folder)
+    return at(folder)
+
+
+def at(folder):
+    """What lies in a folder."""
+    place = SimulatedPlace.read(folder / "place.json")
+    return Store(f"sqlite:///{folder}/store.db"), replace(place, file=folder / "place.json")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "story"), STORIES)
 def test_a_kill_anywhere_changes_nothing_of_the_end(way, story, tmp_path):
-    wanted, places = whole(tmp_path, way, story)
+    begun, wanted, places = whole(tmp_path, way, story)
     assert places > 10
     for deadly in range(1, places + 1):
-        folder = tmp_path / str(deadly)
-        folder.mkdir()
-        store, place = planned(f"sqlite:///{folder}/store.db", way, story, folder / "place.json")
+        store, place = reopened(begun, tmp_path / str(deadly))
         with pytest.raises(Killed):
             drive(store, place, story, Points(deadly))
         place.now_s += 25.0  # until somebody else is there
@@ -156,24 +183,21 @@ def serves_what_can(place, rollout):
         assert ready or not place.shares or place.readiness("new") is Readiness.FAILED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("story", ["ok", "bad canary"])
 def test_a_process_that_is_killed_anywhere_changes_nothing_of_the_end(story, tmp_path):
     """By SIGKILL, in a process of its own, with all that it has not written lost."""
-    wanted, places = whole(tmp_path, Way.BESIDE, story)
+    begun, wanted, places = whole(tmp_path, Way.BESIDE, story)
     for deadly in range(1, places + 1):
-        folder = tmp_path / str(deadly)
-        folder.mkdir()
-        url, file = f"sqlite:///{folder}/store.db", folder / "place.json"
-        planned(url, Way.BESIDE, story, file)[0].close()
+        folder = shutil.copytree(begun, tmp_path / str(deadly))
         child = os.fork()
         if child == 0:
             try:
-                points = Points(deadly, lambda: os.kill(os.getpid(), signal.SIGKILL))
-                drive(Store(url), SimulatedPlace.read(file), story, points)
+                drive(*at(folder), story, Points(deadly, lambda: os.kill(os.getpid(), signal.SIGKILL)))
             finally:
                 os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-        store, place = Store(url), SimulatedPlace.read(file)
+        store, place = at(folder)
         drive(store, place, story, Points())
         assert end_of(store, place) == wanted, f"killed at {deadly} of {places}"
         store.close()
@@ -181,9 +205,7 @@ def test_a_process_that_is_killed_anywhere_changes_nothing_of_the_end(story, tmp
 
 def test_one_that_was_thought_dead_does_nothing_more(tmp_path):
     """It wakes up behind a write of its successor: its own is refused, and nothing of it is done."""
-    from tuner.errors import LeaseLost
-
-    store, place = planned(f"sqlite:///{tmp_path}/store.db", Way.BESIDE, "ok", tmp_path / "place.json")
+    store, place = planned(tmp_path, Way.BESIDE, "ok")
     stale = store.watched.claim("s", "stale", lambda *_: True)
     store.watched.claim("s", "next", lambda *_: True)
     machine = RolloutMachine(store, SimulatedSite(place), stale, PATIENCE, lambda: place.now_s)
@@ -194,13 +216,11 @@ def test_one_that_was_thought_dead_does_nothing_more(tmp_path):
 
 
 def test_what_the_launch_refuses_has_failed(tmp_path):
-    from tuner.errors import FailureReason, LaunchFailed
-
     class Refusing(SimulatedSite):
         def start(self, live, request):
             raise LaunchFailed(FailureReason.ENGINE_CRASHED, "Ray Serve LLM refuses the configuration")
 
-    store, place = planned(f"sqlite:///{tmp_path}/store.db", Way.BESIDE, "ok", tmp_path / "place.json")
+    store, place = planned(tmp_path, Way.BESIDE, "ok")
     claim = store.watched.claim("s", "me", lambda *_: True)
     machine = RolloutMachine(store, Refusing(place), claim, PATIENCE, lambda: place.now_s)
     found = machine.advance(lambda rollout: CanaryAnswer())
@@ -211,7 +231,7 @@ def test_what_the_launch_refuses_has_failed(tmp_path):
 
 
 def test_what_was_good_is_kept_as_the_last_good_one(tmp_path):
-    store, place = planned(f"sqlite:///{tmp_path}/store.db", Way.BESIDE, "ok", tmp_path / "place.json")
+    store, place = planned(tmp_path, Way.BESIDE, "ok")
     drive(store, place, "ok", Points())
     lives = {live.name: live for live in store.live.of("s")}
     assert (lives["old"].state, lives["new"].state, lives["new"].good) == (LiveState.LAST_GOOD, LiveState.SERVING, True)
