@@ -78,6 +78,13 @@ def live_nodes() -> list[dict[str, float]]:
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
+def free_nodes() -> list[dict[str, float]]:
+    """What of every living node's resources nobody holds now, by name."""
+    from ray._private.state import available_resources_per_node
+
+    return [dict(free) for free in available_resources_per_node().values()]
+
+
 def head_node() -> str:
     """Ray's name of the node that coordinates the cluster: no other cluster, before or after, has the same."""
     import ray
@@ -119,13 +126,13 @@ def deploy_application(config: dict[str, Any]) -> None:
         raise LaunchFailed(FailureReason.ENGINE_CRASHED, f"Ray Serve LLM refuses the configuration: {error}") from None
 
 
-def delete_application(app: str) -> None:
-    """Delete an application and wait until its replicas are gone."""
+def delete_application(app: str, *, wait: bool = True) -> None:
+    """Delete an application, and wait until its replicas are gone."""
 
     from ray import serve as ray_serve
 
     with quiet():
-        ray_serve.delete(app)
+        ray_serve.delete(app, _blocking=wait)
 
 
 def attach(address: str) -> None:

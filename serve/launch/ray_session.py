@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from serve.launch.device import devices_of
 from serve.launch.niceness import own_ray
@@ -134,10 +136,13 @@ class RaySession:
             port = self._http_port or free_port()
             require_free_port(port, "http_port")
             start_serve("127.0.0.1" if local else "0.0.0.0", port)
-        details = serve_details()
-        port = int(details["http_options"]["port"])
+        host, port = proxy_of(serve_details())
         if self._http_port not in (None, port):
             raise BadInput("http_port", self._http_port, f"{port}, on which this cluster's Ray Serve listens")
-        nodes = [proxy["node_ip"] for proxy in details["proxies"].values() if proxy.get("node_ip")]
-        host = "127.0.0.1" if local or not nodes or own_ip() in nodes else nodes[0]
-        return f"http://{host}:{port}"
+        return f"http://{'127.0.0.1' if local else host}:{port}"
+
+
+def proxy_of(details: Mapping[str, Any]) -> tuple[str, int]:
+    """Host and port of a proxy of Serve, of what its controller says: this node's, where it has one."""
+    nodes = [proxy["node_ip"] for proxy in details["proxies"].values() if proxy.get("node_ip")]
+    return "127.0.0.1" if not nodes or own_ip() in nodes else nodes[0], int(details["http_options"]["port"])

