@@ -17,6 +17,7 @@ SLOTS = tuple(f"slot{number}" for number in range(6))  # a rollout needs two, an
 SHARES_MAP, SLOTS_MAP, SOCKET, PID = "shares.map", "slots.map", "socket", "pid"
 PARTS = 1000  # of which a share is a whole number
 SILENT = "1h"
+ANSWERED_BY = "X-Parlay-Deployment"  # a header of every answer: the route prefix of whose it is
 
 _GLOBAL = f"""\
 global
@@ -87,5 +88,6 @@ def _backend(slot: str, upstream: str) -> str:
     return f"""\
 backend {slot}
     http-request set-path %[str({slot}),map_str(./{SLOTS_MAP})]%[path]
+    http-response set-header {ANSWERED_BY} %[str({slot}),map_str(./{SLOTS_MAP})]
     server serve {upstream}
 """

@@ -112,7 +112,9 @@ def test_nothing_is_there_before_anything_is_ordered(front):
 
 def test_requests_are_dealt_by_shares_and_paths_begin_with_the_application(front, upstream):
     front.route({"one": 1.0}, upstream.address)
-    assert get(front, "/v1/models?a=b").read() == b"/one/v1/models?a=b"
+    answer = get(front, "/v1/models?a=b")
+    assert answer.headers["X-Parlay-Deployment"] == "/one"
+    assert answer.read() == b"/one/v1/models?a=b"
     front.route({"one": 0.7, "two": 0.3}, upstream.address)
     assert front.see().shares == {"one": 0.7, "two": 0.3}
     found = dealt(front)

@@ -1,4 +1,4 @@
-"""Is a share larger than another, or than a limit, by more than a tolerance? Evidence for those who look again and again.
+"""Is a share larger than another, or than a limit, by more than a tolerance? Evidence, however often one looks.
 
 Requests of two sides are counted block by block. Against a claim about the two shares evidence grows as a bet would on
 what comes next: the likelihood of a block under the shares that are expected from the blocks before it, over that under
