@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from tuner.errors import LaunchFailed
 from tuner.retune.live import LiveDeployment
@@ -49,8 +50,10 @@ class RolloutMachine:
     _refused: dict[str, str] = field(default_factory=dict)
 
     def advance(self, canary: Canary) -> Progress:
-        """Make moves until one has to wait, or the rollout has come to its end; ``canary`` is asked while one runs."""
+        """Make moves until one has to wait, or the rollout has come to its end; ``canary`` is asked once, while one
+        runs."""
         moves: list[Move] = []
+        canary = cache(canary)
         while len(moves) < _MOST_MOVES:
             rollout = self.store.rollouts.open(self.claim.study)
             if rollout is None:
@@ -89,7 +92,9 @@ class RolloutMachine:
         return replace(seen, deployments={**refused, **there})
 
     def _make(self, rollout: Rollout, move: Move) -> bool:
-        """Make a move; False where it has to be waited for."""
+        """Make a move; False where it has to be waited for. The site knows of no claims: it is looked at just before."""
+        if not isinstance(move, Write):
+            self.store.watched.beat(self.claim)
         match move:
             case Write(after, proven):
                 lives = lives_after(after, self.store.live.of(after.watched), self.clock(), proven=proven)

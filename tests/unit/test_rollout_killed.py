@@ -207,12 +207,17 @@ def test_one_that_was_thought_dead_does_nothing_more(tmp_path):
     """It wakes up behind a write of its successor: its own is refused, and nothing of it is done."""
     store, place = planned(tmp_path, Way.BESIDE, "ok")
     stale = store.watched.claim("s", "stale", lambda *_: True)
-    store.watched.claim("s", "next", lambda *_: True)
+    last = store.watched.claim("s", "next", lambda *_: True)
     machine = RolloutMachine(store, SimulatedSite(place), stale, PATIENCE, lambda: place.now_s)
     with pytest.raises(LeaseLost):
         machine.advance(lambda rollout: CanaryAnswer())
     assert place.present() == ["old"]
-    assert store.rollouts.open("s").step is Step.PLANNED
+    before = store.rollouts.open("s")
+    assert before.step is Step.PLANNED
+    store.rollouts.move(before, replace(before, step=Step.STARTING), (), last)
+    with pytest.raises(LeaseLost):
+        machine.advance(lambda rollout: CanaryAnswer())
+    assert place.present() == ["old"]
 
 
 def test_what_the_launch_refuses_has_failed(tmp_path):
