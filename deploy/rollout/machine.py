@@ -92,7 +92,7 @@ class RolloutMachine:
         return replace(seen, deployments={**refused, **there})
 
     def _make(self, rollout: Rollout, move: Move) -> bool:
-        """Make a move; False where it has to be waited for. The site knows of no claims: it is looked at just before."""
+        """Make a move; False where it has to be waited for. A site knows no claims: that is looked at just before."""
         if not isinstance(move, Write):
             self.store.watched.beat(self.claim)
         match move:

@@ -125,7 +125,7 @@ class Watcher:
                 if slowed and now.step is Step.CANARY:
                     stack.enter_context(self.slowed(now.new))
                     slowed = False
-                assert time.perf_counter() - began < 200, found
+                assert time.perf_counter() - began < 300, found
                 time.sleep(LOOK_S)
         answered = self.load.answered[first:] if self.load else []
         there = {name: one.readiness.value for name, one in self.site.see().deployments.items()}

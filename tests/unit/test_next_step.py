@@ -123,6 +123,22 @@ def test_where_both_die_the_old_one_is_brought_up_again():
     assert world.place.shares == {"old": 1.0}
 
 
+@pytest.mark.parametrize("step", [Step.RETURNING, Step.REMOVING_NEW])
+def test_an_old_one_that_dies_on_the_way_back_leaves_the_traffic_where_it_can_be_served(step):
+    world = at_step(RolloutWorld.new(), Step.CANARY)
+    world.place.things["new"].in_flight = 1
+    world.wish(Wish.VETO)
+    while world.rollout.step is not step:
+        if isinstance(world.move(), Wait):
+            world.place.things["new"].in_flight = 0
+    world.place.kill("old")
+    world.settle()
+    assert world.place.shares == {"new": 1.0}
+    assert world.run().rollout.step is Step.DONE
+    assert world.place.present() == ["new"]
+    assert world.rollout.outcome == "vetoed; yet nothing else serves: old has died"
+
+
 def test_where_neither_can_be_brought_up_it_has_failed():
     world = at_step(RolloutWorld.new(IN_PLACE), Step.STARTING)
     world.place.broken |= {"new", "old"}
@@ -244,9 +260,19 @@ class TestWishes:
         assert world.run().rollout.step is Step.ROLLED_BACK
 
     def test_a_pause_does_not_prolong_an_outage(self):
-        world = at_step(RolloutWorld.new(IN_PLACE), Step.STARTING)
+        world = at_step(RolloutWorld.new(IN_PLACE), Step.STOPPING_OLD)
         world.wish(Wish.PAUSE)
+        assert not world.place.shares
         at_step(world, Step.CANARY)
+
+    def test_a_pause_before_an_outage_prevents_it(self):
+        world = RolloutWorld.new(IN_PLACE)
+        while world.rollout.step is not Step.STOPPING_OLD:
+            world.move()
+        world.wish(Wish.PAUSE)
+        for _ in range(50):
+            world.tick()
+        assert world.place.shares == {"old": 1.0}
 
     def test_what_comes_too_late_is_refused(self):
         for step in ENDS:

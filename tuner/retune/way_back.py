@@ -62,4 +62,5 @@ def restoring(at: At) -> Move:
 
 
 def _stays(at: At) -> Move:
-    return at.onward(f"{at.rollout.outcome}; yet nothing else serves: {at.rollout.old or 'there was none before'}")
+    before = "there was none before" if at.rollout.old is None else f"{at.rollout.old} has died"
+    return at.onward(f"{at.rollout.outcome}; yet nothing else serves: {before}")
