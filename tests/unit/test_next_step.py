@@ -273,6 +273,8 @@ class TestWishes:
         for _ in range(50):
             world.tick()
         assert world.place.shares == {"old": 1.0}
+        world.place.kill("old")
+        at_step(world, Step.CANARY)
 
     def test_what_comes_too_late_is_refused(self):
         for step in ENDS:
