@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from tuner.errors import BadInput, StoreError
 from tuner.study.archived import ENDED, FORMAT, read_archive
 from tuner.study.database import Database, now_s
-from tuner.study.lifecycle import StudyState
 from tuner.study.live import deployed
 from tuner.study.schema import (
     DRIVERS,
@@ -29,20 +28,8 @@ from tuner.study.schema import (
 )
 from tuner.study.statements import lock
 
-FORMAT = "parlay-study"
-_READ = (5, SCHEMA_VERSION)  # version 5 has the same of a study, but for its rounds
-_ENDED = (StudyState.DECIDED.value, StudyState.FAILED.value, StudyState.CANCELLED.value)
-_PARTS = (
-    STUDIES,
-    ORDERS,
-    TRIALS,
-    STEPS,
-    LEDGER,
-    DRIVERS,
-    EVENTS,
-    LOGS,
-    ROUNDS,
-)  # in the order in which they can be put back
+# In the order in which they can be put back.
+_PARTS = (STUDIES, ORDERS, TRIALS, STEPS, LEDGER, DRIVERS, EVENTS, LOGS, ROUNDS)
 
 
 class Archive:
@@ -77,7 +64,7 @@ class Archive:
             stirred = sa.exists().where(EVENTS.c.study == STUDIES.c.name, EVENTS.c.at >= before)
             pinned = sa.exists().where(PINS.c.study == STUDIES.c.name)
             held = sa.exists().where(ORDERS.c.study == STUDIES.c.name, ORDERS.c.worker != "")
-            old = STUDIES.c.state.in_(_ENDED) & (STUDIES.c.created_at < before)
+            old = STUDIES.c.state.in_(ENDED) & (STUDIES.c.created_at < before)
             query = sa.select(STUDIES.c.name).where(old, ~stirred, ~pinned, ~held, ~deployed(STUDIES.c.name))
             return tuple(db.scalars(query.order_by(STUDIES.c.created_at, STUDIES.c.name).limit(limit)))
 
@@ -94,14 +81,11 @@ class Archive:
 
         Raises BadInput for what is no such document, as ``read_archive`` does, and where the name is taken.
         """
-        if document.get("format") != FORMAT or document.get("schema_version") not in _READ:
-            given = f"{document.get('format')}, schema version {document.get('schema_version')}"
-            raise BadInput("archive", given, f"{FORMAT}, schema version {SCHEMA_VERSION}")
-        study, tables = str(document["study"]), document["tables"]
+        study, tables = read_archive(document, _PARTS)
         try:
             with self._db.writing() as db:
                 for table in _PARTS:
-                    for row in tables.get(table.name, ()):
+                    for row in tables[table.name]:
                         if table is not LEDGER or not _taken_back(db, study, row):
                             known = {name: value for name, value in row.items() if value is not None}
                             db.execute(sa.insert(table).values(known))

@@ -19,13 +19,15 @@ from tuner.study.lifecycle import StudyState
 from tuner.study.orders import order_of
 from tuner.study.records import Snapshot
 from tuner.study.rows import entry_of, open_trial_of, study_of, trial_of
-from tuner.study.schema import EVENTS, LEDGER, ORDERS, SCHEMA_VERSION, STEPS, STUDIES, TRIALS
+from tuner.study.schema import EVENTS, LEDGER, ORDERS, ROUNDS, SCHEMA_VERSION, STEPS, STUDIES, TRIALS
 from tuner.study.step_rows import load_step
 from tuner.study.stored_decision import read_decision
 from tuner.trial.results import TrialState
 
 FORMAT = "parlay-study"
 ENDED = (StudyState.DECIDED.value, StudyState.FAILED.value, StudyState.CANCELLED.value)
+_WITHOUT_ROUNDS = 5  # the version that has the same of a study, but for its rounds
+_READ = (_WITHOUT_ROUNDS, SCHEMA_VERSION)
 _WHERE = "archive"
 _MOST_INT = 2**31 - 1  # of a column of any database
 _UNREADABLE = (ParlayError, ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of hand-made JSON
@@ -36,12 +38,14 @@ Found = TypeVar("Found")
 
 def read_archive(document: Mapping[str, Any], parts: Sequence[sa.Table]) -> tuple[str, dict[str, list[Row]]]:
     """The study's name, and the rows of each table of ``parts``; raises BadInput for anything else."""
-    if document.get("format") != FORMAT or document.get("schema_version") != SCHEMA_VERSION:
+    if document.get("format") != FORMAT or document.get("schema_version") not in _READ:
         given = f"{_short(document.get('format'))}, schema version {_short(document.get('schema_version'))}"
         raise BadInput(_WHERE, given, f"{FORMAT}, schema version {SCHEMA_VERSION}")
     study = _given(document, "study", f"{_WHERE}: study")
     tables = _given(document, "tables", f"{_WHERE}: tables")
     known = {part.name for part in parts}
+    if document["schema_version"] == _WITHOUT_ROUNDS and isinstance(tables, dict):
+        tables = {ROUNDS.name: []} | tables
     if not isinstance(tables, dict):
         raise BadInput(f"{_WHERE}: tables", _short(tables), "an object")
     if strange := set(tables) - known:

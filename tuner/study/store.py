@@ -154,9 +154,10 @@ class Store:
         return None if row is None else study_of(row)
 
     def delete_study(self, name: str, *, pinned_too: bool = True) -> None:
-        """Forget a study; raises BadInput for one that waits, runs, is watched or decided what serves, and, unless
-        ``pinned_too``, for one that is pinned. Of what others learnt from it nothing changes. What it has spent stays
-        in ``spending.totals``.
+        """Forget a study; raises BadInput for one that waits or runs, or whose worker still clears up after it (the
+        devices of its trials are held until then), that is watched or decided what serves, and, unless ``pinned_too``,
+        for one that is pinned. Of what others learnt from it nothing changes. What it has spent stays in
+        ``spending.totals``.
         """
         with self._db.writing() as db:
             lock(db, name)

@@ -1,4 +1,4 @@
-"""Version 6: rounds of a study, what is deployed, rollouts, and who watches."""
+"""Version 6: rounds of a study, what is deployed, rollouts, who watches, and clusters whose workers alone may run one."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Add tables; nothing that an older version wrote was deployed by Parlay."""
+    """Add tables and a column; of what an older version wrote nothing was deployed by Parlay, and all is anybody's."""
     op.create_table(
         "parlay_rounds",
         sa.Column("study", sa.String(200), primary_key=True),
@@ -53,3 +53,4 @@ def upgrade() -> None:
     op.create_index("parlay_rounds_of", "parlay_rounds", ["base", "number"], unique=True)
     op.create_index("parlay_live_of", "parlay_live", ["watched", "created_s"])
     op.create_index("parlay_live_study", "parlay_live", ["study"])
+    op.add_column("parlay_orders", sa.Column("cluster", sa.String(200)))
