@@ -18,6 +18,7 @@ from tuner.retune.rollout import Rollout, Step, Wish
 from tuner.retune.seen import Fingerprint, LinkSeen, NodeSeen
 from tuner.study.lifecycle import StudyState
 from tuner.study.live import live_name
+from tuner.study.orders import Terms
 from tuner.study.rounds import round_name
 from tuner.study.store import Store
 
@@ -192,15 +193,14 @@ def test_what_serves_is_never_taken_for_its_age(store, claim):
 
 
 def test_an_archive_of_the_version_before_can_be_read(store):
-    store.change_state("s", StudyState.CANCELLED)
-    whole = store.archive.document("s")
-    store.delete_study("s")
-    old = {
-        **whole,
-        "schema_version": 5,
-        "tables": {name: rows for name, rows in whole["tables"].items() if "rounds" not in name},
-    }
-    assert store.archive.restore(old) == "s"
+    study = store.orders.submit("old", make_request(), Terms("me", "simulated", 0), "key").study
+    store.change_state(study, StudyState.CANCELLED)
+    whole = store.archive.document(study)
+    store.delete_study(study)
+    tables = {name: rows for name, rows in whole["tables"].items() if "rounds" not in name}
+    assert [row.pop("cluster") for row in tables["parlay_orders"]] == [None]
+    assert store.archive.restore({**whole, "schema_version": 5, "tables": tables}) == study
+    assert store.orders.order(study).terms.cluster is None
 
 
 @given(st.lists(st.text(min_size=1, max_size=120), min_size=2, max_size=2, unique=True), st.integers(1, 999))

@@ -31,6 +31,7 @@ ONE_ROOM = {
         "tuner/study/database.py",
         "tuner/study/device_leases.py",
         "tuner/study/events.py",
+        "tuner/study/forgetting.py",
         "tuner/study/kinship.py",
         "tuner/study/listing.py",
         "tuner/study/live.py",

@@ -26,8 +26,8 @@ from tuner.trial.results import TrialState
 
 FORMAT = "parlay-study"
 ENDED = (StudyState.DECIDED.value, StudyState.FAILED.value, StudyState.CANCELLED.value)
-_WITHOUT_ROUNDS = 5  # the version that has the same of a study, but for its rounds
-_READ = (_WITHOUT_ROUNDS, SCHEMA_VERSION)
+_BEFORE = 5  # the version that has the same of a study, but for its rounds and the cluster of its order
+_READ = (_BEFORE, SCHEMA_VERSION)
 _WHERE = "archive"
 _MOST_INT = 2**31 - 1  # of a column of any database
 _UNREADABLE = (ParlayError, ValueError, TypeError, LookupError, AttributeError, RecursionError)  # of hand-made JSON
@@ -44,8 +44,8 @@ def read_archive(document: Mapping[str, Any], parts: Sequence[sa.Table]) -> tupl
     study = _given(document, "study", f"{_WHERE}: study")
     tables = _given(document, "tables", f"{_WHERE}: tables")
     known = {part.name for part in parts}
-    if document["schema_version"] == _WITHOUT_ROUNDS and isinstance(tables, dict):
-        tables = {ROUNDS.name: []} | tables
+    if document["schema_version"] == _BEFORE:
+        tables = _brought_up(tables)
     if not isinstance(tables, dict):
         raise BadInput(f"{_WHERE}: tables", _short(tables), "an object")
     if strange := set(tables) - known:
@@ -57,6 +57,15 @@ def read_archive(document: Mapping[str, Any], parts: Sequence[sa.Table]) -> tupl
         )
     _read(rows)
     return str(study), rows
+
+
+def _brought_up(tables: Any) -> Any:
+    """Tables of the version before as today's; what is no such table stays, to be refused."""
+    orders = tables.get(ORDERS.name) if isinstance(tables, dict) else None
+    if not isinstance(orders, list):
+        return tables
+    clusters = [{"cluster": None} | row if isinstance(row, dict) else row for row in orders]
+    return {ROUNDS.name: []} | tables | {ORDERS.name: clusters}
 
 
 def _rows_of(table: sa.Table, tables: Mapping[str, Any], study: object) -> list[Row]:

@@ -23,10 +23,11 @@ from tuner.study.audit import Audit
 from tuner.study.database import Database, Listener, now_s
 from tuner.study.device_leases import Blocked, DeviceLeases, Sharing, give_back, hold, take, wait_no_more
 from tuner.study.events import Events
+from tuner.study.forgetting import forget
 from tuner.study.kinship import Kinship
 from tuner.study.lifecycle import StudyState
 from tuner.study.listing import Listing
-from tuner.study.live import LiveDeployments, refuse_deployed
+from tuner.study.live import LiveDeployments
 from tuner.study.logs import Logs
 from tuner.study.orders import Orders
 from tuner.study.patience import Patience
@@ -35,7 +36,7 @@ from tuner.study.records import OpenTrial, Pulse, Snapshot, StudyRecord, TrialCl
 from tuner.study.rollouts import Rollouts
 from tuner.study.rounds import Rounds
 from tuner.study.rows import DROPPED, LAUNCHED, RANKED, open_trial_of, study_of, trial_of
-from tuner.study.schema import DRIVERS, LEDGER, OF_A_STUDY, PINS, STEPS, STUDIES, TRIALS
+from tuner.study.schema import DRIVERS, LEDGER, STEPS, STUDIES, TRIALS
 from tuner.study.spending import Spending
 from tuner.study.statements import (
     begin_trial,
@@ -43,8 +44,6 @@ from tuner.study.statements import (
     close_entry,
     drivers_of,
     entries_of,
-    keep_ledger,
-    living_worker,
     lock,
     require_owner,
 )
@@ -160,19 +159,7 @@ class Store:
         ``spending.totals``.
         """
         with self._db.writing() as db:
-            lock(db, name)
-            state = db.scalar(sa.select(STUDIES.c.state).where(STUDIES.c.name == name))
-            if state in (StudyState.QUEUED, StudyState.RUNNING):
-                raise BadInput(f"state of study {name}", state, "deletion of one that has ended; cancel it first")
-            if (worker := living_worker(db, name)) is not None:
-                raise BadInput(f"worker of study {name}", worker, "none any more: it still clears up; ask again soon")
-            if not pinned_too and db.scalar(sa.select(PINS.c.study).where(PINS.c.study == name)) is not None:
-                raise BadInput(f"study {name}", "pinned", "one that is not")
-            refuse_deployed(db, name)
-            keep_ledger(db, name)
-            for table in OF_A_STUDY:
-                db.execute(sa.delete(table).where(table.c.study == name))
-            db.execute(sa.delete(STUDIES).where(STUDIES.c.name == name))
+            forget(db, name, pinned_too=pinned_too)
 
     def change_state(self, study: str, state: StudyState) -> None:
         """Bring a study into a state; raises BadInput where it may not come there from the one in which it is."""
