@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from serve.launch.ray_nodes import cluster_of_nodes
+from serve.launch.ray_seen import RayNode
 from tuner.ask.request import ClusterSpec
 from tuner.errors import BadInput, FailureReason, LaunchFailed, ParlayError
 
@@ -76,6 +77,17 @@ def live_nodes() -> list[dict[str, float]]:
     import ray
 
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def ray_nodes_alive() -> tuple[RayNode, ...]:
+    """Every node that is alive, for those who watch."""
+    import ray
+
+    return tuple(
+        RayNode(node["NodeID"], node["NodeManagerAddress"], int(node["MetricsExportPort"] or 0), node["Resources"])
+        for node in ray.nodes()
+        if node["Alive"]
+    )
 
 
 def free_nodes() -> list[dict[str, float]]:

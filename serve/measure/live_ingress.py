@@ -1,0 +1,74 @@
+"""What the ways in have counted of an application's requests: Ray Serve's proxies, and HAProxy where it stands before.
+
+Ray Serve 2.60 tells ``serve_num_http_requests`` by application, method and status; Ray's agents add the prefix ``ray_``
+and, since Prometheus' client does, ``_total``. HAProxy's statistics are its documented CSV (management guide, section
+9.1). An answer with a status of 500 and more is a failure of what serves; below that it is the asker's doing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+_NAMES = ("ray_serve_num_http_requests_total", "ray_serve_num_http_requests", "serve_num_http_requests")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """How many requests one way in has answered since it began: in all, and those that failed. ``waiting``: how many
+    it holds now that no server has yet; None where it does not tell."""
+
+    requests: float
+    failed: float
+    waiting: float | None = None
+
+    def __add__(self, other: Answered) -> Answered:
+        known = [one for one in (self.waiting, other.waiting) if one is not None]
+        return Answered(self.requests + other.requests, self.failed + other.failed, sum(known) if known else None)
+
+
+def serve_answers(text: str) -> dict[str, dict[str, float]]:
+    """Requests by application and status, of those that ask for an answer (POST), from the text of a Ray node's agent.
+
+    Empty where it tells none. Raises ValueError for a line of these that is not of the format.
+    """
+    lines = [line for line in text.splitlines() if line.startswith(tuple(f"{name}{{" for name in _NAMES))]
+    found: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+        for sample in family.samples:
+            if sample.labels.get("method", "POST") == "POST":
+                by_status = found.setdefault(sample.labels.get("application", ""), {})
+                status = sample.labels.get("status_code", "")
+                by_status[status] = by_status.get(status, 0.0) + sample.value
+    return found
+
+
+def is_failure(status: str) -> bool:
+    """Whether a status says that what serves has failed."""
+    return status[:1] == "5"
+
+
+def haproxy_answers(text: str) -> dict[tuple[str, str], Answered]:
+    """What HAProxy has counted, by backend and server (``BACKEND`` the whole), from its statistics as CSV.
+
+    Failures are answers of status 500 and more, and connections that came to nothing (``econ``, ``eresp``). Raises
+    ValueError for a text that is not of that form.
+    """
+    lines = text.lstrip("# ").splitlines()
+    if not lines or not lines[0].startswith("pxname,svname,"):
+        raise ValueError("not HAProxy's statistics")
+    found = {}
+    for row in csv.DictReader(io.StringIO("\n".join(lines))):
+        if row["svname"] == "FRONTEND":
+            continue
+        requests = _number(row, "hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")
+        found[row["pxname"], row["svname"]] = Answered(requests, _number(row, "hrsp_5xx"), _number(row, "qcur"))
+    return found
+
+
+def _number(row: Mapping[str, str | None], *names: str) -> float:
+    return sum(float(row.get(name) or 0) for name in names)
