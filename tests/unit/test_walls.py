@@ -36,6 +36,7 @@ ONE_ROOM = {
         "tuner/study/listing.py",
         "tuner/study/live.py",
         "tuner/study/logs.py",
+        "tuner/study/looks.py",
         "tuner/study/orders.py",
         "tuner/study/quotas.py",
         "tuner/study/rollouts.py",

@@ -183,6 +183,24 @@ LOGS = sa.Table(
     sa.Column("at", sa.Float, nullable=False),
     sa.Column("text", sa.Text, nullable=False),
 )
+# What was seen of what watched studies serve, look by look; the fingerprint only where it is another than before.
+LOOKS = sa.Table(
+    "parlay_looks",
+    META,
+    sa.Column("study", sa.String(200), primary_key=True),
+    sa.Column("deployment", sa.String(200), primary_key=True),
+    sa.Column("at", sa.Float, primary_key=True),
+    sa.Column("look", sa.Text, nullable=False),
+)
+# What a human said of a layout that was proposed: approve, veto or force.
+SAID = sa.Table(
+    "parlay_said",
+    META,
+    sa.Column("study", sa.String(200), primary_key=True),
+    sa.Column("layout", sa.String(400), primary_key=True),
+    sa.Column("wish", sa.String(20), nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
 # Studies that no rule archives or deletes.
 PINS = sa.Table(
     "parlay_pins",
@@ -243,4 +261,4 @@ CANARIES = sa.Table(
     sa.Column("look", sa.JSON, nullable=False),
 )
 # What goes with a study, in an order in which it can.
-OF_A_STUDY = (STEPS, TRIALS, LEDGER, DRIVERS, EVENTS, ORDERS, DEVICE_LEASES, LOGS, PINS, ROUNDS)
+OF_A_STUDY = (STEPS, TRIALS, LEDGER, DRIVERS, EVENTS, ORDERS, DEVICE_LEASES, LOGS, PINS, ROUNDS, LOOKS, SAID)

@@ -29,6 +29,7 @@ from tuner.study.lifecycle import StudyState
 from tuner.study.listing import Listing
 from tuner.study.live import LiveDeployments
 from tuner.study.logs import Logs
+from tuner.study.looks import Looks
 from tuner.study.orders import Orders
 from tuner.study.patience import Patience
 from tuner.study.quotas import Quotas
@@ -91,7 +92,7 @@ class Store:
         self.orders, self.events, self.accounts = Orders(self._db), Events(self._db), Accounts(self._db)
         self.listing, self.spending, self.devices = Listing(self._db), Spending(self._db), DeviceLeases(self._db)
         self.workers, self.rounds, self.watched = Workers(self._db), Rounds(self._db), WatchedStudies(self._db)
-        self.live, self.rollouts = LiveDeployments(self._db), Rollouts(self._db)
+        self.live, self.rollouts, self.looks = LiveDeployments(self._db), Rollouts(self._db), Looks(self._db)
         self.kinship, self.logs, self.archive = Kinship(self._db), Logs(self._db), Archive(self._db)
         self.audit, self.quotas = Audit(self._db), Quotas(self._db, self.spending)
 

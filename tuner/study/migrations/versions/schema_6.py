@@ -54,3 +54,21 @@ def upgrade() -> None:
     op.create_index("parlay_live_of", "parlay_live", ["watched", "created_s"])
     op.create_index("parlay_live_study", "parlay_live", ["study"])
     op.add_column("parlay_orders", sa.Column("cluster", sa.String(200)))
+    _looks()
+
+
+def _looks() -> None:
+    op.create_table(
+        "parlay_looks",
+        sa.Column("study", sa.String(200), primary_key=True),
+        sa.Column("deployment", sa.String(200), primary_key=True),
+        sa.Column("at", sa.Float, primary_key=True),
+        sa.Column("look", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "parlay_said",
+        sa.Column("study", sa.String(200), primary_key=True),
+        sa.Column("layout", sa.String(400), primary_key=True),
+        sa.Column("wish", sa.String(20), nullable=False),
+        sa.Column("at", sa.Float, nullable=False),
+    )
