@@ -18,7 +18,6 @@ from tuner.decide.attainment import Attainment
 from tuner.retune.seen import Blindness, Look, Tokens
 from tuner.stats.buckets import Buckets, Within
 
-LEAST_REQUESTS = 1.0
 _ENGINE_FAILED = ("error",)
 
 
@@ -55,7 +54,7 @@ def look_between(before: Reading, now: Reading, slo: Sequence[SloTarget]) -> Loo
         prefix_share=_prefix_share(both),
         waiting=_waiting(now),
         step_ms_by_rank=_steps(before, now),
-        blind=_blind(now, slo, within, arrived),
+        blind=_blind(now, slo, within),
     )
 
 
@@ -160,12 +159,8 @@ def _steps(before: Reading, now: Reading) -> dict[str, float]:
     return found
 
 
-def _blind(
-    now: Reading, slo: Sequence[SloTarget], within: Mapping[TargetKey, Within], arrived: float | None
-) -> frozenset[Blindness]:
+def _blind(now: Reading, slo: Sequence[SloTarget], within: Mapping[TargetKey, Within]) -> frozenset[Blindness]:
     found = {Blindness.UNREACHABLE} if now.unread else set()
     if not now.engines or any(target.key not in within for target in slo):
         found.add(Blindness.NO_METRICS)
-    if arrived is None or arrived < LEAST_REQUESTS:
-        found.add(Blindness.FEW_REQUESTS)
     return frozenset(found)

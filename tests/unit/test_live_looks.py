@@ -73,21 +73,21 @@ def test_what_is_seen_for_the_first_time_counts_from_now_on() -> None:
     later = reading("ray_2.60_serve_after", 130.0)
     look = look_between(Reading(100.0), later, SLO)
     assert (look.arrived, look.prompt, dict(look.within)) == (None, None, {})
-    assert look.blind == {Blindness.NO_METRICS, Blindness.FEW_REQUESTS}
+    assert look.blind == {Blindness.NO_METRICS}
 
 
 def test_an_address_that_cannot_be_read_is_blindness_and_no_zero() -> None:
     blind = readings(PLACES, 1.0, lambda url: (None, "refused"))["live-1"]
     look = look_between(reading("ray_2.60_serve_before", 0.0), blind, SLO)
     assert (look.arrived, look.failed, look.waiting) == (None, None, None)
-    assert look.blind == {Blindness.UNREACHABLE, Blindness.NO_METRICS, Blindness.FEW_REQUESTS}
+    assert look.blind == {Blindness.UNREACHABLE, Blindness.NO_METRICS}
 
 
 def test_no_request_is_no_failure_to_measure() -> None:
     same = reading("ray_2.60_serve_after", 100.0)
     look = look_between(same, replace(same, at_s=130.0), SLO)
     assert (look.arrived, look.failed) == (0.0, 0.0)
-    assert look.blind == {Blindness.FEW_REQUESTS}
+    assert look.blind == frozenset()
     assert all(within.total == 0 for within in look.within.values())
 
 

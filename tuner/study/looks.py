@@ -1,5 +1,4 @@
-"""What was seen of what watched studies serve, look by look, so that a watcher that was killed knows what the one before
-knew; and what humans said of layouts that it proposed.
+"""What was seen of what watched studies serve, look by look, so that a watcher knows what the one before it knew; and what humans said of layouts that it proposed.
 
 Looks are kept for ``KEPT_S``; the fingerprint of one stands only where it differs from that before.
 """
