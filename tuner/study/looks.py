@@ -1,4 +1,4 @@
-"""What was seen of what watched studies serve, look by look, so that a watcher knows what the one before it knew; and what humans said of layouts that it proposed.
+"""What was seen of what watched studies serve, so that a watcher knows what the one before it knew; what humans said.
 
 Looks are kept for ``KEPT_S``; the fingerprint of one stands only where it differs from that before.
 """
