@@ -40,17 +40,17 @@ def store(tmp_path):
 
 def test_looks_come_back_as_they_were_with_the_fingerprint_kept_once(store) -> None:
     second = Look(115.0, 15.0, arrived=31.0, fingerprint=PRINT)
-    store.looks.keep("llama", {"live-1": LOOK}, None)
-    store.looks.keep("llama", {"live-1": second, "live-2": LOOK}, PRINT)
+    store.looks.keep("llama", {"live-1": LOOK})
+    store.looks.keep("llama", {"live-1": second, "live-2": LOOK})
     assert store.looks.of("llama", "live-1") == (LOOK, second)
     assert store.looks.of("llama", "live-1", after_s=100.0)[0].arrived == 31.0
-    store.looks.keep("llama", {"live-1": second}, PRINT)  # once more after a kill: no second row
+    store.looks.keep("llama", {"live-1": second})  # once more after a kill: no second row
     assert len(store.looks.of("llama", "live-1")) == 2
 
 
 def test_old_looks_are_forgotten(store) -> None:
-    store.looks.keep("llama", {"live-1": LOOK}, None)
-    store.looks.keep("llama", {"live-1": replace(LOOK, at_s=LOOK.at_s + KEPT_S + 1)}, None)
+    store.looks.keep("llama", {"live-1": LOOK})
+    store.looks.keep("llama", {"live-1": replace(LOOK, at_s=LOOK.at_s + KEPT_S + 1)})
     assert len(store.looks.of("llama", "live-1")) == 1
 
 
@@ -64,7 +64,7 @@ def test_what_a_human_says_of_a_layout_replaces_what_was_said(store) -> None:
 
 
 def test_what_was_seen_goes_with_its_study(store) -> None:
-    store.looks.keep("llama", {"live-1": LOOK}, None)
+    store.looks.keep("llama", {"live-1": LOOK})
     store.looks.say("llama", "tp=2", Wish.VETO)
     store.change_state("llama", StudyState.CANCELLED)
     store.delete_study("llama")

@@ -47,6 +47,13 @@ class Events:
         with self._db.reading() as db:
             return {study: int(number) for study, number in db.execute(_LATEST, {"studies": names})}
 
+    def of_kinds(self, study: str, kinds: Iterable[str], most: int) -> tuple[Event, ...]:
+        """The last of these kinds, the oldest first."""
+        query = sa.select(EVENTS).where(EVENTS.c.study == study, EVENTS.c.kind.in_(list(kinds)))
+        with self._db.reading() as db:
+            rows = db.execute(query.order_by(EVENTS.c.number.desc()).limit(most)).mappings().all()
+        return tuple(Event(**row) for row in reversed(rows))
+
     def last(self, study: str, kind: str) -> Event | None:
         """The last event of a kind; None where there was none."""
         query = sa.select(EVENTS).where(EVENTS.c.study == study, EVENTS.c.kind == kind)

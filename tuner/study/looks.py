@@ -34,45 +34,57 @@ class Looks:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._known: dict[tuple[str, str], Fingerprint] = {}  # that this process kept last
 
-    def keep(self, watched: str, looks: Mapping[str, Look], known: Fingerprint | None) -> None:
-        """Keep looks, by deployment; ``known`` is the fingerprint that was kept last. Old ones are forgotten."""
+    def keep(self, watched: str, looks: Mapping[str, Look]) -> None:
+        """Keep looks, by deployment. Old ones are forgotten."""
         if not looks:
             return
         rows = [
-            {"watched": watched, "deployment": name, "at": look.at_s, "look": _dumped(look, known)}
+            {
+                "study": watched,
+                "deployment": name,
+                "at": look.at_s,
+                "look": _dumped(look, self._known.get((watched, name))),
+            }
             for name, look in looks.items()
         ]
         oldest = max(look.at_s for look in looks.values()) - KEPT_S
         with self._db.writing() as db:
-            db.execute(sa.delete(LOOKS).where(LOOKS.c.watched == watched, LOOKS.c.at < oldest))
-            same = [sa.and_(*(LOOKS.c[key] == row[key] for key in ("watched", "deployment", "at"))) for row in rows]
+            db.execute(sa.delete(LOOKS).where(LOOKS.c.study == watched, LOOKS.c.at < oldest))
+            same = [sa.and_(*(LOOKS.c[key] == row[key] for key in ("study", "deployment", "at"))) for row in rows]
             db.execute(sa.delete(LOOKS).where(sa.or_(*same)))
             db.execute(sa.insert(LOOKS), rows)
+        self._known |= {(watched, name): one.fingerprint for name, one in looks.items() if one.fingerprint is not None}
 
     def of(self, watched: str, deployment: str, after_s: float = 0.0) -> tuple[Look, ...]:
         """What was seen of a deployment, the oldest first, with each fingerprint filled in."""
-        query = sa.select(LOOKS.c.look).where(LOOKS.c.watched == watched, LOOKS.c.deployment == deployment)
+        query = sa.select(LOOKS.c.look).where(LOOKS.c.study == watched, LOOKS.c.deployment == deployment)
         with self._db.reading() as db:
             texts = list(db.scalars(query.where(LOOKS.c.at > after_s).order_by(LOOKS.c.at)))
-        return _filled([_LOOK.validate_json(text) for text in texts])
+            looks = [_LOOK.validate_json(text) for text in texts]
+            before = None
+            if looks and looks[0].fingerprint is None:
+                told = query.where(LOOKS.c.at <= after_s, LOOKS.c.look.like('%"fingerprint"%'))
+                before = db.scalar(told.order_by(LOOKS.c.at.desc()).limit(1))
+        return _filled(looks, None if before is None else _LOOK.validate_json(before).fingerprint)
 
     def say(self, watched: str, layout: str, wish: Wish) -> None:
         """Keep what a human said of a layout, in place of what was said before."""
         with self._db.writing() as db:
-            db.execute(sa.delete(SAID).where(SAID.c.watched == watched, SAID.c.layout == layout))
-            db.execute(sa.insert(SAID).values(watched=watched, layout=layout, wish=wish.value, at=now_s(db)))
+            db.execute(sa.delete(SAID).where(SAID.c.study == watched, SAID.c.layout == layout))
+            db.execute(sa.insert(SAID).values(study=watched, layout=layout, wish=wish.value, at=now_s(db)))
 
     def heed(self, watched: str, layout: str) -> None:
         """What was agreed to, or forced, has begun: the next time needs a word of its own."""
-        this = (SAID.c.watched == watched) & (SAID.c.layout == layout) & (SAID.c.wish != Wish.VETO.value)
+        this = (SAID.c.study == watched) & (SAID.c.layout == layout) & (SAID.c.wish != Wish.VETO.value)
         with self._db.writing() as db:
             db.execute(sa.delete(SAID).where(this))
 
     def said(self, watched: str) -> Said:
         """All that stands."""
         with self._db.reading() as db:
-            rows = db.execute(sa.select(SAID.c.layout, SAID.c.wish).where(SAID.c.watched == watched)).all()
+            rows = db.execute(sa.select(SAID.c.layout, SAID.c.wish).where(SAID.c.study == watched)).all()
 
         def of(wish: Wish) -> frozenset[str]:
             return frozenset(layout for layout, said in rows if said == wish.value)
@@ -86,8 +98,8 @@ def _dumped(look: Look, known: Fingerprint | None) -> str:
     return _LOOK.dump_json(kept, exclude_none=True, exclude_defaults=True).decode()
 
 
-def _filled(looks: Sequence[Look]) -> tuple[Look, ...]:
-    found, known = [], None
+def _filled(looks: Sequence[Look], known: Fingerprint | None) -> tuple[Look, ...]:
+    found = []
     for look in looks:
         known = look.fingerprint or known
         found.append(replace(look, fingerprint=known))

@@ -1,0 +1,144 @@
+"""A watcher on a simulated place and a real store: it looks, judges, decides anew, rolls out; and what humans ask."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.watch_world import WatchWorld
+from tuner.app.watch.wishes import proposed, say
+from tuner.errors import BadInput
+from tuner.retune.live import LiveState
+from tuner.retune.policy import RetunePolicy
+from tuner.retune.rollout import Step, Wish
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def world(tmp_path):
+    made = WatchWorld(tmp_path)
+    yield made
+    made.store.close()
+
+
+def serving(world):
+    return [str(one.deployment) for one in world.store.live.of("s") if one.state is LiveState.SERVING]
+
+
+def test_a_study_that_holds_its_slo_is_left_alone(world):
+    watcher = world.deploy()
+    assert serving(world) == ["tp=1,pp=1,dp=1"]
+    found = world.run(watcher, 20)
+    assert (found.state, found.notices) == ("well", [])
+    assert len(world.store.live.of("s")) == 1
+
+
+def test_an_slo_that_burns_is_regained_by_another_layout(world):
+    watcher = world.deploy()
+    world.run(watcher, 6)
+    world.slow.add("tp=1,pp=1,dp=1")
+    world.nodes = 3
+    world.place.devices = 3
+    world.run(watcher, 59, until=lambda: serving(world) == ["tp=1,pp=1,dp=2"])
+    rollout = world.store.rollouts.of("s")[0]
+    assert rollout.outcome
+    assert {"noticed", "judged", "acted", "rollout"} <= set(world.kinds())
+
+
+def test_a_dry_run_changes_nothing_and_says_what_it_would_do(world):
+    watcher = world.deploy()
+    world.run(watcher, 6)
+    world.slow.add("tp=1,pp=1,dp=1")
+    world.place.devices = world.nodes = 3
+    world.store.watched.watch("s", RetunePolicy(consent="advise"), {"kind": "simulated"})
+    world.run(watcher, 12)
+    world.store.watched.watch("s", world.policy, {"kind": "simulated"})
+    before = world.store.events.latest(["s"]), world.store.rollouts.of("s"), world.store.live.of("s")
+    found = world.watcher(dry=True).iterate()
+    assert found.acted[0].startswith("would roll out tp=1,pp=1,dp=2")
+    assert (world.store.events.latest(["s"]), world.store.rollouts.of("s"), world.store.live.of("s")) == before
+
+
+def test_another_process_knows_what_the_one_before_knew(world):
+    watcher = world.deploy()
+    world.run(watcher, 6)
+    world.slow.add("tp=1,pp=1,dp=1")
+    told = [one.kind for one in world.run(watcher, 3).notices]
+    assert "slo_burn" in told
+    world.store.watched.watch("s", RetunePolicy(consent="advise"), {"kind": "simulated"})
+    again = world.watcher("another").iterate()
+    assert [one.kind for one in again.notices] == told
+
+
+def test_what_is_not_seen_is_blind_and_never_acted_upon(world):
+    watcher = world.deploy()
+    world.run(watcher, 6)
+    world.away = True
+    found = world.run(watcher, 4)
+    assert found.state in ("blind", "failed")
+    assert len(world.store.live.of("s")) == 1
+    world.away = False
+    assert world.run(watcher, 4).state == "well"
+
+
+@pytest.fixture
+def proposing(world):
+    """One that waits for a human."""
+    world.policy = world.policy.model_copy(update={"consent": "approve"})
+    watcher = world.deploy()
+    world.run(watcher, 6)
+    world.slow.add("tp=1,pp=1,dp=1")
+    world.place.devices = world.nodes = 3
+    world.run(watcher, 59, until=lambda: proposed(world.store, "s") is not None)
+    return watcher
+
+
+def test_what_waits_for_a_human_goes_on_with_one(world, proposing):
+    world.run(proposing, 4)
+    assert world.store.rollouts.open("s") is None
+    assert say(world.store, "s", Wish.APPROVE, "ann") == "tp=1,pp=1,dp=2: approved"
+    world.run(proposing, 59, until=lambda: serving(world) == ["tp=1,pp=1,dp=2"])
+    assert world.store.audit.page()[0].action == "watch approve"
+
+
+def test_a_veto_stands(world, proposing):
+    say(world.store, "s", Wish.VETO, "ann")
+    world.run(proposing, 10)
+    assert world.store.rollouts.open("s") is None
+    assert serving(world) == ["tp=1,pp=1,dp=1"]
+
+
+def test_a_pause_holds_everything_until_it_is_resumed(world, proposing):
+    say(world.store, "s", Wish.APPROVE, "ann")
+    say(world.store, "s", Wish.PAUSE, "ann")
+    found = world.run(proposing, 5)
+    assert found.state == "held"
+    assert "paused" in found.judgement.held_by
+    say(world.store, "s", Wish.RESUME, "ann")
+    world.run(proposing, 59, until=lambda: serving(world) == ["tp=1,pp=1,dp=2"])
+
+
+def test_force_begins_what_is_held(world, proposing):
+    say(world.store, "s", Wish.FORCE, "ann")
+    world.run(proposing, 3)
+    assert world.store.rollouts.of("s")[0].step is not Step.PLANNED
+
+
+def test_a_wish_that_means_nothing_is_refused(world):
+    watcher = world.deploy()
+    world.run(watcher, 2)
+    with pytest.raises(BadInput, match="proposed"):
+        say(world.store, "s", Wish.APPROVE, "ann")
+    with pytest.raises(BadInput):
+        say(world.store, "nobody", Wish.PAUSE, "ann")
+
+
+def test_a_node_that_is_gone_under_the_layout_is_an_emergency(world):
+    world.slow.add("tp=1,pp=1,dp=1")
+    watcher = world.deploy()
+    world.place.devices = world.nodes = 3
+    world.run(watcher, 59, until=lambda: serving(world) == ["tp=1,pp=1,dp=2"] and not world.store.rollouts.open("s"))
+    world.place.devices = world.nodes = 1
+    world.place.kill(world.store.live.of("s")[-1].name)
+    world.run(watcher, 20, until=lambda: len(world.store.live.of("s")) == 3)
+    assert world.store.rollouts.of("s")[0].way == "replace"

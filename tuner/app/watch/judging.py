@@ -1,0 +1,89 @@
+"""What is to be done about what serves: puts together what the judgement rests on. It launches nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tuner.ask.deployment import Deployment, parse_deployment
+from tuner.ask.request import Metric
+from tuner.ask.requested_model import requested_model
+from tuner.errors import BadInput
+from tuner.retune.asked_now import AskedNow, asked_now
+from tuner.retune.demand import LoadRecord
+from tuner.retune.evidence import informed
+from tuner.retune.judge import judge
+from tuner.retune.judgement import Judgement, Outlook
+from tuner.retune.known import Known, Lived
+from tuner.retune.live import LiveDeployment
+from tuner.retune.outlook import Refuses, outlook
+from tuner.retune.policy import RetunePolicy
+from tuner.retune.seen import Look
+from tuner.retune.situation import Situation
+from tuner.search.warm_start import Past, carried
+from tuner.study.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One judgement's grounds: what serves, its load and last looks, what holds, and what was learnt under layouts that
+    served before. ``rounds`` are the study's that were decided, the oldest first: the last is what is asked again."""
+
+    live: LiveDeployment
+    load: LoadRecord
+    recent: tuple[Look, ...]
+    situation: Situation
+    rounds: tuple[str, ...]
+    lived: tuple[Lived, ...] = ()
+    slower: Mapping[Metric, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A judgement; the request as it would be asked now, and what is known: None where nobody had to ask."""
+
+    judgement: Judgement
+    now: AskedNow | None = None
+    known: Known | None = None
+
+
+def judged(store: Store, case: Case, policy: RetunePolicy, refuses: Refuses) -> Judged:
+    """``refuses``: why the place cannot run a layout, or None."""
+    situation = case.situation
+    if situation.reason is None:
+        return Judged(judge(situation, policy, None))
+    record = store.study(case.rounds[-1])
+    demand = case.load.demand(situation.at_s, situation.notices)
+    seen = next((look.fingerprint for look in reversed(case.recent) if look.fingerprint is not None), None)
+    now = asked_now(record.request, demand, seen, case.live.fingerprint)
+    trials, factors = store.snapshot(record.name).finished, _factors(store, case.rounds, situation.at_s)
+    before = Known(record.request, trials, factors, case.slower, case.lived)
+    known = informed(before, situation.notices, case.live.deployment, now)
+    return Judged(judge(situation, policy, _outlook(now, case, known, refuses)), now, known)
+
+
+def _outlook(now: AskedNow, case: Case, known: Known, refuses: Refuses) -> Outlook | None:
+    try:
+        return outlook(now, case.live.deployment, known, vetoed=case.situation.vetoed, refuses=refuses)
+    except BadInput:  # what is asked now cannot be priced: nobody can say what a change would bring
+        return None
+
+
+def layouts(words: Iterable[str]) -> frozenset[Deployment]:
+    """Layouts that were kept as they print; those of a Parlay that had other axes are left out."""
+    found = set()
+    for text in words:
+        try:
+            found.add(parse_deployment(text))
+        except BadInput:
+            continue
+    return frozenset(found)
+
+
+def _factors(store: Store, rounds: Sequence[str], at_s: float) -> dict[str, tuple[float, float]]:
+    """What the rounds' trials taught of prices."""
+    past = []
+    for name in rounds:
+        record = store.study(name)
+        past.append(Past(record.created_at, record.request, record.ranked or (), store.snapshot(name).finished))
+    return carried(past, requested_model(past[-1].request), at_s) if past else {}

@@ -1,0 +1,103 @@
+"""Watching, over and over: one thread for all watched studies of a store that this process can reach.
+
+Of all processes that watch one store, one acts on each study: whoever has claimed it. An error of one study is told
+with it, and the others go on; a store that is away for a while is asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tuner.app.answers.watch import StandingAnswer
+from tuner.app.watch.watcher import Watcher
+from tuner.errors import Cancelled, LeaseLost, ParlayError, StoreError
+from tuner.study.lease import Heartbeat, is_gone, new_driver
+from tuner.study.store import Store
+from tuner.study.watched import Claim, Watched
+from tuner.trial.cancel import CancelHandle
+
+EVERY_S = 15.0
+Make = Callable[[Watched, Claim], Watcher]
+Tell = Callable[[str, StandingAnswer], None]
+
+
+@dataclass(slots=True)
+class _Held:
+    claim: Claim
+    watcher: Watcher
+    alive: Heartbeat
+
+
+class WatchLoop:
+    """``make`` makes the watcher of a study that was claimed, and raises ParlayError where its place cannot be reached
+    from here; ``tell`` hears how each look stood. ``only``: these studies; None: all that are watched."""
+
+    def __init__(
+        self,
+        store: Store,
+        make: Make,
+        tell: Tell,
+        *,
+        every_s: float = EVERY_S,
+        only: Collection[str] | None = None,
+    ) -> None:
+        self._store, self._make, self._tell, self._every_s, self._only = store, make, tell, every_s, only
+        self._me = new_driver()
+        self._held: dict[str, _Held] = {}
+
+    def run(self, stop: CancelHandle) -> None:
+        """Until ``stop`` is set; then all claims are given back, and what serves goes on serving."""
+        try:
+            while stop.cause is None:
+                self.once()
+                stop.wait(self._every_s)
+        except Cancelled:
+            pass
+        finally:
+            for study in list(self._held):
+                self._drop(study)
+
+    def once(self) -> None:
+        """One look at each study that is this process's, or becomes so."""
+        try:
+            names = self._store.watched.names() if self._only is None else self._only
+        except StoreError:  # the next look makes up for it
+            return
+        for study in [one for one in self._held if one not in names]:
+            self._drop(study)
+        for study in names:
+            try:
+                held = self._held.get(study) or self._claim(study)
+                if held is not None:
+                    self._tell(study, held.watcher.iterate())
+            except LeaseLost:
+                self._drop(study)
+            except ParlayError as error:  # the store, or a place that cannot be reached from here
+                self._tell(study, StandingAnswer(
+                    at=0.0, state="failed", text=str(error), notices=[], judgement=None, problem=str(error), acted=[]
+                ))  # fmt: skip
+                if study in self._held and not isinstance(error, StoreError):
+                    self._drop(study)
+
+    def _claim(self, study: str) -> _Held | None:
+        claim = self._store.watched.claim(study, self._me, is_gone)
+        if claim is None:
+            return None
+        try:
+            watcher = self._make(self._store.watched.watched(study), claim)
+        except BaseException:
+            self._store.watched.leave(claim)
+            raise
+        alive = Heartbeat(lambda: self._store.watched.beat(claim))
+        alive.start()
+        self._held[study] = _Held(claim, watcher, alive)
+        return self._held[study]
+
+    def _drop(self, study: str) -> None:
+        held = self._held.pop(study)
+        held.alive.stop()
+        held.watcher.close()
+        with suppress(StoreError):  # then its lease runs out
+            self._store.watched.leave(held.claim)

@@ -1,0 +1,83 @@
+"""What is noticed of what serves: detectors of the deployment that has the traffic, in the state that all of its looks
+give them, those before a kill too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuner.ask.request import TuneRequest
+from tuner.retune.demand import LoadRecord
+from tuner.retune.detect.bins import BIN_SIZE, BinSize
+from tuner.retune.detect.burn_rate import TIERS, Tier
+from tuner.retune.detect.detector import Detectors
+from tuner.retune.detect.standard import standard_detectors
+from tuner.retune.live import LiveDeployment
+from tuner.retune.notice import Notice
+from tuner.retune.seen import Look
+from tuner.study.looks import Looks
+
+_KEPT = 240  # looks, for what asks for the last of them
+_LEAST_REQUESTS = 8.0  # of a bin, however short windows are
+
+
+@dataclass(slots=True)
+class _Known:
+    name: str
+    detectors: Detectors
+    load: LoadRecord
+    looks: list[Look]
+    last_s: float
+
+
+class Noticing:
+    """Of one watched study. ``shortened``: how many times shorter than they should be the detectors' windows are."""
+
+    def __init__(self, looks: Looks, watched: str, shortened: float = 1.0) -> None:
+        self._looks, self._watched, self._shortened = looks, watched, shortened
+        self._known: _Known | None = None
+
+    def notices(self, live: LiveDeployment, request: TuneRequest, decided_s: float | None = None) -> tuple[Notice, ...]:
+        """All that holds as of the last look that was kept; ``request`` is what its layout was chosen for,
+        ``decided_s`` when it was decided again last, and stayed (s since 1970)."""
+        known = self._known
+        if known is None or known.name != live.name:
+            since_s = live.serving_since_s or live.created_s
+            known = self._known = _Known(live.name, self._detectors(live, request), LoadRecord(), [], since_s)
+        for look in self._looks.of(self._watched, live.name, known.last_s):
+            self._add(known, look, decided_s)
+        return known.detectors.notices
+
+    def _add(self, known: _Known, look: Look, decided_s: float | None) -> None:
+        if decided_s is not None and known.last_s < decided_s <= look.at_s:
+            known.detectors.decided(decided_s)
+        known.detectors.look(look)
+        known.load.add(look)
+        known.looks = [*known.looks[-_KEPT:], look]
+        known.last_s = look.at_s
+
+    def glimpse(self, live: LiveDeployment, request: TuneRequest, look: Look) -> None:
+        """Take in a look that nobody keeps."""
+        self.notices(live, request)
+        if self._known is not None:
+            self._add(self._known, look, None)
+
+    @property
+    def load(self) -> LoadRecord:
+        """The load of what serves."""
+        return LoadRecord() if self._known is None else self._known.load
+
+    @property
+    def recent(self) -> tuple[Look, ...]:
+        """The last looks at what serves, the oldest first."""
+        return () if self._known is None else tuple(self._known.looks)
+
+    def _detectors(self, live: LiveDeployment, request: TuneRequest) -> Detectors:
+        planned = request.workload.arrival.requests_per_s
+        if self._shortened == 1.0:
+            return standard_detectors(request.slo, live.fingerprint, planned_req_per_s=planned)
+        by = self._shortened
+        size = BinSize(max(_LEAST_REQUESTS, BIN_SIZE.requests / by), BIN_SIZE.seconds / by)
+        tiers = [Tier(one.burn_rate, one.long_s / by, one.short_s / by) for one in TIERS]
+        return standard_detectors(
+            request.slo, live.fingerprint, seasonal=False, size=size, planned_req_per_s=planned, tiers=tiers
+        )

@@ -1,0 +1,74 @@
+"""From a judgement, a round's decision or a human's order to what is rolled out, or asked of a round."""
+
+from __future__ import annotations
+
+from tuner.app.watch.acting import Move
+from tuner.app.watch.glance import Glance
+from tuner.app.watch.judging import Judged, layouts
+from tuner.ask.deployment import Deployment
+from tuner.ask.request import TuneRequest
+from tuner.retune.judgement import Action
+from tuner.retune.live import LiveDeployment
+from tuner.retune.spare_round import on_spare
+from tuner.study.store import Store
+from tuner.trial.results import TrialResult
+
+
+def move_of(store: Store, state: Glance, found: Judged) -> Move | None:
+    """What a judgement says to roll out; None where it says nothing of the kind."""
+    judgement, now = found.judgement, found.now
+    best = None if judgement.outlook is None else judgement.outlook.best
+    if best is None or now is None or now.request is None:
+        return None
+    emergency = judgement.action is Action.EMERGENCY
+    in_place = judgement.action is Action.RETUNE and _no_spare(state, found)
+    if judgement.action is not Action.MOVE and not emergency and not in_place:
+        return None
+    study, trial = measured(store, state.rounds, best.deployment)
+    return Move(best.deployment, study, trial, store.study(study).request, judgement.why, emergency)
+
+
+def _no_spare(state: Glance, found: Judged) -> bool:
+    """Whether trials would need the devices that serve, and may have them: then the deployment itself is the trial, as
+    a canary that has all of the traffic."""
+    outlook = found.judgement.outlook
+    if state.watched.policy.trials != "in_place" or outlook is None or outlook.best is None:
+        return False
+    return outlook.spare_gpus is None or outlook.spare_gpus < outlook.best.gpus
+
+
+def round_of(state: Glance, serving: LiveDeployment, found: Judged) -> TuneRequest | None:
+    """What a round is asked: the request of now, on the devices that what serves leaves."""
+    now = found.now
+    if now is None or now.request is None:
+        return None
+    return on_spare(now.request, serving.deployment)
+
+
+def heeded_round(store: Store, name: str, serving: LiveDeployment, why: str) -> Move | str:
+    """What a round's decision says to roll out; or in words why nothing."""
+    decision, record = store.decision(name), store.study(name)
+    if decision is None or decision.winner is None:
+        return f"{name} found no layout that meets the SLO on what is free: what serves stays"
+    winner = decision.winner
+    if winner.deployment == serving.deployment:
+        return f"{name} came to what serves: it stays"
+    return Move(winner.deployment, name, winner, record.request, why)
+
+
+def forced(store: Store, state: Glance, serving: LiveDeployment) -> Move | None:
+    """What a human ordered; None where that serves already, or nothing was."""
+    for deployment in sorted(layouts(state.said.forced), key=str):
+        if deployment != serving.deployment:
+            study, trial = measured(store, state.rounds, deployment)
+            return Move(deployment, study, trial, store.study(study).request, "a human ordered it", asked=True)
+    return None
+
+
+def measured(store: Store, rounds: tuple[str, ...], deployment: Deployment) -> tuple[str, TrialResult | None]:
+    """The newest round with a trial of a layout, and that trial; the last round and None where no trial measured it."""
+    for name in reversed(rounds):
+        trials = [one for one in store.snapshot(name).finished if one.deployment == deployment and one.steps]
+        if trials:
+            return name, trials[-1]
+    return rounds[-1], None

@@ -1,0 +1,203 @@
+"""A watcher of one study: an iteration looks at what serves, judges, and acts. All that it needs is in the store.
+
+It may be killed anywhere: what it begins is stored before it is done, and the next iteration, of whatever process, goes
+on with what is there. With a claim it acts; without one it only says what it would do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from deploy.rollout.machine import Progress, RolloutMachine
+from serve.measure.live_reader import Fetch, fetch_text
+from tuner.app.answers.watch import StandingAnswer
+from tuner.app.watch.acting import Move, Plan, begin, planned
+from tuner.app.watch.canaries import Canaries
+from tuner.app.watch.eyes import Eyes
+from tuner.app.watch.glance import Glance, glance
+from tuner.app.watch.judging import Case, Judged, judged, layouts
+from tuner.app.watch.memory import Memory
+from tuner.app.watch.noticing import Noticing
+from tuner.app.watch.place import Place
+from tuner.app.watch.proposing import forced, heeded_round, move_of, round_of
+from tuner.app.watch.rounds import OVER, Rounds
+from tuner.app.watch.standing import standing
+from tuner.app.watch.telling import tell
+from tuner.errors import LeaseLost, ParlayError
+from tuner.retune.judgement import Action
+from tuner.retune.live import LiveDeployment
+from tuner.retune.notice import Notice
+from tuner.retune.seen import Fingerprint
+from tuner.retune.situation import Situation
+from tuner.retune.windows import is_open
+from tuner.study.lifecycle import StudyState
+from tuner.study.store import Store
+from tuner.study.watched import Claim
+
+
+@dataclass
+class Watcher:
+    """``claim`` None: a dry run, which changes nothing anywhere. ``canary`` judges a rollout's new deployment."""
+
+    store: Store
+    study: str
+    place: Place
+    rounds: Rounds
+    claim: Claim | None
+    shortened: float = 1.0
+    clock: Callable[[], float] = time.time
+    fetch: Fetch = fetch_text
+    eyes: Eyes = field(init=False)
+    noticing: Noticing = field(init=False)
+    _canaries: Canaries = field(init=False)
+    _seen: Fingerprint | None = None
+
+    def __post_init__(self) -> None:
+        self.eyes = Eyes(self.place, self.fetch, self.clock)
+        self._canaries = Canaries(self.store)
+        self.noticing = Noticing(self.store.looks, self.study, self.shortened)
+
+    def iterate(self) -> StandingAnswer:
+        """One look, and what follows from it. Raises LeaseLost where another watches by now; of other errors the next
+        iteration makes up, and this one says so."""
+        at_s = self.clock()
+        try:
+            found, memory = self._iterate(at_s)
+        except LeaseLost:
+            raise
+        except ParlayError as error:
+            memory = Memory.of(self.store.watched.watched(self.study).memory)
+            found = standing(at_s, (), None, None, (), None, str(error))
+        if self.claim is not None:
+            told = tell(self.store.events, self.study, found, memory.told)
+            kept = memory.model_copy(update={"standing": found, "told": told, "shortened": self.shortened})
+            self.store.watched.remember(self.claim, kept.model_dump(mode="json"))
+        return found
+
+    def close(self) -> None:
+        """Let go of place and rounds; what serves goes on serving."""
+        self.rounds.close()
+        self.place.close()
+
+    def _iterate(self, at_s: float) -> tuple[StandingAnswer, Memory]:
+        state = glance(self.store, self.study, at_s)
+        notices = self._noticed(state)
+        progress = self._advance()
+        if progress is not None and progress.moves:
+            state = glance(self.store, self.study, at_s)  # what serves may be another by now
+        memory, acted, under_way = self._round(state, at_s)
+        if state.serving is None or state.rollout is not None:
+            return standing(at_s, notices, None, progress, acted, under_way), memory
+        case = self._case(state, state.serving, memory, notices, under_way, at_s)
+        found = judged(self.store, case, state.watched.policy, lambda one: self.place.refuses(one, state.request))
+        if not acted:
+            memory, acted = self._act(state, state.serving, found, memory, at_s)
+        progress = self._advance() if acted else progress
+        return standing(at_s, notices, found.judgement, progress, acted, under_way), memory
+
+    def _noticed(self, state: Glance) -> tuple[Notice, ...]:
+        """Look, keep what was seen, and say what it means for what serves."""
+        if self.claim is not None or not state.watched.watcher:
+            looks = self.eyes.look(state.names, state.request.slo)
+            self._seen = next((one.fingerprint for one in looks.values() if one.fingerprint), None)
+            if self.claim is not None:
+                self.store.looks.keep(self.study, looks)
+                self._canaries.keep(state.rollout, looks, self.claim)
+            elif state.serving is not None and state.serving.name in looks:
+                self.noticing.glimpse(state.serving, state.request, looks[state.serving.name])
+        if state.serving is None:
+            return ()
+        return self.noticing.notices(state.serving, state.request, state.memory.decided_s)
+
+    def _advance(self) -> Progress | None:
+        """Go on with the rollout that is under way."""
+        if self.claim is None:
+            rollout = self.store.rollouts.open(self.study)
+            return None if rollout is None else Progress(rollout)
+        return RolloutMachine(self.store, self.place.site, self.claim, clock=self.clock).advance(self._canaries)
+
+    def _round(self, state: Glance, at_s: float) -> tuple[Memory, list[str], str | None]:
+        """Heed a round that has ended; (what is remembered, what was done, what is under way in words)."""
+        memory = state.memory
+        if memory.round is None:
+            return memory, [], None
+        stands = self.rounds.stands(memory.round) if self.claim is not None else self.store.listing.state(memory.round)
+        if stands is None:  # killed before it was made: the judgement comes to it again
+            return memory.model_copy(update={"round": None}), [], None
+        if stands not in OVER:
+            return memory, [], f"{memory.round} is being decided: {memory.round_why}"
+        if state.rollout is not None:
+            return memory, [], None
+        over = memory.model_copy(update={"round": None, "round_ended_s": at_s})
+        if stands is not StudyState.DECIDED or state.serving is None:
+            return over, [f"{memory.round} has {stands.value}: what serves stays"], None
+        move = heeded_round(self.store, memory.round, state.serving, memory.round_why)
+        if isinstance(move, str):
+            return over.model_copy(update={"decided_s": at_s}), [move], None
+        if not is_open(state.watched.policy.windows, at_s):
+            return memory, [], f"{memory.round} is decided for {move.deployment}; no maintenance window is open"
+        return over, [self._begin(state, state.serving, move, at_s)], None
+
+    def _case(
+        self,
+        state: Glance,
+        serving: LiveDeployment,
+        memory: Memory,
+        notices: tuple[Notice, ...],
+        under_way: str | None,
+        at_s: float,
+    ) -> Case:
+        site = self.place.site.see()
+        moved = [one for one in (serving.serving_since_s, memory.round_ended_s) if one is not None]
+        situation = Situation(
+            at_s=at_s,
+            notices=notices,
+            moved_s=max(moved, default=None),
+            rollout=under_way,
+            foreign=site.foreign,
+            paused=state.watched.paused,
+            approved=layouts(state.said.approved),
+            vetoed=layouts(state.vetoed(self._seen)),
+            gpu_hours_today=state.gpu_hours_today,
+            unmeasured=serving.trial is None,
+        )
+        lived = tuple(one.lived() for one in memory.lived)
+        return Case(serving, self.noticing.load, self.noticing.recent, situation, state.rounds, lived, memory.slower)
+
+    def _act(
+        self, state: Glance, serving: LiveDeployment, found: Judged, memory: Memory, at_s: float
+    ) -> tuple[Memory, list[str]]:
+        """Begin what is to be done, or what a human forced."""
+        asked = forced(self.store, state, serving)
+        move = asked or move_of(self.store, state, found)
+        if move is not None:
+            return memory.learnt(found.known), [self._begin(state, serving, move, at_s)]
+        if found.judgement.action is not Action.RETUNE:
+            return memory, []
+        request = round_of(state, serving, found)
+        if request is None:
+            return memory, []
+        best = found.judgement.outlook.best if found.judgement.outlook is not None else None
+        why = f"{best.deployment} may be better" if best is not None else found.judgement.why
+        if self.claim is None:
+            return memory, [f"would decide anew: {why}"]
+        name = self.store.rounds.take(self.study)
+        memory = memory.learnt(found.known).model_copy(update={"round": name, "round_why": why})
+        self.store.watched.remember(self.claim, memory.model_dump(mode="json"))
+        self.rounds.begin(name, request)
+        return memory, [f"{name} decides anew: {why}"]
+
+    def _begin(self, state: Glance, serving: LiveDeployment, move: Move, at_s: float) -> str:
+        """Begin a rollout, or in a dry run say that it would."""
+        approved = str(move.deployment) in state.said.approved
+        plan = planned(
+            self.store, self.place, self.study, serving, move, state.watched.policy, approved, at_s, self._seen
+        )
+        if not isinstance(plan, Plan):
+            return f"held: {plan}"
+        if self.claim is None:
+            return f"would roll out {move.deployment}, {plan.rollout.way.value.replace('_', ' ')}: {move.why}"
+        begun = begin(self.store, self.claim, plan, move.deployment)
+        return f"rollout {begun.number} to {begun.new} ({move.deployment}) has begun: {move.why}"
