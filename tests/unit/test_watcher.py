@@ -8,7 +8,7 @@ from tests.watch_world import WatchWorld
 from tuner.app.watch.wishes import proposed, say
 from tuner.errors import BadInput
 from tuner.retune.live import LiveState
-from tuner.retune.policy import RetunePolicy
+from tuner.retune.policy import Consent, RetunePolicy
 from tuner.retune.rollout import Step, Wish
 
 pytestmark = pytest.mark.slow
@@ -84,7 +84,7 @@ def test_what_is_not_seen_is_blind_and_never_acted_upon(world):
 @pytest.fixture
 def proposing(world):
     """One that waits for a human."""
-    world.policy = world.policy.model_copy(update={"consent": "approve"})
+    world.policy = world.policy.model_copy(update={"consent": Consent.APPROVE})
     watcher = world.deploy()
     world.run(watcher, 6)
     world.slow.add("tp=1,pp=1,dp=1")

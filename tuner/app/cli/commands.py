@@ -10,7 +10,14 @@ import sys
 
 import typer
 
-from tuner.app.cli import account_commands, measuring_commands, planning_commands, service_commands, studies_commands
+from tuner.app.cli import (
+    account_commands,
+    measuring_commands,
+    planning_commands,
+    service_commands,
+    studies_commands,
+    watch_commands,
+)
 from tuner.app.cli.remote import server_option
 from tuner.app.cli.terminal import stderr
 from tuner.errors import Cancelled, NoFeasibleLayout, ParlayError
@@ -29,6 +36,7 @@ app.add_typer(measuring_commands.commands)
 app.add_typer(service_commands.commands)
 app.add_typer(account_commands.commands)
 app.add_typer(studies_commands.commands)
+app.add_typer(watch_commands.commands)
 
 
 def main() -> None:

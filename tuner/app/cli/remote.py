@@ -14,7 +14,7 @@ from tuner.errors import BadInput
 if TYPE_CHECKING:
     from tuner.app.client.client import ServiceClient
 
-SERVED = ("plan", "simulate", "tune", "show", "explain", "emit")
+SERVED = ("plan", "simulate", "tune", "show", "explain", "emit", "watch", "rollout")
 TOKEN = "PARLAY_TOKEN"
 SERVER = "PARLAY_SERVER"
 

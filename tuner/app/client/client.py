@@ -18,9 +18,11 @@ from tuner.app.answers.plan import PlanAnswer
 from tuner.app.answers.simulate import SimulateAnswer
 from tuner.app.answers.study import StudyAnswer, StudyLineAnswer, StudyListAnswer
 from tuner.app.answers.version import HealthAnswer, VersionAnswer
+from tuner.app.answers.watch import WatchAnswer
 from tuner.app.answers.written import WrittenAnswer
 from tuner.app.client.event_stream import StudyEvent, follow
 from tuner.app.client.transport import Transport
+from tuner.retune.rollout import Wish
 from tuner.study.lifecycle import StudyState
 
 OVER = (StudyState.DECIDED, StudyState.FAILED, StudyState.CANCELLED)
@@ -185,6 +187,24 @@ class ServiceClient:
     def delete(self, name: str) -> None:
         """Forget one that has ended."""
         self._transport.ask("DELETE", _path(name), name)
+
+    def watch(self, name: str) -> WatchAnswer:
+        """What serves of a watched study, how it stands, and what is done about that."""
+        return self._got(WatchAnswer, _path(name, "watch"), name)
+
+    def watch_with(self, name: str, policy: Document, site: Document | None = None) -> WatchAnswer:
+        """Have a study watched where it serves, or change what is allowed."""
+        body = _given({"policy": dict(policy), "site": site})
+        answer = self._transport.ask("PUT", _path(name, "watch"), name, body=body)
+        return WatchAnswer.model_validate_json(answer.content)
+
+    def unwatch(self, name: str) -> WatchAnswer:
+        """Watch it no more; what serves goes on serving."""
+        return WatchAnswer.model_validate_json(self._transport.ask("DELETE", _path(name, "watch"), name).content)
+
+    def say(self, name: str, wish: Wish) -> WatchAnswer:
+        """Approve, pause, resume, veto or force what its watcher does or proposes."""
+        return self._posted(WatchAnswer, _path(name, "watch", wish.value), name)
 
     def account(self) -> AccountAnswer:
         """Who asks, and what that account may still take."""

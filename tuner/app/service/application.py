@@ -13,7 +13,15 @@ from fastapi.openapi.utils import get_openapi
 from starlette.concurrency import run_in_threadpool
 
 from tuner.app.answers.version import HealthAnswer, VersionAnswer
-from tuner.app.service import account_routes, cluster_routes, event_routes, page_routes, planning_routes, study_routes
+from tuner.app.service import (
+    account_routes,
+    cluster_routes,
+    event_routes,
+    page_routes,
+    planning_routes,
+    study_routes,
+    watch_routes,
+)
 from tuner.app.service.access import Doorkeeper
 from tuner.app.service.deployed import Seen
 from tuner.app.service.gate import Gate
@@ -105,7 +113,7 @@ def application(
         openapi_url="/v1/openapi.json",
     )
     app.state.service = service
-    kinds = (planning_routes, cluster_routes, study_routes, event_routes, account_routes, page_routes)
+    kinds = (planning_routes, cluster_routes, study_routes, watch_routes, event_routes, account_routes, page_routes)
     for router in (_health, *(kind.routes for kind in kinds)):
         app.include_router(router)
     handle_errors(app, keeper.limited)

@@ -10,6 +10,7 @@ from tuner.app.service.deployed import Seen
 from tuner.app.service.deployed_metrics import DeployedMetrics
 from tuner.app.service.event_metrics import EventMetrics
 from tuner.app.service.stored_metrics import StoredMetrics
+from tuner.app.service.watch_metrics import WatchMetrics
 from tuner.study.store import Store
 from tuner.trial.launched import parlay_version
 
@@ -46,6 +47,7 @@ class ServiceMetrics:
         ProcessCollector(registry=registry)
         registry.register(StoredMetrics(store))
         registry.register(DeployedMetrics(deployed))
+        registry.register(WatchMetrics(store))
         store.listen(self._transacted)
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:

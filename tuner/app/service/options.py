@@ -127,6 +127,9 @@ class WorkerOptions:
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when nothing waits any more.")] = False
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Serve /metrics here; 0: any.")] = None
     metrics_host: Annotated[str, typer.Option(help="Where that listens; it asks for no token.")] = "127.0.0.1"
+    watch_every: Annotated[
+        float, typer.Option(min=0, max=3600, help="Seconds between two looks at what serves here; 0: do not watch.")
+    ] = 15.0
     parent: Annotated[int, typer.Option(hidden=True, help="End when this process has ended.")] = 0
 
     @property

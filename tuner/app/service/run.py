@@ -15,6 +15,7 @@ from tuner.app.cli.signals import cancelled_by_signals
 from tuner.app.service.keeping import workers
 from tuner.app.service.options import ServeOptions, WorkerOptions
 from tuner.app.service.retention import Rule, tidying
+from tuner.app.service.watching_worker import watching
 from tuner.app.service.worker import Worker, WorkerSettings
 from tuner.app.tune.telemetry import Telemetry
 from tuner.errors import BadInput, Cancelled, Cause
@@ -39,7 +40,8 @@ def run_worker(options: WorkerOptions, console: Console) -> int:
             if options.metrics_port is not None:
                 port = telemetry.start_http(options.metrics_host, options.metrics_port)
                 console.print(f"metrics: http://{options.metrics_host}:{port}/metrics", highlight=False)
-            return Worker(store, settings, stop, telemetry).run(until_idle=options.until_idle)
+            with watching(store, options, stop, lambda text: console.print(text, highlight=False, markup=False)):
+                return Worker(store, settings, stop, telemetry).run(until_idle=options.until_idle)
     finally:
         telemetry.stop()
         store.close()

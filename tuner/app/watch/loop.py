@@ -6,7 +6,7 @@ with it, and the others go on; a store that is away for a while is asked again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class _Held:
 
 class WatchLoop:
     """``make`` makes the watcher of a study that was claimed, and raises ParlayError where its place cannot be reached
-    from here; ``tell`` hears how each look stood. ``only``: these studies; None: all that are watched."""
+    from here; ``tell`` hears how each look stood. ``mine`` says which studies it is to watch."""
 
     def __init__(
         self,
@@ -41,9 +41,9 @@ class WatchLoop:
         tell: Tell,
         *,
         every_s: float = EVERY_S,
-        only: Collection[str] | None = None,
+        mine: Callable[[Watched], bool] = lambda _: True,
     ) -> None:
-        self._store, self._make, self._tell, self._every_s, self._only = store, make, tell, every_s, only
+        self._store, self._make, self._tell, self._every_s, self._mine = store, make, tell, every_s, mine
         self._me = new_driver()
         self._held: dict[str, _Held] = {}
 
@@ -56,13 +56,17 @@ class WatchLoop:
         except Cancelled:
             pass
         finally:
-            for study in list(self._held):
-                self._drop(study)
+            self.close()
+
+    def close(self) -> None:
+        """Give all claims back."""
+        for study in list(self._held):
+            self._drop(study)
 
     def once(self) -> None:
         """One look at each study that is this process's, or becomes so."""
         try:
-            names = self._store.watched.names() if self._only is None else self._only
+            names = [one.study for one in self._store.watched.all() if self._mine(one)]
         except StoreError:  # the next look makes up for it
             return
         for study in [one for one in self._held if one not in names]:

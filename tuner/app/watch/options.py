@@ -12,7 +12,8 @@ from tuner.app.cli.parameters import DEFAULT_OUT, Json, Out, StoreUrl, store_url
 
 Study = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name; of several rounds the first one's.")]
 PolicyFile = Annotated[
-    Path | None, typer.Option("--policy", metavar="FILE", help="What is allowed, a YAML file; default: what was before.")
+    Path | None,
+    typer.Option("--policy", metavar="FILE", help="What is allowed, a YAML file; default: what was before."),
 ]
 Every = Annotated[float, typer.Option("--every", min=1, max=3600, help="Seconds between two looks.")]
 Shortened = Annotated[

@@ -29,6 +29,7 @@ from tuner.errors import LeaseLost, ParlayError
 from tuner.retune.judgement import Action
 from tuner.retune.live import LiveDeployment
 from tuner.retune.notice import Notice
+from tuner.retune.policy import RetunePolicy
 from tuner.retune.seen import Fingerprint
 from tuner.retune.situation import Situation
 from tuner.retune.windows import is_open
@@ -39,7 +40,8 @@ from tuner.study.watched import Claim
 
 @dataclass
 class Watcher:
-    """``claim`` None: a dry run, which changes nothing anywhere. ``canary`` judges a rollout's new deployment."""
+    """``claim`` None: a dry run, which changes nothing anywhere. ``policy``: another than the study's, to see what would
+    be done then."""
 
     store: Store
     study: str
@@ -49,6 +51,7 @@ class Watcher:
     shortened: float = 1.0
     clock: Callable[[], float] = time.time
     fetch: Fetch = fetch_text
+    policy: RetunePolicy | None = None
     eyes: Eyes = field(init=False)
     noticing: Noticing = field(init=False)
     _canaries: Canaries = field(init=False)
@@ -91,11 +94,14 @@ class Watcher:
         if state.serving is None or state.rollout is not None:
             return standing(at_s, notices, None, progress, acted, under_way), memory
         case = self._case(state, state.serving, memory, notices, under_way, at_s)
-        found = judged(self.store, case, state.watched.policy, lambda one: self.place.refuses(one, state.request))
+        found = judged(self.store, case, self._policy(state), lambda one: self.place.refuses(one, state.request))
         if not acted:
             memory, acted = self._act(state, state.serving, found, memory, at_s)
         progress = self._advance() if acted else progress
         return standing(at_s, notices, found.judgement, progress, acted, under_way), memory
+
+    def _policy(self, state: Glance) -> RetunePolicy:
+        return self.policy or state.watched.policy
 
     def _noticed(self, state: Glance) -> tuple[Notice, ...]:
         """Look, keep what was seen, and say what it means for what serves."""
@@ -136,7 +142,7 @@ class Watcher:
         move = heeded_round(self.store, memory.round, state.serving, memory.round_why)
         if isinstance(move, str):
             return over.model_copy(update={"decided_s": at_s}), [move], None
-        if not is_open(state.watched.policy.windows, at_s):
+        if not is_open(self._policy(state).windows, at_s):
             return memory, [], f"{memory.round} is decided for {move.deployment}; no maintenance window is open"
         return over, [self._begin(state, state.serving, move, at_s)], None
 
@@ -193,7 +199,7 @@ class Watcher:
         """Begin a rollout, or in a dry run say that it would."""
         approved = str(move.deployment) in state.said.approved
         plan = planned(
-            self.store, self.place, self.study, serving, move, state.watched.policy, approved, at_s, self._seen
+            self.store, self.place, self.study, serving, move, self._policy(state), approved, at_s, self._seen
         )
         if not isinstance(plan, Plan):
             return f"held: {plan}"

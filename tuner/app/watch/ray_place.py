@@ -1,0 +1,72 @@
+"""A Ray cluster as a place that is watched: Ray Serve behind a front of this machine; what is seen comes from Ray's own
+agents, which show the counts of vLLM and of Serve."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from deploy.rollout.ray_site import RaySite, named_after
+from serve.launch.engine import refused, serve_app
+from serve.launch.ray_api import is_connected, ray_nodes_alive, serve_details
+from serve.launch.ray_nodes import unpinned
+from serve.launch.ray_seen import nodes_seen
+from serve.measure.live_ray import places_of
+from serve.measure.live_reader import Places
+from tuner.ask.deployment import UNLAUNCHED, Deployment, TwoPools, one_group
+from tuner.ask.request import TuneRequest
+from tuner.errors import ParlayError
+from tuner.retune.seen import Fingerprint
+from tuner.study.live import live_name
+from tuner.trial.launched import ENGINES, Launched, RayApplication, installed, model_source
+
+
+class RayPlace:
+    """Implements ``tuner.app.watch.place.Place`` for one watched study. Raises BadInput for an address that does not
+    answer."""
+
+    def __init__(self, study: str, address: str, port: int, state: Path) -> None:
+        first = live_name(study, 1)
+        self._site = RaySite(address, state / first.rpartition("-")[0], named_after(first), port=port)
+
+    @property
+    def site(self) -> RaySite:
+        """Ray Serve, and the front."""
+        return self._site
+
+    def told_at(self, names: Collection[str]) -> Places:
+        """The agents of all nodes, and which replicas are whose."""
+        self._site.see()  # so that this process is connected
+        try:
+            return places_of(ray_nodes_alive(), serve_details(), names)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ParlayError(f"Ray cannot be asked: {error}") from None
+
+    def fingerprint(self) -> Fingerprint:
+        """Nodes as Ray has them, and the engine's and Ray's versions: every node runs this machine's Ray."""
+        if not is_connected():
+            raise ParlayError("Ray cannot be asked: this process is not connected")
+        versions = {name.removesuffix("-cpu"): text for name, text in installed(*ENGINES).items() if name in ENGINES}
+        return Fingerprint(nodes_seen(ray_nodes_alive()), versions)
+
+    def refuses(self, deployment: Deployment, request: TuneRequest) -> str | None:
+        """What Ray Serve LLM cannot run."""
+        return UNLAUNCHED if isinstance(deployment, TwoPools) else refused(deployment, request)
+
+    def launched(self, name: str, deployment: Deployment, request: TuneRequest, measured: Launched | None) -> Launched:
+        """The application that was measured, under its new name and on any node; else the one that would be tried."""
+        if measured is not None and isinstance(measured.payload, RayApplication):
+            return replace(measured, payload=RayApplication(_named(measured.payload.config, name)))
+        source = model_source(request.model)
+        app = serve_app(name, one_group(deployment), request, model_source=source, route_prefix=f"/{name}")
+        return Launched(self._site.name, installed(*ENGINES), source, RayApplication(app))
+
+    def close(self) -> None:
+        """Leave Ray."""
+        self._site.close()
+
+
+def _named(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return unpinned(dict(config)) | {"name": name, "route_prefix": f"/{name}"}
