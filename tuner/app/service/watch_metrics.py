@@ -43,7 +43,7 @@ class WatchMetrics(Collector):
 
 class _Families:
     def __init__(self) -> None:
-        self.state = GaugeMetricFamily("parlay_watch_state", "1 for how the last look at a watched study stood, else 0.",
+        self.state = GaugeMetricFamily("parlay_watch_state", "1 for how the last look at a study stood, else 0.",
                                        labels=("study", "state"))  # fmt: skip
         self.age = GaugeMetricFamily("parlay_watch_look_age_seconds", "Since the last look at a watched study.",
                                      labels=("study",))  # fmt: skip

@@ -40,8 +40,8 @@ from tuner.study.watched import Claim
 
 @dataclass
 class Watcher:
-    """``claim`` None: a dry run, which changes nothing anywhere. ``policy``: another than the study's, to see what would
-    be done then."""
+    """``claim`` None: a dry run, which changes nothing anywhere. ``policy``: another than the study's, to see what it
+    would make of it."""
 
     store: Store
     study: str
