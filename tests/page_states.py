@@ -12,6 +12,7 @@ import yaml
 
 from tests.fakes import document
 from tests.page_service import WIDE, PageService, until
+from tests.watched_study import watched
 from tuner.errors import FailureReason
 from tuner.study.accounts import Scope
 from tuner.study.orders import Wish
@@ -186,6 +187,14 @@ def _wrong_token(page: Page, service: PageService) -> None:
     page.wait_for_selector("[role=alert]:has-text('unknown, expired or revoked')")
 
 
+def _deployed(page: Page, service: PageService) -> None:
+    watched(service, "decided")
+    go(page, service, "studies/decided")
+    page.wait_for_selector("#deployed")
+    page.wait_for_selector("button:has-text('Approve')")
+    drawn(page, "timeline")
+
+
 STATES: dict[str, tuple[str, Callable[[Page, PageService], None]]] = {
     "empty list": ("empty", _empty),
     "list": ("full", _list),
@@ -201,6 +210,7 @@ STATES: dict[str, tuple[str, Callable[[Page, PageService], None]]] = {
     "decided": ("full", _decided),
     "hopeless": ("full", _hopeless),
     "log": ("full", _log),
+    "deployed": ("full", _deployed),
     "sure": ("full", _sure),
     "no such study": ("full", _missing),
     "token": ("closed", _token),

@@ -192,6 +192,10 @@ class ServiceClient:
         """What serves of a watched study, how it stands, and what is done about that."""
         return self._got(WatchAnswer, _path(name, "watch"), name)
 
+    def watch_picture(self, name: str) -> PictureAnswer:
+        """The same over time, as a chart."""
+        return self._got(PictureAnswer, _path(name, "watch", "picture"), name)
+
     def watch_with(self, name: str, policy: Document, site: Document | None = None) -> WatchAnswer:
         """Have a study watched where it serves, or change what is allowed."""
         body = _given({"policy": dict(policy), "site": site})

@@ -10,6 +10,7 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from tuner.app.answers.base import Answer
+from tuner.app.answers.picture import PictureAnswer
 from tuner.app.answers.watch import WatchAnswer
 from tuner.app.service.access import Admin, Caller, Guarded, Reader, Tuner
 from tuner.app.service.problems import bad
@@ -38,6 +39,17 @@ async def watch(
     """With the ``ETag`` of an answer as ``If-None-Match``: 304 while it holds."""
     found = await run_in_threadpool(_told, service, name)
     return tagged(found.model_dump_json().encode()).response(if_none_match)
+
+
+@routes.get("/{name}/watch/picture", summary="The same over time, for a page that draws it")
+def watch_picture(name: str, service: Here, caller: Reader) -> PictureAnswer:
+    """Attainment, requests and layouts of the last day, as a chart for plotly.js."""
+    from deploy.report.timeline_charts import timeline_figure
+    from tuner.app.watch.timeline import timeline_of
+
+    _told(service, name)
+    figure = timeline_figure(timeline_of(service.store, name))
+    return PictureAnswer(ended=False, sections=[], figures={} if figure is None else {"timeline": figure})
 
 
 @routes.put("/{name}/watch", summary="Have it watched, or change what is allowed")

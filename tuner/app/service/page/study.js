@@ -1,6 +1,7 @@
 // One study, while it goes on and after: where it stands, what can be done with it, and all that is shown of it.
 
 import { OVER, Problem, ask, get, listen, post } from "./api.js";
+import { deployed } from "./deployed.js";
 import { el, sure, when } from "./dom.js";
 import { running } from "./now.js";
 import { pictures } from "./pictures.js";
@@ -28,7 +29,7 @@ export async function showStudy(place, name, signal, say) {
   const happened = el("ol", { tabindex: "0", "aria-label": "What happened, the latest first" });
   const now = el("p", { "aria-live": "polite" });
   const changes = el("div");
-  const parts = { cards: running(), seen: pictures(signal), ship: ship(base, name), split: split(base), trials: trials(base) };
+  const parts = { cards: running(), seen: pictures(signal), ship: ship(base, name), split: split(base), trials: trials(base), deployed: deployed(base, signal, say) };
   const unseen = (error) => signal.aborted || say(error instanceof Problem ? error.message : "The service cannot be reached.", true);
 
   function header() {
@@ -131,7 +132,8 @@ export async function showStudy(place, name, signal, say) {
   const history = el("details", { open: !OVER.has(study.state) }, el("summary", {}, "What happened"), happened);
   const title = el("section", { class: "now" }, el("h1", {}, name, " ", state), facts, problem, now, parts.cards.box, buttons, history);
   const { head, body, tail } = parts.seen;
-  place.append(title, head, changes, parts.ship.box, body, parts.split.box, parts.trials.box, tail);
+  place.append(title, parts.deployed.box, head, changes, parts.ship.box, body, parts.split.box, parts.trials.box, tail);
   redraw();
   follow();
+  parts.deployed.follow();
 }
