@@ -3,7 +3,7 @@
 PYTHON_BIN := .venv/bin/python
 DEMO_MODEL := parlay-out/tiny-llama
 
-.PHONY: help install demo demo-service test check format clean
+.PHONY: help install demo demo-service demo-retune test check format clean
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -18,6 +18,9 @@ demo: .venv/installed ## tune a tiny real model on real Ray Serve + vLLM (at mos
 
 demo-service: .venv/installed ## ask a service for such a study over HTTP (at most 6 minutes after the installation)
 	@.ci/demo-service
+
+demo-retune: .venv/installed ## a node joins under load: another layout is tried and promoted (at most 10 minutes after the installation)
+	@.ci/demo-retune
 
 # Those that start engines have the machine for themselves; the API server of the last may be built meanwhile.
 test: .venv/installed ## run all tests, those on the real stack included

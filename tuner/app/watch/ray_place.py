@@ -10,7 +10,7 @@ from typing import Any
 
 from deploy.rollout.ray_site import RaySite, named_after
 from serve.launch.engine import refused, serve_app
-from serve.launch.ray_api import is_connected, ray_nodes_alive, serve_details
+from serve.launch.ray_api import is_connected, ray_nodes_alive, serve_details, serve_runs
 from serve.launch.ray_nodes import unpinned
 from serve.launch.ray_seen import nodes_seen
 from serve.measure.live_ray import places_of
@@ -38,16 +38,16 @@ class RayPlace:
 
     def told_at(self, names: Collection[str]) -> Places:
         """The agents of all nodes, and which replicas are whose."""
-        self._site.see()  # so that this process is connected
+        self._connect()
         try:
-            return places_of(ray_nodes_alive(), serve_details(), names)
+            details = serve_details() if serve_runs() else {}
+            return places_of(ray_nodes_alive(), details, names)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ParlayError(f"Ray cannot be asked: {error}") from None
 
     def fingerprint(self) -> Fingerprint:
         """Nodes as Ray has them, and the engine's and Ray's versions: every node runs this machine's Ray."""
-        if not is_connected():
-            raise ParlayError("Ray cannot be asked: this process is not connected")
+        self._connect()
         versions = {name.removesuffix("-cpu"): text for name, text in installed(*ENGINES).items() if name in ENGINES}
         return Fingerprint(nodes_seen(ray_nodes_alive()), versions)
 
@@ -62,6 +62,10 @@ class RayPlace:
         source = model_source(request.model)
         app = serve_app(name, one_group(deployment), request, model_source=source, route_prefix=f"/{name}")
         return Launched(self._site.name, installed(*ENGINES), source, RayApplication(app))
+
+    def _connect(self) -> None:
+        if not is_connected():
+            self._site.see()  # it joins Ray, or says why it cannot
 
     def close(self) -> None:
         """Leave Ray."""
