@@ -47,7 +47,8 @@ def watched(service: Any, study: str) -> None:
     best = LayoutOutlook(ParallelLayout.parse(OTHER), 4, True, 12.0, {}, 0.93, False, 7.0)
     judged = Judgement(
         Action.HOLD, "Half of the requests miss the SLO. Held: a human has to agree.", now,
-        {HeldBy.CONSENT: f"a human has to agree to {OTHER}"}, Outlook(here, best, -0.5, -4.0, True, 0.7, 0.4, 4), (burn,),
+        {HeldBy.CONSENT: f"a human has to agree to {OTHER}"},
+        Outlook(here, best, -0.5, -4.0, True, 0.7, 0.4, 4), (burn,),
     )  # fmt: skip
     found = standing(now, (burn,), judged, None, (), None)
     told = tell(store.events, study, found, ())

@@ -11,13 +11,17 @@ from fastapi.testclient import TestClient
 
 from tests.fakes import copy_of_empty_store, make_request
 from tests.monitoring.rules import FOLDER, dashboard, names, queries, routes, rules
+from tests.rollouts import a_live, a_rollout
 from tests.unit.test_docs import ROOT, anchors, read, rows, section
 from tuner.app.service.application import application
 from tuner.app.service.deployed import Seen
 from tuner.app.service.metrics import ServiceMetrics
 from tuner.app.service.service import Settings
 from tuner.app.tune.telemetry import Telemetry
+from tuner.app.watch.memory import Memory
+from tuner.app.watch.standing import standing
 from tuner.ask.request import Metric, SloTarget
+from tuner.retune.policy import RetunePolicy
 from tuner.stats.buckets import Within
 from tuner.study.orders import Terms
 from tuner.study.store import Store
@@ -150,6 +154,11 @@ def test_labels_of_metrics_of_the_service_are_told(tmp_path: Path) -> None:
     for name in ("runs", "waits"):
         store.orders.submit(name, make_request({"budget.usd": 5}), Terms("", "simulated"))
     store.orders.claim("d", ("simulated",), lambda *_: False)
+    store.watched.watch("runs", RetunePolicy(), {})
+    claim = store.watched.claim("runs", "me", lambda *_: True)
+    assert claim is not None
+    store.rollouts.begin(a_rollout(watched="runs"), a_live("new", watched="runs", study="runs"), claim)
+    store.watched.remember(claim, Memory(standing=standing(0.0, (), None, None, (), None)).model_dump(mode="json"))
     shown: dict[str, set[str]] = {}
     for metric in metrics.registry.collect():
         for sample in metric.samples:

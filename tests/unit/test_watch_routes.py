@@ -64,7 +64,7 @@ def test_a_human_asks_and_the_audit_has_it(client, service):
 
 def test_the_policy_is_changed_and_a_wrong_one_refused(client):
     assert client.watch_with("chat", {"consent": "auto"}).policy["consent"] == "auto"
-    with pytest.raises(BadInput, match="policy.consent"):
+    with pytest.raises(BadInput, match=r"policy\.consent"):
         client.watch_with("chat", {"consent": "perhaps"})
     with pytest.raises(BadInput):
         client.watch_with("idle", {})

@@ -207,7 +207,7 @@ class ServiceClient:
         return WatchAnswer.model_validate_json(self._transport.ask("DELETE", _path(name, "watch"), name).content)
 
     def say(self, name: str, wish: Wish) -> WatchAnswer:
-        """Approve, pause, resume, veto or force what its watcher does or proposes."""
+        """What a human asks of its watcher: approve, pause, resume, veto or force."""
         return self._posted(WatchAnswer, _path(name, "watch", wish.value), name)
 
     def account(self) -> AccountAnswer:
