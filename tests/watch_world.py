@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from serve.measure.live_reader import Places
 from tests.fakes import copy_of_empty_store, make_request
@@ -67,10 +68,12 @@ class Counted:
 
 @dataclass
 class WatchWorld:
-    """``slow`` are layouts that answer too late; ``nodes`` the cluster's; ``away``: nobody can be asked."""
+    """``asked`` is what the study asks beside ``REQUEST``; ``slow`` are layouts that answer too late; ``nodes`` the
+    cluster's; ``away``: nobody can be asked."""
 
     folder: Path
     policy: RetunePolicy = POLICY
+    asked: dict[str, Any] = field(default_factory=dict)
     rate: float = 8.0
     prompt: float = 128.0
     slow: set[str] = field(default_factory=set)
@@ -81,7 +84,7 @@ class WatchWorld:
 
     def __post_init__(self) -> None:
         self.store = Store(copy_of_empty_store(self.folder / "store.db"))
-        self.request: TuneRequest = make_request(REQUEST)
+        self.request: TuneRequest = make_request(REQUEST | self.asked)
 
     # -- what a watcher asks of its place --
 

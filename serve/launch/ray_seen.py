@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -26,17 +27,20 @@ class RayNode:
 
 
 def nodes_seen(nodes: Iterable[RayNode]) -> tuple[NodeSeen, ...]:
-    """The nodes with their devices, by address; several of one machine by Ray's id too, which a restart changes.
+    """The nodes with their devices, by address; of several with one address the second is ``ADDRESS#2``, and so on, so
+    that a node that is started again is the same, and one that joins changes no other's name.
 
     Where some have GPUs, those without are left out, as they are of a request's cluster.
     """
-    all_nodes = sorted(nodes, key=lambda node: (node.address, node.id))
-    equipped = [node for node in all_nodes if node.resources.get("GPU")] or all_nodes
-    shared = {node.address for node in all_nodes if sum(one.address == node.address for one in all_nodes) > 1}
-    return tuple(
-        NodeSeen(f"{node.address}/{node.id[:8]}" if node.address in shared else node.address, _gpu(node), node.devices)
-        for node in equipped
-    )
+    every = sorted(nodes, key=lambda node: (node.address, -node.devices, node.id))
+    equipped = [node for node in every if node.resources.get("GPU")] or every
+    count: Counter[str] = Counter()
+    found = []
+    for node in equipped:
+        count[node.address] += 1
+        name = node.address if count[node.address] == 1 else f"{node.address}#{count[node.address]}"
+        found.append(NodeSeen(name, _gpu(node), node.devices))
+    return tuple(found)
 
 
 def _gpu(node: RayNode) -> str | None:

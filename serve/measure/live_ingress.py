@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
+_PROXY = ("ray_serve_num_ongoing_http_requests", "serve_num_ongoing_http_requests")
 _NAMES = ("ray_serve_num_http_requests_total", "ray_serve_num_http_requests", "serve_num_http_requests")
 
 
@@ -45,6 +46,11 @@ def serve_answers(text: str) -> dict[str, dict[str, float]]:
                 status = sample.labels.get("status_code", "")
                 by_status[status] = by_status.get(status, 0.0) + sample.value
     return found
+
+
+def tells_answers(text: str) -> bool:
+    """Whether a proxy of Ray Serve tells its counts there: one that has answered nothing yet shows no request."""
+    return any(line.startswith(_PROXY) for line in text.splitlines())
 
 
 def is_failure(status: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from serve.measure.exposition import read_text
 from serve.measure.live_counts import EngineCounts, parse_counts
-from serve.measure.live_ingress import Answered, serve_answers
+from serve.measure.live_ingress import Answered, serve_answers, tells_answers
 from serve.measure.live_looks import Reading
 
 MOST_AT_ONCE = 16
@@ -50,6 +50,7 @@ def readings(places: Places, at_s: float, fetch: Fetch = fetch_text) -> dict[str
 class _Page:
     engines: Mapping[str, EngineCounts] = field(default_factory=dict)
     answers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    tells_answers: bool = False
     read: bool = True
 
 
@@ -58,7 +59,7 @@ def _page(url: str, fetch: Fetch) -> _Page:
     if text is None:
         return _Page(read=False)
     try:
-        return _Page(parse_counts(text), serve_answers(text))
+        return _Page(parse_counts(text), serve_answers(text), tells_answers(text))
     except ValueError:  # not of the format: as good as not read
         return _Page(read=False)
 
@@ -71,8 +72,8 @@ def _reading(name: str, places: Places, pages: Mapping[str, _Page], at_s: float)
         engines |= {f"{url}|{key}": one for key, one in pages[url].engines.items()}
     for url in places.agents:
         engines |= _engines_of(name, places.replicas, pages[url].engines.items())
-        if name in pages[url].answers:
-            statuses[url] = pages[url].answers[name]
+        if name in pages[url].answers or pages[url].tells_answers:
+            statuses[url] = pages[url].answers.get(name, {})
     unread = tuple(url for url in (*places.agents, *own) if not pages[url].read)
     return Reading(at_s, engines, statuses, places.front.get(name), unread)
 

@@ -101,6 +101,15 @@ def test_a_server_error_is_a_failure_and_a_bad_question_is_none() -> None:
     assert (look.arrived, look.failed) == (11.0, 4.0)
 
 
+def test_a_proxy_that_has_answered_nothing_yet_has_counted_nothing() -> None:
+    silent = 'ray_serve_num_ongoing_http_requests{node_id="a"} 0.0\n'
+    now = text("ray_2.60_serve_before")
+    before, after = (readings(PLACES, at, lambda url, page=page: (page, None))["live-1"] for at, page in
+                     ((0.0, silent), (9.0, silent + now)))  # fmt: skip
+    assert look_between(before, after, SLO).arrived == 3
+    assert look_between(before, replace(before, at_s=9.0), SLO).arrived == 0
+
+
 def test_haproxy_counts_before_all_others() -> None:
     head = "# pxname,svname,qcur,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other,\n"
     rows = "in,FRONTEND,,0,9,0,0,0,0,\nlive,s1,0,0,5,0,1,2,0,\nlive,BACKEND,3,0,5,0,1,2,0,\n"

@@ -15,7 +15,12 @@ def test_nodes_are_named_by_address_and_devices_by_profile() -> None:
 
 def test_nodes_of_one_machine_are_told_apart() -> None:
     nodes = [RayNode(id * 20, "10.0.0.1", 1, {"CPU": 1.0}) for id in "ba"]
-    assert nodes_seen(nodes) == (NodeSeen("10.0.0.1/aaaaaaaa", "cpu", 1), NodeSeen("10.0.0.1/bbbbbbbb", "cpu", 1))
+    assert nodes_seen(nodes) == (NodeSeen("10.0.0.1", "cpu", 1), NodeSeen("10.0.0.1#2", "cpu", 1))
+
+
+def test_a_node_that_joins_changes_no_other_name():
+    first, second = (RayNode(id * 20, "10.0.0.1", 1, {"CPU": 1.0}) for id in "ba")
+    assert set(nodes_seen([first])) < set(nodes_seen([first, second]))
 
 
 def test_an_unknown_gpu_has_no_name() -> None:
