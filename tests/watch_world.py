@@ -147,15 +147,15 @@ class WatchWorld:
             one.tokens += came * self.prompt
             one.fast += 0.0 if str(live.deployment) in self.slow else came
 
-    def run(self, watcher: Watcher, ticks: int = 60, until=lambda: False):
-        """Iterate until something is so; the last standing."""
+    def run(self, watcher: Watcher, ticks: int = 60, until=None):
+        """Iterate so often, or until something is so; the last standing."""
         found = watcher.iterate()
         for _ in range(ticks):
-            if until():
+            if until is not None and until():
                 return found
             self.tick()
             found = watcher.iterate()
-        assert until is None or ticks < 60 or until(), f"it never came: {found}"
+        assert until is None or until(), f"it never came: {found}"
         return found
 
     def kinds(self) -> list[str]:

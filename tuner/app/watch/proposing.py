@@ -45,17 +45,6 @@ def round_of(state: Glance, serving: LiveDeployment, found: Judged) -> TuneReque
     return on_spare(now.request, serving.deployment)
 
 
-def heeded_round(store: Store, name: str, serving: LiveDeployment, why: str) -> Move | str:
-    """What a round's decision says to roll out; or in words why nothing."""
-    decision, record = store.decision(name), store.study(name)
-    if decision is None or decision.winner is None:
-        return f"{name} found no layout that meets the SLO on what is free: what serves stays"
-    winner = decision.winner
-    if winner.deployment == serving.deployment:
-        return f"{name} came to what serves: it stays"
-    return Move(winner.deployment, name, winner, record.request, why)
-
-
 def forced(store: Store, state: Glance, serving: LiveDeployment) -> Move | None:
     """What a human ordered; None where that serves already, or nothing was."""
     for deployment in sorted(layouts(state.said.forced), key=str):

@@ -21,7 +21,7 @@ from tuner.app.watch.judging import Case, Judged, judged, layouts
 from tuner.app.watch.memory import Memory
 from tuner.app.watch.noticing import Noticing
 from tuner.app.watch.place import Place
-from tuner.app.watch.proposing import forced, heeded_round, move_of, round_of
+from tuner.app.watch.proposing import forced, move_of, round_of
 from tuner.app.watch.rounds import OVER, Rounds
 from tuner.app.watch.standing import standing
 from tuner.app.watch.telling import tell
@@ -32,10 +32,18 @@ from tuner.retune.notice import Notice
 from tuner.retune.policy import RetunePolicy
 from tuner.retune.seen import Fingerprint
 from tuner.retune.situation import Situation
-from tuner.retune.windows import is_open
-from tuner.study.lifecycle import StudyState
 from tuner.study.store import Store
 from tuner.study.watched import Claim
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What became of a round: what is remembered, what is told; ``under_way`` in words while it is being decided."""
+
+    memory: Memory
+    acted: list[str] = field(default_factory=list)
+    under_way: str | None = None
+    ended: bool = False
 
 
 @dataclass
@@ -55,6 +63,7 @@ class Watcher:
     eyes: Eyes = field(init=False)
     noticing: Noticing = field(init=False)
     _canaries: Canaries = field(init=False)
+    _machine: RolloutMachine | None = None
     _seen: Fingerprint | None = None
 
     def __post_init__(self) -> None:
@@ -70,9 +79,10 @@ class Watcher:
             found, memory = self._iterate(at_s)
         except LeaseLost:
             raise
-        except ParlayError as error:
+        except Exception as error:  # of the place's, or a fault of ours: neither may end the watching
+            words = str(error) if isinstance(error, ParlayError) else f"{type(error).__name__}: {error}"
             memory = Memory.of(self.store.watched.watched(self.study).memory)
-            found = standing(at_s, (), None, None, (), None, str(error))
+            found = standing(at_s, (), None, None, (), None, words)
         if self.claim is not None:
             told = tell(self.store.events, self.study, found, memory.told)
             kept = memory.model_copy(update={"standing": found, "told": told, "shortened": self.shortened})
@@ -90,15 +100,17 @@ class Watcher:
         progress = self._advance()
         if progress is not None and progress.moves:
             state = glance(self.store, self.study, at_s)  # what serves may be another by now
-        memory, acted, under_way = self._round(state, at_s)
+        heeded = self._round(state, at_s)
         if state.serving is None or state.rollout is not None:
-            return standing(at_s, notices, None, progress, acted, under_way), memory
-        case = self._case(state, state.serving, memory, notices, under_way, at_s)
+            return standing(at_s, notices, None, progress, heeded.acted, heeded.under_way), heeded.memory
+        case = self._case(state, state.serving, heeded, notices, at_s)
         found = judged(self.store, case, self._policy(state), lambda one: self.place.refuses(one, state.request))
-        if not acted:
-            memory, acted = self._act(state, state.serving, found, memory, at_s)
+        memory, acted = self._act(state, state.serving, found, heeded.memory, at_s)
+        if heeded.ended and found.judgement.action is Action.NOTHING:
+            memory = memory.model_copy(update={"decided_s": at_s})
         progress = self._advance() if acted else progress
-        return standing(at_s, notices, found.judgement, progress, acted, under_way), memory
+        told = standing(at_s, notices, found.judgement, progress, [*heeded.acted, *acted], heeded.under_way)
+        return told, memory
 
     def _policy(self, state: Glance) -> RetunePolicy:
         return self.policy or state.watched.policy
@@ -122,46 +134,37 @@ class Watcher:
         if self.claim is None:
             rollout = self.store.rollouts.open(self.study)
             return None if rollout is None else Progress(rollout)
-        return RolloutMachine(self.store, self.place.site, self.claim, clock=self.clock).advance(self._canaries)
+        if self._machine is None:
+            self._machine = RolloutMachine(self.store, self.place.site, self.claim, clock=self.clock)
+        return self._machine.advance(self._canaries)
 
-    def _round(self, state: Glance, at_s: float) -> tuple[Memory, list[str], str | None]:
-        """Heed a round that has ended; (what is remembered, what was done, what is under way in words)."""
+    def _round(self, state: Glance, at_s: float) -> _Round:
+        """Heed a round that has ended: what it measured is known to the judgement from now on."""
         memory = state.memory
         if memory.round is None:
-            return memory, [], None
+            return _Round(memory)
         stands = self.rounds.stands(memory.round) if self.claim is not None else self.store.listing.state(memory.round)
         if stands is None:  # killed before it was made: the judgement comes to it again
-            return memory.model_copy(update={"round": None}), [], None
+            return _Round(memory.model_copy(update={"round": None}))
         if stands not in OVER:
-            return memory, [], f"{memory.round} is being decided: {memory.round_why}"
-        if state.rollout is not None:
-            return memory, [], None
+            return _Round(memory, under_way=f"{memory.round} is being decided: {memory.round_why}")
         over = memory.model_copy(update={"round": None, "round_ended_s": at_s})
-        if stands is not StudyState.DECIDED or state.serving is None:
-            return over, [f"{memory.round} has {stands.value}: what serves stays"], None
-        move = heeded_round(self.store, memory.round, state.serving, memory.round_why)
-        if isinstance(move, str):
-            return over.model_copy(update={"decided_s": at_s}), [move], None
-        if not is_open(self._policy(state).windows, at_s):
-            return memory, [], f"{memory.round} is decided for {move.deployment}; no maintenance window is open"
-        return over, [self._begin(state, state.serving, move, at_s)], None
+        return _Round(over, [f"{memory.round} has ended: it is {stands.value}"], ended=True)
 
     def _case(
         self,
         state: Glance,
         serving: LiveDeployment,
-        memory: Memory,
+        heeded: _Round,
         notices: tuple[Notice, ...],
-        under_way: str | None,
         at_s: float,
     ) -> Case:
-        site = self.place.site.see()
-        moved = [one for one in (serving.serving_since_s, memory.round_ended_s) if one is not None]
+        site, memory = self.place.site.see(), heeded.memory
         situation = Situation(
             at_s=at_s,
             notices=notices,
-            moved_s=max(moved, default=None),
-            rollout=under_way,
+            moved_s=serving.serving_since_s,
+            rollout=heeded.under_way,
             foreign=site.foreign,
             paused=state.watched.paused,
             approved=layouts(state.said.approved),
@@ -182,9 +185,11 @@ class Watcher:
             return memory.learnt(found.known), [self._begin(state, serving, move, at_s)]
         if found.judgement.action is not Action.RETUNE:
             return memory, []
-        request = round_of(state, serving, found)
+        request, rests_s = round_of(state, serving, found), 3600 * self._policy(state).cool_down_hours
         if request is None:
-            return memory, []
+            return memory, ["held: nothing is free for trials"]
+        if memory.round_ended_s is not None and at_s - memory.round_ended_s < rests_s:
+            return memory, ["held: a round has ended within the cool-down; another waits for its end"]
         best = found.judgement.outlook.best if found.judgement.outlook is not None else None
         why = f"{best.deployment} may be better" if best is not None else found.judgement.why
         if self.claim is None:
