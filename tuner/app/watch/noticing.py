@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tuner.ask.request import TuneRequest
-from tuner.retune.demand import LoadRecord
+from tuner.retune.demand import OUTPUT, PROMPT, LoadRecord
 from tuner.retune.detect.bins import BIN_SIZE, BinSize
-from tuner.retune.detect.burn_rate import TIERS, Tier
+from tuner.retune.detect.burn_rate import SOON, TIERS, Tier
 from tuner.retune.detect.detector import Detectors
 from tuner.retune.detect.standard import standard_detectors
 from tuner.retune.live import LiveDeployment
@@ -72,12 +72,20 @@ class Noticing:
         return () if self._known is None else tuple(self._known.looks)
 
     def _detectors(self, live: LiveDeployment, request: TuneRequest) -> Detectors:
-        planned = request.workload.arrival.requests_per_s
+        load = request.workload
+        rate = load.arrival.requests_per_s
+        tokens = {PROMPT: float(load.prompt_tokens.mean), OUTPUT: float(load.output_tokens.mean)}
         if self._shortened == 1.0:
-            return standard_detectors(request.slo, live.fingerprint, planned_req_per_s=planned)
+            return standard_detectors(request.slo, live.fingerprint, planned_req_per_s=rate, planned_tokens=tokens)
         by = self._shortened
         size = BinSize(max(_LEAST_REQUESTS, BIN_SIZE.requests / by), BIN_SIZE.seconds / by)
-        tiers = [Tier(one.burn_rate, one.long_s / by, one.short_s / by) for one in TIERS]
+        tiers = [Tier(one.burn_rate, one.long_s / by, one.short_s / by) for one in (*TIERS, SOON)]
         return standard_detectors(
-            request.slo, live.fingerprint, seasonal=False, size=size, planned_req_per_s=planned, tiers=tiers
+            request.slo,
+            live.fingerprint,
+            seasonal=False,
+            size=size,
+            planned_req_per_s=rate,
+            planned_tokens=tokens,
+            tiers=tiers,
         )
