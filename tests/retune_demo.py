@@ -12,7 +12,6 @@ detectors are shortened, which the page says.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -43,7 +42,7 @@ from tuner.retune.live import LiveState
 from tuner.study.store import Store
 
 STUDY = "retune"
-RATE_REQ_PER_S = 1.5
+RATE_REQ_PER_S = 1.2
 BEFORE_S, AFTER_S = 40.0, 45.0  # of load, before the nodes join and after the promotion
 LIMIT_S = float(os.environ.get("DEMO_LIMIT_S", "600"))
 SHORTENED = 10.0
@@ -97,7 +96,7 @@ class Demo:
         try:
             yield
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             process.wait()
 
     def until(self, holds: Callable[[Store], bool], what: str) -> None:
@@ -196,7 +195,7 @@ class Load:
     async def _drive(self) -> Any:
         import asyncio
 
-        run = LoadRun(self._endpoint, Timeouts(120.0))
+        run = LoadRun(self._endpoint, Timeouts(300.0))
         share = share_of(self._order, self._endpoint)
 
         async def end() -> None:

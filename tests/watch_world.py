@@ -69,7 +69,7 @@ class Counted:
 @dataclass
 class WatchWorld:
     """``asked`` is what the study asks beside ``REQUEST``; ``slow`` are layouts that answer too late; ``nodes`` the
-    cluster's; ``away``: nobody can be asked."""
+    cluster's; ``away``: nobody can be asked; ``unseen``: nobody says which nodes there are."""
 
     folder: Path
     policy: RetunePolicy = POLICY
@@ -79,6 +79,7 @@ class WatchWorld:
     slow: set[str] = field(default_factory=set)
     nodes: int = 2
     away: bool = False
+    unseen: bool = False
     place: SimulatedPlace = field(default_factory=lambda: SimulatedPlace(devices=2, now_s=1_000_000.0))
     counted: dict[str, Counted] = field(default_factory=dict)
 
@@ -98,7 +99,7 @@ class WatchWorld:
         return Places(direct={name: (name,) for name in names})
 
     def fingerprint(self) -> Fingerprint:
-        if self.away:
+        if self.away or self.unseen:
             raise ParlayError("nobody is there")
         return Fingerprint(tuple(NodeSeen(f"n{i}", "h100_sxm", 1) for i in range(self.nodes)), {"vllm": "0.29.0"})
 

@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from deploy.report.charts import DASHES, SERIES, Figure, base_layout, plain, wrapped
+from deploy.report.charts import DASHES, SERIES, SYMBOLS, Figure, base_layout, plain, wrapped
 from deploy.report.timeline import SeenPoint, ServedSpan, Timeline
 
 _ROWS = {"layouts": (0.0, 0.24), "requests": (0.33, 0.58), "attainment": (0.67, 1.0)}
 _BAR = 0.62
+_LEAST = 10.0  # requests of one point of an attainment
+_NEAR = 0.035  # share of the whole time within which marks share a line
 
 
 def timeline_figure(data: Timeline) -> Figure | None:
@@ -50,23 +52,27 @@ def _by_time(data: Timeline) -> list[tuple[float, list[SeenPoint]]]:
 
 
 def _attainment(data: Timeline) -> list[Figure]:
-    """By target, over all that serves together; a gap where no request ended."""
+    """By target, over all that serves together, in steps of at least ``_LEAST`` requests; a gap where none ended."""
     traces = []
     for index, target in enumerate(sorted({key for point in data.points for key in point.shares})):
-        x, y = [], []
+        x: list[float] = []
+        y: list[Any] = []
+        ended, met = 0.0, 0.0
         for at_s, points in _by_time(data):
             weights = [(p.arrived or 0.0, p.shares[target]) for p in points if target in p.shares and p.arrived]
-            total = sum(weight for weight, _ in weights)
-            x.append(_minutes(data, at_s))
-            y.append(100 * sum(weight * share for weight, share in weights) / total if total else None)
+            ended, met = ended + sum(n for n, _ in weights), met + sum(n * share for n, share in weights)
+            if ended >= _LEAST:
+                x.append(_minutes(data, at_s))
+                y.append(100 * met / ended)
+                ended, met = 0.0, 0.0
         line = {"color": f"$series{index % SERIES}", "dash": DASHES[index % len(DASHES)], "width": 2.5}
-        traces.append(_scatter(f"within {target}", x, y, "y", {"mode": "lines", "line": line}))
-        if target in data.required:
-            asked = {"mode": "lines", "line": {"color": "$target", "dash": "longdash", "width": 1.5}}
-            ends = [0.0, _minutes(data, data.end_s)]
-            traces.append(
-                _scatter(f"asked: {data.required[target]:.0%}", ends, [100 * data.required[target]] * 2, "y", asked)
-            )
+        marker = {"symbol": SYMBOLS[index % len(SYMBOLS)], "size": 6}
+        style = {"mode": "lines+markers", "line": line, "marker": marker}
+        traces.append(_scatter(f"within {target}", x, y, "y", style))
+    for share in sorted(set(data.required.values())):
+        asked = {"mode": "lines", "line": {"color": "$target", "dash": "longdash", "width": 1.5}}
+        ends = [0.0, _minutes(data, data.end_s)]
+        traces.append(_scatter(f"asked: {100 * share:.4g} %", ends, [100 * share, 100 * share], "y", asked))
     return traces
 
 
@@ -143,15 +149,24 @@ def _short(layout: str) -> str:
 
 
 def _marks(data: Timeline) -> tuple[list[Any], list[Any]]:
+    """A line for what happened; of several at nearly one time one, with the numbers of the first and the last."""
     shapes, notes = [], []
-    for number, mark in enumerate(data.marks, 1):
-        at = _minutes(data, mark.at_s)
-        line = {"color": "$accent", "width": 1, "dash": "dot"}
-        shapes.append(
-            {"type": "line", "xref": "x", "yref": "paper", "x0": at, "x1": at, "y0": 0, "y1": 1, "line": line}
-        )
+    near = (data.end_s - data.begin_s) / 60 * _NEAR
+    groups: list[list[int]] = []
+    for number, mark in enumerate(data.marks):
+        close = groups and _minutes(data, mark.at_s) - _minutes(data, data.marks[groups[-1][0]].at_s) < near
+        if close:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    for group in groups:
+        at = _minutes(data, data.marks[group[0]].at_s)
+        where = {"xref": "x", "yref": "paper", "x0": at, "x1": at, "y0": 0, "y1": 1}
+        shapes.append({"type": "line", "line": {"color": "$accent", "width": 1, "dash": "dot"}, **where})
+        text = str(group[0] + 1) if len(group) == 1 else f"{group[0] + 1}–{group[-1] + 1}"
+        told = "<br>".join(plain(data.marks[number].text) for number in group[:6])
         note = {"xref": "x", "yref": "paper", "x": at, "y": 1.0, "yanchor": "bottom", "showarrow": False}
-        notes.append(note | {"text": str(number), "hovertext": plain(mark.text), "font": {"color": "$accent"}})
+        notes.append(note | {"text": text, "hovertext": told, "font": {"color": "$accent", "size": 11}})
     return shapes, notes
 
 

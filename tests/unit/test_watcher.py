@@ -142,3 +142,19 @@ def test_a_node_that_is_gone_under_the_layout_is_an_emergency(world):
     world.place.kill(world.store.live.of("s")[-1].name)
     world.run(watcher, 20, until=lambda: len(world.store.live.of("s")) == 3)
     assert world.store.rollouts.of("s")[0].way == "replace"
+
+
+def test_nodes_that_nobody_sees_are_no_emergency(tmp_path):
+    """What serves needs more nodes than were asked for once; they joined later, and then nobody tells of them."""
+    world = WatchWorld(tmp_path, asked={"cluster.nodes": 1})
+    watcher = world.deploy()
+    world.run(watcher, 6)
+    world.slow.add("tp=1,pp=1,dp=1")
+    world.place.devices = world.nodes = 3
+    world.run(watcher, 59, until=lambda: serving(world) == ["tp=1,pp=1,dp=2"] and not world.store.rollouts.open("s"))
+    world.unseen = True
+    world.slow.add("tp=1,pp=1,dp=2")
+    found = world.run(world.watcher("another"), 8)
+    assert found.judgement.action == "hold"
+    assert len(world.store.live.of("s")) == 2
+    world.store.close()

@@ -59,7 +59,10 @@ def judged(store: Store, case: Case, policy: RetunePolicy, refuses: Refuses) -> 
     trials, factors = store.snapshot(record.name).finished, _factors(store, case.rounds, situation.at_s)
     before = Known(record.request, trials, factors, case.slower, case.lived)
     known = informed(before, situation.notices, case.live.deployment, now)
-    return Judged(judge(situation, policy, _outlook(now, case, known, refuses)), now, known)
+    found = _outlook(now, case, known, refuses)
+    if found is not None and found.present is None and (seen is None or seen.nodes is None):
+        found = None  # nobody sees the nodes: that what serves has no room on those that were asked for says nothing
+    return Judged(judge(situation, policy, found), now, known)
 
 
 def _outlook(now: AskedNow, case: Case, known: Known, refuses: Refuses) -> Outlook | None:
