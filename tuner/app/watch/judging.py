@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tuner.ask.deployment import Deployment, parse_deployment
+from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric
 from tuner.ask.requested_model import requested_model
 from tuner.errors import BadInput
 from tuner.retune.asked_now import AskedNow, asked_now
 from tuner.retune.demand import LoadRecord
+from tuner.retune.detect.residual import Expected
 from tuner.retune.evidence import informed
+from tuner.retune.expected import ExpectedByModel
 from tuner.retune.judge import judge
 from tuner.retune.judgement import Judgement, Outlook
 from tuner.retune.known import Known, Lived
@@ -63,6 +66,15 @@ def judged(store: Store, case: Case, policy: RetunePolicy, refuses: Refuses) -> 
     if found is not None and found.present is None and (seen is None or seen.nodes is None):
         found = None  # nobody sees the nodes: that what serves has no room on those that were asked for says nothing
     return Judged(judge(situation, policy, found), now, known)
+
+
+def expected_of(store: Store, live: LiveDeployment, rounds: Sequence[str], at_s: float) -> Expected | None:
+    """What the model, with the prices that the rounds taught, expects of what serves; None of two pools."""
+    if not isinstance(live.deployment, ParallelLayout):
+        return None
+    request = store.study(live.study).request
+    known = Known(request, store.snapshot(live.study).finished, _factors(store, rounds, at_s))
+    return ExpectedByModel(request, live.deployment, known)
 
 
 def _outlook(now: AskedNow, case: Case, known: Known, refuses: Refuses) -> Outlook | None:

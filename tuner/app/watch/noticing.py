@@ -3,6 +3,7 @@ give them, those before a kill too."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tuner.ask.request import TuneRequest
@@ -10,6 +11,7 @@ from tuner.retune.demand import OUTPUT, PROMPT, LoadRecord
 from tuner.retune.detect.bins import BIN_SIZE, BinSize
 from tuner.retune.detect.burn_rate import SOON, TIERS, Tier
 from tuner.retune.detect.detector import Detectors
+from tuner.retune.detect.residual import Expected
 from tuner.retune.detect.standard import standard_detectors
 from tuner.retune.live import LiveDeployment
 from tuner.retune.notice import Notice
@@ -30,10 +32,17 @@ class _Known:
 
 
 class Noticing:
-    """Of one watched study. ``shortened``: how many times shorter than they should be the detectors' windows are."""
+    """Of one watched study. ``shortened``: how many times shorter than they should be the detectors' windows are;
+    ``expected`` gives what the model expects of a deployment's latencies, where it can."""
 
-    def __init__(self, looks: Looks, watched: str, shortened: float = 1.0) -> None:
-        self._looks, self._watched, self._shortened = looks, watched, shortened
+    def __init__(
+        self,
+        looks: Looks,
+        watched: str,
+        shortened: float = 1.0,
+        expected: Callable[[LiveDeployment], Expected | None] = lambda _: None,
+    ) -> None:
+        self._looks, self._watched, self._shortened, self._expected = looks, watched, shortened, expected
         self._known: _Known | None = None
 
     def notices(self, live: LiveDeployment, request: TuneRequest, decided_s: float | None = None) -> tuple[Notice, ...]:
@@ -76,13 +85,20 @@ class Noticing:
         rate = load.arrival.requests_per_s
         tokens = {PROMPT: float(load.prompt_tokens.mean), OUTPUT: float(load.output_tokens.mean)}
         if self._shortened == 1.0:
-            return standard_detectors(request.slo, live.fingerprint, planned_req_per_s=rate, planned_tokens=tokens)
+            return standard_detectors(
+                request.slo,
+                live.fingerprint,
+                self._expected(live),
+                planned_req_per_s=rate,
+                planned_tokens=tokens,
+            )
         by = self._shortened
         size = BinSize(max(_LEAST_REQUESTS, BIN_SIZE.requests / by), BIN_SIZE.seconds / by)
         tiers = [Tier(one.burn_rate, one.long_s / by, one.short_s / by) for one in (*TIERS, SOON)]
         return standard_detectors(
             request.slo,
             live.fingerprint,
+            self._expected(live),
             seasonal=False,
             size=size,
             planned_req_per_s=rate,

@@ -17,7 +17,7 @@ from tuner.app.watch.acting import Move, Plan, begin, planned
 from tuner.app.watch.canaries import Canaries
 from tuner.app.watch.eyes import Eyes
 from tuner.app.watch.glance import Glance, glance
-from tuner.app.watch.judging import Case, Judged, judged, layouts
+from tuner.app.watch.judging import Case, Judged, expected_of, judged, layouts
 from tuner.app.watch.memory import Memory
 from tuner.app.watch.noticing import Noticing
 from tuner.app.watch.place import Place
@@ -25,7 +25,8 @@ from tuner.app.watch.proposing import forced, move_of, round_of
 from tuner.app.watch.rounds import OVER, Rounds
 from tuner.app.watch.standing import standing
 from tuner.app.watch.telling import tell
-from tuner.errors import LeaseLost, ParlayError
+from tuner.errors import BadInput, LeaseLost, ParlayError
+from tuner.retune.detect.residual import Expected
 from tuner.retune.judgement import Action
 from tuner.retune.live import LiveDeployment
 from tuner.retune.notice import Notice
@@ -69,7 +70,7 @@ class Watcher:
     def __post_init__(self) -> None:
         self.eyes = Eyes(self.place, self.fetch, self.clock)
         self._canaries = Canaries(self.store)
-        self.noticing = Noticing(self.store.looks, self.study, self.shortened)
+        self.noticing = Noticing(self.store.looks, self.study, self.shortened, self._expected)
 
     def iterate(self) -> StandingAnswer:
         """One look, and what follows from it. Raises LeaseLost where another watches by now; of other errors the next
@@ -114,6 +115,12 @@ class Watcher:
 
     def _policy(self, state: Glance) -> RetunePolicy:
         return self.policy or state.watched.policy
+
+    def _expected(self, live: LiveDeployment) -> Expected | None:
+        try:
+            return expected_of(self.store, live, glance(self.store, self.study, self.clock()).rounds, self.clock())
+        except BadInput:  # the model cannot price it: what it takes at first is what is expected
+            return None
 
     def _noticed(self, state: Glance) -> tuple[Notice, ...]:
         """Look, keep what was seen, and say what it means for what serves."""
