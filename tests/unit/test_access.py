@@ -111,7 +111,8 @@ def test_every_route_has_a_scope_but_those_that_say_nothing_of_anybody(serve):
     assert free == {"/healthz", "/readyz", "/metrics", "/v1/version", "/", "/assets/{name}"}
     changing = {method for route in routes if scope_of(route) is Scope.READ for method in route.methods}
     assert changing <= {"GET", "POST"}
-    assert {route.path for route in routes if scope_of(route) is Scope.ADMIN} == {"/v1/audit", "/v1/studies/{name}"}
+    of_admins = {"/v1/audit", "/v1/studies/{name}", "/v1/studies/{name}/watch", "/v1/studies/{name}/watch/force"}
+    assert {route.path for route in routes if scope_of(route) is Scope.ADMIN} == of_admins
 
 
 def test_a_path_that_is_wrong_is_told_to_those_who_may_ask_alone(serve, store):
