@@ -48,6 +48,7 @@ class Counted:
     requests: float = 0.0
     tokens: float = 0.0
     fast: float = 0.0
+    seconds: float = 0.0
 
     def text(self, model: str) -> str:
         """As vLLM shows it."""
@@ -58,7 +59,7 @@ class Counted:
                 lines.append(f'vllm:{name}_bucket{{le="{bound}",model_name="{model}"}} {count}')
             lines.append(f'vllm:{name}_bucket{{le="+Inf",model_name="{model}"}} {self.requests}')
             lines.append(f'vllm:{name}_count{{model_name="{model}"}} {self.requests}')
-            lines.append(f'vllm:{name}_sum{{model_name="{model}"}} {0.05 * self.requests}')
+            lines.append(f'vllm:{name}_sum{{model_name="{model}"}} {self.seconds}')
         for name, total in (("request_prompt_tokens", self.tokens), ("request_generation_tokens", 16 * self.requests)):
             lines.append(f'vllm:{name}_count{{model_name="{model}"}} {self.requests}')
             lines.append(f'vllm:{name}_sum{{model_name="{model}"}} {total}')
@@ -146,6 +147,7 @@ class WatchWorld:
             came = self.rate * TICK_S * share
             one.requests += came
             one.tokens += came * self.prompt
+            one.seconds += came * (0.010 + self.prompt * 30e-6)  # as the model has it: longer prompts take longer
             one.fast += 0.0 if str(live.deployment) in self.slow else came
 
     def run(self, watcher: Watcher, ticks: int = 60, until=None):
