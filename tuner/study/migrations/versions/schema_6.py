@@ -1,4 +1,4 @@
-"""Version 6: rounds of a study, what is deployed, rollouts, who watches, and the cluster of an order's workers."""
+"""Version 6: rounds, deployments, rollouts, looks, watchers, and clusters whose workers alone may run a study."""
 
 import sqlalchemy as sa
 from alembic import op
