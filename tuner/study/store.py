@@ -30,7 +30,7 @@ from tuner.study.listing import Listing
 from tuner.study.live import LiveDeployments
 from tuner.study.logs import Logs
 from tuner.study.looks import Looks
-from tuner.study.orders import Orders
+from tuner.study.orders import Gone, Orders
 from tuner.study.patience import Patience
 from tuner.study.quotas import Quotas
 from tuner.study.records import OpenTrial, Pulse, Snapshot, StudyRecord, TrialClaim
@@ -56,8 +56,6 @@ from tuner.trial.devices import Placement
 from tuner.trial.launched import Launched
 from tuner.trial.ledger import Entry, Outcome
 from tuner.trial.results import StepResult, TrialResult, TrialState
-
-Gone = Callable[[str, float | None], bool]  # as lease.is_gone: a driver, seconds since its last sign of life
 
 
 class Store:
