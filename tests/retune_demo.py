@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from deploy.report.timeline_page import render_timeline
+from deploy.rollout.front import Front
 from serve.launch.niceness import own_ray
 from serve.launch.processes import free_port
 from serve.load.client import LoadRun
@@ -162,6 +163,8 @@ def _told(demo: Demo, load: Load, folder: Path) -> int:
             demo.tell(f"rollout {rollout.number} to {rollout.new}: {rollout.step.value}: {rollout.outcome}")
     finally:
         store.close()
+    for front in folder.glob("state/*/front"):  # it would go on, as a front does
+        Front(front).close()
     demo.tell(f"{asked} requests, {lost} lost; the timeline: {page_file}")
     return 0 if lost == 0 and asked > 0 else 1
 
