@@ -120,3 +120,8 @@ class KubeContract:
         assert kube.get(CONFIG_MAP, NAMESPACE, "one")["data"] == {"a": "theirs", "b": "theirs"}
         kept = kube.apply(CONFIG_MAP, NAMESPACE, "one", config_map({"a": "theirs"}))  # no other value, no conflict
         assert kept["data"] == {"a": "theirs", "b": "theirs"}
+
+    def test_what_is_applied_no_more_goes(self, kube: Api) -> None:
+        kube.apply(CONFIG_MAP, NAMESPACE, "one", config_map({"a": "1", "b": "2"}))
+        kube.edit(CONFIG_MAP, NAMESPACE, "one", {"data": {"c": "theirs"}})
+        assert kube.apply(CONFIG_MAP, NAMESPACE, "one", config_map({"a": "1"}))["data"] == {"a": "1", "c": "theirs"}

@@ -87,11 +87,11 @@ class FakeKube:
         with self._asked("apply", kind):
             return self._apply((kind, namespace, name), document, MANAGER)
 
-    def remove(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
+    def delete(self, kind: Kind, namespace: str, name: str) -> None:
+        """Whoever asks for it: one with finalizers goes when they are gone, and what it owns with it."""
         with self._asked("delete", kind):
-            if self._there(kind, namespace, name, None)["metadata"]["uid"] != uid:
-                raise KubeError(409, "Conflict", "another has its name")
-            self.delete(kind, namespace, name)
+            if (kind, namespace, name) in self._objects:
+                self._delete((kind, namespace, name))
 
     # What others do
 
@@ -110,13 +110,10 @@ class FakeKube:
             place = (kind, namespace, name)
             return self._put(place, copy.deepcopy(self._objects[place]) | {"status": status}, "MODIFIED")
 
-    def delete(self, kind: Kind, namespace: str, name: str) -> None:
-        """Delete one, and what it owns; one with finalizers when they are gone."""
-        with self._changed:
-            place = (kind, namespace, name)
-            new = copy.deepcopy(self._objects[place])
-            new["metadata"]["deletionTimestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            self._put(place, new, "MODIFIED")
+    def _delete(self, place: Place) -> None:
+        new = copy.deepcopy(self._objects[place])
+        new["metadata"]["deletionTimestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._put(place, new, "MODIFIED")
 
     def _apply(self, place: Place, document: Object, manager: str) -> Object:
         old, owners = self._objects.get(place), self._managers.setdefault(place, {})
@@ -130,8 +127,13 @@ class FakeKube:
         if lost:
             words = [f".{'.'.join(leaf)} conflict with {owners[leaf]}" for leaf in lost]
             raise KubeError(409, "Conflict", "Apply failed", words)
+        left = [leaf for leaf, who in owners.items() if who == manager and leaf not in wanted]
+        new = copy.deepcopy(old)
+        for leaf in left:
+            del owners[leaf]
+            _drop(new, leaf)
         owners.update({leaf: manager for leaf in wanted if leaf not in theirs})
-        return self._put(place, _merged(copy.deepcopy(old), document), "MODIFIED")
+        return self._put(place, _merged(new, document), "MODIFIED")
 
     # How it keeps them
 
@@ -176,7 +178,7 @@ class FakeKube:
         """The garbage collector's work."""
         for place, document in list(self._objects.items()):
             if any(owner["uid"] == uid for owner in document["metadata"].get("ownerReferences", ())):
-                self.delete(*place)
+                self._delete(place)
 
 
 def _generation(kind: Kind, old: Object | None, new: Object) -> int:
@@ -208,6 +210,15 @@ def _merged(old: Any, patch: Any) -> Any:
         else:
             found[key] = _merged(found.get(key), value)
     return found
+
+
+def _drop(document: Any, leaf: Leaf) -> None:
+    """What its manager applies no more goes."""
+    *parents, last = leaf
+    for name in parents:
+        document = document.get(name) if isinstance(document, dict) else None
+    if isinstance(document, dict):
+        document.pop(last, None)
 
 
 def _leaves(document: Any, at: Leaf = ()) -> dict[Leaf, Any]:

@@ -21,10 +21,10 @@ class Kind:
     plural: str
 
     def path(self, namespace: str, name: str = "", part: str = "") -> str:
-        """Of all in a namespace (without one: in all of them), or of one, or of a part of one."""
+        """Of all in a namespace (of the whole cluster, where it is empty), or of one, or of a part of one."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        place = f"namespaces/{namespace}" if namespace else ""
-        return "/".join(word for word in (root, place, self.plural, name, part) if word)
+        place = f"{root}/namespaces/{namespace}" if namespace else root
+        return "/".join(word for word in (place, self.plural, name, part) if word)
 
 
 LAYOUT_REQUEST = Kind(GROUP, VERSION, PLURAL)
@@ -33,6 +33,9 @@ RAY_CLUSTER = Kind("ray.io", "v1", "rayclusters")
 CONFIG_MAP = Kind("", "v1", "configmaps")
 EVENT = Kind("", "v1", "events")
 LEASE = Kind("coordination.k8s.io", "v1", "leases")
+SERVICE = Kind("", "v1", "services")
+HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "httproutes")
+NODE = Kind("", "v1", "nodes")  # in no namespace
 
 
 class KubeError(ServiceError):
@@ -75,5 +78,5 @@ class Kube(Protocol):
     def apply(self, kind: Kind, namespace: str, name: str, document: Object) -> Object:
         """Server-side apply, never by force: code 409 where another manager has a field with another value."""
 
-    def remove(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
-        """Delete that one, and have what it owns follow; code 404 where it is gone, 409 where another has its name."""
+    def delete(self, kind: Kind, namespace: str, name: str) -> None:
+        """Delete one; it is gone once all that it owns is. Nothing where there is none."""
