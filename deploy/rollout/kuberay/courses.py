@@ -23,7 +23,8 @@ _ALL = 100
 @dataclass(frozen=True, slots=True)
 class Course:
     """The document of ``deployment`` is applied, with these options: in percent how much capacity and traffic move at
-    a time, every ``interval_s``. ``share_percent`` is where the new one's traffic is to stop."""
+    a time, every ``interval_s``. ``share_percent`` is where the new one's traffic is to stop. ``closed``: it is about to
+    end, with nothing beside it; KubeRay can turn nobody away, so that who asks until then is cut off."""
 
     deployment: str
     before: str | None = None
@@ -33,6 +34,7 @@ class Course:
     interval_s: int = 1
     share_percent: int = 0
     suspended: bool = False
+    closed: bool = False
 
 
 def starting(seen: ServiceRead | None, name: str, canary_percent: int, upgrades: Upgrades) -> Course | None:
@@ -60,8 +62,8 @@ def routing(seen: ServiceRead, now: Course, shares: Mapping[str, float], at_s: f
     if strange:
         raise ParlayError(f"no traffic can go to {', '.join(sorted(strange))}: KubeRay runs no such deployment")
     if seen.pending is None or comes is None or comes == serves:
-        if serves is not None and wanted.keys() == {serves}:
-            return now
+        if serves is not None and wanted.keys() <= {serves}:
+            return replace(now, closed=not wanted)
         raise ParlayError("only one Ray cluster serves: KubeRay can share no traffic")
     percent = wanted.get(comes, 0)
     if now.returning:

@@ -3,17 +3,16 @@ layout otherwise, and the last good one is never written anew."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
-
-import yaml
 
 from deploy.controller.names import digest
 from deploy.rollout.kuberay.placed import Placed
 from deploy.rollout.kuberay.words import Document
 
 MOST = 8  # of some 10 kB each, in an object of at most 1 MiB
-_NAMES = "deployments.yaml"
+_NAMES = "deployments.json"
 
 
 def name_of(placed: Placed) -> str:
@@ -32,8 +31,8 @@ def config_map(placed: Placed, documents: Mapping[str, Document]) -> dict[str, A
 def documents_of(found: Document | None) -> dict[str, dict[str, Any]]:
     """What it keeps; nothing where there is none."""
     data = (found or {}).get("data") or {}
-    names = yaml.safe_load(data.get(_NAMES, "")) or {}
-    return {name: yaml.safe_load(data[file]) for file, name in names.items() if file in data}
+    names = json.loads(data.get(_NAMES, "{}"))
+    return {name: json.loads(data[file]) for file, name in names.items() if file in data}
 
 
 def with_another(
@@ -48,8 +47,8 @@ def with_another(
 
 def _file(name: str) -> str:
     """A key of a ConfigMap has letters, digits, dashes and dots; deployments may be called anything."""
-    return f"{digest(name)}.yaml"
+    return f"{digest(name)}.json"
 
 
 def _dumped(value: Document) -> str:
-    return yaml.safe_dump(dict(value), sort_keys=False, width=10_000, allow_unicode=True)
+    return json.dumps(dict(value), ensure_ascii=False, indent=1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from deploy.rollout.kuberay.words import BEFORE, DEPLOYMENT, RETURNING, Document, noted
+from deploy.rollout.kuberay.words import BEFORE, CLOSED, DEPLOYMENT, RETURNING, Document, noted
 from tuner.retune.site import DeploymentSeen, Readiness
 
 _READY, _ROLLING_BACK = "Ready", "RollbackInProgress"
@@ -43,7 +43,7 @@ class ClusterRead:
 class ServiceRead:
     """A RayService. ``applied`` is the deployment whose document was applied last, ``before`` the one before it; None
     where it does not say. ``returning``: the one that was applied last served before, and is to serve again.
-    ``current``: KubeRay has seen what was applied last. ``active`` and ``pending``: None where there is no such
+    ``closed``: no new requests are to come. ``current``: KubeRay has seen what was applied last. ``active`` and ``pending``: None where there is no such
     cluster. ``hopeless`` is why it will never serve."""
 
     applied: str | None
@@ -54,6 +54,7 @@ class ServiceRead:
     pending: ClusterRead | None
     returning: bool = False
     suspended: bool = False
+    closed: bool = False
     leaving: bool = False
     hopeless: str | None = None
 
@@ -93,7 +94,7 @@ class ServiceRead:
         if self.suspended or self.active is None or serves is None:
             return {}
         if self.pending is None or comes is None or comes == serves or not self.incremental:
-            return {serves: 1.0}
+            return {} if self.closed else {serves: 1.0}
         parts = {serves: self.active.traffic_percent or 0, comes: self.pending.traffic_percent or 0}
         total = sum(parts.values())
         return {name: part / total for name, part in parts.items() if part} if total else {}
@@ -170,6 +171,7 @@ def read(service: Document) -> ServiceRead:
         pending=_cluster(status.get("pendingServiceStatus")),
         returning=noted(service, RETURNING) == "true" or is_true.get(_ROLLING_BACK, False),
         suspended=bool(service["spec"].get("suspend")),
+        closed=noted(service, CLOSED) == "true",
         leaving="deletionTimestamp" in meta,
         hopeless=f"{why.get('reason')}: {why.get('message', '')}" if hopeless else None,
     )

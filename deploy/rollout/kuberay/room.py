@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from deploy.rollout.kuberay.nodes import node_seen
@@ -15,18 +16,23 @@ def devices_of(document: Document, gpu_resource: str) -> int:
 
 
 def no_room(
-    document: Document, beside: Iterable[Document], nodes: Iterable[Document], gpu_resource: str = "nvidia.com/gpu"
+    document: Document,
+    beside: Iterable[Document],
+    nodes: Iterable[Document],
+    gpu_resource: str = "nvidia.com/gpu",
+    percent: int = 100,
 ) -> str | None:
-    """Why it cannot run beside those others on these nodes (which take new pods); None where nothing speaks against
-    it. Pods of others than these are not seen: what they hold is found out when pods stay pending."""
+    """Why ``percent`` of it, and at least its largest pod, cannot run beside those others on these nodes (which take
+    new pods); None where nothing speaks against it. Pods of others than these are not seen: what they hold is found out
+    when pods stay pending."""
     found = [node_seen(one, gpu_resource) for one in nodes]
     has, taken = sum(one.gpus for one in found), sum(devices_of(one, gpu_resource) for one in beside)
-    needs = devices_of(document, gpu_resource)
+    pod = max((_gpus(group, gpu_resource) for group in worker_groups(document)), default=0)
+    needs = max(pod, math.ceil(devices_of(document, gpu_resource) * percent / 100))
     name = document["metadata"]["name"]
     if needs > has - taken:
         return f"{name} needs {needs} GPUs, and {max(0, has - taken)} of {has} are free"
     largest = max((one.gpus for one in found), default=0)
-    pod = max((_gpus(group, gpu_resource) for group in worker_groups(document)), default=0)
     return f"{name} has pods of {pod} GPUs, and no node has more than {largest}" if pod > largest else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from deploy.rollout.kuberay.courses import Course
 from deploy.rollout.kuberay.placed import Placed, manifest, worker_groups
 from deploy.rollout.kuberay.upgrades import Strategy, Upgrades
-from deploy.rollout.kuberay.words import BEFORE, DEPLOYMENT, RETURNING, SHARE, Document, noted
+from deploy.rollout.kuberay.words import BEFORE, CLOSED, DEPLOYMENT, RETURNING, SHARE, Document, noted
 from tuner.ask.request import TuneRequest
 from tuner.retune.live import LiveDeployment
 
@@ -43,6 +43,7 @@ def ordered(document: Document, course: Course, upgrades: Upgrades) -> dict[str,
     notes = {DEPLOYMENT: course.deployment, SHARE: str(course.share_percent)}
     notes |= {BEFORE: course.before} if course.before is not None else {}
     notes |= {RETURNING: "true"} if course.returning else {}
+    notes |= {CLOSED: "true"} if course.closed else {}
     made["metadata"]["annotations"] = {**made["metadata"].get("annotations", {}), **notes}
     made["spec"] = {**_options(course, upgrades), **made["spec"]}
     if course.suspended:
@@ -78,4 +79,5 @@ def course_of(service: Document) -> Course | None:
         options.get("intervalSeconds", plain.interval_s),
         int(noted(service, SHARE) or 0),
         bool(service["spec"].get("suspend")),
+        noted(service, CLOSED) == "true",
     )

@@ -14,6 +14,7 @@ DEPLOYMENT = f"{GROUP}/deployment"  # annotation: whose document was applied las
 BEFORE = f"{GROUP}/before"  # annotation: whose it was before that; what a rollback goes to
 SHARE = f"{GROUP}/share-percent"  # annotation: of the traffic, that the new one was ordered to have
 RETURNING = f"{GROUP}/returning"  # annotation: "true" where DEPLOYMENT served before, and comes back
+CLOSED = f"{GROUP}/closed"  # annotation: "true" where no new requests are to come, before it ends
 SHARES = f"{GROUP}/shares"  # annotation of what deals the traffic: which shares were ordered, as JSON
 
 

@@ -24,8 +24,12 @@ class KubeObjects:
 
     def services(self) -> dict[str, Object]:
         """RayServices of the watched study, by their names."""
+        return {name: one for name, one in self.all_services().items() if belongs(one, self._placed.watched)}
+
+    def all_services(self) -> dict[str, Object]:
+        """RayServices of the namespace, whoever made them: listed, since a controller needs no right to get them."""
         listed = self._services() if self._services is not None else self._kube.list(RAY_SERVICE, self._namespace)
-        return {one["metadata"]["name"]: one for one in listed if belongs(one, self._placed.watched)}
+        return {one["metadata"]["name"]: one for one in listed}
 
     def get(self, kind: Kind, name: str) -> Object | None:
         """One of another kind, whoever made it."""
@@ -54,9 +58,9 @@ class KubeObjects:
 
     def require_ours(self, kind: Kind, name: str) -> None:
         """Raise ParlayError where there is one of that name that was not made for this watched study."""
-        found = self._kube.get(kind, self._namespace, name)
+        found = self.all_services().get(name) if kind is RAY_SERVICE else self.get(kind, name)
         if found is not None and not belongs(found, self._placed.watched):
-            raise ParlayError(f"{found['kind']} {name} was not made for {self._placed.watched}, and stays as it is")
+            raise ParlayError(not_ours(name, self._placed))
 
     def delete(self, kind: Kind, name: str) -> None:
         """Have it go, and all that it owns."""
@@ -65,3 +69,8 @@ class KubeObjects:
     @property
     def _namespace(self) -> str:
         return self._placed.namespace
+
+
+def not_ours(name: str, placed: Placed) -> str:
+    """Of an object that somebody else made, in words."""
+    return f"{name} in {placed.namespace} was not made for the watched study {placed.watched}, and stays as it is"

@@ -17,7 +17,7 @@ from deploy.rollout.kuberay.reading import read
 from deploy.rollout.kuberay.room import no_room
 from deploy.rollout.kuberay.words import DEPLOYMENT, address, belongs, noted
 from tuner.app.controller.kube import HTTP_ROUTE, RAY_SERVICE, SERVICE, Kube, Object
-from tuner.app.controller.kube_objects import KubeObjects, Services
+from tuner.app.controller.kube_objects import KubeObjects, Services, not_ours
 from tuner.app.controller.retried import Retried
 from tuner.ask.request import TuneRequest
 from tuner.errors import ParlayError
@@ -126,7 +126,7 @@ class KubeRaySite:
         if dealt is None:
             return None
         if not belongs(dealt, self._placed.watched):
-            return f"{dealt['kind']} {self._placed.service} was not made for {self._placed.watched}"
+            return not_ours(self._placed.service, self._placed)
         return foreign(dealt, front(self._placed, self._gateway, shares_of(dealt)))
 
 
