@@ -116,9 +116,7 @@ class Operator:
             self._back(options)
         elif self.state(pending) != "RUNNING":
             return
-        elif active is None:
-            self._promote()
-        elif pending.traffic is None:
+        elif active is None or pending.traffic is None:
             self._promote()
         else:
             self._forth(active, pending, options)

@@ -23,8 +23,8 @@ _ALL = 100
 @dataclass(frozen=True, slots=True)
 class Course:
     """The document of ``deployment`` is applied, with these options: in percent how much capacity and traffic move at
-    a time, every ``interval_s``. ``share_percent`` is where the new one's traffic is to stop. ``closed``: it is about to
-    end, with nothing beside it; KubeRay can turn nobody away, so that who asks until then is cut off."""
+    a time, every ``interval_s``. ``share_percent`` is where the new one's traffic is to stop. ``closed``: it is about
+    to end, with nothing beside it; KubeRay can turn nobody away, so that who asks until then is cut off."""
 
     deployment: str
     before: str | None = None

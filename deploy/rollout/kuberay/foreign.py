@@ -35,7 +35,8 @@ def _taken(found: Document, applied: Document) -> dict[Path, str]:
     """Fields of the applied document that another manager has, or has too, and whose they are."""
     others: dict[Path, str] = {}
     for entry in found["metadata"].get("managedFields") or ():
-        if entry.get("subresource") == "status" or entry.get("manager") == MANAGER and entry["operation"] == "Apply":
+        ours = entry.get("manager") == MANAGER and entry.get("operation") == "Apply"
+        if ours or entry.get("subresource") == "status":
             continue
         for path in _owned(entry.get("fieldsV1") or {}):
             if path[:1] != ("status",) and _has(applied, path):

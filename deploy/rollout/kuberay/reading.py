@@ -43,8 +43,8 @@ class ClusterRead:
 class ServiceRead:
     """A RayService. ``applied`` is the deployment whose document was applied last, ``before`` the one before it; None
     where it does not say. ``returning``: the one that was applied last served before, and is to serve again.
-    ``closed``: no new requests are to come. ``current``: KubeRay has seen what was applied last. ``active`` and ``pending``: None where there is no such
-    cluster. ``hopeless`` is why it will never serve."""
+    ``closed``: no new requests are to come. ``current``: KubeRay has seen what was applied last. ``active`` and
+    ``pending``: None where there is no such cluster. ``hopeless`` is why it will never serve."""
 
     applied: str | None
     before: str | None

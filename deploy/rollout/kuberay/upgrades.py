@@ -1,7 +1,7 @@
 """How KubeRay here replaces the Ray cluster of a RayService, as far as its operator was told and its release can.
 
-``NewCluster``: a second cluster comes up beside the first and gets all traffic once it is ready; nothing can be tried on
-a part of the traffic. ``NewClusterWithIncrementalUpgrade`` (KubeRay from 1.5, behind the gate
+``NewCluster``: a second cluster comes up beside the first and gets all traffic once it is ready; nothing can be tried
+on a part of the traffic. ``NewClusterWithIncrementalUpgrade`` (KubeRay from 1.5, behind the gate
 ``RayServiceIncrementalUpgrade``): a Gateway sends a growing share to the second one, and devices move over in steps.
 Neither can be asked of the API: whoever runs Parlay says what there is.
 """

@@ -21,10 +21,10 @@ class Kind:
     plural: str
 
     def path(self, namespace: str, name: str = "", part: str = "") -> str:
-        """Of all in a namespace (of the whole cluster, where it is empty), or of one, or of a part of one."""
+        """Of all in a namespace (without one: in all of them), or of one, or of a part of one."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        place = f"{root}/namespaces/{namespace}" if namespace else root
-        return "/".join(word for word in (place, self.plural, name, part) if word)
+        place = f"namespaces/{namespace}" if namespace else ""
+        return "/".join(word for word in (root, place, self.plural, name, part) if word)
 
 
 LAYOUT_REQUEST = Kind(GROUP, VERSION, PLURAL)
