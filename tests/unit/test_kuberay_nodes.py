@@ -1,0 +1,176 @@
+"""Which GPUs nodes say they have, and which nodes count."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.rollout.kuberay.nodes import cordoned, gpu_of, node_seen, nodes_seen
+from deploy.rollout.kuberay.placed import beside
+from deploy.rollout.kuberay.room import devices_of, no_room
+from tests.fakes import make_request
+from tests.kube_fake import FakeKube
+from tests.kube_sites import PLACED, a_node, a_served
+from tuner.app.controller.kube import NODE, KubeError
+from tuner.app.controller.kube_nodes import KubeNodes
+from tuner.ask.profile import load_profile
+from tuner.retune.seen import NodeSeen
+
+REQUEST = make_request()
+PRODUCTS = {
+    "NVIDIA-H100-80GB-HBM3": "h100_sxm",
+    "NVIDIA-H100-PCIe": None,
+    "NVIDIA-H100-NVL": None,
+    "NVIDIA-H200": "h200_sxm",
+    "NVIDIA-H200-NVL": None,
+    "NVIDIA-A100-SXM4-80GB": "a100_sxm",
+    "NVIDIA-A100-SXM4-40GB": "a100_40gb_sxm",
+    "A100-SXM4-80GB": "a100_sxm",
+    "NVIDIA-A100-80GB-PCIe": None,
+    "NVIDIA-B200": "b200_sxm",
+    "NVIDIA-B300-SXM6-AC": "b300_sxm",
+    "NVIDIA-GB200": "gb200",
+    "NVIDIA-GB300": "gb300",
+    "NVIDIA-GH200-480GB": "gh200",
+    "NVIDIA-L40S": "l40s",
+    "NVIDIA-L40": None,
+    "Tesla-T4": None,
+    "NVIDIA-H100-80GB-HBM3-SHARED": None,  # shared in time
+    "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb": None,  # a slice
+}
+
+
+@pytest.mark.parametrize(("product", "gpu"), PRODUCTS.items())
+def test_products_are_parlays_gpus_or_unknown(product, gpu):
+    assert gpu_of(product) == gpu
+    assert gpu is None or load_profile(gpu).name == gpu
+
+
+def test_a_node_is_what_can_be_given_out_of_it():
+    assert node_seen(a_node("n1", 8)) == NodeSeen("n1", "h100_sxm", 8, "570.86.15")
+    sick = a_node("n1", 8)
+    sick["status"]["allocatable"]["nvidia.com/gpu"] = "7"  # the label still says 8
+    assert node_seen(sick).gpus == 7
+    del sick["status"]["allocatable"]["nvidia.com/gpu"]
+    assert node_seen(sick).gpus == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "driver"),
+    [
+        ({"nvidia.com/cuda.driver-version.full": "550.54.15"}, "550.54.15"),
+        ({"nvidia.com/cuda.driver.major": "550", "nvidia.com/cuda.driver.minor": "54"}, "550.54"),
+        (
+            {"nvidia.com/cuda.driver.major": "5", "nvidia.com/cuda.driver.minor": "4", "nvidia.com/cuda.driver.rev": "3"},
+            "5.4.3",
+        ),
+        ({}, None),
+    ],
+)
+def test_the_driver(labels, driver):
+    node = a_node("n1")
+    node["metadata"]["labels"] = labels
+    assert node_seen(node).driver == driver
+    assert node_seen(node).gpu is None
+
+
+def tainted(effect, key="dedicated", value="training"):
+    return a_node("n1", taints=[{"key": key, "value": value, "effect": effect}])
+
+
+def not_ready(status):
+    node = a_node("n1")
+    node["status"]["conditions"][-1]["status"] = status
+    return node
+
+
+CORDON = {"unschedulable": True, "taints": [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]}
+
+
+@pytest.mark.parametrize(
+    ("node", "there"),
+    [
+        (a_node("n1"), True),
+        (not_ready("False"), False),
+        (not_ready("Unknown"), False),
+        ({"metadata": {"name": "n1"}}, False),
+        (a_node("n1", 0), False),
+        (a_node("n1", **CORDON), True),  # what serves there goes on
+        (tainted("NoSchedule"), False),
+        (tainted("NoExecute"), False),
+        (tainted("PreferNoSchedule"), True),
+        (tainted("NoSchedule", "nvidia.com/gpu", "present"), True),  # pods with GPUs tolerate it
+        (tainted("NoExecute", "node.kubernetes.io/unreachable", ""), False),
+    ],
+)
+def test_which_nodes_count(node, there):
+    assert bool(nodes_seen([node])) is there
+
+
+@pytest.mark.parametrize(
+    ("toleration", "there"),
+    [
+        ({"key": "dedicated", "operator": "Equal", "value": "training", "effect": "NoSchedule"}, True),
+        ({"key": "dedicated", "value": "training"}, True),
+        ({"key": "dedicated", "operator": "Exists"}, True),
+        ({"operator": "Exists"}, True),
+        ({"key": "dedicated", "value": "serving"}, False),
+        ({"key": "dedicated", "operator": "Exists", "effect": "NoExecute"}, False),
+        ({"key": "other", "operator": "Exists"}, False),
+    ],
+)
+def test_what_pods_tolerate(toleration, there):
+    assert bool(nodes_seen([tainted("NoSchedule")], [toleration])) is there
+
+
+def test_cordoned_nodes_take_no_new_pods():
+    kube = FakeKube()
+    for node in (a_node("n1"), a_node("n2", **CORDON), not_ready("False") | {"metadata": {"name": "n3"}}):
+        kube.create(NODE, "", node)
+    nodes = KubeNodes(kube)
+    assert [one.name for one in nodes.seen()] == ["n1", "n2"]
+    assert [one["metadata"]["name"] for one in nodes.free()] == ["n1"]
+    assert cordoned(kube.list(NODE, "")[0]) == {"n2"}
+
+
+def test_who_may_not_look_sees_nothing_and_is_told_what_else_goes_wrong():
+    kube = FakeKube()
+    kube.unknown.add(NODE)
+    with pytest.raises(KubeError):
+        KubeNodes(kube).seen()
+
+    def forbidden(*_):
+        raise KubeError(403, "Forbidden", "nodes is forbidden")
+
+    kube.list = forbidden
+    assert KubeNodes(kube).seen() is None
+    assert KubeNodes(kube).free() is None
+
+
+# Room
+
+
+def a_document(layout):
+    return beside(PLACED, a_served("one", layout, REQUEST), REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("layout", "others", "nodes", "says"),
+    [
+        ("tp=2", (), (4,), None),
+        ("tp=2", ("tp=2",), (4,), None),
+        ("tp=4", ("tp=2",), (4,), "needs 4 GPUs, and 2 of 4 are free"),
+        ("tp=2", ("tp=2", "tp=2"), (4,), "needs 2 GPUs, and 0 of 4 are free"),
+        ("tp=4", (), (2, 2), "has pods of 4 GPUs, and no node has more than 2"),
+        ("tp=1,dp=4", (), (2, 2), None),
+        ("tp=2", (), (), "needs 2 GPUs, and 0 of 0 are free"),
+    ],
+)
+def test_whether_there_is_room(layout, others, nodes, says):
+    found = no_room(
+        a_document(layout), [a_document(one) for one in others], [a_node(f"n{i}", n) for i, n in enumerate(nodes)]
+    )
+    assert (found is None) if says is None else (says in found)
+
+
+def test_devices_are_those_of_all_pods():
+    assert devices_of(a_document("tp=2,dp=3"), "nvidia.com/gpu") == 6
