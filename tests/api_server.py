@@ -45,7 +45,7 @@ class Admin(KubeClient):
                 return body
             raise
 
-    def remove(self, path: str) -> None:
+    def delete(self, path: str) -> None:
         self.ask("DELETE", path)
 
 

@@ -87,11 +87,11 @@ class FakeKube:
         with self._asked("apply", kind):
             return self._apply((kind, namespace, name), document, MANAGER)
 
-    def delete(self, kind: Kind, namespace: str, name: str) -> None:
-        """Whoever asks for it: one with finalizers goes when they are gone, and what it owns with it."""
+    def remove(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
         with self._asked("delete", kind):
-            if (kind, namespace, name) in self._objects:
-                self._delete((kind, namespace, name))
+            if self._there(kind, namespace, name, None)["metadata"]["uid"] != uid:
+                raise KubeError(409, "Conflict", "another has its name")
+            self.delete(kind, namespace, name)
 
     # What others do
 
@@ -110,10 +110,13 @@ class FakeKube:
             place = (kind, namespace, name)
             return self._put(place, copy.deepcopy(self._objects[place]) | {"status": status}, "MODIFIED")
 
-    def _delete(self, place: Place) -> None:
-        new = copy.deepcopy(self._objects[place])
-        new["metadata"]["deletionTimestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self._put(place, new, "MODIFIED")
+    def delete(self, kind: Kind, namespace: str, name: str) -> None:
+        """Delete one, and what it owns; one with finalizers when they are gone."""
+        with self._changed:
+            place = (kind, namespace, name)
+            new = copy.deepcopy(self._objects[place])
+            new["metadata"]["deletionTimestamp"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            self._put(place, new, "MODIFIED")
 
     def _apply(self, place: Place, document: Object, manager: str) -> Object:
         old, owners = self._objects.get(place), self._managers.setdefault(place, {})
@@ -178,7 +181,7 @@ class FakeKube:
         """The garbage collector's work."""
         for place, document in list(self._objects.items()):
             if any(owner["uid"] == uid for owner in document["metadata"].get("ownerReferences", ())):
-                self._delete(place)
+                self.delete(*place)
 
 
 def _generation(kind: Kind, old: Object | None, new: Object) -> int:

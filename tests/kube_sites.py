@@ -54,7 +54,8 @@ def a_node(name: str, gpus: int = 4, product: str = "NVIDIA-H100-80GB-HBM3", **s
 
 def cluster_said(name: str, app: str, status: str = "RUNNING", message: str = "", **more: Any) -> Object:
     """One of the two clusters of a status."""
-    return {"rayClusterName": name, "applicationStatuses": {app: {"status": status, "message": message}}, **more}
+    told = {"status": status} | ({"message": message} if message else {})
+    return {"rayClusterName": name, "applicationStatuses": {app: told}, **more}
 
 
 def service_said(
@@ -68,7 +69,7 @@ def service_said(
         "pendingServiceStatus": pending or {},
         "observedGeneration": generation,
         "numServeEndpoints": int(said["Ready"]),
-        "serviceStatus": "Running" if said["Ready"] else "",
+        "serviceStatus": "Running" if said["Ready"] else "NotRunning",
         "conditions": [
             {
                 "type": kind,

@@ -60,7 +60,11 @@ def test_a_node_is_what_can_be_given_out_of_it():
         ({"nvidia.com/cuda.driver-version.full": "550.54.15"}, "550.54.15"),
         ({"nvidia.com/cuda.driver.major": "550", "nvidia.com/cuda.driver.minor": "54"}, "550.54"),
         (
-            {"nvidia.com/cuda.driver.major": "5", "nvidia.com/cuda.driver.minor": "4", "nvidia.com/cuda.driver.rev": "3"},
+            {
+                "nvidia.com/cuda.driver.major": "5",
+                "nvidia.com/cuda.driver.minor": "4",
+                "nvidia.com/cuda.driver.rev": "3",
+            },
             "5.4.3",
         ),
         ({}, None),

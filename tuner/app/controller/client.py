@@ -91,14 +91,11 @@ class KubeClient:
         path = kind.path(namespace, name)
         return self._ask("apply", "PATCH", kind, path, document, "application/apply-patch+yaml", fields)
 
-    def delete(self, kind: Kind, namespace: str, name: str) -> None:
-        """As ``Kube.delete``."""
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"}
-        try:
-            self._ask("delete", "DELETE", kind, kind.path(namespace, name), body)
-        except KubeError as error:
-            if error.code != 404:
-                raise
+    def remove(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
+        """As ``Kube.remove``."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        body: Object = {**options, "preconditions": {"uid": uid}}
+        self._ask("delete", "DELETE", kind, kind.path(namespace, name), body)
 
     def _ask(
         self,

@@ -78,5 +78,5 @@ class Kube(Protocol):
     def apply(self, kind: Kind, namespace: str, name: str, document: Object) -> Object:
         """Server-side apply, never by force: code 409 where another manager has a field with another value."""
 
-    def delete(self, kind: Kind, namespace: str, name: str) -> None:
-        """Delete one; it is gone once all that it owns is. Nothing where there is none."""
+    def remove(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
+        """Delete that one, and have what it owns follow; code 404 where it is gone, 409 where another has its name."""

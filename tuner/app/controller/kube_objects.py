@@ -62,9 +62,9 @@ class KubeObjects:
         if found is not None and not belongs(found, self._placed.watched):
             raise ParlayError(not_ours(name, self._placed))
 
-    def delete(self, kind: Kind, name: str) -> None:
+    def remove(self, kind: Kind, found: Object) -> None:
         """Have it go, and all that it owns."""
-        self._kube.delete(kind, self._namespace, name)
+        self._kube.remove(kind, found)
 
     @property
     def _namespace(self) -> str:

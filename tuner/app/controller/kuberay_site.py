@@ -107,8 +107,9 @@ class KubeRaySite:
 
     def stop(self, name: str) -> None:
         """As ``Site.stop``."""
-        if object_of(name) in self._objects.services():
-            self._objects.delete(RAY_SERVICE, object_of(name))
+        found = self._objects.services().get(object_of(name))
+        if found is not None and "deletionTimestamp" not in found["metadata"]:
+            self._objects.remove(RAY_SERVICE, found)
 
     def _others(self, name: str) -> list[Object]:
         return [one for one in self._objects.services().values() if noted(one, DEPLOYMENT) != name]

@@ -9,6 +9,7 @@ from typing import TypeVar
 from tuner.app.controller.kube import Kind, Kube, KubeError, Object
 
 AGAIN_S = (0.2, 0.5, 1.5)
+_NOT_FOUND = 404
 _BUSY = (0, 408, 429)  # and all from 500 on
 Found = TypeVar("Found")
 
@@ -32,9 +33,14 @@ class Retried:
         meta = document["metadata"]
         return self._again(lambda: self._kube.apply(kind, meta["namespace"], meta["name"], document))
 
-    def delete(self, kind: Kind, namespace: str, name: str) -> None:
-        """Delete one, if it is there."""
-        self._again(lambda: self._kube.delete(kind, namespace, name))
+    def remove(self, kind: Kind, found: Object) -> None:
+        """Delete that one, if it is still there."""
+        meta = found["metadata"]
+        try:
+            self._again(lambda: self._kube.remove(kind, meta["namespace"], meta["name"], meta["uid"]))
+        except KubeError as error:
+            if error.code != _NOT_FOUND:
+                raise
 
     def _again(self, call: Callable[[], Found]) -> Found:
         for wait_s in AGAIN_S:
