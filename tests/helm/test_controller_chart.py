@@ -174,3 +174,13 @@ def test_its_words_are_those_of_the_command() -> None:
     command, *words = found["Deployment", "tuner-controller"]["spec"]["template"]["spec"]["containers"][0]["args"]
     cli: Any = typer.main.get_command(app)
     cli.commands[command].make_context(command, words)  # raises for an option that does not exist
+
+
+def test_nodes_are_listed_only_where_that_was_asked_for() -> None:
+    name = ("ClusterRole", "tuning-tuner-controller-nodes")
+    assert name not in rendered(*ENABLED, "controller.store.secret=db")
+    found = rendered(*ENABLED, "controller.store.secret=db", "controller.watchNodes=true")
+    assert found[name]["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}]
+    bound = found["ClusterRoleBinding", name[1]]
+    assert bound["roleRef"]["name"] == name[1]
+    assert bound["subjects"][0]["namespace"] == "tuning"

@@ -106,6 +106,12 @@ class TestRealKubeRaySite(SiteContract):
         return RealBench(server, places)
 
 
+def there(kube: RealKube, kind: Kind, name: str) -> Object:
+    found = kube.get(kind, NAMESPACE, name)
+    assert found is not None
+    return found
+
+
 def bench_on(server: ApiServer, kube: RealKube) -> RealBench:
     return RealBench(server, kube)
 
@@ -119,7 +125,7 @@ def test_who_changed_what_is_told_by_the_server(server: ApiServer, places: RealK
     bench = bench_on(server, places)
     bench.site.start(bench.live("one"), REQUEST)
     assert bench.site.see().foreign is None
-    patch = {"spec": {"rayClusterConfig": {"rayVersion": "2.60.0"}}, "metadata": {"labels": {"theirs": "1"}}}
+    patch: Object = {"spec": {"rayClusterConfig": {"rayVersion": "2.60.0"}}, "metadata": {"labels": {"theirs": "1"}}}
     places.edit(RAY_SERVICE, NAMESPACE, object_of("one"), patch, "kubectl-edit")  # the same value: it is theirs too
     said = bench.site.see().foreign
     assert said is None or ".spec.rayClusterConfig.rayVersion is kubectl-edit's too" in said
@@ -136,13 +142,13 @@ def test_a_front_that_another_took_is_left_to_him(server: ApiServer, places: Rea
     for name in ("one", "two"):
         bench.site.start(bench.live(name), REQUEST)
     bench.site.route({"one": 1.0})
-    rules = places.get(HTTP_ROUTE, NAMESPACE, "llama")["spec"]["rules"]
+    rules = there(places, HTTP_ROUTE, "llama")["spec"]["rules"]
     rules[0]["backendRefs"][0]["weight"] = 1
     places.edit(HTTP_ROUTE, NAMESPACE, "llama", {"spec": {"rules": rules}}, "somebody")
     assert "spec.rules is somebody's too" in str(bench.site.see().foreign)
     with pytest.raises(ParlayError, match=r"another manager has fields of it.*somebody"):
         bench.site.route({"two": 1.0})
-    assert places.get(HTTP_ROUTE, NAMESPACE, "llama")["spec"]["rules"] == rules
+    assert there(places, HTTP_ROUTE, "llama")["spec"]["rules"] == rules
 
 
 def test_rights_that_are_missing_are_told(server: ApiServer, places: RealKube) -> None:
@@ -183,14 +189,14 @@ def test_one_rayservice_moves_over_and_back(server: ApiServer, places: RealKube)
     operator.run(4)
     seen = site.see()
     assert (seen.shares, seen.foreign) == ({"old": 0.9, "new": 0.1}, None)
-    options = places.get(RAY_SERVICE, NAMESPACE, "llama")["spec"]["upgradeStrategy"]["clusterUpgradeOptions"]
+    options = there(places, RAY_SERVICE, "llama")["spec"]["upgradeStrategy"]["clusterUpgradeOptions"]
     assert options["stepSizePercent"] == 0
     site.route({"old": 1.0})
     operator.run(10)
     seen = site.see()
     assert (seen.shares, seen.foreign, set(seen.deployments)) == ({"old": 1.0}, None, {"old"})
     site.start(a_served("new", "tp=4", REQUEST), REQUEST)
-    found = places.get(RAY_SERVICE, NAMESPACE, "llama")["metadata"]["annotations"]
+    found = there(places, RAY_SERVICE, "llama")["metadata"]["annotations"]
     assert "parlay.dev/returning" not in found
     operator.run(10)
     site.route({"new": 1.0})
@@ -209,4 +215,4 @@ def test_a_rayservice_changed_by_hand_is_held(server: ApiServer, places: RealKub
     assert ".spec.serveConfigV2 is somebody's too" in str(site.see().foreign)
     with pytest.raises(ParlayError, match="somebody"):
         site.start(a_served("new", "tp=4", REQUEST), REQUEST)
-    assert places.get(RAY_SERVICE, NAMESPACE, "llama")["spec"]["serveConfigV2"] == "mine"
+    assert there(places, RAY_SERVICE, "llama")["spec"]["serveConfigV2"] == "mine"

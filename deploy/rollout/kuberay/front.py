@@ -35,7 +35,7 @@ class Gateway:
 def front(placed: Placed, gateway: Gateway | None, shares: Mapping[str, float]) -> dict[str, Any]:
     """What deals new requests by these shares. Raises ParlayError for shares that it cannot hold."""
     ordered = {name: share for name, share in sorted(shares.items()) if share > 0}
-    meta = placed.meta(placed.service, **{SHARES: json.dumps(ordered)})
+    meta = placed.meta(placed.service, {SHARES: json.dumps(ordered)})
     if gateway is not None:
         return _route(meta, gateway, ordered)
     if len(ordered) > 1:

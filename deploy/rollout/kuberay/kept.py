@@ -24,7 +24,7 @@ def config_map(placed: Placed, documents: Mapping[str, Document]) -> dict[str, A
     """It, with documents by the names of their deployments, the oldest first."""
     files = {_file(name): _dumped(one) for name, one in documents.items()}
     names = _dumped({_file(name): name for name in documents})
-    meta = placed.meta(name_of(placed))
+    meta = placed.meta(name_of(placed), {})
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {_NAMES: names} | files}
 
 

@@ -30,7 +30,7 @@ class Placed:
     platform: Platform = field(default_factory=Platform)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
-    def meta(self, name: str, labels: Mapping[str, str] | None = None, **notes: str) -> dict[str, Any]:
+    def meta(self, name: str, notes: Mapping[str, str], labels: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The metadata of an object of that name; ``notes`` are annotations."""
         ours = {"app.kubernetes.io/managed-by": "parlay", WATCHED: label_for(self.watched)}
         return {
@@ -59,7 +59,7 @@ def manifest(placed: Placed, live: LiveDeployment, request: TuneRequest, name: s
     document["spec"].pop("upgradeStrategy", None)
     said = document["metadata"]
     labels = said.get("labels", {}) | {"app.kubernetes.io/name": name}
-    document["metadata"] = placed.meta(name, labels, **said.get("annotations", {}) | {DEPLOYMENT: live.name})
+    document["metadata"] = placed.meta(name, {**said.get("annotations", {}), DEPLOYMENT: live.name}, labels)
     return document
 
 
