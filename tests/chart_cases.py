@@ -308,6 +308,7 @@ CHANGES = (
         *("Role/*", "ConfigMap/*/trials.yaml", "Deployment/*/args/8", "*parlay.dev/site"),
     ),
     _ask("no-user-roles", {"userRoles": False}, "ClusterRole/*"),
+    _ask("retune", {"retune": True}, "Role/*-retune/*", "RoleBinding/*-retune/*"),
     _ask("node-role", {"watchNodes": True}, "ClusterRole/*-nodes/*", "ClusterRoleBinding/*-nodes/*"),
     _ask("launchers", {"launchers": ["simulated", "ray"]}, "Deployment/*/args/3"),
     _ask("cluster", {"rayCluster": "trials", "rayVersion": "2.60.0", "engineImage": "r/e:1"}, "Deployment/*/args/*"),

@@ -71,8 +71,7 @@ class World:
     store: Store
     folder: Path
     kube: FakeKube = field(default_factory=FakeKube)
-    runs: Runs = RUNS
-    again_s: float | None = None
+    platforms: dict[str, Platform] = field(default_factory=dict)
 
     def ask(self, name: str = "llama", changes: Any = None, **spec: Any) -> Key:
         """What a person does with kubectl."""
@@ -98,13 +97,9 @@ class World:
             self.clusters,
             Room(0 if self.runs.trials is None else self.runs.trials.max_gpus, self.clusters),
         )
-        looked = Reconciler(kube or self.kube, studies, view, parse_request, self.runs, lambda: True).reconcile(key)
-        self.again_s = None if looked is None else looked.again_s
-        return None if looked is None else looked.phase
-
-    def clusters(self, namespace: str = NAMESPACE) -> list[Object]:
-        """All RayClusters."""
-        return [] if RAY_CLUSTER in self.kube.unknown else self.kube.list(RAY_CLUSTER, namespace)[0]
+        found = Reconciler(kube or self.kube, studies, view, parse_request, RUNS, lambda: True)
+        found.platforms = self.platforms
+        return found.reconcile(key)
 
     def settle(self, key: Key) -> str | None:
         """Look, work and have KubeRay's stand-in speak until nothing changes any more."""

@@ -8,7 +8,7 @@ from typing import Any
 from deploy.controller.manifests import config_map_of, in_place, ready, wanted
 from deploy.controller.names import STUDY
 from deploy.controller.observed import Observed, Refused
-from deploy.controller.study_clusters import words
+from deploy.controller.retuning import held, rolled_out, watching
 from tuner.study.lifecycle import StudyState
 
 Said = tuple[str, str, str]  # status, reason, message
@@ -91,6 +91,8 @@ def _rolled_out(seen: Observed) -> Said:
     if not asked.auto:
         where = f"the manifest is in ConfigMap {config_map_of(asked.service)}; deploy: auto applies it"
         return _tried(seen, "config-map", ("False", "Manual", where + serves))
+    if asked.retune is not None and seen.kuberay:
+        return _tried(seen, "watch", rolled_out(seen))
     if not seen.kuberay:
         return "False", "KubeRayMissing", "the cluster knows no RayService: install KubeRay's operator"
     if found is not None and not mine:
@@ -144,6 +146,8 @@ _RULES: dict[str, Callable[[Observed], Said]] = {
     "Infeasible": _infeasible,
     "RolledOut": _rolled_out,
     "Failed": _failed,
+    "Watching": watching,
+    "Held": held,
 }
 
 

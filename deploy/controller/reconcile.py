@@ -11,8 +11,9 @@ from typing import Any
 
 from deploy.controller.manifests import in_place, wanted
 from deploy.controller.observed import OPEN, Asked, Document, Observed, Refused, StudySeen
+from deploy.controller.retuning import is_watched, site_of, to_let
 from deploy.controller.status import status
-from deploy.controller.study_clusters import LOOK_AGAIN_S, asked_for, done_with, orphans, to_be_made
+from tuner.retune.policy import RetunePolicy
 from tuner.study.lifecycle import StudyState
 
 TEARDOWN_S = 600.0  # for so long a deleted LayoutRequest stays where its studies do not end
@@ -97,16 +98,28 @@ class ApplyService:
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """Have what serves watched, and rolled out by the watcher alone; ``site`` as ``retuning`` has it."""
+
+    policy: RetunePolicy
+    site: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatch:
+    """Watch a study no more."""
+
+    study: str
+
+
+@dataclass(frozen=True, slots=True)
 class Say:
     """Write the status."""
 
     status: dict[str, Any]
 
 
-Action = (
-    Hold | Release | Submit | Resume | Cancel | Keep | Let | MakeCluster | RemoveCluster | EndOrphan
-    | ApplyConfigMap | ApplyService | Say
-)  # fmt: skip
+Action = Hold | Release | Submit | Resume | Cancel | Keep | Let | ApplyConfigMap | ApplyService | Watch | Unwatch | Say
 
 
 def next_action(seen: Observed, now: str) -> Action | None:
@@ -120,25 +133,22 @@ def next_action(seen: Observed, now: str) -> Action | None:
         return Hold()
     asked = seen.asked
     if isinstance(asked, Refused):
-        return _say(seen, now) or _cleared(seen)
-    first = _begun(seen) or _made(seen) or _shipped(seen, asked)
-    return first or _say(seen, now) or _superseded(seen) or _cleared(seen) or _pins(seen)
-
-
-def again_s(seen: Observed) -> float | None:
-    """In how many seconds to look again though nothing is told until then; None: there is no need."""
-    if orphans(seen):
-        return LOOK_AGAIN_S
-    study = seen.study
-    if seen.resource.deleting or study is None or study.state is not StudyState.PAUSED or study.frees_s is None:
-        return None
-    return min(max(study.frees_s, 1.0), QUOTA_S)
+        return _say(seen, now)
+    return (
+        _begun(seen)
+        or _shipped(seen, asked)
+        or _say(seen, now)
+        or _superseded(seen)
+        or _unwatched(seen)
+        or _pins(seen)
+    )
 
 
 def _ending(seen: Observed, now: str) -> Action | None:
     if not seen.resource.held:
         return None
-    if (left := _cancel(seen.studies) or _let(seen.studies) or _cleared(seen)) is not None:
+    studies = (*seen.others, *([seen.study] if seen.study else []))
+    if (left := _cancel(studies) or _unwatched(seen)) is not None:
         return left
     if not any(study.state in OPEN for study in seen.studies):
         return Release()
@@ -202,9 +212,17 @@ def _shipped(seen: Observed, asked: Asked) -> Action | None:
     service, mapped = found
     if _to_be_applied(seen, "config-map", seen.config_map, mapped):
         return ApplyConfigMap(mapped)
+    if asked.auto and asked.retune is not None:
+        tried = "watch" in seen.refused or not seen.kuberay or is_watched(seen, asked)
+        return None if tried else Watch(asked.retune.policy, site_of(seen, asked))
     if asked.auto and seen.kuberay and _to_be_applied(seen, "rayservice", seen.rayservice, service):
         return ApplyService(service)
     return None
+
+
+def _unwatched(seen: Observed) -> Unwatch | None:
+    found = to_let(seen)
+    return None if found is None else Unwatch(found.study)
 
 
 def _to_be_applied(seen: Observed, what: str, found: Document | None, document: Document) -> bool:

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from tuner.ask.sections import Count
+from tuner.retune.policy import RetunePolicy
 
-CONDITIONS = ("Accepted", "Studying", "Decided", "Infeasible", "RolledOut", "Failed")
+CONDITIONS = ("Accepted", "Studying", "Decided", "Infeasible", "RolledOut", "Failed", "Watching", "Held")
 _LABEL = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 _OBJECT = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
@@ -42,36 +43,34 @@ class Target(Part):
     node_selector: dict[str, str] | None = Field(default=None, description="Labels of the nodes for GPU pods.")
 
 
-class CreatedRayCluster(Part):
-    """A RayCluster that is made for the study, with the nodes of the request's cluster, and removed after it."""
+class RetuneGateway(Part):
+    """A Gateway that is there: its HTTPRoute deals the traffic, so that a canary has a share of it."""
 
-    max_gpus: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="A request whose cluster has more GPUs is refused. Default: the controller's limit."
+    name: Annotated[str, Field(pattern=_OBJECT)] = Field(description="The Gateway.")
+    namespace: Annotated[str, Field(pattern=_OBJECT)] | None = Field(default=None, description="Default: the same.")
+    listener: str | None = Field(default=None, description="Its listener; default: all.")
+    host: str | None = Field(default=None, description="The name that clients ask; default: any.")
+    url: Annotated[str, Field(pattern=r"^https?://[^/]+")] = Field(description="Where clients ask, without /v1.")
+
+
+class RetuneUpgrades(Part):
+    """KubeRay's incremental upgrades, where its operator has them: one RayService moves over, in steps."""
+
+    gateway_class: Annotated[str, Field(pattern=_OBJECT)] = Field(description="The GatewayClass.")
+    gateway_url: Annotated[str, Field(pattern=r"^https?://[^/]+")] = Field(description="Where that Gateway is asked.")
+    surge_percent: Annotated[int, Field(ge=1, le=100)] = Field(default=100, description="Capacity moved at a time.")
+    interval_s: Annotated[int, Field(ge=1)] = Field(default=10, description="Seconds between two steps of traffic.")
+
+
+class Retune(Part):
+    """Watch what serves, decide again where that is worth it, and roll out: with `deploy: auto`."""
+
+    policy: RetunePolicy = Field(default=RetunePolicy(), description="What is allowed, as `parlay watch` reads it.")
+    gateway: RetuneGateway | None = Field(
+        default=None, description="What deals the traffic; without one a Service does, and no canary is possible."
     )
-
-
-class TrialsRayCluster(Part):
-    """One of the two."""
-
-    name: Annotated[str, Field(pattern=_OBJECT)] | None = Field(
-        default=None, description="One that runs: one of those whose workers this controller has."
-    )
-    create: CreatedRayCluster | None = Field(
-        default=None, description="One that is made for the study, and removed after it."
-    )
-
-    @model_validator(mode="after")
-    def _is_one(self) -> TrialsRayCluster:
-        if (self.name is None) == (self.create is None):
-            raise ValueError("either name or create")
-        return self
-
-
-class Trials(Part):
-    """Where trials run."""
-
-    ray_cluster: TrialsRayCluster | None = Field(
-        default=None, description="The RayCluster of the trials; default: that of the controller's workers."
+    upgrades: RetuneUpgrades | None = Field(
+        default=None, description="Instead: KubeRay moves one RayService over; for where two have no room."
     )
 
 
@@ -84,7 +83,10 @@ class Spec(Part):
         description="auto: the winner is applied as a RayService; manual: its manifest waits in a ConfigMap.",
     )
     target: Target = Field(default=Target(), description="What becomes of the winner.")
-    trials: Trials = Field(default=Trials(), description="Where trials run.")
+    ray_cluster: Annotated[str, Field(pattern=_OBJECT)] | None = Field(
+        default=None, description="The RayCluster that trials run on: one of those whose workers this controller has."
+    )
+    retune: Retune | None = Field(default=None, description="Keep watching what serves; default: it is left as it is.")
     launcher: Literal["ray", "local", "simulated"] | None = Field(
         default=None, description="What trials run on; default: the controller's first."
     )
@@ -132,7 +134,7 @@ class Deployed(Part):
 class Condition(Part):
     """One condition, as Kubernetes' API conventions have them."""
 
-    type: Literal["Accepted", "Studying", "Decided", "Infeasible", "RolledOut", "Failed"]
+    type: Literal["Accepted", "Studying", "Decided", "Infeasible", "RolledOut", "Failed", "Watching", "Held"]
     status: Literal["True", "False", "Unknown"]
     reason: Annotated[str, Field(pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", max_length=1024)]
     message: Annotated[str, Field(max_length=32768)] = ""

@@ -28,6 +28,7 @@ _TOLD = {
     ("Infeasible", "True"): "Warning",
     ("RolledOut", "True"): "Normal",
     ("Failed", "True"): "Warning",
+    ("Held", "True"): "Warning",
 }
 _HELD = {
     "Paused", "QuotaSpent", "Deleted", "FieldConflict", "NotOwned", "KubeRayMissing", "NoManifest", "NotFound",

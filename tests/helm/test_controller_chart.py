@@ -184,3 +184,22 @@ def test_nodes_are_listed_only_where_that_was_asked_for() -> None:
     bound = found["ClusterRoleBinding", name[1]]
     assert bound["roleRef"]["name"] == name[1]
     assert bound["subjects"][0]["namespace"] == "tuning"
+
+
+def test_what_re_tuning_needs_is_allowed_only_where_that_was_asked_for() -> None:
+    """In each namespace that it looks after, and no more than the controller does."""
+    name = "tuner-controller-retune"
+    assert ("Role", name) not in rendered(*ENABLED, "controller.store.secret=db")
+    found = rendered(*ENABLED, "controller.store.secret=db", "controller.retune=true")
+    rules = {(rule["apiGroups"][0], rule["resources"][0]): rule["verbs"] for rule in found["Role", name]["rules"]}
+    assert rules == {
+        ("ray.io", "rayservices"): ["delete"],
+        ("gateway.networking.k8s.io", "httproutes"): ["get", "create", "patch"],
+        ("", "services"): ["get", "create", "patch"],
+        ("", "pods"): ["list"],
+    }
+    assert found["RoleBinding", name]["roleRef"] == {
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": "Role",
+        "name": name,
+    }

@@ -17,6 +17,7 @@ from tuner.app.controller.mirror import Mirror, key_of
 from tuner.app.controller.room import Room
 from tuner.app.controller.steps import Reconciler, View
 from tuner.app.controller.studies import Studies, StudyWatch
+from tuner.app.controller.watching import KubeWatch
 from tuner.app.controller.work_queue import WorkQueue
 from tuner.errors import StoreError
 from tuner.study.store import Store
@@ -54,6 +55,8 @@ class Controller:
         seen = (self._request, self._service, self._all_services, self._kuberay, self._written)
         view = View(*seen, self._clusters_of, self._room)
         self._reconciler = Reconciler(kube, Studies(store), view, read, runs, lambda: self.leader.leading)
+        looked_at = self._reconciler.platforms.get
+        self.watching = KubeWatch(kube, store, looked_at, self._studies_changed, lambda: self.leader.leading)
         self._stopped = threading.Event()
         names = [f"reconcile {number}" for number in range(place.threads)]
         self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
@@ -67,6 +70,7 @@ class Controller:
             thread.start()
         self._watch.start()
         self.leader.start()
+        self.watching.start()
 
     def stop(self) -> None:
         """End: what is being done is finished, then the Lease is given back."""
@@ -75,6 +79,7 @@ class Controller:
         for mirror in self._mirrors():
             mirror.stop()
         self._watch.stop()
+        self.watching.stop()
         for thread in self._threads:
             thread.join()
         self.leader.stop()
@@ -88,7 +93,8 @@ class Controller:
     def alive(self) -> bool:
         """Whether all of its threads are."""
         mirrors = all(mirror.alive for mirror in self._mirrors())
-        return mirrors and self._watch.alive and self.leader.alive and all(one.is_alive() for one in self._threads)
+        watching = self._watch.alive and self.watching.alive
+        return mirrors and watching and self.leader.alive and all(one.is_alive() for one in self._threads)
 
     def _mirrors(self) -> Iterable[Mirror]:
         return (*self._requests.values(), *self._services.values(), *self._clusters.values())

@@ -35,6 +35,7 @@ EVENT = Kind("", "v1", "events")
 LEASE = Kind("coordination.k8s.io", "v1", "leases")
 SERVICE = Kind("", "v1", "services")
 HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "httproutes")
+POD = Kind("", "v1", "pods")
 NODE = Kind("", "v1", "nodes")  # in no namespace
 
 

@@ -26,21 +26,13 @@ from deploy.controller.reconcile import (
     Resume,
     Say,
     Submit,
-    again_s,
+    Unwatch,
+    Watch,
     next_action,
 )
-from deploy.controller.status import told
-from tuner.app.controller.kube import (
-    CONFIG_MAP,
-    LAYOUT_REQUEST,
-    RAY_CLUSTER,
-    RAY_SERVICE,
-    Kind,
-    Kube,
-    KubeError,
-    Object,
-)
-from tuner.app.controller.room import Room
+from deploy.controller.status import Told, told
+from deploy.specs.rayservice import Platform
+from tuner.app.controller.kube import CONFIG_MAP, EVENT, LAYOUT_REQUEST, RAY_SERVICE, Kind, Kube, KubeError, Object
 from tuner.app.controller.studies import Studies
 from tuner.app.controller.telling import tell
 
@@ -84,6 +76,7 @@ class Reconciler:
     ) -> None:
         self._kube, self._studies, self._view, self._read, self._runs = kube, studies, view, read, runs
         self._may_go_on = may_go_on
+        self.platforms: dict[str, Platform] = {}  # of the studies that were looked at
 
     def reconcile(self, key: Key) -> Looked | None:
         """Look, and step by step do what follows; how it stands then, None where it is gone.
@@ -104,10 +97,12 @@ class Reconciler:
     def _look(self, resource: Resource) -> tuple[Observed, Order | None]:
         order = order_of(resource, self._read, self._runs)
         known = None if isinstance(order, Refused) else order
+        if known is not None and known.asked.retune is not None:
+            self.platforms[known.asked.study] = known.platform
         study, others = self._studies.of(studies_of(resource.key, resource.uid), owner_of(resource.key), known)
         asked = order if isinstance(order, Refused) else order.asked
         seen = Observed(resource, asked, study, others, kuberay=self._view.kuberay(), deleted_s=_deleted_s(resource))
-        seen = replace(seen, clusters=self._clusters(resource, asked), room=self._view.room.left())
+        seen = replace(seen, watched=self._studies.watched(studies_of(resource.key, resource.uid)))
         if known is None or resource.deleting:
             return seen, known
         namespace, service = resource.key.namespace, known.asked.service
@@ -143,6 +138,14 @@ class Reconciler:
             return _with(seen, action.study, self._studies.cancel)
         if isinstance(action, Let):
             return _with(seen, action.study, self._studies.let)
+        if isinstance(action, Watch):
+            found = self._studies.watch(_study(seen), action.policy, action.site)
+            refused = {"watch": found} if isinstance(found, Refused) else {}
+            watched = seen.watched if isinstance(found, Refused) else found
+            return replace(seen, refused={**seen.refused, **refused}, watched=watched)
+        if isinstance(action, Unwatch):
+            self._studies.unwatch(action.study)
+            return replace(seen, watched=tuple(one for one in seen.watched if one.study != action.study))
         if isinstance(action, Keep):
             return _begun(seen, "keep", self._studies.keep(_study(seen)))
         assert order is not None, "what was refused asks for no study"

@@ -13,14 +13,15 @@ from typing import Any
 import yaml
 
 from deploy.controller.asking import Order
-from deploy.controller.observed import OPEN, Document, Refused, StudySeen, Verdict
+from deploy.controller.observed import OPEN, Document, Refused, StudySeen, Verdict, WatchedSeen
 from deploy.specs.rayservice import Platform
-from tuner.app.controller.together import Together
+from tuner.app.controller.kuberay_place import KubeSite
+from tuner.app.controller.watched_studies import let, watched_of
 from tuner.app.wiring import shipment
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput, ParlayError, StoreError
 from tuner.rehearse.conditions import simulated_seed
-from tuner.study.lease import is_gone
+from tuner.retune.policy import RetunePolicy
 from tuner.study.lifecycle import StudyState
 from tuner.study.listing import OrderedStudy
 from tuner.study.orders import Wish
@@ -87,6 +88,22 @@ class Studies:
         """Unpin it."""
         self._store.archive.unpin(study.name)
         return replace(study, pinned=False)
+
+    def watched(self, prefix: str) -> tuple[WatchedSeen, ...]:
+        """Those of the prefix that are watched."""
+        return watched_of(self._store, prefix)
+
+    def watch(self, study: StudySeen, policy: RetunePolicy, site: dict[str, Any]) -> tuple[WatchedSeen, ...] | Refused:
+        """Have one watched; all of its LayoutRequest that are. Refused where it is watched in another place."""
+        try:
+            self._store.watched.watch(study.name, policy, KubeSite.model_validate(site).kept())
+        except BadInput as error:
+            return Refused("NotWatched", str(error))
+        return self.watched(study.name.rpartition(".")[0] + ".")
+
+    def unwatch(self, name: str) -> None:
+        """Watch it no more; what serves is left to who took it over, or to whoever removes it."""
+        let(self._store, name)
 
     def _whole(self, seen: OrderedStudy, order: Order) -> StudySeen:
         last = self._store.events.last(seen.name, "best_so_far")
