@@ -135,12 +135,7 @@ def next_action(seen: Observed, now: str) -> Action | None:
     if isinstance(asked, Refused):
         return _say(seen, now)
     return (
-        _begun(seen)
-        or _shipped(seen, asked)
-        or _say(seen, now)
-        or _superseded(seen)
-        or _unwatched(seen)
-        or _pins(seen)
+        _begun(seen) or _shipped(seen, asked) or _say(seen, now) or _superseded(seen) or _unwatched(seen) or _pins(seen)
     )
 
 

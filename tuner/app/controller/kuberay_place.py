@@ -4,7 +4,7 @@ seen of it: pods tell what was counted, nodes which GPUs there are."""
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -32,7 +32,7 @@ from tuner.retune.seen import Fingerprint
 from tuner.retune.site import Site
 from tuner.trial.launched import Launched, RayApplication
 
-KUBERAY = "kuberay"
+KUBERAY: Final = "kuberay"
 METRICS_PORT, WARM_S = 8080, 60.0
 
 
