@@ -17,6 +17,7 @@ from tuner.app.controller.kuberay_place import KubeRayPlace, KubeSite
 from tuner.app.controller.watching import KubeWatch
 from tuner.retune.live import LiveState
 from tuner.retune.policy import CanaryPolicy
+from tuner.study.live import live_name
 from tuner.study.store import Store
 
 pytestmark = pytest.mark.slow  # studies of a simulated cluster
@@ -98,6 +99,25 @@ def test_another_slo_moves_all_traffic_to_another_study_and_ends_what_was_before
     (live,) = world.store.live.of(second)
     assert world.deployments() == {live.name}
     assert [one.state for one in world.store.live.of(first)] == [LiveState.ENDED]
+
+
+def test_one_that_does_not_come_up_says_why_and_is_tried_by_the_next_controller(world):
+    key = world.ask(retune=RETUNE)
+    for _ in range(2):
+        world.look_again(key)
+        work(world.store, world.folder)
+    kuberay = Serving(world.kube)
+    kuberay.broken |= {live_name(world.request(key)["status"]["study"], number) for number in (1, 2)}
+    for _ in range(6):
+        world.watch()
+        kuberay.look()
+    world.look_again(key)
+    found = world.request(key)
+    assert condition(found, "RolledOut") == ("False", "RollingOut")
+    words = next(one["message"] for one in found["status"]["conditions"] if one["type"] == "RolledOut")
+    assert "did not come up" in words
+    assert "no such model" in words
+    assert len(world.store.live.of(found["status"]["study"])) >= 2
 
 
 def test_another_policy_is_the_watchers_from_then_on(world):

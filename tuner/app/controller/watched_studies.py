@@ -41,7 +41,7 @@ def _seen(store: Store, watched: Watched) -> WatchedSeen:
         attended=bool(watched.watcher),
         paused=watched.paused,
         state=None if standing is None else standing.state,
-        text="" if standing is None else standing.text,
+        text=_text(store, watched.study, "" if standing is None else standing.text, serving),
         serving=None if serving is None else serving.name,
         layout=None if serving is None else str(serving.deployment),
     )
@@ -50,3 +50,9 @@ def _seen(store: Store, watched: Watched) -> WatchedSeen:
 def _serving(lives: tuple[LiveDeployment, ...]) -> LiveDeployment | None:
     found = [one for one in lives if one.state is LiveState.SERVING]
     return found[-1] if found else None
+
+
+def _text(store: Store, study: str, text: str, serving: LiveDeployment | None) -> str:
+    """Of what does not serve, why it came to nothing."""
+    ended = [one for one in store.rollouts.of(study) if one.outcome] if serving is None else []
+    return max(ended, key=lambda one: one.number).outcome if ended else text

@@ -16,11 +16,13 @@ from tuner.app.watch.loop import WatchLoop
 from tuner.app.watch.rounds import QueuedRounds
 from tuner.app.watch.watcher import Watcher
 from tuner.errors import Cause, ParlayError
+from tuner.retune.live import LiveState
 from tuner.study.store import Store
 from tuner.study.watched import Claim, Watched
 from tuner.trial.cancel import CancelHandle
 
 EVERY_S = 30.0
+_THERE = (LiveState.WANTED, LiveState.SERVING, LiveState.LAST_GOOD)
 Platforms = Callable[[str], Platform | None]  # of a study, once its LayoutRequest was looked at
 
 
@@ -67,7 +69,8 @@ class KubeWatch:
             raise ParlayError(f"nobody has looked at the LayoutRequest of {watched.study} yet")
         site = KubeSite.model_validate(dict(watched.site))
         place = self.places[watched.study] = KubeRayPlace(self._kube, site, platform, watched.policy.canary)
-        if not self._store.live.of(watched.study):
+        there = [one for one in self._store.live.of(watched.study) if one.state in _THERE]
+        if not there and self._store.rollouts.open(watched.study) is None:
             first_deployment(self._store, place, claim, watched.study, None, time.time())
         return Watcher(self._store, watched.study, place, QueuedRounds(self._store, "ray"), claim)
 
