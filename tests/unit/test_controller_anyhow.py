@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from deploy.controller.asking import Order
 from deploy.controller.names import Key
-from deploy.controller.observed import OPEN, Refused, StudySeen, Verdict
+from deploy.controller.observed import OPEN, Refused, StudySeen, Verdict, WatchedSeen
 from tests.controller_app import RUNS, Killed, KilledAt
 from tests.fakes import document
 from tests.kube_fake import FakeKube
@@ -42,6 +42,9 @@ class ScriptedStudies:
         found = {name: one for name, one in self.all.items() if name.startswith(prefix)}
         mine = found.pop(order.asked.study, None) if order else None
         return mine, tuple(one for one in found.values() if one.state in OPEN or one.pinned)
+
+    def watched(self, prefix: str) -> tuple[WatchedSeen, ...]:
+        return ()  # none of these asks for that
 
     def submit(self, order: Order) -> StudySeen | Refused:
         self.submitted.append(order.asked.study)
