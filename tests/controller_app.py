@@ -72,6 +72,8 @@ class World:
     folder: Path
     kube: FakeKube = field(default_factory=FakeKube)
     platforms: dict[str, Platform] = field(default_factory=dict)
+    runs: Runs = RUNS
+    again_s: float | None = None
 
     def ask(self, name: str = "llama", changes: Any = None, **spec: Any) -> Key:
         """What a person does with kubectl."""
@@ -97,9 +99,15 @@ class World:
             self.clusters,
             Room(0 if self.runs.trials is None else self.runs.trials.max_gpus, self.clusters),
         )
-        found = Reconciler(kube or self.kube, studies, view, parse_request, RUNS, lambda: True)
+        found = Reconciler(kube or self.kube, studies, view, parse_request, self.runs, lambda: True)
         found.platforms = self.platforms
-        return found.reconcile(key)
+        looked = found.reconcile(key)
+        self.again_s = None if looked is None else looked.again_s
+        return None if looked is None else looked.phase
+
+    def clusters(self, namespace: str = NAMESPACE) -> list[Object]:
+        """All RayClusters."""
+        return [] if RAY_CLUSTER in self.kube.unknown else self.kube.list(RAY_CLUSTER, namespace)[0]
 
     def settle(self, key: Key) -> str | None:
         """Look, work and have KubeRay's stand-in speak until nothing changes any more."""

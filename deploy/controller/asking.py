@@ -70,6 +70,7 @@ def order_of(resource: Resource, read: Read, runs: Runs) -> Order | Refused:
     if isinstance(cluster, Refused):
         return cluster
     asked = Asked(study, spec.deploy == "auto", service, _stands_for(spec.target, runs.platform), cluster)
+    asked = replace(asked, retune=spec.retune)
     named = None if cluster is None else cluster.name
     return Order(asked, request, Terms(owner_of(resource.key), launcher, seed, spec.priority, named), platform)
 
@@ -90,19 +91,30 @@ def _runs_nowhere(spec: Spec, launcher: str, runs: Runs) -> Refused | None:
         return Refused("InvalidSpec", "spec.simulatedSeed: with launcher simulated only")
     if named is not None and named != runs.ray_cluster:
         here = f"RayCluster {runs.ray_cluster}" if runs.ray_cluster else "no named RayCluster"
-        return Refused("NoSuchRayCluster", f"spec.rayCluster: {spec.ray_cluster!r}; the workers here use {here}")
-    seed = (spec.simulated_seed or 0) if launcher == "simulated" else None
-    # Without what is as it is by default: a key that a later Parlay adds must not make all studies others.
-    given = request.model_dump(mode="json", exclude_defaults=True)
-    study = study_of(resource.key, resource.uid, [given, launcher, seed])
-    service = spec.target.name or label_of(resource.key.name)
-    asked = Asked(study, spec.deploy == "auto", service, _stands_for(spec.target, runs.platform))
-    asked = replace(asked, retune=spec.retune)
-    terms = Terms(owner_of(resource.key), launcher, seed, spec.priority)
-    try:
-        return Order(asked, request, terms, _platform(spec.target, runs.platform))
-    except BadInput as error:
-        return Refused("InvalidSpec", f"spec.target: {error}")
+        return Refused("NoSuchRayCluster", f"spec.trials.rayCluster.name: {named!r}; the workers here use {here}")
+    return None
+
+
+def _cluster(
+    spec: Spec, name: str, request: TuneRequest, platform: Platform, trials: Trials | None
+) -> ClusterAsked | Refused | None:
+    """The RayCluster to be made for the study; Refused where this controller makes none such, None where none is
+    asked for."""
+    asked, where = _created(spec), "spec.trials.rayCluster.create"
+    if asked is None:
+        return None
+    if trials is None:
+        return Refused("NoSuchRayCluster", f"{where}: this controller makes none (controller.trials in the chart)")
+    if not request.groups:
+        return Refused("InvalidRequest", "spec.request.cluster: 'ray'; name the nodes that are to be made")
+    if spec.target.ray_version not in (None, trials.ray_version):
+        return Refused("InvalidSpec", f"spec.target.rayVersion: workers of such clusters have {trials.ray_version}")
+    gpus = gpus_of(request.groups)
+    if asked.max_gpus is not None and gpus > asked.max_gpus:
+        return Refused("TooManyGpus", f"{where}.maxGpus: {asked.max_gpus}; the request's cluster has {gpus}")
+    if gpus > trials.max_gpus:
+        return Refused("TooManyGpus", f"{where}: {gpus} GPUs; all such clusters together may have {trials.max_gpus}")
+    return ClusterAsked(name, gpus, study_cluster(name, request.groups, platform, trials, str(request.model)))
 
 
 def _platform(target: Target, otherwise: Platform) -> Platform:

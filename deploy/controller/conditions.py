@@ -9,6 +9,7 @@ from deploy.controller.manifests import config_map_of, in_place, ready, wanted
 from deploy.controller.names import STUDY
 from deploy.controller.observed import Observed, Refused
 from deploy.controller.retuning import held, rolled_out, watching
+from deploy.controller.study_clusters import words
 from tuner.study.lifecycle import StudyState
 
 Said = tuple[str, str, str]  # status, reason, message

@@ -139,17 +139,28 @@ class WatchedSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterAsked:
+    """A RayCluster that is to be made for a study: its name, its GPUs, and its manifest."""
+
+    name: str
+    gpus: int
+    manifest: Document
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """What its spec asks for, checked: the study's name, whether the winner is applied, and the RayService's name.
 
-    ``target`` stands for all else that a manifest is made of beside the winner. ``retune``: what serves is watched, and
-    the watcher alone rolls out; None: it is not.
+    ``target`` stands for all else that a manifest is made of beside the winner. ``cluster`` is where trials run, if
+    not where the workers of the controller run them. ``retune``: what serves is watched, and the watcher alone rolls
+    out; None: it is not.
     """
 
     study: str
     auto: bool
     service: str
     target: str = ""
+    cluster: ClusterAsked | None = None
     retune: Retune | None = None
 
 
@@ -160,8 +171,10 @@ class Observed:
 
     ``rayservice`` and ``config_map`` are the objects of the names that it would use, whoever made them; None: there are
     none. ``left`` are RayServices that it owns under other names. ``refused`` has, for what was tried since and did not
-    work, why. ``kuberay``: the cluster knows RayServices. ``deleted_s``: seconds since it was deleted. ``watched`` are
-    its studies that are watched.
+    work, why. ``kuberay``: the cluster knows RayServices. ``deleted_s``: seconds since it was deleted. ``clusters`` are
+    the RayClusters that it owns, and whatever has the name of one that it asks for; ``room`` is how many GPUs more such
+    clusters may take, beside all that there are. ``watched`` are its
+    studies that are watched.
     """
 
     resource: Resource
@@ -183,3 +196,15 @@ class Observed:
         """Its study, as it is watched; None where it is not."""
         name = None if self.study is None else self.study.name
         return next((one for one in self.watched if one.study == name), None)
+
+    @property
+    def studies(self) -> tuple[StudySeen, ...]:
+        """All of them."""
+        return (*self.others, *([self.study] if self.study else []))
+
+    @property
+    def study_deleted(self) -> bool:
+        """Whether somebody has deleted the study of what is asked: it was there when the status was written."""
+        if self.study is not None or isinstance(self.asked, Refused):
+            return False
+        return bool(self.resource.status.get("study") == self.asked.study)

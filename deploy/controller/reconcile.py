@@ -13,6 +13,7 @@ from deploy.controller.manifests import in_place, wanted
 from deploy.controller.observed import OPEN, Asked, Document, Observed, Refused, StudySeen
 from deploy.controller.retuning import is_watched, site_of, to_let
 from deploy.controller.status import status
+from deploy.controller.study_clusters import LOOK_AGAIN_S, asked_for, done_with, orphans, to_be_made
 from tuner.retune.policy import RetunePolicy
 from tuner.study.lifecycle import StudyState
 
@@ -119,7 +120,10 @@ class Say:
     status: dict[str, Any]
 
 
-Action = Hold | Release | Submit | Resume | Cancel | Keep | Let | ApplyConfigMap | ApplyService | Watch | Unwatch | Say
+Action = (
+    Hold | Release | Submit | Resume | Cancel | Keep | Let | MakeCluster | RemoveCluster | EndOrphan
+    | ApplyConfigMap | ApplyService | Watch | Unwatch | Say
+)  # fmt: skip
 
 
 def next_action(seen: Observed, now: str) -> Action | None:
@@ -133,17 +137,25 @@ def next_action(seen: Observed, now: str) -> Action | None:
         return Hold()
     asked = seen.asked
     if isinstance(asked, Refused):
-        return _say(seen, now)
-    return (
-        _begun(seen) or _shipped(seen, asked) or _say(seen, now) or _superseded(seen) or _unwatched(seen) or _pins(seen)
-    )
+        return _say(seen, now) or _cleared(seen)
+    first = _begun(seen) or _made(seen) or _shipped(seen, asked)
+    return first or _say(seen, now) or _superseded(seen) or _unwatched(seen) or _cleared(seen) or _pins(seen)
+
+
+def again_s(seen: Observed) -> float | None:
+    """In how many seconds to look again though nothing is told until then; None: there is no need."""
+    if orphans(seen):
+        return LOOK_AGAIN_S
+    study = seen.study
+    if seen.resource.deleting or study is None or study.state is not StudyState.PAUSED or study.frees_s is None:
+        return None
+    return min(max(study.frees_s, 1.0), QUOTA_S)
 
 
 def _ending(seen: Observed, now: str) -> Action | None:
     if not seen.resource.held:
         return None
-    studies = (*seen.others, *([seen.study] if seen.study else []))
-    if (left := _cancel(studies) or _unwatched(seen)) is not None:
+    if (left := _cancel(seen.studies) or _unwatched(seen) or _let(seen.studies) or _cleared(seen)) is not None:
         return left
     if not any(study.state in OPEN for study in seen.studies):
         return Release()

@@ -74,6 +74,39 @@ class Retune(Part):
     )
 
 
+class CreatedRayCluster(Part):
+    """A RayCluster that is made for the study, with the nodes of the request's cluster, and removed after it."""
+
+    max_gpus: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="A request whose cluster has more GPUs is refused. Default: the controller's limit."
+    )
+
+
+class TrialsRayCluster(Part):
+    """One of the two."""
+
+    name: Annotated[str, Field(pattern=_OBJECT)] | None = Field(
+        default=None, description="One that runs: one of those whose workers this controller has."
+    )
+    create: CreatedRayCluster | None = Field(
+        default=None, description="One that is made for the study, and removed after it."
+    )
+
+    @model_validator(mode="after")
+    def _is_one(self) -> TrialsRayCluster:
+        if (self.name is None) == (self.create is None):
+            raise ValueError("either name or create")
+        return self
+
+
+class Trials(Part):
+    """Where trials run."""
+
+    ray_cluster: TrialsRayCluster | None = Field(
+        default=None, description="The RayCluster of the trials; default: that of the controller's workers."
+    )
+
+
 class Spec(Part):
     """What is asked for. Another `request`, launcher or seed is another study; the rest changes what becomes of it."""
 
@@ -83,9 +116,7 @@ class Spec(Part):
         description="auto: the winner is applied as a RayService; manual: its manifest waits in a ConfigMap.",
     )
     target: Target = Field(default=Target(), description="What becomes of the winner.")
-    ray_cluster: Annotated[str, Field(pattern=_OBJECT)] | None = Field(
-        default=None, description="The RayCluster that trials run on: one of those whose workers this controller has."
-    )
+    trials: Trials = Field(default=Trials(), description="Where trials run.")
     retune: Retune | None = Field(default=None, description="Keep watching what serves; default: it is left as it is.")
     launcher: Literal["ray", "local", "simulated"] | None = Field(
         default=None, description="What trials run on; default: the controller's first."

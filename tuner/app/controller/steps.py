@@ -28,11 +28,22 @@ from deploy.controller.reconcile import (
     Submit,
     Unwatch,
     Watch,
+    again_s,
     next_action,
 )
-from deploy.controller.status import Told, told
+from deploy.controller.status import told
 from deploy.specs.rayservice import Platform
-from tuner.app.controller.kube import CONFIG_MAP, EVENT, LAYOUT_REQUEST, RAY_SERVICE, Kind, Kube, KubeError, Object
+from tuner.app.controller.kube import (
+    CONFIG_MAP,
+    LAYOUT_REQUEST,
+    RAY_CLUSTER,
+    RAY_SERVICE,
+    Kind,
+    Kube,
+    KubeError,
+    Object,
+)
+from tuner.app.controller.room import Room
 from tuner.app.controller.studies import Studies
 from tuner.app.controller.telling import tell
 
@@ -103,6 +114,7 @@ class Reconciler:
         asked = order if isinstance(order, Refused) else order.asked
         seen = Observed(resource, asked, study, others, kuberay=self._view.kuberay(), deleted_s=_deleted_s(resource))
         seen = replace(seen, watched=self._studies.watched(studies_of(resource.key, resource.uid)))
+        seen = replace(seen, clusters=self._clusters(resource, asked), room=self._view.room.left())
         if known is None or resource.deleting:
             return seen, known
         namespace, service = resource.key.namespace, known.asked.service

@@ -16,12 +16,14 @@ from deploy.controller.asking import Order
 from deploy.controller.observed import OPEN, Document, Refused, StudySeen, Verdict, WatchedSeen
 from deploy.specs.rayservice import Platform
 from tuner.app.controller.kuberay_place import KubeSite
+from tuner.app.controller.together import Together
 from tuner.app.controller.watched_studies import let, watched_of
 from tuner.app.wiring import shipment
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput, ParlayError, StoreError
 from tuner.rehearse.conditions import simulated_seed
 from tuner.retune.policy import RetunePolicy
+from tuner.study.lease import is_gone
 from tuner.study.lifecycle import StudyState
 from tuner.study.listing import OrderedStudy
 from tuner.study.orders import Wish
