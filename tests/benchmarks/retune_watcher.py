@@ -16,7 +16,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.retune.asked_now import AskedNow, asked_now
 from tuner.retune.demand import LoadRecord
 from tuner.retune.detect.standard import standard_detectors
-from tuner.retune.evidence import informed, served_well
+from tuner.retune.evidence import ILL, informed, served_well
 from tuner.retune.expected import ExpectedByModel
 from tuner.retune.judge import judge
 from tuner.retune.judgement import Action, HeldBy, Judgement, Outlook
@@ -32,7 +32,6 @@ AGAIN_S = 900.0  # after which the same notices are judged again
 _WAITS = {HeldBy.NOT_FOR_LONG, HeldBy.COOL_DOWN}
 _CALM_S = 1800.0  # after a new notice
 
-_ILL = {NoticeKind.SLO_BURN, NoticeKind.BLIND, NoticeKind.NODE_LOST}
 _models: dict[tuple[object, ...], ExpectedByModel] = {}
 _outlooks: dict[tuple[object, ...], Outlook] = {}  # of all episodes of a world
 
@@ -115,7 +114,7 @@ class Watcher:
             self._new_s = at_s
             self._found.seen += [(at_s, one) for one in notices if (one.kind, one.of) in keys - self._keys]
         changed, self._keys = keys != self._keys, keys
-        if any(one.kind in _ILL for one in notices) or self._service.next is not None:
+        if any(one.kind in ILL for one in notices) or self._service.next is not None:
             self._well_s = at_s
         if self._study is not None and at_s >= self._study[0]:
             self._studied(at_s)

@@ -65,10 +65,11 @@ def test_each_study_is_claimed_once_and_given_back_at_the_end(store):
     second.close()
 
 
-def test_a_place_that_cannot_be_reached_keeps_nobody_from_the_others(store):
+@pytest.mark.parametrize("error", [BadInput("site", "there", "here"), KeyError("a fault of ours")])
+def test_a_place_that_cannot_be_reached_keeps_nobody_from_the_others(store, error):
     def make(watched, claim):
         if watched.study == "a":
-            raise BadInput("site", "there", "here")
+            raise error
         return Scripted(well)
 
     told = []

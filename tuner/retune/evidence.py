@@ -17,6 +17,9 @@ from tuner.retune.known import Known, Lived
 from tuner.retune.notice import Notice, NoticeKind
 from tuner.retune.situation import concerns
 
+ILL = frozenset(
+    {NoticeKind.SLO_BURN, NoticeKind.BLIND, NoticeKind.NODE_LOST}
+)  # while one holds, it does not serve well
 _SLOWS = {NoticeKind.RESIDUAL, NoticeKind.VERSION_CHANGED, NoticeKind.LINK_CHANGED, NoticeKind.STRAGGLER}
 _FARTHEST = 2.0  # times slower or faster: a queue makes latencies far longer than steps
 
@@ -37,8 +40,8 @@ def informed(
 
 
 def served_well(record: LoadRecord, deployment: Deployment, since_s: float, at_s: float) -> Lived | None:
-    """What it shows that a deployment has met its SLO since then, seen all the while; None before it did for a day,
-    which has its busy hours."""
+    """What it shows that a deployment has met its SLO since then, as nothing ``ILL`` was noticed all the while, which
+    the caller knows. None before it did for a day, which has its busy hours."""
     if at_s - since_s < RECENT_S:
         return None
     rate, load = record.busiest(after_s=since_s), record.demand(at_s)

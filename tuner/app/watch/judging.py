@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tuner.ask.deployment import Deployment, parse_deployment
 from tuner.ask.layout import ParallelLayout
@@ -13,7 +13,7 @@ from tuner.errors import BadInput
 from tuner.retune.asked_now import AskedNow, asked_now
 from tuner.retune.demand import LoadRecord
 from tuner.retune.detect.residual import Expected
-from tuner.retune.evidence import informed
+from tuner.retune.evidence import informed, served_well
 from tuner.retune.expected import ExpectedByModel
 from tuner.retune.judge import judge
 from tuner.retune.judgement import Judgement, Outlook
@@ -21,16 +21,19 @@ from tuner.retune.known import Known, Lived
 from tuner.retune.live import LiveDeployment
 from tuner.retune.outlook import Refuses, outlook
 from tuner.retune.policy import RetunePolicy
-from tuner.retune.seen import Look
+from tuner.retune.seen import Fingerprint, Look
 from tuner.retune.situation import Situation
 from tuner.search.warm_start import Past, carried
 from tuner.study.store import Store
+from tuner.trial.launched import ENGINES
+from tuner.trial.results import TrialResult
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """One judgement's grounds: what serves, its load and last looks, what holds, and what was learnt under layouts that
-    served before. ``rounds`` are the study's that were decided, the oldest first: the last is what is asked again."""
+    served before. ``rounds`` are the study's that were decided, the oldest first: the last is what is asked again.
+    ``well_s``: since when nothing ill was noticed of what serves (s since 1970; None: nobody looked yet)."""
 
     live: LiveDeployment
     load: LoadRecord
@@ -39,6 +42,7 @@ class Case:
     rounds: tuple[str, ...]
     lived: tuple[Lived, ...] = ()
     slower: Mapping[Metric, float] = field(default_factory=dict)
+    well_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +62,12 @@ def judged(store: Store, case: Case, policy: RetunePolicy, refuses: Refuses) -> 
     record = store.study(case.rounds[-1])
     demand = case.load.demand(situation.at_s, situation.notices)
     seen = next((look.fingerprint for look in reversed(case.recent) if look.fingerprint is not None), None)
-    now = asked_now(record.request, demand, seen, case.live.fingerprint)
     trials, factors = store.snapshot(record.name).finished, _factors(store, case.rounds, situation.at_s)
-    before = Known(record.request, trials, factors, case.slower, case.lived)
-    known = informed(before, situation.notices, case.live.deployment, now)
-    found = _outlook(now, case, known, refuses)
+    now = asked_now(record.request, demand, seen, measured_on(case.live, trials))
+    lived = () if {"engine", "link"} & set(now.changed) else case.lived  # they lived with others
+    before = Known(record.request, trials, factors, case.slower, (*lived, *_served(case)))
+    known = informed(before, situation.notices, case.live.deployment, now, case.load.missing)
+    found = _outlook(now, case, known, refuses, policy)
     if found is not None and found.present is None and (seen is None or seen.nodes is None):
         found = None  # nobody sees the nodes: that what serves has no room on those that were asked for says nothing
     return Judged(judge(situation, policy, found), now, known)
@@ -77,9 +82,28 @@ def expected_of(store: Store, live: LiveDeployment, rounds: Sequence[str], at_s:
     return ExpectedByModel(request, live.deployment, known)
 
 
-def _outlook(now: AskedNow, case: Case, known: Known, refuses: Refuses) -> Outlook | None:
+def measured_on(live: LiveDeployment, trials: Sequence[TrialResult]) -> Fingerprint | None:
+    """What the last decision's trials were measured on, which is not what was there when a layout was moved to since:
+    the engine's version is that of the newest launch, all else as it was when what serves was decided."""
+    launched = next((one.launched for one in reversed(trials) if one.launched is not None and one.steps), None)
+    if launched is None:
+        return live.fingerprint
+    versions = {name.removesuffix("-cpu"): text for name, text in launched.versions.items() if name in ENGINES}
+    return replace(live.fingerprint or Fingerprint(), versions=versions)
+
+
+def _served(case: Case) -> tuple[Lived, ...]:
+    """That what serves has met its SLO all the while, where that was seen."""
+    if case.well_s is None:
+        return ()
+    well = served_well(case.load, case.live.deployment, case.well_s, case.situation.at_s)
+    return () if well is None else (well,)
+
+
+def _outlook(now: AskedNow, case: Case, known: Known, refuses: Refuses, policy: RetunePolicy) -> Outlook | None:
+    vetoed, in_place = case.situation.vetoed, policy.in_place
     try:
-        return outlook(now, case.live.deployment, known, vetoed=case.situation.vetoed, refuses=refuses)
+        return outlook(now, case.live.deployment, known, vetoed=vetoed, refuses=refuses, in_place=in_place)
     except BadInput:  # what is asked now cannot be priced: nobody can say what a change would bring
         return None
 

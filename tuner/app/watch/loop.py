@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tuner.app.answers.watch import StandingAnswer
 from tuner.app.watch.watcher import Watcher
-from tuner.errors import Cancelled, LeaseLost, ParlayError, StoreError
+from tuner.errors import Cancelled, LeaseLost, StoreError, reason
 from tuner.study.lease import Heartbeat, is_gone, new_driver
 from tuner.study.store import Store
 from tuner.study.watched import Claim, Watched
@@ -78,9 +78,10 @@ class WatchLoop:
                     self._tell(study, held.watcher.iterate())
             except LeaseLost:
                 self._drop(study)
-            except ParlayError as error:  # the store, or a place that cannot be reached from here
+            except Exception as error:  # of the store, of a place that cannot be reached from here, or a fault of ours
+                words = reason(error)
                 self._tell(study, StandingAnswer(
-                    at=0.0, state="failed", text=str(error), notices=[], judgement=None, problem=str(error), acted=[]
+                    at=0.0, state="failed", text=words, notices=[], judgement=None, problem=words, acted=[]
                 ))  # fmt: skip
                 if study in self._held and not isinstance(error, StoreError):
                     self._drop(study)

@@ -3,6 +3,7 @@ give them, those before a kill too."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from tuner.retune.detect.burn_rate import SOON, TIERS, Tier
 from tuner.retune.detect.detector import Detectors
 from tuner.retune.detect.residual import Expected
 from tuner.retune.detect.standard import standard_detectors
+from tuner.retune.evidence import ILL
 from tuner.retune.live import LiveDeployment
 from tuner.retune.notice import Notice
 from tuner.retune.seen import Look
@@ -27,8 +29,9 @@ class _Known:
     name: str
     detectors: Detectors
     load: LoadRecord
-    looks: list[Look]
+    looks: deque[Look]
     last_s: float
+    well_s: float
 
 
 class Noticing:
@@ -51,7 +54,9 @@ class Noticing:
         known = self._known
         if known is None or known.name != live.name:
             since_s = live.serving_since_s or live.created_s
-            known = self._known = _Known(live.name, self._detectors(live, request), LoadRecord(), [], since_s)
+            known = self._known = _Known(
+                live.name, self._detectors(live, request), LoadRecord(), deque(maxlen=_KEPT), since_s, since_s
+            )
         for look in self._looks.of(self._watched, live.name, known.last_s):
             self._add(known, look, decided_s)
         return known.detectors.notices
@@ -61,8 +66,10 @@ class Noticing:
             known.detectors.decided(decided_s)
         known.detectors.look(look)
         known.load.add(look)
-        known.looks = [*known.looks[-_KEPT:], look]
+        known.looks.append(look)
         known.last_s = look.at_s
+        if any(one.kind in ILL for one in known.detectors.notices):
+            known.well_s = look.at_s
 
     def glimpse(self, live: LiveDeployment, request: TuneRequest, look: Look) -> None:
         """Take in a look that nobody keeps."""
@@ -74,6 +81,11 @@ class Noticing:
     def load(self) -> LoadRecord:
         """The load of what serves."""
         return LoadRecord() if self._known is None else self._known.load
+
+    @property
+    def well_s(self) -> float | None:
+        """Since when nothing ill was noticed of what serves, in s since 1970; None before the first look."""
+        return None if self._known is None else self._known.well_s
 
     @property
     def recent(self) -> tuple[Look, ...]:

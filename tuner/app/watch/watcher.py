@@ -25,7 +25,7 @@ from tuner.app.watch.proposing import forced, move_of, round_of
 from tuner.app.watch.rounds import OVER, Rounds
 from tuner.app.watch.standing import standing
 from tuner.app.watch.telling import tell
-from tuner.errors import BadInput, LeaseLost, ParlayError
+from tuner.errors import BadInput, LeaseLost, reason
 from tuner.retune.detect.residual import Expected
 from tuner.retune.judgement import Action
 from tuner.retune.live import LiveDeployment
@@ -81,9 +81,8 @@ class Watcher:
         except LeaseLost:
             raise
         except Exception as error:  # of the place's, or a fault of ours: neither may end the watching
-            words = str(error) if isinstance(error, ParlayError) else f"{type(error).__name__}: {error}"
             memory = Memory.of(self.store.watched.watched(self.study).memory)
-            found = standing(at_s, (), None, None, (), None, words)
+            found = standing(at_s, (), None, None, (), None, reason(error))
         if self.claim is not None:
             told = tell(self.store.events, self.study, found, memory.told)
             kept = memory.model_copy(update={"standing": found, "told": told, "shortened": self.shortened})
@@ -180,7 +179,8 @@ class Watcher:
             unmeasured=serving.trial is None,
         )
         lived = tuple(one.lived() for one in memory.lived)
-        return Case(serving, self.noticing.load, self.noticing.recent, situation, state.rounds, lived, memory.slower)
+        seen = self.noticing
+        return Case(serving, seen.load, seen.recent, situation, state.rounds, lived, memory.slower, seen.well_s)
 
     def _act(
         self, state: Glance, serving: LiveDeployment, found: Judged, memory: Memory, at_s: float
