@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
 
 from tests.watch_world import WatchWorld
+from tuner.app.watch.options import DeployOptions
+from tuner.app.watch.rounds import OwnRounds
+from tuner.app.watch.run import run_deploy
 from tuner.app.watch.wishes import proposed, say
 from tuner.errors import BadInput
 from tuner.retune.live import LiveState
 from tuner.retune.policy import Consent, RetunePolicy
 from tuner.retune.rollout import Step, Wish
+from tuner.study.lifecycle import StudyState
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +48,28 @@ def test_an_slo_that_burns_is_regained_by_another_layout(world):
     rollout = world.store.rollouts.of("s")[0]
     assert rollout.outcome
     assert {"noticed", "judged", "acted", "rollout"} <= set(world.kinds())
+
+
+def test_what_serves_is_not_deployed_again_and_nothing_of_it_changes(world, tmp_path):
+    world.deploy()
+    before = world.store.watched.watched("s").policy
+    options = DeployOptions(
+        "s", ray_address="127.0.0.1:1", out=tmp_path, store=f"sqlite:///{world.folder / 'store.db'}"
+    )
+    with pytest.raises(BadInput, match="one of which nothing serves"):
+        run_deploy(options, Console())
+    assert world.store.watched.watched("s").policy == before != RetunePolicy()
+
+
+def test_a_fault_of_ours_in_a_round_is_not_begun_again_for_ever(world, tmp_path, monkeypatch):
+    def fails(*_):
+        raise KeyError("ours")
+
+    monkeypatch.setattr("tuner.app.watch.rounds.bench", fails)
+    rounds = OwnRounds(world.store, tmp_path, None)
+    rounds.begin("s.r2", world.request)
+    rounds.close()
+    assert rounds.stands("s.r2") is StudyState.FAILED
 
 
 def test_a_dry_run_changes_nothing_and_says_what_it_would_do(world):

@@ -7,23 +7,35 @@ from tuner.app.watch.glance import glance
 from tuner.app.watch.place import Place
 from tuner.app.wiring import decision_of, measured_trial
 from tuner.errors import BadInput
+from tuner.retune.live import LiveState
 from tuner.retune.rollout import Rollout
 from tuner.study.store import Store
 from tuner.study.watched import Claim
+from tuner.trial.results import TrialResult
+
+
+def deployable(store: Store, study: str, layout: str | None) -> TrialResult:
+    """The trial of the winner, or of another measured ``layout``: nothing of the study serves yet.
+
+    Raises BadInput where something does, NoFeasibleLayout where the study has no winner.
+    """
+    base = store.rounds.base_of(study)
+    serving = [one.name for one in store.live.of(base) if one.state is LiveState.SERVING]
+    rollout = store.rollouts.open(base)
+    if rollout is not None or serving:
+        what = serving[-1] if rollout is None else rollout.new
+        raise BadInput("STUDY", study, f"one of which nothing serves; {what} does, and `parlay watch` looks after it")
+    decision, _ = decision_of(store, store.study(study))
+    return measured_trial(decision, layout)
 
 
 def first_deployment(store: Store, place: Place, claim: Claim, study: str, layout: str | None, at_s: float) -> Rollout:
     """Begin the rollout of the winner, or of another measured ``layout``; whoever orders it approves it.
 
-    Raises BadInput where something of the study serves already, NoFeasibleLayout where it has no winner.
+    Raises as ``deployable`` does, and BadInput where it cannot be started.
     """
     state = glance(store, claim.study, at_s)
-    if state.serving is not None or state.rollout is not None:
-        what = state.rollout.new if state.rollout is not None else state.serving.name if state.serving else ""
-        raise BadInput("STUDY", study, f"one of which nothing serves; {what} does, and `parlay watch` looks after it")
-    record = store.study(study)
-    decision, _ = decision_of(store, record)
-    trial = measured_trial(decision, layout)
+    record, trial = store.study(study), deployable(store, study, layout)
     move = Move(trial.deployment, study, trial, record.request, f"the first deployment of {study}", asked=True)
     plan = planned(store, place, claim.study, None, move, state.watched.policy, True, at_s, place.fingerprint())
     if not isinstance(plan, Plan):

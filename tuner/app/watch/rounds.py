@@ -12,7 +12,7 @@ from tuner.app.tune.options import TuneOptions
 from tuner.app.tune.trial_log import LogKeeper
 from tuner.app.wiring import facts
 from tuner.ask.request import TuneRequest
-from tuner.errors import Cancelled, Cause, ParlayError
+from tuner.errors import Cancelled, Cause, reason
 from tuner.study.lifecycle import StudyState
 from tuner.study.orders import Terms
 from tuner.study.runner import StudyOrder, run_study
@@ -103,5 +103,5 @@ class OwnRounds:
                 )
         except Cancelled:
             return
-        except ParlayError as error:
-            self._problems[name] = str(error)
+        except Exception as error:  # a fault of ours too: it would be begun again with every look
+            self._problems[name] = reason(error)

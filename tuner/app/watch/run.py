@@ -13,7 +13,7 @@ from deploy.rollout.machine import RolloutMachine
 from tuner.app.answers.watch import StandingAnswer, WatchAnswer
 from tuner.app.cli.signals import cancelled_by_signals
 from tuner.app.watch.canaries import Canaries
-from tuner.app.watch.first import first_deployment
+from tuner.app.watch.first import deployable, first_deployment
 from tuner.app.watch.loop import WatchLoop
 from tuner.app.watch.options import DeployOptions, WatchOptions
 from tuner.app.watch.policy_file import read_policy
@@ -101,7 +101,10 @@ def run_deploy(options: DeployOptions, console: Console) -> WatchAnswer:
     with ExitStack() as stack:
         stack.callback(store.close)
         study = store.rounds.base_of(options.study)
-        policy = RetunePolicy() if options.policy is None else read_policy(options.policy)
+        deployable(store, options.study, options.layout)  # before anything is changed
+        known = store.watched.find(study)
+        policy = RetunePolicy() if known is None else known.policy
+        policy = policy if options.policy is None else read_policy(options.policy)
         watched = store.watched.watch(study, policy, ray_site(options.ray_address, options.port))
         claim = store.watched.claim(study, new_driver(), is_gone)
         if claim is None:
