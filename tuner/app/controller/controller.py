@@ -23,6 +23,7 @@ from tuner.errors import StoreError
 from tuner.study.store import Store
 
 RESYNC_S = 600.0  # whatever was missed is seen by then
+READ_S = 0.5  # until that is looked at which was told before all is read that is there
 ALL = ""  # the name of all namespaces
 
 
@@ -104,7 +105,9 @@ class Controller:
             key, waited_s = taken
             began, well = time.perf_counter(), True
             try:
-                if self.leader.leading and self.ready:
+                if not self.ready:
+                    self.queue.add_after(key, READ_S)
+                elif self.leader.leading:
                     looked = self._reconciler.reconcile(key)
                     self._measures.phase(key, None if looked is None else looked.phase)
                     if looked is not None and looked.again_s is not None:
