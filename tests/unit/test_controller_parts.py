@@ -18,7 +18,7 @@ from tests.layout_requests import NAMESPACE, layout_request
 from tests.unit.test_docs import rows, section
 from tuner.app.controller.client import KubeClient
 from tuner.app.controller.health import HealthPort
-from tuner.app.controller.kube import LAYOUT_REQUEST, LEASE, RAY_SERVICE
+from tuner.app.controller.kube import LAYOUT_REQUEST, LEASE, RAY_SERVICE, KubeError
 from tuner.app.controller.leader import LEASE_S, Leader
 from tuner.app.controller.measures import Measures
 from tuner.app.controller.mirror import Mirror
@@ -195,6 +195,19 @@ def test_a_kind_that_the_cluster_does_not_know_is_missing():
     mirror.stop()
 
 
+def test_a_server_that_calls_everything_too_old_is_not_asked_all_the_time():
+    kube = FakeKube()
+
+    def too_old(*_: Any) -> Any:
+        raise KubeError(410, "Expired", "too old")
+
+    kube.watch = too_old  # type: ignore[method-assign]
+    mirror, _, _ = mirrored(kube)
+    time.sleep(0.1)
+    mirror.stop()
+    assert len(kube.calls) <= 2
+
+
 # The election
 
 
@@ -247,6 +260,24 @@ def test_a_server_that_is_away_ends_it_when_the_time_is_over(standing):
     clock.now += 2
     a.try_once()
     assert not a.leading
+
+
+def test_who_renews_too_late_begins_anew(standing):
+    kube, clock, _ = standing
+    told: list[bool] = []
+    slow = Leader(kube, NAMESPACE, "lease", "slow", told.append, clock)
+    slow.try_once()
+    clock.now += LEASE_S - 1
+    get = kube.get
+
+    def late(*words: Any) -> Any:
+        clock.now += 3
+        return get(*words)
+
+    kube.get = late
+    slow.try_once()  # meanwhile nothing was looked at: who is told has to look at all of it
+    assert slow.leading
+    assert told == [True, False, True]
 
 
 def test_who_ends_gives_it_back(standing):

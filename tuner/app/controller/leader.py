@@ -74,6 +74,8 @@ class Leader:
             taken = self._leading and self._clock() < self._until  # until its time is over, nobody else has it
             self._set(taken)
             return
+        if not self.leading:
+            self._set(False)  # be it that its time was over meanwhile: whoever is told knows that it begins anew
         if taken:
             self._until = began + LEASE_S
         self._set(taken)

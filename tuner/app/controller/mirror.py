@@ -78,6 +78,7 @@ class Mirror:
             except KubeError as error:
                 if error.code == _GONE:
                     self._version = ""
+                    self._stopped.wait(LITTLE_S)  # the next may be too old as well
                     continue
                 failures = failures + 1
                 wait_s = AGAIN_S[min(failures, len(AGAIN_S)) - 1]
