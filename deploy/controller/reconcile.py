@@ -13,12 +13,12 @@ from deploy.controller.manifests import in_place, wanted
 from deploy.controller.observed import OPEN, Asked, Document, Observed, Refused, StudySeen
 from deploy.controller.retuning import is_watched, site_of, to_let
 from deploy.controller.status import status
-from deploy.controller.study_clusters import LOOK_AGAIN_S, asked_for, done_with, orphans, to_be_made
+from deploy.controller.study_clusters import LOOK_AGAIN_S, asked_for, done_with, orphans, to_be_made, waits_for_room
 from tuner.retune.policy import RetunePolicy
 from tuner.study.lifecycle import StudyState
 
 TEARDOWN_S = 600.0  # for so long a deleted LayoutRequest stays where its studies do not end
-QUOTA_S = 60.0  # a quota may be raised meanwhile, which nobody tells
+QUOTA_S = 60.0  # a quota may be raised meanwhile, or room for a RayCluster be there again, which nobody tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,11 @@ def again_s(seen: Observed) -> float | None:
     if orphans(seen):
         return LOOK_AGAIN_S
     study = seen.study
-    if seen.resource.deleting or study is None or study.state is not StudyState.PAUSED or study.frees_s is None:
+    if seen.resource.deleting:
+        return max(TEARDOWN_S - seen.deleted_s, 0.0) + 1.0 if seen.resource.held else None
+    if waits_for_room(seen):
+        return QUOTA_S
+    if study is None or study.state is not StudyState.PAUSED or study.frees_s is None:
         return None
     return min(max(study.frees_s, 1.0), QUOTA_S)
 

@@ -50,6 +50,12 @@ def to_be_made(seen: Observed) -> dict[str, Any] | None:
     return owned(seen.resource, plain, {STUDY: seen.study.name})
 
 
+def waits_for_room(seen: Observed) -> bool:
+    """Whether a RayCluster is missing that would be too much beside all others."""
+    asked = asked_for(seen)
+    return asked is not None and found(seen) is None and "cluster" not in seen.refused and asked.gpus > seen.room
+
+
 def done_with(seen: Observed, *, all_of_them: bool = False) -> Document | None:
     """One of its own whose study needs it no more."""
     needed = set() if all_of_them else {study.cluster for study in seen.studies if study.needs_cluster}

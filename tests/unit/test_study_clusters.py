@@ -15,7 +15,7 @@ from tests.controller_app import RUNS, Killed, KilledAt, World
 from tests.fakes import copy_of_empty_store, document
 from tests.layout_requests import IMPOSSIBLE, NAMESPACE, SMALL, condition
 from tests.study_clusters import CREATE, TRIALS, ready_status, work_there
-from tuner.app.controller.kube import LAYOUT_REQUEST, RAY_CLUSTER
+from tuner.app.controller.kube import LAYOUT_REQUEST, RAY_CLUSTER, KubeError
 from tuner.app.controller.room import Room
 from tuner.ask.request import ClusterSpec
 from tuner.errors import BadInput
@@ -209,7 +209,7 @@ def test_a_study_whose_worker_went_with_the_cluster_ends_all_the_same(world):
     world.store.orders.claim(worker, ("ray",), lambda *_: False, cluster=cluster["metadata"]["name"])
     world.kube.delete(LAYOUT_REQUEST, NAMESPACE, key.name)
     world.look(key)
-    assert world.again_s is None
+    assert 590.0 < world.again_s <= 601.0  # after ten minutes it goes all the same
     world.kube.delete(RAY_CLUSTER, NAMESPACE, cluster["metadata"]["name"])
     world.look(key)
     assert world.store.listing.state(name) is StudyState.RUNNING
@@ -275,6 +275,39 @@ def test_what_is_just_being_made_counts():
     assert not room.take("newer", 1)
     room.let("new")
     assert room.left() == 4
+
+
+@pytest.mark.parametrize("tried_again", [True, False])
+def test_what_may_have_been_made_counts_for_others_and_for_a_time(world, tried_again, monkeypatch):
+    now = [0.0]
+    room = Room(16, world.clusters, lambda: now[0])
+    monkeypatch.setattr("tests.controller_app.Room", lambda *_: room)
+    apply, away = world.kube.apply, [KubeError(503, "", "away")]
+
+    def once_away(kind, *words):
+        if kind == RAY_CLUSTER and away:
+            raise away.pop()
+        return apply(kind, *words)
+
+    monkeypatch.setattr(world.kube, "apply", once_away)
+    first, second = ask(world, "llama-1", changes={"cluster.nodes": 2}), ask(world, "llama-2")
+    with pytest.raises(KubeError):
+        world.look(first)
+    assert room.left() == 0
+    world.look(second)
+    assert condition(world.request(second), "Studying") == ("True", "WaitingForGpus")
+    assert world.again_s == 60.0
+    if tried_again:
+        world.look(first)
+        assert condition(world.request(first), "Studying") == ("True", "RayClusterStarting")
+        return
+    world.kube.delete(LAYOUT_REQUEST, NAMESPACE, first.name)
+    world.look(first)
+    world.look(second)
+    assert world.clusters() == []
+    now[0] += 301.0  # of what never came the room is there again
+    world.look(second)
+    assert condition(world.request(second), "Studying") == ("True", "RayClusterStarting")
 
 
 def test_one_of_its_name_that_somebody_made_is_left_alone(world):

@@ -114,7 +114,7 @@ class Reconciler:
         asked = order if isinstance(order, Refused) else order.asked
         seen = Observed(resource, asked, study, others, kuberay=self._view.kuberay(), deleted_s=_deleted_s(resource))
         seen = replace(seen, watched=self._studies.watched(studies_of(resource.key, resource.uid)))
-        seen = replace(seen, clusters=self._clusters(resource, asked), room=self._view.room.left())
+        seen = replace(seen, clusters=self._clusters(resource, asked), room=self._view.room.left(_cluster_key(seen)))
         if known is None or resource.deleting:
             return seen, known
         namespace, service = resource.key.namespace, known.asked.service
@@ -201,8 +201,12 @@ class Reconciler:
         meta, room = action.document["metadata"], self._view.room
         key = Key(meta["namespace"], meta["name"])
         if not room.take(key, action.gpus):
-            return replace(seen, room=min(room.left(), action.gpus - 1))
-        made = self._apply(seen, RAY_CLUSTER, "cluster", action.document)
+            return replace(seen, room=min(room.left(key), action.gpus - 1))
+        try:
+            made = self._apply(seen, RAY_CLUSTER, "cluster", action.document)
+        except KubeError:
+            room.doubt(key)
+            raise
         if "cluster" in made.refused:
             room.let(key)
         return made
@@ -234,6 +238,12 @@ class Reconciler:
         found = self._kube.replace(LAYOUT_REQUEST, resource.key.namespace, resource.key.name, document, "status")
         self._view.written(found)
         return replace(seen, resource=Resource(found))
+
+
+def _cluster_key(seen: Observed) -> Key | None:
+    """Where the RayCluster of its study is found, if one is asked for."""
+    asked = None if isinstance(seen.asked, Refused) else seen.asked.cluster
+    return None if asked is None else Key(seen.resource.key.namespace, asked.name)
 
 
 def _study(seen: Observed) -> StudySeen:
