@@ -143,12 +143,12 @@ class KubeClient:
             answer = self._pool.request(
                 method, url, body=sent, headers=headers, timeout=wait, retries=False, preload_content=False
             )
-            refused = answer.status >= 300 and answer.data
+            refused = answer.data if answer.status >= 300 else None
         except _http_errors() as error:
             self._noted(verb, kind.plural, 0)
             raise KubeError(0, "Unreachable", f"{self._configuration.host}: {type(error).__name__}") from None
         self._noted(verb, kind.plural, answer.status)
-        if refused:
+        if refused is not None:
             raise _refusal(answer.status, _document(refused))
         return answer
 
