@@ -179,6 +179,17 @@ def test_no_name_is_too_long_for_a_label(tmp_path: Path) -> None:
     assert max(map(len, texts)) <= 63
 
 
+@pytest.mark.parametrize(("release", "namespace"), [("2024", "1234"), ("true", "null")])
+def test_a_name_that_yaml_takes_for_something_else_stays_a_name(release: str, namespace: str, tmp_path: Path) -> None:
+    """Helm and Kubernetes allow them all."""
+    values = {**BASES["both"], "extraObjects": []}
+    values = merged(values, {"controller": {"enabled": True}, "serving": {"name": "on"}})
+    named = re.compile(r"/(labels|matchLabels|selector)/|/(name|namespace)$")
+    for document in documents(render(values, tmp_path, "--namespace", namespace, release=release)):
+        wrong = [path for path, value in leaves(document) if named.search(path) and not isinstance(value, str)]
+        assert wrong == [], document["kind"]
+
+
 def test_the_values_that_the_page_shows_are_ones(tmp_path: Path) -> None:
     blocks = re.findall(r"^```yaml\n(serving:.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
     assert blocks

@@ -11,7 +11,7 @@ helm.sh/chart: {{ include "parlay.chart" . }}
 
 {{- define "parlay.controller.selector" -}}
 app.kubernetes.io/name: parlay-controller
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- /* Name of the job by which Prometheus scrapes it: not one of the alerts', which are of the service and its workers. */ -}}

@@ -4,9 +4,9 @@
 {{- end -}}
 
 {{- define "parlay.labels" -}}
-app.kubernetes.io/name: {{ include "parlay.name" . }}
+app.kubernetes.io/name: {{ include "parlay.name" . | quote }}
 app.kubernetes.io/part-of: parlay
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ include "parlay.chart" . }}
 {{- end -}}
@@ -24,7 +24,7 @@ helm.sh/chart: {{ include "parlay.chart" . }}
 {{- /* The labels that find a part's pods. Selectors cannot be changed, so nothing in here may: no version, no values. */ -}}
 {{- define "parlay.tuner.selector" -}}
 app.kubernetes.io/name: parlay
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .part }}
 {{- end -}}
 
