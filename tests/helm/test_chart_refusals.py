@@ -131,6 +131,7 @@ def test_every_condition_of_the_schema_has_a_case() -> None:
     assert set(conditions(SCHEMA)) <= {named for _, named in IMPOSSIBLE.values()}
 
 
+TRIALS = merged(CONTROLLER, {"controller": {"trials": {"maxGpus": 8, "image": "r/p:1"}}})
 TOKEN = [{"name": "HF_TOKEN", "value": "hf_x"}]
 IMPOSSIBLE = {
     "a service without an image": ({"tuner": {"enabled": True}}, "tuner.image"),
@@ -168,6 +169,26 @@ IMPOSSIBLE = {
     "a volume twice": (
         merged(CONTROLLER, {"controller": {"extraVolumes": [{"name": "data", "emptyDir": {}}]}}),
         "controller.extraVolumes: data",
+    ),
+    "a volume of what the site says": (
+        merged(CONTROLLER, {"controller": {"extraVolumes": [{"name": "site", "emptyDir": {}}]}}),
+        "controller.extraVolumes: site",
+    ),
+    "a volume over what the site says": (
+        merged(CONTROLLER, {"controller": {"extraVolumeMounts": [{"name": "v", "mountPath": "/etc/parlay"}]}}),
+        "controller.extraVolumeMounts: /etc/parlay",
+    ),
+    "a volume of the worker beside a head": (
+        merged(TRIALS, {"serving": {"extraVolumes": [{"name": "data", "emptyDir": {}}]}}),
+        "serving.extraVolumes: data",
+    ),
+    "a volume over the files of Ray": (
+        merged(TRIALS, {"serving": {"extraVolumeMounts": [{"name": "v", "mountPath": "/tmp/ray"}]}}),
+        "serving.extraVolumeMounts: /tmp/ray",
+    ),
+    "a variable of the worker beside a head": (
+        merged(TRIALS, {"serving": {"extraEnv": [{"name": "HOME", "value": "/home"}]}}),
+        "serving.extraEnv: HOME",
     ),
     "two volumes at one place": (
         merged(WINNER, {"serving": {"extraVolumeMounts": [{"name": "v", "mountPath": "/hf-cache"}]}}),
