@@ -7,12 +7,16 @@ import pytest
 from deploy.rollout.kuberay.nodes import cordoned, gpu_of, node_seen, nodes_seen
 from deploy.rollout.kuberay.placed import beside
 from deploy.rollout.kuberay.room import devices_of, no_room
+from deploy.specs.rayservice import Platform
+from deploy.specs.site_values import Site
 from tests.fakes import make_request
 from tests.kube_fake import FakeKube
 from tests.kube_sites import PLACED, a_node, a_served
 from tuner.app.controller.kube import NODE, KubeError
 from tuner.app.controller.kube_nodes import KubeNodes
+from tuner.app.controller.kuberay_place import KubeRayPlace, KubeSite
 from tuner.ask.profile import load_profile
+from tuner.retune.policy import CanaryPolicy
 from tuner.retune.seen import NodeSeen
 
 REQUEST = make_request()
@@ -124,6 +128,21 @@ def test_which_nodes_count(node, there):
 )
 def test_what_pods_tolerate(toleration, there):
     assert bool(nodes_seen([tainted("NoSchedule")], [toleration])) is there
+
+
+TOLERATED = [{"key": "dedicated", "operator": "Exists"}]
+
+
+@pytest.mark.parametrize(
+    ("said", "nodes"),
+    [({}, 0), ({"tolerations": TOLERATED}, 1), ({"gpuTypes": {"h100_sxm": {"tolerations": TOLERATED}}}, 1)],
+)
+def test_a_place_counts_the_nodes_that_the_site_has_its_pods_tolerate(said, nodes):
+    kube = FakeKube()
+    kube.create(NODE, "", tainted("NoSchedule"))
+    kept = KubeSite(namespace="serving", service="llama", watched="s")
+    place = KubeRayPlace(kube, kept, Platform.at(Site.model_validate(said)), CanaryPolicy())
+    assert len(place.fingerprint().nodes) == nodes
 
 
 def test_cordoned_nodes_take_no_new_pods():

@@ -60,7 +60,9 @@ class KubeRayPlace:
     def __init__(self, kube: Kube, kept: KubeSite, platform: Platform, canary: CanaryPolicy) -> None:
         self._kube, self._kept = Retried(kube), kept
         self._placed = Placed(kept.watched, kept.namespace, kept.service, platform, kept.carried)
-        self._nodes = KubeNodes(kube, gpu_resource=platform.gpu_resource)
+        site = platform.site
+        tolerated = [*site.tolerations, *(one for kind in site.gpu_types.values() for one in kind.tolerations)]
+        self._nodes = KubeNodes(kube, tolerated, platform.gpu_resource)
         self._objects = KubeObjects(self._kube, self._placed)
         self._site: Site = (
             KubeRaySite(kube, self._placed, first_answers, kept.gateway, self._nodes.free)
