@@ -153,6 +153,24 @@ def test_somebody_elses_objects_of_these_names_stay_as_they_are():
         bench.site.route({})
 
 
+def test_somebody_elses_config_map_is_not_written_into():
+    """With an owner it would go with the LayoutRequest."""
+    bench = in_memory()
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "llama-deployments"}, "data": {"a": "b"}}
+    made = bench.kube.create(CONFIG_MAP, NAMESPACE, theirs)
+    with pytest.raises(ParlayError, match="llama-deployments in serving was not made for"):
+        bench.site.start(bench.live("one"), bench.request)
+    assert bench.kube.get(CONFIG_MAP, NAMESPACE, "llama-deployments") == made
+    assert bench.kube.list(RAY_SERVICE, NAMESPACE)[0] == []
+
+
+def test_what_somebody_suspended_is_not_warm():
+    bench = in_memory()
+    bench.site.start(bench.live("one"), bench.request)
+    bench.kube.edit(RAY_SERVICE, NAMESPACE, "one", {"spec": {"suspend": True}})
+    assert bench.site.warm("one") is False
+
+
 def test_no_traffic_goes_where_nothing_is():
     bench = in_memory()
     with pytest.raises(ParlayError, match="no traffic can go to one"):

@@ -37,10 +37,12 @@ class KubeObjects:
 
     def kept(self) -> dict[str, dict[str, Any]]:
         """Documents of deployments as they were applied first."""
-        return documents_of(self._kube.get(CONFIG_MAP, self._namespace, name_of(self._placed)))
+        found = self._kube.get(CONFIG_MAP, self._namespace, name_of(self._placed))
+        return documents_of(found if found is not None and belongs(found, self._placed.watched) else None)
 
     def keep(self, name: str, document: Object, needed: frozenset[str]) -> None:
-        """Keep another."""
+        """Keep another. Raises ParlayError where somebody else has a ConfigMap of that name."""
+        self.require_ours(CONFIG_MAP, name_of(self._placed))
         self.apply(CONFIG_MAP, config_map(self._placed, with_another(self.kept(), name, document, needed)))
 
     def apply(self, kind: Kind, document: Object) -> Object:

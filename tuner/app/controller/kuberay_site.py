@@ -92,7 +92,8 @@ class KubeRaySite:
     def warm(self, name: str) -> bool:
         """As ``Site.warm``."""
         found = self._objects.services().get(object_of(name))
-        if found is None or read(found).deployments()[name].readiness is not Readiness.READY:
+        one = None if found is None else read(found).deployments().get(name)  # what was suspended by hand runs nowhere
+        if one is None or one.readiness is not Readiness.READY:
             return False
         return self._ask(address(object_of(name), self._placed.namespace), name)
 
