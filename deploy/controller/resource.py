@@ -73,6 +73,12 @@ class Retune(Part):
         default=None, description="Instead: KubeRay moves one RayService over; for where two have no room."
     )
 
+    @model_validator(mode="after")
+    def _has_one_way(self) -> Retune:
+        if self.gateway is not None and self.upgrades is not None:
+            raise ValueError("either gateway or upgrades")
+        return self
+
 
 class CreatedRayCluster(Part):
     """A RayCluster that is made for the study, with the nodes of the request's cluster, and removed after it."""

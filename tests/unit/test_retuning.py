@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
 from deploy.controller.observed import Asked, Observed, Refused, Resource, StudySeen, WatchedSeen
 from deploy.controller.resource import Retune, RetuneGateway
@@ -102,3 +103,11 @@ def test_where_it_serves_is_kept_as_the_place_reads_it():
     assert site.gateway.url == "http://models.example"
     assert site.carried["ownerReferences"][0]["uid"] == "u1"
     assert KubeSite.model_validate(site.kept()) == site
+
+
+def test_traffic_is_dealt_in_one_way():
+    """One of the two would be passed over without a word."""
+    gateway = {"name": "public", "url": "http://models.example"}
+    upgrades = {"gatewayClass": "istio", "gatewayUrl": "http://models.example"}
+    with pytest.raises(ValidationError, match="either gateway or upgrades"):
+        Retune.model_validate({"gateway": gateway, "upgrades": upgrades})
