@@ -183,7 +183,8 @@ def test_no_name_is_too_long_for_a_label(tmp_path: Path) -> None:
 def test_a_name_that_yaml_takes_for_something_else_stays_a_name(release: str, namespace: str, tmp_path: Path) -> None:
     """Helm and Kubernetes allow them all."""
     values = {**BASES["both"], "extraObjects": []}
-    values = merged(values, {"controller": {"enabled": True}, "serving": {"name": "on"}})
+    values = merged(values, {"serving": {"name": "on"}})
+    values = merged(values, {"controller": {"enabled": True, "retune": True, "watchNodes": True}})
     named = re.compile(r"/(labels|matchLabels|selector)/|/(name|namespace)$")
     for document in documents(render(values, tmp_path, "--namespace", namespace, release=release)):
         wrong = [path for path, value in leaves(document) if named.search(path) and not isinstance(value, str)]
