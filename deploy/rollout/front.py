@@ -114,9 +114,9 @@ class Front:
         if self._alive():
             host, port = state.upstream.rsplit(":", 1)
             if f" {state.upstream} " not in (self._folder / _CONFIG).read_text().replace("\n", " "):
-                self._write_config(state)
                 for slot in SLOTS:
                     self._command(f"set server {slot}/serve addr {host} port {port}")
+                self._write_config(state)  # last: whoever was killed before it does all of it again
             return
         self._write_config(state)
         command = [_binary(), "-D", "-C", str(self._folder.resolve()), "-f", _CONFIG]
@@ -127,16 +127,18 @@ class Front:
             raise ParlayError(f"the front at {self._host}:{state.port} cannot be started: {why}")
 
     def _dealt(self, shares: Mapping[str, float], state: FrontState, running: bool) -> dict[str, str]:
-        """A slot for each application; one of an application without a share is given on once nothing is under way."""
+        """A slot for each application. Where none is free, one is given on of an application that has no share, and had
+        none before, and has nothing under way."""
         busy = self._under_way(state) if running else {}
-        slots = {name: slot for name, slot in state.slots.items() if name in shares or busy.get(name)}
-        slots |= {name: slot for name, slot in state.slots.items() if len(slots) < len(SLOTS) // 2}
+        needed = {name for names in (shares, state.ordered, state.before, busy) for name in names if names[name]}
+        slots = dict(state.slots)
         for name in shares:
             if name not in slots:
+                idle = next((one for one in slots if one not in needed), None)
                 free = [slot for slot in SLOTS if slot not in slots.values()]
-                if not free:
+                if not free and idle is None:
                     raise ParlayError(f"{len(SLOTS)} deployments have requests under way: {name} has to wait")
-                slots[name] = free[0]
+                slots[name] = free[0] if free else slots.pop(str(idle))
         return slots
 
     def _shares(self, state: FrontState) -> dict[str, float]:

@@ -196,6 +196,23 @@ def test_another_proxy_is_followed(front, upstream):
     assert get(front, "/x").read() == b"/one/x"
 
 
+def test_another_proxy_is_followed_after_a_kill_on_the_way_to_it(front, upstream, monkeypatch):
+    front.route({"one": 1.0}, f"127.0.0.1:{free_port()}")
+    command = front._command
+
+    def killed(*commands):
+        if commands[0].startswith("set server"):
+            raise KeyboardInterrupt
+        return command(*commands)
+
+    monkeypatch.setattr(front, "_command", killed)
+    with pytest.raises(KeyboardInterrupt):
+        front.route({"one": 1.0}, upstream.address)
+    after = Front(front._folder)
+    after.see()
+    assert get(after, "/x").read() == b"/one/x"
+
+
 def test_slots_are_given_on_for_ever(front, upstream):
     for number in range(15):
         front.route({f"d{number}": 0.5, f"d{number + 1}": 0.5}, upstream.address)
@@ -203,6 +220,25 @@ def test_slots_are_given_on_for_ever(front, upstream):
         front.forget(f"d{number}")
     assert get(front, "/x").read() == b"/d15/x"
     assert front.see().foreign is None
+
+
+def test_slots_are_given_on_where_nobody_said_who_is_gone(front, upstream):
+    for number in range(15):
+        front.route({f"d{number}": 0.5, f"d{number + 1}": 0.5}, upstream.address)
+        front.route({f"d{number + 1}": 1.0}, upstream.address)
+    assert get(front, "/x").read() == b"/d15/x"
+    assert front.see().foreign is None
+
+
+def test_a_slot_with_requests_under_way_is_never_given_on(front, upstream):
+    front.route({"slow": 1.0}, upstream.address)
+    answer = get(front, "/slow")
+    answer.readline()
+    for number in range(15):
+        front.route({f"d{number}": 1.0}, upstream.address)
+    assert front.see().under_way["slow"] == 1
+    upstream.go.set()
+    assert answer.read().endswith(b"data: last\n\n")
 
 
 def test_an_address_that_is_taken_is_said(tmp_path, upstream):
