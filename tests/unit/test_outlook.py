@@ -204,3 +204,14 @@ def test_what_is_expected_follows_rate_and_lengths():
     assert at(5.0)[Metric.TTFT] < at(5.0, 2048.0)[Metric.TTFT]
     assert not at(500.0)
     assert not expected(Look(60.0, 60.0))
+
+
+def test_of_several_kinds_of_nodes_the_last_is_still_named_by_its_layouts():
+    groups = [{"gpu": gpu, "nodes": 4, "gpus_per_node": 8} for gpu in ("h100_sxm", "a100_sxm")]
+    asked = parse_request(REQUEST.model_dump(mode="json", exclude_none=True) | {"cluster": groups})
+    left = asked_now(asked, Demand(20.0, PROMPTS, ANSWERS), nodes(4))
+    present = replace(LARGE, gpu="h100_sxm")
+    found = ask(present, left, Known(asked))
+    assert (found.present.meets, found.best.deployment.gpu) == (True, "h100_sxm")
+    gone = ask(replace(LARGE, gpu="a100_sxm"), left, Known(asked))
+    assert (gone.present, gone.best.deployment.gpu) == (None, "h100_sxm")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -30,17 +31,24 @@ _AT_MOST = 24  # some tens of ms each in the simulator
 _DRAWS_LEFT = 32  # at least, of those that agree with what was seen
 
 
-def contenders(request: TuneRequest) -> list[Candidate]:
+def cluster_of(request: TuneRequest, named: bool) -> Cluster | Fleet:
+    """The cluster of a request; ``named``: its layouts name their node group, though it be the only one that is left of
+    several."""
+    found = requested_cluster(request)
+    return Fleet((replace(found, gpu=request.groups[0].gpu),)) if named and isinstance(found, Cluster) else found
+
+
+def contenders(request: TuneRequest, named: bool = False) -> list[Candidate]:
     """The first of a plan's ranking, some of each size: the smallest that the model expects to meet the SLO may do so
-    with little to spare. None where no layout is legal."""
-    return list(_contenders(request.model_dump_json()))
+    with little to spare. None where no layout is legal. ``named`` as in ``cluster_of``."""
+    return list(_contenders(request.model_dump_json(), named))
 
 
 @lru_cache(maxsize=256)
-def _contenders(document: str) -> tuple[Candidate, ...]:
+def _contenders(document: str, named: bool) -> tuple[Candidate, ...]:
     """Of a request as JSON: the same is asked whenever something else is learnt."""
     request = TuneRequest.model_validate_json(document)
-    model, cluster = requested_model(request), requested_cluster(request)
+    model, cluster = requested_model(request), cluster_of(request, named)
     try:
         ranked = plan(request, model, cluster, load_space(request.space), keep=_LOOKED_AT).ranked
     except BadInput:  # no point of the space is legal here

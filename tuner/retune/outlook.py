@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 
-from tuner.ask.cluster import Cluster, Fleet, requested_cluster, usd_per_hour
+from tuner.ask.cluster import Cluster, Fleet, usd_per_hour
 from tuner.ask.deployment import Deployment, TwoPools, pools_of
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
@@ -22,7 +22,7 @@ from tuner.ask.requested_model import requested_model
 from tuner.errors import BadInput
 from tuner.plan.prune import Candidate
 from tuner.retune.asked_now import AskedNow
-from tuner.retune.contenders import chances, contenders, priced
+from tuner.retune.contenders import chances, cluster_of, contenders, priced
 from tuner.retune.judgement import LayoutOutlook, Outlook
 from tuner.retune.known import Known, replica_of
 
@@ -57,7 +57,9 @@ def outlook(
     """
     if now.request is None:
         return Outlook(None, None, assumed=now.assumed)
-    question = _Question(now, now.request, known, requested_model(now.request), requested_cluster(now.request))
+    named = len(known.request.groups) > 1 or any(one.gpu is not None for one in pools_of(present).values())
+    cluster = cluster_of(now.request, named)
+    question = _Question(now, now.request, known, requested_model(now.request), cluster, named)
     fits = question.holds(present)
     allowed = [c for c in question.others(present) if c.deployment not in vetoed and refuses(c.deployment) is None]
     found = question.weighed(allowed, present if fits else None, simulate and fits)
@@ -77,6 +79,7 @@ class _Question:
     known: Known
     model: ModelShape
     cluster: Cluster | Fleet
+    named: bool  # layouts name their node group
 
     def holds(self, deployment: Deployment) -> bool:
         """Is there room for it on the cluster of now?"""
@@ -91,7 +94,7 @@ class _Question:
     def others(self, present: Deployment) -> list[Candidate]:
         """Layouts that are legal now and may be the best, those that were measured among them."""
         measured = {t.deployment for t in self.known.trials if t.steps} | {one.deployment for one in self.known.lived}
-        found = contenders(self.request)
+        found = contenders(self.request, self.named)
         have = {candidate.deployment for candidate in found}
         missing = sorted(one for one in measured - have if isinstance(one, ParallelLayout))
         found += [c for one in missing if (c := priced(self.request, self.model, self.cluster, one)) is not None]
