@@ -62,7 +62,7 @@ class RaySite:
         self._front = Front(folder / "front", host, port)
         self._histories: dict[str, ReplicaHistory] = {}
         self._stopped: set[str] = set()  # whose deletion Serve may not have begun yet
-        self._was_up: set[str] = set()
+        self._was_up = set(self._known())
 
     @property
     def name(self) -> str:
@@ -174,7 +174,7 @@ class RaySite:
     def _known(self) -> dict[str, str]:
         try:
             found: dict[str, str] = json.loads((self._folder / _SEEN).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # of a machine that lost its power it may be half a file
             return {}
         return found
 

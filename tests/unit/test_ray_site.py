@@ -124,6 +124,19 @@ class TestRaySite(SiteContract):
         assert seen.readiness is Readiness.READY
         assert seen.why.startswith("1 of 2 replicas run")
 
+    def test_who_takes_over_knows_that_it_was_up(self, bench):
+        self.up(bench, "one")
+        deployment = bench.serve.applications["one"]["deployments"]["LLMServer:tiny"]
+        deployment["replicas"].append(dict(deployment["replicas"][0], replica_id="one-1", state="STARTING"))
+        for status in ("UNHEALTHY", "DEPLOYING"):
+            bench.serve.applications["one"]["status"], bench.serve.looks["one"] = status, -10
+            assert bench.again().see().deployments["one"].readiness is Readiness.READY
+
+    def test_half_a_file_of_a_crash_ends_nobody(self, bench):
+        self.up(bench, "one")
+        (bench.folder / "applications.json").write_text('{"one": ')
+        assert bench.again().see().deployments["one"].readiness is Readiness.READY
+
     def test_a_replica_that_dies_before_it_was_ready_is_a_failed_start(self, bench):
         bench.site.start(bench.live("one"), bench.request)
         bench.site.see()
