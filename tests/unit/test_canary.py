@@ -153,3 +153,9 @@ def test_evidence_against_a_limit_and_its_dispersion():
     assert dispersion_of(clumped) == pytest.approx(10 * 100 / 9 / 9)
     found = against_limit(Claim.NOT_ABOVE, clumped, 0.02)
     assert found.log < against_limit(Claim.NOT_ABOVE, even, 0.02).log / 5
+
+
+@pytest.mark.parametrize(("arrived", "failed", "missed", "total"), [(10, 1, 1, 10), (1, 3, 3, 3), (0, 2, 2, 2)])
+def test_no_more_fail_than_there_are_though_they_came_before_the_look(arrived, failed, missed, total):
+    found = canary_look(Look(at_s=1, seconds=5, arrived=arrived, failed=failed), None).new[FAILED]
+    assert (found.total, found.total - found.likely) == (total, missed)

@@ -75,8 +75,9 @@ def key_of(target: SloTarget) -> str:
 def _counts(look: Look) -> dict[str, Within]:
     found = {f"{metric.value}:p{percentile:g}": within for (metric, percentile), within in look.within.items()}
     if look.arrived is not None and look.failed is not None:
-        well = look.arrived - look.failed
-        found[FAILED] = Within(look.arrived, well, well, well)
+        total = max(look.arrived, look.failed)  # what failed may have come before this look
+        well = total - look.failed
+        found[FAILED] = Within(total, well, well, well)
     return found
 
 
