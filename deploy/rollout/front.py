@@ -71,17 +71,22 @@ class Front:
         state = self._state()
         return None if state is None else f"http://{self._host}:{state.port}"
 
-    def see(self) -> FrontSeen:
-        """What it does. One that has died since it was ordered is started anew first."""
+    def see(self, upstream: str | None = None) -> FrontSeen:
+        """What it does. One that has died since it was ordered is started anew first; where Ray Serve's proxy is at
+        another ``upstream`` by now, it is followed."""
         state = self._state()
         if state is None or not state.upstream:
             return FrontSeen({}, {})
         with self._alone():
+            state = self._state() or state
+            if upstream is not None and upstream != state.upstream:
+                state = replace(state, upstream=upstream)
+                self._write(state)
             self._have_running(state)
-        shares = self._shares(state)
+            shares, under_way = self._shares(state), self._under_way(state)
         ours = any(_same(shares, wanted) for wanted in (state.ordered, state.before))
         foreign = None if ours else f"the front deals {_words(shares)}, and {_words(state.ordered)} was ordered"
-        return FrontSeen(shares, self._under_way(state), foreign)
+        return FrontSeen(shares, under_way, foreign)
 
     def route(self, shares: Mapping[str, float], upstream: str) -> None:
         """Deal new requests by these shares from now on; ``upstream`` is ``HOST:PORT`` of Ray Serve's proxy."""

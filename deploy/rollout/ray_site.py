@@ -78,7 +78,7 @@ class RaySite:
         """What Ray Serve says of the study's applications, and what the front does."""
         applications = self._applications()
         self._end_left(applications)
-        front = self._front.see()
+        front = self._front.see(self._proxy() if applications else None)
         seen = {name: self._one(name, one, front.under_way) for name, one in applications.items()}
         foreign = front.foreign or self._changed(applications)
         return SiteSeen(seen, front.shares, foreign)

@@ -196,6 +196,16 @@ def test_another_proxy_is_followed(front, upstream):
     assert get(front, "/x").read() == b"/one/x"
 
 
+def test_a_proxy_that_moved_is_followed_without_an_order(front, upstream):
+    assert front.see(upstream.address).shares == {}
+    front.route({"one": 1.0}, f"127.0.0.1:{free_port()}")
+    assert front.see(upstream.address).foreign is None
+    assert get(front, "/x").read() == b"/one/x"
+    kill(front)
+    front.see(None)
+    assert get(front, "/x").read() == b"/one/x"
+
+
 def test_another_proxy_is_followed_after_a_kill_on_the_way_to_it(front, upstream, monkeypatch):
     front.route({"one": 1.0}, f"127.0.0.1:{free_port()}")
     command = front._command

@@ -16,6 +16,7 @@ import pytest
 from deploy.rollout.application import config_of, measured, planned
 from deploy.rollout.front_config import ANSWERED_BY
 from deploy.rollout.ray_site import RaySite, named_after
+from serve.launch.processes import free_port
 from tests.fake_serve import FakeServe
 from tests.fakes import make_request
 from tests.rollouts import a_live
@@ -131,6 +132,12 @@ class TestRaySite(SiteContract):
         for status in ("UNHEALTHY", "DEPLOYING"):
             bench.serve.applications["one"]["status"], bench.serve.looks["one"] = status, -10
             assert bench.again().see().deployments["one"].readiness is Readiness.READY
+
+    def test_traffic_follows_a_proxy_that_moved(self, bench):
+        self.up(bench, "one")
+        bench.site._front.route({"one": 1.0}, f"127.0.0.1:{free_port()}")
+        bench.site.see()
+        assert bench.asked(3) == {"one": 3}
 
     def test_half_a_file_of_a_crash_ends_nobody(self, bench):
         self.up(bench, "one")
