@@ -341,6 +341,16 @@ def lived(way, events, first=(), old="old"):
     return world.run()
 
 
+def test_an_old_one_that_does_not_come_up_again_in_time_is_left_nowhere():
+    world = at_step(RolloutWorld.new(IN_PLACE), Step.CANARY)
+    world.place.start_s = 1000
+    world.canary = Answer.ROLL_BACK
+    assert world.run().steps[-2:] == ["restoring", "failed"]
+    assert world.rollout.outcome.endswith("old was not ready again within 300 s")
+    assert world.place.present() == []
+
+
+
 @given(
     st.sampled_from([(way, old) for way in Way for old in ("old", None) if old or way is REPLACE]),
     st.lists(st.tuples(st.integers(0, 12), EVENTS), max_size=8),

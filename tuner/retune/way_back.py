@@ -57,6 +57,8 @@ def restoring(at: At) -> Move:
     if at.old.readiness is Readiness.FAILED:
         return at.to(Step.FAILED, outcome=f"{at.rollout.outcome}; {name} did not come up again: {at.old.why}")
     if at.waited_s > limit_s:
+        if at.old.readiness is not Readiness.ABSENT:  # it would hold its devices, and serve nobody
+            return Wait(f"{name} is ending") if at.old.readiness is Readiness.LEAVING else Stop(name)
         return at.to(Step.FAILED, outcome=f"{at.rollout.outcome}; {name} was not ready again within {limit_s:g} s")
     return Start(name) if at.old.readiness is Readiness.ABSENT else Wait(f"{name} is starting again")
 
