@@ -350,7 +350,6 @@ def test_an_old_one_that_does_not_come_up_again_in_time_is_left_nowhere():
     assert world.place.present() == []
 
 
-
 @given(
     st.sampled_from([(way, old) for way in Way for old in ("old", None) if old or way is REPLACE]),
     st.lists(st.tuples(st.integers(0, 12), EVENTS), max_size=8),
