@@ -7,6 +7,7 @@ import pytest
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric
 from tuner.ask.request_document import parse_request
+from tuner.errors import BadInput
 from tuner.retune.asked_now import asked_now
 from tuner.retune.demand import Demand, LoadRecord
 from tuner.retune.evidence import informed, served_well
@@ -215,3 +216,8 @@ def test_of_several_kinds_of_nodes_the_last_is_still_named_by_its_layouts():
     assert (found.present.meets, found.best.deployment.gpu) == (True, "h100_sxm")
     gone = ask(replace(LARGE, gpu="a100_sxm"), left, Known(asked))
     assert (gone.present, gone.best.deployment.gpu) == (None, "h100_sxm")
+
+
+def test_a_round_on_other_nodes_than_what_serves_says_nothing_of_it():
+    with pytest.raises(BadInput, match="a node group that the last round was asked of"):
+        ask(replace(LARGE, gpu="a100_sxm"))

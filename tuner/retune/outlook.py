@@ -53,11 +53,15 @@ def outlook(
     the present one may end first (``in_place``), one that has room beside it is better than one that has none.
 
     Where the present one does not fit the cluster, the best is what can be had at once: what a trial showed before
-    what only the model says, and without the simulator, which takes a second or two otherwise.
+    what only the model says, and without the simulator, which takes a second or two otherwise. Raises BadInput where
+    the present one is on a node group that the request which is ``known`` does not name: it says nothing of it.
     """
     if now.request is None:
         return Outlook(None, None, assumed=now.assumed)
-    named = len(known.request.groups) > 1 or any(one.gpu is not None for one in pools_of(present).values())
+    groups, there = {group.gpu for group in known.request.groups}, {one.gpu for one in pools_of(present).values()}
+    if groups and not there <= (groups if len(groups) > 1 else groups | {None}):
+        raise BadInput("present", str(present), "a layout on a node group that the last round was asked of")
+    named = len(groups) > 1 or None not in there
     cluster = cluster_of(now.request, named)
     question = _Question(now, now.request, known, requested_model(now.request), cluster, named)
     fits = question.holds(present)
