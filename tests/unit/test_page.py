@@ -240,10 +240,20 @@ def test_a_study_that_waits_for_anothers_devices_says_so(service, browser):
         page.wait_for_selector(".at-work >> text=waits for 4 devices held by first")
 
 
+MOTION = """() => {
+  const waits = Object.assign(document.createElement("p"), { className: "skeleton", textContent: "Loading…" });
+  document.querySelector("main").append(waits);
+  return getComputedStyle(waits).animationName;
+}"""
+
+
 def test_who_wants_no_motion_sees_none(service, browser):
     with opened(browser, service.url, reduced_motion="reduce") as page:
-        page.wait_for_selector("td.skeleton")
-        assert page.evaluate("getComputedStyle(document.querySelector('.skeleton')).animationName") == "none"
+        page.wait_for_selector("td.empty")
+        assert page.evaluate(MOTION) == "none"
+    with opened(browser, service.url) as page:
+        page.wait_for_selector("td.empty")
+        assert page.evaluate(MOTION) == "breathe"
 
 
 def test_what_does_not_exist_is_said(service, browser):

@@ -35,6 +35,22 @@ def test_axe_finds_nothing(state, made, browser):
                 assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
 
 
+@pytest.mark.parametrize("look", LOOKS)
+def test_what_loads_can_be_read_at_its_faintest(look, made, browser):
+    with opened(browser, "about:blank", **LOOKS[look]) as page:
+        show(page, "empty list", made)
+        page.evaluate(
+            """() => {
+              const waits = document.createElement("p");
+              waits.className = "skeleton";
+              waits.textContent = "Loading…";
+              waits.style.cssText = "animation: none; opacity: .75";
+              document.querySelector("main").append(waits);
+            }"""
+        )
+        assert violations(page) == []
+
+
 def test_axe_finds_what_is_wrong(browser):
     with opened(browser, "about:blank") as page:
         page.set_content("<img src='data:,'><input>")

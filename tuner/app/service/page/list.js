@@ -47,5 +47,5 @@ function row(study) {
 
 function empty(state) {
   const words = state ? [`No study is ${state}.`] : ["Nobody has asked for anything yet. ", el("a", { href: "#/ask" }, "Ask for a layout"), "."];
-  return el("tr", {}, el("td", { colspan: "6", class: "skeleton" }, ...words));
+  return el("tr", {}, el("td", { colspan: "6", class: "empty" }, ...words));
 }
