@@ -22,8 +22,8 @@ CHART = Path(__file__).parents[2] / "helm" / "parlay"
 ENABLED = ("controller.enabled=true", "controller.image=registry/parlay:1")
 
 
-def helm(*values: str) -> subprocess.CompletedProcess[str]:
-    words = ["template", "tuner", str(CHART), "--namespace", "tuning"]
+def helm(*values: str, release: str = "tuner", namespace: str = "tuning") -> subprocess.CompletedProcess[str]:
+    words = ["template", release, str(CHART), "--namespace", namespace]
     given = [word for value in values for word in ("--set", value)]
     return subprocess.run([str(tools.helm()), *words, *given], capture_output=True, text=True, timeout=60)
 
@@ -34,6 +34,18 @@ def rendered(*values: str) -> dict[tuple[str, str], Any]:
     assert done.returncode == 0, done.stderr
     documents = [one for one in yaml.safe_load_all(done.stdout) if one]
     return {(one["kind"], one["metadata"]["name"]): one for one in documents}
+
+
+def test_no_two_releases_share_a_name_of_the_whole_cluster() -> None:
+    every = ("controller.namespaces=all", "controller.watchNodes=true", "controller.retune=true")
+    given = (*ENABLED, "controller.store.secret=db", *every)
+    named = []
+    for namespace, release in (("a-b", "c"), ("a", "b-c")):
+        documents = yaml.safe_load_all(helm(*given, release=release, namespace=namespace).stdout)
+        roles = [one for one in documents if one and one["kind"].startswith("ClusterRole")]
+        named.append({(one["kind"], one["metadata"]["name"]) for one in roles})
+    assert len(named[0]) == len(named[1]) == 8
+    assert not named[0] & named[1]
 
 
 def test_without_it_nothing_is_there() -> None:
@@ -92,8 +104,8 @@ def test_all_namespaces_need_a_role_of_the_cluster_and_nothing_else_does() -> No
     few = rendered(*ENABLED, "controller.store.claim=c", "controller.userRoles=false")
     assert not [kind for kind, _ in few if kind.startswith("Cluster")]
     every = rendered(*ENABLED, "controller.store.claim=c", "controller.userRoles=false", "controller.namespaces=all")
-    assert every["ClusterRole", "tuning-tuner-controller"]["rules"] == few["Role", "tuner-controller"]["rules"]
-    assert every["ClusterRoleBinding", "tuning-tuner-controller"]["subjects"][0]["namespace"] == "tuning"
+    assert every["ClusterRole", "tuning.tuner-controller"]["rules"] == few["Role", "tuner-controller"]["rules"]
+    assert every["ClusterRoleBinding", "tuning.tuner-controller"]["subjects"][0]["namespace"] == "tuning"
     assert [name for kind, name in every if kind == "Role"] == ["tuner-controller-election"]
     args = every["Deployment", "tuner-controller"]["spec"]["template"]["spec"]["containers"][0]["args"]
     assert "--all-namespaces" in args
@@ -177,7 +189,7 @@ def test_its_words_are_those_of_the_command() -> None:
 
 
 def test_nodes_are_listed_only_where_that_was_asked_for() -> None:
-    name = ("ClusterRole", "tuning-tuner-controller-nodes")
+    name = ("ClusterRole", "tuning.tuner-controller-nodes")
     assert name not in rendered(*ENABLED, "controller.store.secret=db")
     found = rendered(*ENABLED, "controller.store.secret=db", "controller.watchNodes=true")
     assert found[name]["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}]

@@ -95,7 +95,7 @@ def test_for_all_namespaces_it_may_do_the_same_in_each_and_of_leases_no_more(kub
     """By a ClusterRole, which only a release that looks after all of them has."""
     root = "/apis/rbac.authorization.k8s.io/v1"
     documents = [one for one in rendered("controller.namespaces=all") if one["kind"].startswith("ClusterRole")]
-    mine = [one for one in documents if one["metadata"]["name"] == f"{NAMESPACE}-{ACCOUNT}"]
+    mine = [one for one in documents if one["metadata"]["name"] == f"{NAMESPACE}.{ACCOUNT}"]
     made = [(f"{root}/{one['kind'].lower()}s", one) for one in mine]
     try:
         for path, document in made:
