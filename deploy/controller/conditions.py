@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.controller.manifests import config_map_of, in_place, ready, wanted
 from deploy.controller.names import STUDY
-from deploy.controller.observed import Observed, Refused
+from deploy.controller.observed import QUOTA, Observed, Refused
 from deploy.controller.retuning import held, rolled_out, watching
 from deploy.controller.study_clusters import words
 from tuner.study.lifecycle import StudyState
@@ -33,20 +33,23 @@ def _short(words: Said) -> Said:
 
 def _accepted(seen: Observed) -> Said:
     problem = seen.asked if isinstance(seen.asked, Refused) else seen.refused.get("submit")
-    if problem is not None:
+    if problem is not None and problem.reason != QUOTA:
         return "False", problem.reason, problem.message
     return "True", "Valid", "the request is valid"
 
 
 def _studying(seen: Observed) -> Said:
     study = seen.study
+    held = next((one for one in seen.refused.values() if one.reason == QUOTA), None)
+    if held is not None:
+        return "False", QUOTA, f"{held.message}; when there is room, it goes on by itself"
     if study is None:
         why = "the study was deleted" if seen.study_deleted else "there is no study yet"
         return "False", "Deleted" if seen.study_deleted else "NotStarted", why
     if study.ending:
         return "True", "Ending", "a worker ends the study"
     if study.state is StudyState.PAUSED and study.frees_s is not None:
-        return "False", "QuotaSpent", f"{study.problem}; then the study ({study.name}) goes on by itself"
+        return "False", QUOTA, f"{study.problem}; then the study ({study.name}) goes on by itself"
     if study.state in _RUNNING:
         reason, message = _RUNNING[study.state]
         if study.state is StudyState.PAUSED:

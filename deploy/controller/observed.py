@@ -14,6 +14,7 @@ from tuner.study.orders import Wish
 
 Document = Mapping[str, Any]
 OPEN = (StudyState.QUEUED, StudyState.RUNNING, StudyState.PAUSED)
+QUOTA = "QuotaSpent"  # reason
 
 
 @dataclass(frozen=True, slots=True)

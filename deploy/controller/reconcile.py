@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.controller.manifests import in_place, wanted
-from deploy.controller.observed import OPEN, Asked, Document, Observed, Refused, StudySeen
+from deploy.controller.observed import OPEN, QUOTA, Asked, Document, Observed, Refused, StudySeen
 from deploy.controller.retuning import is_watched, site_of, to_let
 from deploy.controller.status import status
 from deploy.controller.study_clusters import LOOK_AGAIN_S, asked_for, done_with, orphans, to_be_made, waits_for_room
@@ -149,7 +149,7 @@ def again_s(seen: Observed) -> float | None:
     study = seen.study
     if seen.resource.deleting:
         return max(TEARDOWN_S - seen.deleted_s, 0.0) + 1.0 if seen.resource.held else None
-    if waits_for_room(seen):
+    if waits_for_room(seen) or any(one.reason == QUOTA for one in seen.refused.values()):
         return QUOTA_S
     if study is None or study.state is not StudyState.PAUSED or study.frees_s is None:
         return None

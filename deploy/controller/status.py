@@ -8,7 +8,7 @@ from typing import Any
 from deploy.controller.conditions import said, with_times
 from deploy.controller.manifests import config_map_of
 from deploy.controller.names import DIGEST, digest
-from deploy.controller.observed import Document, Observed, Refused
+from deploy.controller.observed import QUOTA, Document, Observed, Refused
 from deploy.controller.resource import Status
 from deploy.controller.study_clusters import found, name_of
 from tuner.study.lifecycle import StudyState
@@ -51,10 +51,12 @@ def status(seen: Observed, now: str) -> dict[str, Any]:
     resource, study = seen.resource, seen.study
     before = list(resource.status.get("conditions", ()))
     words = said(seen)
+    # One that is to be taken up again is not named before: by that it is known that the controller cancelled it.
+    waits = any(one.reason == QUOTA for one in seen.refused.values())
     document: dict[str, Any] = {
         "observedGeneration": resource.generation,
         "phase": _phase(seen, {kind: (state, reason) for kind, (state, reason, _) in words.items()}),
-        "study": resource.status.get("study") if study is None or study.ending else study.name,
+        "study": resource.status.get("study") if study is None or study.ending or waits else study.name,
         "conditions": with_times(words, before, resource.generation, now),
         "deployed": _deployed(seen),
         "rayCluster": None if (cluster := found(seen)) is None else name_of(cluster),

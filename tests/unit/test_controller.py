@@ -20,6 +20,7 @@ from tuner.app.controller.kube import CONFIG_MAP, LAYOUT_REQUEST, RAY_SERVICE
 from tuner.app.controller.studies import manifest_of
 from tuner.study.lifecycle import StudyState
 from tuner.study.orders import Wish
+from tuner.study.quotas import Quota
 from tuner.study.store import Store
 
 pytestmark = pytest.mark.slow  # studies of a simulated cluster
@@ -194,6 +195,48 @@ def test_a_study_that_was_cancelled_for_another_is_taken_up_when_it_is_asked_for
     assert world.look(key) == "Queued"
     assert world.store.listing.state(first) is StudyState.QUEUED
     assert world.settle(key) == "RolledOut"
+
+
+def studying(world, key):
+    return condition(world.request(key), "Studying")
+
+
+def test_no_more_studies_than_the_quota_of_the_namespace_wait_or_run(world):
+    world.store.quotas.set(Quota("kubernetes/serving", None, 30.0, 1))
+    one, two = world.ask("one"), world.ask("two")
+    assert world.look(one) == "Queued"
+    assert world.look(two) == "Pending"
+    assert condition(world.request(two), "Accepted") == ("True", "Valid")
+    assert studying(world, two) == ("False", "QuotaSpent")
+    assert world.again_s == 60.0
+    assert world.settle(one) == "RolledOut"
+    assert world.look(two) == "Queued"
+    assert world.again_s is None
+
+
+def test_what_a_quota_of_studies_has_one_of_may_be_asked_otherwise(world):
+    world.store.quotas.set(Quota("kubernetes/serving", None, 30.0, 1))
+    key = world.ask()
+    world.look(key)
+    first = world.request(key)["status"]["study"]
+    world.edit(key, {"request": other_slo()})
+    assert world.look(key) == "Queued"
+    assert world.store.listing.state(first) is StudyState.CANCELLED
+
+
+def test_a_cancelled_study_is_not_taken_up_again_beyond_the_quota(world):
+    key = world.ask()
+    world.look(key)
+    world.edit(key, {"request": other_slo()})
+    world.look(key)
+    world.look(world.ask("two"))
+    world.store.quotas.set(Quota("kubernetes/serving", None, 30.0, 1))
+    world.edit(key, {"request": document(SMALL)})
+    world.look(key)
+    assert studying(world, key) == ("False", "QuotaSpent")
+    assert world.again_s == 60.0
+    world.store.quotas.set(Quota("kubernetes/serving", None, 30.0, 2))
+    assert world.look(key) == "Queued"
 
 
 def test_a_study_that_somebody_cancelled_stays_so(world):

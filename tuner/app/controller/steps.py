@@ -164,7 +164,7 @@ class Reconciler:
         if isinstance(action, Submit):
             return _begun(seen, "submit", self._studies.submit(order))
         assert isinstance(action, Resume)
-        return _begun(seen, "resume", self._studies.resume(_study(seen)))
+        return _begun(seen, "resume", self._studies.resume(_study(seen), order.terms.owner))
 
     def _finalizer(self, seen: Observed, hold: bool) -> Observed:
         resource = seen.resource

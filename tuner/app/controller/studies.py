@@ -15,6 +15,7 @@ import yaml
 from deploy.controller.asking import Order
 from deploy.controller.observed import OPEN, Document, Refused, StudySeen, Verdict, WatchedSeen
 from deploy.specs.rayservice import Platform
+from tuner.app.controller.allowance import Allowance
 from tuner.app.controller.kuberay_place import KubeSite
 from tuner.app.controller.together import Together
 from tuner.app.controller.watched_studies import let, watched_of
@@ -44,6 +45,7 @@ class Studies:
         self._lock = threading.Lock()
         self._verdicts: dict[tuple[str, int, str], Verdict] = {}
         self._submit = Together(store.orders.submit_all)
+        self._allowance = Allowance(store)
 
     def of(self, prefix: str, owner: str, order: Order | None) -> tuple[StudySeen | None, tuple[StudySeen, ...]]:
         """The study of an order, and all others of the prefix that are open or pinned."""
@@ -53,18 +55,25 @@ class Studies:
         return None if mine is None or order is None else self._whole(mine, order), others
 
     def submit(self, order: Order) -> StudySeen | Refused:
-        """Queue it; Refused where the store will not have it."""
+        """Queue it; Refused where the store will not have it, or a quota."""
+        return self._allowance.within(order.terms.owner, order.asked.study, lambda: self._queue(order))
+
+    def _queue(self, order: Order) -> StudySeen | Refused:
         study = order.asked.study
         if (problem := self._submit((study, order.request, order.terms))) is not None:
             return Refused("NotQueued", str(problem))
         return StudySeen(study, StudyState.QUEUED, cluster=order.terms.cluster)
 
-    def resume(self, study: StudySeen) -> StudySeen | Refused:
-        """Queue it again; Refused where it is not in a state for that."""
-        try:
-            return replace(study, state=self._store.orders.resume(study.name), wish=None)
-        except BadInput as error:
-            return Refused("NotResumed", str(error))
+    def resume(self, study: StudySeen, owner: str) -> StudySeen | Refused:
+        """Queue it again; Refused where it is not in a state for that, or a quota of the owner's will not have it."""
+
+        def begin() -> StudySeen | Refused:
+            try:
+                return replace(study, state=self._store.orders.resume(study.name), wish=None)
+            except BadInput as error:
+                return Refused("NotResumed", str(error))
+
+        return self._allowance.within(owner, study.name, begin)
 
     def cancel(self, study: StudySeen) -> StudySeen:
         """Ask for its end; one that has ended since is left as it is."""
