@@ -90,6 +90,11 @@ def test_what_is_applied(name):
     assert made == path.read_text(encoding="utf-8")
 
 
+def test_a_small_share_has_some_weight():
+    backends = front(PLACED, GATEWAY, {"llama.1": 0.9997, "llama.2": 0.0003})["spec"]["rules"][0]["backendRefs"]
+    assert [one["weight"] for one in backends] == [1000, 1]
+
+
 @pytest.mark.parametrize("name", ["beside", "incremental", "new-cluster"])
 def test_a_rayservice_is_valid(name):
     assert crd.problems(DOCUMENTS[name]()) == []

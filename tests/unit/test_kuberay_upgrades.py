@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from deploy.rollout.kuberay.courses import percent_of
 from deploy.rollout.kuberay.placed import manifest
 from deploy.rollout.kuberay.upgrades import Strategy, Upgrades, strategy
 from deploy.rollout.kuberay.upgrading import base
@@ -32,7 +33,8 @@ LIVES = {name: a_served(name, layout, REQUEST) for name, layout in {"old": "tp=2
 class Town:
     """A Site, the stand-in, and what is done by whom in which order."""
 
-    def __init__(self, upgrades=GATEWAY, **operator):
+    def __init__(self, upgrades=GATEWAY, share=0.1, **operator):
+        self.share = share
         self.kube, self.asked, self.upgrades = FakeKube(), [], upgrades
         self.operator = Operator(self.kube, "llama", **operator)
         self.nodes = lambda: None
@@ -40,7 +42,7 @@ class Town:
 
     def again(self):
         return KubeRayUpgradeSite(
-            self.kube, PLACED, self._answers, self.upgrades, CanaryPolicy(share=0.1), lambda: self.nodes(),
+            self.kube, PLACED, self._answers, self.upgrades, CanaryPolicy(share=self.share), lambda: self.nodes(),
             clock=lambda: self.operator.now_s,
         )  # fmt: skip
 
@@ -72,7 +74,13 @@ class Town:
             site = self.again()
             seen = site.see()
             self.shares.append((rollout.step, dict(seen.shares)))
-            facts = Facts(seen, self.operator.now_s - began_s, CanaryAnswer(canary, "said"), warmed)
+            facts = Facts(
+                seen,
+                self.operator.now_s - began_s,
+                CanaryAnswer(canary, "said"),
+                warmed,
+                policy=CanaryPolicy(share=self.share),
+            )
             move = next_step(rollout, facts)
             match move:
                 case Write(rollout=after):
@@ -109,6 +117,23 @@ def test_a_canary_that_does_well_is_promoted():
     assert max(shares.get("new", 0.0) for shares in canary) == pytest.approx(0.1)
     assert all(shares for _, shares in town.shares)  # there was never nothing that serves
     assert town.operator.made == 2
+
+
+@pytest.mark.parametrize(("share", "percent"), [(0.004, 1), (0.014, 1), (0.125, 12)])
+def test_a_canary_of_parts_of_a_percent_has_some_traffic(share, percent):
+    town = Town(share=share).serving()
+    rollout = town.rollout(Answer.HOLD, patient_s=400)
+    assert (rollout.step, rollout.share) == (Step.CANARY, share)
+    assert town.operator.pending.traffic == percent
+    routed = town.site.see().shares
+    assert routed == {"old": 1 - percent / 100, "new": percent / 100}
+    facts = Facts(town.site.see(), 0.0, CanaryAnswer(Answer.PROMOTE, "said"), True)
+    assert not isinstance(next_step(rollout, facts), Route)  # that is the share that was asked for
+
+
+@pytest.mark.parametrize(("share", "percent"), [(0.0, 0), (1e-6, 1), (0.5, 50), (0.999, 99), (1.0, 100)])
+def test_a_share_in_whole_percent(share, percent):
+    assert percent_of(share) == percent
 
 
 def test_no_traffic_before_the_canary():

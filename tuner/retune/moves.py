@@ -11,7 +11,7 @@ from tuner.retune.rollout import Rollout, Step, Way, Wish
 from tuner.retune.site import DeploymentSeen, Readiness, SiteSeen
 
 GONE = DeploymentSeen(Readiness.ABSENT)
-_EXACT = 0.002  # a site deals traffic in thousandths
+_EXACT = 0.01  # some sites deal traffic in whole percents, of which a small share is one
 
 
 class Answer(StrEnum):
@@ -186,7 +186,7 @@ class At:
         """What is to be ordered where traffic does not go by these shares; those of nobody and of 0 are left out."""
         wanted = {name: share for name, share in shares if name is not None and share > 0}
         there = {name: share for name, share in self.facts.seen.shares.items() if share > 0}
-        same = wanted.keys() == there.keys() and all(abs(wanted[name] - there[name]) <= _EXACT for name in wanted)
+        same = wanted.keys() == there.keys() and all(abs(wanted[name] - there[name]) < _EXACT for name in wanted)
         return None if same else Route(wanted)
 
     def drained(self, one: DeploymentSeen, patience_s: float) -> bool:

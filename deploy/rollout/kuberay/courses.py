@@ -57,7 +57,7 @@ def routing(seen: ServiceRead, now: Course, shares: Mapping[str, float], at_s: f
     """Have traffic shared so; ``now`` is what was ordered last, and comes back where nothing is to be changed. Raises
     ParlayError for a share that KubeRay cannot hold."""
     serves, comes = seen.active_runs, seen.pending_runs
-    wanted = {name: round(_ALL * share) for name, share in shares.items() if share > 0}
+    wanted = {name: percent_of(share) for name, share in shares.items() if share > 0}
     strange = wanted.keys() - {serves, comes, now.deployment}
     if strange:
         raise ParlayError(f"no traffic can go to {', '.join(sorted(strange))}: KubeRay runs no such deployment")
@@ -89,7 +89,14 @@ def _moved(seen: ServiceRead, now: Course, percent: int, at_s: float, upgrades: 
         return now
     there_s = 1 if seen.pending.moved_s is None else max(1, int(at_s - seen.pending.moved_s))
     step = percent - has
-    return replace(now, surge_percent=max(percent, step), step_percent=step, interval_s=there_s, share_percent=percent)
+    return replace(now, surge_percent=percent, step_percent=step, interval_s=there_s, share_percent=percent)
+
+
+def percent_of(share: float) -> int:
+    """A share as KubeRay holds it, in whole percent: some traffic is 1 at least, and not all of it 99 at most."""
+    if share <= 0:
+        return 0
+    return _ALL if share >= 1 else min(_ALL - 1, max(1, round(_ALL * share)))
 
 
 def steadied(seen: ServiceRead, now: Course) -> Course:

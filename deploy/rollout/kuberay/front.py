@@ -46,7 +46,7 @@ def front(placed: Placed, gateway: Gateway | None, shares: Mapping[str, float]) 
 def _route(meta: dict[str, Any], gateway: Gateway, shares: Mapping[str, float]) -> dict[str, Any]:
     parent = {"name": gateway.name, "namespace": gateway.namespace, "sectionName": gateway.listener}
     backends = [
-        {"name": serve_service(object_of(name)), "port": PORT, "weight": round(share * _THOUSANDTHS)}
+        {"name": serve_service(object_of(name)), "port": PORT, "weight": max(1, round(share * _THOUSANDTHS))}
         for name, share in shares.items()
     ]
     rule: dict[str, Any] = {"matches": [{"path": {"type": "PathPrefix", "value": "/"}}]}

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deploy.rollout.kuberay.courses import Course, ending, routing, starting, steadied
+from deploy.rollout.kuberay.courses import Course, ending, percent_of, routing, starting, steadied
 from deploy.rollout.kuberay.foreign import foreign
 from deploy.rollout.kuberay.placed import Placed
 from deploy.rollout.kuberay.reading import ServiceRead, read
@@ -46,7 +46,7 @@ class KubeRayUpgradeSite:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._placed, self._ask, self._upgrades, self._nodes, self._clock = placed, ask, upgrades, nodes, clock
-        self._canary_percent = max(1, round(100 * canary.share))
+        self._canary_percent = percent_of(canary.share)
         self._objects = KubeObjects(Retried(kube), placed, services)
 
     @property
