@@ -21,7 +21,7 @@ from tuner.app.controller.health import HealthPort
 from tuner.app.controller.kube import LAYOUT_REQUEST, LEASE, RAY_SERVICE, KubeError
 from tuner.app.controller.leader import LEASE_S, Leader
 from tuner.app.controller.measures import Measures
-from tuner.app.controller.mirror import Mirror
+from tuner.app.controller.mirror import AGAIN_S, Mirror
 from tuner.app.controller.together import Together
 from tuner.app.controller.work_queue import WorkQueue
 from tuner.errors import BadInput, ParlayError, StoreError
@@ -206,6 +206,29 @@ def test_a_server_that_calls_everything_too_old_is_not_asked_all_the_time():
     time.sleep(0.1)
     mirror.stop()
     assert len(kube.calls) <= 2
+
+
+@pytest.mark.parametrize("fault", ["ended", "too old"])
+def test_a_server_that_ends_every_watch_at_once_is_asked_ever_more_rarely(fault):
+    kube, waits = FakeKube(), list[float]()
+
+    def ended(*_: Any) -> Any:
+        if fault == "too old":
+            raise KubeError(410, "Expired", "too old")
+        return iter(())
+
+    kube.watch = ended  # type: ignore[method-assign]
+    mirror = Mirror(kube, LAYOUT_REQUEST, NAMESPACE, lambda _: None)
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        if len(waits) == 6:
+            mirror.stop()
+        return False
+
+    mirror._stopped.wait = wait  # type: ignore[assignment,method-assign]
+    mirror._run()
+    assert waits[1:] == [*AGAIN_S[1:], AGAIN_S[-1]]
 
 
 # The election

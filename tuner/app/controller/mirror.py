@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from deploy.controller.names import Key
@@ -11,6 +12,7 @@ from tuner.app.controller.kube import Change, Kind, Kube, KubeError, Object
 WATCH_S = 240.0
 AGAIN_S = (0.5, 1.0, 2.0, 5.0, 15.0)
 LITTLE_S = 0.2
+SHORT_S = 5.0  # of a watch that told nothing: a server in between may end watches as they begin
 MISSING_S = 30.0  # a kind that the cluster does not know may come
 _GONE, _UNKNOWN_KIND = 410, 404
 
@@ -72,16 +74,14 @@ class Mirror:
             try:
                 if not self._version:
                     self._list()
-                self._watch()
-                failures = 0
-                self._stopped.wait(LITTLE_S)  # a server in between may end watches as they begin
+                began, told = time.monotonic(), self._watch()
+                failures = 0 if told or time.monotonic() - began >= SHORT_S else failures + 1
+                self._stopped.wait(_wait_s(failures))
             except KubeError as error:
-                if error.code == _GONE:
-                    self._version = ""
-                    self._stopped.wait(LITTLE_S)  # the next may be too old as well
-                    continue
                 failures = failures + 1
-                wait_s = AGAIN_S[min(failures, len(AGAIN_S)) - 1]
+                wait_s = _wait_s(failures)
+                if error.code == _GONE and failures == 1:
+                    wait_s = LITTLE_S  # the next may be too old as well
                 if error.code == _UNKNOWN_KIND:
                     self._forget()
                     wait_s = MISSING_S
@@ -102,13 +102,17 @@ class Mirror:
             if before.get(key) != objects.get(key):
                 self._changed(objects.get(key) or before[key])
 
-    def _watch(self) -> None:
+    def _watch(self) -> bool:
+        """Whether it told of anything."""
+        told = False
         for change in self._kube.watch(self._kind, self._namespace, self._version, WATCH_S):
             self._version = change.object["metadata"]["resourceVersion"]
+            told = told or change.kind != "BOOKMARK"
             if change.kind != "BOOKMARK" and self._is_new(change):
                 self._changed(change.object)
             if self._stopped.is_set():
-                return
+                break
+        return told
 
     def _is_new(self, change: Change) -> bool:
         """Keep it; False for what is known already: the controller's own writes come back over the watch."""
@@ -130,6 +134,10 @@ class Mirror:
         self.synced.set()
         for document in gone.values():
             self._changed(document)
+
+
+def _wait_s(failures: int) -> float:
+    return AGAIN_S[min(failures, len(AGAIN_S)) - 1] if failures else LITTLE_S
 
 
 def key_of(document: Object) -> Key:
