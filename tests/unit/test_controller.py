@@ -16,7 +16,7 @@ from tests.fakes import copy_of_empty_store, document
 from tests.layout_requests import IMPOSSIBLE, NAMESPACE, SMALL, condition, phase
 from tests.service_app import work
 from tuner.app.controller import studies
-from tuner.app.controller.kube import CONFIG_MAP, LAYOUT_REQUEST, RAY_SERVICE
+from tuner.app.controller.kube import CONFIG_MAP, LAYOUT_REQUEST, RAY_SERVICE, KubeError
 from tuner.app.controller.studies import manifest_of
 from tuner.study.lifecycle import StudyState
 from tuner.study.orders import Wish
@@ -247,6 +247,24 @@ def test_a_study_that_somebody_cancelled_stays_so(world):
     assert world.settle(key) == "Cancelled"
     assert condition(world.request(key), "Failed") == ("True", "StudyCancelled")
     world.store.orders.resume(name)
+    assert world.settle(key) == "RolledOut"
+
+
+def test_a_token_that_the_server_knows_no_more_is_no_refusal(world, tmp_path):
+    key = world.ask()
+    world.look(key)
+    work(world.store, tmp_path)
+    apply, refusals = world.kube.apply, []
+
+    def unauthorized(*_):
+        refusals.append(1)
+        raise KubeError(401, "Unauthorized", "Unauthorized")
+
+    world.kube.apply = unauthorized
+    with pytest.raises(KubeError):  # whoever looks does so again soon
+        world.look(key)
+    world.kube.apply = apply
+    assert refusals
     assert world.settle(key) == "RolledOut"
 
 

@@ -30,7 +30,7 @@ def failing(kube, verb, code, times):
     return left
 
 
-@pytest.mark.parametrize("code", [0, 408, 429, 500, 503])
+@pytest.mark.parametrize("code", [0, 401, 408, 429, 500, 503])
 @pytest.mark.parametrize("verb", ["list", "get", "apply", "remove"])
 def test_what_was_busy_is_asked_again(verb, code):
     kube, waited = FakeKube(), []

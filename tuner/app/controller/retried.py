@@ -10,7 +10,7 @@ from tuner.app.controller.kube import Kind, Kube, KubeError, Object
 
 AGAIN_S = (0.2, 0.5, 1.5)
 _NOT_FOUND = 404
-_BUSY = (0, 408, 429)  # and all from 500 on
+_BUSY = (0, 401, 408, 429)  # and all from 500 on; a token that is over is read anew
 Found = TypeVar("Found")
 
 

@@ -49,7 +49,7 @@ from tuner.app.controller.telling import tell
 
 MOST_STEPS = 30
 _CONFLICT, _FORBIDDEN, _NOT_FOUND = 409, 403, 404
-_UNAVAILABLE = (0, 408, 429)  # and all from 500 on: it may be otherwise the next time
+_UNAVAILABLE = (0, 401, 408, 429)  # and all from 500 on: it may be otherwise the next time, with a newer token too
 
 
 @dataclass(frozen=True, slots=True)
