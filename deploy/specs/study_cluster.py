@@ -23,7 +23,7 @@ from tuner.ask.profile import load_profile
 from tuner.ask.request import ClusterSpec
 from tuner.errors import BadInput
 
-GPUS = "parlay.dev/gpus"  # annotation: how many GPUs it has
+GPUS = "parlay.dev/gpus"  # annotation: how many GPUs it has, or nodes without any
 _METRICS = 9101  # the worker's port
 _GRACE_S = 300  # a trial is torn down, and the study given back
 
@@ -31,7 +31,7 @@ _GRACE_S = 300  # a trial is torn down, and the study given back
 class Trials(BaseModel):
     """What a controller needs to make such clusters. ``image`` is that of the workers, which holds Parlay and Ray of
     ``rayVersion``; ``storeSecret`` is a Secret of the LayoutRequest's namespace with the store's URL; all clusters
-    together have at most ``maxGpus``."""
+    together have at most ``maxGpus``, of which a node without GPUs is one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
@@ -58,8 +58,8 @@ def read_trials(path: Path) -> Trials:
 
 
 def gpus_of(groups: Sequence[ClusterSpec]) -> int:
-    """How many GPUs such a cluster takes; cores are none."""
-    return sum(group.devices for group in groups if devices_of(group).pods.plugin_devices)
+    """How many GPUs such a cluster takes of what all may have; a node without any counts as one."""
+    return sum(group.devices if devices_of(group).pods.plugin_devices else group.nodes for group in groups)
 
 
 def study_cluster(

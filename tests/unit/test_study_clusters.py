@@ -9,7 +9,7 @@ import yaml
 
 from deploy.specs.rayservice import Platform
 from deploy.specs.site_values import Site
-from deploy.specs.study_cluster import read_trials, study_cluster
+from deploy.specs.study_cluster import gpus_of, read_trials, study_cluster
 from tests import crd
 from tests.controller_app import RUNS, Killed, KilledAt, World
 from tests.fakes import copy_of_empty_store, document
@@ -17,6 +17,7 @@ from tests.layout_requests import IMPOSSIBLE, NAMESPACE, SMALL, condition
 from tests.study_clusters import CREATE, TRIALS, ready_status, work_there
 from tuner.app.controller.kube import LAYOUT_REQUEST, RAY_CLUSTER, KubeError
 from tuner.app.controller.room import Room
+from tuner.app.service.options import bracketed
 from tuner.ask.request import ClusterSpec
 from tuner.errors import BadInput
 from tuner.study.lifecycle import StudyState
@@ -107,6 +108,39 @@ def test_its_workers_words_are_those_of_the_command():
     (group,) = made["spec"]["workerGroupSpecs"]
     cores = group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"]
     assert group["rayStartParams"]["num-gpus"] == cores  # by which Ray's nodes are seen to be cores
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("10.0.0.1:6379", "10.0.0.1:6379"),
+        ("fd00::1:6379", "[fd00::1]:6379"),
+        ("[fd00::1]:6379", "[fd00::1]:6379"),
+        ("head.ns.svc:6379", "head.ns.svc:6379"),
+        ("ray://10.0.0.1:10001", "ray://10.0.0.1:10001"),
+        ("auto", "auto"),
+        (None, None),
+    ],
+)
+def test_a_pods_own_address_may_be_ipv6(given, read):
+    assert bracketed(given) == read
+
+
+def test_a_worker_is_given_the_address_as_ray_reads_it():
+    import typer
+
+    from tuner.app.cli.commands import app
+
+    command = typer.main.get_command(app).commands["worker"]
+    context = command.make_context("worker", ["--ray-address=fd00::1:6379"])
+    assert context.params["ray_address"] == "[fd00::1]:6379"
+
+
+def test_nodes_without_gpus_count_too():
+    groups = (ClusterSpec(gpu="cpu", nodes=3, gpus_per_node=4), ClusterSpec(gpu="h100_sxm", nodes=2, gpus_per_node=8))
+    assert gpus_of(groups) == 19
+    made = study_cluster("x", groups[:1], Platform(), TRIALS, "org/model")
+    assert made["metadata"]["annotations"]["parlay.dev/gpus"] == "3"
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,18 @@ if TYPE_CHECKING:
 Launchers = Annotated[
     str, typer.Option(help="What studies may run on, the first by default: ray, local, simulated; several by commas.")
 ]
+
+
+def bracketed(address: str | None) -> str | None:
+    """HOST:PORT as Ray reads it. A pod's own IPv6 address has no brackets (``$(POD_IP):6379``)."""
+    host, _, port = (address or "").rpartition(":")
+    bare = ":" in host and "/" not in host and not host.startswith("[")
+    return f"[{host}]:{port}" if bare else address
+
+
 RayAddress = Annotated[
-    str | None, typer.Option(help="The Ray cluster of all studies; default: a local one for each study.")
+    str | None,
+    typer.Option(help="The Ray cluster of all studies; default: a local one for each study.", callback=bracketed),
 ]
 Roots = Annotated[
     tuple[Path, ...], typer.Option("--root", help="A folder whose files a request may name; may be repeated.")
