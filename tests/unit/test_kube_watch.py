@@ -180,13 +180,13 @@ def test_pods_tell_where_the_metrics_are(world):
     labels = {"ray.io/cluster": f"{name}-x7k2p"}
     for number, more in enumerate([labels, labels, {"ray.io/cluster": "another"}, {}]):
         meta = {"name": f"p{number}", "labels": more}
-        world.kube.create(POD, NAMESPACE, {"metadata": meta, "status": {"podIP": f"10.0.0.{number}"}})
+        world.kube.create(POD, NAMESPACE, {"metadata": meta, "status": {"podIP": ("10.0.0.0", "fd00::1")[number % 2]}})
     (watched,) = world.store.watched.all()
     place = KubeRayPlace(
         world.kube, KubeSite.model_validate(dict(watched.site)), world.platforms[watched.study], CanaryPolicy()
     )
     told = place.told_at([name])
-    assert told.direct == {name: ("http://10.0.0.0:8080/metrics", "http://10.0.0.1:8080/metrics")}
+    assert told.direct == {name: ("http://10.0.0.0:8080/metrics", "http://[fd00::1]:8080/metrics")}
     assert place.told_at(["other"]).direct == {}
     seen = place.fingerprint()
     assert [one.gpu for one in seen.nodes] == ["h100_sxm"]

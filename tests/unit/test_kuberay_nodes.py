@@ -145,13 +145,29 @@ def test_a_place_counts_the_nodes_that_the_site_has_its_pods_tolerate(said, node
     assert len(place.fingerprint().nodes) == nodes
 
 
+@pytest.mark.parametrize(("selector", "names"), [({}, ["n1", "n2"]), ({"pool": "a"}, ["n1"]), ({"pool": "b"}, [])])
+def test_a_place_counts_the_nodes_that_the_site_selects(selector, names):
+    kube = FakeKube()
+    kube.create(NODE, "", labelled("n1", pool="a"))
+    kube.create(NODE, "", a_node("n2"))
+    kept = KubeSite(namespace="serving", service="llama", watched="s")
+    site = Site.model_validate({"nodeSelector": selector})
+    place = KubeRayPlace(kube, kept, Platform.at(site), CanaryPolicy())
+    assert [one.name for one in place.fingerprint().nodes] == names
+
+
+def labelled(name, gpus=4, spec=None, **labels):
+    node = a_node(name, gpus, **(spec or {}))
+    return node | {"metadata": {"name": name, "labels": node["metadata"]["labels"] | labels}}
+
+
 def test_cordoned_nodes_take_no_new_pods():
     kube = FakeKube()
     for node in (a_node("n1"), a_node("n2", **CORDON), not_ready("False") | {"metadata": {"name": "n3"}}):
         kube.create(NODE, "", node)
     nodes = KubeNodes(kube)
     assert [one.name for one in nodes.seen()] == ["n1", "n2"]
-    assert [one["metadata"]["name"] for one in nodes.free()] == ["n1"]
+    assert [one["metadata"]["name"] for one in nodes.there()] == ["n1", "n2"]
     assert cordoned(kube.list(NODE, "")[0]) == {"n2"}
 
 
@@ -166,7 +182,7 @@ def test_who_may_not_look_sees_nothing_and_is_told_what_else_goes_wrong():
 
     kube.list = forbidden
     assert KubeNodes(kube).seen() is None
-    assert KubeNodes(kube).free() is None
+    assert KubeNodes(kube).there() is None
 
 
 # Room
@@ -192,6 +208,36 @@ def test_whether_there_is_room(layout, others, nodes, says):
     found = no_room(
         a_document(layout), [a_document(one) for one in others], [a_node(f"n{i}", n) for i, n in enumerate(nodes)]
     )
+    assert (found is None) if says is None else (says in found)
+
+
+def selecting(layout, **selector):
+    document = a_document(layout)
+    for group in document["spec"]["rayClusterConfig"]["workerGroupSpecs"]:
+        group["template"]["spec"]["nodeSelector"] = selector
+    return document
+
+
+A, B = labelled("a", pool="a"), labelled("b", pool="b")
+SHUT = labelled("shut", spec=CORDON, pool="a")
+
+
+@pytest.mark.parametrize(
+    ("document", "others", "nodes", "says"),
+    [
+        (selecting("tp=2", pool="a"), (), (A, B), None),
+        (selecting("tp=2", pool="c"), (), (A, B), "needs 2 GPUs, and 0 of 0 are free"),
+        (selecting("tp=4,dp=2", pool="a"), (), (A, B), "needs 8 GPUs, and 4 of 4 are free"),
+        (selecting("tp=4", pool="a"), ("b",), (A, B), None),
+        (selecting("tp=4", pool="a"), ("a",), (A, B), "needs 4 GPUs, and 0 of 4 are free"),
+        (a_document("tp=4"), ("a",), (A, B), None),
+        (a_document("tp=4"), (), (SHUT,), "needs 4 GPUs, and 0 of 0 are free"),
+        (a_document("tp=4"), ("a",), (SHUT, A), None),  # the other may be on the one that is cordoned
+        (a_document("tp=4"), ("a", "a"), (SHUT, A), "needs 4 GPUs, and 0 of 4 are free"),
+    ],
+)
+def test_room_is_on_the_nodes_that_pods_select(document, others, nodes, says):
+    found = no_room(document, [selecting("tp=4", pool=pool) for pool in others], nodes)
     assert (found is None) if says is None else (says in found)
 
 

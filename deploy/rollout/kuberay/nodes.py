@@ -54,19 +54,30 @@ def node_seen(node: Document, gpu_resource: str = "nvidia.com/gpu") -> NodeSeen:
 
 
 def nodes_seen(
-    nodes: Iterable[Document], tolerations: Iterable[Mapping[str, Any]] = (), gpu_resource: str = "nvidia.com/gpu"
+    nodes: Iterable[Document],
+    tolerations: Iterable[Mapping[str, Any]] = (),
+    gpu_resource: str = "nvidia.com/gpu",
+    selector: Mapping[str, str] | None = None,
 ) -> tuple[NodeSeen, ...]:
-    """The nodes on which pods with these tolerations run or may go on running, by name. One that is not ready is lost;
-    one that is cordoned goes on serving what it serves, and is there. Those without GPUs are left out."""
+    """The nodes on which pods with these tolerations, and this selector, run or may go on running, by name. One that is
+    not ready is lost; one that is cordoned goes on serving what it serves, and is there. Those without GPUs are left
+    out."""
     own = {"key": gpu_resource, "operator": "Exists", "effect": "NoSchedule"}
     tolerated = [*tolerations, own]
-    there = [one for one in nodes if _ready(one) and not _keeps_out(one, tolerated)]
+    asked = [one for one in nodes if selects(selector or {}, one)]
+    there = [one for one in asked if _ready(one) and not _keeps_out(one, tolerated)]
     return tuple(sorted((s for s in (node_seen(one, gpu_resource) for one in there) if s.gpus), key=lambda s: s.name))
 
 
 def cordoned(nodes: Iterable[Document]) -> frozenset[str]:
     """Names of those where no new pod goes, though what is there may go on."""
     return frozenset(one["metadata"]["name"] for one in nodes if (one.get("spec") or {}).get("unschedulable"))
+
+
+def selects(selector: Mapping[str, str], node: Document) -> bool:
+    """Whether pods with this ``nodeSelector`` may go there."""
+    labels = node["metadata"].get("labels") or {}
+    return all(labels.get(key) == value for key, value in selector.items())
 
 
 def _ready(node: Document) -> bool:

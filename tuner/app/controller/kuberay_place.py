@@ -62,12 +62,12 @@ class KubeRayPlace:
         self._placed = Placed(kept.watched, kept.namespace, kept.service, platform, kept.carried)
         site = platform.site
         tolerated = [*site.tolerations, *(one for kind in site.gpu_types.values() for one in kind.tolerations)]
-        self._nodes = KubeNodes(kube, tolerated, platform.gpu_resource)
+        self._nodes = KubeNodes(kube, tolerated, platform.gpu_resource, platform.node_selector)
         self._objects = KubeObjects(self._kube, self._placed)
         self._site: Site = (
-            KubeRaySite(kube, self._placed, first_answers, kept.gateway, self._nodes.free)
+            KubeRaySite(kube, self._placed, first_answers, kept.gateway, self._nodes.there)
             if kept.upgrades is None
-            else KubeRayUpgradeSite(kube, self._placed, first_answers, kept.upgrades, canary, self._nodes.free)
+            else KubeRayUpgradeSite(kube, self._placed, first_answers, kept.upgrades, canary, self._nodes.there)
         )
 
     @property
@@ -87,7 +87,7 @@ class KubeRayPlace:
         for pod in self._pods():
             name = clusters.get(pod["metadata"].get("labels", {}).get("ray.io/cluster", ""))
             if name is not None and (address := pod.get("status", {}).get("podIP")):
-                urls[name] = (*urls.get(name, ()), f"http://{address}:{METRICS_PORT}/metrics")
+                urls[name] = (*urls.get(name, ()), f"http://{host_of(address)}:{METRICS_PORT}/metrics")
         return Places(agents=tuple(url for each in urls.values() for url in each), direct=urls)
 
     def fingerprint(self) -> Fingerprint:
@@ -114,6 +114,11 @@ class KubeRayPlace:
             return self._kube.list(POD, self._kept.namespace)
         except KubeError as error:
             raise ParlayError(f"nobody can say where the pods show their metrics: {error}") from None
+
+
+def host_of(address: str) -> str:
+    """An IP address as a URL has it."""
+    return f"[{address}]" if ":" in address else address
 
 
 def first_answers(url: str, name: str) -> bool:
