@@ -51,7 +51,7 @@ class ScriptedStudies:
         self.all[order.asked.study] = StudySeen(order.asked.study, StudyState.QUEUED, cluster=order.terms.cluster)
         return self.all[order.asked.study]
 
-    def resume(self, study: StudySeen) -> StudySeen | Refused:
+    def resume(self, study: StudySeen, _: str) -> StudySeen | Refused:
         if self.all[study.name].state in OPEN:
             return Refused("NotResumed", "it waits already")
         return self.set(study.name, StudyState.QUEUED)

@@ -12,6 +12,7 @@ from tests.fakes import copy_of_empty_store, document
 from tests.kube_sites import Serving, a_node
 from tests.layout_requests import NAMESPACE, SMALL, condition
 from tests.service_app import work
+from tuner.app.answers.watch import StandingAnswer
 from tuner.app.controller.kube import HTTP_ROUTE, LAYOUT_REQUEST, NODE, POD, RAY_SERVICE, SERVICE
 from tuner.app.controller.kuberay_place import KubeRayPlace, KubeSite
 from tuner.app.controller.watching import KubeWatch
@@ -171,6 +172,52 @@ def test_who_does_not_lead_does_not_watch(world):
     world.watch(leading=False)
     assert world.deployments() == set()
     assert condition(world.request(key), "Watching") == ("Unknown", "NobodyWatches")
+
+
+def counted(place, monkeypatch):
+    """How often its site is looked at from now on."""
+    looks, see = [], place.site.see
+    monkeypatch.setattr(place.site, "see", lambda: looks.append(1) or see())
+    return looks
+
+
+def test_nothing_is_looked_at_twice_once_nothing_earlier_is_left(world, monkeypatch):
+    key = world.ask(retune=RETUNE)
+    world.settle(key)
+    (study,) = world.store.watched.names()
+    watch = KubeWatch(world.kube, world.store, world.platforms.get, lambda _: None)
+    watch.loop.once()
+    looks = counted(watch.places[study], monkeypatch)
+    watch._tell(study, StandingAnswer(
+        at=0.0, state="steady", text="", notices=[], judgement=None, problem=None, acted=[]
+    ))  # fmt: skip
+    assert looks == []
+    watch.loop.close()
+
+
+def test_what_is_watched_no_more_is_forgotten(world):
+    key = world.ask(retune=RETUNE)
+    world.settle(key)
+    (first,) = world.store.watched.names()
+    assert set(world.platforms) == {first}
+    watch = KubeWatch(world.kube, world.store, world.platforms.get, lambda _: None)
+    watch.loop.once()
+    assert set(watch.places) == set(watch._told) == {first}
+    world.edit(key, {"request": document({**SMALL, "slo": [{"metric": "ttft", "percentile": 99, "ms": 400}]})})
+    world.look_again(key)
+    assert first in world.platforms  # until the next one's is watched
+    watch.loop.close()
+    world.settle(key)
+    (second,) = world.store.watched.names()
+    assert set(world.platforms) == {second}
+    watch.loop.once()
+    assert set(watch.places) == set(watch._told) == {second}
+    watch.loop.close()
+    world.kube.delete(LAYOUT_REQUEST, NAMESPACE, key.name)
+    world.look_again(key)
+    world.look_again(key)
+    watch.loop.once()
+    assert (world.platforms, watch.places, watch._told) == ({}, {}, {})
 
 
 def test_pods_tell_where_the_metrics_are(world):

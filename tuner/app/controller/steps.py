@@ -87,7 +87,7 @@ class Reconciler:
     ) -> None:
         self._kube, self._studies, self._view, self._read, self._runs = kube, studies, view, read, runs
         self._may_go_on = may_go_on
-        self.platforms: dict[str, Platform] = {}  # of the studies that were looked at
+        self.platforms: dict[str, Platform] = {}  # of the studies that were looked at, and are or will be watched
 
     def reconcile(self, key: Key) -> Looked | None:
         """Look, and step by step do what follows; how it stands then, None where it is gone.
@@ -108,12 +108,11 @@ class Reconciler:
     def _look(self, resource: Resource) -> tuple[Observed, Order | None]:
         order = order_of(resource, self._read, self._runs)
         known = None if isinstance(order, Refused) else order
-        if known is not None and known.asked.retune is not None:
-            self.platforms[known.asked.study] = known.platform
         study, others = self._studies.of(studies_of(resource.key, resource.uid), owner_of(resource.key), known)
         asked = order if isinstance(order, Refused) else order.asked
         seen = Observed(resource, asked, study, others, kuberay=self._view.kuberay(), deleted_s=_deleted_s(resource))
         seen = replace(seen, watched=self._studies.watched(studies_of(resource.key, resource.uid)))
+        self._remember(seen, known)
         seen = replace(seen, clusters=self._clusters(resource, asked), room=self._view.room.left(_cluster_key(seen)))
         if known is None or resource.deleting:
             return seen, known
@@ -165,6 +164,17 @@ class Reconciler:
             return _begun(seen, "submit", self._studies.submit(order))
         assert isinstance(action, Resume)
         return _begun(seen, "resume", self._studies.resume(_study(seen), order.terms.owner))
+
+    def _remember(self, seen: Observed, order: Order | None) -> None:
+        """The platform of what is asked for, and of what is watched until that is."""
+        going = seen.resource.deleting
+        needed = set() if going else {one.study for one in seen.watched}
+        if order is not None and order.asked.retune is not None and not going:
+            self.platforms[order.asked.study] = order.platform
+            needed.add(order.asked.study)
+        prefix = studies_of(seen.resource.key, seen.resource.uid)
+        for study in [one for one in list(self.platforms) if one.startswith(prefix) and one not in needed]:
+            self.platforms.pop(study, None)
 
     def _finalizer(self, seen: Observed, hold: bool) -> Observed:
         resource = seen.resource

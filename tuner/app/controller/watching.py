@@ -42,7 +42,8 @@ class KubeWatch:
         self._changed, self._leading = changed, leading
         self._told: dict[str, tuple[str, str]] = {}
         self.places: dict[str, KubeRayPlace] = {}
-        self.loop = WatchLoop(store, self._make, self._tell, every_s=every_s, mine=self._mine)
+        self._untidy: set[str] = set()  # those beside which an earlier study's may serve
+        self.loop = WatchLoop(store, self._make, self._tell, every_s=every_s, mine=self._mine, watching=self._only)
         self._stop = CancelHandle()
         self._thread = threading.Thread(target=self.loop.run, args=(self._stop,), name="watch", daemon=True)
 
@@ -63,12 +64,19 @@ class KubeWatch:
     def _mine(self, watched: Watched) -> bool:
         return self._leading() and watched.site.get("kind") == KUBERAY and self._platforms(watched.study) is not None
 
+    def _only(self, studies: frozenset[str]) -> None:
+        """Forget all others."""
+        self.places = {study: place for study, place in self.places.items() if study in studies}
+        self._told = {study: told for study, told in self._told.items() if study in studies}
+        self._untidy &= studies
+
     def _make(self, watched: Watched, claim: Claim) -> Watcher:
         platform = self._platforms(watched.study)
         if platform is None:
             raise ParlayError(f"nobody has looked at the LayoutRequest of {watched.study} yet")
         site = KubeSite.model_validate(dict(watched.site))
         place = self.places[watched.study] = KubeRayPlace(self._kube, site, platform, watched.policy.canary)
+        self._untidy.add(watched.study)
         there = [one for one in self._store.live.of(watched.study) if one.state in _THERE]
         if not there and self._store.rollouts.open(watched.study) is None:
             first_deployment(self._store, place, claim, watched.study, None, time.time())
@@ -83,11 +91,15 @@ class KubeWatch:
             self._changed({study})
 
     def _tidy(self, study: str) -> None:
-        """What an earlier study of the same LayoutRequest deployed ends once all traffic goes to this one's."""
+        """What an earlier study of the same LayoutRequest deployed ends once all traffic goes to this one's. Once
+        nothing is left of it nothing comes again: who has been replaced is watched no more."""
         place = self.places.get(study)
-        if place is None:
+        if place is None or study not in self._untidy:
             return
         seen, own = place.site.see(), {live.name for live in self._store.live.of(study)}
         if seen.shares and seen.shares.keys() <= own:
-            for name in sorted(seen.deployments.keys() - own):
+            left = sorted(seen.deployments.keys() - own)
+            for name in left:
                 place.site.stop(name)
+            if not left:
+                self._untidy.discard(study)

@@ -32,7 +32,8 @@ class _Held:
 
 class WatchLoop:
     """``make`` makes the watcher of a study that was claimed, and raises ParlayError where its place cannot be reached
-    from here; ``tell`` hears how each look stood. ``mine`` says which studies it is to watch."""
+    from here; ``tell`` hears how each look stood. ``mine`` says which studies it is to watch, and ``watching`` hears
+    before each look which they are."""
 
     def __init__(
         self,
@@ -42,7 +43,9 @@ class WatchLoop:
         *,
         every_s: float = EVERY_S,
         mine: Callable[[Watched], bool] = lambda _: True,
+        watching: Callable[[frozenset[str]], None] = lambda _: None,
     ) -> None:
+        self._watching = watching
         self._store, self._make, self._tell, self._every_s, self._mine = store, make, tell, every_s, mine
         self._me = new_driver()
         self._held: dict[str, _Held] = {}
@@ -71,6 +74,7 @@ class WatchLoop:
             return
         for study in [one for one in self._held if one not in names]:
             self._drop(study)
+        self._watching(frozenset(names))
         for study in names:
             try:
                 held = self._held.get(study) or self._claim(study)
