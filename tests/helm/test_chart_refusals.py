@@ -166,6 +166,21 @@ IMPOSSIBLE = {
         merged(SERVICE, {"tuner": {"podLabels": {"app.kubernetes.io/name": "mine"}}}),
         "tuner.podLabels: app.kubernetes.io/name",
     ),
+    "an annotation by which the site is read anew": (
+        merged(CONTROLLER, {"controller": {"podAnnotations": {"parlay.dev/site": "mine"}}}),
+        "controller.podAnnotations: parlay.dev/site",
+    ),
+    "an annotation of the layout": (
+        merged(WINNER, {"serving": {"annotations": {"parlay/layout": "mine"}}}),
+        "serving.annotations: parlay/layout",
+    ),
+    **{
+        f"a label of the chart's own for {part}": (
+            merged(SERVICE, {"monitoring": {part: {"labels": {"app.kubernetes.io/part-of": "mine"}}}}),
+            f"monitoring.{part}.labels: app.kubernetes.io/part-of",
+        )
+        for part in ("serviceMonitor", "podMonitor", "rules", "dashboard")
+    },
     "a volume twice": (
         merged(CONTROLLER, {"controller": {"extraVolumes": [{"name": "data", "emptyDir": {}}]}}),
         "controller.extraVolumes: data",
