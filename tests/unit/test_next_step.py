@@ -67,6 +67,14 @@ def test_an_emergency_that_is_over_before_it_began_changes_nothing():
     assert world.rollout.outcome == "old serves again"
 
 
+def test_what_comes_back_after_an_outage_gets_the_traffic():
+    world = RolloutWorld.new(BESIDE)
+    world.rollout = a_rollout(REPLACE)
+    world.place.shares = {}
+    assert world.run().rollout.step is Step.ROLLED_BACK
+    assert world.place.shares == {"old": 1.0}
+
+
 def test_a_bad_canary_is_taken_back():
     world = at_step(RolloutWorld.new(), Step.CANARY)
     world.canary = Answer.ROLL_BACK

@@ -65,7 +65,8 @@ def _emergency(situation: Situation, policy: RetunePolicy, outlook: Outlook, rea
         does += ", though it is not expected to meet the SLO"
     if held:
         return _held(situation, outlook, f"{reason}; {does}", held)
-    why = f"{_sentence(reason)} The present layout cannot run on what is left; {does}."
+    lost = "" if situation.outage is not None else "The present layout cannot run on what is left; "
+    why = f"{_sentence(reason)} {lost}{does}."
     return Judgement(Action.EMERGENCY, why, situation.at_s, {}, outlook, situation.notices)
 
 

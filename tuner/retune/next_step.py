@@ -45,7 +45,7 @@ def _planned(at: At) -> Move:
     if at.rollout.way is Way.BESIDE or at.rollout.old is None:
         return at.to(Step.STARTING)
     if at.rollout.way is Way.REPLACE and at.old_ready:
-        return at.to(Step.ROLLED_BACK, outcome=f"{at.rollout.old} serves again")
+        return at.unrouted((at.rollout.old, 1.0)) or at.to(Step.ROLLED_BACK, outcome=f"{at.rollout.old} serves again")
     return at.to(Step.STOPPING_OLD)
 
 

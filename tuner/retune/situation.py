@@ -15,7 +15,7 @@ class Situation:
     words what is under way, and what somebody changed by hand. ``approved`` are layouts to which a human agreed,
     ``vetoed`` those that are not tried again while the cluster is as it is: refused by a human, or rolled back.
     ``gpu_hours_today`` were spent on trials since midnight UTC. ``unmeasured``: no trial measured what serves, as after
-    an emergency; that is a reason to ask, too."""
+    an emergency; that is a reason to ask, too. ``outage``: nothing serves, in words; before all other reasons."""
 
     at_s: float
     notices: tuple[Notice, ...] = ()
@@ -27,6 +27,7 @@ class Situation:
     vetoed: frozenset[Deployment] = frozenset()
     gpu_hours_today: float = 0.0
     unmeasured: bool = False
+    outage: str | None = None
 
     @property
     def concerns(self) -> tuple[Notice, ...]:
@@ -36,6 +37,8 @@ class Situation:
     @property
     def reason(self) -> str | None:
         """Why it has to be asked what a change could bring, in words; None where it need not be."""
+        if self.outage is not None:
+            return self.outage
         if self.concerns:
             more = len(self.concerns) - 1
             return self.concerns[0].evidence.rstrip(".") + (f" (and {more} more)" if more else "")

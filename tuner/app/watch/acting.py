@@ -92,7 +92,7 @@ def _way(
     place: Place, serving: LiveDeployment | None, move: Move, new: LiveDeployment, policy: RetunePolicy
 ) -> Way | None:
     """How it comes in; None where there is no room for it."""
-    if serving is None:
+    if serving is None or serving.state is not LiveState.SERVING:
         return Way.REPLACE
     old = place.site.see().deployments.get(serving.name)
     if move.emergency and (old is None or old.readiness is not Readiness.READY):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from tuner.app.watch.outage import restored
 from tuner.ask.deployment import Deployment, parse_deployment
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric
@@ -70,6 +71,8 @@ def judged(store: Store, case: Case, policy: RetunePolicy, refuses: Refuses) -> 
     found = _outlook(now, case, known, refuses, policy)
     if found is not None and found.present is None and (seen is None or seen.nodes is None):
         found = None  # nobody sees the nodes: that what serves has no room on those that were asked for says nothing
+    if situation.outage is not None and found is not None:
+        found = restored(found, situation.vetoed)
     return Judged(judge(situation, policy, found), now, known)
 
 
@@ -101,7 +104,7 @@ def _served(case: Case) -> tuple[Lived, ...]:
 
 
 def _outlook(now: AskedNow, case: Case, known: Known, refuses: Refuses, policy: RetunePolicy) -> Outlook | None:
-    vetoed, in_place = case.situation.vetoed, policy.in_place
+    vetoed, in_place = case.situation.vetoed, policy.in_place or case.situation.outage is not None
     try:
         return outlook(now, case.live.deployment, known, vetoed=vetoed, refuses=refuses, in_place=in_place)
     except BadInput:  # what is asked now cannot be priced: nobody can say what a change would bring

@@ -45,10 +45,10 @@ def round_of(state: Glance, serving: LiveDeployment, found: Judged) -> TuneReque
     return on_spare(now.request, serving.deployment)
 
 
-def forced(store: Store, state: Glance, serving: LiveDeployment) -> Move | None:
+def forced(store: Store, state: Glance, serving: LiveDeployment | None) -> Move | None:
     """What a human ordered; None where that serves already, or nothing was."""
     for deployment in sorted(layouts(state.said.forced), key=str):
-        if deployment != serving.deployment:
+        if serving is None or deployment != serving.deployment:
             study, trial = measured(store, state.rounds, deployment)
             return Move(deployment, study, trial, store.study(study).request, "a human ordered it", asked=True)
     return None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from deploy.rollout.machine import Progress
 from tuner.app.answers.watch import StandingAnswer, judgement_answer, notice_answer
-from tuner.retune.judgement import Action, Judgement
+from tuner.retune.judgement import Action, HeldBy, Judgement
 from tuner.retune.notice import Notice, NoticeKind
 from tuner.retune.rollout import ENDS
 
@@ -57,6 +57,6 @@ def _state(
         return "well", "nothing serves yet"
     if judgement.action is Action.NOTHING:
         return ("noticed" if any(one.kind is not NoticeKind.BLIND for one in notices) else "well"), judgement.why
-    if any(one.kind is not NoticeKind.BLIND for one in notices):
+    if HeldBy.BLIND not in judgement.held_by or any(one.kind is not NoticeKind.BLIND for one in notices):
         return "held", judgement.why
     return "blind", judgement.why

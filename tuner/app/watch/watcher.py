@@ -20,6 +20,7 @@ from tuner.app.watch.glance import Glance, glance
 from tuner.app.watch.judging import Case, Judged, expected_of, judged, layouts
 from tuner.app.watch.memory import Memory
 from tuner.app.watch.noticing import Noticing
+from tuner.app.watch.outage import last_served, not_again
 from tuner.app.watch.place import Place
 from tuner.app.watch.proposing import forced, move_of, round_of
 from tuner.app.watch.rounds import OVER, Rounds
@@ -31,7 +32,7 @@ from tuner.retune.judgement import Action
 from tuner.retune.live import LiveDeployment
 from tuner.retune.notice import Notice
 from tuner.retune.policy import RetunePolicy
-from tuner.retune.seen import Fingerprint
+from tuner.retune.seen import Fingerprint, Look
 from tuner.retune.situation import Situation
 from tuner.study.store import Store
 from tuner.study.watched import Claim
@@ -101,6 +102,9 @@ class Watcher:
         if progress is not None and progress.moves:
             state = glance(self.store, self.study, at_s)  # what serves may be another by now
         heeded = self._round(state, at_s)
+        lost = last_served(state, self.store.rollouts.of(self.study)) if state.serving is None else None
+        if lost is not None:
+            return self._outage(state, lost, heeded.memory, at_s)
         if state.serving is None or state.rollout is not None:
             return standing(at_s, notices, None, progress, heeded.acted, heeded.under_way), heeded.memory
         case = self._case(state, state.serving, heeded, notices, at_s)
@@ -111,6 +115,31 @@ class Watcher:
         progress = self._advance() if acted else progress
         told = standing(at_s, notices, found.judgement, progress, [*heeded.acted, *acted], heeded.under_way)
         return told, memory
+
+    def _outage(
+        self, state: Glance, last: LiveDeployment, memory: Memory, at_s: float
+    ) -> tuple[StandingAnswer, Memory]:
+        """Nothing serves, and ``last`` served last: have it come up again, or the best that can."""
+        self._seen = self.eyes.fingerprint()
+        self.noticing.notices(last, state.request, memory.decided_s)  # its load is what there is to serve
+        there = self.place.site.see()
+        situation = Situation(
+            at_s=at_s,
+            foreign=there.foreign,
+            paused=state.watched.paused,
+            approved=layouts(state.said.approved),
+            vetoed=layouts(not_again(state, last, state.vetoed(self._seen), at_s)),
+            outage=f"nothing serves any more; {last.name} ({last.deployment}) did last",
+        )
+        looks = (*self.noticing.recent, Look(at_s, 0.0, fingerprint=self._seen))
+        lived = tuple(one.lived() for one in memory.lived)
+        case = Case(last, self.noticing.load, looks, situation, state.rounds, lived, memory.slower)
+        found = judged(self.store, case, self._policy(state), lambda one: self.place.refuses(one, state.request))
+        asked, remains = forced(self.store, state, None), last if last.name in there.deployments else None
+        move = asked or move_of(self.store, state, found)
+        acted = [] if move is None else [self._begin(state, remains, move, at_s)]
+        progress = self._advance() if acted else None
+        return standing(at_s, (), found.judgement, progress, acted, None), memory
 
     def _policy(self, state: Glance) -> RetunePolicy:
         return self.policy or state.watched.policy
@@ -207,7 +236,7 @@ class Watcher:
         self.rounds.begin(name, request)
         return memory, [f"{name} decides anew: {why}"]
 
-    def _begin(self, state: Glance, serving: LiveDeployment, move: Move, at_s: float) -> str:
+    def _begin(self, state: Glance, serving: LiveDeployment | None, move: Move, at_s: float) -> str:
         """Begin a rollout, or in a dry run say that it would."""
         approved = str(move.deployment) in state.said.approved
         plan = planned(
