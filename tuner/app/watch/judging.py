@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tuner.app.watch.outage import restored
+from tuner.app.watch.whole import engine_of, named, trials_of, whole_request
 from tuner.ask.deployment import Deployment, parse_deployment
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.request import Metric
+from tuner.ask.request import Metric, TuneRequest
 from tuner.ask.requested_model import requested_model
 from tuner.errors import BadInput
 from tuner.retune.asked_now import AskedNow, asked_now
@@ -26,15 +27,14 @@ from tuner.retune.seen import Fingerprint, Look
 from tuner.retune.situation import Situation
 from tuner.search.warm_start import Past, carried
 from tuner.study.store import Store
-from tuner.trial.launched import ENGINES
 from tuner.trial.results import TrialResult
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """One judgement's grounds: what serves, its load and last looks, what holds, and what was learnt under layouts that
-    served before. ``rounds`` are the study's that were decided, the oldest first: the last is what is asked again.
-    ``well_s``: since when nothing ill was noticed of what serves (s since 1970; None: nobody looked yet)."""
+    served before. ``rounds`` are the study's that were decided, the oldest first: the last is what is asked again, on
+    the study's own cluster. ``well_s``: since when nothing ill was noticed of what serves (s since 1970; None: nobody looked yet)."""
 
     live: LiveDeployment
     load: LoadRecord
@@ -60,13 +60,14 @@ def judged(store: Store, case: Case, policy: RetunePolicy, refuses: Refuses) -> 
     situation = case.situation
     if situation.reason is None:
         return Judged(judge(situation, policy, None))
-    record = store.study(case.rounds[-1])
+    request = whole_request(store, case.rounds)
+    case = _named_case(store, case, request)
     demand = case.load.demand(situation.at_s, situation.notices)
     seen = next((look.fingerprint for look in reversed(case.recent) if look.fingerprint is not None), None)
-    trials, factors = store.snapshot(record.name).finished, _factors(store, case.rounds, situation.at_s)
-    now = asked_now(record.request, demand, seen, measured_on(case.live, trials))
+    trials, factors = trials_of(store, case.rounds, request), _factors(store, case.rounds, situation.at_s)
+    now = asked_now(request, demand, seen, measured_on(case.live, trials))
     lived = () if {"engine", "link"} & set(now.changed) else case.lived  # they lived with others
-    before = Known(record.request, trials, factors, case.slower, (*lived, *_served(case)))
+    before = Known(request, trials, factors, case.slower, (*lived, *_served(case)))
     known = informed(before, situation.notices, case.live.deployment, now, case.load.missing)
     found = _outlook(now, case, known, refuses, policy)
     if found is not None and found.present is None and (seen is None or seen.nodes is None):
@@ -88,11 +89,16 @@ def expected_of(store: Store, live: LiveDeployment, rounds: Sequence[str], at_s:
 def measured_on(live: LiveDeployment, trials: Sequence[TrialResult]) -> Fingerprint | None:
     """What the last decision's trials were measured on, which is not what was there when a layout was moved to since:
     the engine's version is that of the newest launch, all else as it was when what serves was decided."""
-    launched = next((one.launched for one in reversed(trials) if one.launched is not None and one.steps), None)
-    if launched is None:
+    versions = next((engine for one in reversed(trials) if one.steps and (engine := engine_of(one)) is not None), None)
+    if versions is None:
         return live.fingerprint
-    versions = {name.removesuffix("-cpu"): text for name, text in launched.versions.items() if name in ENGINES}
     return replace(live.fingerprint or Fingerprint(), versions=versions)
+
+
+def _named_case(store: Store, case: Case, request: TuneRequest) -> Case:
+    """With what serves as a request of all node groups calls it."""
+    own = store.study(case.live.study).request
+    return replace(case, live=replace(case.live, deployment=named(case.live.deployment, own, request)))
 
 
 def _served(case: Case) -> tuple[Lived, ...]:

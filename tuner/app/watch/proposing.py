@@ -5,6 +5,7 @@ from __future__ import annotations
 from tuner.app.watch.acting import Move
 from tuner.app.watch.glance import Glance
 from tuner.app.watch.judging import Judged, layouts
+from tuner.app.watch.whole import named, whole_request
 from tuner.ask.deployment import Deployment
 from tuner.ask.request import TuneRequest
 from tuner.retune.judgement import Action
@@ -37,12 +38,12 @@ def _no_spare(state: Glance, found: Judged) -> bool:
     return outlook.spare_gpus is None or outlook.spare_gpus < outlook.best.gpus
 
 
-def round_of(state: Glance, serving: LiveDeployment, found: Judged) -> TuneRequest | None:
+def round_of(found: Judged) -> TuneRequest | None:
     """What a round is asked: the request of now, on the devices that what serves leaves."""
-    now = found.now
-    if now is None or now.request is None:
+    now, outlook = found.now, found.judgement.outlook
+    if now is None or now.request is None or outlook is None or outlook.present is None:
         return None
-    return on_spare(now.request, serving.deployment)
+    return on_spare(now.request, outlook.present.deployment)
 
 
 def forced(store: Store, state: Glance, serving: LiveDeployment | None) -> Move | None:
@@ -56,8 +57,11 @@ def forced(store: Store, state: Glance, serving: LiveDeployment | None) -> Move 
 
 def measured(store: Store, rounds: tuple[str, ...], deployment: Deployment) -> tuple[str, TrialResult | None]:
     """The newest round with a trial of a layout, and that trial; the last round and None where no trial measured it."""
+    whole = whole_request(store, rounds)
     for name in reversed(rounds):
-        trials = [one for one in store.snapshot(name).finished if one.deployment == deployment and one.steps]
+        own = store.study(name).request
+        finished = (one for one in store.snapshot(name).finished if one.steps)
+        trials = [one for one in finished if deployment in (one.deployment, named(one.deployment, own, whole))]
         if trials:
             return name, trials[-1]
     return rounds[-1], None

@@ -221,7 +221,7 @@ class Watcher:
             return memory.learnt(found.known), [self._begin(state, serving, move, at_s)]
         if found.judgement.action is not Action.RETUNE:
             return memory, []
-        request, rests_s = round_of(state, serving, found), 3600 * self._policy(state).cool_down_hours
+        request, rests_s = round_of(found), 3600 * self._policy(state).cool_down_hours
         if request is None:
             return memory, ["held: nothing is free for trials"]
         if memory.round_ended_s is not None and at_s - memory.round_ended_s < rests_s:
