@@ -64,6 +64,12 @@ ACTS = {
         saving(measured=False),
         Action.MOVE,
     ),
+    "an SLO missed for long, and something lighter just now": (
+        replace(BURN, notices=(*BURN.notices, notice(ago_s=10))),
+        AUTO,
+        regaining(),
+        Action.MOVE,
+    ),
     "an SLO that another layout surely meets": (BURN, AUTO, regaining(), Action.MOVE),
     "an SLO that a measured layout meets": (BURN, AUTO, regaining(measured=True), Action.MOVE),
     "an SLO that another layout likely meets": (BURN, AUTO, regaining(chance=0.6), Action.MOVE),
@@ -95,6 +101,8 @@ HOLDS = {
         replace(SHIFT, notices=(notice(ago_s=60),)), AUTO, saving(), {HeldBy.NOT_FOR_LONG}),
     "an SLO missed just now": (
         replace(BURN, notices=(notice(NoticeKind.SLO_BURN, 60),)), AUTO, regaining(), {HeldBy.NOT_FOR_LONG}),
+    "after a weightier reason just now": (
+        replace(SHIFT, notices=(notice(), notice(NoticeKind.SLO_BURN, 60))), AUTO, regaining(), {HeldBy.NOT_FOR_LONG}),
     "after a change": (replace(SHIFT, moved_s=NOW - HOUR), AUTO, saving(), {HeldBy.COOL_DOWN}),
     "an SLO missed right after a change": (
         replace(BURN, moved_s=NOW - 60), AUTO, regaining(), {HeldBy.COOL_DOWN}),
@@ -219,3 +227,9 @@ def test_how_long_a_gain_must_last():
     assert pays_back_hours(saving()) == pytest.approx(1.0 / 8)
     assert pays_back_hours(saving(measured=False, chance=0.5)) == pytest.approx(3.0 / 4)
     assert pays_back_hours(regaining()) == float("inf")
+
+
+def test_a_reason_that_lies_ahead_of_the_clock_has_lasted_no_time():
+    ahead = replace(SHIFT, notices=(notice(ago_s=-20),))
+    held = judge(ahead, AUTO, saving()).held_by[HeldBy.NOT_FOR_LONG]
+    assert held.startswith("it has lasted 0 min of the")

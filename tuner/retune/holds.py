@@ -91,7 +91,7 @@ def _spare(spare: int | None) -> str:
 
 
 def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min"
+    return f"{max(seconds, 0.0) / 60:.0f} min"
 
 
 def _clock(at_s: float) -> str:

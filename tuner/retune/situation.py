@@ -51,9 +51,11 @@ class Situation:
 
     @property
     def lasted_s(self) -> float:
-        """For how long all concerns have stood; what was never measured, since it serves."""
-        began = [notice.since_s for notice in self.concerns]
-        return self.at_s - max(began, default=self.at_s if self.moved_s is None else self.moved_s)
+        """For how long the weightiest concern has stood, which is the reason: others that come and go beside it restart
+        nothing. What was never measured, since it serves."""
+        weightiest = self.concerns[:1]
+        longest = [one.since_s for one in self.concerns if weightiest and one.kind is weightiest[0].kind]
+        return self.at_s - min(longest, default=self.at_s if self.moved_s is None else self.moved_s)
 
 
 def concerns(notices: Sequence[Notice]) -> tuple[Notice, ...]:
