@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tuner.ask.request import Metric, SloTarget
 from tuner.retune.canary import FAILED, LOOK, CanaryLook, canary_look, judge
@@ -159,3 +160,10 @@ def test_evidence_against_a_limit_and_its_dispersion():
 def test_no_more_fail_than_there_are_though_they_came_before_the_look(arrived, failed, missed, total):
     found = canary_look(Look(at_s=1, seconds=5, arrived=arrived, failed=failed), None).new[FAILED]
     assert (found.total, found.total - found.likely) == (total, missed)
+
+
+@pytest.mark.parametrize("policy", [{"tolerance": 0}, {"share": 0.004}])
+def test_a_policy_by_which_nothing_could_be_promoted_is_refused(policy):
+    with pytest.raises(ValidationError):
+        CanaryPolicy.model_validate(policy)
+    assert CanaryPolicy(share=0.01, tolerance=0.001).share == 0.01

@@ -29,14 +29,15 @@ class MaintenanceWindow(BaseModel):
 
 class CanaryPolicy(BaseModel):
     """How a new deployment is tried: with which share of the traffic, for at least so many of its requests and at most
-    so long, and with which chance of a wrong answer."""
+    so long, and with which chance of a wrong answer. Without a ``tolerance`` no number of requests would show that it
+    is no worse than what the SLO allows, and none would ever be promoted."""
 
     model_config = _STRICT
-    share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    share: Annotated[float, Field(ge=0.01, le=0.5)] = 0.1  # KubeRay deals traffic in whole percent
     least_requests: Annotated[int, Field(ge=10, le=1_000_000)] = 100
     most_minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 30.0
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    tolerance: Annotated[float, Field(ge=0, le=0.5)] = 0.01  # of the share of requests within a target
+    tolerance: Annotated[float, Field(gt=0, le=0.5)] = 0.01  # of the share of requests within a target
 
 
 class RetunePolicy(BaseModel):
