@@ -20,10 +20,13 @@ class Canaries:
     store: Store
 
     def keep(self, rollout: Rollout | None, looks: Mapping[str, Look], claim: Claim) -> None:
-        """Keep what was seen of both sides, while one has a share of the traffic; raises LeaseLost."""
+        """Keep what was seen of both sides since one has a share of the traffic; raises LeaseLost."""
         if rollout is None or rollout.step is not Step.CANARY or rollout.new not in looks:
             return
-        both = canary_look(looks[rollout.new], looks.get(rollout.old or ""))
+        new = looks[rollout.new]
+        if new.at_s - new.seconds < rollout.step_since_s:  # it has first requests in it, of before the canary
+            return
+        both = canary_look(new, looks.get(rollout.old or ""))
         self.store.rollouts.add_look(rollout, LOOK.dump_python(both, mode="json"), claim)
 
     def __call__(self, rollout: Rollout) -> CanaryAnswer:
