@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,12 @@ def test_the_sum_of_the_database_is_that_of_the_entries(tmp_path_factory, launch
         assert total.usd == pytest.approx(sum(e.device_s * (e.usd_per_gpu_hour or 0.0) / 3600 for e in mine))
         assert total.unpriced == sum(entry.usd_per_gpu_hour is None for entry in mine)
     store.close()
+
+
+def test_of_a_launch_over_midnight_what_is_after_it_counts(store):
+    study(store, "s.r2")
+    run(store, "s.r2", "tp=2", 7200.0)  # an hour on two devices
+    at_s = time.time()
+    spent = [store.spending.gpu_hours_since(["s.r2"], at_s + late_s) for late_s in (-10.0, 1800.0, 3600.0, 7200.0)]
+    assert spent == pytest.approx([2.0, 1.0, 0.0, 0.0], abs=0.01)
+    assert store.spending.gpu_hours_since(["s"], at_s - 10) == 0.0

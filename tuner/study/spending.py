@@ -18,7 +18,7 @@ from tuner.study.lifecycle import StudyState
 from tuner.study.rows import entry_of
 from tuner.study.schema import DRIVERS, LEDGER, STUDIES
 from tuner.study.statements import drivers_of, entries_of
-from tuner.trial.ledger import Outcome, Spent, spent
+from tuner.trial.ledger import Entry, Outcome, Spent, spent
 
 ALIVE_S = 600.0  # a study whose drivers were silent for longer than that is not worth a line of its own
 
@@ -79,6 +79,16 @@ class Spending:
             (row["began_at"], entry_of(row).device_s_until(study_s.get(row["study"], 0.0)) / 3600) for row in rows
         )
 
+    def gpu_hours_since(self, studies: Iterable[str], since_s: float) -> float:
+        """GPU-hours that the launches of some studies took from ``since_s`` on (s since 1970), whenever they began; of one
+        that runs, up to the last sign of life of a driver. What has no known beginning is left out."""
+        with self._db.reading() as db:
+            query = sa.select(LEDGER).where(LEDGER.c.study.in_(list(studies)), LEDGER.c.began_at.is_not(None))
+            rows, now = db.execute(query).mappings().all(), now_s(db)
+            study_s = {name: _study_s(db, name, now) for name in {row["study"] for row in rows}}
+        held = ((row["began_at"], entry_of(row), study_s[row["study"]]) for row in rows)
+        return sum(_since(began_s, entry, until_s, since_s) for began_s, entry, until_s in held) / 3600
+
     def totals(self) -> dict[Outcome, Total]:
         """All launches on real clusters that ended or were lost, those of deleted studies too: none of it ever shrinks.
 
@@ -110,6 +120,12 @@ class Spending:
                 used = spent(entries_of(db, name), _study_s(db, name, now), lambda _: None)
                 found[name] = Account(Budget.model_validate(json.loads(asked)["budget"]), used)
         return found
+
+
+def _since(began_s: float, entry: Entry, study_s: float, since_s: float) -> float:
+    """The device-seconds of a launch that began at ``began_s`` which are of ``since_s`` or later."""
+    device_s, devices = entry.device_s_until(study_s), 1 if entry.layout is None else entry.layout.devices
+    return max(0.0, device_s - devices * max(0.0, since_s - began_s))
 
 
 def _study_s(db: sa.Connection, study: str, now: float) -> float:
