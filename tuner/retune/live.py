@@ -25,7 +25,8 @@ class LiveDeployment:
     """One deployment of a watched study. ``watched`` is the study's first round, by whose name all of this is known;
     ``study`` the round that decided it, and ``trial`` the trial that measured it (None: an emergency's, measured by
     nobody yet). ``name`` is unique for ever: the application's, in Ray Serve and Kubernetes alike. ``launched`` is what
-    is, or was, started; ``fingerprint`` what it rested on when it was decided. Times are in s since 1970."""
+    is, or was, started; ``fingerprint`` what it rested on when it was decided. It is ``good`` once a
+    canary said so, or it served well for a while. Times are in s since 1970."""
 
     watched: str
     name: str

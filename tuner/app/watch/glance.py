@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from tuner.app.watch.memory import Memory
 from tuner.ask.request import TuneRequest
 from tuner.retune.live import LiveDeployment, LiveState
-from tuner.retune.rollout import Rollout, Step
+from tuner.retune.rollout import ENDS, Rollout, Step
 from tuner.retune.seen import Fingerprint
 from tuner.study.lifecycle import StudyState
 from tuner.study.looks import Said
@@ -21,7 +21,8 @@ _WITH_METRICS = (LiveState.SERVING, LiveState.WANTED)
 @dataclass(frozen=True, slots=True)
 class Glance:
     """``serving`` has the traffic, or most of it; None where nothing does yet. ``request`` is that of the round which
-    decided it, else the study's own; ``rounds`` are those that were decided, the oldest first."""
+    decided it, else the study's own; ``rounds`` are those that were decided, the oldest first. ``moved_s``: when what
+    serves came, or a rollout ended last, whatever came of it (s since 1970)."""
 
     watched: Watched
     memory: Memory
@@ -32,6 +33,7 @@ class Glance:
     serving: LiveDeployment | None
     request: TuneRequest
     gpu_hours_today: float
+    moved_s: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,7 +63,8 @@ def glance(store: Store, study: str, at_s: float) -> Glance:
         rounds=rounds,
         serving=serving,
         request=store.study(study if serving is None else serving.study).request,
-        gpu_hours_today=_gpu_hours(store, every[1:], at_s - at_s % _DAY_S),
+        gpu_hours_today=store.spending.gpu_hours_since(every[1:], at_s - at_s % _DAY_S),
+        moved_s=_moved_s(store, study, serving),
     )
 
 
@@ -74,11 +77,13 @@ def _serving(lives: tuple[LiveDeployment, ...], rollout: Rollout | None) -> Live
     return found[-1] if found else None
 
 
+def _moved_s(store: Store, study: str, serving: LiveDeployment | None) -> float | None:
+    """A rollout's last step began when it ended."""
+    newest = next(iter(store.rollouts.of(study)), None)
+    ended_s = newest.step_since_s if newest is not None and newest.step in ENDS else None
+    known = [at for at in (ended_s, None if serving is None else serving.serving_since_s) if at is not None]
+    return max(known, default=None)
+
+
 def _same(live: LiveDeployment, seen: Fingerprint | None) -> bool:
     return seen is None or live.fingerprint is None or seen.nodes == live.fingerprint.nodes
-
-
-def _gpu_hours(store: Store, rounds: tuple[str, ...], since_s: float) -> float:
-    """Spent on trials of rounds that began since then."""
-    begun = (name for name in rounds if (one := store.find_study(name)) is not None and one.created_at >= since_s)
-    return sum(entry.device_s or 0.0 for name in begun for entry in store.ledger(name)) / 3600

@@ -21,6 +21,7 @@ from tuner.retune.seen import Look
 from tuner.study.looks import Looks
 
 _KEPT = 240  # looks, for what asks for the last of them
+PROVEN_S = 3600.0  # after so long without anything ill, what serves is good, whoever had it deployed
 _LEAST_REQUESTS = 8.0  # of a bin, however short windows are
 
 
@@ -32,6 +33,7 @@ class _Known:
     looks: deque[Look]
     last_s: float
     well_s: float
+    seen_well_s: float = 0.0
 
 
 class Noticing:
@@ -69,7 +71,9 @@ class Noticing:
         known.looks.append(look)
         known.last_s = look.at_s
         if any(one.kind in ILL for one in known.detectors.notices):
-            known.well_s = look.at_s
+            known.well_s, known.seen_well_s = look.at_s, 0.0
+        else:
+            known.seen_well_s += look.seconds
 
     def glimpse(self, live: LiveDeployment, request: TuneRequest, look: Look) -> None:
         """Take in a look that nobody keeps."""
@@ -86,6 +90,11 @@ class Noticing:
     def well_s(self) -> float | None:
         """Since when nothing ill was noticed of what serves, in s since 1970; None before the first look."""
         return None if self._known is None else self._known.well_s
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether what serves was seen to serve well for as long as makes it good to go back to."""
+        return self._known is not None and self._known.seen_well_s >= PROVEN_S / self._shortened
 
     @property
     def recent(self) -> tuple[Look, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from deploy.rollout.machine import Progress, RolloutMachine
 from serve.measure.live_reader import Fetch, fetch_text
@@ -107,6 +107,7 @@ class Watcher:
             return self._outage(state, lost, heeded.memory, at_s)
         if state.serving is None or state.rollout is not None:
             return standing(at_s, notices, None, progress, heeded.acted, heeded.under_way), heeded.memory
+        self._prove(state.serving)
         case = self._case(state, state.serving, heeded, notices, at_s)
         found = judged(self.store, case, self._policy(state), lambda one: self.place.refuses(one, state.request))
         memory, acted = self._act(state, state.serving, found, heeded.memory, at_s)
@@ -164,6 +165,11 @@ class Watcher:
             return ()
         return self.noticing.notices(state.serving, state.request, state.memory.decided_s)
 
+    def _prove(self, serving: LiveDeployment) -> None:
+        """What served well for a while is good, and what a rollout would go back to."""
+        if self.claim is not None and not serving.good and self.noticing.is_proven:
+            self.store.live.change(replace(serving, good=True), self.claim)
+
     def _advance(self) -> Progress | None:
         """Go on with the rollout that is under way."""
         if self.claim is None:
@@ -198,7 +204,7 @@ class Watcher:
         situation = Situation(
             at_s=at_s,
             notices=notices,
-            moved_s=serving.serving_since_s,
+            moved_s=state.moved_s,
             rollout=heeded.under_way,
             foreign=site.foreign,
             paused=state.watched.paused,
