@@ -261,6 +261,19 @@ class TestWishes:
         world.canary = Answer.PROMOTE
         assert world.run().rollout.step is Step.DONE
 
+    def test_what_was_begun_under_a_pause_gets_its_time_with_the_resume(self):
+        world = at_step(RolloutWorld.new(), Step.CANARY)  # all of its study is paused from here on, and not it alone
+        world.place.now_s += 100_000
+        world.wish(Wish.RESUME)
+        world.tick()
+        assert world.rollout.step is Step.CANARY
+
+    def test_what_is_paused_is_resumed_before_it_is_forced(self):
+        paused = heeded(a_rollout(), Wish.PAUSE, 1.0)
+        with pytest.raises(BadInput, match="resume it first"):
+            heeded(paused, Wish.FORCE, 2.0)
+        assert heeded(heeded(paused, Wish.RESUME, 2.0), Wish.FORCE, 3.0).wish is Wish.FORCE
+
     def test_a_pause_does_not_hold_the_way_back(self):
         world = at_step(RolloutWorld.new(), Step.CANARY)
         world.wish(Wish.PAUSE)

@@ -141,6 +141,8 @@ def test_a_pause_holds_everything_until_it_is_resumed(world, proposing):
     found = world.run(proposing, 5)
     assert found.state == "held"
     assert "paused" in found.judgement.held_by
+    with pytest.raises(BadInput, match="resume it first"):
+        say(world.store, "s", Wish.FORCE, "ann")
     say(world.store, "s", Wish.RESUME, "ann")
     world.run(proposing, 59, until=lambda: serving(world) == ["tp=1,pp=1,dp=2"])
 

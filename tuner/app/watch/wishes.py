@@ -9,6 +9,7 @@ from tuner.app.watch.memory import Memory
 from tuner.app.watch.telling import SAID
 from tuner.errors import BadInput
 from tuner.retune.rollout import Wish
+from tuner.retune.wishes import RESUME_FIRST
 from tuner.study.store import Store
 
 _PROPOSABLE = frozenset({"hold", "retune", "move", "emergency"})
@@ -16,7 +17,8 @@ _PROPOSABLE = frozenset({"hold", "retune", "move", "emergency"})
 
 def say(store: Store, study: str, wish: Wish, account: str) -> str:
     """Heed a wish; what came of it, in words. Raises BadInput where it means nothing, or comes too late."""
-    store.watched.watched(study)
+    if store.watched.watched(study).paused and wish is Wish.FORCE:
+        raise BadInput(study, wish.value, RESUME_FIRST)
     outcome = _said(store, study, wish)
     store.events.tell(study, SAID, {"wish": wish.value, "account": account, "text": outcome})
     store.audit.note(account, f"watch {wish.value}", study, outcome)
@@ -43,7 +45,7 @@ def _said(store: Store, study: str, wish: Wish) -> str:
 _DONE = {
     Wish.APPROVE: "approved",
     Wish.VETO: "vetoed; it is not tried again",
-    Wish.FORCE: "forced, whatever holds it back",
+    Wish.FORCE: "forced, whatever else holds it back",
 }
 
 

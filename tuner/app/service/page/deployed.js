@@ -7,7 +7,7 @@ import { el, part, spoken, sure, when } from "./dom.js";
 const EVERY_MS = 5000;
 const DRAWN_EVERY_MS = 30000;
 const STATES = { well: "Well", blind: "Cannot be seen", noticed: "Something changed", held: "Held back", acting: "Acting", failed: "Failed" };
-const ASKED = { veto: ["Veto?", "What serves before comes back, and this layout is not tried again."], force: ["Force it?", "It is promoted whatever the canary says, or begun whatever holds it back."] };
+const ASKED = { veto: ["Veto?", "What serves before comes back, and this layout is not tried again."], force: ["Force it?", "It is promoted whatever the canary says, or begun whatever else than a pause holds it back."] };
 const ENDS = new Set(["done", "rolled_back", "failed"]);
 
 export function deployed(base, signal, say) {
