@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from deploy.rollout.front_config import (
     PARTS,
@@ -98,8 +97,8 @@ class Front:
             state = replace(state, upstream=upstream, ordered=dict(shares), before=before, slots=slots)
             self._write(state)
             self._have_running(state)
-            self._command(*_replacing(SLOTS_MAP, slots_map(slots), self._command))
-            self._command(*_replacing(SHARES_MAP, shares_map(shares, slots), self._command))
+            self._replace(SLOTS_MAP, slots_map(slots))
+            self._replace(SHARES_MAP, shares_map(shares, slots))
             self._write(replace(state, before=dict(shares)))
 
     def forget(self, name: str) -> None:
@@ -125,7 +124,11 @@ class Front:
             return
         self._write_config(state)
         command = [_binary(), "-D", "-C", str(self._folder.resolve()), "-f", _CONFIG]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
+        except subprocess.TimeoutExpired:
+            where = f"the front at {self._host}:{state.port}"
+            raise ParlayError(f"{where} cannot be started: it does not begin within {_ANSWER_S:g} s") from None
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if "ALERT" in line]
             why = (said or ["no reason given"])[0].partition(":")[2].strip()
@@ -187,6 +190,17 @@ class Front:
             raise ParlayError(f"the front in {self._folder} does not answer: {error.strerror or error}") from None
         return answer
 
+    def _replace(self, map_file: str, text: str) -> None:
+        """Replace a map in one step, for everybody who looks at it. Raises ParlayError where HAProxy would not."""
+        said = self._command(f"prepare map ./{map_file}").strip()
+        version = said.rpartition(":")[2].strip()
+        if not version.isdigit():
+            raise ParlayError(f"the front in {self._folder} does not replace {map_file}: {said or 'no reason given'}")
+        adding = [f"add map @{version} ./{map_file} <<\n{text}"] if text else []
+        for command in (*adding, f"commit map @{version} ./{map_file}"):
+            if said := self._command(command).strip():  # what was done is answered with nothing
+                raise ParlayError(f"the front in {self._folder} does not replace {map_file}: {said}")
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -214,13 +228,6 @@ class Front:
         draft = self._folder / f"{name}.tmp"
         draft.write_text(text, encoding="utf-8")
         os.replace(draft, self._folder / name)
-
-
-def _replacing(map_file: str, text: str, ask: Any) -> tuple[str, ...]:
-    """Commands that replace a map in one step, for everybody who looks at it."""
-    version = ask(f"prepare map ./{map_file}").split(":")[-1].strip()
-    adding = [f"add map @{version} ./{map_file} <<\n{text}"] if text else []
-    return (*adding, f"commit map @{version} ./{map_file}")
 
 
 def _binary() -> str:

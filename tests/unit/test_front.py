@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -255,6 +256,27 @@ def test_an_address_that_is_taken_is_said(tmp_path, upstream):
     taken = Front(tmp_path / "front", port=upstream.server_address[1])
     with pytest.raises(ParlayError, match="cannot be started: "):
         taken.route({"one": 1.0}, upstream.address)
+
+
+def test_an_order_that_is_not_done_is_said(front, upstream, monkeypatch):
+    front.route({"one": 1.0}, upstream.address)
+    command = front._command
+    monkeypatch.setattr(front, "_command", lambda one: command(one.replace("@", "@9")))
+    with pytest.raises(ParlayError, match=r"does not replace slots\.map: "):
+        front.route({"two": 1.0}, upstream.address)
+    monkeypatch.undo()
+    assert dealt(front, 20) == {"one": 20}
+    front.route({"two": 1.0}, upstream.address)
+    assert front.see().shares == {"two": 1.0}
+
+
+def test_one_that_does_not_begin_is_said(front, upstream, monkeypatch):
+    def late(command, **_):
+        raise subprocess.TimeoutExpired(command, 10.0)
+
+    monkeypatch.setattr(subprocess, "run", late)
+    with pytest.raises(ParlayError, match="does not begin within 10 s"):
+        front.route({"one": 1.0}, upstream.address)
 
 
 def test_an_end_waits_for_what_is_under_way(front, upstream):
