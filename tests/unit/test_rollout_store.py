@@ -184,12 +184,21 @@ def test_what_serves_is_never_taken_for_its_age(store, claim):
     store.live.add(a_live("three", study="s.r4", state=LiveState.FAILED), claim)
     assert store.archive.older(-1, 10) == ("s.r4",)
     for name in ("s", "s.r2", "s.r3"):
-        with pytest.raises(BadInput, match="of which nothing serves"):
+        with pytest.raises(BadInput, match="unwatch it first"):
             store.delete_study(name)
     store.watched.unwatch("s")
     store.delete_study("s.r4")
-    with pytest.raises(BadInput, match="of which nothing serves"):
-        store.delete_study("s")
+    assert store.archive.older(-1, 10) == ()
+
+
+def test_what_is_watched_no_more_may_go_though_it_serves(store, claim):
+    store.change_state("s", StudyState.CANCELLED)
+    store.live.add(a_live("s-d1", study="s", state=LiveState.SERVING), claim)
+    store.watched.unwatch("s")
+    store.delete_study("s")
+    ended = store.live.find("s-d1")
+    assert (ended.state, ended.ended_s is None) == (LiveState.ENDED, False)
+    assert store.live.next_name("s") == "s-d2"
 
 
 def test_an_archive_of_the_version_before_can_be_read(store):

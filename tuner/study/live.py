@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter
 from tuner.ask.deployment import parse_deployment
 from tuner.errors import BadInput
 from tuner.retune.live import LiveDeployment, LiveState
-from tuner.study.database import Database
+from tuner.study.database import Database, now_s
 from tuner.study.schema import LIVE, STUDIES, WATCHED
 from tuner.study.watched import Claim, require_claim
 
@@ -88,15 +89,26 @@ def change_live(db: sa.Connection, live: LiveDeployment) -> None:
 
 
 def deployed(study: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-    """Whether a study decided what serves, or what a rollback would go to, or is watched: it must not go."""
+    """Whether a study decided what serves, or what a rollback would go to, or is watched: it must not go by itself."""
     kept = sa.exists().where(sa.or_(LIVE.c.study == study, LIVE.c.watched == study), LIVE.c.state.in_(_KEPT))
     return sa.or_(kept, sa.exists().where(WATCHED.c.study == study))
 
 
 def refuse_deployed(db: sa.Connection, study: str) -> None:
-    """Raise BadInput for a study that ``deployed`` names."""
-    if db.scalar(sa.select(STUDIES.c.name).where(STUDIES.c.name == study, deployed(STUDIES.c.name))) is not None:
-        raise BadInput(f"study {study}", "deployed", "one of which nothing serves, and that nobody watches")
+    """Raise BadInput for a study that is watched, or decided what serves of one that is. What is watched no more may go,
+    though it serves: whoever said so looks after it."""
+    watched = sa.select(WATCHED.c.study)
+    mine = sa.or_(LIVE.c.study == study, LIVE.c.watched == study)
+    kept = sa.select(LIVE.c.name).where(mine, LIVE.c.state.in_(_KEPT), LIVE.c.watched.in_(watched)).limit(1)
+    if db.scalar(kept) is not None or db.scalar(watched.where(WATCHED.c.study == study)) is not None:
+        raise BadInput(f"study {study}", "deployed", "one that is not watched, nor decided what is; unwatch it first")
+
+
+def end_lives(db: sa.Connection, watched: str) -> None:
+    """Know nothing more of what serves of a study that goes; names stay taken."""
+    for live in lives_of(db, watched):
+        if live.state.value in _KEPT:
+            change_live(db, replace(live, state=LiveState.ENDED, ended_s=now_s(db)))
 
 
 def _row(live: LiveDeployment) -> dict[str, Any]:

@@ -123,7 +123,9 @@ def unwatch(
             opened.audit.note(COMMAND_LINE, "unwatch", study, "not watched")
         finally:
             opened.close()
-    _told(answer.study, "it is watched no more", as_json, answer)
+    serving = ", ".join(one.name for one in answer.deployments if one.state == "serving")
+    still = f"; what serves still, and is yours to end: {serving}" if serving else ""
+    _told(answer.study, f"it is watched no more{still}", as_json, answer)
 
 
 def _say(context: typer.Context, word: str, study: str, store: str | None, out: Out, as_json: bool) -> None:
