@@ -14,7 +14,7 @@ from tuner.ask.deployment import parse_deployment
 from tuner.errors import BadInput
 from tuner.retune.live import LiveDeployment, LiveState
 from tuner.study.database import Database, now_s
-from tuner.study.schema import LIVE, STUDIES, WATCHED
+from tuner.study.schema import LIVE, WATCHED
 from tuner.study.watched import Claim, require_claim
 
 _RECORD = TypeAdapter(LiveDeployment)
@@ -95,8 +95,8 @@ def deployed(study: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
 
 
 def refuse_deployed(db: sa.Connection, study: str) -> None:
-    """Raise BadInput for a study that is watched, or decided what serves of one that is. What is watched no more may go,
-    though it serves: whoever said so looks after it."""
+    """Raise BadInput for a study that is watched, or decided what serves of one that is. What is watched no more may
+    go, though it serves: whoever said so looks after it."""
     watched = sa.select(WATCHED.c.study)
     mine = sa.or_(LIVE.c.study == study, LIVE.c.watched == study)
     kept = sa.select(LIVE.c.name).where(mine, LIVE.c.state.in_(_KEPT), LIVE.c.watched.in_(watched)).limit(1)

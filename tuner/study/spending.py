@@ -80,8 +80,8 @@ class Spending:
         )
 
     def gpu_hours_since(self, studies: Iterable[str], since_s: float) -> float:
-        """GPU-hours that the launches of some studies took from ``since_s`` on (s since 1970), whenever they began; of one
-        that runs, up to the last sign of life of a driver. What has no known beginning is left out."""
+        """GPU-hours that the launches of some studies took from ``since_s`` on (s since 1970), whenever they began; of
+        one that runs, up to the last sign of life of a driver. What has no known beginning is left out."""
         with self._db.reading() as db:
             query = sa.select(LEDGER).where(LEDGER.c.study.in_(list(studies)), LEDGER.c.began_at.is_not(None))
             rows, now = db.execute(query).mappings().all(), now_s(db)

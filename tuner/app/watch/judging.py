@@ -34,7 +34,8 @@ from tuner.trial.results import TrialResult
 class Case:
     """One judgement's grounds: what serves, its load and last looks, what holds, and what was learnt under layouts that
     served before. ``rounds`` are the study's that were decided, the oldest first: the last is what is asked again, on
-    the study's own cluster. ``well_s``: since when nothing ill was noticed of what serves (s since 1970; None: nobody looked yet)."""
+    the study's own cluster. ``well_s``: since when nothing ill was noticed of what serves (s since 1970; None:
+    nobody looked yet)."""
 
     live: LiveDeployment
     load: LoadRecord

@@ -1,5 +1,5 @@
-"""Nothing serves, and no rollout is under way that could mend it: what served last comes up again, or else the best that
-fits. It is an emergency, and waits for what an emergency waits for."""
+"""Nothing serves, and no rollout is under way that could mend it: what served last comes up again, or else the best
+that fits. It is an emergency, and waits for what an emergency waits for."""
 
 from __future__ import annotations
 

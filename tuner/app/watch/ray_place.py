@@ -3,15 +3,14 @@ agents, which show the counts of vLLM and of Serve."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
+from deploy.rollout.application import measured as as_measured
+from deploy.rollout.application import planned
 from deploy.rollout.ray_site import RaySite, named_after
-from serve.launch.engine import refused, serve_app
+from serve.launch.engine import refused
 from serve.launch.ray_api import is_connected, ray_nodes_alive, serve_details, serve_runs
-from serve.launch.ray_nodes import unpinned
 from serve.launch.ray_seen import nodes_seen
 from serve.measure.live_ray import places_of
 from serve.measure.live_reader import Places
@@ -20,7 +19,7 @@ from tuner.ask.request import TuneRequest
 from tuner.errors import ParlayError
 from tuner.retune.seen import Fingerprint
 from tuner.study.live import live_name
-from tuner.trial.launched import ENGINES, Launched, RayApplication, installed, model_source
+from tuner.trial.launched import ENGINES, Launched, RayApplication, installed
 
 
 class RayPlace:
@@ -58,10 +57,8 @@ class RayPlace:
     def launched(self, name: str, deployment: Deployment, request: TuneRequest, measured: Launched | None) -> Launched:
         """The application that was measured, under its new name and on any node; else the one that would be tried."""
         if measured is not None and isinstance(measured.payload, RayApplication):
-            return replace(measured, payload=RayApplication(_named(measured.payload.config, name)))
-        source = model_source(request.model)
-        app = serve_app(name, one_group(deployment), request, model_source=source, route_prefix=f"/{name}")
-        return Launched(self._site.name, installed(*ENGINES), source, RayApplication(app))
+            return as_measured(measured, name)
+        return planned(name, one_group(deployment), request)
 
     def _connect(self) -> None:
         if not is_connected():
@@ -70,7 +67,3 @@ class RayPlace:
     def close(self) -> None:
         """Leave Ray."""
         self._site.close()
-
-
-def _named(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return unpinned(dict(config)) | {"name": name, "route_prefix": f"/{name}"}
