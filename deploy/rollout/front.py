@@ -30,23 +30,27 @@ from deploy.rollout.front_config import (
     shares_map,
     slots_map,
 )
+from deploy.rollout.front_counts import Refused, counted
 from serve.launch.processes import free_port
+from serve.measure.live_ingress import Answered, haproxy_refused
 from tuner.errors import BadInput, ParlayError
 
 _STATE, _CONFIG, _LOCK = "front.json", "front.cfg", "lock"
 _ANSWER_S = 10.0
+_COUNTS = "show stat -1 3 -1"  # of the frontend (1) and of backends (2)
 
 
 @dataclass(frozen=True, slots=True)
 class FrontState:
     """What was ordered of a front, written before it is done: shares by application, and those before; the slot of
-    each application; where it listens, and before which proxy."""
+    each application; where it listens, and before which proxy; whose the requests are that it refuses itself."""
 
     port: int
     upstream: str = ""
     ordered: Mapping[str, float] = field(default_factory=dict)
     before: Mapping[str, float] = field(default_factory=dict)
     slots: Mapping[str, str] = field(default_factory=dict)
+    refused: Refused = field(default_factory=Refused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,16 @@ class Front:
         foreign = None if ours else f"the front deals {_words(shares)}, and {_words(state.ordered)} was ordered"
         return FrontSeen(shares, under_way, foreign)
 
+    def answered(self) -> dict[str, Answered]:
+        """What it has counted of each application's requests since it began; nothing where it does not run."""
+        state = self._state()
+        if state is None:
+            return {}
+        try:
+            return counted(self._command(_COUNTS), state.slots, state.refused)
+        except ParlayError:  # it is started anew when it is seen next
+            return {}
+
     def route(self, shares: Mapping[str, float], upstream: str) -> None:
         """Deal new requests by these shares from now on; ``upstream`` is ``HOST:PORT`` of Ray Serve's proxy."""
         with self._alone():
@@ -94,7 +108,8 @@ class Front:
             running = self._alive()
             before = self._shares(state) if running else dict(state.ordered)
             slots = self._dealt(shares, state, running)
-            state = replace(state, upstream=upstream, ordered=dict(shares), before=before, slots=slots)
+            refused = state.refused.dealt(shares, haproxy_refused(self._command(_COUNTS)) if running else 0.0)
+            state = replace(state, upstream=upstream, ordered=dict(shares), before=before, slots=slots, refused=refused)
             self._write(state)
             self._have_running(state)
             self._replace(SLOTS_MAP, slots_map(slots))
@@ -106,7 +121,8 @@ class Front:
         with self._alone():
             state = self._state()
             if state is not None and name in state.slots and not state.ordered.get(name):
-                self._write(replace(state, slots={one: slot for one, slot in state.slots.items() if one != name}))
+                slots = {one: slot for one, slot in state.slots.items() if one != name}
+                self._write(replace(state, slots=slots, refused=state.refused.without(name)))
 
     def close(self) -> None:
         """End it, once its requests have ended; nothing where it does not run."""
@@ -210,7 +226,8 @@ class Front:
 
     def _state(self) -> FrontState | None:
         try:
-            return FrontState(**json.loads((self._folder / _STATE).read_text()))
+            kept = json.loads((self._folder / _STATE).read_text())
+            return FrontState(**kept | {"refused": Refused(**kept.get("refused", {}))})
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:

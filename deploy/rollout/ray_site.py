@@ -23,6 +23,7 @@ from serve.launch.ray_api import delete_application, deploy_application, free_no
 from serve.launch.ray_nodes import demand, fits
 from serve.launch.ray_session import RaySession, proxy_of
 from serve.launch.replicas import ReplicaHistory, last_message, status_of
+from serve.measure.live_ingress import Answered
 from tuner.ask.deployment import one_group
 from tuner.ask.request import TuneRequest
 from tuner.retune.live import LiveDeployment
@@ -82,6 +83,10 @@ class RaySite:
         seen = {name: self._one(name, one, front.under_way) for name, one in applications.items()}
         foreign = front.foreign or self._changed(applications)
         return SiteSeen(seen, front.shares, foreign)
+
+    def answered(self) -> dict[str, Answered]:
+        """What the front has counted of each application's requests."""
+        return self._front.answered()
 
     def no_room_for(self, live: LiveDeployment, request: TuneRequest) -> str | None:
         """Whether the bundles of its replicas fit what nobody holds on each node now."""

@@ -61,19 +61,38 @@ def is_failure(status: str) -> bool:
 def haproxy_answers(text: str) -> dict[tuple[str, str], Answered]:
     """What HAProxy has counted, by backend and server (``BACKEND`` the whole), from its statistics as CSV.
 
-    Failures are answers of status 500 and more, and connections that came to nothing (``econ``, ``eresp``). Raises
-    ValueError for a text that is not of that form.
+    Failures are answers of status 500 and more, HAProxy's own among them, and those that the server broke off after
+    they had begun (``srv_abrt``), which have a good status. Raises ValueError for a text that is not of that form.
     """
+    found = {}
+    for row in _rows(text):
+        if row["svname"] == "FRONTEND":
+            continue
+        failed = _number(row, "hrsp_5xx", "srv_abrt")
+        found[row["pxname"], row["svname"]] = Answered(_number(row, *_STATUSES), failed, _number(row, "qcur"))
+    return found
+
+
+def haproxy_refused(text: str) -> float:
+    """How many requests HAProxy has answered with a status of 500 and more before any backend had them.
+
+    Raises ValueError for a text that is not of that form.
+    """
+    by = {"FRONTEND": 0.0, "BACKEND": 0.0}
+    for row in _rows(text):
+        if (kind := row["svname"] or "") in by:
+            by[kind] += _number(row, "hrsp_5xx")
+    return max(0.0, by["FRONTEND"] - by["BACKEND"])
+
+
+_STATUSES = ("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")
+
+
+def _rows(text: str) -> list[dict[str, str]]:
     lines = text.lstrip("# ").splitlines()
     if not lines or not lines[0].startswith("pxname,svname,"):
         raise ValueError("not HAProxy's statistics")
-    found = {}
-    for row in csv.DictReader(io.StringIO("\n".join(lines))):
-        if row["svname"] == "FRONTEND":
-            continue
-        requests = _number(row, "hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")
-        found[row["pxname"], row["svname"]] = Answered(requests, _number(row, "hrsp_5xx"), _number(row, "qcur"))
-    return found
+    return list(csv.DictReader(io.StringIO("\n".join(lines))))
 
 
 def _number(row: Mapping[str, str | None], *names: str) -> float:

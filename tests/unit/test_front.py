@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from deploy.rollout.front import Front
 from deploy.rollout.front_config import PARTS, parts_of, shares_map
+from deploy.rollout.front_counts import Refused
 from serve.launch.processes import free_port
+from serve.measure.live_ingress import Answered
 from tests.launcher_contract import eventually
 from tuner.errors import ParlayError
 
@@ -43,12 +45,21 @@ class Upstream(ThreadingHTTPServer):
         return f"127.0.0.1:{self.server_address[1]}"
 
 
+STATUSES = {"missing": 404, "refused": 503}
+
+
 class Answers(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
         self.server.asked.append(self.path)
-        self.send_response(200)
+        self.send_response(STATUSES.get(self.path.rpartition("/")[2], 200))
+        if self.path.endswith("/broken"):
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.chunk(b"data: first\n\n")
+            self.close_connection = True
+            return
         if self.path.endswith("/slow"):
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
@@ -297,3 +308,56 @@ def test_thousandths_add_up_and_nobody_is_left_out(shares):
     total = sum(shares.values())
     assert all(abs(found[name] / PARTS - share / total) < 0.004 for name, share in shares.items())
     assert shares_map(shares, {name: name for name in shares}).count("\n") == len(shares)
+
+
+def test_what_is_answered_is_counted_by_application_and_what_breaks_off_has_failed(front, upstream):
+    front.route({"one": 1.0}, upstream.address)
+    assert front.answered() == {"one": Answered(0, 0)}
+    get(front, "/x").read()
+    get(front, "/missing").read()
+    get(front, "/refused").read()
+    get(front, "/broken").read1()
+    assert eventually(5, lambda: front.answered() == {"one": Answered(4, 2)})
+    answer = get(front, "/slow")  # given up by whoever asked
+    answer.readline()
+    answer.close()
+    assert eventually(5, lambda: front.answered()["one"].requests == 5)
+    assert front.answered()["one"].failed == 2
+
+
+def test_a_proxy_that_is_not_there_is_a_failure(front, upstream):
+    front.route({"one": 1.0}, f"127.0.0.1:{free_port()}")
+    get(front, "/x").read()
+    assert eventually(5, lambda: front.answered() == {"one": Answered(1, 1)})
+
+
+def test_what_nobody_could_answer_is_a_failure_of_whoever_had_the_traffic_last(front, upstream):
+    front.route({"old": 1.0}, upstream.address)
+    front.route({}, upstream.address)
+    for _ in range(3):
+        get(front, "/x").read()
+    assert front.answered() == {"old": Answered(3, 3)}
+    front.route({"new": 1.0}, upstream.address)
+    get(front, "/x").read()
+    assert front.answered() == {"old": Answered(3, 3), "new": Answered(1, 0)}
+    front.forget("old")
+    assert front.answered() == {"new": Answered(1, 0)}
+    kill(front)
+    assert front.answered() == {}
+    front.see()
+    front.route({}, upstream.address)
+    get(front, "/x").read()
+    assert front.answered() == {"new": Answered(1, 1)}
+
+
+@given(st.lists(st.tuples(st.sampled_from(["one", "two", ""]), st.integers(0, 5), st.booleans()), max_size=8))
+def test_what_the_front_refuses_is_counted_once_whoever_has_the_traffic(steps):
+    account, haproxy, total = Refused("one"), 0, 0
+    for name, refused, anew in steps:
+        if anew:
+            account, haproxy = account.dealt({}, haproxy).dealt({}, 0), 0
+        haproxy, total = haproxy + refused, total + refused
+        assert sum(account.now(haproxy).values()) == total
+        account = account.dealt({name: 1.0} if name else {}, haproxy)
+        assert account.whose == name or not name
+        assert sum(account.now(haproxy).values()) == total

@@ -36,11 +36,12 @@ class RayPlace:
         return self._site
 
     def told_at(self, names: Collection[str]) -> Places:
-        """The agents of all nodes, and which replicas are whose."""
+        """The agents of all nodes, which replicas are whose, and what the front has counted."""
         self._connect()
         try:
             details = serve_details() if serve_runs() else {}
-            return places_of(ray_nodes_alive(), details, names)
+            front = {name: one for name, one in self._site.answered().items() if name in names}
+            return places_of(ray_nodes_alive(), details, names, front)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ParlayError(f"Ray cannot be asked: {error}") from None
 
