@@ -173,6 +173,21 @@ def test_a_node_that_is_gone_under_the_layout_is_an_emergency(world):
     assert world.store.rollouts.of("s")[0].way == "replace"
 
 
+def test_a_lost_node_ends_nothing_that_still_serves(world):
+    """One of two replicas is gone with its node: the other one has the only device, and serves on."""
+    world.slow.add("tp=1,pp=1,dp=1")
+    watcher = world.deploy()
+    world.place.devices = world.nodes = 3
+    world.run(watcher, 59, until=lambda: serving(world) == ["tp=1,pp=1,dp=2"] and not world.store.rollouts.open("s"))
+    world.place.devices = world.nodes = 1
+    found = world.run(watcher, 8)
+    assert found.judgement.action == "emergency"
+    assert "no room beside what serves" in found.acted[0]
+    assert serving(world) == ["tp=1,pp=1,dp=2"]
+    world.place.kill(world.store.live.of("s")[-1].name)
+    world.run(watcher, 20, until=lambda: len(world.store.live.of("s")) == 3)
+
+
 def test_nodes_that_nobody_sees_are_no_emergency(tmp_path):
     """What serves needs more nodes than were asked for once; they joined later, and then nobody tells of them."""
     world = WatchWorld(tmp_path, asked={"cluster.nodes": 1})

@@ -91,7 +91,8 @@ def planned(
 def _way(
     place: Place, serving: LiveDeployment | None, move: Move, new: LiveDeployment, policy: RetunePolicy
 ) -> Way | None:
-    """How it comes in; None where there is no room for it."""
+    """How it comes in; None where there is no room for it. In an emergency too, what still serves, be it with some of
+    its replicas, does not end before the new one answers, unless the policy lets it."""
     if serving is None or serving.state is not LiveState.SERVING:
         return Way.REPLACE
     old = place.site.see().deployments.get(serving.name)
@@ -99,7 +100,7 @@ def _way(
         return Way.REPLACE
     if place.site.no_room_for(new, move.request) is None:
         return Way.BESIDE
-    return Way.IN_PLACE if policy.in_place or move.emergency else None
+    return Way.IN_PLACE if policy.in_place else None
 
 
 def begin(store: Store, claim: Claim, plan: Plan, layout: Deployment) -> Rollout:
