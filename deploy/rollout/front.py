@@ -108,8 +108,16 @@ class Front:
             running = self._alive()
             before = self._shares(state) if running else dict(state.ordered)
             slots = self._dealt(shares, state, running)
-            refused = state.refused.dealt(shares, haproxy_refused(self._command(_COUNTS)) if running else 0.0)
-            state = replace(state, upstream=upstream, ordered=dict(shares), before=before, slots=slots, refused=refused)
+            refused = state.refused if running else state.refused.anew
+            refused = refused.dealt(shares, haproxy_refused(self._command(_COUNTS)) if running else 0.0)
+            state = replace(
+                state,
+                upstream=upstream,
+                ordered=dict(shares),
+                before=before,
+                slots=slots,
+                refused=refused.only(slots),
+            )
             self._write(state)
             self._have_running(state)
             self._replace(SLOTS_MAP, slots_map(slots))
@@ -122,7 +130,7 @@ class Front:
             state = self._state()
             if state is not None and name in state.slots and not state.ordered.get(name):
                 slots = {one: slot for one, slot in state.slots.items() if one != name}
-                self._write(replace(state, slots=slots, refused=state.refused.without(name)))
+                self._write(replace(state, slots=slots, refused=state.refused.only(slots)))
 
     def close(self) -> None:
         """End it, once its requests have ended; nothing where it does not run."""
@@ -139,6 +147,7 @@ class Front:
                 self._write_config(state)  # last: whoever was killed before it does all of it again
             return
         self._write_config(state)
+        self._write(replace(state, refused=state.refused.anew))
         command = [_binary(), "-D", "-C", str(self._folder.resolve()), "-f", _CONFIG]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_S, check=False)

@@ -7,7 +7,7 @@ nothing serves reaches no backend: it is an account of its own, of whoever had t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from serve.measure.live_ingress import Answered, haproxy_answers, haproxy_refused
@@ -22,9 +22,14 @@ class Refused:
     until: float = 0.0
     closed: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def anew(self) -> Refused:
+        """As a new HAProxy is started, which counts from nothing."""
+        return Refused(self.whose)
+
     def now(self, counted: float) -> dict[str, float]:
-        """By application, with what HAProxy has counted by now; of a count that fell, HAProxy began anew."""
-        since = counted - self.until if counted >= self.until else counted
+        """By application, with what HAProxy has counted by now."""
+        since = max(0.0, counted - self.until)
         found = dict(self.closed)
         if self.whose and since:
             found[self.whose] = found.get(self.whose, 0.0) + since
@@ -35,10 +40,10 @@ class Refused:
         whose = max(sorted(shares), key=lambda name: shares[name]) if any(shares.values()) else self.whose
         return Refused(whose, counted, self.now(counted))
 
-    def without(self, name: str) -> Refused:
-        """Forget an application that is gone."""
-        closed = {one: count for one, count in self.closed.items() if one != name}
-        return Refused("" if self.whose == name else self.whose, self.until, closed)
+    def only(self, names: Collection[str]) -> Refused:
+        """Of these applications; the others are gone."""
+        closed = {name: count for name, count in self.closed.items() if name in names}
+        return Refused(self.whose if self.whose in names else "", self.until, closed)
 
 
 def counted(statistics: str, slots: Mapping[str, str], refused: Refused) -> dict[str, Answered]:

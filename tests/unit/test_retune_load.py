@@ -6,7 +6,7 @@ from collections import Counter
 
 from tests.retune_load import Asked, Stretch, answered_after, silence_s
 
-# A request a second for a second each, the first at 1 s; those of 10 to 19 s are given up after 5 s, that of 9 s breaks.
+# A request a second for a second each, from 1 s on; those of 10 to 19 s are given up after 5 s, that of 9 s breaks.
 ASKED = tuple(
     Asked(at, at + 5.0, False, False, "no_answer") if 10 <= at < 20
     else Asked(at, at + 1.0, at != 9, at != 9 and at % 2 == 0, "reset" if at == 9 else "ok")
