@@ -32,10 +32,10 @@ from tuner.app.watch.telling import NOTICED
 from tuner.ask.request import TuneRequest
 from tuner.retune.rollout import Rollout
 
-LIMIT_S = 600.0
+LIMIT_S = 900.0
 TIMEOUT_S = 30.0
-BEFORE_S, AFTER_S = 25.0, 25.0  # of load, before it happens and once it is over
-AWAY_S = 60.0  # of a node that nobody makes up for
+BEFORE_S, AFTER_S = 20.0, 20.0  # of load, before it happens and once it is over
+AWAY_S = 45.0  # of a node that nobody makes up for
 RETURN_S = 150.0  # at most, until Ray Serve has all up again
 
 LOST: dict[str, Any] = retune_demo.REQUEST | {
