@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fakes import make_request
@@ -213,6 +213,8 @@ def test_an_archive_of_the_version_before_can_be_read(store):
 
 
 @given(st.lists(st.text(min_size=1, max_size=120), min_size=2, max_size=2, unique=True), st.integers(1, 999))
+@example(["0", "000000000000"], 100)
+@example(["a" * 27, "a" * 28], 999)
 def test_names_of_deployments_are_labels_and_no_two_are_the_same(studies, number):
     one, two = (live_name(study, number) for study in studies)
     assert one != two

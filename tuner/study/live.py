@@ -19,7 +19,7 @@ from tuner.study.watched import Claim, require_claim
 
 _RECORD = TypeAdapter(LiveDeployment)
 _KEPT = (LiveState.WANTED.value, LiveState.SERVING.value, LiveState.LAST_GOOD.value)
-_MOST = 28  # letters before the number: Kubernetes has names of objects to which KubeRay appends up to 22 of 63
+_MOST = 27  # letters before "-d999": with 32 in all there is room for what KubeRay appends to names of objects
 
 
 class LiveDeployments:
