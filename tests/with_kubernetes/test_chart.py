@@ -84,6 +84,12 @@ class Cluster:
         read: dict[str, Any] = json.loads(self.run(*words, program=kube_tools.kubectl()))
         return read
 
+    def files(self, config_map: str, folder: Path) -> None:
+        """Write what it mounts into a folder of this machine."""
+        words = ("--namespace", "models", "get", "configmap", config_map, "-o", "json")
+        for name, text in json.loads(self.run(*words, program=kube_tools.kubectl()))["data"].items():
+            (folder / name).write_text(text, encoding="utf-8")
+
     def containers(self, deployment: str) -> dict[str, list[str]]:
         """Their words, as the API server holds them."""
         words = ("--namespace", "models", "get", "deployment", deployment, "-o", "json")
@@ -153,6 +159,7 @@ def test_from_an_empty_namespace_to_a_served_model(server: ApiServer, prepared: 
     service = cluster.containers("parlay")["api"]
     controller = cluster.containers("parlay-controller")["controller"]
     config = server.token_kubeconfig(cluster.namespace, "parlay-controller")
+    cluster.files("parlay-controller", tmp_path)
     with (
         started(*here(service, tmp_path), log=tmp_path / "service.log"),
         started(*here(controller, tmp_path), f"--kubeconfig={config}", log=tmp_path / "controller.log"),
@@ -225,6 +232,7 @@ def timely(words: list[str]) -> list[str]:
 
 def here(words: list[str], folder: Path) -> list[str]:
     """What a container is told, with this machine's folder, address and ports in place of the pod's."""
+    words = [word.replace("=/etc/parlay/", f"={folder}/") for word in words]
     kept = [word for word in words if not word.startswith(("--port=", "--host=", "--metrics-"))]
     return [*(word.replace("/var/lib/parlay", str(folder)) for word in kept), "--port=0", "--host=127.0.0.1"]
 
