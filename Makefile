@@ -3,7 +3,7 @@
 PYTHON_BIN := .venv/bin/python
 DEMO_MODEL := parlay-out/tiny-llama
 
-.PHONY: help install demo demo-service demo-retune test check format clean
+.PHONY: help install demo demo-service test-long demo-retune test check format clean
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -28,8 +28,11 @@ test: .venv/installed ## run all tests, those on the real stack included
 	@$(PYTHON_BIN) -m tests.tools
 	@$(PYTHON_BIN) -m tests.kube_tools
 	$(PYTHON_BIN) -m pytest -n 2 --dist worksteal -m "not real" --ignore tests/with_kubernetes
-	$(PYTHON_BIN) -m pytest -m real
+	$(PYTHON_BIN) -m pytest -m "real and not long"
 	$(PYTHON_BIN) -m pytest tests/with_kubernetes
+
+test-long: .venv/installed ## real runs that take some minutes each: a rollout under load
+	$(PYTHON_BIN) -m pytest -m long
 
 # Tests are rewritten by pytest when they are loaded; that is kept as bytecode, or every run would pay for it.
 check: .venv/installed ## ruff, mypy and the quick unit tests

@@ -18,7 +18,7 @@ from serve.launch.processes import end, free_port, writers_under
 from tests.launcher_contract import eventually
 from tests.real.test_launchers import refused
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
