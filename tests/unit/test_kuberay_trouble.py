@@ -197,12 +197,12 @@ class TestBehindAService(SiteContract):
     def bench(self):
         return in_memory(gateway=None)
 
-    def routed(self, bench, wanted):
-        if len(wanted) > 1:
-            with pytest.raises(ParlayError, match="no canary"):
-                bench.site.route(wanted)
-            pytest.skip("a Service holds no share")
-        super().routed(bench, wanted)
+    def test_a_share_is_refused_and_traffic_stays_where_it_is(self, bench):
+        self.up(bench, "one", "two")
+        self.routed(bench, {"one": 1.0})
+        with pytest.raises(ParlayError, match="no canary"):
+            bench.site.route({"one": 0.9, "two": 0.1})
+        assert shares(bench.again().see()) == {"one": 1.0}
 
     def test_whether_there_is_room_is_told_beforehand(self, bench):
         assert bench.site.no_room_for(bench.live("one"), bench.request) is None

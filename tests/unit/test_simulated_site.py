@@ -7,7 +7,7 @@ import pytest
 from tests.fakes import make_request
 from tests.rollouts import a_live
 from tests.simulated_site import SimulatedPlace, SimulatedSite
-from tests.site_contract import SiteBench, SiteContract
+from tests.site_contract import AskedSiteContract, SiteBench
 
 
 class SimulatedBench(SiteBench):
@@ -45,5 +45,5 @@ def bench():
     return SimulatedBench()
 
 
-class TestSimulatedSite(SiteContract):
+class TestSimulatedSite(AskedSiteContract):
     """Nothing of its own."""

@@ -17,7 +17,7 @@ from tests.fakes import make_request
 from tests.kube_bench import RELEASE, RealKube
 from tests.kube_sites import NAMESPACE, PLACED, KubeBench, Serving, a_served
 from tests.kuberay_operator import Operator
-from tests.site_contract import SiteContract, seen_of
+from tests.site_contract import SharingSiteContract, seen_of
 from tuner.app.controller.client import KubeClient
 from tuner.app.controller.kube import CONFIG_MAP, HTTP_ROUTE, RAY_SERVICE, SERVICE, Kind, Kube, KubeError, Object
 from tuner.app.controller.kuberay_site import KubeRaySite
@@ -100,7 +100,7 @@ def places(kube: RealKube) -> RealKube:
     return kube
 
 
-class TestRealKubeRaySite(SiteContract):
+class TestRealKubeRaySite(SharingSiteContract):
     @pytest.fixture
     def bench(self, server: ApiServer, places: RealKube) -> RealBench:
         return RealBench(server, places)
