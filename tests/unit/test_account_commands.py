@@ -68,6 +68,7 @@ def test_a_quota_is_set_and_shown(parlay, store):
     assert "oidc:ada" in parlay("quota", "list")
 
 
+@pytest.mark.slow
 def test_the_audit_has_what_was_done_there(parlay, store):
     parlay("token", "create", "--name", "[red]ci")
     parlay("token", "rotate", "[red]ci")

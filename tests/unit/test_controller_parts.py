@@ -350,6 +350,7 @@ def test_without_a_cluster_it_says_what_is_missing(monkeypatch, tmp_path):
 # What others see
 
 
+@pytest.mark.slow
 def test_the_port_says_how_it_is():
     measures, well = Measures(), [True]
     measures.called("list", "layoutrequests", 200)

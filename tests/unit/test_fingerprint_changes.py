@@ -100,6 +100,7 @@ def test_what_changed_changes_back(one: Fingerprint, other: Fingerprint) -> None
     assert one.nodes is None or other.nodes is None or there == back
 
 
+@pytest.mark.slow
 @given(fingerprints)
 def test_a_fingerprint_is_kept_as_json(one: Fingerprint) -> None:
     kept = TypeAdapter(Fingerprint)

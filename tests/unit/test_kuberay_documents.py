@@ -80,6 +80,7 @@ DOCUMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_what_is_applied(name):
     path = GOLDEN / f"{name}.yaml"

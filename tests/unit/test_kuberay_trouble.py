@@ -108,6 +108,7 @@ def test_a_server_that_is_away_raises_and_changes_nothing(monkeypatch):
     assert bench.site.see().deployments["one"].readiness is Readiness.STARTING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writes", range(3))
 def test_killed_behind_any_write_of_a_start_it_goes_on(writes):
     """The document is kept before it is applied; whoever comes next applies the one that was kept."""

@@ -371,6 +371,7 @@ def test_an_old_one_that_does_not_come_up_again_in_time_is_left_nowhere():
     assert world.place.present() == []
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from([(way, old) for way in Way for old in ("old", None) if old or way is REPLACE]),
     st.lists(st.tuples(st.integers(0, 12), EVENTS), max_size=8),
@@ -399,6 +400,7 @@ def test_whatever_happens(way_and_old, events):
         assert not world.blips
 
 
+@pytest.mark.slow
 @given(st.sampled_from([BESIDE, IN_PLACE, REPLACE]), st.lists(st.tuples(st.integers(0, 12), EVENTS), max_size=4))
 def test_a_look_more_changes_nothing(way, events):
     """A move that was made is not made again, and of the same facts the same follows."""

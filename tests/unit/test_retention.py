@@ -207,6 +207,7 @@ def test_the_rule_is_refused_where_it_says_nothing(tmp_path):
             Rule.of(days, folder)
 
 
+@pytest.mark.slow
 def test_the_commands_and_the_routes(tmp_path, monkeypatch):
     url = copy_of_empty_store(tmp_path / "store.db")
     monkeypatch.setenv("PARLAY_STORE", url)

@@ -47,6 +47,7 @@ def test_what_nobody_sets_is_as_in_the_chart() -> None:
     assert emit("rayservice", CASES[0].shipment, Platform.at(Site())) == emit("rayservice", CASES[0].shipment)
 
 
+@pytest.mark.slow
 def test_all_that_a_site_says_is_in_the_manifest(tmp_path: Path) -> None:
     case = next(case for case in CASES if case.name == "one-node")
     manifest = yaml.safe_load(emit("rayservice", case.shipment, Platform.at(site_of(tmp_path, WHOLE))))

@@ -35,6 +35,7 @@ class Mixing(FakeMeter):
         return make_step(step, request, 10.0)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_samples_of_trials_side_by_side_reach_their_own_layout_from_whatever_thread(tmp_path):
     request = make_request(
