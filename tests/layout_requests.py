@@ -83,3 +83,8 @@ def condition(request: Object | None, kind: str) -> tuple[str, str]:
 def phase(request: Object | None) -> str:
     """In a word."""
     return str(((request or {}).get("status") or {}).get("phase", ""))
+
+
+def other_slo(ms: float = 400) -> dict[str, Any]:
+    """The request of ``layout_request`` with another target."""
+    return document({**SMALL, "slo": [{"metric": "ttft", "percentile": 99, "ms": ms}]})

@@ -12,7 +12,7 @@ from tuner.errors import BadInput
 from tuner.retune.moves import Answer, CanaryAnswer, Facts, Move, Patience, Route, Start, Stop, Wait, Warm, Write
 from tuner.retune.next_step import next_step
 from tuner.retune.policy import CanaryPolicy
-from tuner.retune.rollout import ENDS, Rollout, Way, Wish
+from tuner.retune.rollout import ENDS, Rollout, Step, Way, Wish
 from tuner.retune.site import Readiness
 from tuner.retune.wishes import heeded
 
@@ -118,3 +118,13 @@ class RolloutWorld:
                 return self
             self.tick()
         raise AssertionError(f"it does not end: {self.rollout}, {self.place}")
+
+
+def at_step(world: RolloutWorld, step: Step, ticks: int = 200) -> RolloutWorld:
+    """Run it until it comes to a step."""
+    world.settle()
+    for _ in range(ticks):
+        if world.rollout.step is step:
+            return world
+        world.tick()
+    raise AssertionError(f"it never comes to {step}: {world.steps}")

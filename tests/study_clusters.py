@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from deploy.controller.names import Key
 from deploy.controller.study_clusters import ready
 from deploy.specs.study_cluster import Trials
+from tests.controller_app import World
 from tests.layout_requests import NAMESPACE
-from tuner.app.controller.kube import RAY_CLUSTER, KubeError, Object
+from tuner.app.controller.kube import LAYOUT_REQUEST, RAY_CLUSTER, KubeError, Object
 from tuner.app.service.worker import Worker, WorkerSettings
 from tuner.errors import Cause
 from tuner.study.store import Store
@@ -89,3 +91,33 @@ def settings(name: str, folder: Path) -> WorkerSettings:
 def work_there(store: Store, name: str, folder: Path) -> int:
     """Have the worker of a RayCluster run what waits for it."""
     return InTheHead(store, settings(name, folder), CancelHandle()).run(until_idle=True)
+
+
+def ask(world: World, name: str = "llama", **spec: Any) -> Key:
+    """Ask for a layout whose trials have a RayCluster of their own."""
+    return world.ask(name, **{"launcher": None, "trials": CREATE, **spec})
+
+
+def message(found: Object, kind: str) -> str:
+    """What a condition says."""
+    return next(c["message"] for c in found["status"]["conditions"] if c["type"] == kind)
+
+
+def get_ready(world: World) -> None:
+    """Have all pods of all RayClusters be there."""
+    for cluster in world.clusters():
+        world.kube.set_status(RAY_CLUSTER, NAMESPACE, cluster["metadata"]["name"], ready_status(cluster))
+
+
+def settle(world: World, key: Key) -> str | None:
+    """Let everybody act until nothing changes any more; the phase then."""
+    """Look and have the workers of the clusters work, until nothing changes."""
+    before = None
+    while before != (before := world.kube.list(LAYOUT_REQUEST, NAMESPACE)[1]):
+        world.look_again(key)
+        get_ready(world)
+        world.look_again(key)
+        for cluster in world.clusters():
+            work_there(world.store, cluster["metadata"]["name"], world.folder)
+        world.settle(key)
+    return world.look_again(key)

@@ -12,9 +12,8 @@ from functools import partial
 import pytest
 from fastapi.routing import APIRoute
 
-from tests.fakes import copy_of_empty_store, make_request
+from tests.fakes import copy_of_empty_store
 from tests.service_app import STUDY, client_of
-from tuner.app.service import event_routes
 from tuner.app.service.access import scope_of
 from tuner.app.service.options import ServeOptions
 from tuner.app.service.rates import Rates, neighbourhood
@@ -22,7 +21,6 @@ from tuner.errors import BadInput
 from tuner.study.accounts import Scope
 from tuner.study.database import Database
 from tuner.study.lifecycle import StudyState
-from tuner.study.orders import Wish
 from tuner.study.quotas import Quota
 from tuner.study.store import Store
 
@@ -172,91 +170,6 @@ def test_a_bucket_is_refilled_and_one_that_is_full_is_forgotten(monkeypatch):
 )
 def test_an_address_is_counted_as_its_network(host, counted):
     assert neighbourhood(host) == counted
-
-
-# Listeners
-
-
-def test_a_token_has_so_many_listeners_and_the_seats_are_given_back(serve, store):
-    client = serve(listeners_each=1, listeners=2)
-    watchers = client.app.state.service.watchers
-    store.create_study("s", make_request(), {})
-    one, headers = bearer(store, Scope.READ, "one")
-    assert watchers.sit(one.id) is None
-    answer = client.get("/v1/studies/s/events", headers=headers)
-    assert (answer.status_code, "1 listeners" in answer.json()["detail"]) == (503, True)
-    assert watchers.sit("two") is None
-    assert watchers.sit("three") == "too many listen already"
-    watchers.rise(one.id)
-    assert watchers.sit("three") is None
-    watchers.rise("two")
-    watchers.rise("three")
-
-
-def test_a_stream_that_ends_gives_its_seat_back(serve, store):
-    client = serve(listeners_each=1)
-    store.orders.submit("s", make_request(), terms())
-    store.orders.ask("s", Wish.CANCEL)
-    _, headers = bearer(store, Scope.READ)
-    for _ in range(3):
-        assert client.get("/v1/studies/s/events", headers=headers).status_code == 200
-
-
-def terms():
-    from tuner.study.orders import Terms
-
-    return Terms("", "simulated", seed=0)
-
-
-@pytest.mark.parametrize("how", ["revoked", "expired"])
-def test_a_stream_ends_with_its_token(serve, store, monkeypatch, how):
-    monkeypatch.setattr("tuner.app.service.watching.SILENT_S", 0.05)
-    client = serve()
-    store.orders.submit("s", make_request(), terms())  # it waits for ever
-    token, headers = bearer(store, Scope.READ)
-
-    def end(*_):
-        if how == "revoked":
-            store.accounts.revoke(token.id)
-        else:
-            monkeypatch.setattr("tuner.study.accounts.now_s", lambda db: 1e12)
-
-    real = event_routes._over
-
-    async def over(service, name):
-        end()  # after the first silence
-        return await real(service, name)
-
-    if how == "expired":
-        import sqlalchemy as sa
-
-        with store._db.writing() as db:
-            db.execute(sa.text("UPDATE parlay_tokens SET expires_at = 1e11"))
-    monkeypatch.setattr(event_routes, "_over", over)
-    text = client.get("/v1/studies/s/events", headers=headers).text
-    assert text.endswith(": this token has ended\n\n")
-
-
-def test_a_stream_ends_in_the_middle_of_many_events_too(serve, store, monkeypatch):
-    monkeypatch.setattr(event_routes, "TOKEN_S", 0.0)
-    client = serve()
-    store.orders.submit("s", make_request(), terms())
-    for _ in range(50):
-        store.events.tell("s", "x", {})
-    token, headers = bearer(store, Scope.READ)
-    keeper, looks = client.app.state.service.doorkeeper, []
-    real = type(keeper).has_gone
-
-    async def has_gone(self, request):
-        looks.append(1)
-        if len(looks) == 3:
-            store.accounts.revoke(token.id)
-        return await real(self, request)
-
-    monkeypatch.setattr(type(keeper), "has_gone", has_gone)
-    text = client.get("/v1/studies/s/events", headers=headers).text
-    assert text.count("id: ") == 2
-    assert text.endswith(": this token has ended\n\n")
 
 
 # Quotas, where a study is asked for

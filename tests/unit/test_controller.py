@@ -1,30 +1,23 @@
-"""From a LayoutRequest to a RayService, look by look, and killed before and behind every single write."""
+"""From a LayoutRequest to a RayService, look by look: to the decision, and changed, cancelled or deleted."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 import yaml
 
-from deploy.controller.names import FINALIZER, Key
-from deploy.specs.rayservice import Platform
-from deploy.specs.site_values import Site
+from deploy.controller.names import FINALIZER
 from tests import crd
-from tests.controller_app import RUNS, Killed, KilledAt, World
+from tests.controller_app import World
 from tests.fakes import copy_of_empty_store, document
-from tests.layout_requests import IMPOSSIBLE, NAMESPACE, SMALL, condition, phase
+from tests.layout_requests import IMPOSSIBLE, NAMESPACE, SMALL, condition, other_slo, phase
 from tests.service_app import work
-from tuner.app.controller import studies
-from tuner.app.controller.kube import CONFIG_MAP, LAYOUT_REQUEST, RAY_SERVICE, KubeError
-from tuner.app.controller.studies import manifest_of
+from tuner.app.controller.kube import LAYOUT_REQUEST, KubeError
 from tuner.study.lifecycle import StudyState
 from tuner.study.orders import Wish
 from tuner.study.quotas import Quota
 from tuner.study.store import Store
 
 pytestmark = pytest.mark.slow  # studies of a simulated cluster
-WRITES = 13  # of a controller in ``run``
 
 
 @pytest.fixture
@@ -32,10 +25,6 @@ def world(tmp_path):
     store = Store(copy_of_empty_store(tmp_path / "store.db"))
     yield World(store, tmp_path)
     store.close()
-
-
-def other_slo(ms=400):
-    return document({**SMALL, "slo": [{"metric": "ttft", "percentile": 99, "ms": ms}]})
 
 
 # To the decision
@@ -306,181 +295,3 @@ def test_an_invalid_change_leaves_what_serves(world):
     world.edit(key, {"request": {"slo": [{"metric": "ttft", "percentile": 400, "ms": 1}]}})
     assert world.settle(key) == "Refused"
     assert world.service() is not None
-
-
-# Others
-
-
-def test_fields_that_another_manager_took_are_theirs(world):
-    key = world.ask()
-    world.settle(key)
-    world.kube.edit(RAY_SERVICE, NAMESPACE, "llama", {"spec": {"serveConfigV2": "mine"}})
-    assert world.settle(key) == "Held"
-    assert world.service()["spec"]["serveConfigV2"] == "mine"
-    found = world.request(key)
-    assert condition(found, "RolledOut") == ("False", "FieldConflict")
-    assert "kubectl-edit" in str(found["status"]["conditions"])
-    assert ("Warning", "FieldConflict") in world.events()
-    before = len(world.events())
-    world.look(key)
-    assert len(world.events()) == before
-
-
-def test_fields_that_others_add_stay(world):
-    key = world.ask()
-    world.settle(key)
-    world.kube.edit(RAY_SERVICE, NAMESPACE, "llama", {"spec": {"suspend": False}, "metadata": {"labels": {"a": "b"}}})
-    world.edit(key, {"request": other_slo()})
-    assert world.settle(key) == "RolledOut"
-    assert world.service()["spec"]["suspend"] is False
-    assert world.service()["metadata"]["labels"]["a"] == "b"
-
-
-@pytest.mark.parametrize(("kind", "name"), [(RAY_SERVICE, "llama"), (CONFIG_MAP, "llama-rayservice")])
-def test_what_others_made_under_its_name_is_left_alone(world, kind, name):
-    theirs = {"metadata": {"name": name}, "kind": kind.plural, "data": {"a": "b"}}
-    world.kube.create(kind, NAMESPACE, theirs)
-    key = world.ask(deploy="auto" if kind is RAY_SERVICE else "manual")
-    assert world.settle(key) == "Held"
-    assert condition(world.request(key), "RolledOut") == ("False", "NotOwned")
-    found = world.kube.get(kind, NAMESPACE, name)
-    assert found["data"] == {"a": "b"}
-    assert "ownerReferences" not in found["metadata"]
-    world.kube.delete(kind, NAMESPACE, name)
-    assert world.settle(key) in ("RolledOut", "Decided")
-
-
-def test_what_was_deleted_comes_back(world):
-    key = world.ask()
-    world.settle(key)
-    world.kube.delete(RAY_SERVICE, NAMESPACE, "llama")
-    world.kube.delete(CONFIG_MAP, NAMESPACE, "llama-rayservice")
-    assert world.settle(key) == "RolledOut"
-    assert world.config_map() is not None
-
-
-def test_another_release_of_parlay_replaces_no_pods_that_serve(world, monkeypatch):
-    key = world.ask()
-    world.settle(key)
-    service, mapped = world.service(), world.config_map()
-
-    def renders_otherwise(*words):
-        return manifest_of(*words) | {"metadata": {"labels": {"new": "label"}, "annotations": {}}}
-
-    monkeypatch.setattr(studies, "manifest_of", renders_otherwise)
-    assert world.settle(key) == "RolledOut"
-    assert (world.service(), world.config_map()) == (service, mapped)
-    world.edit(key, {"target": {"image": "registry/vllm:2"}})
-    assert world.settle(key) == "RolledOut"
-    assert world.service()["metadata"]["labels"]["new"] == "label"
-    assert "registry/vllm:2" in str(world.service()["spec"])
-
-
-def test_what_the_site_says_of_pods_is_in_the_rayservice(world):
-    """And when the site says something else, what serves is made anew: that is why it was said."""
-    key = world.ask()
-    world.settle(key)
-    site = Site.model_validate({"gang": {"scheduler": "kueue", "queue": "serving"}, "priorityClassName": "high"})
-    world.runs = replace(RUNS, platform=Platform.at(site, ray_version="2.60.0"))
-    assert world.settle(key) == "RolledOut"
-    service = world.service()
-    assert service["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "serving"
-    head = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
-    assert head["priorityClassName"] == "high"
-    assert len(world.store.study_names()) == 1
-
-
-def test_a_rayservice_of_an_earlier_name_is_named(world):
-    key = world.ask()
-    world.settle(key)
-    world.edit(key, {"target": {"name": "renamed"}})
-    assert world.settle(key) == "RolledOut"
-    assert world.service("renamed") is not None
-    said = next(c for c in world.request(key)["status"]["conditions"] if c["type"] == "RolledOut")
-    assert "RayService llama of an earlier name runs too" in said["message"]
-
-
-def test_without_kuberay_it_is_said_and_done_later(world):
-    world.kube.unknown.add(RAY_SERVICE)
-    key = world.ask()
-    assert world.settle(key) == "Held"
-    assert condition(world.request(key), "RolledOut") == ("False", "KubeRayMissing")
-    assert world.config_map() is not None
-    world.kube.unknown.clear()
-    assert world.settle(key) == "RolledOut"
-
-
-def test_a_name_too_long_for_a_rayservice_is_shortened(world):
-    key = world.ask("a" * 60 + ".x")
-    assert world.settle(key) == "RolledOut"
-    name = world.request(key)["status"]["deployed"]["rayService"]
-    assert len(name) <= 40
-    assert world.service(name) is not None
-
-
-def test_two_of_one_name_after_each_other_have_studies_of_their_own(world):
-    key = world.ask()
-    world.settle(key)
-    world.kube.delete(LAYOUT_REQUEST, NAMESPACE, key.name)
-    world.look(key)
-    world.ask()
-    assert world.settle(key) == "RolledOut"
-    assert len(world.store.study_names()) == 2
-
-
-def test_what_it_queued_itself_is_no_news(world):
-    told = []
-    watch = studies.StudyWatch(world.store, "kubernetes/", told.append)
-    key = world.ask()
-    world.look(key)
-    watch.look()
-    assert told == []
-    (name,) = world.store.study_names()
-    world.store.orders.ask(name, Wish.PAUSE)
-    watch.look()
-    watch.look()
-    assert told == [{name}]
-
-
-# Killed
-
-
-def run(world: World, key: Key, at: float, before: bool) -> int:
-    """All that happens to one LayoutRequest, its controller killed at one of the writes; how many writes there were."""
-    dying = KilledAt(world.kube, at, before)
-
-    def look() -> None:
-        try:
-            world.look(key, dying, dying.dying)
-        except Killed:
-            world.look_again(key)
-
-    look()
-    world.edit(key, {"request": other_slo()})
-    look()
-    work(world.store, world.folder)
-    look()
-    world.kube.delete(RAY_SERVICE, NAMESPACE, key.name)
-    look()
-    return dying.writes
-
-
-def test_undisturbed_it_makes_these_writes(world):
-    assert run(world, world.ask(), -1, before=True) == WRITES
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["before", "behind"])
-@pytest.mark.parametrize("at", range(1, WRITES + 1))
-def test_killed_at_any_write_it_comes_to_the_same(world, at, before):
-    key = world.ask()
-    run(world, key, at, before)
-    assert world.settle(key) == "RolledOut"
-    states = sorted(world.store.listing.state(name) for name in world.store.study_names())
-    assert states == [StudyState.CANCELLED, StudyState.DECIDED]
-    assert len(world.kube.list(RAY_SERVICE, NAMESPACE)[0]) == 1
-    told = world.events()
-    assert told.count(("Normal", "Winner")) == 1
-    assert told.count(("Normal", "Queued")) <= 2
-    world.kube.delete(LAYOUT_REQUEST, NAMESPACE, key.name)
-    world.look_again(key)
-    assert world.kube.list(RAY_SERVICE, NAMESPACE)[0] == []
