@@ -214,7 +214,9 @@ def test_state_is_had_again_from_the_looks() -> None:
     half = len(stream) * 4 // 5
     for look in stream[:half]:
         first.look(look)
-    assert second.replay(stream[:half]) == first.notices
+    for look in stream[:half]:
+        second.look(look)
+    assert second.notices == first.notices
     assert [first.look(look) for look in stream[half:]] == [second.look(look) for look in stream[half:]]
     assert {NoticeKind.WORKLOAD_SHIFT, NoticeKind.STRAGGLER} <= {notice.kind for notice in first.notices}
 

@@ -72,3 +72,13 @@ def test_after_a_decision_the_lengths_of_then_are_the_plan():
     drifted.decided(30 * 3600.0)
     assert not any(hourly(drifted, 60, lambda hour: 1500, begin=30))
     assert hourly(drifted, 30, lambda hour: 1000, begin=90)[-1]
+
+
+def test_a_day_is_one_of_the_clock_though_nobody_looked_for_hours_of_it():
+    drifted = Drifted({"prompt_tokens": 1000.0})
+    assert hourly(drifted, 23, lambda _: 2000)[-1] == ()
+    (found,) = hourly(drifted, 3, lambda _: 2000, begin=23)[-1]
+    assert found.figures["prompt_tokens"] == 2000
+    (found,) = hourly(drifted, 1, lambda _: 1000, begin=26 + 22)[-1]  # of the last day two hours alone were seen
+    assert found.figures["prompt_tokens"] == 2000
+    assert hourly(drifted, 2, lambda _: 1000, begin=49)[-1] == ()  # those are over a day ago

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from tuner.retune.notice import Notice
@@ -48,9 +48,3 @@ class Detectors:
         for one in self._detectors:
             one.decided(at_s)
         self._notices = ()
-
-    def replay(self, looks: Iterable[Look]) -> tuple[Notice, ...]:
-        """What holds after all of these looks: how a state is had again that was not stored."""
-        for one in looks:
-            self.look(one)
-        return self._notices

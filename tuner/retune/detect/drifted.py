@@ -27,16 +27,17 @@ class Drifted:
 
     def __init__(self, planned: Mapping[str, float]) -> None:
         self._parts = [_Part(name, mean) for name, mean in planned.items()]
-        self._hour = -1
+        self._hour: int | None = None
 
     def look(self, look: Look) -> tuple[Notice, ...]:
         """The parts that have drifted, as of the last full hour."""
         hour = int((look.at_s - look.seconds / 2) // _HOUR_S)
+        running = hour if self._hour is None else self._hour
         for part in self._parts:
-            if hour > self._hour:
-                part.ended(hour * _HOUR_S)
+            for ended in range(max(running, hour - _HOURS - 1), hour):  # those in which nobody looked, too
+                part.ended((ended + 1) * _HOUR_S)
             part.running += TokenSums.of(look.prompt if part.name == "prompt_tokens" else look.output)
-        self._hour = max(hour, self._hour)
+        self._hour = max(hour, running)
         return tuple(part.notice for part in self._parts if part.notice is not None)
 
     def decided(self, at_s: float) -> None:
