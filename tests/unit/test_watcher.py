@@ -56,9 +56,12 @@ def test_what_serves_is_not_deployed_again_and_nothing_of_it_changes(world, tmp_
     options = DeployOptions(
         "s", ray_address="127.0.0.1:1", out=tmp_path, store=f"sqlite:///{world.folder / 'store.db'}"
     )
-    with pytest.raises(BadInput, match="one of which nothing serves"):
+    with pytest.raises(BadInput, match=r"one of which nothing serves.*looks after it"):
         run_deploy(options, Console())
     assert world.store.watched.watched("s").policy == before != RetunePolicy()
+    world.store.watched.unwatch("s")
+    with pytest.raises(BadInput, match="nobody watches it any more"):
+        run_deploy(options, Console())
 
 
 def test_a_fault_of_ours_in_a_round_is_not_begun_again_for_ever(world, tmp_path, monkeypatch):

@@ -24,7 +24,9 @@ def deployable(store: Store, study: str, layout: str | None) -> TrialResult:
     rollout = store.rollouts.open(base)
     if rollout is not None or serving:
         what = serving[-1] if rollout is None else rollout.new
-        raise BadInput("STUDY", study, f"one of which nothing serves; {what} does, and `parlay watch` looks after it")
+        watched = store.watched.find(base) is not None
+        after = "`parlay watch` looks after it" if watched else "nobody watches it any more: it is yours"
+        raise BadInput("STUDY", study, f"one of which nothing serves; {what} does, and {after}")
     decision, _ = decision_of(store, store.study(study))
     return measured_trial(decision, layout)
 
