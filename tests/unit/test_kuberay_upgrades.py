@@ -119,7 +119,7 @@ def test_a_canary_that_does_well_is_promoted():
     assert town.operator.made == 2
 
 
-@pytest.mark.parametrize(("share", "percent"), [(0.004, 1), (0.014, 1), (0.125, 12)])
+@pytest.mark.parametrize(("share", "percent"), [(0.01, 1), (0.014, 1), (0.125, 12)])
 def test_a_canary_of_parts_of_a_percent_has_some_traffic(share, percent):
     town = Town(share=share).serving()
     rollout = town.rollout(Answer.HOLD, patient_s=400)
