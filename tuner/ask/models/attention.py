@@ -1,0 +1,113 @@
+"""Attention over keys and values of heads: all tokens, a window, an aligned chunk, or chosen blocks of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuner.ask.models.blocks import Mixer
+from tuner.ask.models.cache import Cache
+from tuner.ask.models.matrices import Cut, Layer, Matrix, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class BlockIndex:
+    """What chooses blocks of keys (MiniMax-M3, ``models/minimax_m3/``): ``topk`` blocks of ``block`` tokens, by index
+    queries of ``heads`` and one index key per token, both of ``width``."""
+
+    heads: int
+    width: int
+    block: int
+    topk: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention(Mixer):
+    """``heads`` queries on ``kv_heads`` keys of ``head_dim`` and values of ``value_dim`` (None: the same).
+
+    A query sees the last ``window`` tokens, those of its own aligned ``chunk``, or all (both None). ``gated``: the
+    query projection is doubled by an output gate. ``bias`` of q, k, v, ``output_bias`` of the output;
+    ``norm_elements`` of norms on queries and keys, ``norm_spans_heads``: over all heads, so that tensor-parallel ranks
+    add up variances. ``reuses_cache``: no keys and values of its own, it reads those of an earlier layer.
+    ``one_projection``: the checkpoint has one matrix for keys and values. ``sinks``: a logit per head that takes no
+    part in the sum. ``index``: what chooses blocks.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int | None = None
+    window: int | None = None
+    chunk: int | None = None
+    gated: bool = False
+    bias: bool = False
+    output_bias: bool = False
+    norm_elements: int = 0
+    norm_spans_heads: bool = False
+    reuses_cache: bool = False
+    one_projection: bool = False
+    sinks: bool = False
+    index: BlockIndex | None = None
+    place: str = "self_attn"
+
+    @property
+    def kind(self) -> str:
+        """Full, windowed, chunked or block-sparse."""
+        if self.index is not None:
+            return "block-sparse attention"
+        if self.window is not None:
+            return "sliding-window attention"
+        return "full attention" if self.chunk is None else "chunked attention"
+
+    @property
+    def values(self) -> int:
+        """Width of a value."""
+        return self.head_dim if self.value_dim is None else self.value_dim
+
+    def matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Queries, keys and values as one, the output."""
+
+        def projected(name: str, outputs: int, most: int | None) -> Matrix:
+            names = (f"{self.place}.{name}", f"{self.place}.qkv_proj")
+            return Matrix(Layer.ATTENTION, names, outputs, hidden, Cut.OUTPUTS, "qkv_proj", most, self.bias)
+
+        found = [projected("q_proj", self.heads * self.head_dim * (1 + self.gated), None)]
+        if not self.reuses_cache:
+            found.append(projected("k_proj", self.kv_heads * self.head_dim, self.kv_heads))
+            found.append(projected("v_proj", self.kv_heads * self.values, self.kv_heads))
+        if self.index is not None:
+            own = self.index
+            names = tuple(f"{self.place}.{one}" for one in ("index_q_proj", "qkv_proj"))
+            width = own.heads * own.width
+            found.append(Matrix(Layer.ATTENTION, names, width, hidden, Cut.OUTPUTS, "qkv_proj", own.heads, self.bias))
+            names = tuple(f"{self.place}.{one}" for one in ("index_k_proj", "qkv_proj"))
+            found.append(Matrix(Layer.ATTENTION, names, own.width, hidden, Cut.NOTHING, "qkv_proj"))
+        out = (f"{self.place}.o_proj",)
+        inputs = self.heads * self.values
+        return *found, Matrix(Layer.ATTENTION, out, hidden, inputs, Cut.INPUTS, bias=self.output_bias)
+
+    def vectors(self, hidden: int) -> Vectors:
+        """Norms of queries and keys, sinks."""
+        sinks = Vectors(split=self.heads if self.sinks else 0)
+        if self.norm_spans_heads:
+            return sinks + Vectors(split=self.norm_elements)
+        return sinks + Vectors(whole=self.norm_elements)
+
+    @property
+    def caches(self) -> tuple[Cache, ...]:
+        """Keys and values; index keys."""
+        if self.reuses_cache:
+            return ()
+        kept = self.window if self.chunk is None else self.chunk
+        chunked = self.chunk is not None
+        found = Cache(heads=self.kv_heads, width=self.head_dim + self.values, window=kept, chunked=chunked)
+        if self.index is None:
+            return (found,)
+        return found, Cache(heads=None, width=self.index.width)
+
+    def refuses(self, ranks: int) -> str | None:
+        """Heads divide by the ranks; KV heads divide by them, or into them."""
+        if self.heads % ranks:
+            return f"{self.heads} attention heads do not divide by tp={ranks}"
+        if max(self.kv_heads, ranks) % min(self.kv_heads, ranks):
+            return f"{self.kv_heads} KV heads neither divide by nor into tp={ranks}"
+        return None

@@ -1,0 +1,196 @@
+"""A block of a model: what mixes tokens, what follows it, and the norms around both.
+
+``Mixer`` is what every kind of mixer answers: its matrices, vectors, caches, state, and which tensor-parallel degrees
+the engine refuses. Kinds are in ``attention``, ``latent``, ``compressed`` and ``recurrent``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tuner.ask.models.cache import Cache, State
+from tuner.ask.models.matrices import NO_VECTORS, Cut, Layer, Matrix, Vectors, stored_elements
+
+
+class Mixer(ABC):
+    """What lets tokens see each other: attention, or a state that is carried along."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """Its name for people, in the field's words."""
+
+    @abstractmethod
+    def matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Its projections, in the order in which they are multiplied."""
+
+    def vectors(self, hidden: int) -> Vectors:
+        """What it has beside its matrices and their biases."""
+        return NO_VECTORS
+
+    @property
+    def caches(self) -> tuple[Cache, ...]:
+        """What grows with a sequence."""
+        return ()
+
+    @property
+    def state(self) -> State | None:
+        """What does not."""
+        return None
+
+    @abstractmethod
+    def refuses(self, ranks: int) -> str | None:
+        """Why the engine does not cut it over so many tensor-parallel ranks, with figures; None where it does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mlp:
+    """A dense MLP of width ``inter``: gate, up and down, or up and down where it is not ``gated``."""
+
+    inter: int
+    gated: bool = True
+    bias: bool = False
+    place: str = "mlp"
+    layer: Layer = Layer.DENSE
+    whole: bool = False  # on every rank, uncut
+
+    def matrices(self, hidden: int) -> tuple[Matrix, ...]:
+        """Its projections; those of routed experts under their short names too."""
+        outputs, inputs = (Cut.NOTHING, Cut.NOTHING) if self.whole else (Cut.OUTPUTS, Cut.INPUTS)
+        routed = self.layer is Layer.EXPERTS
+        names = {"gate": "w1", "up": "w3", "down": "w2"}
+
+        def named(name: str, *more: str) -> tuple[str, ...]:
+            own = (f"{name}_proj", names[name]) if routed else (f"{name}_proj",)
+            return tuple(f"{self.place}.{one}" for one in (*own, *more))
+
+        if not self.gated:
+            up = Matrix(self.layer, named("up"), self.inter, hidden, outputs, bias=self.bias)
+            return up, Matrix(self.layer, named("down"), hidden, self.inter, inputs, bias=self.bias)
+        merged = "gate_up_proj"
+        gate = Matrix(self.layer, named("gate", merged), self.inter, hidden, outputs, merged, bias=self.bias)
+        up = Matrix(self.layer, named("up", merged), self.inter, hidden, outputs, merged, bias=self.bias)
+        return gate, up, Matrix(self.layer, named("down"), hidden, self.inter, inputs, bias=self.bias)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """A mixture: ``count`` routed experts of width ``inter``, ``topk`` of them per token, and what all tokens take.
+
+    ``shared_inter`` is the width of all shared experts together; ``shared_gate``: their output is weighed by a gate of
+    one row. ``router_bias``: a number per expert. ``width``: of the rows that experts read and write where that is not
+    the hidden size (a latent mixture, with a projection down and up around the experts).
+    """
+
+    count: int
+    topk: int
+    inter: int
+    shared_inter: int = 0
+    gated: bool = True
+    bias: bool = False
+    shared_gate: bool = False
+    router_bias: bool = False
+    width: int | None = None
+    place: str = "mlp"
+    shared_place: str = "mlp.shared_experts"
+    zero_experts: int = 0  # that only pass on what they get
+
+    def expert(self, hidden: int) -> tuple[Matrix, ...]:
+        """Matrices of one routed expert, spoken for by the first of them."""
+        width = hidden if self.width is None else self.width
+        found = Mlp(
+            inter=self.inter, gated=self.gated, bias=self.bias, place=f"{self.place}.experts.0", layer=Layer.EXPERTS
+        ).matrices(width)
+        return tuple(
+            Matrix(m.layer, (*m.names, f"{self.place}.experts"), m.outputs, m.inputs, m.cut, m.fused, bias=m.bias)
+            for m in found
+        )
+
+    def around(self, hidden: int) -> tuple[Matrix, ...]:
+        """Matrices that every token takes: the router, and projections to the experts' width; whole on every rank."""
+        router = Matrix(
+            Layer.EXPERTS, (f"{self.place}.gate",), self.count + self.zero_experts, hidden, Cut.NOTHING, plain=True
+        )
+        if self.width is None:
+            return (router,)
+        down = Matrix(Layer.SHARED, (f"{self.place}.fc1_latent_proj",), self.width, hidden, Cut.NOTHING)
+        up = Matrix(Layer.SHARED, (f"{self.place}.fc2_latent_proj",), hidden, self.width, Cut.NOTHING)
+        return router, down, up
+
+    def shared(self, hidden: int) -> tuple[Matrix, ...]:
+        """Matrices of the shared experts, as one MLP."""
+        if not self.shared_inter:
+            return ()
+        gate = (Matrix(Layer.SHARED, (f"{self.shared_place}_gate",), 1, hidden, Cut.NOTHING, plain=True),)
+        mlp = Mlp(inter=self.shared_inter, gated=self.gated, place=self.shared_place, layer=Layer.SHARED)
+        return mlp.matrices(hidden) + (gate if self.shared_gate else ())
+
+    def vectors(self) -> Vectors:
+        """Biases of the router."""
+        return Vectors(whole=self.count if self.router_bias else 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One layer of a model, as ``get_pp_indices`` counts them; ``mixer``, ``mlp`` and ``experts`` where it has them.
+
+    Each of the two halves ends in an all-reduce of a row per token over tensor-parallel ranks, unless they are
+    ``joined``: side by side, their sum reduced at once. ``norms`` are the elements of its norms. ``prefix`` is where
+    checkpoints have the list of layers. ``streams``: rows of the residual per token (hyper-connections), 1 for all
+    others. ``extra`` are matrices of neither half (per-layer inputs, hyper-connections).
+    """
+
+    mixer: Mixer | None
+    mlp: Mlp | None = None
+    experts: Experts | None = None
+    norms: Vectors = NO_VECTORS
+    joined: bool = False
+    prefix: str = "model.layers"
+    streams: int = 1
+    extra: tuple[Matrix, ...] = ()
+
+    @property
+    def mixes(self) -> int:
+        """All-reduces after the mixer: 1, or 0."""
+        return int(self.mixer is not None and not (self.joined and self.transforms))
+
+    @property
+    def transforms(self) -> int:
+        """All-reduces after the MLP or the experts: 1, or 0."""
+        return int(self.mlp is not None or self.experts is not None)
+
+    def dense_matrices(self, hidden: int) -> Iterator[Matrix]:
+        """All that every token is multiplied by: all matrices but those of routed experts."""
+        if self.mixer is not None:
+            yield from self.mixer.matrices(hidden)
+        if self.mlp is not None:
+            yield from self.mlp.matrices(hidden)
+        if self.experts is not None:
+            yield from self.experts.around(hidden)
+            yield from self.experts.shared(hidden)
+        yield from self.extra
+
+    def vectors(self, hidden: int) -> Vectors:
+        """All that is in no matrix."""
+        found = self.norms
+        if self.mixer is not None:
+            found = found + self.mixer.vectors(hidden)
+        return found + self.experts.vectors() if self.experts is not None else found
+
+    def elements(self, hidden: int, ranks: int = 1) -> float:
+        """Parameters of one of so many tensor-parallel ranks, experts cut like all others."""
+        total = stored_elements(self.dense_matrices(hidden), ranks) + self.vectors(hidden).on_rank(ranks)
+        if self.experts is not None:
+            total += self.experts.count * stored_elements(self.experts.expert(hidden), ranks)
+        return total
+
+    def active_elements(self, hidden: int) -> float:
+        """Parameters that take part in one token."""
+        total = stored_elements(self.dense_matrices(hidden)) + self.vectors(hidden).on_rank(1)
+        if self.experts is not None:
+            total += self.experts.topk * stored_elements(self.experts.expert(hidden))
+        return total

@@ -1,0 +1,114 @@
+"""Typed access to a ``config.json``: every value that is read is checked, and named where it is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tuner.errors import BadInput
+
+
+class Config:
+    """One object of a checkpoint's configuration; ``name`` is the model's, ``where`` the keys down to this object.
+
+    ``defaults`` are what the model's class takes for keys that the file leaves out: Transformers writes only what
+    differs from them.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Any], name: str, where: str = "", defaults: Mapping[str, Any] | None = None
+    ) -> None:
+        self.values, self.name, self._where = values, name, where
+        self._defaults: Mapping[str, Any] = defaults or {}
+
+    def place(self, key: str) -> str:
+        """Where a key stands, for people."""
+        return f"{self.name}: {self._where}{key}"
+
+    def having(self, **defaults: Any) -> Config:
+        """The same object, read with a class's defaults."""
+        return Config(self.values, self.name, self._where, {**self._defaults, **defaults})
+
+    def get(self, key: str) -> Any:
+        """The value as it stands, or the default; None where there is neither."""
+        value = self.values.get(key)
+        return self._defaults.get(key) if value is None else value
+
+    def has(self, key: str) -> bool:
+        """True where a value or a default is there and not null."""
+        return self.get(key) is not None
+
+    def need(self, key: str, *more: str) -> int:
+        """A whole number of at least 1, under the first of the keys that is there."""
+        found = next((one for one in (key, *more) if self.has(one)), key)
+        value = self.get(found)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise BadInput(self.place(found), value, "a whole number of at least 1")
+        return value
+
+    def count(self, key: str, *more: str) -> int:
+        """The same where the file may leave it out: absent, null and 0 mean 0."""
+        found = next((one for one in (key, *more) if self.get(one)), None)
+        return self.need(found) if found else 0
+
+    def share(self, key: str, absent: float) -> float:
+        """A number above 0."""
+        value = self.get(key)
+        if value is None:
+            return absent
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+            raise BadInput(self.place(key), value, "a number above 0")
+        return float(value)
+
+    def flag(self, key: str, absent: bool = False) -> bool:
+        """A truth value."""
+        value = self.get(key)
+        if value is None:
+            return absent
+        if not isinstance(value, bool):
+            raise BadInput(self.place(key), value, "true or false")
+        return value
+
+    def word(self, key: str, absent: str = "") -> str:
+        """A text."""
+        value = self.get(key)
+        if value is None:
+            return absent
+        if not isinstance(value, str):
+            raise BadInput(self.place(key), value, "a text")
+        return value
+
+    def entries(self, key: str) -> Sequence[Any]:
+        """A list; empty where there is none."""
+        value = self.get(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list | tuple):
+            raise BadInput(self.place(key), value, "a list, or nothing")
+        return value
+
+    def part(self, key: str) -> Config:
+        """An object inside, empty where there is none."""
+        value = self.get(key) or {}
+        if not isinstance(value, Mapping):
+            raise BadInput(self.place(key), value, "an object, or nothing")
+        return Config(value, self.name, f"{self._where}{key}.")
+
+    def one_of(self, key: str, allowed: Mapping[str, Any], absent: str | None = None) -> Any:
+        """What a word stands for; refuses words that are not understood."""
+        value = self.get(key)
+        if value is None and absent is not None:
+            value = absent
+        if not isinstance(value, str) or value not in allowed:
+            raise BadInput(self.place(key), value, ", ".join(allowed))
+        return allowed[value]
+
+    def refuse(self, key: str, allowed: str) -> BadInput:
+        """What to raise for a value that is not understood."""
+        return BadInput(self.place(key), self.get(key), allowed)
+
+    def only(self, key: str, *allowed: Any) -> None:
+        """Refuse a value of a key that changes what a layer does in a way that is not understood; absent is allowed."""
+        value = self.get(key)
+        if value is not None and value not in allowed:
+            raise self.refuse(key, " or ".join(str(one) for one in allowed))

@@ -1,0 +1,61 @@
+"""What a reader of a family makes of a ``config.json``: the model's blocks, and what lies around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tuner.ask.models.blocks import Block
+from tuner.ask.models.config import Config
+from tuner.ask.models.matrices import NO_VECTORS, Matrix, Vectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tower:
+    """A vision or audio encoder beside the language model: resident though requests of text skip it.
+
+    ``layers`` are its blocks, ``hidden`` their width; ``around`` what is before and after them (patch embedding,
+    merger, projector), ``vectors`` what is no matrix there. ``patches``: rows of an image of ``image`` pixels a side
+    (of a clip: None), ``tokens`` what the language model sees of it.
+    """
+
+    kind: str
+    hidden: int
+    layers: tuple[Block, ...]
+    around: tuple[Matrix, ...] = ()
+    vectors: Vectors = NO_VECTORS
+    patches: int | None = None
+    tokens: int | None = None
+    image: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """A decoder as it is served. ``layers`` one entry per layer, in order; equal ones may be one object.
+
+    ``vocab`` and ``hidden`` of embedding and LM head, which are one matrix where ``tied``. ``max_position``: tokens
+    that the engine takes at most (``_get_and_verify_max_len``). ``pipeline_tensors``: tensors between pipeline stages
+    (``make_empty_intermediate_tensors_factory``). ``vectors``: the last norm, learned positions. ``outside``: matrices
+    beside the layers, on the first stage. ``head_names``, ``embedding_names``: what checkpoints call them, within the
+    model. ``head_bias``: a number per row of the head. ``not_priced``: what of it costs time that no term knows, in
+    words.
+    """
+
+    hidden: int
+    vocab: int
+    layers: Sequence[Block]
+    tied: bool
+    max_position: int
+    pipeline_tensors: int = 2
+    vectors: Vectors = NO_VECTORS
+    outside: tuple[Matrix, ...] = ()
+    towers: tuple[Tower, ...] = ()
+    head_names: tuple[str, ...] = ("lm_head",)
+    embedding_names: tuple[str, ...] = ("model.embed_tokens",)
+    head_bias: bool = False
+    not_priced: tuple[str, ...] = field(default=())
+
+
+Reader = Callable[[Config, Config], Described]
+"""(whole configuration, the language model's part of it) to what it describes; both are one object where the model is
+of text alone. Raises BadInput for what it does not understand."""
