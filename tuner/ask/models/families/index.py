@@ -10,6 +10,26 @@ from tuner.ask.models.described import Reader
 READERS: Mapping[str, str] = {
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "llama",
+    "MixtralForCausalLM": "mixtral",
+    "Qwen2MoeForCausalLM": "qwen_moe",
+    "Qwen3MoeForCausalLM": "qwen_moe",
+    "DeepseekForCausalLM": "deepseek",
+    "DeepseekV2ForCausalLM": "deepseek",
+    "DeepseekV3ForCausalLM": "deepseek",
+    "DeepseekV32ForCausalLM": "deepseek",
+    "Glm4MoeLiteForCausalLM": "deepseek",
+    "GlmMoeDsaForCausalLM": "deepseek",
+    "KimiK25ForConditionalGeneration": "deepseek",
+    "MiniMaxM2ForCausalLM": "minimax_m2",
+    "GptOssForCausalLM": "gpt_oss",
+    "Glm4MoeForCausalLM": "glm_moe",
+    "Llama4ForCausalLM": "llama4",
+    "Llama4ForConditionalGeneration": "llama4",
+    "Qwen3NextForCausalLM": "qwen_next",
+    "Qwen3_5ForCausalLM": "qwen_next",
+    "Qwen3_5ForConditionalGeneration": "qwen_next",
+    "Qwen3_5MoeForCausalLM": "qwen_next",
+    "Qwen3_5MoeForConditionalGeneration": "qwen_next",
 }
 
 

@@ -1,0 +1,38 @@
+"""GLM-4.5 and its like (vLLM ``models/glm4_moe.py``): grouped-query attention, the first layers dense."""
+
+from __future__ import annotations
+
+from tuner.ask.models.blocks import Block, Mlp
+from tuner.ask.models.config import Config
+from tuner.ask.models.described import Described
+from tuner.ask.models.families.deepseek import is_mixture, mixture
+from tuner.ask.models.usual import SILU, decoder, grouped, two_norms
+
+DEFAULTS = {  # of Glm4MoeConfig
+    "num_attention_heads": 96,
+    "num_key_value_heads": 8,
+    "intermediate_size": 10944,
+    "moe_intermediate_size": 1408,
+    "num_experts_per_tok": 8,
+    "n_shared_experts": 1,
+    "n_routed_experts": 128,
+    "first_k_dense_replace": 1,
+    "max_position_embeddings": 131072,
+    "topk_method": "noaux_tc",  # the class always has the router's biases
+}
+
+
+def read(config: Config, text: Config) -> Described:
+    """Queries and keys are normed where the file says so."""
+    text = text.having(**DEFAULTS)
+    text.only("hidden_act", *SILU)
+    text.only("moe_layer_freq", 1)
+    dim = grouped(text).head_dim
+    attention = grouped(
+        text, bias=text.flag("attention_bias"), norm_elements=2 * dim if text.flag("use_qk_norm") else 0
+    )
+    norms, experts = two_norms(text.need("hidden_size")), mixture(text)
+    routed = Block(mixer=attention, experts=experts, norms=norms)
+    dense = Block(mixer=attention, mlp=Mlp(inter=text.need("intermediate_size")), norms=norms)
+    layers = [routed if experts and is_mixture(text, n) else dense for n in range(text.need("num_hidden_layers"))]
+    return decoder(config, text, layers, same=False)
