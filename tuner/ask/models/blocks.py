@@ -83,7 +83,8 @@ class Experts:
 
     ``shared_inter`` is the width of all shared experts together; ``shared_gate``: their output is weighed by a gate of
     one row. ``router_bias``: a number per expert. ``width``: of the rows that experts read and write where that is not
-    the hidden size (a latent mixture, with a projection down and up around the experts).
+    the hidden size (a latent mixture, with a projection down and up around the experts, called ``narrow``;
+    ``narrow_plain``: never quantised). ``least``: width of an expert on a rank, to which narrower parts are padded.
     """
 
     count: int
@@ -98,12 +99,16 @@ class Experts:
     place: str = "mlp"
     shared_place: str = "mlp.shared_experts"
     zero_experts: int = 0  # that only pass on what they get
+    narrow: tuple[str, str] = ("fc1_latent_proj", "fc2_latent_proj")
+    narrow_plain: bool = False
+    least: int = 0
 
-    def expert(self, hidden: int) -> tuple[Matrix, ...]:
-        """Matrices of one routed expert, spoken for by the first of them."""
+    def expert(self, hidden: int, ranks: int = 1) -> tuple[Matrix, ...]:
+        """Matrices of one routed expert, spoken for by the first of them, as so many ranks cut it."""
         width = hidden if self.width is None else self.width
+        inter = max(self.inter, self.least * ranks) if ranks > 1 else self.inter
         found = Mlp(
-            inter=self.inter, gated=self.gated, bias=self.bias, place=f"{self.place}.experts.0", layer=Layer.EXPERTS
+            inter=inter, gated=self.gated, bias=self.bias, place=f"{self.place}.experts.0", layer=Layer.EXPERTS
         ).matrices(width)
         return tuple(
             Matrix(m.layer, (*m.names, f"{self.place}.experts"), m.outputs, m.inputs, m.cut, m.fused, bias=m.bias)
@@ -117,8 +122,10 @@ class Experts:
         )
         if self.width is None:
             return (router,)
-        down = Matrix(Layer.SHARED, (f"{self.place}.fc1_latent_proj",), self.width, hidden, Cut.NOTHING)
-        up = Matrix(Layer.SHARED, (f"{self.place}.fc2_latent_proj",), hidden, self.width, Cut.NOTHING)
+        first, second = (f"{self.place}.{one}" for one in self.narrow)
+        plain = self.narrow_plain
+        down = Matrix(Layer.SHARED, (first,), self.width, hidden, Cut.NOTHING, plain=plain)
+        up = Matrix(Layer.SHARED, (second,), hidden, self.width, Cut.NOTHING, plain=plain)
         return router, down, up
 
     def shared(self, hidden: int) -> tuple[Matrix, ...]:
@@ -160,8 +167,8 @@ class Block:
 
     @property
     def transforms(self) -> int:
-        """All-reduces after the MLP or the experts: 1, or 0."""
-        return int(self.mlp is not None or self.experts is not None)
+        """All-reduces after the MLP and the experts: one each."""
+        return int(self.mlp is not None) + int(self.experts is not None)
 
     def dense_matrices(self, hidden: int) -> Iterator[Matrix]:
         """All that every token is multiplied by: all matrices but those of routed experts."""
@@ -185,7 +192,7 @@ class Block:
         """Parameters of one of so many tensor-parallel ranks, experts cut like all others."""
         total = stored_elements(self.dense_matrices(hidden), ranks) + self.vectors(hidden).on_rank(ranks)
         if self.experts is not None:
-            total += self.experts.count * stored_elements(self.experts.expert(hidden), ranks)
+            total += self.experts.count * stored_elements(self.experts.expert(hidden, ranks), ranks)
         return total
 
     def active_elements(self, hidden: int) -> float:

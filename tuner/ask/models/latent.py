@@ -25,7 +25,8 @@ class Indexer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentAttention(Mixer):
     """Ranks and head sizes in elements. ``expanded``: the engine caches keys and values of heads, not the latent one
-    (MiniCPM3); keys and values are then as wide as the wider of both. ``positions``: rotary dimensions, 0 for none."""
+    (MiniCPM3); keys and values are then as wide as the wider of both. ``output_gate``: the heads' output is multiplied by
+    a projection of the input (Kimi-K3)."""
 
     heads: int
     kv_rank: int
@@ -36,6 +37,7 @@ class LatentAttention(Mixer):
     indexer: Indexer | None = None
     expanded: bool = False
     bias: bool = False
+    output_gate: bool = False
     place: str = "self_attn"
 
     @property
@@ -60,6 +62,8 @@ class LatentAttention(Mixer):
         found.extend(self._index_matrices(hidden))
         expand = self.heads * (self.qk_nope + self.v_head)
         out = self.heads * self.v_head
+        if self.output_gate:
+            found.append(Matrix(kind, (f"{at}.g_proj",), out, hidden, Cut.OUTPUTS))
         return (
             *found,
             Matrix(kind, (f"{at}.kv_b_proj",), expand, self.kv_rank, Cut.OUTPUTS),

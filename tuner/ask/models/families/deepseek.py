@@ -117,7 +117,7 @@ def indexer(text: Config, layer: int) -> Indexer:
     return Indexer(text.need("index_n_heads"), text.need("index_head_dim"), text.need("index_topk"), own)
 
 
-def mixture(text: Config) -> Experts | None:
+def mixture(text: Config, place: str = "mlp") -> Experts | None:
     """Routed experts and shared ones as one MLP; the router has biases where it balances without a loss."""
     if "n_routed_experts" in text.values and text.values["n_routed_experts"] is None:
         return None
@@ -129,6 +129,8 @@ def mixture(text: Config) -> Experts | None:
         inter=inter,
         shared_inter=0 if absent else inter * text.count("n_shared_experts"),
         router_bias=text.word("topk_method") == "noaux_tc",
+        place=place,
+        shared_place=f"{place}.shared_experts",
     )
 
 

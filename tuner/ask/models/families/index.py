@@ -30,6 +30,16 @@ READERS: Mapping[str, str] = {
     "Qwen3_5ForConditionalGeneration": "qwen_next",
     "Qwen3_5MoeForCausalLM": "qwen_next",
     "Qwen3_5MoeForConditionalGeneration": "qwen_next",
+    "DeepseekV4ForCausalLM": "deepseek_v4",
+    "NemotronHForCausalLM": "nemotron_h",
+    "KimiLinearForCausalLM": "kimi_linear",
+    "KimiK3ForConditionalGeneration": "kimi_linear",
+    "MiMoV2FlashForCausalLM": "mimo_v2",
+    "MiniMaxM3ForCausalLM": "minimax_m3",
+    "MiniMaxM3SparseForCausalLM": "minimax_m3",
+    "MiniMaxM3SparseForConditionalGeneration": "minimax_m3",
+    "Step3p5ForCausalLM": "step3p5",
+    "Step3p7ForConditionalGeneration": "step3p5",
 }
 
 
