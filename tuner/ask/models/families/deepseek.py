@@ -10,6 +10,7 @@ from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
 from tuner.ask.models.described import Described
 from tuner.ask.models.latent import Indexer, LatentAttention
+from tuner.ask.models.matrices import Vectors
 from tuner.ask.models.usual import SILU, decoder, grouped, two_norms
 
 _THIRD: Mapping[str, Any] = {  # of DeepseekV3Config
@@ -59,11 +60,19 @@ _SPARSE = {  # of GlmMoeDsaConfig
     "index_head_dim": 128,
     "index_n_heads": 32,
 }
+_THICK = {  # of vLLM's AXK1Config
+    "num_attention_heads": 64,
+    "n_routed_experts": 192,
+    "first_k_dense_replace": 1,
+    "topk_method": "noaux_tc",
+    "max_position_embeddings": 131072,
+}
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "deepseek_v2": _SECOND,
     "glm4_moe_lite": _LITE,
     "glm_moe_dsa": _SPARSE,
     "deepseek": {"n_shared_experts": 0},
+    "axk1": _THICK,
 }
 PLAIN = "deepseek"  # the first generation, of ordinary heads
 
@@ -74,6 +83,8 @@ def read(config: Config, text: Config) -> Described:
     text = text.having(**{**_THIRD, **_DEFAULTS.get(kind, {})})
     text.only("hidden_act", *SILU)
     norms, layers = two_norms(text.need("hidden_size")), []
+    if kind == "axk1":  # one more behind each MLP
+        norms = norms + Vectors(whole=text.need("hidden_size"))
     dense, experts = Mlp(inter=text.need("intermediate_size")), mixture(text)
     for number in range(text.need("num_hidden_layers")):
         mixer: Mixer = grouped(text) if kind == PLAIN else latent(text, number)

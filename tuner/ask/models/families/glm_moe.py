@@ -1,4 +1,5 @@
-"""GLM-4.5 and its like (vLLM ``models/glm4_moe.py``): grouped-query attention, the first layers dense."""
+"""GLM-4.5 (vLLM ``models/glm4_moe.py``) and dots.llm1 (through its Transformers backend): grouped-query attention, the
+first layers dense."""
 
 from __future__ import annotations
 
@@ -20,19 +21,29 @@ DEFAULTS = {  # of Glm4MoeConfig
     "max_position_embeddings": 131072,
     "topk_method": "noaux_tc",  # the class always has the router's biases
 }
+DOTS = {  # of Dots1Config
+    "num_attention_heads": 32,
+    "intermediate_size": 10944,
+    "moe_intermediate_size": 1408,
+    "first_k_dense_replace": 0,
+    "max_position_embeddings": 2048,
+    "topk_method": "noaux_tc",
+}
 
 
 def read(config: Config, text: Config) -> Described:
     """Queries and keys are normed where the file says so."""
-    text = text.having(**DEFAULTS)
+    dots = config.entries("architectures")[:1] == ["Dots1ForCausalLM"]
+    text = text.having(**(DOTS if dots else DEFAULTS))
     text.only("hidden_act", *SILU)
     text.only("moe_layer_freq", 1)
-    dim = grouped(text).head_dim
-    attention = grouped(
-        text, bias=text.flag("attention_bias"), norm_elements=2 * dim if text.flag("use_qk_norm") else 0
-    )
+    if dots and set(text.entries("layer_types")) - {"full_attention"}:
+        raise text.refuse("layer_types", "full_attention alone")
+    dim, bias = grouped(text).head_dim, text.flag("attention_bias")
+    normed = dots or text.flag("use_qk_norm")
+    attention = grouped(text, bias=bias, output_bias=dots and bias, norm_elements=2 * dim if normed else 0)
     norms, experts = two_norms(text.need("hidden_size")), mixture(text)
     routed = Block(mixer=attention, experts=experts, norms=norms)
     dense = Block(mixer=attention, mlp=Mlp(inter=text.need("intermediate_size")), norms=norms)
     layers = [routed if experts and is_mixture(text, n) else dense for n in range(text.need("num_hidden_layers"))]
-    return decoder(config, text, layers, same=False)
+    return decoder(config, text, layers, same=None if dots else False)

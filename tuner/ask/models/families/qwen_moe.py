@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import SILU, decoder, grouped, two_norms
+from tuner.ask.models.usual import SILU, decoder, grouped, of_kinds, two_norms
 
 SECOND = {  # of Qwen2MoeConfig
     "num_experts": 60,
@@ -49,16 +50,36 @@ def is_mixture(text: Config, layer: int) -> bool:
 
 def read(config: Config, text: Config) -> Described:
     """Queries and keys are normed in the third generation; the second has biases."""
-    third = "Qwen3" in str(config.entries("architectures")[:1])
-    text = text.having(**(THIRD if third else SECOND))
+    architecture = str(config.entries("architectures")[:1])
+    text = text.having(**(SECOND if "Qwen2" in architecture else THIRD))
     text.only("hidden_act", *SILU)
-    text.only("use_sliding_window", False)
     text.only("dual_chunk_attention_config", None)
-    attention = grouped(text, bias=not third or text.flag("attention_bias"))
-    if third:
-        attention = grouped(text, bias=text.flag("attention_bias"), norm_elements=2 * attention.head_dim)
+    if "Mellum" in architecture:
+        return _listed(config, text)
+    text.only("use_sliding_window", False)
+    attention = grouped(text, bias=True) if "Qwen2" in architecture else _normed(text)
     norms = two_norms(text.need("hidden_size"))
     routed = Block(mixer=attention, experts=mixture(text), norms=norms)
     dense = Block(mixer=attention, mlp=Mlp(inter=text.need("intermediate_size")), norms=norms)
     layers = [routed if is_mixture(text, n) else dense for n in range(text.need("num_hidden_layers"))]
+    return decoder(config, text, layers)
+
+
+def _normed(text: Config, window: int | None = None) -> Attention:
+    dim = grouped(text).head_dim
+    return grouped(text, bias=text.flag("attention_bias"), norm_elements=2 * dim, window=window)
+
+
+def _listed(config: Config, text: Config) -> Described:
+    """Mellum (vLLM ``models/mellum.py``): the file lists each layer's attention and MLP."""
+    kinds = of_kinds(text, "layer_types", "sliding_attention", "full_attention")
+    after = of_kinds(text, "mlp_layer_types", "sparse", "dense")
+    mixers = {"full_attention": _normed(text), "sliding_attention": _normed(text, text.count("sliding_window") or None)}
+    norms, experts, dense = two_norms(text.need("hidden_size")), mixture(text), Mlp(inter=text.need("intermediate_size"))
+    layers = [
+        Block(mixer=mixers[kind], experts=experts, norms=norms)
+        if mlp == "sparse"
+        else Block(mixer=mixers[kind], mlp=dense, norms=norms)
+        for kind, mlp in zip(kinds, after, strict=True)
+    ]
     return decoder(config, text, layers)
