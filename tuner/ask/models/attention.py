@@ -20,6 +20,17 @@ class BlockIndex:
     topk: int
 
 
+@dataclass(frozen=True, slots=True)
+class ProjectionNames:
+    """What checkpoints and vLLM call the matrices of an attention: apart, merged, and the output."""
+
+    query: str = "q_proj"
+    key: str = "k_proj"
+    value: str = "v_proj"
+    merged: str = "qkv_proj"
+    output: str = "o_proj"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention(Mixer):
     """``heads`` queries on ``kv_heads`` keys of ``head_dim`` and values of ``value_dim`` (None: the same).
@@ -27,7 +38,8 @@ class Attention(Mixer):
     A query sees the last ``window`` tokens, those of its own aligned ``chunk``, or all (both None). ``gated``: the
     query projection is doubled by an output gate. ``bias`` of q, k, v, ``output_bias`` of the output;
     ``norm_elements`` of norms on queries and keys, ``norm_spans_heads``: over all heads, so that tensor-parallel ranks
-    add up variances. ``reuses_cache``: no keys and values of its own, it reads those of an earlier layer.
+    add up variances. ``reuses_cache``: no keys and values of its own, it reads those of an earlier layer; ``projects_anyway``:
+    the engine multiplies and drops them all the same.
     ``one_projection``: the checkpoint has one matrix for keys and values. ``sinks``: a logit per head that takes no
     part in the sum. ``index``: what chooses blocks.
     """
@@ -44,10 +56,12 @@ class Attention(Mixer):
     norm_elements: int = 0
     norm_spans_heads: bool = False
     reuses_cache: bool = False
+    projects_anyway: bool = False
     one_projection: bool = False
     sinks: bool = False
     index: BlockIndex | None = None
     place: str = "self_attn"
+    names: ProjectionNames = ProjectionNames()
 
     @property
     def kind(self) -> str:
@@ -67,13 +81,14 @@ class Attention(Mixer):
         """Queries, keys and values as one, the output."""
 
         def projected(name: str, outputs: int, most: int | None) -> Matrix:
-            names = (f"{self.place}.{name}", f"{self.place}.qkv_proj")
-            return Matrix(Layer.ATTENTION, names, outputs, hidden, Cut.OUTPUTS, "qkv_proj", most, self.bias)
+            names = (f"{self.place}.{name}", f"{self.place}.{called.merged}")
+            return Matrix(Layer.ATTENTION, names, outputs, hidden, Cut.OUTPUTS, called.merged, most, self.bias)
 
-        found = [projected("q_proj", self.heads * self.head_dim * (1 + self.gated), None)]
-        if not self.reuses_cache:
-            found.append(projected("k_proj", self.kv_heads * self.head_dim, self.kv_heads))
-            found.append(projected("v_proj", self.kv_heads * self.values, self.kv_heads))
+        called = self.names
+        found = [projected(called.query, self.heads * self.head_dim * (1 + self.gated), None)]
+        if not self.reuses_cache or self.projects_anyway:
+            found.append(projected(called.key, self.kv_heads * self.head_dim, self.kv_heads))
+            found.append(projected(called.value, self.kv_heads * self.values, self.kv_heads))
         if self.index is not None:
             own = self.index
             names = tuple(f"{self.place}.{one}" for one in ("index_q_proj", "qkv_proj"))
@@ -81,7 +96,7 @@ class Attention(Mixer):
             found.append(Matrix(Layer.ATTENTION, names, width, hidden, Cut.OUTPUTS, "qkv_proj", own.heads, self.bias))
             names = tuple(f"{self.place}.{one}" for one in ("index_k_proj", "qkv_proj"))
             found.append(Matrix(Layer.ATTENTION, names, own.width, hidden, Cut.NOTHING, "qkv_proj"))
-        out = (f"{self.place}.o_proj",)
+        out = (f"{self.place}.{called.output}",)
         inputs = self.heads * self.values
         return *found, Matrix(Layer.ATTENTION, out, hidden, inputs, Cut.INPUTS, bias=self.output_bias)
 

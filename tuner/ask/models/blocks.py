@@ -47,34 +47,46 @@ class Mixer(ABC):
         """Why the engine does not cut it over so many tensor-parallel ranks, with figures; None where it does."""
 
 
+@dataclass(frozen=True, slots=True)
+class MlpNames:
+    """What checkpoints and vLLM call the matrices of an MLP: apart, and gate and up merged."""
+
+    gate: str = "gate_proj"
+    up: str = "up_proj"
+    down: str = "down_proj"
+    merged: str = "gate_up_proj"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mlp:
-    """A dense MLP of width ``inter``: gate, up and down, or up and down where it is not ``gated``."""
+    """A dense MLP of width ``inter``: gate, up and down, or up and down where it is not ``gated``. ``bias`` of all of
+    them; ``down_bias`` of the last, where that differs."""
 
     inter: int
     gated: bool = True
     bias: bool = False
+    down_bias: bool | None = None
     place: str = "mlp"
     layer: Layer = Layer.DENSE
     whole: bool = False  # on every rank, uncut
+    names: MlpNames = MlpNames()
 
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """Its projections; those of routed experts under their short names too."""
         outputs, inputs = (Cut.NOTHING, Cut.NOTHING) if self.whole else (Cut.OUTPUTS, Cut.INPUTS)
         routed = self.layer is Layer.EXPERTS
-        names = {"gate": "w1", "up": "w3", "down": "w2"}
+        called, merged = self.names, self.names.merged
 
-        def named(name: str, *more: str) -> tuple[str, ...]:
-            own = (f"{name}_proj", names[name]) if routed else (f"{name}_proj",)
-            return tuple(f"{self.place}.{one}" for one in (*own, *more))
+        def named(name: str, short: str, *more: str) -> tuple[str, ...]:
+            return tuple(f"{self.place}.{one}" for one in (name, *((short,) if routed else ()), *more))
 
+        down_bias = self.bias if self.down_bias is None else self.down_bias
+        down = Matrix(self.layer, named(called.down, "w2"), hidden, self.inter, inputs, bias=down_bias)
         if not self.gated:
-            up = Matrix(self.layer, named("up"), self.inter, hidden, outputs, bias=self.bias)
-            return up, Matrix(self.layer, named("down"), hidden, self.inter, inputs, bias=self.bias)
-        merged = "gate_up_proj"
-        gate = Matrix(self.layer, named("gate", merged), self.inter, hidden, outputs, merged, bias=self.bias)
-        up = Matrix(self.layer, named("up", merged), self.inter, hidden, outputs, merged, bias=self.bias)
-        return gate, up, Matrix(self.layer, named("down"), hidden, self.inter, inputs, bias=self.bias)
+            return Matrix(self.layer, named(called.up, "w3"), self.inter, hidden, outputs, bias=self.bias), down
+        gate_names, up_names = named(called.gate, "w1", merged), named(called.up, "w3", merged)
+        gate = Matrix(self.layer, gate_names, self.inter, hidden, outputs, merged, bias=self.bias)
+        return gate, Matrix(self.layer, up_names, self.inter, hidden, outputs, merged, bias=self.bias), down
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

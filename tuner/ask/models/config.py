@@ -38,6 +38,10 @@ class Config:
         """True where a value or a default is there and not null."""
         return self.get(key) is not None
 
+    def stated(self, key: str) -> bool:
+        """True where the file has the key itself, be its value null: that overrides a class's default."""
+        return key in self.values
+
     def need(self, key: str, *more: str) -> int:
         """A whole number of at least 1, under the first of the keys that is there."""
         found = next((one for one in (key, *more) if self.has(one)), key)

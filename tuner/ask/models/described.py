@@ -33,9 +33,10 @@ class Tower:
 class Described:
     """A decoder as it is served. ``layers`` one entry per layer, in order; equal ones may be one object.
 
-    ``vocab`` and ``hidden`` of embedding and LM head, which are one matrix where ``tied``. ``max_position``: tokens
-    that the engine takes at most (``_get_and_verify_max_len``). ``pipeline_tensors``: tensors between pipeline stages
-    (``make_empty_intermediate_tensors_factory``). ``vectors``: the last norm, learned positions. ``outside``: matrices
+    ``vocab`` and ``hidden`` of embedding and LM head, which are one matrix where ``tied``; ``embedding_width`` where
+    they are narrower than the layers (OPT-350m). ``max_position``: tokens that the engine takes at most
+    (``_get_and_verify_max_len``). ``pipeline_tensors``: tensors between pipeline stages
+    (``make_empty_intermediate_tensors_factory``), 0 where the class cannot be cut into stages. ``vectors``: the last norm, learned positions. ``outside``: matrices
     beside the layers, on the first stage. ``head_names``, ``embedding_names``: what checkpoints call them, within the
     model. ``head_bias``: a number per row of the head. ``not_priced``: what of it costs time that no term knows, in
     words.
@@ -53,6 +54,7 @@ class Described:
     head_names: tuple[str, ...] = ("lm_head",)
     embedding_names: tuple[str, ...] = ("model.embed_tokens",)
     head_bias: bool = False
+    embedding_width: int | None = None
     not_priced: tuple[str, ...] = field(default=())
 
 

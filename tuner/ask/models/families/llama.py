@@ -1,34 +1,51 @@
-"""Llama and its like: grouped-query attention and a gated MLP, every layer alike (vLLM ``models/llama.py``)."""
+"""Llama and its like: grouped-query attention and a gated MLP (vLLM ``models/llama.py``)."""
 
 from __future__ import annotations
 
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import alternating, decoder, sizes
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
+from tuner.ask.models.positions import FULL, everywhere, kinds
 
-UNBOUNDED = 2**31  # positions, where nothing says how many
+# LlamaConfig of Transformers 5
+DEFAULTS = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+}
 
 
 def read(config: Config, text: Config) -> Described:
-    """All layers are alike; a sliding window holds for all of them."""
-    hidden, heads = text.need("hidden_size"), text.need("num_attention_heads")
-    attention = Attention(
-        heads=heads,
-        kv_heads=text.count("num_key_value_heads") or heads,
-        head_dim=text.count("head_dim") or hidden // heads,
-        window=text.count("sliding_window") or None,
-        bias=text.flag("attention_bias"),
-        output_bias=text.flag("attention_bias"),
-    )
-    mlp = Mlp(inter=text.need("intermediate_size"), bias=text.flag("mlp_bias"))
-    layer = Block(mixer=attention, mlp=mlp, norms=Vectors(whole=2 * hidden))
-    return Described(
-        hidden=hidden,
-        vocab=text.need("vocab_size"),
-        layers=[layer] * text.need("num_hidden_layers"),
-        tied=config.flag("tie_word_embeddings") or text.flag("tie_word_embeddings"),
-        max_position=text.count("max_position_embeddings") or UNBOUNDED,
-        vectors=Vectors(whole=hidden),
-    )
+    """With the defaults of Llama's own class."""
+    return grouped(config, text.having(**DEFAULTS))
+
+
+def grouped(config: Config, text: Config) -> Described:
+    """The class as other families use it. All layers are alike, but for windows by ``layer_types``."""
+    text.only("hidden_act", "silu")
+    text.only("is_causal", True)
+    size = sizes(text)
+    bias = text.flag("attention_bias") or text.flag("bias")
+
+    def layer(window: int | None) -> Block:
+        attention = Attention(
+            heads=size.heads,
+            kv_heads=size.kv_heads,
+            head_dim=size.head_dim,
+            window=window,
+            bias=text.flag("qkv_bias", bias),
+            output_bias=bias,
+        )
+        mlp = Mlp(inter=text.need("intermediate_size"), bias=text.flag("mlp_bias"))
+        return Block(mixer=attention, mlp=mlp, norms=Vectors(whole=2 * size.hidden))
+
+    if not text.entries("layer_types"):
+        return decoder(config, text, [layer(everywhere(text))] * size.layers)
+    found = kinds(text, size.layers, [FULL] * size.layers)
+    return decoder(config, text, alternating(found, text.count("sliding_window") or None, layer))

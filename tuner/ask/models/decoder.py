@@ -1,0 +1,67 @@
+"""What most families share: sizes, one kind of layer or one of two windows, and what lies around the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.ask.models.blocks import Block
+from tuner.ask.models.config import Config
+from tuner.ask.models.described import Described
+from tuner.ask.models.matrices import Vectors
+from tuner.ask.models.positions import SLIDING, longest
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Of a decoder: layers, width, heads of queries and of keys, their size."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+
+def sizes(text: Config) -> Sizes:
+    """Under the keys of most families. KV heads are as many as heads where they are not given."""
+    hidden, heads = text.need("hidden_size"), text.need("num_attention_heads")
+    return Sizes(
+        layers=text.need("num_hidden_layers"),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=text.count("num_key_value_heads") or heads,
+        head_dim=text.count("head_dim") or hidden // heads,
+    )
+
+
+def is_tied(config: Config, text: Config, absent: bool) -> bool:
+    """Whether embedding and LM head are one matrix: the language model's own word, else that of the whole."""
+    found = text if text.get("tie_word_embeddings") is not None else config
+    return found.flag("tie_word_embeddings", absent)
+
+
+def alternating(
+    kinds: Sequence[str], window: int | None, layer: Callable[[int | None], Block]
+) -> Sequence[Block]:
+    """Layers of two kinds: ``layer`` of a window, and of None for all tokens."""
+    full, windowed = layer(None), layer(window)
+    return [windowed if kind == SLIDING else full for kind in kinds]
+
+
+def decoder(
+    config: Config, text: Config, layers: Sequence[Block], *, tied: bool = False, norm: int = 1, **more: Any
+) -> Described:
+    """The whole of it, by the keys of most families; ``tied`` where the file does not say, ``norm``: vectors of the
+    last norm (2 with a bias). ``more`` are other fields of ``Described``."""
+    hidden = text.need("hidden_size")
+    given: dict[str, Any] = {
+        "hidden": hidden,
+        "vocab": text.need("vocab_size"),
+        "layers": layers,
+        "tied": is_tied(config, text, tied),
+        "max_position": longest(text),
+        "vectors": Vectors(whole=norm * hidden),
+    }
+    return Described(**(given | more))
