@@ -41,7 +41,8 @@ class Attention(Mixer):
     add up variances. ``reuses_cache``: no keys and values of its own, it reads those of an earlier layer; ``projects_anyway``:
     the engine multiplies and drops them all the same.
     ``one_projection``: the checkpoint has one matrix for keys and values. ``sinks``: a logit per head that takes no
-    part in the sum. ``index``: what chooses blocks.
+    part in the sum. ``index``: what chooses blocks. ``whole``: every rank has and multiplies all of the projections
+    (classes of Transformers without a plan), although caches are divided.
     """
 
     heads: int
@@ -60,6 +61,7 @@ class Attention(Mixer):
     one_projection: bool = False
     sinks: bool = False
     index: BlockIndex | None = None
+    whole: bool = False
     place: str = "self_attn"
     names: ProjectionNames = ProjectionNames()
 
@@ -82,9 +84,9 @@ class Attention(Mixer):
 
         def projected(name: str, outputs: int, most: int | None) -> Matrix:
             names = (f"{self.place}.{name}", f"{self.place}.{called.merged}")
-            return Matrix(Layer.ATTENTION, names, outputs, hidden, Cut.OUTPUTS, called.merged, most, self.bias)
+            return Matrix(Layer.ATTENTION, names, outputs, hidden, cut, called.merged, most, self.bias)
 
-        called = self.names
+        called, cut = self.names, Cut.NOTHING if self.whole else Cut.OUTPUTS
         found = [projected(called.query, self.heads * self.head_dim * (1 + self.gated), None)]
         if not self.reuses_cache or self.projects_anyway:
             found.append(projected(called.key, self.kv_heads * self.head_dim, self.kv_heads))
@@ -98,7 +100,8 @@ class Attention(Mixer):
             found.append(Matrix(Layer.ATTENTION, names, own.width, hidden, Cut.NOTHING, "qkv_proj"))
         out = (f"{self.place}.{called.output}",)
         inputs = self.heads * self.values
-        return *found, Matrix(Layer.ATTENTION, out, hidden, inputs, Cut.INPUTS, bias=self.output_bias)
+        output_cut = Cut.NOTHING if self.whole else Cut.INPUTS
+        return *found, Matrix(Layer.ATTENTION, out, hidden, inputs, output_cut, bias=self.output_bias)
 
     def vectors(self, hidden: int) -> Vectors:
         """Norms of queries and keys, sinks."""

@@ -78,7 +78,8 @@ class Mlp:
         called, merged = self.names, self.names.merged
 
         def named(name: str, short: str, *more: str) -> tuple[str, ...]:
-            return tuple(f"{self.place}.{one}" for one in (name, *((short,) if routed else ()), *more))
+            own = (name, *((short,) if routed else ()), *more)
+            return tuple(f"{self.place}.{one}" if self.place else one for one in own)
 
         down_bias = self.bias if self.down_bias is None else self.down_bias
         down = Matrix(self.layer, named(called.down, "w2"), hidden, self.inter, inputs, bias=down_bias)

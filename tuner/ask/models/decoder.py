@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.ask.models.blocks import Block
+from tuner.ask.models.attention import Attention
+from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
@@ -36,6 +37,11 @@ def sizes(text: Config) -> Sizes:
     )
 
 
+def renamed(text: Config, **older: str) -> Config:
+    """The same with names of most families for keys that an older one calls otherwise, where the file has those."""
+    return text.having(**{new: text.get(old) for new, old in older.items() if text.has(old)})
+
+
 def is_tied(config: Config, text: Config, absent: bool) -> bool:
     """Whether embedding and LM head are one matrix: the language model's own word, else that of the whole."""
     found = text if text.get("tie_word_embeddings") is not None else config
@@ -51,17 +57,43 @@ def alternating(
 
 
 def decoder(
-    config: Config, text: Config, layers: Sequence[Block], *, tied: bool = False, norm: int = 1, **more: Any
+    config: Config,
+    text: Config,
+    layers: Sequence[Block],
+    *,
+    tied: bool = False,
+    headless: bool = False,
+    norm: int = 1,
+    **more: Any,
 ) -> Described:
-    """The whole of it, by the keys of most families; ``tied`` where the file does not say, ``norm``: vectors of the
-    last norm (2 with a bias). ``more`` are other fields of ``Described``."""
+    """The whole of it, by the keys of most families; ``tied`` where the file does not say; ``headless``: the class
+    knows no head beside the embedding; ``norm``: vectors of the last norm (2 with a bias). ``more`` are other fields of
+    ``Described``."""
     hidden = text.need("hidden_size")
     given: dict[str, Any] = {
         "hidden": hidden,
         "vocab": text.need("vocab_size"),
         "layers": layers,
-        "tied": is_tied(config, text, tied),
+        "tied": headless or is_tied(config, text, tied),
         "max_position": longest(text),
         "vectors": Vectors(whole=norm * hidden),
     }
     return Described(**(given | more))
+
+
+def uniform(
+    config: Config,
+    text: Config,
+    attention: Attention,
+    mlp: Mlp,
+    *,
+    norms: int,
+    joined: bool = False,
+    prefix: str = "model.layers",
+    **more: Any,
+) -> Described:
+    """A decoder of equal layers with so many vectors of norms each (2 for one with a bias)."""
+    layer = Block(
+        mixer=attention, mlp=mlp, norms=Vectors(whole=norms * text.need("hidden_size")), joined=joined, prefix=prefix
+    )
+    return decoder(config, text, [layer] * text.need("num_hidden_layers"), **more)
