@@ -38,11 +38,14 @@ class Attention(Mixer):
     A query sees the last ``window`` tokens, those of its own aligned ``chunk``, or all (both None). ``gated``: the
     query projection is doubled by an output gate. ``bias`` of q, k, v, ``output_bias`` of the output;
     ``norm_elements`` of norms on queries and keys, ``norm_spans_heads``: over all heads, so that tensor-parallel ranks
-    add up variances. ``reuses_cache``: no keys and values of its own, it reads those of an earlier layer; ``projects_anyway``:
-    the engine multiplies and drops them all the same.
-    ``one_projection``: the checkpoint has one matrix for keys and values. ``sinks``: a logit per head that takes no
-    part in the sum. ``index``: what chooses blocks. ``whole``: every rank has and multiplies all of the projections
-    (classes of Transformers without a plan), although caches are divided.
+    add up variances. ``reuses_cache``: no keys and values of its own, it reads those of an earlier layer;
+    ``projects_anyway``: the engine multiplies and drops them all the same. ``one_projection``: the checkpoint has one
+    matrix for keys and values. ``sinks``: a logit per head that takes no part in the sum. ``index``: what chooses
+    blocks.
+
+    Two ways of classes of Transformers, with caches divided as ever. ``whole``, where they have no plan for tensor
+    parallelism: every rank has and multiplies all of the projections. ``apart``, where they have one: queries, keys and
+    values are multiplied one by one, and cut through heads where ranks are more.
     """
 
     heads: int
@@ -62,6 +65,7 @@ class Attention(Mixer):
     sinks: bool = False
     index: BlockIndex | None = None
     whole: bool = False
+    apart: bool = False
     place: str = "self_attn"
     names: ProjectionNames = ProjectionNames()
 
@@ -84,7 +88,8 @@ class Attention(Mixer):
 
         def projected(name: str, outputs: int, most: int | None) -> Matrix:
             names = (f"{self.place}.{name}", f"{self.place}.{called.merged}")
-            return Matrix(Layer.ATTENTION, names, outputs, hidden, cut, called.merged, most, self.bias)
+            merged, parts = (None, None) if self.apart else (called.merged, most)
+            return Matrix(Layer.ATTENTION, names, outputs, hidden, cut, merged, parts, self.bias)
 
         called, cut = self.names, Cut.NOTHING if self.whole else Cut.OUTPUTS
         found = [projected(called.query, self.heads * self.head_dim * (1 + self.gated), None)]

@@ -48,9 +48,7 @@ def is_tied(config: Config, text: Config, absent: bool) -> bool:
     return found.flag("tie_word_embeddings", absent)
 
 
-def alternating(
-    kinds: Sequence[str], window: int | None, layer: Callable[[int | None], Block]
-) -> Sequence[Block]:
+def alternating(kinds: Sequence[str], window: int | None, layer: Callable[[int | None], Block]) -> Sequence[Block]:
     """Layers of two kinds: ``layer`` of a window, and of None for all tokens."""
     full, windowed = layer(None), layer(window)
     return [windowed if kind == SLIDING else full for kind in kinds]

@@ -36,10 +36,10 @@ class Described:
     ``vocab`` and ``hidden`` of embedding and LM head, which are one matrix where ``tied``; ``embedding_width`` where
     they are narrower than the layers (OPT-350m). ``max_position``: tokens that the engine takes at most
     (``_get_and_verify_max_len``). ``pipeline_tensors``: tensors between pipeline stages
-    (``make_empty_intermediate_tensors_factory``), 0 where the class cannot be cut into stages. ``vectors``: the last norm, learned positions. ``outside``: matrices
-    beside the layers, on the first stage. ``head_names``, ``embedding_names``: what checkpoints call them, within the
-    model. ``head_bias``: a number per row of the head. ``not_priced``: what of it costs time that no term knows, in
-    words.
+    (``make_empty_intermediate_tensors_factory``), 0 where the class cannot be cut into stages. ``vectors``: the last
+    norm, learned positions. ``outside``: matrices beside the layers, on the first stage. ``head_names``,
+    ``embedding_names``: what checkpoints call them, within the model. ``head_bias``: a number per row of the head.
+    ``not_priced``: what of it costs time that no term knows, in words.
     """
 
     hidden: int

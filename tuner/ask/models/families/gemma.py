@@ -26,9 +26,7 @@ def read(config: Config, text: Config) -> Described:
     """The class has no biases, whatever the file says."""
     text = text.having(**DEFAULTS)
     size = sizes(text)
-    attention = Attention(
-        heads=size.heads, kv_heads=size.kv_heads, head_dim=size.head_dim, window=everywhere(text)
-    )
+    attention = Attention(heads=size.heads, kv_heads=size.kv_heads, head_dim=size.head_dim, window=everywhere(text))
     mlp = Mlp(inter=text.need("intermediate_size"))
     layer = Block(mixer=attention, mlp=mlp, norms=Vectors(whole=2 * size.hidden))
     return decoder(config, text, [layer] * size.layers, tied=True)

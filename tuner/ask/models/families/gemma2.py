@@ -33,8 +33,10 @@ def read(config: Config, text: Config) -> Described:
     return decoder(config, text, sandwiches(text, every(text.need("num_hidden_layers"), 2)), headless=True)
 
 
-def sandwiches(text: Config, absent: Sequence[str], *, norms: bool = False) -> Sequence[Block]:
-    """Layers with four norms, of the kinds that the file names or else ``absent``; ``norms``: of queries and keys
+def sandwiches(
+    text: Config, absent: Sequence[str], *, norms: bool = False, around: int = 4, apart: bool = False
+) -> Sequence[Block]:
+    """Layers with ``around`` norms, of the kinds that the file names or else ``absent``; ``norms``: of queries and keys
     too."""
     size = sizes(text)
     bias = text.flag("attention_bias")
@@ -48,8 +50,9 @@ def sandwiches(text: Config, absent: Sequence[str], *, norms: bool = False) -> S
             bias=bias,
             output_bias=bias,
             norm_elements=2 * size.head_dim if norms else 0,
+            apart=apart,
         )
         mlp = Mlp(inter=text.need("intermediate_size"))
-        return Block(mixer=attention, mlp=mlp, norms=Vectors(whole=4 * size.hidden))
+        return Block(mixer=attention, mlp=mlp, norms=Vectors(whole=around * size.hidden))
 
     return alternating(kinds(text, size.layers, absent), text.count("sliding_window") or None, layer)

@@ -35,6 +35,7 @@ def grouped(
     output_bias: bool = True,
     head_norms: bool = False,
     sinks: bool = False,
+    apart: bool = False,
     gated: bool = True,
     act: str = "silu",
     norms: int = 2,
@@ -43,9 +44,9 @@ def grouped(
 ) -> Described:
     """The class as other families use it. All layers are alike, but for windows by ``layer_types``.
 
-    ``output_bias``: of the attention, where it has biases at all; ``head_norms`` of queries and keys; ``gated`` of the
-    MLP, with its activation; so many ``norms`` of a layer, and ``learned`` numbers beside them. ``more`` is of
-    ``decoder``.
+    ``output_bias``: of the attention, where it has biases at all; ``head_norms`` of queries and keys; ``apart`` where
+    vLLM merges no projections; ``gated`` of the MLP, with its activation; so many ``norms`` of a layer, and ``learned``
+    numbers beside them. ``more`` is of ``decoder``.
     """
     text.only("hidden_act", act)
     text.only("is_causal", True)
@@ -63,6 +64,7 @@ def grouped(
             output_bias=bias and output_bias,
             norm_elements=2 * size.head_dim if head_norms else 0,
             sinks=sinks,
+            apart=apart,
         )
         mlp = Mlp(inter=text.need("intermediate_size"), gated=gated, bias=text.flag("mlp_bias"))
         return Block(mixer=attention, mlp=mlp, norms=Vectors(whole=norms * size.hidden + learned))

@@ -1,4 +1,5 @@
-"""OPT and Galactica: learned positions, biases, an ungated MLP (vLLM ``models/opt.py``, OPTConfig of Transformers 5)."""
+"""OPT and Galactica: learned positions, biases, an ungated MLP (vLLM ``models/opt.py``, OPTConfig of Transformers
+5)."""
 
 from __future__ import annotations
 

@@ -27,8 +27,6 @@ def read(config: Config, text: Config) -> Described:
             place="mixer",
         )
         mlp = Mlp(inter=text.need("intermediate_size"))
-        return Block(
-            mixer=attention, mlp=mlp, norms=Vectors(whole=4 * size.hidden), prefix="model.layers.layers"
-        )
+        return Block(mixer=attention, mlp=mlp, norms=Vectors(whole=4 * size.hidden), prefix="model.layers.layers")
 
     return decoder(config, text, [layer(window) for window in windows[: size.layers]])

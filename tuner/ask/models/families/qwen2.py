@@ -45,7 +45,7 @@ def window(text: Config) -> int | None:
 
 
 def layered(config: Config, text: Config, *, bias: bool = True, head_dim: int | None = None) -> Described:
-    """``bias`` of queries, keys and values; the output has none. Heads divide the width unless ``head_dim`` is given."""
+    """``bias`` of queries, keys and values; the output has none. Heads divide the width without a ``head_dim``."""
     text.only("hidden_act", "silu")
     text.only("is_causal", True)
     text.only("dual_chunk_attention_config", None)

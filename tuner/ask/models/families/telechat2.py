@@ -12,9 +12,7 @@ from tuner.ask.models.positions import everywhere
 
 def read(config: Config, text: Config) -> Described:
     """Checkpoints keep keys and values in one matrix."""
-    text = renamed(
-        text, num_hidden_layers="n_layer", num_attention_heads="n_head", intermediate_size="ffn_hidden_size"
-    )
+    text = renamed(text, num_hidden_layers="n_layer", num_attention_heads="n_head", intermediate_size="ffn_hidden_size")
     size = sizes(text)
     attention = Attention(
         heads=size.heads,
