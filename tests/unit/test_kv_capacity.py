@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.shapes import reshaped
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import Experts, load_model
@@ -48,7 +49,7 @@ def test_a_cache_reported_on_an_a100():
     """gpt-oss-20b, vLLM 0.19, 65 % of the device: 13.72 GiB of weights, 36.56 GiB of cache
     (myoceane.fr/index.php/ai-vllm-a100-gemma-4, April 2026)."""
     large = load_model("openai/gpt-oss-120b")
-    small = replace(large, layers=24, window_layers=12, experts=replace(large.experts, count=32, layers=24))
+    small = reshaped(large, layers=24, experts={"count": 32})
     found = memory(small, "a100_sxm", "tp=1,pp=1,dp=1", 0.65, 2048, 256, "0.19")
     beside_weights = (found.activation_bytes[0] + found.buffers_bytes) / GIB
     assert beside_weights == pytest.approx(51.46 - 13.72 - 36.56, abs=0.1)
@@ -60,18 +61,18 @@ def peak(model, layout=ONE, batched=8192.0, seqs=256.0, version=None):
 
 def test_experts_need_two_workspaces():
     tp, ep = (ParallelLayout.parse(text) for text in ("tp=4,pp=1,dp=1", "tp=4,pp=1,dp=2,ep=true"))
-    fewer = replace(QWEN_235B, experts=replace(QWEN_235B.experts, topk=4))
+    fewer = reshaped(QWEN_235B, experts={"topk": 4})
     rows = 8192 * 4  # four experts more for each token
     assert peak(QWEN_235B, tp) - peak(fewer, tp) == rows * (4096 + 4096) * 2
     assert peak(QWEN_235B, ep) - peak(fewer, ep) == 2 * rows * (4096 + 4096) * 2  # tokens of both replicas
-    wide = replace(QWEN_235B, experts=replace(QWEN_235B.experts, inter=16384))
+    wide = reshaped(QWEN_235B, experts={"inter": 16384})
     assert peak(wide, tp) - peak(QWEN_235B, tp) == 8192 * 8 * (2 * 4096 - 4096) * 2  # gate and up of a shard
 
 
 def test_layers_and_sampler_follow_each_other():
     kept = 1024 * LLAMA_8B.padded_vocab * 4.125
     assert peak(LLAMA_8B, seqs=1024.0) - kept == 8192 * 2 * (2 * 4096 + 3 * 14336)
-    sampling = replace(LLAMA_8B, inter=64, heads=8, kv_heads=8)
+    sampling = reshaped(LLAMA_8B, mlp={"inter": 64}, attention={"heads": 8, "kv_heads": 8})
     assert peak(sampling, seqs=1024.0) - kept == 1024 * LLAMA_8B.padded_vocab * 2 + 8192 * 4096 * 2
 
 
@@ -103,10 +104,11 @@ def test_releases():
     version=st.sampled_from([None, "0.26", "0.19", "0.10"]),
 )
 def test_more_of_anything_is_never_less(tp, batched, seqs, topk, version):
-    model = replace(LLAMA_70B, experts=Experts(64, topk, 4096, 0, LLAMA_70B.layers))
+    mixture = replace(LLAMA_70B.kinds[0], mlp=None, experts=Experts(count=64, topk=topk, inter=4096))
+    model = replace(LLAMA_70B, kinds=(mixture,))
     layout = ParallelLayout.parse(f"tp={tp},pp=1,dp=1")
     held = peak(model, layout, float(batched), float(seqs), version)
     assert peak(model, layout, batched + 64.0, float(seqs), version) >= held > 0
     assert peak(model, layout, float(batched), seqs + 8.0, version) >= held
-    more = replace(model, experts=replace(model.experts, topk=topk + 1))
+    more = reshaped(model, experts={"topk": topk + 1})
     assert peak(more, layout, float(batched), float(seqs), version) >= held

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import make_request
+from tests.shapes import reshaped
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
@@ -196,7 +197,7 @@ def test_twice_the_prompt_takes_longer(layout, prompt):
 def test_a_window_bounds_what_attention_reads():
     one = np.ones(1)
     step = StepShape("decode", one, 100_000 * one, 64 * one)
-    whole = replace(MODELS["gpt-oss"], window=None, window_layers=0)
+    whole = reshaped(MODELS["gpt-oss"], attention={"window": None})
     windowed = COSTS["gpt-oss"].stages(ParallelLayout(), step)[0]["attention"]
     full = StepCosts(whole, cluster()).stages(ParallelLayout(), step)[0]["attention"]
     assert 0.4 < float(windowed[0] / full[0]) < 0.6  # half of the layers

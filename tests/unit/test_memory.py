@@ -1,12 +1,11 @@
 """What a device must hold: every weight once, KV heads where they are replicated, and what remains for the cache."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.shapes import reshaped
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
@@ -16,10 +15,10 @@ from tuner.cost.memory import (
     GIB,
     GRAPH_BYTES,
     estimate_memory,
-    kv_bytes_per_token,
     weight_bytes,
 )
 from tuner.cost.profiling_run import release_memory
+from tuner.cost.sequence_memory import sequence_memory
 
 RUNTIME_BYTES = release_memory(None).runtime_bytes
 LLAMA_8B, LLAMA_70B = load_model("meta-llama/Llama-3.1-8B"), load_model("meta-llama/Llama-3.1-70B")
@@ -41,8 +40,7 @@ def estimate(model, layout, cluster=H100, engine=None, batched=2048, seqs=256):
 )
 def test_one_device_holds_every_weight(name):
     model = load_model(name)
-    final_norm = model.hidden
-    assert weight_bytes(model, ParallelLayout(), 0) == 2 * (model.parameters - final_norm)
+    assert weight_bytes(model, ParallelLayout(), 0) == 2 * model.parameters
 
 
 @given(model=st.sampled_from([LLAMA_8B, LLAMA_70B, DEEPSEEK, QWEN_MOE]), pp=st.integers(1, 16))
@@ -69,26 +67,30 @@ def test_ranks_hold_together_what_one_device_holds_and_the_norms_again(t, ep, mo
     assert t * weight_bytes(model, layout, 0) == pytest.approx(whole + (t - 1) * (norms + router) + copies, rel=1e-12)
 
 
+def per_token_bytes(model, layout, element_bytes=2.0):
+    return sequence_memory(model, layout, element_bytes).unit_bytes
+
+
 def test_kv_heads_are_replicated_beyond_their_number():
-    shards = [kv_bytes_per_token(LLAMA_8B, ParallelLayout(tp=t), 0) for t in (1, 2, 8, 16, 32)]
+    shards = [per_token_bytes(LLAMA_8B, ParallelLayout(tp=t)) for t in (1, 2, 8, 16, 32)]
     assert shards == [131072, 65536, 16384, 16384, 16384]
 
 
 @pytest.mark.parametrize(
-    ("model", "layout", "stage", "per_token"),
+    ("model", "layout", "per_token"),
     [
-        (LLAMA_8B, "tp=1,pp=2,dp=1", 0, 16 * 2 * 8 * 128 * 2),
-        (LLAMA_8B, "tp=1,pp=3,dp=1", 2, 10 * 2 * 8 * 128 * 2),
-        (LLAMA_8B, "tp=16,pp=1,dp=1,dcp=2", 0, 32 * 2 * 128 * 2 / 2),
-        (DEEPSEEK, "tp=1,pp=1,dp=1", 0, 61 * 576 * 2),
-        (DEEPSEEK, "tp=8,pp=1,dp=1", 0, 61 * 576 * 2),  # the latent cache is whole on every rank
-        (DEEPSEEK, "tp=8,pp=1,dp=1,dcp=8", 0, 61 * 576 * 2 / 8),
-        (GPT_OSS, "tp=1,pp=1,dp=1", 0, 18 * 2 * 8 * 64 * 2),  # layers with a window hold no more than it
+        (LLAMA_8B, "tp=1,pp=2,dp=1", 16 * 2 * 8 * 128 * 2),
+        (LLAMA_8B, "tp=1,pp=3,dp=1", 11 * 2 * 8 * 128 * 2),
+        (LLAMA_8B, "tp=16,pp=1,dp=1,dcp=2", 32 * 2 * 128 * 2 / 2),
+        (DEEPSEEK, "tp=1,pp=1,dp=1", 61 * 576 * 2),
+        (DEEPSEEK, "tp=8,pp=1,dp=1", 61 * 576 * 2),  # the latent cache is whole on every rank
+        (DEEPSEEK, "tp=8,pp=1,dp=1,dcp=8", 61 * 576 * 2 / 8),
+        (GPT_OSS, "tp=1,pp=1,dp=1", 18 * 2 * 8 * 64 * 2),  # layers with a window hold no more than it
     ],
 )
-def test_kv_bytes_per_token(model, layout, stage, per_token):
-    assert kv_bytes_per_token(model, ParallelLayout.parse(layout), stage) == per_token
-    assert kv_bytes_per_token(model, ParallelLayout.parse(layout), stage, kv_element_bytes=1) == per_token / 2
+def test_kv_bytes_per_token(model, layout, per_token):
+    assert per_token_bytes(model, ParallelLayout.parse(layout)) == per_token
+    assert per_token_bytes(model, ParallelLayout.parse(layout), 1.0) == per_token / 2
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_kv_bytes_per_token(model, layout, stage, per_token):
 def test_whole_experts_by_rank(layout, held):
     layout = ParallelLayout.parse(layout)
     expert = 3 * 7168 * 2048 * (1 + 4 / 128**2)
-    fewer = replace(DEEPSEEK, experts=replace(DEEPSEEK.experts, count=1))
+    fewer = reshaped(DEEPSEEK, experts={"count": 1})
     router = (256 - 1) * 7168 * 2
     grown = weight_bytes(DEEPSEEK, layout, 0) - weight_bytes(fewer, layout, 0)
     assert grown == pytest.approx(58 * ((held - 1) * expert + router), rel=1e-9)
@@ -158,7 +160,7 @@ def test_limits_are_array_axes():
     [(CPU, Engine(), 1.0), (CPU, Engine(kv_cache_gib=0.25), 0.25), (H100, Engine(kv_cache_gib=2), 2.0)],
 )
 def test_a_cache_of_a_set_size(cluster, engine, kv_gib):
-    tiny = replace(LLAMA_1B, layers=2, vocab=1024)
+    tiny = reshaped(LLAMA_1B, layers=2, vocab=1024)
     found = estimate(tiny, "tp=1,pp=1,dp=1", cluster, engine)
     assert found.kv_tokens[0] * found.kv_bytes_per_token == pytest.approx(kv_gib * GIB)
 

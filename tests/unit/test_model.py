@@ -6,14 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.ask.model import (
-    Experts,
-    LatentAttention,
-    ModelShape,
-    from_config,
-    known_models,
-    load_model,
-)
+from tuner.ask.model import ModelShape, from_config, known_models, load_model
+from tuner.ask.models.attention import Attention
+from tuner.ask.models.blocks import Block, Mlp
+from tuner.ask.models.matrices import Vectors
 from tuner.errors import BadInput
 
 # Sizes as the model cards or the safetensors index give them; "exact" where biases and query/key norms, which are left
@@ -70,35 +66,44 @@ def test_parameters_as_published(name, billions):
 
 
 def test_a_dense_shape():
+    attention = Attention(heads=32, kv_heads=8, head_dim=128)
+    block = Block(mixer=attention, mlp=Mlp(inter=14336), norms=Vectors(whole=2 * 4096))
     assert load_model("meta-llama/Llama-3.1-8B") == ModelShape(
         name="meta-llama/Llama-3.1-8B",
         architecture="LlamaForCausalLM",
-        layers=32,
         hidden=4096,
-        heads=32,
-        kv_heads=8,
-        head_dim=128,
-        inter=14336,
         vocab=128256,
+        kinds=(block,),
+        order=(0,) * 32,
         max_position=131072,
         tied_embeddings=False,
-        pipeline_tensors=2,
+        vectors=Vectors(whole=4096),
     )
+
+
+def mixture(model):
+    found = model.experts
+    return found.count, found.topk, found.inter, found.shared_inter, model.moe_layers
+
+
+def windows(model):
+    found = [(block.mixer.window, count) for block, count in model.counted if block.mixer.window]
+    return found[0] if found else (None, 0)
 
 
 @pytest.mark.parametrize(
     ("name", "read", "expected"),
     [
-        ("deepseek-ai/DeepSeek-V3", lambda m: m.experts, Experts(256, 8, 2048, 2048, 58)),
-        ("deepseek-ai/DeepSeek-V3", lambda m: m.latent, LatentAttention(512, 1536, 128, 64, 128)),
-        ("deepseek-ai/DeepSeek-V3", lambda m: m.kv_elements_per_token_layer, 576),
-        ("moonshotai/Kimi-K2.5", lambda m: m.experts, Experts(384, 8, 2048, 2048, 60)),
-        ("Qwen/Qwen3-235B-A22B", lambda m: m.experts, Experts(128, 8, 1536, 0, 94)),
-        ("mistralai/Mixtral-8x7B-v0.1", lambda m: m.experts, Experts(8, 2, 14336, 0, 32)),
-        ("openai/gpt-oss-120b", lambda m: (m.window, m.window_layers, m.layers), (128, 18, 36)),
-        ("Qwen/Qwen3-32B", lambda m: (m.window, m.window_layers), (None, 0)),
+        ("deepseek-ai/DeepSeek-V3", mixture, (256, 8, 2048, 2048, 58)),
+        ("deepseek-ai/DeepSeek-V3", lambda m: (m.latent.kv_rank, m.latent.q_rank, m.latent.v_head), (512, 1536, 128)),
+        ("deepseek-ai/DeepSeek-V3", lambda m: m.latent.caches[0].width, 576),
+        ("moonshotai/Kimi-K2.5", mixture, (384, 8, 2048, 2048, 60)),
+        ("Qwen/Qwen3-235B-A22B", mixture, (128, 8, 1536, 0, 94)),
+        ("mistralai/Mixtral-8x7B-v0.1", mixture, (8, 2, 14336, 0, 32)),
+        ("openai/gpt-oss-120b", lambda m: (*windows(m), m.layers), (128, 18, 36)),
+        ("Qwen/Qwen3-32B", windows, (None, 0)),
         ("Qwen/Qwen3-32B", lambda m: (m.head_dim, m.hidden // m.heads), (128, 80)),
-        ("meta-llama/Llama-3.1-8B", lambda m: m.kv_elements_per_token_layer, 2 * 8 * 128),
+        ("meta-llama/Llama-3.1-8B", lambda m: (m.attention.kv_heads, m.attention.caches[0].width), (8, 256)),
         ("meta-llama/Llama-3.2-1B", lambda m: m.tied_embeddings, True),
         ("Qwen/Qwen3-0.6B", lambda m: m.padded_vocab, 151936),
         ("openai/gpt-oss-20b", lambda m: m.padded_vocab, 201088),
@@ -134,6 +139,13 @@ CONFIG = {
 }
 
 
+MIXTURE = {"num_experts_per_tok": 2}
+QWEN2 = {"architectures": ["Qwen2ForCausalLM"]}
+QWEN_MOE = MIXTURE | {"architectures": ["Qwen3MoeForCausalLM"], "num_experts": 8}
+GPT_OSS = MIXTURE | {"architectures": ["GptOssForCausalLM"], "num_local_experts": 8, "head_dim": 64}
+DEEPSEEK = {"architectures": ["DeepseekV3ForCausalLM"], "kv_lora_rank": 512}
+
+
 @pytest.mark.parametrize(
     ("changes", "read", "expected"),
     [
@@ -141,17 +153,17 @@ CONFIG = {
         ({"num_key_value_heads": None}, lambda m: m.kv_heads, 8),
         ({"torch_dtype": "float32"}, lambda m: m.linear_dtype, "bf16"),
         ({"dtype": "float16"}, lambda m: m.linear_dtype, "bf16"),
-        ({"sliding_window": 512}, lambda m: (m.window, m.window_layers), (512, 4)),
-        ({"sliding_window": 512, "use_sliding_window": False}, lambda m: (m.window, m.window_layers), (None, 0)),
+        ({"sliding_window": 512}, windows, (512, 4)),
+        ({**QWEN2, "sliding_window": 512, "use_sliding_window": False}, windows, (None, 0)),
         (
-            {"sliding_window": 512, "layer_types": ["sliding_attention", "full_attention"] * 2},
-            lambda m: (m.window, m.window_layers),
+            {**GPT_OSS, "sliding_window": 512, "layer_types": ["sliding_attention", "full_attention"] * 2},
+            windows,
             (512, 2),
         ),
         (
-            {"num_experts": 8, "num_experts_per_tok": 2, "decoder_sparse_step": 2, "moe_intermediate_size": 64},
-            lambda m: m.experts,
-            Experts(8, 2, 64, 0, 2),
+            {**QWEN_MOE, "decoder_sparse_step": 2, "moe_intermediate_size": 64},
+            mixture,
+            (8, 2, 64, 0, 2),
         ),
     ],
 )
@@ -201,15 +213,15 @@ def test_a_directory_without_config_is_refused(tmp_path):
         ({"intermediate_size": 1.5}, "m: intermediate_size", "a whole number"),
         ({"vocab_size": None}, "m: vocab_size", "a whole number"),
         ({"max_position_embeddings": "long"}, "m: max_position_embeddings", "a whole number"),
-        ({"num_experts": 8}, "m: num_experts_per_tok", "a whole number"),
-        ({"num_experts": "many", "num_experts_per_tok": 2}, "m: num_experts", "a whole number"),
-        ({"kv_lora_rank": 512}, "m: qk_nope_head_dim", "a whole number"),
+        ({**QWEN_MOE, "num_experts_per_tok": "two"}, "m: num_experts_per_tok", "a whole number"),
+        ({**QWEN_MOE, "num_experts": "many"}, "m: num_experts", "a whole number"),
+        ({**DEEPSEEK, "qk_nope_head_dim": "many"}, "m: qk_nope_head_dim", "a whole number"),
         ({"text_config": ["x"]}, "m: text_config", "an object"),
         ({"torch_dtype": "complex64"}, "m: torch_dtype", "bfloat16"),
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "m: quantization_config.quant_method", "fp8"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 3}}, "m: quantization_config.bits", "4-bit"),
         ({"quantization_config": "fp8"}, "m: quantization_config", "an object"),
-        ({"layer_types": 3, "sliding_window": 4}, "m: layer_types", "a list"),
+        ({**GPT_OSS, "layer_types": 3, "sliding_window": 4}, "m: layer_types", "a list"),
     ],
 )
 def test_a_config_that_cannot_be_priced_is_refused(changes, where, allowed):

@@ -1,11 +1,10 @@
 """Each rule of engine and cluster: a case that breaks it, with its figure, and the nearest one that does not."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.shapes import reshaped
 from tests.unit.test_layout import LAYOUTS
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
@@ -18,9 +17,10 @@ LLAMA_8B, LLAMA_70B = load_model("meta-llama/Llama-3.1-8B"), load_model("meta-ll
 QWEN_14B, QWEN_7B = load_model("Qwen/Qwen3-14B"), load_model("Qwen/Qwen2.5-7B")
 QWEN_FP8 = load_model("Qwen/Qwen3-235B-A22B-FP8")
 DEEPSEEK, MIXTRAL = load_model("deepseek-ai/DeepSeek-V3"), load_model("mistralai/Mixtral-8x7B-v0.1")
-GROUPS_OF_3 = replace(LLAMA_8B, heads=48, kv_heads=16, inter=48 * 256, vocab=48 * 64)
-GROUPS_OF_6 = replace(GROUPS_OF_3, heads=96)
-ODD = replace(LLAMA_8B, heads=30, kv_heads=10, vocab=128 * 3)
+GROUPS_OF_3 = reshaped(LLAMA_8B, attention={"heads": 48, "kv_heads": 16}, mlp={"inter": 48 * 256}, vocab=48 * 64)
+GROUPS_OF_6 = reshaped(GROUPS_OF_3, attention={"heads": 96})
+NARROW_TABLE = reshaped(LLAMA_8B, attention={"heads": 30, "kv_heads": 30}, mlp={"inter": 3000}, vocab=128 * 3)
+ODD = reshaped(LLAMA_8B, attention={"heads": 30, "kv_heads": 10}, vocab=128 * 3)
 
 
 def cluster(nodes, gpus_per_node=8):
@@ -54,8 +54,8 @@ SHARDS = [
     (LLAMA_8B, "tp=1,pp=33,dp=1,executor=ray", (8, 8), DropReason.LAYERS, "pp=33 stages, 32 layers"),
     (LLAMA_8B, "tp=1,pp=32,dp=1,executor=ray", (8, 8), None, None),
     (LLAMA_8B, "tp=1,pp=5,dp=1", (1, 8), None, None),  # the engine splits layers unevenly
-    (replace(LLAMA_8B, inter=14337), "tp=2,pp=1,dp=1", (1, 8), DropReason.MLP_WIDTH, "14337 does not divide"),
-    (replace(ODD, kv_heads=30, inter=3000), "tp=5,pp=1,dp=1", (1, 8), DropReason.MLP_WIDTH, "384 vocabulary rows"),
+    (reshaped(LLAMA_8B, mlp={"inter": 14337}), "tp=2,pp=1,dp=1", (1, 8), DropReason.MLP_WIDTH, "14337 does not divide"),
+    (NARROW_TABLE, "tp=5,pp=1,dp=1", (1, 8), DropReason.MLP_WIDTH, "384 vocabulary rows"),
     (QWEN_FP8, "tp=8,pp=1,dp=1", (1, 8), None, None),  # scales of experts are refined to blocks of 64
     (QWEN_FP8, "tp=64,pp=1,dp=1,executor=ray", (8, 8), DropReason.MLP_WIDTH, "1536 does not divide by tp=64 in blocks"),
     (QWEN_FP8, "tp=64,pp=1,dp=1,ep=true,executor=ray", (8, 8), None, None),  # whole experts have no shards
@@ -119,7 +119,7 @@ def test_rule(model, layout, size, reason, figure):
 
 
 GPT_OSS = load_model("openai/gpt-oss-120b")
-NARROW = replace(LLAMA_8B, head_dim=80, name="heads of 80")
+NARROW = reshaped(LLAMA_8B, attention={"head_dim": 80}, name="heads of 80")
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_weight_formats import AWQ, BLOCKS, CASES, FLOAT8, GPTQ, LLAMA, MOE, NV4, PACKED, compressed, group
-from tuner.ask.formats.projections import Cut, Layer, Projection
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import from_config, load_model
+from tuner.ask.models.matrices import Cut, Layer, Matrix
 from tuner.ask.rules import DropReason, engine_refuses
 from tuner.ask.shard_rules import straddling
 
@@ -157,7 +157,7 @@ def vllm_block_experts(block, width, tp, hidden):
 
 @given(ranks=st.integers(1, 300), each=st.integers(1, 300))
 def test_shards_are_whole_where_sides_divide(ranks, each):
-    whole = Projection(Layer.DENSE, ("p",), ranks * each, ranks * each, Cut.OUTPUTS)
+    whole = Matrix(Layer.DENSE, ("p",), ranks * each, ranks * each, Cut.OUTPUTS)
     assert whole.shard(ranks) == (each, ranks * each)
     assert replace(whole, cut=Cut.INPUTS).shard(ranks) == (ranks * each, each)
     assert replace(whole, most=1).shard(ranks) == replace(whole, cut=Cut.NOTHING).shard(ranks) == (ranks * each,) * 2

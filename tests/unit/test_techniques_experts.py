@@ -83,7 +83,7 @@ def test_a_step_reads_the_experts_that_it_meets():
         stages = costs("deepseek", "expert-buffering=0.25").stages(
             layout, StepShape("decode", one, 1024 * one, sequences * one)
         )
-        expected_ms = experts.layers * 0.75 * met * expert_bytes / on.profile.pcie_bytes_per_s * 1e3
+        expected_ms = model.moe_layers * 0.75 * met * expert_bytes / on.profile.pcie_bytes_per_s * 1e3
         assert sum(float(terms["expert fetch"][0]) for terms in stages) == pytest.approx(expected_ms, rel=1e-3)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.shapes import reshaped
 from tests.unit.test_shard_rules import QWEN_MOE
 from tests.unit.test_weight_formats import AWQ, BLOCKS, CASES, FLOAT8, GPTQ, LLAMA, compressed, group
 from tuner.app.simulate import SimulateOptions, simulate_answer
@@ -98,7 +99,7 @@ def test_the_checkpoints_cache_is_priced_as_if_the_layout_asked_for_it():
 
 def test_a_device_that_cannot_read_the_checkpoints_cache_drops_it():
     a100 = Cluster.from_spec(ClusterSpec(gpu="a100_sxm", gpus_per_node=8))
-    drop = illegal(replace(FP8_CACHE, head_dim=96), ParallelLayout(), a100)
+    drop = illegal(reshaped(FP8_CACHE, attention={"head_dim": 96}), ParallelLayout(), a100)
     assert drop is not None
     assert drop.reason is DropReason.KV_CACHE
     assert "kv_cache_dtype=auto, fp8 as the checkpoint says, needs compute capability 8.9" in drop.figure

@@ -33,6 +33,7 @@ MOE = LLAMA | {
     "shared_expert_intermediate_size": 1024,
     "mlp_only_layers": [0],
 }
+LATENT = {"kv_lora_rank": 64, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32, "v_head_dim": 64}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True}
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic"}
@@ -177,7 +178,7 @@ def test_a_wrapped_model_is_found_under_its_prefix():
     """Kimi's lists name ``language_model.model.layers``, which is where its text model sits."""
     wrapped = {
         "architectures": ["KimiK25ForConditionalGeneration"],
-        "text_config": LLAMA,
+        "text_config": LLAMA | LATENT | {"first_k_dense_replace": 4},
         "quantization_config": {"quant_algo": "NVFP4", "ignore": ["language_model.model.layers.0*", "re:.*lm_head"]},
     }
     weights = from_config(wrapped, "m").weights
@@ -299,9 +300,9 @@ FP8_KV = {"type": "float", "num_bits": 8, "dynamic": False, "strategy": "tensor"
     ],
 )
 def test_what_the_engine_makes_of_an_automatic_cache(quantization, plain, latent):
-    sizes = {"kv_lora_rank": 64, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32, "v_head_dim": 64}
+    latent_model = LLAMA | LATENT | {"architectures": ["DeepseekV3ForCausalLM"]}
     found = [
-        from_config(config | {"quantization_config": quantization}, "m").kv_cache for config in (LLAMA, LLAMA | sizes)
+        from_config(config | {"quantization_config": quantization}, "m").kv_cache for config in (LLAMA, latent_model)
     ]
     assert found == [plain, latent]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 
-from tuner.ask.formats.projections import Layer, attention, mlp
 from tuner.ask.formats.weights import Scheme, WeightFormat
 from tuner.ask.model import ModelShape
+from tuner.ask.models.matrices import Layer
 from tuner.ask.profile import HardwareProfile
 
 _FP8_CAPABILITY = 8.9
@@ -36,14 +36,14 @@ def without_kernel(model: ModelShape, tp: int, whole_experts: bool, profile: Har
 
 
 def _on_cpu(model: ModelShape, tp: int) -> str | None:
-    layers = {Layer.ATTENTION: attention(model), Layer.DENSE: mlp(Layer.DENSE, model.hidden, model.inter)}
+    matrices = [matrix for block in model.kinds for matrix in block.dense_matrices(model.hidden) if not matrix.plain]
     for layer in Layer:
         allowed = (*_ON_CPUS, *_ONLY_EXPERTS_ON_CPUS) if layer is Layer.EXPERTS else _ON_CPUS
         for one in getattr(model.weights, layer).formats:
             if one.kind not in allowed:
                 return f"no kernel for {_named(one)} weights on a CPU; it has one for {', '.join(allowed)}"
-            for projection in layers.get(layer, ()):
-                ragged = next((side for side in projection.shard(tp) if side % _CPU_SIDES), None)
+            for matrix in (matrix for matrix in matrices if matrix.layer is layer):
+                ragged = next((side for side in matrix.shard(tp) if side % _CPU_SIDES), None)
                 if one.kind == "int4" and ragged is not None:
                     return f"{_named(one)} weights on a CPU need sides of multiples of {_CPU_SIDES}, not {ragged}"
     return None

@@ -1,13 +1,14 @@
 """A model's shape, read from a Hugging Face ``config.json`` or from the registry of well-known models.
 
-Only what costs bytes or time is kept. An architecture whose operations we do not know is refused by name.
+Only what costs bytes or time is kept: blocks of a few kinds (``tuner.ask.models``), in what they are stored, and what
+lies around them. An architecture without a reader is refused by name, as is what a reader does not understand.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,85 +18,98 @@ import yaml
 
 from tuner.ask.dtype import PRECISIONS, engine_dtype, require_runs
 from tuner.ask.formats.document import QuantizationDocument, find_document
-from tuner.ask.formats.reading import LayerPlan, read_quantization, stored_weights
+from tuner.ask.formats.reading import read_quantization, stored_weights
 from tuner.ask.formats.weights import ALL_BF16, Weights
+from tuner.ask.models.attention import Attention
+from tuner.ask.models.blocks import Block, Experts, Mixer
+from tuner.ask.models.config import Config
+from tuner.ask.models.described import Described, Tower
+from tuner.ask.models.families.index import READERS, reader_of
+from tuner.ask.models.latent import LatentAttention
+from tuner.ask.models.matrices import NO_VECTORS, Matrix, Vectors, stored_elements
 from tuner.errors import BadInput
 
 VOCAB_PADDING = 64  # vLLM pads embedding and LM head rows to a multiple of this (vocab_parallel_embedding.py)
 _REGISTRY = Path(__file__).with_name("models.yaml")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
-
-# architecture → tensors that vLLM passes between pipeline stages: hidden states and residual, or hidden states alone
-# (make_empty_intermediate_tensors_factory in vLLM 0.29 model files).
-_PIPELINE_TENSORS = {
-    "LlamaForCausalLM": 2,
-    "MistralForCausalLM": 2,
-    "Qwen2ForCausalLM": 2,
-    "Qwen3ForCausalLM": 2,
-    "MixtralForCausalLM": 2,
-    "Qwen2MoeForCausalLM": 2,
-    "Qwen3MoeForCausalLM": 2,
-    "DeepseekV2ForCausalLM": 2,
-    "DeepseekV3ForCausalLM": 2,
-    "KimiK25ForConditionalGeneration": 2,
-    "MiniMaxM2ForCausalLM": 2,
-    "GptOssForCausalLM": 2,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Experts:
-    """The mixture-of-experts part: ``count`` routed experts of width ``inter``, ``topk`` of them per token."""
-
-    count: int
-    topk: int
-    inter: int
-    shared_inter: int
-    layers: int
-
-
-@dataclass(frozen=True, slots=True)
-class LatentAttention:
-    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): ranks and head sizes, in elements."""
-
-    kv_rank: int
-    q_rank: int | None
-    qk_nope: int
-    qk_rope: int
-    v_head: int
+_TEXT_PARTS = ("text_config", "language_config", "llm_config")  # where files of multimodal models have the decoder
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The dimensions of a decoder-only model; counts are elements, heads or layers of the whole, unsharded model.
+    """A decoder as it is served; counts are elements, heads or layers of the whole, unsharded model.
 
-    ``window_layers`` of the ``layers`` attend to at most ``window`` tokens, all others to everything.
-    ``weights`` says how each kind of layer is stored; ``precision`` is what is computed in where no weights are
-    quantised, ``bf16`` (or float16, which costs the same) or ``fp32``. ``kv_cache`` is what the engine stores keys and
-    values in by itself: ``fp8`` where the checkpoint says so, else ``auto``, that precision.
-    ``norm_spans_heads``: queries and keys are normalised over all heads, so tensor-parallel ranks add up variances.
+    ``kinds`` are its different blocks, ``order`` which of them each layer is. ``weights`` says how each kind of matrix
+    is stored; ``precision`` is what is computed in where no weights are quantised, ``bf16`` (or float16, which costs
+    the same) or ``fp32``. ``kv_cache`` is what the engine stores keys and values in by itself: ``fp8`` where the
+    checkpoint says so, else ``auto``, that precision. The rest is as in ``Described``.
     """
 
     name: str
     architecture: str
-    layers: int
     hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    inter: int
     vocab: int
+    kinds: tuple[Block, ...]
+    order: tuple[int, ...]
     max_position: int
     tied_embeddings: bool
-    pipeline_tensors: int
+    pipeline_tensors: int = 2
     weights: Weights = ALL_BF16
     precision: str = "bf16"
     kv_cache: str = "auto"
-    experts: Experts | None = None
-    latent: LatentAttention | None = None
-    window: int | None = None
-    window_layers: int = 0
-    norm_spans_heads: bool = False
+    vectors: Vectors = NO_VECTORS
+    outside: tuple[Matrix, ...] = ()
+    towers: tuple[Tower, ...] = ()
+    head_bias: bool = False
+    nested: bool = False
+    head_names: tuple[str, ...] = ("lm_head",)
+    embedding_names: tuple[str, ...] = ("model.embed_tokens",)
+    not_priced: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, name: str, architecture: str, found: Described, nested: bool = False) -> ModelShape:
+        """What a reader described, under a name."""
+        kinds = tuple(dict.fromkeys(found.layers))
+        place = {block: index for index, block in enumerate(kinds)}
+        return cls(
+            name=name,
+            architecture=architecture,
+            hidden=found.hidden,
+            vocab=found.vocab,
+            kinds=kinds,
+            order=tuple(place[block] for block in found.layers),
+            max_position=found.max_position,
+            tied_embeddings=found.tied,
+            pipeline_tensors=found.pipeline_tensors,
+            vectors=found.vectors,
+            outside=found.outside,
+            towers=found.towers,
+            head_bias=found.head_bias,
+            nested=nested,
+            head_names=found.head_names,
+            embedding_names=found.embedding_names,
+            not_priced=found.not_priced,
+        )
+
+    def with_layers(self, layers: Mapping[Block, int]) -> ModelShape:
+        """The same with other layers: so many of each block, one sort after the other."""
+        counts = enumerate(layers.values())
+        return replace(self, kinds=tuple(layers), order=tuple(i for i, count in counts for _ in range(count)))
+
+    @property
+    def layers(self) -> int:
+        """Layers, as pipeline parallelism splits them."""
+        return len(self.order)
+
+    @property
+    def counted(self) -> tuple[tuple[Block, int], ...]:
+        """Each kind of block with its number of layers."""
+        return tuple((block, self.order.count(index)) for index, block in enumerate(self.kinds))
+
+    @property
+    def mixers(self) -> tuple[Mixer, ...]:
+        """One of each kind of mixer."""
+        return tuple(dict.fromkeys(block.mixer for block in self.kinds if block.mixer is not None))
 
     @property
     def padded_vocab(self) -> int:
@@ -128,41 +142,82 @@ class ModelShape:
         return self.kv_cache if self.kv_cache != "auto" else self.precision
 
     @property
+    def attention(self) -> Attention | None:
+        """Attention over heads as most of its layers have it; None in a model without."""
+        found = [(count, one.mixer) for one, count in self.counted if isinstance(one.mixer, Attention)]
+        return max(found, key=lambda pair: pair[0])[1] if found else None
+
+    @property
+    def latent(self) -> LatentAttention | None:
+        """Latent attention, where it has that."""
+        return next((one for one in self.mixers if isinstance(one, LatentAttention)), None)
+
+    @property
+    def heads(self) -> int:
+        """Query heads: the fewest of any layer; 1 in a model without attention."""
+        found = [one.heads for one in self.mixers if isinstance(one, Attention | LatentAttention)]
+        return min(found, default=1)
+
+    @property
+    def kv_heads(self) -> int:
+        """KV heads as most layers have them; all heads of latent attention."""
+        return self.attention.kv_heads if self.attention else self.heads
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a key as most layers have it."""
+        if self.attention:
+            return self.attention.head_dim
+        return self.latent.qk_nope + self.latent.qk_rope if self.latent else 1
+
+    @property
+    def windowed(self) -> bool:
+        """True where some layer sees a bounded part of the sequence."""
+        return any(cache.window is not None for one in self.mixers for cache in one.caches)
+
+    @property
+    def recurrent(self) -> bool:
+        """True where some layer carries a state."""
+        return any(one.state is not None for one in self.mixers)
+
+    @property
+    def inter(self) -> int:
+        """Width of the widest dense MLP; 0 without one."""
+        return max((block.mlp.inter for block in self.kinds if block.mlp is not None), default=0)
+
+    @property
+    def experts(self) -> Experts | None:
+        """Its mixture of experts, the same in all layers that have one."""
+        return next((block.experts for block in self.kinds if block.experts is not None), None)
+
+    @property
     def moe_layers(self) -> int:
-        """Layers whose MLP is a mixture of experts."""
-        return self.experts.layers if self.experts else 0
-
-    @property
-    def kv_elements_per_token_layer(self) -> int:
-        """KV-cache elements of one token in one attention layer, over all heads."""
-        if self.latent:
-            return self.latent.kv_rank + self.latent.qk_rope
-        return 2 * self.kv_heads * self.head_dim
-
-    @property
-    def attention_weights(self) -> int:
-        """Weights of one attention layer's projections."""
-        if self.latent:
-            lat = self.latent
-            qk = lat.qk_nope + lat.qk_rope
-            query = self.hidden * self.heads * qk
-            if lat.q_rank:
-                query = lat.q_rank * (self.hidden + self.heads * qk)
-            kv = self.hidden * (lat.kv_rank + lat.qk_rope) + lat.kv_rank * self.heads * (lat.qk_nope + lat.v_head)
-            return query + kv + self.heads * lat.v_head * self.hidden
-        return self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        """Layers with a mixture of experts."""
+        return sum(count for block, count in self.counted if block.experts is not None)
 
     @property
     def parameters(self) -> int:
-        """Weights of the whole model (norms and router included, biases not)."""
-        dense = 3 * self.hidden * self.inter
-        total = self.layers * (self.attention_weights + 2 * self.hidden)
-        total += (self.layers - self.moe_layers) * dense
-        if self.experts:
-            per_expert = 3 * self.hidden * self.experts.inter
-            shared = 3 * self.hidden * self.experts.shared_inter
-            total += self.experts.layers * (self.experts.count * (per_expert + self.hidden) + shared)
-        return total + self.vocab * self.hidden * (1 if self.tied_embeddings else 2) + self.hidden
+        """Elements of the whole model, towers included, the vocabulary as published."""
+        rows = self.vocab * (1 if self.tied_embeddings else 2)
+        total = rows * self.hidden + self.head_bias * self.vocab + self.around(1)
+        return round(total + sum(count * block.elements(self.hidden) for block, count in self.counted))
+
+    @property
+    def active_parameters(self) -> int:
+        """Those that take part in a token of text: of the experts those chosen, of the embedding one row."""
+        head = self.vocab * self.hidden + self.head_bias * self.vocab + self.vectors.on_rank(1)
+        return round(head + sum(count * block.active_elements(self.hidden) for block, count in self.counted))
+
+    def around(self, ranks: int) -> float:
+        """Elements of one rank outside layers, embedding and head: last norm, positions, towers."""
+        total = self.vectors.on_rank(ranks) + stored_elements(self.outside, ranks)
+        return total + sum(tower_elements(tower, ranks) for tower in self.towers)
+
+
+def tower_elements(tower: Tower, ranks: int) -> float:
+    """Elements of a vision or audio encoder on one rank."""
+    blocks = sum(block.elements(tower.hidden, ranks) for block in tower.layers)
+    return blocks + stored_elements(tower.around, ranks) + tower.vectors.on_rank(ranks)
 
 
 def known_models() -> tuple[str, ...]:
@@ -201,122 +256,32 @@ def _from_directory(directory: Path, dtype: str) -> ModelShape:
 
 
 def from_config(config: Mapping[str, Any], name: str, dtype: str = "auto", directory: Path | None = None) -> ModelShape:
-    """Shape from a decoded ``config.json``; multimodal configs are read at their ``text_config``.
+    """Shape from a decoded ``config.json``; multimodal configs are read at their language model's part.
 
     ``directory`` is where the checkpoint lies: its quantisation may stand in another file there.
     """
-    architecture = next(iter(_list(config, "architectures", name)), None)
-    if not isinstance(architecture, str) or architecture not in _PIPELINE_TENSORS:
-        raise BadInput(f"{name}: architectures", architecture, "one of " + ", ".join(sorted(_PIPELINE_TENSORS)))
-    text = _object(config, "text_config", name) or config
-    heads, hidden = _need(text, "num_attention_heads", name), _need(text, "hidden_size", name)
-    layers = _need(text, "num_hidden_layers", name)
-    expert_layers = _expert_layers(text, layers, name)
-    window, window_layers = _attention_kinds(text, layers, name)
-    shape = ModelShape(
-        name=name,
-        architecture=architecture,
-        layers=layers,
-        hidden=hidden,
-        heads=heads,
-        kv_heads=_count(text, "num_key_value_heads", name) or heads,
-        head_dim=_count(text, "head_dim", name) or hidden // heads,
-        inter=_need(text, "intermediate_size", name),
-        vocab=_need(text, "vocab_size", name),
-        max_position=_count(text, "max_position_embeddings", name) or 2**31,
-        tied_embeddings=bool(text.get("tie_word_embeddings", False)),
-        pipeline_tensors=_PIPELINE_TENSORS[architecture],
-        experts=_experts(text, len(expert_layers), name),
-        latent=_latent(text, name),
-        window=window,
-        window_layers=window_layers,
-        norm_spans_heads=bool(text.get("use_qk_norm")) and text.get("qk_norm_type") == "per_layer",
-    )
-    plan = LayerPlan(expert_layers, nested=text is not config)
-    return _stored(shape, find_document(config, text, name, directory), plan, engine_dtype(config, text, dtype, name))
+    whole = Config(config, name)
+    architecture = next(iter(whole.entries("architectures")), None)
+    reader = reader_of(architecture) if isinstance(architecture, str) else None
+    if reader is None or not isinstance(architecture, str):
+        raise BadInput(whole.place("architectures"), architecture, "one of " + ", ".join(sorted(READERS)))
+    nested = next((key for key in _TEXT_PARTS if whole.has(key)), None)
+    text = whole if nested is None else whole.part(nested)
+    shape = ModelShape.of(name, architecture, reader(whole, text), nested is not None)
+    document = find_document(config, text.values, name, directory)
+    return _stored(shape, document, engine_dtype(config, text.values, dtype, name))
 
 
-def _stored(shape: ModelShape, document: QuantizationDocument | None, plan: LayerPlan, dtype: str) -> ModelShape:
+def _stored(shape: ModelShape, document: QuantizationDocument | None, dtype: str) -> ModelShape:
     """The shape with the formats of its weights and its cache."""
     precision = PRECISIONS[dtype]
     if document is None:
         return replace(shape, weights=Weights.plainly(precision), precision=precision)
     found = read_quantization(document)
     require_runs(dtype, found.activations, document.method)
-    weights = stored_weights(shape, found, plan, precision, document.where)
+    weights = stored_weights(shape, found, precision, document.where)
     cache = found.latent_cache if shape.latent else found.kv_cache
     return replace(shape, weights=weights, precision=precision, kv_cache=cache)
-
-
-def _need(text: Mapping[str, Any], key: str, name: str) -> int:
-    value = text.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BadInput(f"{name}: {key}", value, "a whole number of at least 1")
-    return value
-
-
-def _count(text: Mapping[str, Any], key: str, name: str) -> int:
-    """A number that a config may leave out: absent, null and 0 mean 0."""
-    return _need(text, key, name) if text.get(key) else 0
-
-
-def _object(text: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
-    value = text.get(key) or {}
-    if not isinstance(value, Mapping):
-        raise BadInput(f"{name}: {key}", value, "an object, or nothing")
-    return value
-
-
-def _list(text: Mapping[str, Any], key: str, name: str) -> Sequence[Any]:
-    value = text.get(key) or ()
-    if not isinstance(value, list | tuple):
-        raise BadInput(f"{name}: {key}", value, "a list, or nothing")
-    return value
-
-
-def _experts(text: Mapping[str, Any], layers: int, name: str) -> Experts | None:
-    count = _expert_count(text, name)
-    if not count:
-        return None
-    inter = _count(text, "moe_intermediate_size", name) or _need(text, "intermediate_size", name)
-    shared = _count(text, "shared_expert_intermediate_size", name) or _count(text, "shared_intermediate_size", name)
-    shared = shared or _count(text, "n_shared_experts", name) * inter
-    topk = _count(text, "experts_per_token", name) or _need(text, "num_experts_per_tok", name)
-    return Experts(count, topk, inter, shared, layers)
-
-
-def _expert_count(text: Mapping[str, Any], name: str) -> int:
-    keys = ("n_routed_experts", "num_local_experts", "num_experts")
-    return next((found for key in keys if (found := _count(text, key, name))), 0)
-
-
-def _expert_layers(text: Mapping[str, Any], layers: int, name: str) -> frozenset[int]:
-    """Layers whose MLP is a mixture of experts, by index."""
-    if not _expert_count(text, name):
-        return frozenset()
-    every = _count(text, "moe_layer_freq", name) or _count(text, "decoder_sparse_step", name) or 1
-    dense = [one for one in _list(text, "mlp_only_layers", name) if isinstance(one, int)]
-    first = _count(text, "first_k_dense_replace", name)
-    return frozenset(i for i in range(first, layers) if every == 1 or (i + 1) % every == 0) - frozenset(dense)
-
-
-def _latent(text: Mapping[str, Any], name: str) -> LatentAttention | None:
-    kv_rank = _count(text, "kv_lora_rank", name)
-    if not kv_rank:
-        return None
-    sizes = (_need(text, key, name) for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
-    return LatentAttention(kv_rank, _count(text, "q_lora_rank", name) or None, *sizes)
-
-
-def _attention_kinds(text: Mapping[str, Any], layers: int, name: str) -> tuple[int | None, int]:
-    """(window in tokens, layers that have it)."""
-    kinds, window = _list(text, "layer_types", name), _count(text, "sliding_window", name)
-    if not window:
-        return None, 0
-    if kinds:
-        sliding = sum(1 for kind in kinds if kind == "sliding_attention")
-        return (window, sliding) if sliding else (None, 0)
-    return (window, layers) if text.get("use_sliding_window", True) else (None, 0)
 
 
 @lru_cache(maxsize=1)

@@ -14,10 +14,11 @@ from enum import StrEnum
 
 from tuner.ask.cluster import Cluster
 from tuner.ask.engine_version import NEWEST, EngineVersion
-from tuner.ask.formats.projections import Layer
 from tuner.ask.kernel_rules import without_kernel
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
+from tuner.ask.models.attention import Attention
+from tuner.ask.models.matrices import Layer
 from tuner.ask.packing import footprint, unplaceable
 from tuner.ask.request import TuneRequest
 from tuner.ask.shard_rules import straddling
@@ -97,17 +98,11 @@ def _placement(layout: ParallelLayout, cluster: Cluster) -> Drop | None:
 
 
 def _heads(model: ModelShape, layout: ParallelLayout) -> Drop | None:
-    if model.heads % layout.tp:
-        return Drop(DropReason.HEADS, f"{model.heads} attention heads do not divide by tp={layout.tp}")
-    return None
-
-
-def _kv_heads(model: ModelShape, layout: ParallelLayout) -> Drop | None:
-    if model.latent:  # the latent cache is replicated on every rank
-        return None
-    larger, smaller = max(model.kv_heads, layout.tp), min(model.kv_heads, layout.tp)
-    if larger % smaller:
-        return Drop(DropReason.KV_HEADS, f"{model.kv_heads} KV heads neither divide by nor into tp={layout.tp}")
+    """Every kind of mixer has its own rule; heads of attention come before KV heads."""
+    for mixer in model.mixers:
+        if figure := mixer.refuses(layout.tp):
+            of_keys = isinstance(mixer, Attention) and mixer.heads % layout.tp == 0
+            return Drop(DropReason.KV_HEADS if of_keys else DropReason.HEADS, figure)
     return None
 
 
@@ -118,10 +113,10 @@ def _layers(model: ModelShape, layout: ParallelLayout) -> Drop | None:
 
 
 def _mlp_width(model: ModelShape, layout: ParallelLayout) -> Drop | None:
-    widths = [model.inter] if model.moe_layers < model.layers else []
-    if model.experts and not layout.ep:
-        widths.append(model.experts.inter)
-    for width in widths:
+    widths = {block.mlp.inter for block in model.kinds if block.mlp is not None and not block.mlp.whole}
+    if model.experts is not None:
+        widths |= {model.experts.shared_inter} | (set() if layout.ep else {model.experts.inter})
+    for width in sorted(widths):
         if width % layout.tp:
             return Drop(DropReason.MLP_WIDTH, f"MLP width {width} does not divide by tp={layout.tp}")
     if model.padded_vocab % layout.tp:
@@ -239,7 +234,6 @@ _DEVICE_RULES: tuple[DeviceRule, ...] = (_kv_cache, _weight_format)
 _CLUSTER_RULES: tuple[ClusterRule, ...] = (_placement, _executor)
 _ENGINE_RULES: tuple[EngineRule, ...] = (
     _heads,
-    _kv_heads,
     _layers,
     _mlp_width,
     _expert_parallel,

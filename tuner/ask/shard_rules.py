@@ -19,11 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from tuner.ask.engine_version import NEWEST, EngineVersion
-from tuner.ask.formats.projections import Cut, Layer, Projection, attention, head, mlp
 from tuner.ask.formats.weights import Scheme, WeightFormat
 from tuner.ask.model import ModelShape
+from tuner.ask.models.matrices import Cut, Layer, Matrix
 
 REFINED_SINCE = EngineVersion(0, 29)
 SMALLEST_BLOCK = 32  # into which scales of experts are refined
@@ -33,6 +34,7 @@ _PACKED = (Scheme.AWQ, Scheme.GPTQ, Scheme.PACKED)
 _BLOCKS = (Scheme.BLOCK, Scheme.BLOCK_COMPRESSED)
 _WIDTHS = {
     Layer.ATTENTION: "attention width",
+    Layer.LINEAR: "linear attention width",
     Layer.DENSE: "MLP width",
     Layer.SHARED: "shared expert width",
     Layer.EXPERTS: "expert width",
@@ -53,64 +55,64 @@ def straddling(model: ModelShape, tp: int, whole_experts: bool, version: EngineV
     are not cut (expert parallelism). That widths divide by ``tp`` is a rule of its own, and not looked at here."""
     if not model.weights.grouped:
         return None
-    for layer, projections in _cut(model):
+    for layer, matrices in _cut(model):
         for one in getattr(model.weights, layer).formats:
-            if figure := _dense(one, layer, projections, tp):
+            if figure := _dense(one, layer, matrices, tp):
                 return Straddle(layer, figure)
     if model.experts:
-        ranks = 1 if whole_experts else tp
+        ranks, width = 1 if whole_experts else tp, model.experts.width or model.hidden
         for one in model.weights.experts.formats:
-            if figure := _routed(one, model.hidden, model.experts.inter, ranks, version >= REFINED_SINCE):
+            if figure := _routed(one, width, model.experts.inter, ranks, version >= REFINED_SINCE):
                 return Straddle(Layer.EXPERTS, figure)
     return None
 
 
-def _cut(model: ModelShape) -> Iterable[tuple[Layer, Sequence[Projection]]]:
-    """Matrices that are cut like those of a dense model."""
-    yield Layer.ATTENTION, attention(model)
-    if model.moe_layers < model.layers:
-        yield Layer.DENSE, mlp(Layer.DENSE, model.hidden, model.inter)
-    if model.experts and model.experts.shared_inter:
-        yield Layer.SHARED, mlp(Layer.SHARED, model.hidden, model.experts.shared_inter)
-    yield Layer.HEAD, (head(model),)
+def _cut(model: ModelShape) -> Iterable[tuple[Layer, Sequence[Matrix]]]:
+    """Matrices that are cut like those of a dense model, by kind of layer; those of equal blocks once."""
+    for block in model.kinds:
+        quantised = (matrix for matrix in block.dense_matrices(model.hidden) if not matrix.plain)
+        for layer, found in groupby(quantised, key=lambda matrix: matrix.layer):
+            yield layer, tuple(found)
+    head = Matrix(Layer.HEAD, model.head_names, model.padded_vocab, model.hidden, Cut.OUTPUTS)
+    yield Layer.HEAD, (head,)
 
 
-def _dense(one: WeightFormat, layer: Layer, projections: Sequence[Projection], tp: int) -> str | None:
-    for index, projection in enumerate(projections):
-        outputs, inputs = projection.shard(tp)
-        unit = _unit_of_inputs(one, projection, tp)
+def _dense(one: WeightFormat, layer: Layer, matrices: Sequence[Matrix], tp: int) -> str | None:
+    for index, matrix in enumerate(matrices):
+        outputs, inputs = matrix.shard(tp)
+        unit = _unit_of_inputs(one, matrix, tp)
         if unit and inputs % unit:
-            width = _WIDTHS[layer] if projection.cut is Cut.INPUTS else "input width"
-            ranks = tp if projection.cut is Cut.INPUTS else 1
-            return _words(one, width, projection.inputs, ranks, f"groups of {unit}")
-        following = projections[index + 1] if index + 1 < len(projections) else None
-        unit = _unit_of_outputs(one, projection, following, tp)
+            width = _WIDTHS[layer] if matrix.cut is Cut.INPUTS else "input width"
+            ranks = tp if matrix.cut is Cut.INPUTS else 1
+            return _words(one, width, matrix.inputs, ranks, f"groups of {unit}")
+        following = matrices[index + 1] if index + 1 < len(matrices) else None
+        unit = _unit_of_outputs(one, matrix, following, tp)
         if one.act_order:  # Marlin's tiles lie over what is merged
-            merged = [p for p in projections if p is projection or (p.fused and p.fused == projection.fused)]
+            merged = [p for p in matrices if p is matrix or (p.fused and p.fused == matrix.fused)]
             outputs = sum(p.shard(tp)[0] for p in merged)
         if unit and outputs % unit:
             sort = "blocks" if one.scheme in _BLOCKS else "multiples"
-            ranks = tp if projection.cut is Cut.OUTPUTS else 1
-            return _words(one, _outputs_of(projection, layer), projection.outputs, ranks, f"{sort} of {unit}")
+            ranks = tp if matrix.cut is Cut.OUTPUTS else 1
+            return _words(one, _outputs_of(matrix, layer), matrix.outputs, ranks, f"{sort} of {unit}")
     return None
 
 
-def _unit_of_inputs(one: WeightFormat, projection: Projection, tp: int) -> int:
+def _unit_of_inputs(one: WeightFormat, matrix: Matrix, tp: int) -> int:
     """Inputs in which a rank's part comes; 0: any."""
-    by_rows = projection.cut is Cut.INPUTS and tp > 1
+    by_rows = matrix.cut is Cut.INPUTS and tp > 1
     if one.scheme in _BLOCKS:
         return one.group if by_rows else 0
-    group = 0 if one.scheme in _PACKED and one.group >= projection.inputs else one.group
+    group = 0 if one.scheme in _PACKED and one.group >= matrix.inputs else one.group
     if one.act_order and tp > 1:
         return math.lcm(group or 1, _TILE_INPUTS)
     return group
 
 
-def _unit_of_outputs(one: WeightFormat, projection: Projection, following: Projection | None, tp: int) -> int:
+def _unit_of_outputs(one: WeightFormat, matrix: Matrix, following: Matrix | None, tp: int) -> int:
     """Outputs in which a rank's part comes; 0: any."""
     if one.scheme in _BLOCKS:
-        merged = projection.fused is not None and following is not None and following.fused == projection.fused
-        split = projection.cut is Cut.OUTPUTS and tp > 1
+        merged = matrix.fused is not None and following is not None and following.fused == matrix.fused
+        split = matrix.cut is Cut.OUTPUTS and tp > 1
         return one.block[0] if split or merged else 0
     if one.scheme not in _PACKED:
         return 0
@@ -119,8 +121,8 @@ def _unit_of_outputs(one: WeightFormat, projection: Projection, following: Proje
     return _WORD_BITS // one.bits if one.zero_bits or one.scheme is Scheme.AWQ else 0
 
 
-def _outputs_of(projection: Projection, layer: Layer) -> str:
-    if projection.cut is Cut.INPUTS:
+def _outputs_of(matrix: Matrix, layer: Layer) -> str:
+    if matrix.cut is Cut.INPUTS:
         return "hidden size"
     return "attention outputs" if layer is Layer.ATTENTION else _WIDTHS[layer]
 

@@ -8,6 +8,7 @@ scheduler limits share them.
 
 from __future__ import annotations
 
+from itertools import groupby
 from operator import attrgetter
 
 import numpy as np
@@ -16,13 +17,17 @@ from tuner.ask.axes import Prices
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import AXES, ParallelLayout
 from tuner.ask.model import ModelShape
+from tuner.ask.models.blocks import Block, Mixer
+from tuner.ask.models.matrices import Cut, Matrix
 from tuner.cost import compute
 from tuner.cost.collectives import CollectiveModel, CommGroup
+from tuner.cost.mixers import core_ms
 from tuner.cost.rank_placement import group_of
+from tuner.cost.stages import Stage, layers_of, moe_layers_of, stage_blocks
 from tuner.cost.step_batch import Floats, StepShape, Terms, total
 from tuner.cost.switches import AS_SHIPPED, EngineSwitches
 from tuner.cost.techniques import NONE, Hardware, Techniques
-from tuner.cost.volume import PassOperation, Phase, pass_operations, stage_layers, stage_moe_layers
+from tuner.cost.volume import PassOperation, Phase, pass_operations
 
 __all__ = ["EngineSwitches", "StepCosts", "StepShape", "Terms", "total"]
 
@@ -67,7 +72,7 @@ class StepCosts:
             cluster.profile, cluster.fabric, vllm_version, cluster.inter_node_gb_per_s, switches.custom_allreduce
         )
         self._hardware = Hardware(model, cluster, self._collectives)
-        self._layers: dict[object, tuple[Terms, Terms]] = {}
+        self._layers: dict[object, Terms] = {}
         self._heads: dict[tuple[int, StepShape], Terms] = {}
         self._messages: dict[object, Floats] = {}
 
@@ -76,60 +81,49 @@ class StepCosts:
 
         Stages that do and send the same are one object.
         """
-        dense, moe = self._layer_terms(layout, step)
         messages: list[list[PassOperation]] = [[] for _ in range(layout.pp)]
         for operation in self.techniques.operations(self.model, layout, pass_operations(self.model, layout)):
             if operation.phase in (None, step.phase) and operation.operation != "recv":
                 messages[operation.stage].append(operation)
-        counts = zip(stage_layers(self.model.layers, layout.pp), stage_moe_layers(self.model, layout.pp), strict=True)
         known: dict[object, Terms] = {}
         found = []
-        for stage, (layers, moe_layers) in enumerate(counts):
+        for stage, blocks in enumerate(stage_blocks(self.model, layout.pp)):
             sent = [(operation, group_of(self.cluster, layout, operation)) for operation in messages[stage]]
-            alike = (layers, moe_layers, *((op.operation, op.where, op.calls, group) for op, group in sent))
+            counts = tuple((id(block), count) for block, count in blocks)
+            alike = (counts, *((op.operation, op.where, op.calls, group) for op, group in sent))
             last = stage == layout.pp - 1
             if last or alike not in known:
-                terms = self._block_terms(dense, moe, layers, moe_layers)
+                terms = self._stage_terms(blocks, layout, step)
                 if last:
                     terms |= self._head_terms(layout, step)
                 for operation, group in sent:
                     self._add_message(terms, layout, operation, group, step)
-                terms["host"] = self._host_ms(terms, layers, moe_layers, step)
+                terms["host"] = self._host_ms(terms, layers_of(blocks), moe_layers_of(blocks), step)
                 known[alike] = terms
             found.append(known[alike])
         return found
 
-    @staticmethod
-    def _block_terms(dense: Terms, moe: Terms, layers: int, moe_layers: int) -> Terms:
+    def _stage_terms(self, blocks: Stage, layout: ParallelLayout, step: StepShape) -> Terms:
         terms: Terms = {}
-        for name in dense | moe:  # in a fixed order: a sum must not depend on how names hash
-            value = (layers - moe_layers) * dense.get(name, np.zeros(1)) + moe_layers * moe.get(name, np.zeros(1))
-            terms[name] = np.asarray(value)
+        for block, count in blocks:
+            for name, ms in self._block_terms(block, layout, step).items():
+                terms[name] = terms.get(name, np.zeros(1)) + count * ms
         return terms
 
-    def _layer_terms(self, layout: ParallelLayout, step: StepShape) -> tuple[Terms, Terms]:
-        """Terms of one layer with a dense MLP, and of one with experts."""
-        key: tuple[object, ...] = (*_layer_axes(layout), layout.dp if layout.ep else 1, step)
+    def _block_terms(self, block: Block, layout: ParallelLayout, step: StepShape) -> Terms:
+        """Terms of one layer of a kind."""
+        key: tuple[object, ...] = (id(block), *_layer_axes(layout), layout.dp if layout.ep else 1, step)
         if self.techniques:  # theirs depend on where the ranks lie and on how tokens travel, too
             key = (*key, layout.pp, layout.all2all)
         if key not in self._layers:
-            attention = self._attention_terms(layout, step)
-            dense = attention | self._with_gemm(
-                attention, self._mlp_ms(self.model.inter, self.model.linear_dtype, layout, step)
-            )
-            moe = self._expert_terms(attention, layout, step)
-            for terms in (dense, moe):
-                if terms:
-                    terms["gemm"] = self._sustained(terms["gemm"], step.tokens / layout.pcp)
+            has_experts = block.experts is not None
+            terms = self._dense_terms(block, layout, step)
+            if has_experts:
+                terms["experts"] = self._experts_ms(layout, step)
             if self.techniques:
-                dense = self.techniques.layer_terms(self._hardware, layout, step, dense, False)
-                moe = self.techniques.layer_terms(self._hardware, layout, step, moe, True) if moe else moe
-            self._layers[key] = (dense, moe)
+                terms = self.techniques.layer_terms(self._hardware, layout, step, terms, has_experts)
+            self._layers[key] = terms
         return self._layers[key]
-
-    @staticmethod
-    def _with_gemm(terms: Terms, extra: Floats) -> Terms:
-        return {"gemm": np.asarray(terms["gemm"] + extra)}
 
     def _sustained(self, gemm_ms: Floats, tokens: Floats) -> Floats:
         """Matrix products of a step: with many tokens they run for so long that clocks drop."""
@@ -138,97 +132,66 @@ class StepCosts:
             return gemm_ms
         return np.asarray(gemm_ms * (1 + (slowdown - 1) * tokens / (tokens + SUSTAINED_TOKENS)))
 
-    def _attention_terms(self, layout: ParallelLayout, step: StepShape) -> Terms:
+    def _dense_terms(self, block: Block, layout: ParallelLayout, step: StepShape) -> Terms:
+        """What every token is multiplied by, what mixes tokens, and the small kernels around both."""
         model, profile = self.model, self.cluster.profile
         n = np.maximum(step.tokens / layout.pcp, 1.0)
-        rows, columns = self.techniques.grid(layout)
-        dtype, heads, hidden = model.attention_dtype, max(1, model.heads // columns), model.hidden // rows
-        if model.latent:
-            projections = self._latent_projections_ms(n, heads, step.phase)
-        else:
-            kv_heads = max(1, model.kv_heads // columns)
-            width = (heads + 2 * kv_heads) * model.head_dim
-            projections = self._product_ms(dtype, n, width, hidden)
-            projections = projections + self._product_ms(dtype, n, hidden, heads * model.head_dim)
-        row_bytes = ELEMENTWISE_PASSES * model.hidden * float(model.element_bytes)
-        kernels = profile.engine.layer_kernels
-        if self._switches.on(layout, self.model).fp8_cache and compute.quantises_output(profile):
+        halves = (int(block.mixer is not None) + block.transforms) / 2
+        row_bytes = ELEMENTWISE_PASSES * model.hidden * float(model.element_bytes) * halves
+        kernels = profile.engine.layer_kernels * halves
+        if self._switches.on(layout, model).fp8_cache and compute.quantises_output(profile):
             kernels *= profile.engine.fp8_cache_kernels
-        return {
-            "gemm": np.asarray(projections),
-            "attention": self.attention_ms(layout, step),
-            "elementwise": np.asarray(compute.elementwise_ms(profile, n * row_bytes, kernels)),
-        }
+        products = self._products_ms(block, layout, n, step.phase)
+        terms = {"gemm": self._sustained(products, step.tokens / layout.pcp)}
+        if block.mixer is not None:
+            seen, times = self.techniques.attention_step(layout, step)
+            terms["attention"] = np.asarray(times * self._core_ms(block.mixer, layout, seen))
+        terms["elementwise"] = np.asarray(compute.elementwise_ms(profile, n * row_bytes, kernels))
+        return terms
 
-    def _product_ms(self, dtype: str, n: Floats, width: float, depth: float) -> Floats:
-        """A projection of ``n`` rows, and what quantises them."""
-        profile = self.cluster.profile
-        product = compute.gemm_ms(profile, dtype, n, width, depth)
-        return np.asarray(product + compute.quantise_ms(profile, dtype, n * depth))
+    def _products_ms(self, block: Block, layout: ParallelLayout, n: Floats, phase: Phase) -> Floats:
+        """Matrix products of ``n`` rows; what the engine merges into one is one."""
+        total: Floats = np.zeros(1)
+        for _, merged in groupby(block.dense_matrices(self.model.hidden), key=lambda m: (m.layer, m.fused or m.names)):
+            total = total + self._product_ms(tuple(merged), layout, n, phase)
+        return np.asarray(total)
 
-    def _latent_projections_ms(self, n: Floats, heads: int, phase: Phase) -> Floats:
-        """MLA: down-projections are replicated; decode absorbs the up-projections into per-head products."""
-        model, lat = self.model, self.model.latent
-        assert lat is not None
-        dtype, qk = model.attention_dtype, lat.qk_nope + lat.qk_rope
-        q_in = lat.q_rank or model.hidden
-        down = lat.kv_rank + lat.qk_rope + (lat.q_rank or 0)
-        ms = self._product_ms(dtype, n, down, model.hidden) + self._product_ms(dtype, n, heads * qk, q_in)
-        up = heads * (lat.qk_nope + lat.v_head)
-        ms = ms + self._product_ms(dtype if phase == "prefill" else model.precision, n, up, lat.kv_rank)
-        return np.asarray(ms + self._product_ms(dtype, n, model.hidden, heads * lat.v_head))
+    def _product_ms(self, merged: tuple[Matrix, ...], layout: ParallelLayout, n: Floats, phase: Phase) -> Floats:
+        """One product, and what quantises its rows. Decode absorbs what expands the latent vector of latent attention
+        into products per head, in what the model computes in."""
+        rows, columns = self.techniques.grid(layout)
+        first, profile = merged[0], self.cluster.profile
+        width = float(sum(one.shard(columns)[0] * one.copies for one in merged))
+        depth = float(first.shard(columns)[1])
+        if first.cut is Cut.OUTPUTS:
+            depth = float(first.inputs // rows)
+        elif first.cut is Cut.INPUTS:
+            width = float(first.outputs // rows)
+        if first.plain:
+            return compute.gemm_ms(profile, self.model.precision, n, width, depth)
+        kind = getattr(self.model.weights, first.layer).main.kind
+        if phase == "decode" and first.names[0].endswith(".kv_b_proj"):
+            kind = self.model.precision
+        product = compute.gemm_ms(profile, kind, n, width, depth)
+        return np.asarray(product + compute.quantise_ms(profile, kind, n * depth))
 
     def attention_ms(self, layout: ParallelLayout, step: StepShape) -> Floats:
-        """Attention of one layer on one rank, in ms: the mean over layers with and without a window."""
+        """Attention of one layer on one rank, or what is in its place, in ms: the mean over all layers."""
         seen, times = self.techniques.attention_step(layout, step)
-        windowed = self.model.window_layers / self.model.layers
-        attention: Floats = np.zeros(1)
-        if windowed < 1:
-            attention = (1 - windowed) * self._attention_ms(layout, seen, None)
-        if windowed:
-            attention = attention + windowed * self._attention_ms(layout, seen, self.model.window)
-        return np.asarray(times * attention)
+        total: Floats = np.zeros(1)
+        for block, count in self.model.counted:
+            if block.mixer is not None:
+                total = total + count / self.model.layers * self._core_ms(block.mixer, layout, seen)
+        return np.asarray(times * total)
 
-    def _attention_ms(self, layout: ParallelLayout, step: StepShape, window: int | None) -> Floats:
-        model, profile = self.model, self.cluster.profile
+    def _core_ms(self, mixer: Mixer, layout: ParallelLayout, step: StepShape) -> Floats:
         kv_dtype = self._switches.on(layout, self.model).kv_cache_dtype
-        heads, kv_heads = max(1, model.heads // layout.tp), max(1, model.kv_heads // layout.tp)
-        head_dim, value_dim = model.head_dim, model.head_dim
-        if model.latent:
-            lat = model.latent
-            if step.phase == "decode":  # every head reads the one latent vector of each token
-                kv_heads, head_dim, value_dim = 1, lat.kv_rank + lat.qk_rope, lat.kv_rank
-            else:
-                kv_heads, head_dim, value_dim = heads, lat.qk_nope + lat.qk_rope, lat.v_head
-        if step.phase == "decode":
-            context = np.maximum(step.context_tokens / layout.dcp, 1.0)
-            return np.asarray(
-                compute.decode_attention_ms(
-                    profile, batch=step.sequences, context_tokens=context, heads=heads * layout.dcp, kv_heads=kv_heads,
-                    head_dim=head_dim, value_dim=value_dim, window=window, kv_dtype=kv_dtype,
-                )
-            )  # fmt: skip
-        new = np.maximum(step.new_tokens / layout.pcp, 1.0)
-        context = step.context_tokens + (step.new_tokens - new) / 2
-        return np.asarray(
-            compute.prefill_attention_ms(
-                profile, new_tokens=new, context_tokens=context, batch=step.sequences, heads=heads, kv_heads=kv_heads,
-                head_dim=head_dim, value_dim=value_dim, window=window, kv_dtype=kv_dtype,
-            )
-        )  # fmt: skip
+        return core_ms(mixer, self.cluster.profile, layout, step, kv_dtype)
 
-    def _mlp_ms(self, width: int, dtype: str, layout: ParallelLayout, step: StepShape) -> Floats:
-        model = self.model
-        n = np.maximum(step.tokens / layout.pcp, 1.0)
-        rows, columns = self.techniques.grid(layout)
-        shard, hidden = max(1, width // columns), model.hidden // rows
-        up = self._product_ms(dtype, n, 2 * shard, hidden)
-        return np.asarray(up + self._product_ms(dtype, n, hidden, shard))
-
-    def _expert_terms(self, attention: Terms, layout: ParallelLayout, step: StepShape) -> Terms:
+    def _experts_ms(self, layout: ParallelLayout, step: StepShape) -> Floats:
+        """Routed experts of one layer."""
         model, profile, experts = self.model, self.cluster.profile, self.model.experts
-        if experts is None:
-            return {}
+        assert experts is not None
         shared_tokens = layout.dp if layout.ep else 1  # data-parallel ranks step together when they share experts
         tokens = np.maximum(step.tokens, 1.0) * shared_tokens
         moe_tp, moe_ep = (1, layout.tp * layout.pcp * layout.dp) if layout.ep else (layout.tp, 1)
@@ -236,23 +199,17 @@ class StepCosts:
             profile,
             model.expert_dtype,
             tokens,
-            model.hidden,
+            experts.width or model.hidden,
             experts.inter,
             experts.topk,
             experts.count,
             moe_tp,
             moe_ep,
         )
-        router = compute.gemm_ms(
-            profile, model.precision, np.maximum(step.tokens / layout.pcp, 1.0), experts.count, model.hidden
-        )
-        if experts.shared_inter:
-            router = router + self._mlp_ms(experts.shared_inter, model.weights.shared.main.kind, layout, step)
         served = self._served_share(tokens * experts.topk / experts.count, moe_ep > 1) * routed
         if step.phase == "prefill" and model.expert_dtype == "fp8_block":
             served = served * profile.engine.block_experts
-        served = served + profile.engine.expert_layer_ms
-        return attention | self._with_gemm(attention, np.asarray(router)) | {"experts": np.asarray(served)}
+        return np.asarray(served + profile.engine.expert_layer_ms)
 
     def _served_share(self, rows_per_expert: Floats, spread: bool) -> Floats:
         """Time of experts under a real router, per time in tables of their kernels; ``spread``: over devices."""

@@ -13,20 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.ask.cluster import Cluster
-from tuner.ask.formats.projections import Layer, Projection, attention, head, mlp
-from tuner.ask.formats.weights import Storage
+from tuner.ask.formats.weights import Storage, WeightFormat
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.model import ModelShape
+from tuner.ask.model import ModelShape, tower_elements
+from tuner.ask.models.blocks import Block
+from tuner.ask.models.described import Tower
+from tuner.ask.models.matrices import Matrix
 from tuner.ask.request import Engine
 from tuner.cost.profiling_run import profiled_bytes, release_memory
+from tuner.cost.sequence_memory import SequenceMemory, sequence_memory
+from tuner.cost.stages import stage_blocks
 from tuner.cost.switches import EngineSwitches
-from tuner.cost.volume import stage_layers, stage_moe_layers
 
 Floats = NDArray[np.float64]
 
 GIB = 2**30
 COLLECTIVE_BYTES = 0.4 * GIB  # NCCL channels and the all-reduce kernels' buffers, where tp × pp > 1
 GRAPH_BYTES = 0.5 * GIB  # captured CUDA graphs of the default sizes
+_SIDE = 1024  # of a matrix by which the mean bytes of a tower's elements are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class MemoryEstimate:
     """Bytes per device of the fullest rank; ``kv_tokens`` is what one replica's cache can hold.
 
     ``activation_bytes`` is what the engine's profiling run keeps free (``tuner.cost.profiling_run``). ``buffers_bytes``
-    holds ``graphs_bytes``, the captured CUDA graphs (None on a CPU, which captures none).
+    holds ``graphs_bytes``, the captured CUDA graphs (None on a CPU, which captures none). ``sequence`` says what one
+    sequence takes of the cache.
     Arrays have the broadcast shape of ``max_num_batched_tokens`` and ``max_num_seqs``.
     """
 
@@ -43,18 +48,23 @@ class MemoryEstimate:
     activation_bytes: Floats
     buffers_bytes: float
     graphs_bytes: float | None
-    kv_bytes_per_token: float
+    sequence: SequenceMemory
     kv_tokens: Floats
+
+    @property
+    def kv_bytes_per_token(self) -> float:
+        """Bytes of what ``kv_tokens`` counts (``SequenceMemory.unit_bytes``)."""
+        return self.sequence.unit_bytes
 
     def misfit(self, index: int, needed_tokens: int) -> str | None:
         """Why the layout does not fit (one full-length sequence must), or None."""
-        if self.kv_tokens.flat[index] >= needed_tokens:
+        if self.kv_tokens.flat[index] >= self.sequence.tokens_of(needed_tokens):
             return None
         parts = {
             "weights": self.weights_bytes,
             "activations": float(self.activation_bytes.flat[index]),
             "buffers": self.buffers_bytes,
-            f"KV of {needed_tokens} tokens": needed_tokens * self.kv_bytes_per_token,
+            f"KV of {needed_tokens} tokens": float(self.sequence.bytes_of(needed_tokens)),
         }
         shown = " + ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
         return f"{shown} GiB exceed the {self.available_bytes / GIB:.2f} GiB that a device has for them"
@@ -62,43 +72,52 @@ class MemoryEstimate:
 
 def weight_bytes(model: ModelShape, layout: ParallelLayout, stage: int) -> float:
     """Weights of one rank of a stage, as the checkpoint stores them: projections and MLPs by TP shard (KV heads
-    replicated when tp exceeds them), experts by shard or whole by expert-parallel rank, embedding on the first stage,
-    LM head on the last. Layers that are stored otherwise than most of their kind are taken as spread evenly."""
-    t, layers, weights = layout.tp, stage_layers(model.layers, layout.pp)[stage], model.weights
-    moe, plain = stage_moe_layers(model, layout.pp)[stage], model.element_bytes
-    total = layers * (_shard_bytes(weights.attention, attention(model), t) + 2 * model.hidden * plain)
-    total += (layers - moe) * _shard_bytes(weights.dense, mlp(Layer.DENSE, model.hidden, model.inter), t)
-    if model.experts and moe:
-        ranks = t * layout.pcp * layout.dp if layout.ep else t
-        held = -(-model.experts.count // ranks) if layout.ep else model.experts.count / t
-        shared = mlp(Layer.SHARED, model.hidden, model.experts.shared_inter)
-        router = model.experts.count * model.hidden * plain
-        total += moe * (held * expert_bytes(model) + _shard_bytes(weights.shared, shared, t) + router)
-    table, first, last = head(model), stage == 0, stage == layout.pp - 1
-    total += _shard_bytes(weights.embedding, (table,), t) * int(first)
-    return total + _shard_bytes(weights.head, (table,), t) * int(last and not (first and model.tied_embeddings))
+    replicated when tp exceeds them), experts by shard or whole by expert-parallel rank, embedding and towers on the
+    first stage, LM head on the last. Layers that are stored otherwise than most of their kind are taken as spread
+    evenly."""
+    t, plain = layout.tp, model.element_bytes
+    total = sum(n * _block_bytes(model, block, layout) for block, n in stage_blocks(model, layout.pp)[stage])
+    table, first, last = (model.padded_vocab, model.hidden), stage == 0, stage == layout.pp - 1
+    if first:
+        total += model.weights.embedding.bytes(*table) / t + _stored(model, model.outside, t)
+        total += sum(_tower_bytes(model, tower, t) for tower in model.towers)
+    if last:
+        total += model.vectors.on_rank(t) * plain + model.head_bias * model.padded_vocab * plain / t
+        total += model.weights.head.bytes(*table) / t * (not (first and model.tied_embeddings))
+    return total
+
+
+def _block_bytes(model: ModelShape, block: Block, layout: ParallelLayout) -> float:
+    """One layer of one rank."""
+    total = _stored(model, block.dense_matrices(model.hidden), layout.tp)
+    total += block.vectors(model.hidden).on_rank(layout.tp) * model.element_bytes
+    if block.experts is None:
+        return total
+    ranks = layout.tp * layout.pcp * layout.dp if layout.ep else layout.tp
+    held = -(-block.experts.count // ranks) if layout.ep else block.experts.count / layout.tp
+    return total + held * expert_bytes(model)
 
 
 def expert_bytes(model: ModelShape) -> float:
     """One routed expert of one layer, whole."""
     assert model.experts is not None
-    return _shard_bytes(model.weights.experts, mlp(Layer.EXPERTS, model.hidden, model.experts.inter), 1)
+    return _stored(model, model.experts.expert(model.hidden), 1)
 
 
-def _shard_bytes(storage: Storage, projections: Iterable[Projection], ranks: int) -> float:
-    return sum(storage.bytes(one.outputs, one.inputs) / one.parts(ranks) for one in projections)
+def _tower_bytes(model: ModelShape, tower: Tower, ranks: int) -> float:
+    stored = tower_elements(tower, ranks)
+    one = model.weights.tower
+    return stored * sum(share * form.bytes(_SIDE, _SIDE) for form, share in one.parts) / _SIDE**2
 
 
-def kv_bytes_per_token(model: ModelShape, layout: ParallelLayout, stage: int, kv_element_bytes: float = 2) -> float:
-    """KV-cache bytes that one token of context adds on one rank of a stage (full-attention layers only, where a model
-    has both kinds; a windowed layer's share is bounded and left out)."""
-    layers = stage_layers(model.layers, layout.pp)[stage]
-    full = layers * (1 - model.window_layers / model.layers) if model.window_layers < model.layers else layers
-    if model.latent:
-        elements = float(model.kv_elements_per_token_layer)
-    else:
-        elements = 2 * max(1.0, model.kv_heads / layout.tp) * model.head_dim
-    return full * elements * kv_element_bytes / layout.dcp
+def _stored(model: ModelShape, matrices: Iterable[Matrix], ranks: int) -> float:
+    """Bytes of one rank of so many, biases included."""
+    total = 0.0
+    for one in matrices:
+        storage: Storage | WeightFormat = model.weights.plain if one.plain else getattr(model.weights, one.layer)
+        total += one.copies * storage.bytes(one.outputs, one.inputs) / one.parts(ranks)
+        total += one.biases(ranks) * model.element_bytes
+    return total
 
 
 def estimate_memory(
@@ -118,7 +137,7 @@ def estimate_memory(
     stages = range(layout.pp)
     weights = max(weight_bytes(model, layout, stage) for stage in stages)
     element_bytes = switches.on(layout, model).kv_element_bytes
-    kv = max(kv_bytes_per_token(model, layout, stage, element_bytes) for stage in stages)
+    held = sequence_memory(model, layout, element_bytes)
     release, kind = release_memory(vllm_version or str(cluster.vllm)), cluster.profile.kind
     activations = profiled_bytes(model, layout, batched, seqs, release)
     buffers, graphs = 0.0, None
@@ -129,4 +148,5 @@ def estimate_memory(
     left = available - weights - activations - buffers
     if kv_cache_gib := engine.kv_cache_gib or kind.default_kv_cache_gib:
         left = np.minimum(left, kv_cache_gib * GIB)
-    return MemoryEstimate(available, weights, activations, buffers, graphs, kv, np.maximum(left, 0) / kv)
+    tokens = np.maximum(left, 0) / held.unit_bytes
+    return MemoryEstimate(available, weights, activations, buffers, graphs, held, tokens)

@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
+from tuner.ask.models.attention import Attention
+from tuner.ask.models.blocks import Block, Mixer
+from tuner.ask.models.latent import LatentAttention
+from tuner.ask.models.matrices import Cut, Matrix
 
 Floats = NDArray[np.float64]
 Release = tuple[int, int]
@@ -75,20 +79,45 @@ def profiled_bytes(
 
 def _layer_peak(model: ModelShape, layout: ParallelLayout, tokens: Floats) -> Floats:
     """The widest moment of a layer: residual and input beside what its kernels read and write."""
-    t = layout.tp
-    if model.latent:
-        lat = model.latent
-        heads = model.heads / t
-        attention = heads * (2 * lat.qk_nope + lat.qk_rope + 2 * lat.v_head) + lat.kv_rank
-        context = _CONTEXT_TOKENS * heads * (lat.qk_nope + lat.v_head) * model.element_bytes
-    else:
-        attention, context = (2 * model.heads / t + 2 * max(1.0, model.kv_heads / t)) * model.head_dim, 0.0
-    widths = [3 * model.inter / t] if model.moe_layers < model.layers else []  # gate and up, and their product
-    if model.experts:  # the input in bytes, float32 router logits, and the shared expert
-        widths.append(model.hidden / 2 + 2 * model.experts.count + 3 * model.experts.shared_inter / t)
-    row = 2 * model.hidden * model.element_bytes
-    mlp = tokens * (row + max(widths) * model.element_bytes)
-    return np.asarray(np.maximum(mlp, tokens * (row + attention * model.element_bytes) + context))
+    peak: Floats = np.zeros(1)
+    for block in model.kinds:
+        row = 2 * model.hidden * model.element_bytes * block.streams
+        widths, context = _mixer_width(block.mixer, model, layout.tp)
+        mixer = tokens * (row + widths * model.element_bytes) + context
+        mlp = tokens * (row + _mlp_width(block, model, layout.tp) * model.element_bytes)
+        peak = np.maximum(peak, np.maximum(mixer, mlp))
+    return np.asarray(peak)
+
+
+def _mixer_width(mixer: Mixer | None, model: ModelShape, t: int) -> tuple[float, float]:
+    """Elements per token, and bytes beside them, of the projections on both sides of what mixes tokens."""
+    if isinstance(mixer, LatentAttention):
+        heads = mixer.heads / t
+        width = heads * (2 * mixer.qk_nope + mixer.qk_rope + 2 * mixer.v_head) + mixer.kv_rank
+        return width, _CONTEXT_TOKENS * heads * (mixer.qk_nope + mixer.v_head) * model.element_bytes
+    if isinstance(mixer, Attention):
+        heads, kv_heads = mixer.heads / t, max(1.0, mixer.kv_heads / t)
+        return (2 * heads + 2 * kv_heads) * mixer.head_dim + mixer.gated * heads * mixer.head_dim, 0.0
+    if mixer is None:
+        return 0.0, 0.0
+    return sum(side for matrix in mixer.matrices(model.hidden) for side in _own_sides(matrix, t)), 0.0
+
+
+def _own_sides(matrix: Matrix, t: int) -> tuple[int, ...]:
+    """Rows that a projection of a mixer writes or reads beside the residual."""
+    outputs, inputs = matrix.shard(t)
+    return (inputs,) if matrix.cut is Cut.INPUTS else (outputs,)
+
+
+def _mlp_width(block: Block, model: ModelShape, t: int) -> float:
+    """Elements per token of gate and up, and their product; of experts the input in bytes, float32 router logits, and
+    the shared expert."""
+    widths = [0.0]
+    if block.mlp is not None:
+        widths.append(3 * block.mlp.inter / (1 if block.mlp.whole else t))
+    if block.experts is not None:
+        widths.append(model.hidden / 2 + 2 * block.experts.count + 3 * block.experts.shared_inter / t)
+    return max(widths)
 
 
 def _expert_workspace(model: ModelShape, layout: ParallelLayout, tokens: Floats) -> Floats:
@@ -100,5 +129,6 @@ def _expert_workspace(model: ModelShape, layout: ParallelLayout, tokens: Floats)
         return np.zeros(1)
     shard = experts.inter if layout.ep else experts.inter / layout.tp
     gathered = tokens * (layout.dp if layout.ep and layout.all2all == "allgather_reducescatter" else 1)
-    row = max(shard, model.hidden) + max(2 * shard, model.hidden)
+    width = experts.width or model.hidden
+    row = max(shard, width) + max(2 * shard, width)
     return np.asarray(gathered * experts.topk * row * model.element_bytes)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
+from tuner.ask.models.blocks import Block
+from tuner.cost.stages import stage_blocks
 from tuner.cost.switches import AS_SHIPPED, EngineSwitches
-from tuner.cost.volume import stage_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +28,28 @@ class KvLink:
 def kv_transfer_bytes(
     model: ModelShape, layout: ParallelLayout, prompt_tokens: int, switches: EngineSwitches = AS_SHIPPED
 ) -> int:
-    """KV cache of one prompt without copies, in bytes over the whole model. A layer with a window keeps the window."""
-    elements = _cached_tokens(model, prompt_tokens) * model.kv_elements_per_token_layer
-    return round(elements * switches.on(layout, model).kv_element_bytes)
+    """What one prompt leaves behind, without copies, in bytes over the whole model. A layer with a window keeps the
+    window, one with a state the state."""
+    element_bytes = switches.on(layout, model).kv_element_bytes
+    return round(sum(n * _kept_bytes(block, model, prompt_tokens, element_bytes, 1) for block, n in model.counted))
 
 
 def kv_links(
     model: ModelShape, layout: ParallelLayout, prompt_tokens: int, switches: EngineSwitches = AS_SHIPPED
 ) -> tuple[KvLink, ...]:
-    """Bytes per request on each link from a prefill rank to its decode rank, stage by stage, copies included.
-
-    Layers of both kinds (with and without a window) are taken as spread evenly over the stages.
-    """
-    share = 1.0 if model.latent else max(1.0, model.kv_heads / layout.tp) / model.kv_heads
-    per_layer = _cached_tokens(model, prompt_tokens) / model.layers * model.kv_elements_per_token_layer
-    held = per_layer * share * switches.on(layout, model).kv_element_bytes / layout.dcp
-    ranks = layout.tp * layout.pcp
-    layers = stage_layers(model.layers, layout.pp)
-    return tuple(KvLink(stage, ranks, round(count * held)) for stage, count in enumerate(layers))
+    """Bytes per request on each link from a prefill rank to its decode rank, stage by stage, copies included."""
+    element_bytes = switches.on(layout, model).kv_element_bytes
+    found = []
+    for stage, blocks in enumerate(stage_blocks(model, layout.pp)):
+        held = sum(n * _kept_bytes(block, model, prompt_tokens, element_bytes, layout.tp) for block, n in blocks)
+        found.append(KvLink(stage, layout.tp * layout.pcp, round(held / layout.dcp)))
+    return tuple(found)
 
 
-def _cached_tokens(model: ModelShape, prompt_tokens: int) -> int:
-    """Cached tokens of a prompt, summed over the layers."""
-    windowed = model.window_layers * min(prompt_tokens, model.window or prompt_tokens)
-    return (model.layers - model.window_layers) * prompt_tokens + windowed
+def _kept_bytes(block: Block, model: ModelShape, tokens: int, element_bytes: float, ranks: int) -> float:
+    """Bytes of a sequence of so many tokens in one layer of one rank."""
+    mixer = block.mixer
+    if mixer is None:
+        return 0.0
+    state = mixer.state.sequence_bytes(model.element_bytes, ranks) if mixer.state else 0.0
+    return state + sum(cache.kept_tokens(tokens) * cache.token_bytes(element_bytes, ranks) for cache in mixer.caches)

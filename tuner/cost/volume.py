@@ -11,7 +11,7 @@ the input before scattering (reduce-scatter), one rank's contribution (gather), 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import comb
@@ -19,6 +19,10 @@ from typing import Literal
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
+from tuner.ask.models.attention import Attention
+from tuner.ask.models.latent import LatentAttention
+from tuner.ask.models.recurrent import Mamba2
+from tuner.cost.stages import Stage, moe_layers_of, stage_blocks
 
 Engine = Literal["v0", "v1"]
 Phase = Literal["prefill", "decode"]
@@ -78,28 +82,6 @@ def _sent_share(operation: str, ranks: int) -> float:
     return {**shares, "send": 1.0, "recv": 0.0, "alltoall": 1.0}[operation]
 
 
-def stage_layers(layers: int, stages: int) -> tuple[int, ...]:
-    """Layers of each stage as vLLM splits them: the remainder goes to stages counted from the last but one backwards.
-
-    Source: vLLM ``get_pp_indices`` (distributed/utils.py).
-    """
-    split = [layers // stages] * stages
-    for i in range(2, layers % stages + 2):
-        split[-i] += 1
-    return tuple(split)
-
-
-def stage_moe_layers(model: ModelShape, stages: int) -> tuple[int, ...]:
-    """MoE layers of each stage, where the dense layers are the first ones (``first_k_dense_replace``)."""
-    dense_left = model.layers - model.moe_layers
-    found = []
-    for count in stage_layers(model.layers, stages):
-        dense = min(dense_left, count)
-        dense_left -= dense
-        found.append(count - dense)
-    return tuple(found)
-
-
 def pass_operations(
     model: ModelShape, layout: ParallelLayout, engine: Engine = "v1", element_bytes: int | None = None
 ) -> tuple[PassOperation, ...]:
@@ -107,11 +89,10 @@ def pass_operations(
     that the model computes in unless ``element_bytes`` says otherwise."""
     element_bytes = model.element_bytes if element_bytes is None else element_bytes
     found: list[PassOperation] = []
-    moe = stage_moe_layers(model, layout.pp)
-    for stage, layers in enumerate(stage_layers(model.layers, layout.pp)):
-        found += _tensor_parallel(model, layout, stage, layers, moe[stage], element_bytes)
-        found += _experts(model, layout, stage, moe[stage], element_bytes)
-        found += _context_parallel(model, layout, stage, layers, element_bytes)
+    for stage, blocks in enumerate(stage_blocks(model, layout.pp)):
+        found += _tensor_parallel(model, layout, stage, blocks, element_bytes)
+        found += _experts(model, layout, stage, moe_layers_of(blocks), element_bytes)
+        found += _context_parallel(layout, stage, blocks, element_bytes)
         found += _stage_links(model, layout, stage, element_bytes)
     last = layout.pp - 1
     if layout.tp > 1:
@@ -124,17 +105,23 @@ def pass_operations(
 
 
 def _tensor_parallel(
-    model: ModelShape, layout: ParallelLayout, stage: int, layers: int, moe_layers: int, b: int
+    model: ModelShape, layout: ParallelLayout, stage: int, blocks: Stage, b: int
 ) -> Iterable[PassOperation]:
     t = layout.tp
     if t == 1:
         return
     if stage == 0:
         yield PassOperation(0, "allreduce", "tp", t, 1, model.hidden, b, "embedding")
-    if model.norm_spans_heads:  # a variance each of queries and keys, in fp32 (MiniMaxText01RMSNormTP.forward_qk)
-        yield PassOperation(stage, "allreduce", "tp", t, layers, 2, 4, "query and key norm")
-    yield PassOperation(stage, "allreduce", "tp", t, layers, model.hidden, b, "attention output")
-    mlps = layers - moe_layers if _experts_exchange(model, layout) else layers
+    spanning = sum(n for block, n in blocks if isinstance(block.mixer, Attention) and block.mixer.norm_spans_heads)
+    if spanning:  # a variance each of queries and keys, in fp32 (MiniMaxText01RMSNormTP.forward_qk)
+        yield PassOperation(stage, "allreduce", "tp", t, spanning, 2, 4, "query and key norm")
+    gated = sum(n for block, n in blocks if isinstance(block.mixer, Mamba2) and block.mixer.norms_over(t))
+    if gated:  # the variance of the gated norm, whose group is spread (Mixer2RMSNormGated.forward_native)
+        yield PassOperation(stage, "allreduce", "tp", t, gated, 1, 4, "state space norm")
+    mixers = sum(n * block.mixes for block, n in blocks)
+    yield PassOperation(stage, "allreduce", "tp", t, mixers, model.hidden, b, "attention output")
+    exchange = _experts_exchange(model, layout)
+    mlps = sum(n * block.transforms for block, n in blocks if not (exchange and block.experts is not None))
     yield PassOperation(stage, "allreduce", "tp", t, mlps, model.hidden, b, "MLP output")
 
 
@@ -176,21 +163,33 @@ def expected_destinations(experts: int, topk: int, ranks: int) -> float:
     return spread * (1 - comb(experts - held, topk) / comb(experts, topk))
 
 
-def _context_parallel(
-    model: ModelShape, layout: ParallelLayout, stage: int, layers: int, b: int
-) -> Iterable[PassOperation]:
+def _context_parallel(layout: ParallelLayout, stage: int, blocks: Stage, b: int) -> Iterable[PassOperation]:
     """Decode context parallelism (gather queries, attend locally, combine) and prefill context parallelism (MLA)."""
     d, c = layout.dcp, layout.pcp
-    if d > 1:
-        heads = model.heads / layout.tp
-        width = model.latent.kv_rank + model.latent.qk_rope if model.latent else model.head_dim
-        query, out = d * heads * width, d * heads * (model.latent.kv_rank if model.latent else model.head_dim)
-        yield PassOperation(stage, "allgather", "dcp", d, layers, query, b, "query heads", phase="decode")
-        yield PassOperation(stage, "allgather", "dcp", d, layers, d * heads, 4, "softmax sums", phase="decode")
-        yield PassOperation(stage, "reducescatter", "dcp", d, layers, out, b, "attention partials", phase="decode")
-    if c > 1:
-        kept = model.kv_elements_per_token_layer
-        yield PassOperation(stage, "allgather", "pcp", c, layers, c * kept, b, "KV of new tokens", phase="prefill")
+    if d == c == 1:
+        return
+    attending = Counter[Attention | LatentAttention]()
+    for block, layers in blocks:
+        if isinstance(block.mixer, Attention | LatentAttention):
+            attending[block.mixer] += layers
+    for mixer, layers in attending.items():
+        if d > 1:
+            heads = mixer.heads / layout.tp
+            width, values = _attended(mixer)
+            query, out = d * heads * width, d * heads * values
+            yield PassOperation(stage, "allgather", "dcp", d, layers, query, b, "query heads", phase="decode")
+            yield PassOperation(stage, "allgather", "dcp", d, layers, d * heads, 4, "softmax sums", phase="decode")
+            yield PassOperation(stage, "reducescatter", "dcp", d, layers, out, b, "attention partials", phase="decode")
+        if c > 1:
+            kept = sum(cache.width for cache in mixer.caches)  # of latent attention: one vector
+            yield PassOperation(stage, "allgather", "pcp", c, layers, c * kept, b, "KV of new tokens", phase="prefill")
+
+
+def _attended(mixer: Attention | LatentAttention) -> tuple[int, int]:
+    """Widths of what a query meets in the cache, and of what it takes from there."""
+    if isinstance(mixer, LatentAttention):
+        return mixer.kv_rank + mixer.qk_rope, mixer.kv_rank
+    return mixer.head_dim, mixer.values
 
 
 def _stage_links(model: ModelShape, layout: ParallelLayout, stage: int, b: int) -> Iterable[PassOperation]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tuner.ask.layout import ParallelLayout
 from tuner.cost.latency import StepCosts, StepShape, Terms, total
-from tuner.cost.volume import stage_layers, stage_moe_layers
+from tuner.cost.stages import layers_of, moe_layers_of, stage_blocks
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -77,7 +77,7 @@ def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) ->
     heads = _without_attention(costs, layout, StepShape("prefill", _HEAD_TOKENS / rows, none, rows))
     decode = _without_attention(costs, layout, StepShape("decode", one, one, rows))
     chunk_at, chunk_ms = _chunk_attention(costs, layout, context)
-    layers = zip(stage_layers(costs.model.layers, layout.pp), stage_moe_layers(costs.model, layout.pp), strict=True)
+    stages = [(layers_of(blocks), moe_layers_of(blocks)) for blocks in stage_blocks(costs.model, layout.pp)]
     return StepTable(
         tokens_ms=prefill,
         shared_ms=shared,
@@ -88,7 +88,7 @@ def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) ->
         chunk_at=chunk_at,
         context=context,
         context_point=_points_below(context),
-        stages=np.array([_stage_row(costs, *counts) for counts in layers]),
+        stages=np.array([_stage_row(costs, *counts) for counts in stages]),
         stride=stride,
         sequence_ms=costs.sequence_ms,
         hidden_sequence_ms=costs.hidden_sequence_ms if layout.pp == 1 else 0.0,

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from tuner.ask.formats.document import QuantizationDocument
 from tuner.ask.formats.floats import FP8_PER_OUTPUT, FP8_PER_TENSOR, block_fp8
 from tuner.ask.formats.module_names import Module, ModuleList
-from tuner.ask.formats.projections import Layer
 from tuner.ask.formats.quantization import Quantization
 from tuner.ask.formats.weights import USUAL, Scheme, WeightFormat
+from tuner.ask.models.matrices import Layer
 from tuner.errors import BadInput
 
 _CLASSES = {  # classes of modules that targets name, and the kinds of layers that they are
-    "Linear": (Layer.ATTENTION, Layer.DENSE, Layer.SHARED, Layer.EXPERTS),
+    "Linear": (Layer.ATTENTION, Layer.LINEAR, Layer.DENSE, Layer.SHARED, Layer.EXPERTS),
     "RoutedExperts": (Layer.EXPERTS,),
     "FusedMoE": (Layer.EXPERTS,),
     "ParallelLMHead": (Layer.HEAD,),

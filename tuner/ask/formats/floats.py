@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from tuner.ask.formats.document import QuantizationDocument
 from tuner.ask.formats.module_names import Module, ModuleList
-from tuner.ask.formats.projections import Layer
 from tuner.ask.formats.quantization import Quantization
 from tuner.ask.formats.weights import USUAL, Scheme, WeightFormat
+from tuner.ask.models.matrices import Layer
 from tuner.errors import BadInput
 
 FP8_PER_TENSOR = WeightFormat("fp8", Scheme.SCALED, 8, (0, 0), 4)

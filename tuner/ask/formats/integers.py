@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from tuner.ask.formats.document import QuantizationDocument
 from tuner.ask.formats.module_names import Module, ModuleList, expression
-from tuner.ask.formats.projections import Layer
 from tuner.ask.formats.quantization import Quantization
 from tuner.ask.formats.weights import Scheme, WeightFormat
+from tuner.ask.models.matrices import Layer
 from tuner.errors import BadInput
 
 GPTQ_GROUPS = (0, 32, 64, 128)  # MARLIN_SUPPORTED_GROUP_SIZES, which AutoGPTQLinearMethod verifies; 0: per output

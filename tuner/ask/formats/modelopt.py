@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from tuner.ask.formats.document import QuantizationDocument
 from tuner.ask.formats.floats import FP8_PER_OUTPUT, FP8_PER_TENSOR
 from tuner.ask.formats.module_names import Module, ModuleList
-from tuner.ask.formats.projections import Layer
 from tuner.ask.formats.quantization import Quantization
 from tuner.ask.formats.weights import USUAL, Scheme, WeightFormat
+from tuner.ask.models.matrices import Layer
 from tuner.errors import BadInput
 
 _MIXED = "MIXED_PRECISION"

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tuner.ask.formats.projections import Layer, Projection
+from tuner.ask.models.matrices import Layer, Matrix
 from tuner.errors import BadInput
-
-_SPARSE_BLOCKS = ("MixtralForCausalLM", "MiniMaxM2ForCausalLM")  # whose experts sit in a ``block_sparse_moe``
-_PREFIXES = ("", "language_model.", "model.language_model.")  # of a text model inside a multimodal one
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,31 +24,21 @@ class Module:
     names: tuple[str, ...]
 
 
-def in_layer(projection: Projection, index: int, architecture: str, nested: bool) -> Module:
-    """A projection of layer ``index`` of a model of that ``architecture``; ``nested`` in a multimodal model. Routed
-    experts are spoken for by the first of them."""
-    prefixes = ("model.", "language_model.model.", "model.language_model.") if nested else ("model.",)
-    places = _places(projection.layer, architecture)
-    inner = [f"layers.{index}.{place}.{name}" for place in places for name in projection.names]
-    return Module(projection.layer, tuple(f"{prefix}{name}" for prefix in prefixes for name in inner))
+def in_layer(matrix: Matrix, prefix: str, index: int, nested: bool) -> Module:
+    """A matrix of layer ``index`` of the list of layers ``prefix``; ``nested`` in a multimodal model."""
+    inner = tuple(f"{prefix}.{index}.{name}" for name in matrix.names)
+    return Module(matrix.layer, _wrapped(inner) if nested else inner)
 
 
-def outside(layer: Layer, nested: bool) -> Module:
-    """The LM head or the embedding."""
-    inner = ("lm_head",) if layer is Layer.HEAD else ("model.embed_tokens",)
-    return Module(layer, tuple(f"{prefix}{name}" for prefix in _PREFIXES[: 2 if nested else 1] for name in inner))
+def outside(layer: Layer, names: tuple[str, ...], nested: bool) -> Module:
+    """The LM head or the embedding, which checkpoints call one of ``names``."""
+    return Module(layer, _wrapped(names) if nested else names)
 
 
-def _places(layer: Layer, architecture: str) -> Sequence[str]:
-    """Where a kind of layer sits inside its layer."""
-    if layer is Layer.ATTENTION:
-        return ("self_attn",)
-    if layer is Layer.DENSE:
-        return ("mlp",)
-    if layer is Layer.SHARED:
-        return ("mlp.shared_expert",) if architecture == "Qwen2MoeForCausalLM" else ("mlp.shared_experts",)
-    block = "block_sparse_moe" if architecture in _SPARSE_BLOCKS else "mlp"
-    return (f"{block}.experts.0", f"{block}.experts")
+def _wrapped(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of a text model, by themselves and inside a multimodal one."""
+    inside = tuple(name.replace("model.", "model.language_model.", 1) for name in names if name.startswith("model."))
+    return (*names, *(f"language_model.{name}" for name in names), *inside)
 
 
 class ModuleList:

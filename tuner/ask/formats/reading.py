@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tuner.ask.formats.compressed_tensors import read_compressed_tensors
@@ -12,13 +11,14 @@ from tuner.ask.formats.floats import read_fbgemm_fp8, read_fp8, read_mxfp4
 from tuner.ask.formats.integers import read_auto_round, read_awq, read_gptq
 from tuner.ask.formats.modelopt import read_modelopt
 from tuner.ask.formats.module_names import Module, in_layer, outside
-from tuner.ask.formats.projections import Layer, Projection, attention, mlp
 from tuner.ask.formats.quantization import Quantization
 from tuner.ask.formats.weights import PLAIN, Storage, WeightFormat, Weights
+from tuner.ask.models.matrices import Layer, Matrix
 from tuner.errors import BadInput
 
 if TYPE_CHECKING:
     from tuner.ask.model import ModelShape
+    from tuner.ask.models.blocks import Block
 
 _READERS: Mapping[str, Callable[[QuantizationDocument], Quantization]] = {
     **dict.fromkeys(("awq", "auto_awq", "awq_marlin"), read_awq),
@@ -40,17 +40,7 @@ def read_quantization(document: QuantizationDocument) -> Quantization:
     return reader(document)
 
 
-@dataclass(frozen=True, slots=True)
-class LayerPlan:
-    """Which layers have which modules: those with experts by index; ``nested`` in a multimodal model."""
-
-    expert_layers: frozenset[int]
-    nested: bool
-
-
-def stored_weights(
-    model: ModelShape, quantization: Quantization, plan: LayerPlan, precision: str, where: str
-) -> Weights:
+def stored_weights(model: ModelShape, quantization: Quantization, precision: str, where: str) -> Weights:
     """How the ``model`` is stored: each kind of layer with the share of its weights in every format.
 
     What is not quantised is in the ``precision`` that the model computes in. Raises BadInput, at the ``where`` of the
@@ -63,17 +53,25 @@ def stored_weights(
         counted[layer][found] = counted[layer].get(found, 0) + weights
         return found
 
-    for index in range(model.layers):
+    for index, kind in enumerate(model.order):
+        block = model.kinds[kind]
         merged: dict[tuple[Layer, str], tuple[Module, WeightFormat]] = {}
-        for projection in _of_layer(model, index in plan.expert_layers):
-            module = in_layer(projection, index, model.architecture, plan.nested)
-            one = count(projection.layer, module, projection.outputs * projection.inputs)
-            if projection.fused:
-                first = merged.setdefault((projection.layer, projection.fused), (module, one))
-                _require_alike(first, (module, one), projection.fused, where)
-    for layer in (Layer.HEAD, Layer.EMBEDDING):
-        tied = layer is Layer.HEAD and model.tied_embeddings
-        count(layer, outside(Layer.EMBEDDING if tied else layer, plan.nested), 1)
+        for matrix in _quantisable(block, model.hidden):
+            module = in_layer(matrix, block.prefix, index, model.nested)
+            one = count(matrix.layer, module, matrix.weights)
+            if matrix.fused:
+                first = merged.setdefault((matrix.layer, matrix.fused), (module, one))
+                _require_alike(first, (module, one), matrix.fused, where)
+    for tower in model.towers:
+        for index, block in enumerate(tower.layers):
+            for matrix in _quantisable(block, tower.hidden):
+                count(Layer.TOWER, in_layer(matrix, block.prefix, index, False), matrix.weights)
+        for matrix in tower.around:
+            if not matrix.plain:
+                count(Layer.TOWER, Module(Layer.TOWER, matrix.names), matrix.weights)
+    head = model.embedding_names if model.tied_embeddings else model.head_names
+    count(Layer.HEAD, outside(Layer.EMBEDDING if model.tied_embeddings else Layer.HEAD, head, model.nested), 1)
+    count(Layer.EMBEDDING, outside(Layer.EMBEDDING, model.embedding_names, model.nested), 1)
     plain = Weights.plainly(precision)
     stored = {layer.value: _storage(formats) for layer, formats in counted.items() if formats}
     return Weights(**{name: stored.get(name, getattr(plain, name)) for name in Layer}, plain=PLAIN[precision])
@@ -89,14 +87,11 @@ def _require_alike(
         raise BadInput(where, given, f"one format for what the engine merges into {merged}")
 
 
-def _of_layer(model: ModelShape, has_experts: bool) -> Iterable[Projection]:
-    yield from attention(model)
-    if not has_experts or model.experts is None:
-        yield from mlp(Layer.DENSE, model.hidden, model.inter)
-        return
-    yield from mlp(Layer.EXPERTS, model.hidden, model.experts.inter)
-    if model.experts.shared_inter:
-        yield from mlp(Layer.SHARED, model.hidden, model.experts.shared_inter)
+def _quantisable(block: Block, hidden: int) -> Iterator[Matrix]:
+    """Matrices of a layer that may be quantised; routed experts are spoken for by the first of them."""
+    yield from (matrix for matrix in block.dense_matrices(hidden) if not matrix.plain)
+    if block.experts is not None:
+        yield from block.experts.expert(hidden)
 
 
 def _storage(formats: Mapping[WeightFormat, int]) -> Storage:

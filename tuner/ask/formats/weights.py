@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 
@@ -105,24 +105,27 @@ class Weights:
     """How a model's weights are stored, by kind of layer; norms and routers are as ``plain`` says."""
 
     attention: Storage = _BF16
+    linear: Storage = _BF16
     dense: Storage = _BF16
     shared: Storage = _BF16
     experts: Storage = _BF16
     head: Storage = _BF16
     embedding: Storage = _BF16
+    tower: Storage = _BF16
     plain: WeightFormat = PLAIN["bf16"]
 
     @property
     def grouped(self) -> bool:
         """True where weights share scales along their inputs, so that they cannot be cut anywhere."""
-        kinds = (self.attention, self.dense, self.shared, self.experts, self.head)
+        kinds = (self.attention, self.linear, self.dense, self.shared, self.experts, self.head)
         return any(one.scheme not in (Scheme.PLAIN, Scheme.SCALED) for kind in kinds for one in kind.formats)
 
     @classmethod
     def plainly(cls, precision: str) -> Weights:
         """Nothing quantised: everything in ``bf16`` (or float16, which is as wide) or ``fp32``."""
         one = Storage.of(PLAIN[precision])
-        return cls(one, one, one, one, one, one, PLAIN[precision])
+        kinds = {field.name: one for field in fields(cls) if field.name != "plain"}
+        return cls(**kinds, plain=PLAIN[precision])
 
 
 ALL_BF16 = Weights()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.ask.models.cache import Cache, State
 from tuner.ask.models.matrices import NO_VECTORS, Cut, Layer, Matrix, Vectors, stored_elements
@@ -123,8 +123,9 @@ class Experts:
         found = Mlp(
             inter=inter, gated=self.gated, bias=self.bias, place=f"{self.place}.experts.0", layer=Layer.EXPERTS
         ).matrices(width)
+        first = f"{self.place}.experts.0."
         return tuple(
-            Matrix(m.layer, (*m.names, f"{self.place}.experts"), m.outputs, m.inputs, m.cut, m.fused, bias=m.bias)
+            replace(m, names=(*m.names, *(name.replace(first, f"{self.place}.experts.", 1) for name in m.names)))
             for m in found
         )
 

@@ -194,6 +194,10 @@ class Mamba2(Mixer):
         convolution = Piece(rows * self.inner + (0 if one else grouped), None, grouped if one else 0)
         return State((convolution, Piece(self.inner * self.state_size, self.state_dtype)))
 
+    def norms_over(self, ranks: int) -> bool:
+        """Do so many ranks add up variances of the gated norm? Where a group's channels lie on several of them."""
+        return self.norm and ranks > 1 and self.groups % ranks != 0
+
     def refuses(self, ranks: int) -> str | None:
         """Heads divide by the ranks, groups too unless there is one."""
         if self.groups > 1 and self.groups % ranks:

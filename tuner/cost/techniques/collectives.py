@@ -10,9 +10,9 @@ import numpy as np
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.cost.collectives import CommGroup
+from tuner.cost.stages import stage_layers
 from tuner.cost.step_batch import Floats
 from tuner.cost.techniques.base import Hardware, Operations, Technique
-from tuner.cost.volume import stage_layers
 from tuner.errors import BadInput
 
 NVRAR_FROM_BYTES = 128 * 1024  # below, NVRAR was measured as no faster than NCCL (arXiv 2511.09557)

@@ -13,9 +13,9 @@ from tuner.ask.model import ModelShape
 from tuner.ask.request import Engine
 from tuner.cost.memory import GIB, MemoryEstimate, expert_bytes, weight_bytes
 from tuner.cost.rank_placement import expert_group
+from tuner.cost.stages import moe_layers_of, stage_blocks
 from tuner.cost.step_batch import StepShape, Terms
 from tuner.cost.techniques.base import Hardware, Operations, Technique
-from tuner.cost.volume import stage_moe_layers
 from tuner.errors import BadInput
 
 _COUNT_BYTES = 4  # how many tokens an expert gets: one int32
@@ -163,7 +163,7 @@ class ExpertBuffering(Technique):
             return estimate
         ranks = layout.tp * layout.pcp * layout.dp if layout.ep else 1
         away = (1 - self.kept) * -(-model.experts.count // ranks) * _expert_bytes(model, layout)
-        moe = stage_moe_layers(model, layout.pp)
+        moe = [moe_layers_of(blocks) for blocks in stage_blocks(model, layout.pp)]
         weights = max(weight_bytes(model, layout, stage) - moe[stage] * away for stage in range(layout.pp))
         left = estimate.available_bytes - weights - estimate.activation_bytes - estimate.buffers_bytes
         if engine.kv_cache_gib:

@@ -48,8 +48,9 @@ class GridParallel(Technique):
 
     def check(self, model: ModelShape, cluster: Cluster) -> None:
         """Dense models with plain attention whose widths the grid divides."""
-        if model.experts or model.latent:
-            raise BadInput("--what-if", str(self), f"a dense model without latent attention; not {model.name}")
+        if model.experts or model.latent or model.recurrent:
+            allowed = "a dense model with KV heads in every layer"
+            raise BadInput("--what-if", str(self), f"{allowed}; not {model.name}")
         widths = {"hidden size": (model.hidden, self.rows), "MLP width": (model.inter, self.columns)}
         for name, (width, parts) in widths.items():
             if width % parts:

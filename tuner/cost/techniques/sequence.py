@@ -122,7 +122,7 @@ class RingAttention(Technique):
 
     def check(self, model: ModelShape, cluster: Cluster) -> None:
         """Models with KV heads whose layers attend to everything."""
-        if model.latent or model.window_layers:
+        if model.latent or model.windowed or model.recurrent:
             allowed = "a model with KV heads and full attention in every layer"
             raise BadInput("--what-if", str(self), f"{allowed}; not {model.name}")
 
@@ -195,5 +195,5 @@ class RingAttention(Technique):
         """Each rank keeps its share of every sequence."""
         if not self._rings(layout):
             return estimate
-        per_token, tokens = estimate.kv_bytes_per_token / layout.pcp, estimate.kv_tokens * layout.pcp
-        return replace(estimate, kv_bytes_per_token=per_token, kv_tokens=tokens)
+        sequence = replace(estimate.sequence, unit_bytes=estimate.kv_bytes_per_token / layout.pcp)
+        return replace(estimate, sequence=sequence, kv_tokens=estimate.kv_tokens * layout.pcp)

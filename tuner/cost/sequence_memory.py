@@ -1,0 +1,73 @@
+"""What a sequence takes of the KV cache's memory: what grows with it, what a window bounds, what a state holds.
+
+vLLM 0.29 deals memory out in pages of equal size from one pool, to groups of layers of one kind
+(``v1/core/kv_cache_utils.py``): full attention takes a page more for every block of tokens, a window gives back what
+has left it, a state takes its pages once. Here all are counted in tokens of full attention, so that a model of full
+attention alone counts what it always did. Scope: the fullest rank of one replica.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.model import ModelShape
+from tuner.cost.stages import Stage, stage_blocks
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceMemory:
+    """``unit_bytes``: of one token where something grows with every token, else of one token within the windows, else
+    of one sequence. Of these a sequence takes one per token (``grows``), in each of ``windows`` a share per token up to
+    so many, and ``state`` once."""
+
+    unit_bytes: float
+    grows: bool
+    windows: tuple[tuple[float, int], ...] = ()
+    state: float = 0.0
+
+    def tokens_of(self, tokens: ArrayLike) -> Floats:
+        """Units that a sequence of so many tokens takes."""
+        length = np.asarray(tokens, dtype=float)
+        taken = length * self.grows + self.state
+        for share, window in self.windows:
+            taken = taken + share * np.minimum(length, window)
+        return np.asarray(taken)
+
+    def bytes_of(self, tokens: ArrayLike) -> Floats:
+        """The same in bytes."""
+        return np.asarray(self.tokens_of(tokens) * self.unit_bytes)
+
+
+def sequence_memory(model: ModelShape, layout: ParallelLayout, element_bytes: float) -> SequenceMemory:
+    """That of the stage on which a long sequence takes most; ``element_bytes`` of an element of the cache."""
+    found = [_of_stage(model, blocks, layout, element_bytes) for blocks in stage_blocks(model, layout.pp)]
+    longest = min(model.max_position, _LONG)
+    return max(found, key=lambda one: float(one.bytes_of(longest)))
+
+
+_LONG = 2**20  # tokens of a long sequence, where a model knows no limit
+
+
+def _of_stage(model: ModelShape, blocks: Stage, layout: ParallelLayout, element_bytes: float) -> SequenceMemory:
+    growing, state = 0.0, 0.0
+    bounded: dict[int, float] = {}
+    for block, count in blocks:
+        if block.mixer is None:
+            continue
+        for cache in block.mixer.caches:
+            added = count * cache.token_bytes(element_bytes, layout.tp) / layout.dcp
+            if cache.window is None:
+                growing += added
+            else:
+                bounded[cache.window] = bounded.get(cache.window, 0.0) + added
+        if block.mixer.state is not None:
+            state += count * block.mixer.state.sequence_bytes(model.element_bytes, layout.tp)
+    unit = growing or sum(bounded.values()) or state or 1.0
+    windows = tuple((held / unit, window) for window, held in sorted(bounded.items()))
+    return SequenceMemory(unit, growing > 0, windows, state / unit)
