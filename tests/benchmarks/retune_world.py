@@ -204,11 +204,9 @@ class Truth:
             factors = [one * two for one, two in zip(factors, shifts, strict=True)]
         self._world, self._prices = world, prices
         self._curve = prices.curve(np.array([factors]), np.arange(len(prices.index)))
-        request = own.as_of(state)
-        held = request.workload.prompt_tokens.mean + request.workload.output_tokens.mean
         engines = {replace(c.layout, dp=1): c for c in own.candidates}  # however many replicas there are
         self._rows = {engine: prices.index[engine_of(one.layout)] for engine, one in engines.items()}
-        self._cap = {e: min(c.layout.max_num_seqs, c.prediction.kv_tokens / held) for e, c in engines.items()}
+        self._cap = {e: min(float(c.layout.max_num_seqs), c.prediction.sequences) for e, c in engines.items()}
         self._known: dict[ParallelLayout, Replica] = {}
 
     def replica(self, layout: ParallelLayout) -> Replica:

@@ -23,6 +23,7 @@ from tuner.cost import compute
 from tuner.cost.collectives import CollectiveModel, CommGroup
 from tuner.cost.mixers import core_ms
 from tuner.cost.rank_placement import group_of
+from tuner.cost.sequence_memory import SequenceMemory, sequence_memory
 from tuner.cost.stages import Stage, layers_of, moe_layers_of, stage_blocks
 from tuner.cost.step_batch import Floats, StepShape, Terms, total
 from tuner.cost.switches import AS_SHIPPED, EngineSwitches
@@ -174,6 +175,10 @@ class StepCosts:
             kind = self.model.precision
         product = compute.gemm_ms(profile, kind, n, width, depth)
         return np.asarray(product + compute.quantise_ms(profile, kind, n * depth))
+
+    def sequence(self, layout: ParallelLayout) -> SequenceMemory:
+        """What one sequence takes of the cache of one replica."""
+        return sequence_memory(self.model, layout, self._switches.on(layout, self.model).kv_element_bytes)
 
     def attention_ms(self, layout: ParallelLayout, step: StepShape) -> Floats:
         """Attention of one layer on one rank, or what is in its place, in ms: the mean over all layers."""

@@ -8,6 +8,7 @@ attention alone counts what it always did. Scope: the fullest rank of one replic
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +25,14 @@ Floats = NDArray[np.float64]
 class SequenceMemory:
     """``unit_bytes``: of one token where something grows with every token, else of one token within the windows, else
     of one sequence. Of these a sequence takes one per token (``grows``), in each of ``windows`` a share per token up to
-    so many, and ``state`` once."""
+    so many, and ``state`` once. A block of the cache holds at least ``block_tokens``: where layers with a state lie
+    beside attention, a page of attention is as large as one state (``HybridAttentionMambaModelConfig``)."""
 
     unit_bytes: float
     grows: bool
     windows: tuple[tuple[float, int], ...] = ()
     state: float = 0.0
+    block_tokens: int = 0
 
     def tokens_of(self, tokens: ArrayLike) -> Floats:
         """Units that a sequence of so many tokens takes."""
@@ -51,11 +54,12 @@ def sequence_memory(model: ModelShape, layout: ParallelLayout, element_bytes: fl
     return max(found, key=lambda one: float(one.bytes_of(longest)))
 
 
+_ALIGNED = 16  # tokens of which a block is a multiple
 _LONG = 2**20  # tokens of a long sequence, where a model knows no limit
 
 
 def _of_stage(model: ModelShape, blocks: Stage, layout: ParallelLayout, element_bytes: float) -> SequenceMemory:
-    growing, state = 0.0, 0.0
+    growing, state, page, token = 0.0, 0.0, 0.0, 0.0
     bounded: dict[int, float] = {}
     for block, count in blocks:
         if block.mixer is None:
@@ -64,10 +68,13 @@ def _of_stage(model: ModelShape, blocks: Stage, layout: ParallelLayout, element_
             added = count * cache.token_bytes(element_bytes, layout.tp) / layout.dcp
             if cache.window is None:
                 growing += added
+                token = max(token, added / count)
             else:
                 bounded[cache.window] = bounded.get(cache.window, 0.0) + added
         if block.mixer.state is not None:
-            state += count * block.mixer.state.sequence_bytes(model.element_bytes, layout.tp)
+            one = block.mixer.state.sequence_bytes(model.element_bytes, layout.tp)
+            state, page = state + count * one, max(page, one)
     unit = growing or sum(bounded.values()) or state or 1.0
     windows = tuple((held / unit, window) for window, held in sorted(bounded.items()))
-    return SequenceMemory(unit, growing > 0, windows, state / unit)
+    block_tokens = math.ceil(page / token / _ALIGNED) * _ALIGNED if page and token else 0
+    return SequenceMemory(unit, growing > 0, windows, state / unit, block_tokens)

@@ -6,6 +6,7 @@ knobs are array axes. Nothing here launches, reads a clock for a decision, or ke
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +44,8 @@ class Prediction:
     ``ttft_ms`` and ``tpot_ms`` are means at the asked rate (None: it cannot carry that rate), ``idle_*`` those of one
     request alone, ``goodput_req_per_s`` the highest rate within the SLO. ``steps`` has, for each rate of the load
     steps, the values of ``request.shown_metrics`` at their percentiles, in ms (None: it cannot carry that rate).
-    All but the idle figures are the simulator's where ``simulated`` (``tuner.plan.refine``).
+    ``sequences`` of the mean length is what one replica's cache and its limits hold at a time. All but the idle figures
+    and that are the simulator's where ``simulated`` (``tuner.plan.refine``).
     """
 
     idle_ttft_ms: float
@@ -55,6 +57,7 @@ class Prediction:
     meets_slo: bool
     steps: tuple[tuple[float | None, ...], ...]
     simulated: bool = False
+    sequences: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +258,7 @@ def _candidate(request: TuneRequest, priced: ReplicaPrices, flat: int) -> Candid
         kv_tokens=int(priced.kv_tokens[row, column]),
         meets_slo=bool(priced.meets[member, row, column]),
         steps=_steps(request, priced, member, row, column),
+        sequences=float(np.broadcast_to(priced.cap, priced.kv_tokens.shape)[row, column]),
     )
     layout = priced.knobs.layout(priced.members[member], row * priced.knobs.seqs.size + column)
     price = priced.costs.cluster.usd_per_gpu_hour

@@ -106,7 +106,7 @@ def price(
     memory = estimate_memory(costs.model, members[0], costs.cluster, request.engine, limits, seqs)
     memory = costs.techniques.memory(costs.model, members[0], request.engine, memory)
     held = request.engine.held_tokens(request.workload.prompt_tokens.mean + output)
-    cap: Floats = np.minimum(seqs, memory.kv_tokens / held)
+    cap: Floats = np.minimum(seqs, memory.kv_tokens / memory.sequence.tokens_of(held))
     replicas = np.array([float(member.dp) for member in members])
     rate = request.workload.arrival.requests_per_s / replicas
     carries = np.ones(curve.rate_req_per_s.shape, dtype=bool)
@@ -147,7 +147,7 @@ def _drops(
     slo_why, figures = _slo_verdicts(request, curve, output)
     why = np.broadcast_to(slo_why[:, None], shape).copy()
     longest = request.engine.held_tokens(request.max_model_len)
-    misfits = np.broadcast_to(memory.kv_tokens < longest, shape)
+    misfits = np.broadcast_to(memory.kv_tokens < memory.sequence.tokens_of(longest), shape)
     if misfits.any():
         why[misfits] = _code(DropReason.MEMORY)
         figures[DropReason.MEMORY] = memory.misfit(int(np.argmax(misfits)), longest) or ""

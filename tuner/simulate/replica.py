@@ -186,7 +186,8 @@ def _extend(
     size, waiting = state.batches[r, 0].size, anyone_waiting(state, r)
     if waiting and (held or state.replicas[r].preempting or state.waiting.shape[1] > 1):
         return  # the next step may admit what this one could not
-    most = limits.block_tokens * ((state.replicas[r].free - state.replicas[r].idle_prefix) // size)
+    free = state.replicas[r].free - state.replicas[r].idle_prefix
+    most = limits.block_tokens * (free // (size * limits.block_taken))
     for entry in range(size):
         q = state.batch_request[r, 0, entry]
         group = req[q].group

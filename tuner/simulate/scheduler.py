@@ -9,6 +9,8 @@ counted, not known by content: a preempted request finds nothing of itself in th
 
 from __future__ import annotations
 
+import numpy as np
+
 from tuner.simulate.compiled import compiled
 from tuner.simulate.state import NONE, ZERO, Limits, Records, State
 
@@ -100,8 +102,12 @@ def _admit_waiting(limits: Limits, req: Records, state: State, r: int, place: in
 
 @compiled
 def blocks_of(limits: Limits, tokens: int) -> int:
-    """KV blocks that hold so many tokens."""
-    return (tokens + limits.block_tokens - 1) // limits.block_tokens
+    """KV blocks that hold so many tokens of a sequence."""
+    found = limits.grows * ((tokens + limits.block_tokens - 1) // limits.block_tokens) + limits.state_blocks
+    for index in range(limits.windows.shape[0]):
+        kept = min(float(tokens), limits.windows[index, 1])
+        found += int(np.ceil(limits.windows[index, 0] * kept / limits.block_tokens))
+    return found
 
 
 @compiled

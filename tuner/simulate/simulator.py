@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Arrival, Metric, SloTarget, Workload
 from tuner.ask.slo import Verdict
 from tuner.cost.latency import StepCosts
+from tuner.cost.sequence_memory import SequenceMemory
 from tuner.errors import BadInput
 from tuner.simulate.result import SimulationResult
 from tuner.simulate.state import NONE, Limits, Records, State, new_requests, new_state
@@ -88,6 +89,25 @@ class SimulationSettings:
         )
 
 
+def _blocks(sequence: SequenceMemory, kv_tokens: int, block_tokens: int) -> dict[str, Any]:
+    """The limits of a cache: its blocks, and what of them a sequence takes."""
+    block = max(block_tokens, sequence.block_tokens)
+    windows = np.array(sequence.windows, dtype=float).reshape(-1, 2)
+    state = int(np.ceil(sequence.state / block))
+    taken = sequence.grows + int(np.ceil(windows[:, 0]).sum())
+    if not taken:  # nothing but states: a block is a sequence
+        return {"blocks": kv_tokens, "block_tokens": block, "grows": 0, "windows": windows, "state_blocks": 1,
+                "block_taken": 1}  # fmt: skip
+    return {
+        "blocks": kv_tokens // block,
+        "block_tokens": block,
+        "grows": int(sequence.grows),
+        "windows": windows,
+        "state_blocks": state,
+        "block_taken": taken,
+    }
+
+
 DEFAULT_SETTINGS = SimulationSettings()
 
 
@@ -114,8 +134,7 @@ class Simulator:
             max_batched_tokens=layout.max_num_batched_tokens,
             max_seqs=layout.max_num_seqs,
             long_prefill_tokens=settings.long_prefill_tokens,
-            blocks=int(kv_tokens) // settings.block_tokens,
-            block_tokens=settings.block_tokens,
+            **_blocks(costs.sequence(layout), int(kv_tokens), settings.block_tokens),
             depth=layout.pp,
             asynchronous=int(settings.asynchronous and layout.pp == 1 and kind.asynchronous_scheduling),
             chunked=int(settings.chunked_prefill),
@@ -149,7 +168,7 @@ class Simulator:
         if not count:
             raise BadInput("load", "no requests", "at least one")
         longest = int((prompt + output).max())
-        allowed = min(self._longest, self._limits.blocks * self._limits.block_tokens)
+        allowed = min(self._longest, self._longest_held())
         if longest > allowed:
             raise BadInput(
                 "load", f"a request of {longest} tokens", f"at most {allowed} (KV cache and planned lengths)"
@@ -163,7 +182,7 @@ class Simulator:
         if load.priority is not None:
             ranks = np.unique(load.priority, return_inverse=True)[1].astype(np.int64)
         block = self._limits.block_tokens
-        prefix = self.settings.shared_prefix_tokens // block
+        prefix = self.settings.shared_prefix_tokens // block if self._limits.grows else 0
         group = np.full(count, 0 if prefix else NONE, dtype=np.int64)
         if prefix and load.prefix_group is not None:
             group = load.prefix_group.astype(np.int64)
@@ -176,6 +195,16 @@ class Simulator:
         blocks = np.full(int(group.max()) + 1, prefix, dtype=np.int64)
         limits_ms = np.array(self.settings.gap_limits_ms, dtype=float)
         return req, new_state(self.layout.dp, self._limits, int(ranks.max()) + 1, blocks, limits_ms, count)
+
+    def _longest_held(self) -> int:
+        """Tokens of the longest sequence that an empty cache holds."""
+        from tuner.simulate.scheduler import blocks_of
+
+        limits = self._limits
+        if blocks_of(limits, self._longest) <= limits.blocks:
+            return self._longest
+        once = blocks_of(limits, 1) - limits.grows
+        return max(0, limits.blocks - once) * limits.block_tokens if limits.grows else 0
 
     def _shared_front_end(self, prompt_tokens: Ints) -> tuple[float, float]:
         """(Milliseconds per token of a prompt one after the other, per request beside others): the front ends of all

@@ -59,7 +59,9 @@ PREFIX = np.dtype(
 
 
 class Limits(NamedTuple):
-    """Scheduler limits of one replica, whose KV cache has ``blocks`` of ``block_tokens``; flags are 0 or 1. ``depth``
+    """Scheduler limits of one replica, whose KV cache has ``blocks``; flags are 0 or 1. A sequence takes a block for
+    every ``block_tokens`` where something ``grows``, in each window [share of a block, tokens] of ``windows`` so many
+    up to its length, and ``state_blocks`` once; at most ``block_taken`` more for every ``block_tokens``. ``depth``
     is the most batches in flight (pipeline stages); ``together``: replicas step together."""
 
     max_batched_tokens: int
@@ -67,6 +69,10 @@ class Limits(NamedTuple):
     long_prefill_tokens: int
     blocks: int
     block_tokens: int
+    grows: int
+    windows: Floats
+    state_blocks: int
+    block_taken: int
     depth: int
     asynchronous: int
     chunked: int

@@ -90,7 +90,9 @@ def of_kinds(text: Config, key: str, *allowed: str) -> Sequence[str]:
     return listed
 
 
-def decoder(config: Config, text: Config, layers: Sequence[Block], *, same: bool | None = None, **more: Any) -> Described:
+def decoder(
+    config: Config, text: Config, layers: Sequence[Block], *, same: bool | None = None, **more: Any
+) -> Described:
     """A decoder of usual embeddings and one last norm; ``same``: embedding and head are one matrix (None: as said)."""
     hidden = text.need("hidden_size")
     found: dict[str, Any] = {"vectors": Vectors(whole=hidden), "max_position": longest(text)} | more

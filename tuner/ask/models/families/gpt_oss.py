@@ -38,9 +38,7 @@ def read(config: Config, text: Config) -> Described:
     )
     norms, window = two_norms(text.need("hidden_size")), text.count("sliding_window") or None
     pair = [
-        Block(
-            mixer=grouped(text, window=seen, bias=True, output_bias=True, sinks=True), experts=experts, norms=norms
-        )
+        Block(mixer=grouped(text, window=seen, bias=True, output_bias=True, sinks=True), experts=experts, norms=norms)
         for seen in (window, None)
     ]
     return decoder(config, text, [pair[n % 2] for n in range(count)], same=False)
