@@ -13,7 +13,8 @@ from tuner.ask.model import from_config, load_model
 from tuner.ask.request import ClusterSpec, Engine
 from tuner.ask.requested_model import requested_model
 from tuner.cost.latency import StepCosts, StepShape, total
-from tuner.cost.memory import estimate_memory, weight_bytes
+from tuner.cost.memory import estimate_memory
+from tuner.cost.stored import weight_bytes
 from tuner.cost.volume import pass_operations
 from tuner.errors import BadInput
 

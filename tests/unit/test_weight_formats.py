@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tuner.ask.formats.weights import Scheme, WeightFormat
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import from_config, load_model
-from tuner.cost.memory import weight_bytes
+from tuner.cost.stored import weight_bytes
 from tuner.errors import BadInput
 
 CASES = Path(__file__).parents[1] / "data" / "cases"

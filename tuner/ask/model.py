@@ -208,6 +208,12 @@ class ModelShape:
         head = self.vocab * self.hidden + self.head_bias * self.vocab + self.vectors.on_rank(1)
         return round(head + sum(count * block.active_elements(self.hidden) for block, count in self.counted))
 
+    def held_elements(self, ranks: int = 1) -> float:
+        """Elements that one of so many tensor-parallel ranks holds, the vocabulary as padded, experts cut."""
+        rows = self.padded_vocab * (1 if self.tied_embeddings else 2)
+        total = (rows * self.hidden + self.head_bias * self.padded_vocab) / ranks + self.around(ranks)
+        return total + sum(count * block.elements(self.hidden, ranks) for block, count in self.counted)
+
     def around(self, ranks: int) -> float:
         """Elements of one rank outside layers, embedding and head: last norm, positions, towers."""
         total = self.vectors.on_rank(ranks) + stored_elements(self.outside, ranks)

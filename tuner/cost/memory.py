@@ -6,23 +6,18 @@ its parts (vLLM 0.29 ``gpu_worker.determine_available_memory``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuner.ask.cluster import Cluster
-from tuner.ask.formats.weights import Storage, WeightFormat
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.model import ModelShape, tower_elements
-from tuner.ask.models.blocks import Block
-from tuner.ask.models.described import Tower
-from tuner.ask.models.matrices import Matrix
+from tuner.ask.model import ModelShape
 from tuner.ask.request import Engine
 from tuner.cost.profiling_run import profiled_bytes, release_memory
 from tuner.cost.sequence_memory import SequenceMemory, sequence_memory
-from tuner.cost.stages import stage_blocks
+from tuner.cost.stored import weight_bytes
 from tuner.cost.switches import EngineSwitches
 
 Floats = NDArray[np.float64]
@@ -30,7 +25,6 @@ Floats = NDArray[np.float64]
 GIB = 2**30
 COLLECTIVE_BYTES = 0.4 * GIB  # NCCL channels and the all-reduce kernels' buffers, where tp × pp > 1
 GRAPH_BYTES = 0.5 * GIB  # captured CUDA graphs of the default sizes
-_SIDE = 1024  # of a matrix by which the mean bytes of a tower's elements are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,56 +62,6 @@ class MemoryEstimate:
         }
         shown = " + ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
         return f"{shown} GiB exceed the {self.available_bytes / GIB:.2f} GiB that a device has for them"
-
-
-def weight_bytes(model: ModelShape, layout: ParallelLayout, stage: int) -> float:
-    """Weights of one rank of a stage, as the checkpoint stores them: projections and MLPs by TP shard (KV heads
-    replicated when tp exceeds them), experts by shard or whole by expert-parallel rank, embedding and towers on the
-    first stage, LM head on the last. Layers that are stored otherwise than most of their kind are taken as spread
-    evenly."""
-    t, plain = layout.tp, model.element_bytes
-    total = sum(n * _block_bytes(model, block, layout) for block, n in stage_blocks(model, layout.pp)[stage])
-    table, first, last = (model.padded_vocab, model.hidden), stage == 0, stage == layout.pp - 1
-    if first:
-        total += model.weights.embedding.bytes(*table) / t + _stored(model, model.outside, t)
-        total += sum(_tower_bytes(model, tower, t) for tower in model.towers)
-    if last:
-        total += model.vectors.on_rank(t) * plain + model.head_bias * model.padded_vocab * plain / t
-        total += model.weights.head.bytes(*table) / t * (not (first and model.tied_embeddings))
-    return total
-
-
-def _block_bytes(model: ModelShape, block: Block, layout: ParallelLayout) -> float:
-    """One layer of one rank."""
-    total = _stored(model, block.dense_matrices(model.hidden), layout.tp)
-    total += block.vectors(model.hidden).on_rank(layout.tp) * model.element_bytes
-    if block.experts is None:
-        return total
-    ranks = layout.tp * layout.pcp * layout.dp if layout.ep else layout.tp
-    held = -(-block.experts.count // ranks) if layout.ep else block.experts.count / layout.tp
-    return total + held * expert_bytes(model)
-
-
-def expert_bytes(model: ModelShape) -> float:
-    """One routed expert of one layer, whole."""
-    assert model.experts is not None
-    return _stored(model, model.experts.expert(model.hidden), 1)
-
-
-def _tower_bytes(model: ModelShape, tower: Tower, ranks: int) -> float:
-    stored = tower_elements(tower, ranks)
-    one = model.weights.tower
-    return stored * sum(share * form.bytes(_SIDE, _SIDE) for form, share in one.parts) / _SIDE**2
-
-
-def _stored(model: ModelShape, matrices: Iterable[Matrix], ranks: int) -> float:
-    """Bytes of one rank of so many, biases included."""
-    total = 0.0
-    for one in matrices:
-        storage: Storage | WeightFormat = model.weights.plain if one.plain else getattr(model.weights, one.layer)
-        total += one.copies * storage.bytes(one.outputs, one.inputs) / one.parts(ranks)
-        total += one.biases(ranks) * model.element_bytes
-    return total
 
 
 def estimate_memory(

@@ -18,8 +18,9 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import Metric, SloTarget, TuneRequest
 from tuner.ask.slo import within
-from tuner.cost.memory import GIB, weight_bytes
+from tuner.cost.memory import GIB
 from tuner.cost.steady import BATCHES, Floats, interpolate
+from tuner.cost.stored import weight_bytes
 from tuner.plan.replica_prices import MARGIN, ReplicaPrices
 
 Mask = NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""The commands that compute and launch nothing: plan, volume, collective, validate, simulate."""
+"""The commands that compute and launch nothing: plan, model, volume, collective, validate, simulate."""
 
 from __future__ import annotations
 
@@ -67,6 +67,26 @@ def plan_command(
         print_lines(stdout, reasons.lines() if reasons else ())
     if not meeting:
         raise NoFeasibleLayout(_plan_shortfall(found))
+
+
+@commands.command("model")
+def model_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A directory with config.json, or a model's name.")],
+    tp: Annotated[int | None, typer.Option(min=1, help="Tell what one rank of so many holds.")] = None,
+    dtype: Annotated[str, typer.Option(help="What it computes in: auto, bfloat16, float16 or float32.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """What a model is taken for: parameters, bytes, KV cache, layers."""
+    from tuner.app.answers.model import model_answer
+    from tuner.ask.model import load_model
+
+    answer = model_answer(load_model(model, dtype), tp)
+    if as_json:
+        print_json(answer)
+    else:
+        from tuner.app.cli.model_table import model_table
+
+        model_table(stdout, answer)
 
 
 @commands.command()

@@ -11,10 +11,11 @@ from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import Engine
-from tuner.cost.memory import GIB, MemoryEstimate, expert_bytes, weight_bytes
+from tuner.cost.memory import GIB, MemoryEstimate
 from tuner.cost.rank_placement import expert_group
 from tuner.cost.stages import moe_layers_of, stage_blocks
 from tuner.cost.step_batch import StepShape, Terms
+from tuner.cost.stored import expert_bytes, weight_bytes
 from tuner.cost.techniques.base import Hardware, Operations, Technique
 from tuner.errors import BadInput
 

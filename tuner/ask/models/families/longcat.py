@@ -44,8 +44,6 @@ def read(config: Config, text: Config) -> Described:
     )
     hidden, attention = text.need("hidden_size"), latent(text, 0)
     dense = Mlp(inter=text.need("ffn_hidden_size", "intermediate_size"), place="mlps")
-    first = Block(
-        mixer=attention, mlp=dense, experts=experts, norms=two_norms(hidden) + Vectors(whole=zero)
-    )
+    first = Block(mixer=attention, mlp=dense, experts=experts, norms=two_norms(hidden) + Vectors(whole=zero))
     second = Block(mixer=attention, mlp=dense, norms=two_norms(hidden))
     return decoder(config, text, [first, second] * text.need("num_hidden_layers", "num_layers"), same=False)

@@ -75,7 +75,11 @@ def _listed(config: Config, text: Config) -> Described:
     kinds = of_kinds(text, "layer_types", "sliding_attention", "full_attention")
     after = of_kinds(text, "mlp_layer_types", "sparse", "dense")
     mixers = {"full_attention": _normed(text), "sliding_attention": _normed(text, text.count("sliding_window") or None)}
-    norms, experts, dense = two_norms(text.need("hidden_size")), mixture(text), Mlp(inter=text.need("intermediate_size"))
+    norms, experts, dense = (
+        two_norms(text.need("hidden_size")),
+        mixture(text),
+        Mlp(inter=text.need("intermediate_size")),
+    )
     layers = [
         Block(mixer=mixers[kind], experts=experts, norms=norms)
         if mlp == "sparse"
