@@ -55,3 +55,9 @@ def folds(kind: str, table: Mapping[str, Any]) -> NDArray[np.int64]:
     """Fold of each row, by a hash of its shape: all rows of one weight or head layout share it, over all systems."""
     shapes = zip(*(table[name] for name in SHAPES[kind]), strict=True)
     return np.array([zlib.crc32(repr([float(x) for x in shape]).encode()) % FOLDS for shape in shapes])
+
+
+def halves(table: Mapping[str, Any], names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Half of each row, by a hash of its sizes: all rows of one shape share it, over all systems and precisions."""
+    shapes = zip(*(table[name] for name in names), strict=True)
+    return np.array([zlib.crc32(repr([str(x) for x in shape]).encode()) % 2 for shape in shapes])

@@ -16,12 +16,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from tuner.ask.compressed_fits import OPTIONAL_SECTIONS, BlockSparseFit
 from tuner.ask.device import ARCHITECTURES, GPU, DeviceKind, kind_of
 from tuner.errors import BadInput
 
 PROFILE_DIR = Path(__file__).parent / "profiles"
 ENGINE_DIR = PROFILE_DIR / "engines"
-_FITTED = ("gemm", "attention_prefill", "attention_decode", "moe", "elementwise", "engine", "collectives")
+_MEASURED = ("gemm", "attention_prefill", "attention_decode", "moe", "elementwise", "engine", "collectives")
+_FITTED = (*_MEASURED, *OPTIONAL_SECTIONS)
 _STRICT = ConfigDict(extra="forbid")
 LAUNCH_US = 4.0  # of a kernel by itself, from PyTorch, on the hosts that the engine's constants were fitted on: assumed
 
@@ -228,6 +230,7 @@ class HardwareProfile:
     elementwise: ElementwiseFit
     engine: EngineOverheads
     collectives: Mapping[str, Any] = field(default_factory=dict)
+    block_sparse: Mapping[str, BlockSparseFit] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if kind_of(self.arch) is None:

@@ -6,9 +6,6 @@ profile, shapes are per device, the kernel ran eagerly in a loop, so launches co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,8 +18,9 @@ from tuner.cost.compute import (
     prefill_attention_ms,
 )
 from tuner.errors import BadInput
+from tuner.validate import compressed_operations
+from tuner.validate.columns import Columns, Predict, column_of, numbers_of
 
-Columns = Mapping[str, Any]
 Array = NDArray[np.float64]
 
 _GATHERED_BEFORE = (0, 15)  # vLLM releases whose expert benchmark put few routed tokens on one device
@@ -30,11 +28,11 @@ _ROUTINGS = {"balanced": 0.0, "uniform": None}
 
 
 def predict_rows(kind: str, rows: Columns) -> Array:
-    """Milliseconds for every row of one operation kind: gemm, attention_context, attention_generation or moe.
+    """Milliseconds for every row of one kind of operation, a key of ``_KINDS``.
 
     Raises ``BadInput`` for an unknown kind, a missing column, a system without profile or a precision without price.
     """
-    systems = np.asarray(_column(rows, "system"), dtype=str)
+    systems = np.asarray(column_of(rows, "system"), dtype=str)
     found = np.full(len(systems), np.nan)
     for name in np.unique(systems):
         chosen = systems == name
@@ -48,7 +46,7 @@ def predict_rows_with(profile: HardwareProfile, kind: str, rows: Columns) -> Arr
     if kind not in _KINDS:
         raise BadInput("kind", kind, ", ".join(sorted(_KINDS)))
     keys, predict = _KINDS[kind]
-    groups = list(zip(*(np.asarray(_column(rows, key), dtype=str) for key in keys), strict=True))
+    groups = list(zip(*(np.asarray(column_of(rows, key), dtype=str) for key in keys), strict=True))
     found = np.full(len(groups), np.nan)
     for group in sorted(set(groups)):
         chosen = np.array([candidate == group for candidate in groups])
@@ -57,33 +55,14 @@ def predict_rows_with(profile: HardwareProfile, kind: str, rows: Columns) -> Arr
     return found
 
 
-def _column(rows: Columns, name: str) -> Any:
-    if name not in rows:
-        raise BadInput("column", name, f"a table with this column (it has: {', '.join(rows)})")
-    return rows[name]
-
-
-def _numbers(rows: Columns, *names: str) -> list[Array]:
-    """Columns as numbers; an empty field becomes 0 (no window, no cached tokens)."""
-    found = []
-    for name in names:
-        column = np.asarray(_column(rows, name))
-        try:
-            found.append(np.where(column == "", "0", column).astype(float) if column.dtype.kind in "US" else
-                         np.nan_to_num(column.astype(float)))  # fmt: skip
-        except ValueError:
-            raise BadInput(f"column {name}", str(column[0]), "numbers") from None
-    return found
-
-
 def _gemm(profile: HardwareProfile, group: tuple[str, ...], rows: Columns) -> Array:
-    m, n, k = _numbers(rows, "m", "n", "k")
+    m, n, k = numbers_of(rows, "m", "n", "k")
     return gemm_ms(profile, group[0], m, n, k, eager=True, warm=True)
 
 
 def _prefill(profile: HardwareProfile, group: tuple[str, ...], rows: Columns) -> Array:
     names = ("batch_size", "isl", "step", "num_heads", "num_key_value_heads", "head_dim", "window_size")
-    b, new, past, heads, kv_heads, dim, window = _numbers(rows, *names)
+    b, new, past, heads, kv_heads, dim, window = numbers_of(rows, *names)
     return prefill_attention_ms(
         profile, new_tokens=new, context_tokens=past, batch=b, heads=heads, kv_heads=kv_heads, head_dim=dim,
         window=window, kv_dtype=group[0],
@@ -92,7 +71,7 @@ def _prefill(profile: HardwareProfile, group: tuple[str, ...], rows: Columns) ->
 
 def _decode(profile: HardwareProfile, group: tuple[str, ...], rows: Columns) -> Array:
     names = ("batch_size", "isl", "step", "num_heads", "num_key_value_heads", "head_dim", "window_size")
-    b, new, past, heads, kv_heads, dim, window = _numbers(rows, *names)
+    b, new, past, heads, kv_heads, dim, window = numbers_of(rows, *names)
     return decode_attention_ms(
         profile, batch=b, context_tokens=past + new, heads=heads, kv_heads=kv_heads, head_dim=dim, window=window,
         kv_dtype=group[0], warm=True,
@@ -102,7 +81,7 @@ def _decode(profile: HardwareProfile, group: tuple[str, ...], rows: Columns) -> 
 def _moe(profile: HardwareProfile, group: tuple[str, ...], rows: Columns) -> Array:
     dtype, distribution, version = group
     names = ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size")
-    tokens, hidden, inter, topk, experts, tp, ep = _numbers(rows, *names)
+    tokens, hidden, inter, topk, experts, tp, ep = numbers_of(rows, *names)
     routing = _routing(distribution, version)
     shape = (tokens, hidden, inter, topk, experts, tp, ep)
     marlin = np.array(["marlin" in str(source) for source in rows.get("kernel_source", [""] * len(tokens))])
@@ -124,9 +103,10 @@ def _routing(distribution: str, version: str) -> Routing:
     return Routing(exponent, gathered=release < _GATHERED_BEFORE)
 
 
-_KINDS: dict[str, tuple[tuple[str, ...], Callable[[HardwareProfile, tuple[str, ...], Columns], Array]]] = {
+_KINDS: dict[str, tuple[tuple[str, ...], Predict]] = {
     "gemm": (("gemm_dtype",), _gemm),
     "attention_context": (("kv_cache_dtype",), _prefill),
     "attention_generation": (("kv_cache_dtype",), _decode),
     "moe": (("moe_dtype", "distribution", "vllm"), _moe),
+    **compressed_operations.KINDS,
 }

@@ -7,7 +7,6 @@ measured columns is predicted all the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 
 from tuner.cost.collectives import predict_collective_rows
 from tuner.errors import BadInput
+from tuner.validate import compressed_operations
+from tuner.validate.columns import Operation
 from tuner.validate.operations import predict_rows
 from tuner.validate.points import Points, read_points
 from tuner.validate.scores import E2E, Prediction, Validation, measured_column
@@ -23,27 +24,17 @@ from tuner.validate.scores import E2E, Prediction, Validation, measured_column
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class _Operation:
-    """Columns of one kind of operation: those that decide the price by name, sizes of at least 1, counts of at least 0
-    (may be empty), and the measured one."""
-
-    names: tuple[str, ...]
-    sizes: tuple[str, ...]
-    counts: tuple[str, ...]
-    measured: str
-
-
 _HEADS = ("batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim")
 _EXPERTS = ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size")
 OPERATIONS = {
-    "gemm": _Operation(("system", "gemm_dtype"), ("m", "n", "k"), (), "latency_ms"),
-    "attention_context": _Operation(("system", "kv_cache_dtype"), _HEADS, ("step", "window_size"), "latency_ms"),
-    "attention_generation": _Operation(("system", "kv_cache_dtype"), _HEADS, ("step", "window_size"), "latency_ms"),
-    "moe": _Operation(("system", "moe_dtype", "distribution", "vllm"), _EXPERTS, (), "latency_ms"),
-    "collectives": _Operation(
+    "gemm": Operation(("system", "gemm_dtype"), ("m", "n", "k"), (), "latency_ms"),
+    "attention_context": Operation(("system", "kv_cache_dtype"), _HEADS, ("step", "window_size"), "latency_ms"),
+    "attention_generation": Operation(("system", "kv_cache_dtype"), _HEADS, ("step", "window_size"), "latency_ms"),
+    "moe": Operation(("system", "moe_dtype", "distribution", "vllm"), _EXPERTS, (), "latency_ms"),
+    "collectives": Operation(
         ("system", "library", "kernel_source", "op_name"), ("num_gpus",), ("message_bytes",), "latency_us"
     ),
+    **compressed_operations.OPERATIONS,
 }
 KINDS = (E2E, *OPERATIONS)
 _TELLTALE = {"e2e": "model_path", "gemm": "gemm_dtype", "moe": "moe_dtype", "collectives": "op_name"}
@@ -70,6 +61,8 @@ def validate(path: str | Path, kind: str | None = None, correct_with: str | Path
 
 def kind_of(points: Points) -> str:
     """What a table measures, by its columns; attention tables differ by having one new token in every row, or not."""
+    if told := compressed_operations.kind_of(points.columns):
+        return told
     for kind, column in _TELLTALE.items():
         if column in points.columns:
             return kind

@@ -1,0 +1,64 @@
+"""Which parameter sets ``tests/fit/compressed.py`` fits, to which rows, from which start, with which fields free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.ask.compressed_fits import BlockSparseFit
+from tuner.ask.profile import load_profile
+
+Fit = BlockSparseFit
+DATACENTRE_BLACKWELL = 10  # compute capability, whose kernels those of RTX cards do not share
+TABLES = {  # of a kind: the columns that make a shape
+    "msa_context": ("num_heads", "batch_size", "isl", "step"),
+    "msa_generation": ("num_heads", "batch_size", "isl", "step"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FitJob:
+    """One parameter set: its place, the tables it is fitted to (together), the rows of them by column and value, its
+    start, the fields that are free, and what a field can be at most."""
+
+    section: str
+    key: str
+    kinds: tuple[str, ...]
+    start: Fit
+    free: tuple[str, ...]
+    only: Mapping[str, str] = field(default_factory=dict)
+    upper: Mapping[str, float] = field(default_factory=dict)
+
+    def chosen(self, table: Mapping[str, Any]) -> NDArray[np.bool_]:
+        """Which rows of a table belong to it."""
+        picked = np.ones(len(table["latency_ms"]), dtype=bool)
+        for column, value in self.only.items():
+            picked &= table[column] == value
+        return picked
+
+
+def block_sparse_jobs(system: str) -> list[FitJob]:
+    """By precision of the cache."""
+    free: tuple[str, ...] = (
+        "prefill_floor_us", "index_efficiency", "compute_efficiency", "query_ns",
+        "decode_floor_us", "decode_efficiency", "scan_efficiency", "decode_query_ns", "cache_gain",
+    )  # fmt: skip
+    start = BlockSparseFit(cache_gain=0.5)
+    if (load_profile(system).compute_capability or 0) // 1 == DATACENTRE_BLACKWELL:
+        start = replace(start, prefill_floor_us=60.0, index_efficiency=0.9, gather_efficiency=0.0)
+    else:
+        free = (*free, "gather_efficiency")
+    upper = {"index_efficiency": 0.95, "compute_efficiency": 0.95, "decode_efficiency": 0.95, "scan_efficiency": 0.95}
+    return [
+        FitJob("block_sparse", key, ("msa_context", "msa_generation"), start, free, {"kv_cache_dtype": dtype}, upper)
+        for key, dtype in {"bf16": "bfloat16", "fp8": "fp8"}.items()
+    ]
+
+
+def jobs_of(system: str) -> list[FitJob]:
+    """Every parameter set of a system."""
+    return block_sparse_jobs(system)

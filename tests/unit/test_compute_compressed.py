@@ -1,0 +1,75 @@
+"""Kernels that few models need: measured samples, limits that physics sets, and profiles that know nothing of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.ask.profile import load_profile
+from tuner.cost.compute.block_sparse import block_sparse_decode_terms, block_sparse_prefill_terms
+from tuner.cost.compute.visible import visible_keys
+from tuner.validate.score import validate
+
+SAMPLES = Path(__file__).parents[1] / "data" / "kernels"
+GPUS = ("h100_sxm", "b200_sxm", "gb300", "l40s", "a100_sxm", "generic")  # nothing was measured on the last two
+SAMPLED_MEDIAN_PERCENT = {"msa_context": 12, "msa_generation": 12}
+MSA: dict[str, Any] = {"heads": 16, "kv_heads": 1, "head_dim": 128}
+gpus = st.sampled_from(GPUS)
+
+
+@pytest.mark.parametrize("kind", SAMPLED_MEDIAN_PERCENT)
+def test_a_sample_is_recognised_and_predicted_well(kind: str) -> None:
+    found = validate(SAMPLES / f"{kind}.csv")
+    assert (found.kind, found.scored) == (kind, len(found.points))
+    error = found.predictions[0].ape_percent()["median"]
+    assert error is not None
+    assert error <= SAMPLED_MEDIAN_PERCENT[kind]
+
+
+@given(
+    past=st.integers(0, 5000), new=st.integers(1, 3000), limit=st.integers(1, 4000), per=st.sampled_from([1, 4, 128])
+)
+def test_visible_keys_are_what_one_counts(past: int, new: int, limit: int, per: int) -> None:
+    counted = np.minimum((past + 1 + np.arange(new)) / per, limit).sum()
+    found = visible_keys(np.asarray(float(past)), np.asarray(float(new)), float(limit), per=per)
+    assert float(found) == pytest.approx(counted, rel=1e-3, abs=1 + limit / per)
+
+
+# --- blocks that an indexer chose -------------------------------------------------------------------------------------
+
+
+@given(name=gpus, new=st.integers(1, 50_000), past=st.integers(0, 50_000))
+def test_chosen_blocks_cost_more_with_more_tokens_and_more_context(name: str, new: int, past: int) -> None:
+    profile = load_profile(name)
+
+    def cost(new: int, past: int) -> float:
+        return float(block_sparse_prefill_terms(profile, new_tokens=new, context_tokens=past, **MSA).total_ms)
+
+    assert cost(2 * new, past) >= cost(new, past)
+    assert cost(new, past + 256) >= cost(new, past)
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_past_the_chosen_blocks_only_the_index_grows(name: str) -> None:
+    profile = load_profile(name)
+    context = np.array([1024, 2048, 131072, 262144])
+    cost = block_sparse_decode_terms(profile, batch=64, context_tokens=context, **MSA).memory_ms
+    chosen = cost[1] - cost[0]  # 8 blocks, and their index keys
+    index_bytes = 64 * 131072 * 128 * 2
+    assert chosen > 0
+    assert cost[3] - cost[2] >= index_bytes / profile.memory_bytes_per_s * 1e3
+    assert cost[2] < 130 * chosen
+    assert cost[3] == pytest.approx(2 * cost[2], rel=0.1)
+
+
+def test_ranks_that_share_the_heads_take_less_each() -> None:
+    profile = load_profile("h100_sxm")
+    shape: dict[str, Any] = {"new_tokens": 8192, "head_dim": 128}
+    whole = block_sparse_prefill_terms(profile, heads=64, kv_heads=4, **shape).total_ms
+    quarter = block_sparse_prefill_terms(profile, heads=16, kv_heads=1, **shape).total_ms
+    assert 3.0 < float(whole / quarter) <= 4.0

@@ -1,0 +1,41 @@
+"""Fitted parameters of kernels that few models need: what attends to a choice of keys, mixes residual streams, or sees
+images.
+
+Sections of a hardware profile by precision, as those of ``tuner.ask.profile``. A profile may lack them: the models
+then take the defaults here, figures between those of Hopper and of Blackwell. Efficiencies are shares of the datasheet's
+peak or memory bandwidth; those of data that kernels find in the L2 cache may be above 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import ConfigDict
+
+_STRICT = ConfigDict(extra="forbid")
+OPTIONAL_SECTIONS = ("block_sparse",)  # of a profile
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSparseFit:
+    """Attention to chosen blocks of keys, one KV-cache precision (``tuner.cost.compute.block_sparse``).
+
+    Over a prompt: ``prefill_floor_us`` of all kernels, ``index_efficiency`` of scoring keys (share of the bf16 peak),
+    ``gather_efficiency`` of the chosen keys' bytes, each query's on its own (0: a kernel reads a block once for all
+    that chose it, which does not tell), ``compute_efficiency`` of their products, ``query_ns`` per query and KV head
+    (choosing blocks). For one new token: ``decode_floor_us``, ``decode_efficiency`` of the chosen keys' bytes,
+    ``scan_efficiency`` of the index keys', ``decode_query_ns`` per sequence and KV head, ``cache_gain`` by how much a
+    warm L2 cache beats memory.
+    """
+
+    __pydantic_config__ = _STRICT
+    prefill_floor_us: float = 20.0
+    index_efficiency: float = 0.25
+    gather_efficiency: float = 2.0
+    compute_efficiency: float = 0.25
+    query_ns: float = 10.0
+    decode_floor_us: float = 14.0
+    decode_efficiency: float = 0.75
+    scan_efficiency: float = 0.75
+    decode_query_ns: float = 20.0
+    cache_gain: float = 0.0
