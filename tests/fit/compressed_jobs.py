@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.ask.compressed_fits import BlockSparseFit
+from tuner.ask.compressed_fits import BlockSparseFit, CompressedFit
 from tuner.ask.profile import load_profile
 
-Fit = BlockSparseFit
+Fit = BlockSparseFit | CompressedFit
 DATACENTRE_BLACKWELL = 10  # compute capability, whose kernels those of RTX cards do not share
 TABLES = {  # of a kind: the columns that make a shape
     "msa_context": ("num_heads", "batch_size", "isl", "step"),
     "msa_generation": ("num_heads", "batch_size", "isl", "step"),
+    "dsv4_context": ("model", "num_heads", "batch_size", "isl", "step", "compress_ratio"),
+    "dsv4_generation": ("model", "num_heads", "batch_size", "isl", "step", "compress_ratio"),
+    "dsv4_parts": ("op_name", "batch_size", "isl", "step"),
 }
 
 
@@ -59,6 +62,29 @@ def block_sparse_jobs(system: str) -> list[FitJob]:
     ]
 
 
+def compressed_jobs() -> list[FitJob]:
+    """By kind of step, and for the two parts that have a table."""
+    tops = {"compute_efficiency": 0.95, "memory_efficiency": 0.95, "index_efficiency": 0.95}
+    around = ("floor_us", "compute_efficiency", "memory_efficiency", "query_ns")
+    indexed = ("index_efficiency", "choose_us", "choose_ns")
+    attention = {"op_name": "dsv4_hca_attn_module"}
+    scores = {"op_name": "dsv4_paged_mqa_logits_module"}
+    prompt = CompressedFit(12.0, 0.6, 0.6, 10.0, 5.0, 0.7, 0.1, 40.0, 140.0)
+    decode = CompressedFit(9.0, 0.6, 0.5, 10.0, index_efficiency=0.1, choose_us=2.0, choose_ns=5.0)
+    part = CompressedFit(12.0, 0.6, 0.8, 20.0, 5.0)
+    index = CompressedFit(5.0, index_efficiency=0.4, query_ns=2.0)
+    return [
+        FitJob(
+            "compressed", "prefill", ("dsv4_context",), prompt, (*around, "chunk_us", "sequence_us", *indexed), {}, tops
+        ),
+        FitJob("compressed", "decode", ("dsv4_generation",), decode, (*around, *indexed), {}, tops),
+        FitJob("compressed", "attention", ("dsv4_parts",), part, (*around, "chunk_us"), attention, tops),
+        FitJob(
+            "compressed", "index", ("dsv4_parts",), index, ("floor_us", "index_efficiency", "query_ns"), scores, tops
+        ),
+    ]
+
+
 def jobs_of(system: str) -> list[FitJob]:
     """Every parameter set of a system."""
-    return block_sparse_jobs(system)
+    return [*block_sparse_jobs(system), *compressed_jobs()]

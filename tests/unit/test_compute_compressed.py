@@ -7,17 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.ask.profile import load_profile
 from tuner.cost.compute.block_sparse import block_sparse_decode_terms, block_sparse_prefill_terms
+from tuner.cost.compute.compressed import compressed_decode_terms, compressed_prefill_terms
+from tuner.cost.compute.compressed_projections import compressed_projections_ms
 from tuner.cost.compute.visible import visible_keys
 from tuner.validate.score import validate
 
 SAMPLES = Path(__file__).parents[1] / "data" / "kernels"
 GPUS = ("h100_sxm", "b200_sxm", "gb300", "l40s", "a100_sxm", "generic")  # nothing was measured on the last two
-SAMPLED_MEDIAN_PERCENT = {"msa_context": 12, "msa_generation": 12}
+SAMPLED_MEDIAN_PERCENT = {
+    "msa_context": 12, "msa_generation": 12, "dsv4_context": 10, "dsv4_generation": 10, "dsv4_parts": 10,
+}  # fmt: skip
 MSA: dict[str, Any] = {"heads": 16, "kv_heads": 1, "head_dim": 128}
 gpus = st.sampled_from(GPUS)
 
@@ -31,6 +35,7 @@ def test_a_sample_is_recognised_and_predicted_well(kind: str) -> None:
     assert error <= SAMPLED_MEDIAN_PERCENT[kind]
 
 
+@settings(max_examples=30)
 @given(
     past=st.integers(0, 5000), new=st.integers(1, 3000), limit=st.integers(1, 4000), per=st.sampled_from([1, 4, 128])
 )
@@ -43,6 +48,7 @@ def test_visible_keys_are_what_one_counts(past: int, new: int, limit: int, per: 
 # --- blocks that an indexer chose -------------------------------------------------------------------------------------
 
 
+@settings(max_examples=30)
 @given(name=gpus, new=st.integers(1, 50_000), past=st.integers(0, 50_000))
 def test_chosen_blocks_cost_more_with_more_tokens_and_more_context(name: str, new: int, past: int) -> None:
     profile = load_profile(name)
@@ -73,3 +79,62 @@ def test_ranks_that_share_the_heads_take_less_each() -> None:
     whole = block_sparse_prefill_terms(profile, heads=64, kv_heads=4, **shape).total_ms
     quarter = block_sparse_prefill_terms(profile, heads=16, kv_heads=1, **shape).total_ms
     assert 3.0 < float(whole / quarter) <= 4.0
+
+
+# --- a window and a compressed cache ----------------------------------------------------------------------------------
+
+
+@settings(max_examples=30)
+@given(name=gpus, new=st.integers(1, 20_000), past=st.integers(0, 60_000), ratio=st.sampled_from([0, 4, 128]))
+def test_compressed_attention_grows_with_tokens_and_context(name: str, new: int, past: int, ratio: int) -> None:
+    profile = load_profile(name)
+
+    def cost(new: int, past: int) -> float:
+        terms = compressed_prefill_terms(profile, new_tokens=new, context_tokens=past, heads=64, ratio=ratio)
+        assert float(terms.total_ms) == pytest.approx(float(terms.compute_ms + terms.memory_ms + terms.overhead_ms))
+        return float(terms.total_ms)
+
+    assert cost(2 * new, past) >= cost(new, past)
+    assert cost(new, past + 256) >= cost(new, past) * 0.999999
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_a_window_alone_costs_the_same_at_any_length(name: str) -> None:
+    cost = compressed_decode_terms(
+        load_profile(name), batch=64, context_tokens=[128, 1000, 100_000], heads=64, ratio=0
+    ).total_ms
+    assert cost[0] == cost[1] == cost[2]
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_an_indexer_costs_more_than_reading_few_vectors_and_grows_with_the_context(name: str) -> None:
+    shape: dict[str, Any] = {"batch": 64, "context_tokens": np.array([8192, 65536]), "heads": 64}
+    none, indexed, whole = (
+        compressed_decode_terms(load_profile(name), ratio=ratio, **shape).total_ms for ratio in (0, 4, 128)
+    )
+    assert (none <= whole).all()
+    assert (whole < indexed).all()
+    assert indexed[1] > indexed[0]
+
+
+def test_fewer_than_64_heads_are_padded() -> None:
+    profile = load_profile("h100_sxm")
+    terms = compressed_prefill_terms(profile, new_tokens=4096, heads=[8, 64, 65, 128], ratio=128).compute_ms
+    assert terms[0] == terms[1]
+    assert terms[2] == terms[3] == pytest.approx(2 * terms[1])
+
+
+def test_projections_that_are_whole_on_every_rank_do_not_shrink() -> None:
+    profile = load_profile("b200_sxm")
+    shape: dict[str, Any] = {"hidden": 4096, "query_rank": 1024}
+
+    def cost(heads: int, groups: int, ratio: int) -> float:
+        return float(
+            compressed_projections_ms(
+                profile, "fp8_block", 8192, heads=heads, output_groups=groups, ratio=ratio, **shape
+            )
+        )
+
+    assert cost(64, 8, 0) < cost(64, 8, 128) < cost(64, 8, 4)
+    assert cost(64, 8, 4) / 8 < cost(8, 1, 4) < cost(64, 8, 4)
+    assert cost(8, 1, 4) - cost(8, 1, 0) == pytest.approx(cost(64, 8, 4) - cost(64, 8, 0))

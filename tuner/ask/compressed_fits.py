@@ -2,8 +2,8 @@
 images.
 
 Sections of a hardware profile by precision, as those of ``tuner.ask.profile``. A profile may lack them: the models
-then take the defaults here, figures between those of Hopper and of Blackwell. Efficiencies are shares of the datasheet's
-peak or memory bandwidth; those of data that kernels find in the L2 cache may be above 1.
+then take the defaults here, figures between those of Hopper and of Blackwell. Efficiencies are shares of the
+datasheet's peak or memory bandwidth; those of data that kernels find in the L2 cache may be above 1.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pydantic import ConfigDict
 
 _STRICT = ConfigDict(extra="forbid")
-OPTIONAL_SECTIONS = ("block_sparse",)  # of a profile
+OPTIONAL_SECTIONS = ("block_sparse", "compressed")  # of a profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +39,26 @@ class BlockSparseFit:
     scan_efficiency: float = 0.75
     decode_query_ns: float = 20.0
     cache_gain: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedFit:
+    """Attention over a window and a compressed cache (``tuner.cost.compute.compressed``), for one kind of step:
+    ``prefill``, ``decode``, and two parts of them, ``attention`` and ``index``.
+
+    ``compute_efficiency`` is of the heads as they are padded, ``memory_efficiency`` of queries, outputs and cache,
+    ``query_ns`` per query and 64 heads, ``chunk_us`` per four sequences of a prompt; of layers with an indexer
+    ``index_efficiency`` (share of the fp8 peak) of its scores, ``sequence_us`` per sequence, ``choose_us`` of choosing
+    at all, ``choose_ns`` per query that chooses.
+    """
+
+    __pydantic_config__ = _STRICT
+    floor_us: float
+    compute_efficiency: float = 1.0
+    memory_efficiency: float = 0.75
+    query_ns: float = 0.0
+    chunk_us: float = 0.0
+    index_efficiency: float = 1.0
+    sequence_us: float = 0.0
+    choose_us: float = 0.0
+    choose_ns: float = 0.0

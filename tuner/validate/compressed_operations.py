@@ -7,6 +7,7 @@ attention by the models of ``tuner.cost.compute``. ``num_heads`` are the rank's,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,28 @@ import numpy as np
 from tuner.ask.profile import HardwareProfile
 from tuner.cost.compute import gemm_ms, quantise_ms
 from tuner.cost.compute.block_sparse import block_sparse_decode_terms, block_sparse_prefill_terms
+from tuner.cost.compute.compressed import (
+    compressed_decode_terms,
+    compressed_prefill_terms,
+    gathered_attention_terms,
+    index_scores_terms,
+)
+from tuner.cost.compute.compressed_projections import compressed_projections_ms
+from tuner.errors import BadInput
 from tuner.validate.columns import Array, Columns, Operation, Predict, numbers_of
 
+
+@dataclass(frozen=True, slots=True)
+class _Compressed:
+    """Sizes of a whole model; ``chosen`` vectors per query."""
+
+    hidden: int
+    query_rank: int
+    groups: int
+    chosen: int
+
+
+_DEEPSEEK_V4 = {"V4-Flash": _Compressed(4096, 1024, 8, 512), "V4-Pro": _Compressed(7168, 1536, 16, 1024)}
 _HIDDEN, _GROUP, _HEAD = 6144, 16, 128  # of MiniMax-M3: hidden size, heads that share a KV head, head size
 
 
@@ -47,17 +68,64 @@ def _block_sparse(profile: HardwareProfile, group: tuple[str, ...], rows: Column
     return np.asarray(found + np.where(new > 1, prompt.total_ms, decode.total_ms))
 
 
+def _compressed(profile: HardwareProfile, group: tuple[str, ...], rows: Columns) -> Array:
+    """A layer of DeepSeek-V4; a prompt of one token is decoded."""
+    model, dtype, ratio = group
+    sizes, ratio_tokens = _compressed_sizes(model), int(float(ratio))
+    batch, new, past, heads, ranks = numbers_of(rows, "batch_size", "isl", "step", "num_heads", "tp_size")
+    found = compressed_projections_ms(
+        profile, dtype, batch * new, hidden=sizes.hidden, heads=heads, ratio=ratio_tokens, query_rank=sizes.query_rank,
+        output_groups=sizes.groups / ranks, warm=True,
+    )  # fmt: skip
+    shape: dict[str, Any] = {"batch": batch, "heads": heads, "ratio": ratio_tokens, "chosen": sizes.chosen}
+    prompt = compressed_prefill_terms(profile, new_tokens=new, context_tokens=past, **shape)
+    decode = compressed_decode_terms(profile, context_tokens=past + 1, **shape)
+    return np.asarray(found + np.where(new > 1, prompt.total_ms, decode.total_ms))
+
+
+def _compressed_part(profile: HardwareProfile, group: tuple[str, ...], rows: Columns) -> Array:
+    """Attention over vectors of 128 tokens each, or an indexer's scores of all rows as one sequence."""
+    batch, new, past, heads = numbers_of(rows, "batch_size", "isl", "step", "num_heads")
+    if "logits" in group[0]:
+        return index_scores_terms(profile, rows=batch * new, context_tokens=past).total_ms
+    return gathered_attention_terms(profile, new_tokens=new, context_tokens=past, batch=batch, heads=heads).total_ms
+
+
+def _compressed_sizes(model: str) -> _Compressed:
+    for name, sizes in _DEEPSEEK_V4.items():
+        if name in model:
+            return sizes
+    raise BadInput("model", model, f"a name with {' or '.join(_DEEPSEEK_V4)}")
+
+
 KINDS: dict[str, tuple[tuple[str, ...], Predict]] = {
     "msa_context": (("kv_cache_dtype", "gemm_type"), _block_sparse),
     "msa_generation": (("kv_cache_dtype", "gemm_type"), _block_sparse),
+    "dsv4_context": (("model", "gemm_type", "compress_ratio"), _compressed),
+    "dsv4_generation": (("model", "gemm_type", "compress_ratio"), _compressed),
+    "dsv4_parts": (("op_name",), _compressed_part),
 }
 _MODULE = Operation(
     ("system", "kv_cache_dtype", "gemm_type"), ("batch_size", "isl", "num_heads"), ("step",), "latency_ms"
 )
-OPERATIONS = {"msa_context": _MODULE, "msa_generation": _MODULE}
+_COMPRESSED = Operation(
+    ("system", "model", "gemm_type", "compress_ratio"), ("batch_size", "isl", "num_heads", "tp_size"), ("step",),
+    "latency_ms",
+)  # fmt: skip
+OPERATIONS = {
+    "msa_context": _MODULE,
+    "msa_generation": _MODULE,
+    "dsv4_context": _COMPRESSED,
+    "dsv4_generation": _COMPRESSED,
+    "dsv4_parts": Operation(("system", "op_name"), ("batch_size", "isl", "num_heads"), ("step",), "latency_ms"),
+}
+_PARTS = ("dsv4_hca_attn", "dsv4_paged_mqa_logits")
 
 
 def kind_of(columns: Mapping[str, Sequence[str]]) -> str | None:
-    """Which of these kinds a table is, by the name of its operation; None where it is of another."""
+    """Which of these kinds a table is, by the name of its operations; None where it is of another."""
     name = columns.get("op_name", ("",))[0].removesuffix("_module")
+    if name in _PARTS:
+        return "dsv4_parts"
+    name = name.replace("_csa_", "_").replace("_hca_", "_")
     return name if name in KINDS else None
