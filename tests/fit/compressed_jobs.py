@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.ask.compressed_fits import BlockSparseFit, CompressedFit
+from tuner.ask.compressed_fits import BlockSparseFit, CompressedFit, HyperConnectionFit
 from tuner.ask.profile import load_profile
 
-Fit = BlockSparseFit | CompressedFit
+Fit = BlockSparseFit | CompressedFit | HyperConnectionFit
 DATACENTRE_BLACKWELL = 10  # compute capability, whose kernels those of RTX cards do not share
 TABLES = {  # of a kind: the columns that make a shape
     "msa_context": ("num_heads", "batch_size", "isl", "step"),
@@ -20,6 +20,7 @@ TABLES = {  # of a kind: the columns that make a shape
     "dsv4_context": ("model", "num_heads", "batch_size", "isl", "step", "compress_ratio"),
     "dsv4_generation": ("model", "num_heads", "batch_size", "isl", "step", "compress_ratio"),
     "dsv4_parts": ("op_name", "batch_size", "isl", "step"),
+    "mhc": ("op_name", "num_tokens", "hidden_size"),
 }
 
 
@@ -85,6 +86,24 @@ def compressed_jobs() -> list[FitJob]:
     ]
 
 
+def hyper_connection_jobs() -> list[FitJob]:
+    """Before a block, and after."""
+    free = ("floor_us", "value_ns", "memory_efficiency", "cache_gain")
+    start, tops = HyperConnectionFit(2.0, 0.3, 0.8, 2.0, 0.1), {"memory_efficiency": 0.95}
+    return [
+        FitJob("hyper_connections", "pre", ("mhc",), start, (*free, "compute_efficiency"), {"op_name": "pre"}, tops),
+        FitJob(
+            "hyper_connections",
+            "post",
+            ("mhc",),
+            replace(start, compute_efficiency=1.0),
+            free,
+            {"op_name": "post"},
+            tops,
+        ),
+    ]
+
+
 def jobs_of(system: str) -> list[FitJob]:
     """Every parameter set of a system."""
-    return [*block_sparse_jobs(system), *compressed_jobs()]
+    return [*block_sparse_jobs(system), *compressed_jobs(), *hyper_connection_jobs()]

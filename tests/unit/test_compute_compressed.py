@@ -14,6 +14,7 @@ from tuner.ask.profile import load_profile
 from tuner.cost.compute.block_sparse import block_sparse_decode_terms, block_sparse_prefill_terms
 from tuner.cost.compute.compressed import compressed_decode_terms, compressed_prefill_terms
 from tuner.cost.compute.compressed_projections import compressed_projections_ms
+from tuner.cost.compute.hyper_connections import hyper_connection_terms
 from tuner.cost.compute.visible import visible_keys
 from tuner.validate.score import validate
 
@@ -21,6 +22,7 @@ SAMPLES = Path(__file__).parents[1] / "data" / "kernels"
 GPUS = ("h100_sxm", "b200_sxm", "gb300", "l40s", "a100_sxm", "generic")  # nothing was measured on the last two
 SAMPLED_MEDIAN_PERCENT = {
     "msa_context": 12, "msa_generation": 12, "dsv4_context": 10, "dsv4_generation": 10, "dsv4_parts": 10,
+    "mhc": 8,
 }  # fmt: skip
 MSA: dict[str, Any] = {"heads": 16, "kv_heads": 1, "head_dim": 128}
 gpus = st.sampled_from(GPUS)
@@ -138,3 +140,16 @@ def test_projections_that_are_whole_on_every_rank_do_not_shrink() -> None:
     assert cost(64, 8, 0) < cost(64, 8, 128) < cost(64, 8, 4)
     assert cost(64, 8, 4) / 8 < cost(8, 1, 4) < cost(64, 8, 4)
     assert cost(8, 1, 4) - cost(8, 1, 0) == pytest.approx(cost(64, 8, 4) - cost(64, 8, 0))
+
+
+# --- residual streams -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_mixing_streams_moves_their_bytes(name: str) -> None:
+    profile = load_profile(name)
+    for side in ("pre", "post"):
+        cost = hyper_connection_terms(profile, side, [1, 64, 65536], 4096).total_ms
+        assert cost[0] <= cost[1] < cost[2]
+        assert cost[2] >= 65536 * 4096 * 2 * 9 / profile.memory_bytes_per_s * 1e3
+        assert cost[2] > hyper_connection_terms(profile, side, 65536, 4096, streams=2).total_ms

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pydantic import ConfigDict
 
 _STRICT = ConfigDict(extra="forbid")
-OPTIONAL_SECTIONS = ("block_sparse", "compressed")  # of a profile
+OPTIONAL_SECTIONS = ("block_sparse", "compressed", "hyper_connections")  # of a profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +62,19 @@ class CompressedFit:
     sequence_us: float = 0.0
     choose_us: float = 0.0
     choose_ns: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HyperConnectionFit:
+    """Mixing residual streams before (``pre``) or after (``post``) a block (``tuner.cost.compute.hyper_connections``).
+
+    ``value_ns`` per hidden value of a row, which one program walks; ``cache_gain`` by how much a warm L2 cache beats
+    memory; ``compute_efficiency`` (share of the bf16 peak) of the product that gives the mixing weights of ``pre``.
+    """
+
+    __pydantic_config__ = _STRICT
+    floor_us: float
+    value_ns: float
+    memory_efficiency: float
+    cache_gain: float = 0.0
+    compute_efficiency: float = 1.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from tuner.cost.compute.compressed import (
     index_scores_terms,
 )
 from tuner.cost.compute.compressed_projections import compressed_projections_ms
+from tuner.cost.compute.hyper_connections import Side, hyper_connection_terms
 from tuner.errors import BadInput
 from tuner.validate.columns import Array, Columns, Operation, Predict, numbers_of
 
@@ -91,6 +92,16 @@ def _compressed_part(profile: HardwareProfile, group: tuple[str, ...], rows: Col
     return gathered_attention_terms(profile, new_tokens=new, context_tokens=past, batch=batch, heads=heads).total_ms
 
 
+def _hyper_connections(profile: HardwareProfile, group: tuple[str, ...], rows: Columns) -> Array:
+    """All sites of a row, one call after the other."""
+    side, sites = group[0], int(float(group[1]))
+    tokens, hidden, streams = numbers_of(rows, "num_tokens", "hidden_size", "hc_mult")
+    if side not in ("pre", "post"):
+        raise BadInput("op_name", side, "pre or post")
+    found = hyper_connection_terms(profile, cast(Side, side), tokens, hidden, streams, turns=sites)
+    return np.asarray(sites * found.total_ms)
+
+
 def _compressed_sizes(model: str) -> _Compressed:
     for name, sizes in _DEEPSEEK_V4.items():
         if name in model:
@@ -104,6 +115,7 @@ KINDS: dict[str, tuple[tuple[str, ...], Predict]] = {
     "dsv4_context": (("model", "gemm_type", "compress_ratio"), _compressed),
     "dsv4_generation": (("model", "gemm_type", "compress_ratio"), _compressed),
     "dsv4_parts": (("op_name",), _compressed_part),
+    "mhc": (("op_name", "num_sites"), _hyper_connections),
 }
 _MODULE = Operation(
     ("system", "kv_cache_dtype", "gemm_type"), ("batch_size", "isl", "num_heads"), ("step",), "latency_ms"
@@ -118,6 +130,7 @@ OPERATIONS = {
     "dsv4_context": _COMPRESSED,
     "dsv4_generation": _COMPRESSED,
     "dsv4_parts": Operation(("system", "op_name"), ("batch_size", "isl", "num_heads"), ("step",), "latency_ms"),
+    "mhc": Operation(("system", "op_name", "num_sites"), ("num_tokens", "hidden_size", "hc_mult"), (), "latency_ms"),
 }
 _PARTS = ("dsv4_hca_attn", "dsv4_paged_mqa_logits")
 
@@ -125,6 +138,8 @@ _PARTS = ("dsv4_hca_attn", "dsv4_paged_mqa_logits")
 def kind_of(columns: Mapping[str, Sequence[str]]) -> str | None:
     """Which of these kinds a table is, by the name of its operations; None where it is of another."""
     name = columns.get("op_name", ("",))[0].removesuffix("_module")
+    if "hc_mult" in columns:
+        return "mhc"
     if name in _PARTS:
         return "dsv4_parts"
     name = name.replace("_csa_", "_").replace("_hca_", "_")
