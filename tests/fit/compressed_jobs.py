@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.ask.compressed_fits import BlockSparseFit, CompressedFit, HyperConnectionFit
+from tuner.ask.compressed_fits import BlockSparseFit, CompressedFit, EncoderFit, HyperConnectionFit
 from tuner.ask.profile import load_profile
 
-Fit = BlockSparseFit | CompressedFit | HyperConnectionFit
+Fit = BlockSparseFit | CompressedFit | EncoderFit | HyperConnectionFit
 DATACENTRE_BLACKWELL = 10  # compute capability, whose kernels those of RTX cards do not share
 TABLES = {  # of a kind: the columns that make a shape
     "msa_context": ("num_heads", "batch_size", "isl", "step"),
@@ -21,6 +21,7 @@ TABLES = {  # of a kind: the columns that make a shape
     "dsv4_generation": ("model", "num_heads", "batch_size", "isl", "step", "compress_ratio"),
     "dsv4_parts": ("op_name", "batch_size", "isl", "step"),
     "mhc": ("op_name", "num_tokens", "hidden_size"),
+    "encoder_attention": ("batch_size", "isl", "num_heads", "head_dim"),
 }
 
 
@@ -52,7 +53,7 @@ def block_sparse_jobs(system: str) -> list[FitJob]:
         "decode_floor_us", "decode_efficiency", "scan_efficiency", "decode_query_ns", "cache_gain",
     )  # fmt: skip
     start = BlockSparseFit(cache_gain=0.5)
-    if (load_profile(system).compute_capability or 0) // 1 == DATACENTRE_BLACKWELL:
+    if int(load_profile(system).compute_capability or 0) == DATACENTRE_BLACKWELL:
         start = replace(start, prefill_floor_us=60.0, index_efficiency=0.9, gather_efficiency=0.0)
     else:
         free = (*free, "gather_efficiency")
@@ -104,6 +105,19 @@ def hyper_connection_jobs() -> list[FitJob]:
     ]
 
 
+def encoder_jobs(system: str) -> list[FitJob]:
+    """One set; the kernel follows the compute capability, as in vLLM's ``get_flash_attn_version``."""
+    kernels: dict[int, Literal["flash_attn_3", "flash_attn_4"]] = {
+        9: "flash_attn_3",
+        DATACENTRE_BLACKWELL: "flash_attn_4",
+    }
+    kernel = kernels.get(int(load_profile(system).compute_capability or 0), "flash_attn_2")
+    start = EncoderFit(kernel, 5.0, 0.7, 0.6, 250.0, 1.0)
+    free = ("floor_us", "compute_efficiency", "memory_efficiency", "exp_cost", "wave_us")
+    tops = {"compute_efficiency": 0.95, "memory_efficiency": 0.95}
+    return [FitJob("encoder_attention", "bf16", ("encoder_attention",), start, free, {"attn_dtype": "bfloat16"}, tops)]
+
+
 def jobs_of(system: str) -> list[FitJob]:
     """Every parameter set of a system."""
-    return [*block_sparse_jobs(system), *compressed_jobs(), *hyper_connection_jobs()]
+    return [*block_sparse_jobs(system), *compressed_jobs(), *hyper_connection_jobs(), *encoder_jobs(system)]

@@ -14,6 +14,7 @@ from tuner.ask.profile import load_profile
 from tuner.cost.compute.block_sparse import block_sparse_decode_terms, block_sparse_prefill_terms
 from tuner.cost.compute.compressed import compressed_decode_terms, compressed_prefill_terms
 from tuner.cost.compute.compressed_projections import compressed_projections_ms
+from tuner.cost.compute.encoder import encoder_attention_terms
 from tuner.cost.compute.hyper_connections import hyper_connection_terms
 from tuner.cost.compute.visible import visible_keys
 from tuner.validate.score import validate
@@ -22,7 +23,7 @@ SAMPLES = Path(__file__).parents[1] / "data" / "kernels"
 GPUS = ("h100_sxm", "b200_sxm", "gb300", "l40s", "a100_sxm", "generic")  # nothing was measured on the last two
 SAMPLED_MEDIAN_PERCENT = {
     "msa_context": 12, "msa_generation": 12, "dsv4_context": 10, "dsv4_generation": 10, "dsv4_parts": 10,
-    "mhc": 8,
+    "mhc": 8, "encoder_attention": 12,
 }  # fmt: skip
 MSA: dict[str, Any] = {"heads": 16, "kv_heads": 1, "head_dim": 128}
 gpus = st.sampled_from(GPUS)
@@ -153,3 +154,24 @@ def test_mixing_streams_moves_their_bytes(name: str) -> None:
         assert cost[0] <= cost[1] < cost[2]
         assert cost[2] >= 65536 * 4096 * 2 * 9 / profile.memory_bytes_per_s * 1e3
         assert cost[2] > hyper_connection_terms(profile, side, 65536, 4096, streams=2).total_ms
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_attention_within_images_grows_with_the_square_of_the_patches_and_with_the_images(name: str) -> None:
+    profile = load_profile(name)
+    shape: dict[str, Any] = {"heads": 16, "head_dim": 80}
+    patches = encoder_attention_terms(profile, patches=[8192, 16384], **shape).total_ms
+    images = encoder_attention_terms(profile, patches=8192, images=[1, 2], **shape).total_ms
+    assert 3.2 < patches[1] / patches[0] < 4.2
+    assert 1.6 < images[1] / images[0] < 2.2
+
+
+@settings(max_examples=30)
+@given(name=gpus, patches=st.integers(1, 20_000), heads=st.integers(1, 32))
+def test_attention_within_an_image_is_never_faster_than_the_datasheet(name: str, patches: int, heads: int) -> None:
+    profile = load_profile(name)
+    found = encoder_attention_terms(profile, patches=patches, heads=heads, head_dim=72).total_ms
+    assert float(found) >= 4e3 * 72 * heads * patches**2 / profile.peak_flops_per_s["bf16"]

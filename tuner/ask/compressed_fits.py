@@ -9,11 +9,12 @@ datasheet's peak or memory bandwidth; those of data that kernels find in the L2 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import ConfigDict
 
 _STRICT = ConfigDict(extra="forbid")
-OPTIONAL_SECTIONS = ("block_sparse", "compressed", "hyper_connections")  # of a profile
+OPTIONAL_SECTIONS = ("block_sparse", "compressed", "hyper_connections", "encoder_attention")  # of a profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +79,19 @@ class HyperConnectionFit:
     memory_efficiency: float
     cache_gain: float = 0.0
     compute_efficiency: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderFit:
+    """Attention within an image (``tuner.cost.compute.encoder``), by precision.
+
+    ``exp_cost`` is the time of one exponential in units of one FLOP at the bf16 peak, ``wave_us`` per wave of tiles.
+    """
+
+    __pydantic_config__ = _STRICT
+    kernel: Literal["flash_attn_2", "flash_attn_3", "flash_attn_4"]
+    floor_us: float
+    compute_efficiency: float
+    memory_efficiency: float
+    exp_cost: float = 0.0
+    wave_us: float = 0.0

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from tuner.ask.compressed_fits import OPTIONAL_SECTIONS, BlockSparseFit, CompressedFit, HyperConnectionFit
+from tuner.ask.compressed_fits import OPTIONAL_SECTIONS, BlockSparseFit, CompressedFit, EncoderFit, HyperConnectionFit
 from tuner.ask.device import ARCHITECTURES, GPU, DeviceKind, kind_of
 from tuner.errors import BadInput
 
@@ -233,6 +233,7 @@ class HardwareProfile:
     block_sparse: Mapping[str, BlockSparseFit] = field(default_factory=dict)
     compressed: Mapping[str, CompressedFit] = field(default_factory=dict)
     hyper_connections: Mapping[str, HyperConnectionFit] = field(default_factory=dict)
+    encoder_attention: Mapping[str, EncoderFit] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if kind_of(self.arch) is None:

@@ -22,7 +22,9 @@ from tuner.cost.compute.compressed import (
     index_scores_terms,
 )
 from tuner.cost.compute.compressed_projections import compressed_projections_ms
+from tuner.cost.compute.encoder import encoder_attention_terms
 from tuner.cost.compute.hyper_connections import Side, hyper_connection_terms
+from tuner.cost.compute.kinds import precision
 from tuner.errors import BadInput
 from tuner.validate.columns import Array, Columns, Operation, Predict, numbers_of
 
@@ -102,6 +104,14 @@ def _hyper_connections(profile: HardwareProfile, group: tuple[str, ...], rows: C
     return np.asarray(sites * found.total_ms)
 
 
+def _encoder(profile: HardwareProfile, group: tuple[str, ...], rows: Columns) -> Array:
+    """One layer's attention within images, in bf16."""
+    if precision(profile, group[0]).kind != "bf16":
+        raise BadInput("attn_dtype", group[0], "a precision of 16 bits")
+    images, patches, heads, dim = numbers_of(rows, "batch_size", "isl", "num_heads", "head_dim")
+    return encoder_attention_terms(profile, patches=patches, images=images, heads=heads, head_dim=dim).total_ms
+
+
 def _compressed_sizes(model: str) -> _Compressed:
     for name, sizes in _DEEPSEEK_V4.items():
         if name in model:
@@ -116,6 +126,7 @@ KINDS: dict[str, tuple[tuple[str, ...], Predict]] = {
     "dsv4_generation": (("model", "gemm_type", "compress_ratio"), _compressed),
     "dsv4_parts": (("op_name",), _compressed_part),
     "mhc": (("op_name", "num_sites"), _hyper_connections),
+    "encoder_attention": (("attn_dtype",), _encoder),
 }
 _MODULE = Operation(
     ("system", "kv_cache_dtype", "gemm_type"), ("batch_size", "isl", "num_heads"), ("step",), "latency_ms"
@@ -130,6 +141,9 @@ OPERATIONS = {
     "dsv4_context": _COMPRESSED,
     "dsv4_generation": _COMPRESSED,
     "dsv4_parts": Operation(("system", "op_name"), ("batch_size", "isl", "num_heads"), ("step",), "latency_ms"),
+    "encoder_attention": Operation(
+        ("system", "attn_dtype"), ("batch_size", "isl", "num_heads", "head_dim"), (), "latency_ms"
+    ),
     "mhc": Operation(("system", "op_name", "num_sites"), ("num_tokens", "hidden_size", "hc_mult"), (), "latency_ms"),
 }
 _PARTS = ("dsv4_hca_attn", "dsv4_paged_mqa_logits")
@@ -140,6 +154,8 @@ def kind_of(columns: Mapping[str, Sequence[str]]) -> str | None:
     name = columns.get("op_name", ("",))[0].removesuffix("_module")
     if "hc_mult" in columns:
         return "mhc"
+    if "attn_dtype" in columns and "step" not in columns:  # nothing is cached
+        return "encoder_attention"
     if name in _PARTS:
         return "dsv4_parts"
     name = name.replace("_csa_", "_").replace("_hca_", "_")
