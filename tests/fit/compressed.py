@@ -27,6 +27,13 @@ from tuner.ask.profile import PROFILE_DIR, HardwareProfile, known_profiles, load
 from tuner.validate.operations import predict_rows_with
 
 Array = NDArray[np.float64]
+
+
+def measured(table: Mapping[str, Any]) -> Array:
+    """The measured column, in the unit in which its kind is predicted."""
+    return np.asarray(table["latency_ms"] if "latency_ms" in table else table["latency_us"])
+
+
 Predict = Callable[[HardwareProfile], Array]
 PULL_TO_START = 0.002  # weight of (log parameter - log start)^2 per row: decides what the data leave open
 SOFT = 0.08  # residuals beyond this many log units count linearly
@@ -49,7 +56,7 @@ def predictor(job: FitJob, rows: Mapping[str, Mapping[str, Any]]) -> Predict:
 
 def fit(job: FitJob, profile: HardwareProfile, rows: Mapping[str, Mapping[str, Any]]) -> Fit:
     """The job's parameters that fit the rows of its tables best."""
-    measured = np.log(np.concatenate([table["latency_ms"] for table in rows.values()]))
+    target = np.log(np.concatenate([measured(table) for table in rows.values()]))
     start = np.array([getattr(job.start, name) for name in job.free])
     predict = predictor(job, rows)
 
@@ -57,8 +64,8 @@ def fit(job: FitJob, profile: HardwareProfile, rows: Mapping[str, Mapping[str, A
         return replace(job.start, **dict(zip(job.free, (start * np.exp(step)).tolist(), strict=True)))
 
     def residuals(step: Array) -> Array:
-        error = np.log(predict(with_fit(profile, job, parameters(step)))) - measured
-        return np.concatenate([error, np.sqrt(PULL_TO_START * len(measured)) * 0.1 * step])
+        error = np.log(predict(with_fit(profile, job, parameters(step)))) - target
+        return np.concatenate([error, np.sqrt(PULL_TO_START * len(target)) * 0.1 * step])
 
     upper = np.array([np.log(job.upper[name] / value) if name in job.upper else 6.0
                       for name, value in zip(job.free, start, strict=True)])  # fmt: skip
@@ -72,8 +79,7 @@ def errors(
     """Percent error of every row, by table."""
     fitted = with_fit(profile, job, found)
     return {
-        kind: 100 * np.abs(predict_rows_with(fitted, kind, table) / table["latency_ms"] - 1)
-        for kind, table in rows.items()
+        kind: 100 * np.abs(predict_rows_with(fitted, kind, table) / measured(table) - 1) for kind, table in rows.items()
     }
 
 
@@ -101,7 +107,7 @@ def report(given: argparse.Namespace, tables: Mapping[str, Mapping[str, Any]]) -
                 for k in job.kinds
                 if k in tables
             }
-            rows = {kind: table for kind, table in rows.items() if len(table["latency_ms"])}
+            rows = {kind: table for kind, table in rows.items() if len(measured(table))}
             if not rows:
                 continue
             best = fit(job, profile, rows)

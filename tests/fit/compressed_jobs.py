@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.ask.compressed_fits import BlockSparseFit, CompressedFit, EncoderFit, HyperConnectionFit
+from tuner.ask.compressed_fits import BlockSparseFit, CompressedFit, EncoderFit, ExchangeFit, HyperConnectionFit
 from tuner.ask.profile import load_profile
 
-Fit = BlockSparseFit | CompressedFit | EncoderFit | HyperConnectionFit
+Fit = BlockSparseFit | CompressedFit | EncoderFit | ExchangeFit | HyperConnectionFit
 DATACENTRE_BLACKWELL = 10  # compute capability, whose kernels those of RTX cards do not share
 TABLES = {  # of a kind: the columns that make a shape
     "msa_context": ("num_heads", "batch_size", "isl", "step"),
@@ -22,6 +22,7 @@ TABLES = {  # of a kind: the columns that make a shape
     "dsv4_parts": ("op_name", "batch_size", "isl", "step"),
     "mhc": ("op_name", "num_tokens", "hidden_size"),
     "encoder_attention": ("batch_size", "isl", "num_heads", "head_dim"),
+    "moe_a2a": ("num_tokens", "hidden_size", "topk", "num_experts"),
 }
 
 
@@ -40,7 +41,7 @@ class FitJob:
 
     def chosen(self, table: Mapping[str, Any]) -> NDArray[np.bool_]:
         """Which rows of a table belong to it."""
-        picked = np.ones(len(table["latency_ms"]), dtype=bool)
+        picked = np.ones(len(table["system"]), dtype=bool)
         for column, value in self.only.items():
             picked &= table[column] == value
         return picked
@@ -118,6 +119,21 @@ def encoder_jobs(system: str) -> list[FitJob]:
     return [FitJob("encoder_attention", "bf16", ("encoder_attention",), start, free, {"attn_dtype": "bfloat16"}, tops)]
 
 
+def exchange_jobs() -> list[FitJob]:
+    """By kernel and phase."""
+    starts = {"deepep_ht": 150.0, "deepep_ll": 60.0, "deepep_v2_context": 250.0, "deepep_v2_generation": 200.0}
+    free, tops = ("start_us", "efficiency"), {"efficiency": 1.0}
+    found = []
+    for backend, start_us in starts.items():
+        for phase in ("dispatch", "combine"):
+            only, key = {"comm_backend": backend, "phase": phase}, f"{backend}_{phase}"
+            found.append(FitJob("expert_exchange", key, ("moe_a2a",), ExchangeFit(start_us, 0.3), free, only, tops))
+    return found
+
+
 def jobs_of(system: str) -> list[FitJob]:
     """Every parameter set of a system."""
-    return [*block_sparse_jobs(system), *compressed_jobs(), *hyper_connection_jobs(), *encoder_jobs(system)]
+    return [
+        *block_sparse_jobs(system), *compressed_jobs(), *hyper_connection_jobs(), *encoder_jobs(system),
+        *exchange_jobs(),
+    ]  # fmt: skip

@@ -11,19 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.ask.profile import load_profile
+from tuner.cost.collectives import CollectiveModel, CommGroup
 from tuner.cost.compute.block_sparse import block_sparse_decode_terms, block_sparse_prefill_terms
 from tuner.cost.compute.compressed import compressed_decode_terms, compressed_prefill_terms
 from tuner.cost.compute.compressed_projections import compressed_projections_ms
 from tuner.cost.compute.encoder import encoder_attention_terms
 from tuner.cost.compute.hyper_connections import hyper_connection_terms
 from tuner.cost.compute.visible import visible_keys
+from tuner.errors import BadInput
 from tuner.validate.score import validate
 
 SAMPLES = Path(__file__).parents[1] / "data" / "kernels"
 GPUS = ("h100_sxm", "b200_sxm", "gb300", "l40s", "a100_sxm", "generic")  # nothing was measured on the last two
 SAMPLED_MEDIAN_PERCENT = {
     "msa_context": 12, "msa_generation": 12, "dsv4_context": 10, "dsv4_generation": 10, "dsv4_parts": 10,
-    "mhc": 8, "encoder_attention": 12,
+    "mhc": 8, "encoder_attention": 12, "moe_a2a": 14,
 }  # fmt: skip
 MSA: dict[str, Any] = {"heads": 16, "kv_heads": 1, "head_dim": 128}
 gpus = st.sampled_from(GPUS)
@@ -175,3 +177,27 @@ def test_attention_within_an_image_is_never_faster_than_the_datasheet(name: str,
     profile = load_profile(name)
     found = encoder_attention_terms(profile, patches=patches, heads=heads, head_dim=72).total_ms
     assert float(found) >= 4e3 * 72 * heads * patches**2 / profile.peak_flops_per_s["bf16"]
+
+
+# --- tokens on their way to experts -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", GPUS)
+@pytest.mark.parametrize("backend", ["deepep_ht", "deepep_ll"])
+def test_tokens_travel_no_faster_than_the_link_and_slower_between_nodes(name: str, backend: str) -> None:
+    model, size = CollectiveModel.of(load_profile(name)), np.array([1e3, 1e6, 1e9])
+    profile = model.profile
+    for phase in ("dispatch", "combine"):
+        inside = model.exchange_us(backend, phase, size, CommGroup(8))
+        assert (np.diff(inside) > 0).all()
+        assert inside[-1] >= 7 / 8 * 1e9 / (profile.nvlink.bytes_per_s or profile.pcie_bytes_per_s) * 1e6
+        assert (model.exchange_us(backend, phase, size, CommGroup(16, 2)) >= inside * 0.999).all()
+        assert (model.exchange_us(backend, phase, size, CommGroup(1)) == 0).all()
+
+
+def test_an_unknown_way_to_experts_is_refused() -> None:
+    model = CollectiveModel.of(load_profile("h100_sxm"))
+    with pytest.raises(BadInput, match="deepep_ht"):
+        model.exchange_us("pplx", "dispatch", 1e6, CommGroup(8))
+    with pytest.raises(BadInput, match="combine"):
+        model.exchange_us("deepep_ht", "gather", 1e6, CommGroup(8))

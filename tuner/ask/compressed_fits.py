@@ -14,7 +14,13 @@ from typing import Literal
 from pydantic import ConfigDict
 
 _STRICT = ConfigDict(extra="forbid")
-OPTIONAL_SECTIONS = ("block_sparse", "compressed", "hyper_connections", "encoder_attention")  # of a profile
+OPTIONAL_SECTIONS = (
+    "block_sparse",
+    "compressed",
+    "hyper_connections",
+    "encoder_attention",
+    "expert_exchange",
+)  # of a profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +101,14 @@ class EncoderFit:
     memory_efficiency: float
     exp_cost: float = 0.0
     wave_us: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeFit:
+    """One phase of a kernel that brings tokens to their experts or back (``tuner.cost.collectives.exchange``), by names
+    such as ``deepep_ht_dispatch``: its start-up, and the share of the link (NVLink, or PCIe) at which it copies.
+    """
+
+    __pydantic_config__ = _STRICT
+    start_us: float
+    efficiency: float

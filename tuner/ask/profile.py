@@ -16,7 +16,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from tuner.ask.compressed_fits import OPTIONAL_SECTIONS, BlockSparseFit, CompressedFit, EncoderFit, HyperConnectionFit
+from tuner.ask.compressed_fits import (
+    OPTIONAL_SECTIONS,
+    BlockSparseFit,
+    CompressedFit,
+    EncoderFit,
+    ExchangeFit,
+    HyperConnectionFit,
+)
 from tuner.ask.device import ARCHITECTURES, GPU, DeviceKind, kind_of
 from tuner.errors import BadInput
 
@@ -234,6 +241,7 @@ class HardwareProfile:
     compressed: Mapping[str, CompressedFit] = field(default_factory=dict)
     hyper_connections: Mapping[str, HyperConnectionFit] = field(default_factory=dict)
     encoder_attention: Mapping[str, EncoderFit] = field(default_factory=dict)
+    expert_exchange: Mapping[str, ExchangeFit] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if kind_of(self.arch) is None:

@@ -13,6 +13,8 @@ from typing import Any, cast
 import numpy as np
 
 from tuner.ask.profile import HardwareProfile
+from tuner.cost.collectives.exchange import exchange_us
+from tuner.cost.collectives.topology import CommGroup, load_fabric, place
 from tuner.cost.compute import gemm_ms, quantise_ms
 from tuner.cost.compute.block_sparse import block_sparse_decode_terms, block_sparse_prefill_terms
 from tuner.cost.compute.compressed import (
@@ -25,6 +27,7 @@ from tuner.cost.compute.compressed_projections import compressed_projections_ms
 from tuner.cost.compute.encoder import encoder_attention_terms
 from tuner.cost.compute.hyper_connections import Side, hyper_connection_terms
 from tuner.cost.compute.kinds import precision
+from tuner.cost.volume import expected_destinations
 from tuner.errors import BadInput
 from tuner.validate.columns import Array, Columns, Operation, Predict, numbers_of
 
@@ -40,6 +43,7 @@ class _Compressed:
 
 
 _DEEPSEEK_V4 = {"V4-Flash": _Compressed(4096, 1024, 8, 512), "V4-Pro": _Compressed(7168, 1536, 16, 1024)}
+_ONCE_PER_RANK = ("deepep_ht", "deepep_v2_context")  # others send a token once per expert
 _HIDDEN, _GROUP, _HEAD = 6144, 16, 128  # of MiniMax-M3: hidden size, heads that share a KV head, head size
 
 
@@ -112,6 +116,17 @@ def _encoder(profile: HardwareProfile, group: tuple[str, ...], rows: Columns) ->
     return encoder_attention_terms(profile, patches=patches, images=images, heads=heads, head_dim=dim).total_ms
 
 
+def _exchange(profile: HardwareProfile, group: tuple[str, ...], rows: Columns) -> Array:
+    """Microseconds (as the table has them) of tokens that travel to experts, in bf16, or back."""
+    backend, phase = group[:2]
+    ranks, nodes, experts, topk = (int(float(field)) for field in group[2:])
+    tokens, hidden = numbers_of(rows, "num_tokens", "hidden_size")
+    once = backend in _ONCE_PER_RANK
+    copies = expected_destinations(experts, topk, ranks) if once else topk
+    top = place(CommGroup(ranks, nodes), profile, load_fabric(profile.fabric))
+    return exchange_us(profile, backend, phase, 2 * tokens * hidden * copies, top)
+
+
 def _compressed_sizes(model: str) -> _Compressed:
     for name, sizes in _DEEPSEEK_V4.items():
         if name in model:
@@ -127,6 +142,7 @@ KINDS: dict[str, tuple[tuple[str, ...], Predict]] = {
     "dsv4_parts": (("op_name",), _compressed_part),
     "mhc": (("op_name", "num_sites"), _hyper_connections),
     "encoder_attention": (("attn_dtype",), _encoder),
+    "moe_a2a": (("comm_backend", "phase", "ep_size", "node_num", "num_experts", "topk"), _exchange),
 }
 _MODULE = Operation(
     ("system", "kv_cache_dtype", "gemm_type"), ("batch_size", "isl", "num_heads"), ("step",), "latency_ms"
@@ -144,6 +160,12 @@ OPERATIONS = {
     "encoder_attention": Operation(
         ("system", "attn_dtype"), ("batch_size", "isl", "num_heads", "head_dim"), (), "latency_ms"
     ),
+    "moe_a2a": Operation(
+        ("system", "comm_backend", "phase", "ep_size", "node_num", "num_experts", "topk"),
+        ("hidden_size", "num_tokens"),
+        (),
+        "latency_us",
+    ),
     "mhc": Operation(("system", "op_name", "num_sites"), ("num_tokens", "hidden_size", "hc_mult"), (), "latency_ms"),
 }
 _PARTS = ("dsv4_hca_attn", "dsv4_paged_mqa_logits")
@@ -152,6 +174,8 @@ _PARTS = ("dsv4_hca_attn", "dsv4_paged_mqa_logits")
 def kind_of(columns: Mapping[str, Sequence[str]]) -> str | None:
     """Which of these kinds a table is, by the name of its operations; None where it is of another."""
     name = columns.get("op_name", ("",))[0].removesuffix("_module")
+    if "comm_backend" in columns:
+        return "moe_a2a"
     if "hc_mult" in columns:
         return "mhc"
     if "attn_dtype" in columns and "step" not in columns:  # nothing is cached

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tuner.ask.profile import HardwareProfile
-from tuner.cost.collectives import algorithms, dispatch, kernels, nccl_tuning
+from tuner.cost.collectives import algorithms, dispatch, exchange, kernels, nccl_tuning
 from tuner.cost.collectives.cost import Array, Cost, check_operation
 from tuner.cost.collectives.dispatch import Choice, Segment
 from tuner.cost.collectives.fits import KernelFit, fits_of
@@ -127,6 +127,10 @@ class CollectiveModel:
         terms = self._terms(operation, size, group, mode)
         latency_us = np.sum(np.stack(list(terms.values())), axis=0)
         return Estimate(operation, names, makers, latency_us, terms, why_by_name)
+
+    def exchange_us(self, backend: str, phase: str, message_bytes: ArrayLike, group: CommGroup) -> Array:
+        """Microseconds of tokens that travel to their experts by DeepEP's kernels; see ``exchange.exchange_us``."""
+        return exchange.exchange_us(self.profile, backend, phase, message_bytes, self._library.place(group))
 
     # -- what the engine runs ------------------------------------------------------------------------------------------
 
