@@ -5,7 +5,7 @@
 Least squares of the logarithm of predicted over measured time, with outliers damped, by the very code that predicts.
 Parameters are varied in logarithms, so that none changes sign; a light pull towards the start values settles what a
 system's rows do not determine. ``--held-out`` prints errors on every other message size of each (source, operation,
-ranks), fitted on the rest, both ways round.
+ranks), fitted on the rest, both ways round. ``--from-relative`` leaves what the rows do not tell as it is taken over.
 """
 
 from __future__ import annotations
@@ -94,9 +94,11 @@ def with_section(profile: HardwareProfile, section: Mapping[str, Mapping[str, fl
     return replace(profile, collectives=section)
 
 
-def fit(profile: HardwareProfile, rows: Columns) -> dict[str, dict[str, float]]:
-    """The section that fits the rows best, from a few starts."""
-    start = start_section(profile)
+def fit(profile: HardwareProfile, rows: Columns, from_relative: bool = False) -> dict[str, dict[str, float]]:
+    """The section that fits the rows best, from a few starts; what they leave open stays with the common start values,
+    or ``from_relative`` with those of the profile's relative."""
+    start = {part: dict(values) for part, values in profile.collectives.items()} if from_relative else {}
+    start = start or start_section(profile)
     places = [(part, name) for part, values in start.items() for name in values]
     origin = np.log([start[part][name] for part, name in places])
 
@@ -121,12 +123,12 @@ def fit(profile: HardwareProfile, rows: Columns) -> dict[str, dict[str, float]]:
     return unpack(best.x)
 
 
-def held_out_errors(profile: HardwareProfile, rows: Columns) -> Floats:
+def held_out_errors(profile: HardwareProfile, rows: Columns, from_relative: bool = False) -> Floats:
     """Absolute relative errors on message sizes that the fit did not see (two folds)."""
     mask = alternate_sizes(rows)
     errors = []
     for fold in (mask, ~mask):
-        trained = with_section(profile, fit(profile, take(rows, fold)))
+        trained = with_section(profile, fit(profile, take(rows, fold), from_relative))
         unseen = take(rows, ~fold)
         errors.append(np.abs(predict_rows_with(trained, unseen) / unseen["latency_us"] - 1))
     return np.concatenate(errors)
@@ -138,17 +140,18 @@ def main() -> None:
     parser.add_argument("points")
     parser.add_argument("systems", nargs="*")
     parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--from-relative", action="store_true")
     given = parser.parse_args()
     columns = read_columns(given.points)
     every: list[Floats] = []
     for system in given.systems or sorted(set(columns["system"])):
         rows, profile = take(columns, columns["system"] == system), load_profile(system)
         if given.held_out:
-            errors = held_out_errors(profile, rows)
+            errors = held_out_errors(profile, rows, given.from_relative)
             every.append(errors)
             print(f"{system}: median {100 * np.median(errors):.1f} % of {len(errors)} rows, held out", flush=True)
             continue
-        section = fit(profile, rows)
+        section = fit(profile, rows, given.from_relative)
         rounded = {
             part: {name: float(f"{value:.3g}") for name, value in values.items()} for part, values in section.items()
         }

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuner.ask.profile import load_profile
+from tuner.cost.collectives import CollectiveModel, CommGroup
 from tuner.cost.collectives.dispatch import Choice, Site, choose, choose_fused, parse_version, segments
 from tuner.errors import BadInput
 
@@ -197,3 +199,18 @@ def test_versions(text: str | None, expected: tuple[int, ...]) -> None:
 def test_a_version_that_is_none() -> None:
     with pytest.raises(BadInput, match="vllm_version"):
         parse_version("latest")
+
+
+@pytest.mark.parametrize(("version", "implementation"), [((0, 14, 0), "nccl"), ((0, 18), "symmetric-memory")])
+def test_releases_up_to_0_14_leave_symmetric_memory_off(version: tuple[int, ...], implementation: str) -> None:
+    for ranks in (2, 4, 8):
+        assert choose(site(90, ranks, version), 16 * MIB).implementation == implementation
+        assert choose(site(90, ranks, version), 128 * KIB).implementation == "custom"
+
+
+def test_hosts_with_a_slower_processor_launch_later() -> None:
+    slow, quick = (
+        float(CollectiveModel.of(load_profile(name)).latency_us("allreduce", 1024.0, CommGroup(2), "eager"))
+        for name in ("gb200", "b200_sxm")
+    )
+    assert slow > 2 * quick

@@ -156,7 +156,7 @@ def validate_command(
     points: Annotated[Path, typer.Argument(metavar="POINTS", help="A CSV table of measured points.")],
     kind: Annotated[
         str | None,
-        typer.Option(help="e2e, gemm, attention_context, attention_generation, moe or collectives; default: guessed."),
+        typer.Option(help="e2e, collectives, or a kind of kernel such as gemm; default: guessed."),
     ] = None,
     correct_with: Annotated[
         Path | None, typer.Option(help="Measured runs of the same layouts that may correct the predictions (e2e).")

@@ -20,6 +20,7 @@ KIB = 1 << 10
 DEFAULT_VLLM_VERSION = "0.33"
 FLASHINFER_BY_DEFAULT_SINCE = (0, 29)
 MNNVL_GATES_WIDENED_SINCE = (0, 33)
+SYMMETRIC_BY_DEFAULT_SINCE = (0, 15)  # as measured: releases up to 0.14 show none of it, 0.18 does
 CUSTOM_LIMIT_BYTES = 8 * MIB
 FLASHINFER_ONE_SHOT_BYTES = MIB
 
@@ -199,7 +200,7 @@ def _custom_one_shot_limit(site: Site) -> int | None:
 
 
 def _symmetric(site: Site, message_bytes: int) -> Choice | None:
-    if not _has_symmetric(site) or site.capability is None:
+    if not _has_symmetric(site) or site.capability is None or site.version < SYMMETRIC_BY_DEFAULT_SINCE:
         return None
     limit = int(SYMMETRIC_MIB[site.capability][site.ranks] * MIB)
     if message_bytes > limit:
