@@ -124,7 +124,8 @@ def report(given: argparse.Namespace, tables: Mapping[str, Mapping[str, Any]]) -
                     print(f"; held out {np.median(unseen[kind]):5.1f} %, mean {unseen[kind].mean():5.1f} %", end="")
                 print(flush=True)
     for kind, parts in every.items():
-        print(f"{kind}: held out median {np.median(np.concatenate(parts)):.1f} %")
+        whole = np.concatenate(parts)
+        print(f"{kind}: held out median {np.median(whole):.1f} %, mean {whole.mean():.1f} % of {len(whole)} rows")
     return found
 
 

@@ -6,21 +6,33 @@ precision (``HardwareProfile``), the shapes of kernels are constants here.
 """
 
 from tuner.cost.compute.attention import prefill_attention_ms, prefill_attention_terms, quantises_output
+from tuner.cost.compute.block_sparse import block_sparse_decode_terms, block_sparse_prefill_terms
+from tuner.cost.compute.compressed import compressed_decode_terms, compressed_prefill_terms
+from tuner.cost.compute.compressed_projections import compressed_projections_ms
 from tuner.cost.compute.decode import decode_attention_ms, decode_attention_terms
 from tuner.cost.compute.elementwise import elementwise_ms, sampling_ms
+from tuner.cost.compute.encoder import encoder_attention_terms
 from tuner.cost.compute.gemm import gemm_ms, gemm_terms, quantise_ms
+from tuner.cost.compute.hyper_connections import hyper_connection_terms
 from tuner.cost.compute.kinds import Precision, Terms, precision
 from tuner.cost.compute.moe import Routing, moe_ms, moe_terms
 
 __all__ = [
     "Precision",
     "Routing",
+    "block_sparse_decode_terms",
+    "block_sparse_prefill_terms",
+    "compressed_decode_terms",
+    "compressed_prefill_terms",
+    "compressed_projections_ms",
     "Terms",
     "decode_attention_ms",
     "decode_attention_terms",
     "elementwise_ms",
+    "encoder_attention_terms",
     "gemm_ms",
     "gemm_terms",
+    "hyper_connection_terms",
     "moe_ms",
     "moe_terms",
     "precision",
