@@ -20,12 +20,12 @@ from tuner.cost.compute.moe import Routing, moe_ms, moe_terms
 __all__ = [
     "Precision",
     "Routing",
+    "Terms",
     "block_sparse_decode_terms",
     "block_sparse_prefill_terms",
     "compressed_decode_terms",
     "compressed_prefill_terms",
     "compressed_projections_ms",
-    "Terms",
     "decode_attention_ms",
     "decode_attention_terms",
     "elementwise_ms",
