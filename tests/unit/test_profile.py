@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tuner.ask.compressed_fits import OPTIONAL_SECTIONS
+from tuner.ask.latent_fits import LATENT_SECTIONS
 from tuner.ask.profile import PROFILE_DIR, known_profiles, load_profile, profile_from_document
 from tuner.errors import BadInput
 
@@ -49,7 +50,7 @@ def test_a_shipped_profile_loads_under_its_own_name_and_sources_every_section(na
 @pytest.mark.parametrize("name", known_profiles())
 def test_a_profile_is_compact(name: str) -> None:
     found = document(name)
-    for section in OPTIONAL_SECTIONS:
+    for section in (*OPTIONAL_SECTIONS, *LATENT_SECTIONS):
         assert numbers_in(found.pop(section, {})) <= PARAMETERS_PER_OPTIONAL_SECTION
     assert numbers_in(found) <= PARAMETERS_PER_PROFILE
 

@@ -25,12 +25,21 @@ from tuner.ask.compressed_fits import (
     HyperConnectionFit,
 )
 from tuner.ask.device import ARCHITECTURES, GPU, DeviceKind, kind_of
+from tuner.ask.latent_fits import (
+    LATENT_SECTIONS,
+    LatentDecodeFit,
+    LatentPrefillFit,
+    LatentProductsFit,
+    QuantiseFit,
+    SparseDecodeFit,
+    SparsePrefillFit,
+)
 from tuner.errors import BadInput
 
 PROFILE_DIR = Path(__file__).parent / "profiles"
 ENGINE_DIR = PROFILE_DIR / "engines"
 _MEASURED = ("gemm", "attention_prefill", "attention_decode", "moe", "elementwise", "engine", "collectives")
-_FITTED = (*_MEASURED, *OPTIONAL_SECTIONS)
+_FITTED = (*_MEASURED, *OPTIONAL_SECTIONS, *LATENT_SECTIONS)
 _STRICT = ConfigDict(extra="forbid")
 LAUNCH_US = 4.0  # of a kernel by itself, from PyTorch, on the hosts that the engine's constants were fitted on: assumed
 
@@ -242,6 +251,12 @@ class HardwareProfile:
     hyper_connections: Mapping[str, HyperConnectionFit] = field(default_factory=dict)
     encoder_attention: Mapping[str, EncoderFit] = field(default_factory=dict)
     expert_exchange: Mapping[str, ExchangeFit] = field(default_factory=dict)
+    latent_products: Mapping[str, LatentProductsFit] = field(default_factory=dict)
+    latent_prefill: Mapping[str, LatentPrefillFit] = field(default_factory=dict)
+    latent_decode: Mapping[str, LatentDecodeFit] = field(default_factory=dict)
+    sparse_prefill: Mapping[str, SparsePrefillFit] = field(default_factory=dict)
+    sparse_decode: Mapping[str, SparseDecodeFit] = field(default_factory=dict)
+    quantise: Mapping[str, QuantiseFit] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if kind_of(self.arch) is None:

@@ -15,12 +15,14 @@ from tuner.cost.compute.encoder import encoder_attention_terms
 from tuner.cost.compute.gemm import gemm_ms, gemm_terms, quantise_ms
 from tuner.cost.compute.hyper_connections import hyper_connection_terms
 from tuner.cost.compute.kinds import Precision, Terms, precision
+from tuner.cost.compute.latent import absorbs, latent_decode_terms, latent_prefill_terms, latent_products_ms
 from tuner.cost.compute.moe import Routing, moe_ms, moe_terms
 
 __all__ = [
     "Precision",
     "Routing",
     "Terms",
+    "absorbs",
     "block_sparse_decode_terms",
     "block_sparse_prefill_terms",
     "compressed_decode_terms",
@@ -33,6 +35,9 @@ __all__ = [
     "gemm_ms",
     "gemm_terms",
     "hyper_connection_terms",
+    "latent_decode_terms",
+    "latent_prefill_terms",
+    "latent_products_ms",
     "moe_ms",
     "moe_terms",
     "precision",

@@ -60,6 +60,7 @@ def prefill_attention_terms(
     value_dim: ArrayLike | None = None,
     window: ArrayLike | None = None,
     kv_dtype: str = "auto",
+    fit: PrefillAttentionFit | None = None,
 ) -> Terms:
     """Terms of one layer's causal attention on one device; broadcasts over all numbers.
 
@@ -68,7 +69,7 @@ def prefill_attention_terms(
     ``value_dim`` is the width of a value where it differs from ``head_dim`` (MLA: 128 against 192).
     """
     kind = precision(profile, kv_dtype)
-    fit = fit_for(profile.attention_prefill, kind, "attention_prefill")
+    fit = fit or fit_for(profile.attention_prefill, kind, "attention_prefill")
     new, past, b, h, kv, dim = (
         np.asarray(x, dtype=float) for x in (new_tokens, context_tokens, batch, heads, kv_heads, head_dim)
     )

@@ -55,7 +55,7 @@ _PRECISIONS = {
 }
 _ALIASES = {
     "auto": "bf16", "bfloat16": "bf16", "float16": "bf16", "fp16": "bf16", "half": "bf16",
-    "fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "fp8_static": "fp8", "w8a8_fp8": "fp8",
+    "fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "fp8_static": "fp8", "w8a8_fp8": "fp8", "fp8_ds_mla": "fp8",
     "block_fp8": "fp8_block", "fp4": "nvfp4", "w4a4_nvfp4": "nvfp4",
     "w4a16_mxfp4": "mxfp4", "w4a8_mxfp4_mxfp8": "mxfp4_fp8",
     "int4_wo": "int4", "w4a16": "int4", "awq": "int4", "gptq": "int4",
