@@ -20,6 +20,7 @@ INHERITING = {
 }  # fmt: skip
 PARAMETERS_PER_PROFILE = 120
 PARAMETERS_PER_OPTIONAL_SECTION = 24
+PARAMETERS_PER_PROFILE = 120 + 30  # those of linear attention
 SECTIONS = ("gemm", "attention_prefill", "attention_decode", "moe", "elementwise", "engine")
 
 

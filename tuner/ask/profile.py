@@ -34,12 +34,13 @@ from tuner.ask.latent_fits import (
     SparseDecodeFit,
     SparsePrefillFit,
 )
+from tuner.ask.linear_fits import LINEAR, LinearAttentionFits
 from tuner.errors import BadInput
 
 PROFILE_DIR = Path(__file__).parent / "profiles"
 ENGINE_DIR = PROFILE_DIR / "engines"
 _MEASURED = ("gemm", "attention_prefill", "attention_decode", "moe", "elementwise", "engine", "collectives")
-_FITTED = (*_MEASURED, *OPTIONAL_SECTIONS, *LATENT_SECTIONS)
+_FITTED = (*_MEASURED, *OPTIONAL_SECTIONS, *LATENT_SECTIONS, LINEAR)
 _STRICT = ConfigDict(extra="forbid")
 LAUNCH_US = 4.0  # of a kernel by itself, from PyTorch, on the hosts that the engine's constants were fitted on: assumed
 
@@ -257,6 +258,7 @@ class HardwareProfile:
     sparse_prefill: Mapping[str, SparsePrefillFit] = field(default_factory=dict)
     sparse_decode: Mapping[str, SparseDecodeFit] = field(default_factory=dict)
     quantise: Mapping[str, QuantiseFit] = field(default_factory=dict)
+    linear_attention: LinearAttentionFits = field(default_factory=LinearAttentionFits)
 
     def __post_init__(self) -> None:
         if kind_of(self.arch) is None:

@@ -18,7 +18,7 @@ from tuner.cost.compute import (
     prefill_attention_ms,
 )
 from tuner.errors import BadInput
-from tuner.validate import compressed_operations, latent_operations
+from tuner.validate import compressed_operations, latent_operations, linear_operations
 from tuner.validate.columns import Columns, Predict, column_of, numbers_of
 
 Array = NDArray[np.float64]
@@ -110,4 +110,5 @@ _KINDS: dict[str, tuple[tuple[str, ...], Predict]] = {
     "moe": (("moe_dtype", "distribution", "vllm"), _moe),
     **compressed_operations.KINDS,
     **latent_operations.KINDS,
+    **linear_operations.KINDS,
 }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tuner.cost.collectives import predict_collective_rows
 from tuner.errors import BadInput
-from tuner.validate import compressed_operations, latent_operations
+from tuner.validate import compressed_operations, latent_operations, linear_operations
 from tuner.validate.columns import Operation
 from tuner.validate.operations import predict_rows
 from tuner.validate.points import Points, read_points
@@ -36,6 +36,7 @@ OPERATIONS = {
     ),
     **compressed_operations.OPERATIONS,
     **latent_operations.OPERATIONS,
+    **linear_operations.OPERATIONS,
 }
 KINDS = (E2E, *OPERATIONS)
 _TELLTALE = {"e2e": "model_path", "gemm": "gemm_dtype", "moe": "moe_dtype", "collectives": "op_name"}
@@ -62,8 +63,9 @@ def validate(path: str | Path, kind: str | None = None, correct_with: str | Path
 
 def kind_of(points: Points) -> str:
     """What a table measures, by its columns; attention tables differ by having one new token in every row, or not."""
-    if told := compressed_operations.kind_of(points.columns) or latent_operations.kind_of(points.columns):
-        return told
+    for more in (compressed_operations, latent_operations, linear_operations):
+        if told := more.kind_of(points.columns):
+            return told
     for kind, column in _TELLTALE.items():
         if column in points.columns:
             return kind

@@ -123,6 +123,19 @@ class Terms:
         return np.asarray(names[np.argmax(np.stack(parts), axis=0)])
 
 
+def sum_terms(*kernels: Terms) -> Terms:
+    """Terms of kernels that run one after the other."""
+    found = kernels[0]
+    for kernel in kernels[1:]:
+        found = Terms(
+            np.asarray(found.compute_ms + kernel.compute_ms),
+            np.asarray(found.memory_ms + kernel.memory_ms),
+            np.asarray(found.overhead_ms + kernel.overhead_ms),
+            np.asarray(found.total_ms + kernel.total_ms),
+        )
+    return found
+
+
 def smooth_max(a: ArrayLike, b: ArrayLike) -> Array:
     """The 3-norm of two non-negative times: their maximum, rounded off where they are close."""
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
