@@ -18,7 +18,6 @@ INHERITING = {
     "a100_40gb_sxm": "a100_sxm", "gh200": "h200_sxm", "b300_sxm": "b200_sxm",
     "gb200": "b200_sxm", "gb300": "b200_sxm",
 }  # fmt: skip
-PARAMETERS_PER_PROFILE = 120
 PARAMETERS_PER_OPTIONAL_SECTION = 24
 PARAMETERS_PER_PROFILE = 120 + 30  # those of linear attention
 SECTIONS = ("gemm", "attention_prefill", "attention_decode", "moe", "elementwise", "engine")

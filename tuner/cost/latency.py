@@ -21,7 +21,7 @@ from tuner.ask.models.blocks import Block, Mixer
 from tuner.ask.models.matrices import Cut, Matrix
 from tuner.cost import compute
 from tuner.cost.collectives import CollectiveModel, CommGroup
-from tuner.cost.mixers import core_ms
+from tuner.cost.mixers import Where, core_ms
 from tuner.cost.rank_placement import group_of
 from tuner.cost.sequence_memory import SequenceMemory, sequence_memory
 from tuner.cost.stages import Stage, layers_of, moe_layers_of, stage_blocks
@@ -148,7 +148,17 @@ class StepCosts:
             seen, times = self.techniques.attention_step(layout, step)
             terms["attention"] = np.asarray(times * self._core_ms(block.mixer, layout, seen))
         terms["elementwise"] = np.asarray(compute.elementwise_ms(profile, n * row_bytes, kernels))
+        if block.streams > 1:
+            terms["hyper-connections"] = self._streams_ms(block, n)
         return terms
+
+    def _streams_ms(self, block: Block, n: Floats) -> Floats:
+        """Mixing a residual of several streams before and after each half of a layer."""
+        sides = [
+            compute.hyper_connection_terms(self.cluster.profile, side, n, self.model.hidden, block.streams).total_ms
+            for side in ("pre", "post")
+        ]
+        return np.asarray(2 * (sides[0] + sides[1]))
 
     def _products_ms(self, block: Block, layout: ParallelLayout, n: Floats, phase: Phase) -> Floats:
         """Matrix products of ``n`` rows; what the engine merges into one is one."""
@@ -191,7 +201,7 @@ class StepCosts:
 
     def _core_ms(self, mixer: Mixer, layout: ParallelLayout, step: StepShape) -> Floats:
         kv_dtype = self._switches.on(layout, self.model).kv_cache_dtype
-        return core_ms(mixer, self.cluster.profile, layout, step, kv_dtype)
+        return core_ms(mixer, Where(self.cluster.profile, layout, step, kv_dtype))
 
     def _experts_ms(self, layout: ParallelLayout, step: StepShape) -> Floats:
         """Routed experts of one layer."""

@@ -63,9 +63,9 @@ def validate(path: str | Path, kind: str | None = None, correct_with: str | Path
 
 def kind_of(points: Points) -> str:
     """What a table measures, by its columns; attention tables differ by having one new token in every row, or not."""
-    for more in (compressed_operations, latent_operations, linear_operations):
-        if told := more.kind_of(points.columns):
-            return told
+    readers = (compressed_operations.kind_of, latent_operations.kind_of, linear_operations.kind_of)
+    if told := next((told for reader in readers if (told := reader(points.columns))), None):
+        return told
     for kind, column in _TELLTALE.items():
         if column in points.columns:
             return kind

@@ -24,6 +24,7 @@ from tuner.cost.compute.linear_attention import (
     short_convolution_terms,
 )
 from tuner.cost.compute.moe import Routing, moe_ms, moe_terms
+from tuner.cost.compute.sparse import sparse_decode_terms, sparse_prefill_terms
 from tuner.cost.compute.state_space import mamba1_ms, mamba1_terms, mamba2_ms, mamba2_terms
 
 __all__ = [
@@ -64,4 +65,6 @@ __all__ = [
     "sampling_ms",
     "short_convolution_ms",
     "short_convolution_terms",
+    "sparse_decode_terms",
+    "sparse_prefill_terms",
 ]
