@@ -19,7 +19,7 @@ _LENGTHS = (
     "max_seq_length",
     "seq_len",
 )
-"""The shortest of them counts (``derive_max_model_len_and_key``, ``transformers_utils/model_arch_config_convertor``)."""
+"""The shortest of them counts (``transformers_utils/model_arch_config_convertor``)."""
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
