@@ -11,9 +11,12 @@ from tuner.ask.models.described import Described
 from tuner.ask.models.families.falcon import FEED_FORWARD, PROJECTIONS
 from tuner.ask.models.matrices import Vectors
 
+DEFAULTS = {"vocab_size": 250880, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 8}
+
 
 def read(config: Config, text: Config) -> Described:
     """An MLP of four times the width; a norm after the embedding, and one at the end."""
+    text = text.having(**DEFAULTS)
     text = renamed(text, hidden_size="n_embed", num_hidden_layers="n_layer", num_attention_heads="n_head")
     hidden, heads = text.need("n_embed", "hidden_size"), text.need("num_attention_heads")
     attention = Attention(

@@ -1,5 +1,5 @@
-"""Persimmon, through the class of Transformers (PersimmonConfig), which has no plan for tensor parallelism: ranks divide
-the embedding alone."""
+"""Persimmon, through the class of Transformers (PersimmonConfig), which has no plan for tensor parallelism: the
+embedding alone is divided."""
 
 from __future__ import annotations
 
