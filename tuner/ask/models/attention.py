@@ -41,7 +41,7 @@ class Attention(Mixer):
     add up variances. ``reuses_cache``: no keys and values of its own, it reads those of an earlier layer;
     ``projects_anyway``: the engine multiplies and drops them all the same. ``one_projection``: the checkpoint has one
     matrix for keys and values. ``sinks``: a logit per head that takes no part in the sum. ``index``: what chooses
-    blocks.
+    blocks. ``repeats``: more ranks than KV heads may have the same ones.
 
     Two ways of classes of Transformers, with caches divided as ever. ``whole``, where they have no plan for tensor
     parallelism: every rank has and multiplies all of the projections. ``apart``, where they have one: queries, keys and
@@ -64,6 +64,7 @@ class Attention(Mixer):
     one_projection: bool = False
     sinks: bool = False
     index: BlockIndex | None = None
+    repeats: bool = True
     whole: bool = False
     apart: bool = False
     place: str = "self_attn"
@@ -131,6 +132,8 @@ class Attention(Mixer):
         """Heads divide by the ranks; KV heads divide by them, or into them."""
         if self.heads % ranks:
             return f"{self.heads} attention heads do not divide by tp={ranks}"
+        if not self.repeats and self.kv_heads % ranks:
+            return f"{self.kv_heads} KV heads do not divide by tp={ranks}"
         if max(self.kv_heads, ranks) % min(self.kv_heads, ranks):
             return f"{self.kv_heads} KV heads neither divide by nor into tp={ranks}"
         return None

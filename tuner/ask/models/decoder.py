@@ -43,8 +43,9 @@ def renamed(text: Config, **older: str) -> Config:
 
 
 def is_tied(config: Config, text: Config, absent: bool) -> bool:
-    """Whether embedding and LM head are one matrix: the language model's own word, else that of the whole."""
-    found = text if text.get("tie_word_embeddings") is not None else config
+    """Whether embedding and LM head are one matrix: the word of the whole, else the language model's own
+    (``VllmConfig.with_hf_config`` hands it down)."""
+    found = config if config.get("tie_word_embeddings") is not None else text
     return found.flag("tie_word_embeddings", absent)
 
 
@@ -61,18 +62,19 @@ def decoder(
     *,
     tied: bool = False,
     headless: bool = False,
+    own_head: bool = False,
     norm: int = 1,
     **more: Any,
 ) -> Described:
     """The whole of it, by the keys of most families; ``tied`` where the file does not say; ``headless``: the class
-    knows no head beside the embedding; ``norm``: vectors of the last norm (2 with a bias). ``more`` are other fields of
-    ``Described``."""
+    knows no head beside the embedding; ``own_head``: it always has one; ``norm``: vectors of the last norm (2 with a
+    bias). ``more`` are other fields of ``Described``."""
     hidden = text.need("hidden_size")
     given: dict[str, Any] = {
         "hidden": hidden,
         "vocab": text.need("vocab_size"),
         "layers": layers,
-        "tied": headless or is_tied(config, text, tied),
+        "tied": headless or (not own_head and is_tied(config, text, tied)),
         "max_position": longest(text),
         "vectors": Vectors(whole=norm * hidden),
     }

@@ -25,8 +25,8 @@ class Indexer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentAttention(Mixer):
     """Ranks and head sizes in elements. ``expanded``: the engine caches keys and values of heads, not the latent one
-    (MiniCPM3); keys and values are then as wide as the wider of both. ``output_gate``: the heads' output is multiplied by
-    a projection of the input (Kimi-K3)."""
+    (MiniCPM3); keys and values are then as wide as the wider of both. ``output_gate``: the heads' output is multiplied
+    by a projection of the input (Kimi-K3)."""
 
     heads: int
     kv_rank: int

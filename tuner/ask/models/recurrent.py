@@ -85,6 +85,7 @@ class KimiDelta(Mixer):
     conv: int
     gate_bias: bool = True
     full_gate: bool = False  # the output gate is one matrix of full rank
+    full_decay: bool = False  # so is the decay
     place: str = "self_attn"
 
     @property
@@ -113,7 +114,10 @@ class KimiDelta(Mixer):
         qkv = tuple(Matrix(_KIND, named(f"{one}_proj"), width, hidden, Cut.OUTPUTS, "qkv_proj") for one in "qkv")
         beta = Matrix(_KIND, named("b_proj"), self.heads, hidden, Cut.OUTPUTS)
         out = Matrix(_KIND, named("o_proj"), hidden, width, Cut.INPUTS)
-        return *qkv, *low_rank("f", False), beta, *gate, out
+        decay = (
+            (Matrix(_KIND, named("f_proj"), width, hidden, Cut.OUTPUTS),) if self.full_decay else low_rank("f", False)
+        )
+        return *qkv, *decay, beta, *gate, out
 
     def vectors(self, hidden: int) -> Vectors:
         """Three convolutions, decay rates, time steps, the gated norm."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
-from tuner.ask.models.usual import SILU, decoder, grouped, of_kinds
+from tuner.ask.models.usual import SILU, grouped, number, of_kinds
 
 DEFAULTS = {  # of vLLM's AfmoeConfig
     "vocab_size": 200192,
@@ -28,7 +29,7 @@ def read(config: Config, text: Config) -> Described:
     """The first layers are dense."""
     text = text.having(**DEFAULTS)
     text.only("hidden_act", *SILU)
-    shared = 2 if text.values.get("num_shared_experts") is None else text.count("num_shared_experts")
+    shared = number(text, "num_shared_experts", 2)
     inter = text.need("moe_intermediate_size")
     experts = Experts(
         count=text.need("num_experts"),
@@ -42,13 +43,10 @@ def read(config: Config, text: Config) -> Described:
         WINDOW: grouped(text, gated=True, norm_elements=2 * dim, window=text.need("sliding_window")),
         FULL: grouped(text, gated=True, norm_elements=2 * dim),
     }
-    dense, first = Mlp(inter=text.need("intermediate_size")), 1
-    if text.values.get("num_dense_layers") is not None:
-        first = text.count("num_dense_layers")
-    layers = []
-    for number, kind in enumerate(of_kinds(text, "layer_types", WINDOW, FULL)):
-        if number < first:
+    dense, first, layers = Mlp(inter=text.need("intermediate_size")), number(text, "num_dense_layers", 1), []
+    for at, kind in enumerate(of_kinds(text, "layer_types", WINDOW, FULL)):
+        if at < first:
             layers.append(Block(mixer=mixers[kind], mlp=dense, norms=norms))
         else:
             layers.append(Block(mixer=mixers[kind], experts=experts, norms=norms))
-    return decoder(config, text, layers, same=False)
+    return decoder(config, text, layers, own_head=True)

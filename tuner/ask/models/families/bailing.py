@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import decoder, grouped, two_norms
+from tuner.ask.models.usual import grouped, two_norms
 
 
 def read(config: Config, text: Config) -> Described:
@@ -34,9 +35,10 @@ def mixture(text: Config) -> Experts:
     text.only("use_bias", False)
     inter = text.need("moe_intermediate_size")
     return Experts(
-        count=text.need("num_experts"),
+        count=text.need("num_experts", "n_routed_experts"),
         topk=text.need("num_experts_per_tok", "num_experts_per_token"),
         inter=inter,
-        shared_inter=text.count("num_shared_experts") * (text.count("moe_shared_expert_intermediate_size") or inter),
+        shared_inter=text.count("num_shared_experts", "n_shared_experts")
+        * (text.count("moe_shared_expert_intermediate_size") or inter),
         router_bias=text.flag("moe_router_enable_expert_bias"),
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
-from tuner.ask.models.usual import decoder, grouped, of_kinds
+from tuner.ask.models.usual import grouped, of_kinds
 
 DEFAULTS = {  # of Cohere2MoeConfig
     "vocab_size": 256000,
@@ -44,7 +45,7 @@ def read(config: Config, text: Config) -> Described:
             layers.append(Block(mixer=mixer, experts=experts, norms=norms, joined=True))
         else:
             layers.append(Block(mixer=mixer, mlp=dense, norms=norms, joined=True))
-    return decoder(config, text, layers, same=True)
+    return decoder(config, text, layers, headless=True)
 
 
 def _kinds(text: Config) -> list[str]:

@@ -8,10 +8,11 @@ from typing import Any
 
 from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.latent import Indexer, LatentAttention
 from tuner.ask.models.matrices import Vectors
-from tuner.ask.models.usual import SILU, decoder, grouped, two_norms
+from tuner.ask.models.usual import SILU, grouped, two_norms
 
 _THIRD: Mapping[str, Any] = {  # of DeepseekV3Config
     "num_attention_heads": 128,
@@ -92,7 +93,7 @@ def read(config: Config, text: Config) -> Described:
             layers.append(Block(mixer=mixer, experts=experts, norms=norms))
         else:
             layers.append(Block(mixer=mixer, mlp=dense, norms=norms))
-    return decoder(config, text, layers, same=False)
+    return decoder(config, text, layers, own_head=True)
 
 
 def latent(text: Config, layer: int) -> LatentAttention:
@@ -111,7 +112,7 @@ def latent(text: Config, layer: int) -> LatentAttention:
 
 def given(text: Config, key: str) -> int | None:
     """A number that a file may set to null to have none, and leaves out to have its class's."""
-    return None if key in text.values and text.values[key] is None else text.need(key)
+    return None if text.stated(key) and text.values[key] is None else text.need(key)
 
 
 def indexer(text: Config, layer: int) -> Indexer:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import SILU, decoder, grouped, two_norms
+from tuner.ask.models.usual import SILU, grouped, number, two_norms
 
 DEFAULTS = {  # of Ernie4_5_MoeConfig
     "vocab_size": 103424,
@@ -19,8 +20,6 @@ DEFAULTS = {  # of Ernie4_5_MoeConfig
     "moe_intermediate_size": 1536,
     "moe_k": 6,
     "moe_num_experts": 64,
-    "moe_num_shared_experts": 2,
-    "moe_layer_start_index": 1,
     "moe_layer_interval": 1,
 }
 
@@ -34,22 +33,16 @@ def read(config: Config, text: Config) -> Described:
         count=text.need("moe_num_experts"),
         topk=text.need("moe_k"),
         inter=inter,
-        shared_inter=inter * _given(text, "moe_num_shared_experts"),
+        shared_inter=inter * number(text, "moe_num_shared_experts", 2),
         router_bias=True,
     )
     norms, attention = two_norms(text.need("hidden_size")), grouped(text, bias=bias)
     routed = Block(mixer=attention, experts=experts, norms=norms)
     dense = Block(mixer=attention, mlp=Mlp(inter=text.need("intermediate_size"), bias=bias), norms=norms)
     count, every = text.need("num_hidden_layers"), text.need("moe_layer_interval")
-    first, last = _given(text, "moe_layer_start_index"), _given(text, "moe_layer_end_index", count - 1)
+    first, last = number(text, "moe_layer_start_index", 1), count - 1
+    if text.get("moe_layer_end_index") not in (None, -1):
+        last = text.count("moe_layer_end_index")
     use = text.flag("use_moe", True)
     layers = [routed if use and first <= n <= last and (n + 1) % every == 0 else dense for n in range(count)]
     return decoder(config, text, layers)
-
-
-def _given(text: Config, key: str, absent: int = 0) -> int:
-    """A number that may be 0 in the file."""
-    value = text.get(key)
-    if value == -1 and key == "moe_layer_end_index":
-        return absent
-    return absent if value is None else text.count(key)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import SILU, decoder, grouped, of_kinds, two_norms
+from tuner.ask.models.usual import SILU, grouped, number, of_kinds, two_norms
 
 DEFAULTS = {  # of ExaoneMoeConfig
     "vocab_size": 102400,
@@ -23,10 +24,10 @@ WINDOW, FULL = "sliding_attention", "full_attention"
 
 
 def read(config: Config, text: Config) -> Described:
-    """Windows stand in ``sliding_windows``, a number or nothing for each layer."""
+    """Windows stand in ``sliding_windows``, a number or nothing for each layer, or are all the same."""
     text = text.having(**DEFAULTS)
     text.only("hidden_act", *SILU)
-    shared = 1 if text.values.get("num_shared_experts") is None else text.count("num_shared_experts")
+    shared = number(text, "num_shared_experts", 1)
     inter, bias = text.need("moe_intermediate_size"), text.flag("attention_bias") or text.flag("bias")
     experts = Experts(
         count=text.need("num_experts"),
@@ -37,21 +38,20 @@ def read(config: Config, text: Config) -> Described:
     )
     dim, norms = grouped(text).head_dim, two_norms(text.need("hidden_size"))
     dense, count = Mlp(inter=text.need("intermediate_size"), bias=text.flag("mlp_bias")), text.need("num_hidden_layers")
-    windows, layers = text.entries("sliding_windows"), []
+    windows, layers = text.entries("sliding_windows") or [text.get("sliding_window")] * count, []
     if len(windows) < count:
         raise text.refuse("sliding_windows", f"{count} windows or nulls")
-    for number, kind in enumerate(of_kinds(text, "layer_types", WINDOW, FULL)):
-        window = windows[number] if kind == WINDOW else None
+    for at, kind in enumerate(of_kinds(text, "layer_types", WINDOW, FULL)):
+        window = windows[at] if kind == WINDOW else None
         mixer = grouped(text, bias=bias, output_bias=bias, norm_elements=2 * dim, window=window or None)
-        if _routed(text, number):
+        if _routed(text, at):
             layers.append(Block(mixer=mixer, experts=experts, norms=norms))
         else:
             layers.append(Block(mixer=mixer, mlp=dense, norms=norms))
     return decoder(config, text, layers)
 
 
-def _routed(text: Config, number: int) -> bool:
+def _routed(text: Config, layer: int) -> bool:
     if text.has("mlp_layer_types"):
-        return bool(of_kinds(text, "mlp_layer_types", "dense", "sparse")[number] == "sparse")
-    first = text.values.get("first_k_dense_replace")
-    return number >= (1 if first is None else text.count("first_k_dense_replace"))
+        return bool(of_kinds(text, "mlp_layer_types", "dense", "sparse")[layer] == "sparse")
+    return layer >= number(text, "first_k_dense_replace", 1)

@@ -51,7 +51,6 @@ def read(config: Config, text: Config) -> Described:
         vectors=Vectors(whole=size.hidden + per_layer),
         outside=_outside(text, inputs) if per_layer else (),
         pipeline_tensors=1 + -(-inputs // size.hidden),
-        not_priced=("a third all-reduce of each layer, of the mixture beside the MLP",) if layers[0].experts else (),
     )
 
 

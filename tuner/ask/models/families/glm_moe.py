@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.deepseek import is_mixture, mixture
-from tuner.ask.models.usual import SILU, decoder, grouped, two_norms
+from tuner.ask.models.usual import SILU, called, grouped, two_norms
 
 DEFAULTS = {  # of Glm4MoeConfig
     "num_attention_heads": 96,
@@ -33,7 +34,7 @@ DOTS = {  # of Dots1Config
 
 def read(config: Config, text: Config) -> Described:
     """Queries and keys are normed where the file says so."""
-    dots = config.entries("architectures")[:1] == ["Dots1ForCausalLM"]
+    dots = "dots1" in called(config, text)
     text = text.having(**(DOTS if dots else DEFAULTS))
     text.only("hidden_act", *SILU)
     text.only("moe_layer_freq", 1)
@@ -41,9 +42,9 @@ def read(config: Config, text: Config) -> Described:
         raise text.refuse("layer_types", "full_attention alone")
     dim, bias = grouped(text).head_dim, text.flag("attention_bias")
     normed = dots or text.flag("use_qk_norm")
-    attention = grouped(text, bias=bias, output_bias=dots and bias, norm_elements=2 * dim if normed else 0)
+    attention = grouped(text, bias=bias, output_bias=dots and bias, norm_elements=2 * dim if normed else 0, apart=dots)
     norms, experts = two_norms(text.need("hidden_size")), mixture(text)
     routed = Block(mixer=attention, experts=experts, norms=norms)
     dense = Block(mixer=attention, mlp=Mlp(inter=text.need("intermediate_size")), norms=norms)
     layers = [routed if experts and is_mixture(text, n) else dense for n in range(text.need("num_hidden_layers"))]
-    return decoder(config, text, layers, same=None if dots else False)
+    return decoder(config, text, layers, own_head=not dots)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import decoder, grouped, two_norms
+from tuner.ask.models.usual import grouped, two_norms
 
 YARN = {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096}
 DEFAULTS = {  # of GptOssConfig
@@ -38,7 +39,11 @@ def read(config: Config, text: Config) -> Described:
     )
     norms, window = two_norms(text.need("hidden_size")), text.count("sliding_window") or None
     pair = [
-        Block(mixer=grouped(text, window=seen, bias=True, output_bias=True, sinks=True), experts=experts, norms=norms)
+        Block(
+            mixer=grouped(text, window=seen, bias=True, output_bias=True, sinks=True, repeats=False),
+            experts=experts,
+            norms=norms,
+        )
         for seen in (window, None)
     ]
-    return decoder(config, text, [pair[n % 2] for n in range(count)], same=False)
+    return decoder(config, text, [pair[n % 2] for n in range(count)], own_head=True)

@@ -7,10 +7,11 @@ from typing import Any
 
 from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Layer
 from tuner.ask.models.recurrent import Mamba2
-from tuner.ask.models.usual import SILU, decoder, grouped, two_norms
+from tuner.ask.models.usual import SILU, called, grouped, two_norms
 
 DEFAULTS: dict[str, Any] = {  # of GraniteMoeConfig and GraniteMoeHybridConfig
     "vocab_size": 32000,
@@ -35,7 +36,7 @@ _RECURRENT, _FULL, _WINDOW = ("mamba", "linear_attention"), ("attention", "full_
 
 def read(config: Config, text: Config) -> Described:
     """A mixture, a shared MLP, or both follow each mixer; a hybrid's list says which mixers are state spaces."""
-    hybrid = "Hybrid" in str(config.entries("architectures")[:1])
+    hybrid = "hybrid" in called(config, text)
     shared = text.having(shared_intermediate_size=1024) if hybrid else text
     text = text.having(**DEFAULTS)
     text.only("hidden_act", *SILU)

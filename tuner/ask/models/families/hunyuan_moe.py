@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import SILU, decoder, grouped, two_norms
+from tuner.ask.models.usual import SILU, called, grouped, number, two_norms
 
 _FIRST = {  # of HunYuanMoEV1Config
     "num_attention_heads": 32,
@@ -31,13 +32,13 @@ _THIRD = {  # of vLLM's HYV3Config
 
 def read(config: Config, text: Config) -> Described:
     """The first has one shared MLP as wide as an expert in every layer; the third dense layers before the mixtures."""
-    if "V3" not in str(config.entries("architectures")[:1]):
+    if "v3" not in called(config, text):
         return _first(config, text.having(**_FIRST))
     text = text.having(**_THIRD)
     text.only("hidden_act", *SILU)
     dim = text.need("head_dim")
     attention = grouped(text, norm_elements=2 * dim if text.flag("qk_norm", True) else 0)
-    shared = 1 if text.values.get("num_shared_experts") is None else text.count("num_shared_experts")
+    shared = number(text, "num_shared_experts", 1)
     inter, norms = text.need("expert_hidden_dim", "moe_intermediate_size"), two_norms(text.need("hidden_size"))
     experts = Experts(
         count=text.need("num_experts"),
@@ -49,7 +50,7 @@ def read(config: Config, text: Config) -> Described:
     )
     routed = Block(mixer=attention, experts=experts, norms=norms)
     dense = Block(mixer=attention, mlp=Mlp(inter=text.need("intermediate_size")), norms=norms)
-    first = 1 if text.values.get("first_k_dense_replace") is None else text.count("first_k_dense_replace")
+    first = number(text, "first_k_dense_replace", 1)
     return decoder(config, text, [dense if n < first else routed for n in range(text.need("num_hidden_layers"))])
 
 
@@ -64,7 +65,7 @@ def _first(config: Config, text: Config) -> Described:
         shared_inter=inter,
         shared_place="mlp.shared_mlp",
     )
-    attention = grouped(text, bias=bias, output_bias=bias, norm_elements=2 * dim)
+    attention = grouped(text, bias=bias, output_bias=bias, norm_elements=2 * dim, whole=True)
     layer = Block(mixer=attention, experts=experts, norms=two_norms(text.need("hidden_size")))
     return decoder(config, text, [layer] * text.need("num_hidden_layers"))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.recurrent import Mamba1
-from tuner.ask.models.usual import SILU, decoder, grouped, two_norms
+from tuner.ask.models.usual import SILU, grouped, number, two_norms
 
 DEFAULTS = {  # of JambaConfig
     "vocab_size": 65536,
@@ -40,19 +41,18 @@ def read(config: Config, text: Config) -> Described:
         count=text.need("num_experts"), topk=text.need("num_experts_per_tok"), inter=inter, place="feed_forward"
     )
     layers = []
-    for number in range(text.need("num_hidden_layers")):
-        mixer = mixers[_falls(text, number, "attn_layer")]
-        if experts.count > 1 and _falls(text, number, "expert_layer"):
+    for at in range(text.need("num_hidden_layers")):
+        mixer = mixers[_falls(text, at, "attn_layer")]
+        if experts.count > 1 and _falls(text, at, "expert_layer"):
             layers.append(Block(mixer=mixer, experts=experts, norms=norms))
         else:
             layers.append(Block(mixer=mixer, mlp=Mlp(inter=inter, place="feed_forward"), norms=norms))
-    return decoder(config, text, layers, same=False)
+    return decoder(config, text, layers, own_head=True)
 
 
-def _falls(text: Config, number: int, what: str) -> bool:
-    offset = text.values.get(f"{what}_offset")
-    wanted = _OFFSETS[f"{what}_offset"] if offset is None else text.count(f"{what}_offset")
-    return number % text.need(f"{what}_period") == wanted
+def _falls(text: Config, layer: int, what: str) -> bool:
+    wanted = number(text, f"{what}_offset", _OFFSETS[f"{what}_offset"])
+    return layer % text.need(f"{what}_period") == wanted
 
 
 def _mamba(text: Config) -> Mixer:

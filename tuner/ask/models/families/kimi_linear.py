@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import Cut, Layer, Matrix, Vectors
 from tuner.ask.models.recurrent import KimiDelta
-from tuner.ask.models.usual import decoder
 
 DEFAULTS = {  # of vLLM's KimiLinearConfig
     "intermediate_size": 11008,
@@ -48,7 +48,7 @@ def read(config: Config, text: Config) -> Described:
             layers.append(Block(mixer=mixer, mlp=dense, norms=norms, extra=extra))
     last = (_mix("output_attn_res_proj", hidden),) if read_back else ()
     around = Vectors(whole=(2 if read_back else 1) * hidden)
-    return decoder(config, text, layers, same=False, outside=last, vectors=around)
+    return decoder(config, text, layers, own_head=True, outside=last, vectors=around)
 
 
 def _mix(name: str, hidden: int) -> Matrix:

@@ -7,9 +7,10 @@ from typing import Any
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Cut, Layer, Matrix
-from tuner.ask.models.usual import SILU, decoder, grouped, of_kinds, two_norms
+from tuner.ask.models.usual import SILU, grouped, number, of_kinds, two_norms
 
 DEFAULTS: dict[str, Any] = {  # of vLLM's LagunaConfig
     "vocab_size": 100352,
@@ -39,10 +40,10 @@ def read(config: Config, text: Config) -> Described:
         raise text.refuse("num_attention_heads_per_layer", f"{count} numbers")
     dense, experts, layers = Mlp(inter=text.need("intermediate_size")), _experts(text), []
     step = text.count("decoder_sparse_step") or 1
-    for number, kind in enumerate(kinds):
-        mixer = _attention(text, kind, heads[number])
+    for at, kind in enumerate(kinds):
+        mixer = _attention(text, kind, heads[at])
         gate, norms = _gate(text, mixer, hidden), two_norms(hidden)
-        if number not in text.entries("mlp_only_layers") and (number + 1) % step == 0:
+        if at not in text.entries("mlp_only_layers") and (at + 1) % step == 0:
             layers.append(Block(mixer=mixer, experts=experts, norms=norms, extra=gate))
         else:
             layers.append(Block(mixer=mixer, mlp=dense, norms=norms, extra=gate))
@@ -73,12 +74,11 @@ def _gate(text: Config, mixer: Attention, hidden: int) -> tuple[Matrix, ...]:
 
 
 def _experts(text: Config) -> Experts:
-    shared = text.values.get("shared_expert_intermediate_size")
     return Experts(
         count=text.need("num_experts"),
         topk=text.need("num_experts_per_tok"),
         inter=text.need("moe_intermediate_size"),
-        shared_inter=512 if shared is None else text.count("shared_expert_intermediate_size"),
+        shared_inter=number(text, "shared_expert_intermediate_size", 512),
         router_bias=True,
         shared_place="mlp.shared_expert",
     )

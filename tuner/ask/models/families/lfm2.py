@@ -7,9 +7,10 @@ from typing import Any
 
 from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.recurrent import ShortConvolution
-from tuner.ask.models.usual import decoder, grouped, two_norms
+from tuner.ask.models.usual import called, grouped, number, two_norms
 
 _DENSE: dict[str, Any] = {  # of Lfm2Config
     "vocab_size": 65536,
@@ -38,7 +39,7 @@ CONVOLUTION, FULL = "conv", "full_attention"
 
 def read(config: Config, text: Config) -> Described:
     """Embedding and head are always one matrix."""
-    routed = "Moe" in str(config.entries("architectures")[:1])
+    routed = "moe" in called(config, text)
     text = text.having(**(_ROUTED if routed else _DENSE))
     hidden = text.need("hidden_size")
     dim = hidden // text.need("num_attention_heads")
@@ -53,14 +54,14 @@ def read(config: Config, text: Config) -> Described:
     }
     experts = _experts(text) if routed else None
     inter = text.need("intermediate_size") if routed else _inter(text)
-    first = 2 if text.values.get("num_dense_layers") is None else text.count("num_dense_layers")
+    first = number(text, "num_dense_layers", 2)
     dense, norms, layers = Mlp(inter=inter, place="feed_forward"), two_norms(hidden), []
-    for number, kind in enumerate(_kinds(text)):
-        if experts is not None and number >= first:
+    for at, kind in enumerate(_kinds(text)):
+        if experts is not None and at >= first:
             layers.append(Block(mixer=mixers[kind], experts=experts, norms=norms))
         else:
             layers.append(Block(mixer=mixers[kind], mlp=dense, norms=norms))
-    return decoder(config, text, layers, same=True)
+    return decoder(config, text, layers, headless=True)
 
 
 def _kinds(text: Config) -> Sequence[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.deepseek import latent
 from tuner.ask.models.matrices import Vectors
-from tuner.ask.models.usual import decoder, two_norms
+from tuner.ask.models.usual import number, two_norms
 
 DEFAULTS = {  # of LongcatFlashConfig
     "vocab_size": 131072,
@@ -24,7 +25,6 @@ DEFAULTS = {  # of LongcatFlashConfig
     "v_head_dim": 128,
     "moe_topk": 12,
     "n_routed_experts": 512,
-    "zero_expert_num": 256,
     "expert_ffn_hidden_size": 2048,
 }
 
@@ -34,7 +34,7 @@ def read(config: Config, text: Config) -> Described:
     text = text.having(**DEFAULTS)
     text.only("zero_expert_type", "identity")
     text.only("router_bias", False)
-    zero = 0 if text.values.get("zero_expert_num") == 0 else text.need("zero_expert_num")
+    zero = number(text, "zero_expert_num", 256)
     experts = Experts(
         count=text.need("n_routed_experts"),
         topk=text.need("moe_topk", "num_experts_per_tok"),
@@ -46,4 +46,11 @@ def read(config: Config, text: Config) -> Described:
     dense = Mlp(inter=text.need("ffn_hidden_size", "intermediate_size"), place="mlps")
     first = Block(mixer=attention, mlp=dense, experts=experts, norms=two_norms(hidden) + Vectors(whole=zero))
     second = Block(mixer=attention, mlp=dense, norms=two_norms(hidden))
-    return decoder(config, text, [first, second] * text.need("num_hidden_layers", "num_layers"), same=False)
+    return decoder(config, text, [first, second] * _pairs(text), own_head=True)
+
+
+def _pairs(text: Config) -> int:
+    """Transformers' class takes ``num_hidden_layers`` for twice the layers."""
+    if text.has("num_hidden_layers"):
+        return max(1, text.need("num_hidden_layers") // 2)
+    return text.need("num_layers")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Mixer
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
 from tuner.ask.models.recurrent import Mamba1, Mamba2
-from tuner.ask.models.usual import decoder
+from tuner.ask.models.usual import called
 
 _FIRST = {  # of MambaConfig and FalconMambaConfig
     "vocab_size": 50280,
@@ -34,14 +35,13 @@ _SECOND = {  # of Mamba2Config
 
 def read(config: Config, text: Config) -> Described:
     """All layers are alike; positions are not counted, so the length is what the engine takes of such models."""
-    second = config.entries("architectures")[:1] == ["Mamba2ForCausalLM"]
+    second = "mamba2" in called(config, text)
     text = text.having(**(_SECOND if second else _FIRST))
     hidden = text.need("hidden_size")
     mixer: Mixer = _second(text) if second else _first(text)
     layer = Block(mixer=mixer, norms=Vectors(whole=hidden), prefix="backbone.layers")
     layers = [layer] * text.need("num_hidden_layers")
-    tied = text.flag("tie_word_embeddings")
-    return decoder(config, text, layers, same=tied, embedding_names=("backbone.embeddings",))
+    return decoder(text, text, layers, embedding_names=("backbone.embeddings",))
 
 
 def _first(text: Config) -> Mixer:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import SILU, decoder, two_norms
+from tuner.ask.models.usual import SILU, two_norms
 
 DEFAULTS = {"max_position_embeddings": 131072}  # of MiMoV2FlashConfig
 
@@ -18,6 +19,7 @@ def read(config: Config, text: Config) -> Described:
     text = text.having(**DEFAULTS)
     text.only("hidden_act", *SILU)
     text.only("n_shared_experts", 0)
+    config.only("vision_config", None)
     norms = two_norms(text.need("hidden_size"))
     mixers = (_attention(text, ""), _attention(text, "swa_"))
     experts = Experts(
@@ -33,7 +35,7 @@ def read(config: Config, text: Config) -> Described:
         else Block(mixer=mixers[window], mlp=dense, norms=norms)
         for window, routed in zip(_marks(text, "hybrid_layer_pattern"), _marks(text, "moe_layer_freq"), strict=True)
     ]
-    return decoder(config, text, layers, same=False)
+    return decoder(config, text, layers, own_head=True)
 
 
 def _marks(text: Config, key: str) -> Sequence[int]:

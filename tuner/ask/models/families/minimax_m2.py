@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import decoder, grouped, two_norms
+from tuner.ask.models.usual import grouped, two_norms
 
 DEFAULTS = {  # of MiniMaxM2Config
     "num_experts_per_tok": 8,
@@ -37,4 +38,4 @@ def read(config: Config, text: Config) -> Described:
         place="block_sparse_moe",
     )
     layer = Block(mixer=attention, experts=experts, norms=two_norms(text.need("hidden_size")))
-    return decoder(config, text, [layer] * text.need("num_hidden_layers"), same=False)
+    return decoder(config, text, [layer] * text.need("num_hidden_layers"), own_head=True)

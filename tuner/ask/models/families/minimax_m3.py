@@ -7,8 +7,9 @@ from typing import Any
 from tuner.ask.models.attention import BlockIndex
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import decoder, grouped, two_norms
+from tuner.ask.models.usual import grouped, two_norms
 
 DEFAULTS: dict[str, Any] = {  # of vLLM's MiniMaxM3TextConfig
     "vocab_size": 200064,
@@ -60,7 +61,7 @@ def read(config: Config, text: Config) -> Described:
             layers.append(Block(mixer=mixer, experts=experts, norms=norms))
         else:
             layers.append(Block(mixer=mixer, mlp=dense, norms=norms))
-    return decoder(config, text, layers, same=False)
+    return decoder(config, text, layers, own_head=True)
 
 
 def _experts(text: Config) -> Experts:

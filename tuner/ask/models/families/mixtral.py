@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import decoder, grouped, two_norms, window_of_all
+from tuner.ask.models.positions import everywhere
+from tuner.ask.models.usual import grouped, two_norms
 
 DEFAULTS = {"num_experts_per_tok": 2, "num_local_experts": 8, "num_key_value_heads": 8}  # of MixtralConfig
 DEFAULTS |= {"max_position_embeddings": 131072}
@@ -20,6 +22,6 @@ def read(config: Config, text: Config) -> Described:
         inter=text.need("intermediate_size"),
         place="block_sparse_moe",
     )
-    attention = grouped(text, window=window_of_all(text))
+    attention = grouped(text, window=everywhere(text))
     layer = Block(mixer=attention, experts=experts, norms=two_norms(text.need("hidden_size")))
     return decoder(config, text, [layer] * text.need("num_hidden_layers"))

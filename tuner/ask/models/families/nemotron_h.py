@@ -1,5 +1,5 @@
-"""Nemotron-H and Nemotron-3 (vLLM ``models/nemotron_h.py``): each mixer, attention, MLP or mixture is a layer by itself,
-in the order that a pattern says."""
+"""Nemotron-H and Nemotron-3 (vLLM ``models/nemotron_h.py``): each mixer, attention, MLP or mixture is a layer
+by itself, in the order that a pattern says."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from functools import cache
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.cache import STATE_BYTES
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
+from tuner.ask.models.positions import everywhere
 from tuner.ask.models.recurrent import Mamba2
-from tuner.ask.models.usual import decoder, grouped, window_of_all
+from tuner.ask.models.usual import grouped
 
 DEFAULTS = {  # of NemotronHConfig
     "num_attention_heads": 32,
@@ -50,7 +52,7 @@ def read(config: Config, text: Config) -> Described:
         config,
         text,
         [made(letter) for letter in _pattern(text)],
-        same=False,
+        own_head=True,
         embedding_names=("model.embed_tokens", "backbone.embeddings"),
     )
 
@@ -90,7 +92,7 @@ def _mamba(text: Config) -> Block:
 
 
 def _attention(text: Config) -> Block:
-    return Block(mixer=grouped(text, window=window_of_all(text), place="mixer"), norms=_norm(text), prefix=PREFIX)
+    return Block(mixer=grouped(text, window=everywhere(text), place="mixer"), norms=_norm(text), prefix=PREFIX)
 
 
 def _dense(text: Config) -> Block:

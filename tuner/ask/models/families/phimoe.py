@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
-from tuner.ask.models.usual import decoder, grouped, window_of_all
+from tuner.ask.models.positions import everywhere
+from tuner.ask.models.usual import grouped
 
 DEFAULTS = {  # of PhimoeConfig
     "vocab_size": 32064,
@@ -25,7 +27,7 @@ def read(config: Config, text: Config) -> Described:
     """All layers are alike; the class has all biases whatever the file says."""
     text = text.having(**DEFAULTS)
     hidden = text.need("hidden_size")
-    attention = grouped(text, window=window_of_all(text), bias=True, output_bias=True)
+    attention = grouped(text, window=everywhere(text), bias=True, output_bias=True)
     experts = Experts(
         count=text.need("num_local_experts"),
         topk=text.need("num_experts_per_tok"),
@@ -34,4 +36,4 @@ def read(config: Config, text: Config) -> Described:
     )
     layer = Block(mixer=attention, experts=experts, norms=Vectors(whole=4 * hidden))
     layers = [layer] * text.need("num_hidden_layers")
-    return decoder(config, text, layers, same=False, vectors=Vectors(whole=2 * hidden), head_bias=True)
+    return decoder(config, text, layers, own_head=True, vectors=Vectors(whole=2 * hidden), head_bias=True)

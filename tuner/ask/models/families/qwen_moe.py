@@ -5,8 +5,9 @@ from __future__ import annotations
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import SILU, decoder, grouped, of_kinds, two_norms
+from tuner.ask.models.usual import SILU, called, grouped, of_kinds, two_norms
 
 SECOND = {  # of Qwen2MoeConfig
     "num_experts": 60,
@@ -50,14 +51,14 @@ def is_mixture(text: Config, layer: int) -> bool:
 
 def read(config: Config, text: Config) -> Described:
     """Queries and keys are normed in the third generation; the second has biases."""
-    architecture = str(config.entries("architectures")[:1])
-    text = text.having(**(SECOND if "Qwen2" in architecture else THIRD))
+    architecture = called(config, text)
+    text = text.having(**(SECOND if "qwen2" in architecture else THIRD))
     text.only("hidden_act", *SILU)
     text.only("dual_chunk_attention_config", None)
-    if "Mellum" in architecture:
+    if "mellum" in architecture:
         return _listed(config, text)
     text.only("use_sliding_window", False)
-    attention = grouped(text, bias=True) if "Qwen2" in architecture else _normed(text)
+    attention = grouped(text, bias=True) if "qwen2" in architecture else _normed(text)
     norms = two_norms(text.need("hidden_size"))
     routed = Block(mixer=attention, experts=mixture(text), norms=norms)
     dense = Block(mixer=attention, mlp=Mlp(inter=text.need("intermediate_size")), norms=norms)
@@ -74,7 +75,8 @@ def _listed(config: Config, text: Config) -> Described:
     """Mellum (vLLM ``models/mellum.py``): the file lists each layer's attention and MLP."""
     kinds = of_kinds(text, "layer_types", "sliding_attention", "full_attention")
     after = of_kinds(text, "mlp_layer_types", "sparse", "dense")
-    mixers = {"full_attention": _normed(text), "sliding_attention": _normed(text, text.count("sliding_window") or None)}
+    window = text.count("sliding_window") if text.flag("use_sliding_window") else 0
+    mixers = {"full_attention": _normed(text), "sliding_attention": _normed(text, window or None)}
     norms, experts, dense = (
         two_norms(text.need("hidden_size")),
         mixture(text),

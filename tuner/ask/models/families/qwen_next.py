@@ -9,10 +9,11 @@ from typing import Any
 from tuner.ask.models.blocks import Block, Mixer, Mlp
 from tuner.ask.models.cache import STATE_BYTES
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.qwen_moe import is_mixture, mixture
 from tuner.ask.models.recurrent import GatedDelta
-from tuner.ask.models.usual import SILU, decoder, grouped, of_kinds, two_norms
+from tuner.ask.models.usual import SILU, called, grouped, of_kinds, two_norms
 
 _ALL: Mapping[str, Any] = {
     "head_dim": 256,
@@ -38,8 +39,8 @@ LINEAR, FULL = "linear_attention", "full_attention"
 
 def read(config: Config, text: Config) -> Described:
     """The delta rule's state has the precision that Qwen3.5's files name; Qwen3-Next's the model's."""
-    architecture = str(config.entries("architectures")[0])
-    family = "qwen3_next" if "Next" in architecture else "qwen3_5_moe" if "Moe" in architecture else "qwen3_5"
+    architecture = called(config, text)
+    family = "qwen3_next" if "next" in architecture else "qwen3_5_moe" if "moe" in architecture else "qwen3_5"
     text = text.having(**_DEFAULTS[family])
     text.only("hidden_act", *SILU)
     text.only("dual_chunk_attention_config", None)

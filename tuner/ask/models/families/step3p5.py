@@ -7,9 +7,10 @@ from typing import Any
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Cut, Layer, Matrix
-from tuner.ask.models.usual import decoder, two_norms
+from tuner.ask.models.usual import two_norms
 
 DEFAULTS: dict[str, Any] = {  # of vLLM's Step3p5Config
     "num_attention_groups": 8,
@@ -33,7 +34,7 @@ def read(config: Config, text: Config) -> Described:
     kinds = text.entries("layer_types")[:count] or [FULL if n % 2 else WINDOW for n in range(count)]
     if len(kinds) != count or set(kinds) - {WINDOW, FULL}:
         raise text.refuse("layer_types", f"{count} of {WINDOW} and {FULL}")
-    routed, experts, dense = _routed(text, count), _experts(text), Mlp(inter=text.need("intermediate_size"))
+    routed, experts, dense = routed_layers(text, count), _experts(text), Mlp(inter=text.need("intermediate_size"))
     layers = []
     for number, kind in enumerate(kinds):
         mixer = _attention(text, kind)
@@ -44,7 +45,7 @@ def read(config: Config, text: Config) -> Described:
             layers.append(Block(mixer=mixer, experts=experts, norms=two_norms(hidden), extra=extra))
         else:
             layers.append(Block(mixer=mixer, mlp=dense, norms=two_norms(hidden), extra=extra))
-    return decoder(config, text, layers, same=False, pipeline_tensors=1)
+    return decoder(config, text, layers, own_head=True, pipeline_tensors=1)
 
 
 def _attention(text: Config, kind: str) -> Attention:
@@ -65,7 +66,8 @@ def _attention(text: Config, kind: str) -> Attention:
     )
 
 
-def _routed(text: Config, count: int) -> set[int]:
+def routed_layers(text: Config, count: int) -> set[int]:
+    """Those listed in a text, else all but the first."""
     listed = text.word("moe_layers_enum")
     if not listed:
         return set(range(1, count))
