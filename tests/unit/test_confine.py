@@ -7,13 +7,12 @@ import pytest
 from tests.fakes import copy_of_empty_store, document, make_request
 from tests.service_app import work
 from tuner.app.service.confine import confine
-from tuner.ask.model import known_models
 from tuner.errors import BadInput
 from tuner.study.lifecycle import StudyState
 from tuner.study.orders import Terms
 from tuner.study.store import Store
 
-KNOWN = known_models()[0]
+KNOWN = "Qwen/Qwen3-8B"
 
 
 @pytest.fixture(autouse=True)

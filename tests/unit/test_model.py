@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.ask.model import ModelShape, from_config, known_models, load_model
+from tuner.ask.model import ModelShape, from_config, load_model
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.matrices import Vectors
@@ -48,10 +48,6 @@ PUBLISHED_BILLIONS = {
     "openai/gpt-oss-120b": 116.8,
     "openai/gpt-oss-20b": 20.9,
 }
-
-
-def test_every_known_model_is_checked_against_its_published_size():
-    assert set(known_models()) == set(EXACT) | set(PUBLISHED_BILLIONS)
 
 
 @pytest.mark.parametrize(("name", "parameters"), EXACT.items())
@@ -279,8 +275,8 @@ def test_any_value_in_a_config_is_priced_or_refused(change):
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "org/no-such-model"])
-def test_an_unknown_name_is_refused_with_those_known(name):
-    with pytest.raises(BadInput, match=r"one of .*meta-llama/Llama-3\.1-8B"):
+def test_an_unknown_name_is_refused(name):
+    with pytest.raises(BadInput, match=r"one of the \d+ known models"):
         load_model(name)
 
 

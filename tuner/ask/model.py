@@ -1,4 +1,4 @@
-"""A model's shape, read from a Hugging Face ``config.json`` or from the registry of well-known models.
+"""A model's shape, read from a Hugging Face ``config.json`` or from the registry of known models.
 
 Only what costs bytes or time is kept: blocks of a few kinds (``tuner.ask.models``), in what they are stored, and what
 lies around them. An architecture without a reader is refused by name, as is what a reader does not understand.
@@ -10,11 +10,8 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from tuner.ask.dtype import PRECISIONS, engine_dtype, require_runs
 from tuner.ask.formats.document import QuantizationDocument, find_document
@@ -27,10 +24,11 @@ from tuner.ask.models.described import Described, Tower
 from tuner.ask.models.families.index import READERS, reader_of
 from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import NO_VECTORS, Matrix, Vectors, stored_elements
+from tuner.ask.registry import known_config, unknown_model
+from tuner.ask.registry import known_models as known_models
 from tuner.errors import BadInput
 
 VOCAB_PADDING = 64  # vLLM pads embedding and LM head rows to a multiple of this (vocab_parallel_embedding.py)
-_REGISTRY = Path(__file__).with_name("models.yaml")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _TEXT_PARTS = ("text_config", "language_config", "llm_config")  # where files of multimodal models have the decoder
 
@@ -226,11 +224,6 @@ def tower_elements(tower: Tower, ranks: int) -> float:
     return blocks + stored_elements(tower.around, ranks) + tower.vectors.on_rank(ranks)
 
 
-def known_models() -> tuple[str, ...]:
-    """Names in the registry."""
-    return tuple(sorted(_registry()))
-
-
 def load_model(name: str, dtype: str = "auto") -> ModelShape:
     """Shape of a model given as a directory with ``config.json`` or as a registry name, computed in ``dtype``.
 
@@ -240,12 +233,12 @@ def load_model(name: str, dtype: str = "auto") -> ModelShape:
     directory = Path(name)
     if directory.is_dir():
         return _from_directory(directory, dtype)
-    config = _registry().get(name)
+    config = known_config(name)
     if config is not None:
         return from_config(config, name, dtype)
     if not _HUB_NAME.fullmatch(name):
         raise BadInput("model", name, "an existing directory with a config.json, or a model name")
-    raise BadInput("model", name, "a directory with a config.json, or one of " + ", ".join(known_models()))
+    raise unknown_model(name)
 
 
 def _from_directory(directory: Path, dtype: str) -> ModelShape:
@@ -288,13 +281,3 @@ def _stored(shape: ModelShape, document: QuantizationDocument | None, dtype: str
     weights = stored_weights(shape, found, precision, document.where)
     cache = found.latent_cache if shape.latent else found.kv_cache
     return replace(shape, weights=weights, precision=precision, kv_cache=cache)
-
-
-@lru_cache(maxsize=1)
-def _registry() -> dict[str, dict[str, Any]]:
-    document: dict[str, dict[str, Any]] = yaml.load(_REGISTRY.read_text(encoding="utf-8"), Loader=_yaml_loader())
-    return document
-
-
-def _yaml_loader() -> Any:
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -19,6 +19,7 @@ import yaml
 
 from tuner.ask.engine_arguments import release
 from tuner.ask.engine_version import NEWEST, EngineVersion
+from tuner.ask.registry import known_config
 from tuner.ask.request import TuneRequest
 from tuner.ask.requested_model import requested_model
 from tuner.errors import BadInput
@@ -26,7 +27,8 @@ from tuner.errors import BadInput
 _NAMES = Path(__file__).with_name("engine_args") / "transformers.yaml"
 # Published with a tokenizer that is code (tiktoken), where the model's files do not say it.
 _CODED = {"KimiK25ForConditionalGeneration": "moonshotai/Kimi-K2.5", "kimi_k2": "moonshotai/Kimi-K2"}
-_CODED |= {"kimi_k25": "moonshotai/Kimi-K2.5"}
+_CODED |= {"kimi_k25": "moonshotai/Kimi-K2.5", "KimiLinearForCausalLM": "moonshotai/Kimi-Linear-48B-A3B-Instruct"}
+_CODED |= {"KimiK3ForConditionalGeneration": "moonshotai/Kimi-K3"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +53,15 @@ def _transformers() -> _Known:
 def remote_code(model: str, architecture: str, version: EngineVersion = NEWEST) -> str | None:
     """What of a model is code in its repository that vLLM must run, in words; None where nothing is.
 
-    ``model`` is a directory or a known name, whose ``architecture`` says it then.
+    ``model`` is a directory or a known name, of whose tokenizer only its model type and ``architecture`` say something.
     """
     directory = Path(model)
-    if not directory.is_dir():
-        return _published(architecture)
-    config = _read(directory / "config.json")
+    config = _read(directory / "config.json") if directory.is_dir() else known_config(model) or {}
     model_type = str(config.get("model_type"))
     named = _auto_map(config).get("AutoConfig")
     if named and model_type not in release(version).model_types | _transformers().model_types:
         return f"its configuration is code, {named}: neither vLLM {version} nor Transformers knows {model_type}"
-    tokenizer = _read(directory / "tokenizer_config.json")
+    tokenizer = _read(directory / "tokenizer_config.json") if directory.is_dir() else {}
     if not tokenizer:
         return _published(model_type) or _published(architecture)
     named = _auto_map(tokenizer).get("AutoTokenizer")

@@ -199,7 +199,7 @@ def _model(path: str) -> ModelShape:
         return load_model(path)
     wanted = _family(path)
     same = [name for name in known_models() if _family(name) == wanted]
-    return load_model(same[0] if same else path)
+    return load_model(min(same, key=len) if same else path)  # the shortest name says least of how it is stored
 
 
 def _family(name: str) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tuner.ask.model import known_models
 from tuner.ask.profile import known_profiles
+from tuner.ask.registry import known_models, model_choices
 from tuner.errors import BadInput
 
 
@@ -23,7 +23,7 @@ def confine(document: Mapping[str, Any], roots: Iterable[Path]) -> None:
     cluster = document.get("cluster")
     model = document.get("model")
     if isinstance(model, str) and (model not in known_models() or _exists(model)):
-        _require(model, "request: model", opened, ", ".join(known_models()))
+        _require(model, "request: model", opened, model_choices(model))
     for group in cluster if isinstance(cluster, list | tuple) else [cluster]:
         gpu = group.get("gpu") if isinstance(group, Mapping) else None
         if isinstance(gpu, str) and gpu not in known_profiles():
