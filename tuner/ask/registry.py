@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -19,13 +20,15 @@ from tuner.errors import BadInput
 FOLDER = Path(__file__).with_name("known_models")
 SOURCE = "source"  # the only key of a file that is no field of config.json
 _BETWEEN = "--"  # the organisation and the name, in a file's name
+_ENDING = ".json"
 _SHOWN = 3  # names that are near
 
 
 @lru_cache(maxsize=1)
 def known_models() -> tuple[str, ...]:
     """Names in the registry, in alphabetical order."""
-    return tuple(sorted(path.stem.replace(_BETWEEN, "/", 1) for path in FOLDER.glob("*.json")))
+    files = (name for name in os.listdir(FOLDER) if name.endswith(_ENDING))
+    return tuple(sorted(name.removesuffix(_ENDING).replace(_BETWEEN, "/", 1) for name in files))
 
 
 @lru_cache(maxsize=16)
@@ -39,7 +42,7 @@ def known_config(name: str) -> Mapping[str, Any] | None:
 
 def file_of(name: str) -> Path:
     """Where a known model's fields are kept."""
-    return FOLDER / f"{name.replace('/', _BETWEEN, 1)}.json"
+    return FOLDER / f"{name.replace('/', _BETWEEN, 1)}{_ENDING}"
 
 
 def unknown_model(name: str) -> BadInput:
