@@ -12,10 +12,20 @@ PROFILES = {
     "A100-80G": "a100_sxm",
     "H100": "h100_sxm",
     "H200": "h200_sxm",
+    "H20": "h20",
     "GH200": "gh200",
     "B200": "b200_sxm",
     "B300": "b300_sxm",
+    "GB200": "gb200",
+    "GB300": "gb300",
+    "L4": "l4",
+    "L40": "l40",
     "L40S": "l40s",
+    "A10G": "a10g",
+    "RTX-PRO-6000": "rtx_pro_6000_server",
+    "AMD-Instinct-MI300X-HF": "mi300x",
+    "AMD-Instinct-MI300X-OAM": "mi300x",
+    "AMD-Instinct-MI325X-OAM": "mi325x",
 }
 _RESOURCE = "accelerator_type:"
 

@@ -6,7 +6,7 @@ How each kind is priced says ``tuner.ask.device``. Names are those of vLLM 0.29 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from serve.launch.accelerators import PROFILES, accelerator_resource, accelerators
@@ -27,7 +27,8 @@ Bundle = dict[str, float]
 class PodNeeds:
     """What pods of a kind of device are given where nobody says otherwise.
 
-    ``image`` is Ray's own, with its version left open, and ``image_has_engine`` where vLLM is in it. ``plugin_devices``
+    ``image`` is Ray's own, with its version left open, and ``image_has_engine`` where vLLM is in it, else ``engine``
+    says in words what has to be added to it. ``plugin_devices``
     are devices that Kubernetes hands out by a device plugin, on nodes that keep other pods away; others are CPU cores.
     """
 
@@ -36,6 +37,7 @@ class PodNeeds:
     plugin_devices: bool
     memory_gib_per_device: int
     shared_memory_gib: int
+    engine: str = "vLLM"
 
 
 class Device(Protocol):
@@ -108,6 +110,7 @@ class CpuCores:
         plugin_devices=False,
         memory_gib_per_device=16,
         shared_memory_gib=4,
+        engine="vLLM for CPU",
     )
     server = ("python3", "-m", "vllm.entrypoints.openai.api_server")  # vLLM's CPU build brings no working script
     kwargs: Mapping[str, Any] = {"compilation_config": {"mode": "STOCK_TORCH_COMPILE", "backend": "eager"}}
@@ -212,7 +215,18 @@ class Gpus:
         return not typed or group.gpu in typed
 
 
-_DEVICES: Mapping[str, Device] = {"cpu": CpuCores(), "gpu": Gpus()}
+class RocmGpus(Gpus):
+    """Each device is a GPU of AMD's, which Ray counts as it counts NVIDIA's. Not tested on such a machine."""
+
+    pods = replace(
+        Gpus.pods,
+        image="rayproject/ray:{ray_version}-py312",
+        image_has_engine=False,
+        engine="vLLM for ROCm (its GPUs are amd.com/gpu to Kubernetes)",
+    )
+
+
+_DEVICES: Mapping[str, Device] = {"cpu": CpuCores(), "gpu": Gpus(), "rocm": RocmGpus()}
 
 
 def devices_of(spec: ClusterSpec) -> Device:

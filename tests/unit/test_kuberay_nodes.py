@@ -36,7 +36,17 @@ PRODUCTS = {
     "NVIDIA-GB300": "gb300",
     "NVIDIA-GH200-480GB": "gh200",
     "NVIDIA-L40S": "l40s",
-    "NVIDIA-L40": None,
+    "NVIDIA-L40": "l40",
+    "NVIDIA-L4": "l4",
+    "NVIDIA-A10G": "a10g",
+    "NVIDIA-A10": None,
+    "NVIDIA-H20": "h20",
+    "NVIDIA-H20-3e": None,  # another memory
+    "NVIDIA-RTX-PRO-6000-Blackwell-Server-Edition": "rtx_pro_6000_server",
+    "NVIDIA-RTX-PRO-6000-Blackwell-Workstation-Edition": None,
+    "AMD_Instinct_MI300X_OAM": "mi300x",
+    "AMD_Instinct_MI325X_OAM": "mi325x",
+    "AMD_Instinct_MI308X": None,
     "Tesla-T4": None,
     "NVIDIA-H100-80GB-HBM3-SHARED": None,  # shared in time
     "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb": None,  # a slice

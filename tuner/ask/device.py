@@ -19,7 +19,8 @@ class DeviceKind:
     kernels of its own beside ``collective_library``. ``link`` is what joins the devices of a node (None: what the
     profile says); ``shared_overheads`` the file of ``profiles/engines`` on which every profile's engine section
     stands. ``fp8_cache_head_multiple``: attention reads a KV cache in fp8 for heads of its multiples, and no latent
-    one (None: that depends on the compute capability).
+    one (None: that depends on the compute capability). ``unpriced_formats``: weights for which vLLM has no kernel
+    there, or only one that emulates it. ``caution`` is what people have to be told of every such device.
     """
 
     name: str
@@ -33,6 +34,8 @@ class DeviceKind:
     link: str | None
     shared_overheads: str | None
     fp8_cache_head_multiple: int | None
+    unpriced_formats: tuple[str, ...] = ()
+    caution: str | None = None
 
     def memory_share(self, utilization: float) -> float:
         """Share of a device's memory that an engine may use, of which a request allows ``utilization``."""
@@ -52,6 +55,21 @@ GPU = DeviceKind(
     shared_overheads="vllm.yaml",
     fp8_cache_head_multiple=None,
 )
+ROCM = DeviceKind(  # of AMD's, under vLLM's ROCm build
+    name="rocm",
+    architectures=("cdna3",),
+    own_memory=True,
+    default_kv_cache_gib=None,
+    most_per_node=8,  # joined each to each, as OAM boards are built
+    asynchronous_scheduling=True,
+    all_reduce_kernels=True,  # its custom all-reduce, up to 8 MiB on a node; not torch's symmetric memory, nor FlashInfer
+    collective_library="rccl",
+    link=None,
+    shared_overheads="vllm.yaml",
+    fp8_cache_head_multiple=None,
+    unpriced_formats=("nvfp4", "nvfp4_wo", "mxfp8", "fp8_wo"),  # model_executor/kernels/linear of vLLM 0.29, before CDNA 4
+    caution="launching on ROCm is not tested, and what vLLM adds to the kernels there is taken from CUDA",
+)
 CPU = DeviceKind(  # one core
     name="cpu",
     architectures=("cpu",),
@@ -65,7 +83,7 @@ CPU = DeviceKind(  # one core
     shared_overheads=None,
     fp8_cache_head_multiple=32,
 )
-KINDS = (GPU, CPU)
+KINDS = (GPU, ROCM, CPU)
 ARCHITECTURES = tuple(arch for kind in KINDS for arch in kind.architectures)
 
 

@@ -25,6 +25,7 @@ from tuner.ask.compressed_fits import (
     HyperConnectionFit,
 )
 from tuner.ask.device import ARCHITECTURES, GPU, DeviceKind, kind_of
+from tuner.ask.gpu_names import near_profiles, profile_named
 from tuner.ask.latent_fits import (
     LATENT_SECTIONS,
     LatentDecodeFit,
@@ -41,6 +42,7 @@ PROFILE_DIR = Path(__file__).parent / "profiles"
 ENGINE_DIR = PROFILE_DIR / "engines"
 _MEASURED = ("gemm", "attention_prefill", "attention_decode", "moe", "elementwise", "engine", "collectives")
 _FITTED = (*_MEASURED, *OPTIONAL_SECTIONS, *LATENT_SECTIONS, LINEAR)
+MEASURABLE = ("gemm", "attention_prefill", "attention_decode", "moe", "collectives")  # by tables of kernels
 _STRICT = ConfigDict(extra="forbid")
 LAUNCH_US = 4.0  # of a kernel by itself, from PyTorch, on the hosts that the engine's constants were fitted on: assumed
 
@@ -220,8 +222,9 @@ class HardwareProfile:
     Bandwidths are bytes per second and direction, peaks are dense FLOP per second by precision (``bf16``, ``fp8``,
     ``fp4``, ``int8``; a precision without hardware support is absent). ``memory_bytes`` is what a process can see of
     the device's memory. ``fabric`` names a file of ``tuner/ask/profiles/fabrics/``. ``usd_per_hour`` is per device,
-    None where no price is known. ``sources`` says per section where its numbers come from. ``collectives`` is the raw
-    section that the collective models read. Compared and hashed by identity: ``load_profile`` gives one per file.
+    None where no price is known. ``sources`` says per section where its numbers come from, and ``measured`` which of
+    ``MEASURABLE`` were fitted to measurements of this device. ``collectives`` is the raw section that the collective
+    models read. Compared and hashed by identity: ``load_profile`` gives one per file.
     """
 
     __pydantic_config__ = _STRICT
@@ -259,6 +262,7 @@ class HardwareProfile:
     sparse_decode: Mapping[str, SparseDecodeFit] = field(default_factory=dict)
     quantise: Mapping[str, QuantiseFit] = field(default_factory=dict)
     linear_attention: LinearAttentionFits = field(default_factory=LinearAttentionFits)
+    measured: tuple[Literal["gemm", "attention_prefill", "attention_decode", "moe", "collectives"], ...] = ()
 
     def __post_init__(self) -> None:
         if kind_of(self.arch) is None:
@@ -276,21 +280,40 @@ class HardwareProfile:
         assert kind is not None  # as __post_init__ saw to
         return kind
 
+    @property
+    def unmeasured_sections(self) -> tuple[str, ...]:
+        """Those of ``MEASURABLE`` that were not measured on this device: taken over from a relative, or estimated."""
+        return tuple(section for section in MEASURABLE if section not in self.measured)
+
 
 _SCHEMA = TypeAdapter(HardwareProfile)
 
 
+@lru_cache(maxsize=1)
 def known_profiles() -> tuple[str, ...]:
     """Names of the profiles that ship with Parlay, in alphabetical order."""
     return tuple(sorted(path.stem for path in PROFILE_DIR.glob("*.yaml")))
 
 
-@lru_cache(maxsize=64)
 def load_profile(name_or_path: str) -> HardwareProfile:
     """The profile of a known device, or of a YAML file given by its path (anything with a slash or ending in .yaml).
 
-    Raises ``BadInput`` for a device without a profile, saying how to make one, and for a file that is not a profile.
+    A device may be written in other ways, where it is clear which one is meant (``tuner.ask.gpu_names``). Raises
+    ``BadInput`` for one without a profile, saying how to make one, and for a file that is not a profile.
     """
+    return _load(canonical_gpu(name_or_path))
+
+
+def canonical_gpu(name_or_path: str) -> str:
+    """The profile's name where a known device is written in another way; a path, and what is unclear, as it stands."""
+    if _is_path(name_or_path) or name_or_path in known_profiles():
+        return name_or_path
+    named = profile_named(name_or_path)
+    return named if named in known_profiles() else name_or_path
+
+
+@lru_cache(maxsize=64)
+def _load(name_or_path: str) -> HardwareProfile:
     return profile_from_document(_read(_find(name_or_path)), where=name_or_path)
 
 
@@ -344,12 +367,23 @@ def _resolve(name: str, seen: tuple[str, ...]) -> Mapping[str, Any]:
 
 
 def _find(name_or_path: str) -> Path:
-    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+    if _is_path(name_or_path):
         return Path(name_or_path).expanduser()
     if name_or_path not in known_profiles():
         how = f"copy {PROFILE_DIR / 'generic.yaml'}, put in the datasheet figures and give its path"
-        raise BadInput("gpu", name_or_path, f"{', '.join(known_profiles())}; for another device {how}")
+        raise BadInput("gpu", name_or_path, f"{gpu_choices(name_or_path)}; for another device {how}")
     return PROFILE_DIR / f"{name_or_path}.yaml"
+
+
+def gpu_choices(name: str) -> str:
+    """What may stand in place of a name that means no profile, or not clearly one, in words."""
+    near = near_profiles(name, known_profiles())
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"{meant}{', '.join(known_profiles())}"
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or name.endswith((".yaml", ".yml"))
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from tuner.ask.engine_settings import Engine as Engine
+from tuner.ask.profile import canonical_gpu
 from tuner.ask.sections import Count, Document, Positive
 from tuner.ask.workload import Arrival as Arrival  # the sections of a request are found here
 from tuner.ask.workload import TokenLengths as TokenLengths
@@ -109,7 +110,7 @@ def require_defined(slo: Sequence[SloTarget], longest_output_tokens: int, where:
 
 
 class ClusterSpec(Document):
-    """Equal nodes of one GPU (a hardware profile's name, or a path to one): the whole cluster, or a group of its nodes.
+    """Equal nodes of one GPU (a hardware profile's name, or another that clearly means it, or a path to one): the whole cluster, or a group of its nodes.
 
     ``usd_per_gpu_hour`` replaces the profile's price; ``node_selector`` the Kubernetes labels by which pods find it.
     """
@@ -121,6 +122,11 @@ class ClusterSpec(Document):
     fabric: str | None = None
     usd_per_gpu_hour: Positive | None = None
     node_selector: dict[str, str] | None = None
+
+    @field_validator("gpu")
+    @classmethod
+    def _by_its_profile(cls, gpu: str) -> str:
+        return canonical_gpu(gpu)
 
     @property
     def devices(self) -> int:

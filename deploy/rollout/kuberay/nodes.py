@@ -2,46 +2,29 @@
 serve.
 
 Labels are those of NVIDIA's GPU feature discovery
-(https://github.com/NVIDIA/k8s-device-plugin/blob/main/docs/gpu-feature-discovery/README.md). A device that is shared in
+(https://github.com/NVIDIA/k8s-device-plugin/blob/main/docs/gpu-feature-discovery/README.md) and of AMD's node labeller. A device that is shared in
 time, or a slice of one (MIG), is none that a layout was measured on: its type is unknown.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from deploy.rollout.kuberay.words import Document
+from tuner.ask.gpu_names import profile_named
 from tuner.retune.seen import NodeSeen
 
-_PRODUCT, _COUNT = "nvidia.com/gpu.product", "nvidia.com/gpu.count"
+_PRODUCTS = ("nvidia.com/gpu.product", "amd.com/gpu.product-name")
+_COUNT = "nvidia.com/gpu.count"
 _DRIVER = "nvidia.com/cuda.driver-version.full"
 _DRIVER_PARTS = tuple(f"nvidia.com/cuda.driver.{part}" for part in ("major", "minor", "rev"))
 _CORDONED = "node.kubernetes.io/unschedulable"
-_PARTS = re.compile(r"-(SHARED|MIG-.*)$")
-# In the order of the list: the first whose words a product has, all of them.
-_PRODUCTS: Sequence[tuple[tuple[str, ...], str]] = (
-    (("GH200",), "gh200"),
-    (("GB300",), "gb300"),
-    (("GB200",), "gb200"),
-    (("B300",), "b300_sxm"),
-    (("B200",), "b200_sxm"),
-    (("H200", "NVL"), ""),
-    (("H200",), "h200_sxm"),
-    (("H100", "HBM3"), "h100_sxm"),
-    (("A100", "SXM4", "80GB"), "a100_sxm"),
-    (("A100", "SXM4", "40GB"), "a100_40gb_sxm"),
-    (("L40S",), "l40s"),
-)
 
 
 def gpu_of(product: str | None) -> str | None:
     """Parlay's name of a product label's GPU; None where it has none: an H100 with PCIe is no ``h100_sxm``."""
-    if product is None or _PARTS.search(product):
-        return None
-    words = set(re.split(r"[-_ ]", product.upper()))
-    return next((name or None for wanted, name in _PRODUCTS if words.issuperset(wanted)), None)
+    return None if product is None else profile_named(product)
 
 
 def node_seen(node: Document, gpu_resource: str = "nvidia.com/gpu") -> NodeSeen:
@@ -50,7 +33,7 @@ def node_seen(node: Document, gpu_resource: str = "nvidia.com/gpu") -> NodeSeen:
     labels, status = node["metadata"].get("labels") or {}, node.get("status") or {}
     found = (status.get("allocatable") or {}).get(gpu_resource)
     gpus = int(found) if found is not None else 0
-    return NodeSeen(node["metadata"]["name"], gpu_of(labels.get(_PRODUCT)), gpus, _driver(labels))
+    return NodeSeen(node["metadata"]["name"], gpu_of(next((labels[key] for key in _PRODUCTS if key in labels), None)), gpus, _driver(labels))
 
 
 def nodes_seen(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tuner.ask.profile import known_profiles
+from tuner.ask.profile import canonical_gpu, gpu_choices, known_profiles
 from tuner.ask.registry import known_models, model_choices
 from tuner.errors import BadInput
 
@@ -26,8 +26,8 @@ def confine(document: Mapping[str, Any], roots: Iterable[Path]) -> None:
         _require(model, "request: model", opened, model_choices(model))
     for group in cluster if isinstance(cluster, list | tuple) else [cluster]:
         gpu = group.get("gpu") if isinstance(group, Mapping) else None
-        if isinstance(gpu, str) and gpu not in known_profiles():
-            _require(gpu, "request: cluster.gpu", opened, ", ".join(known_profiles()))
+        if isinstance(gpu, str) and canonical_gpu(gpu) not in known_profiles():
+            _require(gpu, "request: cluster.gpu", opened, gpu_choices(gpu))
     trace = _within(_within(document, "workload"), "arrival").get("trace")
     if isinstance(trace, str):
         _require(trace, "request: workload.arrival.trace", opened, "another process")
