@@ -184,7 +184,8 @@ class ReportData:
 
     ``headline`` is one sentence, ``why`` the paragraphs that explain the decision; ``request`` and ``facts`` are
     (label, value) pairs of what was asked, and of versions and machine. ``simulated`` says that no figure is from a
-    real engine. ``standings`` are the measured layouts, best first, ``axes`` the objectives of the Pareto front.
+    real engine, ``cautions`` what was not measured of the devices.
+    ``standings`` are the measured layouts, best first, ``axes`` the objectives of the Pareto front.
     ``ranks`` is the winner on its nodes; ``beliefs`` what the search believed last. ``ended`` is False of a study that
     goes on.
     """
@@ -200,6 +201,7 @@ class ReportData:
     files: tuple[ShownFile, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     simulated: bool = False
+    cautions: tuple[str, ...] = ()
     standings: tuple[ShownLayoutSummary, ...] = ()
     axes: tuple[str, str] | None = None
     budget: tuple[ShownBudget, ...] = ()

@@ -59,6 +59,7 @@ def figures_of(data: ReportData) -> dict[str, charts.Figure]:
 def _headline(data: ReportData) -> str:
     winner = data.winner
     banner = '<p class="banner">Simulated: no figure on this page is from a real engine.</p>' if data.simulated else ""
+    banner += "".join(f'<p class="banner">{escape(caution)}</p>' for caution in data.cautions)
     cards = "".join(_cards(data, winner)) if winner else ""
     why = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in data.why)
     kind = "verdict" if winner else "verdict none"

@@ -157,7 +157,9 @@ def _needs(shipment: Shipment, serving: Serving) -> list[str]:
         needs.append(f"Needs: {versions_shown(engine)} in the image ({known}){another}.")
     if not serving.needs.image_has_engine and serving.platform.image is None:
         also = " and Parlay (its plugin lets Ray's executor use cores)" if serving.workers[0].logical_gpus else ""
-        needs.append(f"Needs: {serving.needs.engine}{also} in the image; build one on top of the Ray image and set its name.")
+        needs.append(
+            f"Needs: {serving.needs.engine}{also} in the image; build one on top of the Ray image and set its name."
+        )
     if serving.model_path:
         needs.append(f"Needs: the volume claim {serving.platform.model_claim} with the model's files at its root.")
     return needs

@@ -13,7 +13,7 @@ def write_section(path: Path, section: str, fits: Mapping[str, Any], source: str
     """Put ``fits`` (dataclasses by key) under ``section`` of the file, and ``source`` under ``sources``."""
     lines = [f"{section}:", *(f"  {key}: {{{_flow(fit)}}}" for key, fit in fits.items())]
     text = _replaced(path.read_text(encoding="utf-8"), section, "\n".join(lines) + "\n")
-    path.write_text(_with_source(text, section, source), encoding="utf-8")
+    path.write_text(_as_measured(_with_source(text, section, source), section), encoding="utf-8")
 
 
 def _flow(fit: Any) -> str:
@@ -41,3 +41,11 @@ def _with_source(text: str, section: str, source: str) -> str:
     if pattern.search(text):
         return pattern.sub(lambda _: entry, text, count=1)
     return text.replace("sources:\n", f"sources:\n{entry}", 1)
+
+
+def _as_measured(text: str, section: str) -> str:
+    """With the section among those that were measured on the device."""
+    found = re.search(r"^measured: \[(.*)\]\n", text, re.MULTILINE)
+    names = [name.strip() for name in found[1].split(",")] if found else []
+    line = f"measured: [{', '.join(dict.fromkeys([*names, section]))}]\n"
+    return text.replace(found[0], line) if found else text.replace("sources:\n", f"{line}sources:\n", 1)

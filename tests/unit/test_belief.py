@@ -11,8 +11,9 @@ from tuner.ask.model import load_model
 from tuner.ask.request import Metric
 from tuner.ask.space import load_space
 from tuner.plan.prune import plan
-from tuner.search.belief import OFFSET_SD, TERM_SD, Belief
+from tuner.search.belief import Belief
 from tuner.search.choice import choose, outlook, value_of
+from tuner.search.priors import OFFSET_SD, TERM_SD
 from tuner.stats.intervals import Quantiles
 from tuner.trial.results import LoadStep, StepResult, TrialResult, TrialState
 

@@ -16,7 +16,8 @@ from tuner.errors import BadInput
 MEASURED = ("a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "l40s")
 INHERITING = {
     "a100_40gb_sxm": "a100_sxm", "gh200": "h200_sxm", "b300_sxm": "b200_sxm",
-    "gb200": "b200_sxm", "gb300": "b200_sxm",
+    "gb200": "b200_sxm", "gb300": "b200_sxm", "h20": "h200_sxm", "l4": "l40s", "l40": "l40s", "a10g": "l40s",
+    "rtx_pro_6000_server": "l40s", "mi300x": "a100_sxm", "mi325x": "a100_sxm",
 }  # fmt: skip
 PARAMETERS_PER_OPTIONAL_SECTION = 24
 PARAMETERS_PER_PROFILE = 120 + 30  # those of linear attention
@@ -67,7 +68,11 @@ def test_matrix_products_and_experts_stay_below_the_datasheet(name: str) -> None
 def test_an_unmeasured_device_takes_over_its_relatives_fits_and_says_so(name: str, relative: str) -> None:
     profile = load_profile(name)
     assert profile.gemm == load_profile(relative).gemm
-    assert profile.memory_bytes != load_profile(relative).memory_bytes
+    own, other = (
+        (one.memory_bytes, one.memory_bytes_per_s, one.peak_flops_per_s) for one in (profile, load_profile(relative))
+    )
+    assert own != other
+    assert profile.efficiencies_from == relative
     assert f"taken over from {relative}" in profile.sources["gemm"]
     assert "taken over" not in profile.sources["datasheet"]
 

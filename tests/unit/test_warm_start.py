@@ -12,7 +12,8 @@ from tests.unit.test_belief import setting, steps_of
 from tests.world import World
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.model import load_model
-from tuner.search.belief import Belief, fresh_sd
+from tuner.search.belief import Belief
+from tuner.search.priors import fresh_sd
 from tuner.search.warm_start import ANOTHER_STUDY, HALF_LIFE_DAYS, Past, carried, decayed, kin_of
 from tuner.trial.results import TrialResult, TrialState
 

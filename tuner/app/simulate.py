@@ -174,6 +174,7 @@ def simulate_tables(console: Console, answer: SimulateAnswer) -> None:
         how = f"{number(load.rate_req_per_s, 2)} req/s"
     console.print(f"Simulated: {answer.layout}, {load.requests:,} requests, {how}", style="italic", highlight=False)
     console.print(_latency_table(answer))
+    print_lines(console, answer.device_notes)
     for target in answer.slo:
         spread = target.interval_ms
         interval = f", 95 % between {number(spread[0])} and {number(spread[1])}" if spread else ""

@@ -62,12 +62,17 @@ ROCM = DeviceKind(  # of AMD's, under vLLM's ROCm build
     default_kv_cache_gib=None,
     most_per_node=8,  # joined each to each, as OAM boards are built
     asynchronous_scheduling=True,
-    all_reduce_kernels=True,  # its custom all-reduce, up to 8 MiB on a node; not torch's symmetric memory, nor FlashInfer
+    all_reduce_kernels=True,  # custom all-reduce alone, up to 8 MiB on a node
     collective_library="rccl",
     link=None,
     shared_overheads="vllm.yaml",
     fp8_cache_head_multiple=None,
-    unpriced_formats=("nvfp4", "nvfp4_wo", "mxfp8", "fp8_wo"),  # model_executor/kernels/linear of vLLM 0.29, before CDNA 4
+    unpriced_formats=(
+        "nvfp4",
+        "nvfp4_wo",
+        "mxfp8",
+        "fp8_wo",
+    ),  # model_executor/kernels/linear of vLLM 0.29, before CDNA 4
     caution="launching on ROCm is not tested, and what vLLM adds to the kernels there is taken from CUDA",
 )
 CPU = DeviceKind(  # one core

@@ -2,7 +2,8 @@
 
 On GPUs from compute capability 8.0 every format that is read has one: Marlin widens what the device cannot multiply.
 Only the refined blocks of fp8 experts (``tuner.ask.shard_rules``) need Triton's kernels, and those fp8 in hardware. On
-ROCm (``_POSSIBLE_*`` of ``model_executor/kernels/linear``) some are emulated or missing. On CPUs (``model_executor/kernels/linear``, ``fused_moe/experts/cpu_moe.py``) few formats have one.
+ROCm (``_POSSIBLE_*`` of ``model_executor/kernels/linear``) some are emulated or missing. On CPUs
+(``model_executor/kernels/linear``, ``fused_moe/experts/cpu_moe.py``) few formats have one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def without_kernel(model: ModelShape, tp: int, whole_experts: bool, profile: Har
         for layer in Layer:
             for one in getattr(model.weights, layer).formats:
                 if one.kind in lacking:
-                    return f"vLLM multiplies no {_named(one)} weights on {profile.name}, but widens them first: no price"
+                    return (
+                        f"vLLM multiplies no {_named(one)} weights on {profile.name}, but widens them first: no price"
+                    )
     capability = profile.compute_capability
     if model.experts is None or capability is None or capability >= _FP8_CAPABILITY:
         return None

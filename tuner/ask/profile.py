@@ -223,7 +223,8 @@ class HardwareProfile:
     ``fp4``, ``int8``; a precision without hardware support is absent). ``memory_bytes`` is what a process can see of
     the device's memory. ``fabric`` names a file of ``tuner/ask/profiles/fabrics/``. ``usd_per_hour`` is per device,
     None where no price is known. ``sources`` says per section where its numbers come from, and ``measured`` which of
-    ``MEASURABLE`` were fitted to measurements of this device. ``collectives`` is the raw section that the collective
+    ``MEASURABLE`` were fitted to measurements of this device; others are those of ``efficiencies_from``, or estimates
+    where it is None. ``collectives`` is the raw section that the collective
     models read. Compared and hashed by identity: ``load_profile`` gives one per file.
     """
 
@@ -262,6 +263,7 @@ class HardwareProfile:
     sparse_decode: Mapping[str, SparseDecodeFit] = field(default_factory=dict)
     quantise: Mapping[str, QuantiseFit] = field(default_factory=dict)
     linear_attention: LinearAttentionFits = field(default_factory=LinearAttentionFits)
+    efficiencies_from: str | None = None
     measured: tuple[Literal["gemm", "attention_prefill", "attention_decode", "moe", "collectives"], ...] = ()
 
     def __post_init__(self) -> None:
@@ -320,7 +322,7 @@ def _load(name_or_path: str) -> HardwareProfile:
 def profile_from_document(document: Mapping[str, Any], where: str) -> HardwareProfile:
     """Build a profile from a parsed YAML document, completing it from the relative that it names."""
     merged = dict(document)
-    relative = merged.pop("efficiencies_from", None)
+    relative = merged.get("efficiencies_from")
     if relative is not None:
         merged = _with_relative(merged, _resolve(str(relative), seen=(where,)), str(relative))
     kind = kind_of(merged.get("arch")) or GPU  # what is no architecture is refused below, by its place

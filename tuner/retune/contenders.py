@@ -19,9 +19,10 @@ from tuner.ask.space import Space, load_space
 from tuner.errors import BadInput
 from tuner.plan.prune import Candidate, plan
 from tuner.retune.known import Known
-from tuner.search.belief import OFFSET_SD, Belief, fresh_sd
+from tuner.search.belief import Belief
 from tuner.search.choice import held
 from tuner.search.presimulation import presimulate
+from tuner.search.priors import OFFSET_SD, fresh_sd
 from tuner.search.term_prices import TermPrices
 
 _LOOKED_AT = 4096  # of a plan's ranking
@@ -100,7 +101,9 @@ def chances(
         return []
     prices = TermPrices.of(request, candidates, model, cluster)
     simulated = presimulate(request, candidates, model, cluster) if simulate else {}
-    holds = held(request, Belief(request, candidates, prices, simulated, factors_of(known, prices.terms)))
+    holds = held(
+        request, Belief(request, candidates, prices, simulated, factors_of(known, prices.terms, prices.unmeasured))
+    )
     seen = [(place, shown[one.deployment]) for place, one in enumerate(candidates) if one.deployment in shown]
     if seen:
         agreeing = sum((holds[:, place] == met).astype(int) for place, met in seen)
@@ -109,11 +112,13 @@ def chances(
     return [float(chance) for chance in holds.mean(axis=0)]
 
 
-def factors_of(known: Known, terms: Sequence[str]) -> dict[str, tuple[float, float]]:
+def factors_of(
+    known: Known, terms: Sequence[str], unmeasured: frozenset[str] = frozenset()
+) -> dict[str, tuple[float, float]]:
     """(factor, sd of its log) of each term's price, and of ``ttft`` and ``tpot``: what was learnt, and on top what was
     noticed since."""
     steps, first = (known.slower.get(metric, 1.0) for metric in (Metric.TPOT, Metric.TTFT))
     scale = dict.fromkeys(terms, steps) | {Metric.TTFT.value: first}
     names = (*terms, *(one.value for one in OFFSET_SD))
-    found = {name: known.factors.get(name, (1.0, fresh_sd(name))) for name in names}
+    found = {name: known.factors.get(name, (1.0, fresh_sd(name, unmeasured))) for name in names}
     return {name: (factor * scale.get(name, 1.0), sd) for name, (factor, sd) in found.items()}

@@ -66,7 +66,7 @@ class ExpectedByModel:
         if candidate is None:
             return None
         prices = TermPrices.of(now, [candidate], model, cluster)
-        factors = factors_of(self._known, prices.terms)
+        factors = factors_of(self._known, prices.terms, prices.unmeasured)
         curve = prices.curve(np.array([[factors[name][0] for name in prices.terms]]), np.arange(1))
         return curve.rate_req_per_s[0], self._means(curve, now)
 

@@ -25,14 +25,12 @@ from tuner.ask.slo import log_ratio
 from tuner.cost.steady import BATCHES, Curve, Floats
 from tuner.plan.prune import Candidate
 from tuner.search.presimulation import presimulate
+from tuner.search.priors import fresh_sd
 from tuner.search.term_prices import TermPrices, engine_of
 from tuner.trial.results import StepResult
 
-# Standard deviations on a log scale. Terms: the held-out errors of the priced operations have medians of 5 to 12 %
-# (docs/model.md) with longer tails, and a site differs from the tables' machines too. The others: what the closed form
-# misses and a simulation with the same prices does not tell of other prices.
-TERM_SD = 0.3
-OFFSET_SD = {Metric.TTFT: 0.25, Metric.TPOT: 0.10}
+# Standard deviations on a log scale, beside those of prices (``tuner.search.priors``): what the closed form misses, and
+# a simulation with the same prices does not tell of other prices.
 RESIDUAL_SD = {Metric.TTFT: 0.15, Metric.TPOT: 0.05}
 QUEUE_SD = 0.35  # more of it, per e-fold by which waiting stretches a latency
 _TAIL_SD = {Metric.TTFT: 0.3, Metric.TPOT: 0.1}  # of a percentile that one request lies beyond
@@ -108,6 +106,11 @@ class Belief:
         """By cost term, and ``ttft`` and ``tpot`` for what no term explains: (factor on the price, its log's sd)."""
         sd = np.sqrt((self._root**2).sum(axis=1))
         return {name: (float(np.exp(self._mean[i])), float(sd[i])) for i, name in enumerate(self._fresh())}
+
+    @property
+    def unmeasured(self) -> frozenset[str]:
+        """Cost terms whose price stands on what was not measured on the device: fresh, they are less sure."""
+        return self._prices.unmeasured
 
     def observe(self, seen: Mapping[Deployment, Sequence[StepResult]]) -> None:
         """Believe what the load steps of all trials so far say; what is no candidate, as two pools are none, says
@@ -195,7 +198,8 @@ class Belief:
 
     def _fresh(self) -> dict[str, float]:
         """By factor, the standard deviation of its log where nothing was learnt."""
-        return {name: fresh_sd(name) for name in (*self._prices.terms, Metric.TTFT.value, Metric.TPOT.value)}
+        names = (*self._prices.terms, Metric.TTFT.value, Metric.TPOT.value)
+        return {name: fresh_sd(name, self._prices.unmeasured) for name in names}
 
     def _update(self) -> None:
         """Maximum of the posterior and its covariance there, from the prior and all load steps seen."""
@@ -259,11 +263,6 @@ class Belief:
                     design[n, [terms + channel, own]] = 1.0
                     stretch[n] = max(found[0] - idle[at], 0.0) if channel == 0 else 0.0
         return predicted, design, stretch
-
-
-def fresh_sd(name: str) -> float:
-    """Standard deviation of the log of a factor of which nothing was learnt, by its name in ``Belief.factors``."""
-    return OFFSET_SD[Metric(name)] if name in (Metric.TTFT.value, Metric.TPOT.value) else TERM_SD
 
 
 @dataclass(frozen=True, slots=True)

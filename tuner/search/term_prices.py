@@ -18,6 +18,7 @@ from tuner.cost.latency import StepCosts
 from tuner.cost.steady import BATCHES, Curve, Floats, Shapes, curve_of
 from tuner.cost.switches import EngineSwitches
 from tuner.plan.prune import Candidate
+from tuner.search.priors import unmeasured_terms
 
 _UNPRICED = tuple(name for name, axis in AXES.items() if axis.prices is Prices.NONE)
 
@@ -25,7 +26,8 @@ _UNPRICED = tuple(name for name, axis in AXES.items() if axis.prices is Prices.N
 @dataclass(frozen=True, slots=True)
 class TermPrices:
     """Milliseconds of each engine by term, of all stages together and of the slowest: ``prefill`` of one chunk with
-    axes (engines, terms), ``decode`` with a last axis of ``BATCHES``. ``index`` says which engine is which."""
+    axes (engines, terms), ``decode`` with a last axis of ``BATCHES``. ``index`` says which engine is which,
+    ``unmeasured`` which terms stand on what was not measured on their device (``tuner.search.priors``)."""
 
     terms: tuple[str, ...]
     index: Mapping[ParallelLayout, int]
@@ -36,6 +38,7 @@ class TermPrices:
     replicas: Floats
     request_ms: Floats
     output_tokens: float
+    unmeasured: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -78,6 +81,7 @@ class TermPrices:
             np.array([float(layout.dp) for layout in index]),
             np.array([costs[layout.gpu].cluster.profile.engine.handling_ms(prompt) for layout in index]),
             float(request.workload.output_tokens.mean),
+            frozenset(name for group in cluster.groups for name in _unmeasured(group, terms)),
         )  # fmt: skip
 
     def curve(self, factors: Floats, engines: NDArray[np.intp]) -> Curve:
@@ -89,6 +93,14 @@ class TermPrices:
         step_ms = np.maximum(steps, np.minimum(BATCHES, self.stages[engines][:, None]) * longest)
         rows = step_ms.reshape(-1, BATCHES.size)
         return curve_of(idle_ms.ravel(), (chunks * slowest).reshape(-1, 1), rows, self.output_tokens)
+
+
+def _unmeasured(group: Cluster, terms: Sequence[str]) -> set[str]:
+    """Those of a group's own terms, which have its GPU's name before theirs where there are several groups."""
+    own = f"{group.gpu} " if group.gpu else ""
+    names = {name: name.removeprefix(own) for name in terms if name.startswith(own)}
+    found = unmeasured_terms(group.profile, names.values())
+    return {name for name, short in names.items() if short in found}
 
 
 def _by_term(stages: Sequence[Mapping[str, Floats]], shape: tuple[int, ...], own: str) -> tuple[dict[str, Floats], ...]:

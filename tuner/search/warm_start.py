@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.ask.cluster import requested_cluster
@@ -19,7 +19,8 @@ from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
 from tuner.errors import ParlayError
 from tuner.plan.prune import Candidate
-from tuner.search.belief import Belief, fresh_sd
+from tuner.search.belief import Belief
+from tuner.search.priors import fresh_sd
 from tuner.trial.results import TrialResult
 
 MOST = 3  # of the newest studies that are akin
@@ -56,33 +57,37 @@ def carried(past: Sequence[Past], model: ModelShape, now_s: float) -> dict[str, 
     ``now_s`` in seconds since 1970, as ``Past.created_at``.
     """
     known: dict[str, tuple[float, float]] = {}
+    unmeasured: set[str] = set()
     at_s = 0.0
     for one in sorted(past, key=lambda p: p.created_at)[-MOST:]:
-        known = decayed(known, one.created_at - at_s)
-        known.update(_learnt(one, model, known))
+        known = decayed(known, one.created_at - at_s, unmeasured)
+        learnt, unsure = _learnt(one, model, known)
+        known.update(learnt)
+        unmeasured |= unsure
         at_s = one.created_at
-    return decayed(known, now_s - at_s)
+    return decayed(known, now_s - at_s, unmeasured)
 
 
-def decayed(factors: Factors, seconds: float) -> dict[str, tuple[float, float]]:
-    """What is left of it in another study so much later."""
+def decayed(factors: Factors, seconds: float, unmeasured: Iterable[str] = ()) -> dict[str, tuple[float, float]]:
+    """What is left of it in another study so much later; ``unmeasured`` as ``Belief.unmeasured``."""
     share = ANOTHER_STUDY * 0.5 ** (max(seconds, 0.0) / 86400 / HALF_LIFE_DAYS)
     return {
-        name: (factor**share, math.sqrt((share * sd) ** 2 + (1 - share**2) * fresh_sd(name) ** 2))
+        name: (factor**share, math.sqrt((share * sd) ** 2 + (1 - share**2) * fresh_sd(name, unmeasured) ** 2))
         for name, (factor, sd) in factors.items()
     }
 
 
-def _learnt(past: Past, model: ModelShape, known: Factors) -> Factors:
-    """What a study's own trials make of what was known before; its measured layouts alone are priced again."""
+def _learnt(past: Past, model: ModelShape, known: Factors) -> tuple[Factors, frozenset[str]]:
+    """What a study's own trials make of what was known before, and which terms were ``Belief.unmeasured``; its measured
+    layouts alone are priced again."""
     measured = {trial.layout for trial in past.trials if trial.steps}
     candidates = [candidate for candidate in past.ranked if candidate.layout in measured]
     if not candidates:
-        return {}
+        return {}, frozenset()
     request = past.request
     try:
         belief = Belief.of(request, candidates, model, requested_cluster(request), known)
     except ParlayError:  # a profile or model file that is gone, or not what it was
-        return {}
+        return {}, frozenset()
     belief.observe({c.layout: [s for t in past.trials if t.layout == c.layout for s in t.steps] for c in candidates})
-    return belief.factors
+    return belief.factors, belief.unmeasured

@@ -2,13 +2,13 @@
 serve.
 
 Labels are those of NVIDIA's GPU feature discovery
-(https://github.com/NVIDIA/k8s-device-plugin/blob/main/docs/gpu-feature-discovery/README.md) and of AMD's node labeller. A device that is shared in
-time, or a slice of one (MIG), is none that a layout was measured on: its type is unknown.
+(https://github.com/NVIDIA/k8s-device-plugin/blob/main/docs/gpu-feature-discovery/README.md) and of AMD's node labeller.
+A device that is shared in time, or a slice of one (MIG), is none that a layout was measured on: its type is unknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deploy.rollout.kuberay.words import Document
@@ -33,7 +33,12 @@ def node_seen(node: Document, gpu_resource: str = "nvidia.com/gpu") -> NodeSeen:
     labels, status = node["metadata"].get("labels") or {}, node.get("status") or {}
     found = (status.get("allocatable") or {}).get(gpu_resource)
     gpus = int(found) if found is not None else 0
-    return NodeSeen(node["metadata"]["name"], gpu_of(next((labels[key] for key in _PRODUCTS if key in labels), None)), gpus, _driver(labels))
+    return NodeSeen(
+        node["metadata"]["name"],
+        gpu_of(next((labels[key] for key in _PRODUCTS if key in labels), None)),
+        gpus,
+        _driver(labels),
+    )
 
 
 def nodes_seen(

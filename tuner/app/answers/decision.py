@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from tuner.app.answers.base import Answer
+from tuner.app.answers.devices import OnDevices, on_devices
 from tuner.app.answers.engine import EngineAnswer, engine_answer
 from tuner.app.answers.infeasible import InfeasibleAnswer, infeasible_answer
 from tuner.app.answers.layout_summary import (
@@ -41,7 +42,7 @@ class FrontAnswer(Answer):
     measured: StepAnswer | None = Field(description="The step that stands for it.")
 
 
-class DecisionAnswer(OriginAnswer):
+class DecisionAnswer(OriginAnswer, OnDevices):
     """The decision of a study."""
 
     study: str = Field(description="The study's name.")
@@ -79,6 +80,7 @@ def decision_answer(decision: Decision, request: TuneRequest, facts: Mapping[str
 
     return DecisionAnswer(
         **dict(origin_answer(facts)),
+        **dict(on_devices(request)),
         study=decision.study,
         winner=shown([decision.winner])[0] if decision.winner else None,
         runner_up=str(decision.runner_up.deployment) if decision.runner_up else None,

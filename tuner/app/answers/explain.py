@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tuner.app.answers.base import Answer
 from tuner.app.answers.decision import OriginAnswer
+from tuner.app.answers.devices import OnDevices
 from tuner.app.answers.engine import EngineAnswer
 from tuner.app.answers.infeasible import InfeasibleAnswer
 from tuner.app.answers.layout_summary import BudgetAnswer, LayoutSummaryAnswer, SpentAnswer
@@ -49,7 +50,7 @@ class NeverLaunchedAnswer(Answer):
     would_win: list[RivalAnswer] = Field(description="By factor, where there are more than at the one before.")
 
 
-class ExplainAnswer(OriginAnswer):
+class ExplainAnswer(OriginAnswer, OnDevices):
     """The pieces of an explanation."""
 
     study: str = Field(description="The study's name.")

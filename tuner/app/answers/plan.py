@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from tuner.app.answers.base import Answer
+from tuner.app.answers.devices import OnDevices, on_devices
 from tuner.app.answers.engine import EngineAnswer, engine_answer
 from tuner.app.answers.infeasible import InfeasibleAnswer, infeasible_answer
 from tuner.app.answers.trace import BURSTS, TraceAnswer, trace_answer
@@ -81,7 +82,7 @@ class RankedAnswer(PredictionAnswer, PlaceAnswer):
     memory: MemoryAnswer = Field(description="What the fullest device holds, GiB.")
 
 
-class PlanAnswer(Answer):
+class PlanAnswer(OnDevices):
     """The whole plan."""
 
     candidates: int = Field(description="Points of the space.")
@@ -104,6 +105,7 @@ def plan_answer(
 ) -> PlanAnswer:
     """The ranking; ``memories`` has all of its layouts, ``breakdowns`` some."""
     return PlanAnswer(
+        **dict(on_devices(request)),
         candidates=plan.candidates,
         dropped=[dropped_answer(group) for group in plan.dropped],
         ranked=[ranked_answer(c, breakdowns.get(c.layout), memories[c.layout]) for c in plan.ranked],

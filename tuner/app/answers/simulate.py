@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from tuner.app.answers.base import Answer, Interval
+from tuner.app.answers.devices import OnDevices, on_devices
 from tuner.app.answers.trace import TraceAnswer, trace_answer
 from tuner.ask.arrivals import ClosedLoad, OfferedLoad
 from tuner.ask.request import Metric, TuneRequest
@@ -74,7 +75,7 @@ class ReplicaAnswer(Answer):
     kv_peak_share: float = Field(description="The same at its highest.")
 
 
-class SimulateAnswer(Answer):
+class SimulateAnswer(OnDevices):
     """A layout under load, simulated."""
 
     simulated: Literal[True] = Field(description="Always true: no engine ran.")
@@ -118,6 +119,7 @@ def simulated_answer(
     latency = {metric: _percentiles(result, metric) for metric in Metric}
     met = result.met(request.slo)
     return SimulateAnswer(
+        **dict(on_devices(request)),
         simulated=True,
         layout=" -> ".join(str(pool.layout) for pool in pools.values()),
         gpus=sum(pool.layout.devices for pool in pools.values()),

@@ -188,7 +188,7 @@ def _show(answer: DecisionAnswer, decision: Decision, request: TuneRequest, ende
 
     _name_simulated(answer)
     decision_tables(stdout, decision, request, ended)
-    print_lines(stdout, [answer.engine.line])
+    print_lines(stdout, [answer.engine.line, *answer.device_notes])
     print_lines(stdout, decision.infeasible.lines() if decision.infeasible else ())
 
 

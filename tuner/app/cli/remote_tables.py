@@ -24,7 +24,7 @@ def plan_answer_tables(console: Console, answer: PlanAnswer, top: int) -> None:
     if answer.ranked:
         console.print(table)
     _dropped(console, answer.dropped)
-    print_lines(console, answer.infeasible.lines if answer.infeasible else ())
+    print_lines(console, [*answer.device_notes, *(answer.infeasible.lines if answer.infeasible else ())])
 
 
 def study_answer_tables(console: Console, answer: ShowAnswer) -> None:
@@ -44,7 +44,7 @@ def study_answer_tables(console: Console, answer: ShowAnswer) -> None:
         title = "Winner" if answer.ended else "Best so far"
         console.print(f"[bold green]{title}[/bold green]: [bold]{answer.winner.layout}[/bold]", highlight=False)
     print_lines(console, [answer.why, *([answer.remedy] if answer.remedy else [])])
-    print_lines(console, answer.infeasible.lines if answer.infeasible else ())
+    print_lines(console, [*answer.device_notes, *(answer.infeasible.lines if answer.infeasible else ())])
 
 
 def explain_answer_tables(console: Console, answer: ExplainAnswer) -> None:
@@ -66,7 +66,7 @@ def explain_answer_tables(console: Console, answer: ExplainAnswer) -> None:
         spread = f"{learnt.low:.2f} to {learnt.high:.2f}"
         console.print(f"The trials say: {learnt.term} is {learnt.factor:.2f} × the model's ({spread})", highlight=False)
     print_lines(console, [f"{group.count:,} dropped by {group.reason}: {group.why_safe}" for group in answer.dropped])
-    print_lines(console, answer.infeasible.lines if answer.infeasible else ())
+    print_lines(console, [*answer.device_notes, *(answer.infeasible.lines if answer.infeasible else ())])
 
 
 def _simulated(console: Console, answer: OriginAnswer) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tuner.app.answers.decision import origin_answer
+from tuner.app.answers.devices import on_devices
 from tuner.app.answers.engine import engine_answer
 from tuner.app.answers.explain import ExplainAnswer, LearntAnswer, SafelyDroppedAnswer, never_launched_answer
 from tuner.app.answers.infeasible import infeasible_answer
@@ -20,6 +21,7 @@ from tuner.app.tune.tables import budget_line, summaries_table
 from tuner.app.wiring import breakdowns, decision_of, memories
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.layout import ParallelLayout
+from tuner.ask.measured import measured_of
 from tuner.ask.request import TuneRequest
 from tuner.ask.requested_model import requested_model
 from tuner.ask.rules import DropReason, illegal
@@ -72,6 +74,7 @@ class Explained:
         held = memories(request, self.splits)
         return ExplainAnswer(
             **dict(origin_answer(record.facts)),
+            **dict(on_devices(request)),
             study=decision.study,
             ended=self.ended,
             why=decision.why,
@@ -110,7 +113,7 @@ class Explained:
         lines = [f"{self.waiting} kept candidates were not launched."] if self.waiting else []
         lines += self.rivals.lines() if self.rivals else []
         lines += self.reasons.lines() if self.reasons else []
-        print_lines(console, [*lines, budget_line(self.decision, request)])
+        print_lines(console, [*lines, *measured_of(request).notes, budget_line(self.decision, request)])
 
 
 def explain_study(store: Store, record: StudyRecord, layout: ParallelLayout | None) -> Explained:

@@ -17,6 +17,7 @@ from tuner.errors import BadInput
 
 # NCCL's large-message share of PCIe's signalling rate: 12 GB/s of 15.75 on a Gen3 x16 slot (tuning.cc, PCI_BW).
 _PCIE_BUS_SHARE = 12 / 15.75
+_UNKNOWN_BUS_SHARE = 0.8  # of links whose generation NCCL's model does not know: as of NVLink's, 20 of 25 GB/s
 # Host time to post one send to another node (NCCL's net overhead).
 _POST_US = 1.0
 
@@ -76,7 +77,9 @@ class CommLibrary:
         """The group as NCCL's tuning model sees it."""
         generation = nccl_tuning.generation_of(self.profile.compute_capability)
         if top.link == "nvlink":
-            bus = self.profile.nvlink.links * nccl_tuning.NVLINK_GB_PER_S[generation]
+            bus = self.profile.nvlink.bytes_per_s / 1e9 * _UNKNOWN_BUS_SHARE
+            if self.profile.compute_capability is not None:
+                bus = self.profile.nvlink.links * nccl_tuning.NVLINK_GB_PER_S[generation]
         else:
             per_node, fit = top.group.ranks_per_node, _nccl_fit(self._fits)
             bus = kernels.shared_bytes_per_s(fit, per_node, top.intra_bytes_per_s, True) / 1e9 * _PCIE_BUS_SHARE

@@ -11,7 +11,8 @@ export function planShown(plan, fill) {
   const held = plan.ranked.slice(0, SHOWN);
   const dropped = el("details", {}, el("summary", {}, "What was dropped, and why"), el("ul", {}, ...plan.dropped.map(group)));
   const found = plan.infeasible ? remedies(plan.infeasible, fill) : null;
-  return part("planned", "What the model says", found, held.length ? table(plan, held) : null, first(held[0]), plan.dropped.length ? dropped : null);
+  const unsure = plan.device_notes.map((note) => el("p", {}, note));
+  return part("planned", "What the model says", found, ...unsure, held.length ? table(plan, held) : null, first(held[0]), plan.dropped.length ? dropped : null);
 }
 
 function table(plan, held) {

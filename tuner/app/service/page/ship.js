@@ -16,6 +16,7 @@ export function ship(base, name) {
     if (shown || !decision.winner) return;
     shown = true;
     box.hidden = false;
+    box.append(...decision.device_notes.map((note) => el("p", {}, note)));
     if (decision.simulated) {
       specs.replaceChildren(el("p", {}, "The cluster was simulated: no spec of it ever ran, so there is none to deploy."));
       return;
