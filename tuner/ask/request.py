@@ -110,8 +110,8 @@ def require_defined(slo: Sequence[SloTarget], longest_output_tokens: int, where:
 
 
 class ClusterSpec(Document):
-    """Equal nodes of one GPU: the whole cluster, or a group of its nodes. ``gpu`` is a hardware profile's name, or a path
-    to one; what else clearly means one becomes its name.
+    """Equal nodes of one GPU: the whole cluster, or a group of its nodes. ``gpu`` is a hardware profile's name, or a
+    path to one; what else clearly means one becomes its name.
 
     ``usd_per_gpu_hour`` replaces the profile's price; ``node_selector`` the Kubernetes labels by which pods find it.
     """

@@ -3,7 +3,7 @@
 A term is priced from sections of the device's profile. Where those were fitted to measurements of that device, the
 held-out errors of its operations have medians of 5 to 12 % (docs/model.md) with longer tails, and a site differs from
 the tables' machines too. Where they are taken over from a relative or estimated, they are off by more: a measured GPU
-that is priced with another generation's sections, by 22 % as a rule, and its single kernels spread twice as far
+that is priced with another generation's sections, by 23 % as a rule, and its single kernels spread by 41 %
 (``python -m tests.fit.taken_over``).
 """
 

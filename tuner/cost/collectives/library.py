@@ -82,7 +82,8 @@ class CommLibrary:
                 bus = self.profile.nvlink.links * nccl_tuning.NVLINK_GB_PER_S[generation]
         else:
             per_node, fit = top.group.ranks_per_node, _nccl_fit(self._fits)
-            bus = kernels.shared_bytes_per_s(fit, per_node, top.intra_bytes_per_s, True) / 1e9 * _PCIE_BUS_SHARE
+            shared = kernels.shared_bytes_per_s(fit, per_node, top.intra_bytes_per_s, True)
+            bus = shared / 1e9 * min(_PCIE_BUS_SHARE, fit.simple_efficiency)  # a node's own ranks reach no more of it
         if top.group.nodes > 1:
             bus = min(bus, top.inter_bytes_per_s / 1e9 * top.group.ranks_per_node)
         return nccl_tuning.TunedGroup(
