@@ -16,6 +16,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.measured import device_notes, measured_of
 from tuner.ask.model import load_model
 from tuner.ask.profile import MEASURABLE, PROFILE_DIR, GemmFit, known_profiles, load_profile
+from tuner.cost.collectives import collective_report
 from tuner.search.priors import TERM_SD, UNMEASURED_SD, fresh_sd, unmeasured_terms
 
 MEASURED = ("a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "l40s")
@@ -53,6 +54,11 @@ def test_what_is_not_known_is_not_claimed(tmp_path: Path) -> None:
     assert measured_of(make_request({"cluster": "ray"})).all is None
     gone = make_request({"cluster": {"gpu": str(tmp_path / "gone.yaml"), "gpus_per_node": 1}})
     assert measured_of(gone) == measured_of(gone.model_copy(update={"cluster": "ray"}))
+
+
+def test_a_collective_says_so_where_none_was_measured() -> None:
+    found = {gpu: collective_report("allreduce", 1 << 20, 4, profile=gpu).notes for gpu in ("h100", "b300", "gb300")}
+    assert found == {"h100": (), "b300": (), "gb300": device_notes(load_profile("gb300"))}
 
 
 def test_of_two_node_groups_the_unmeasured_one_is_named() -> None:

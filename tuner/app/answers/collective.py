@@ -22,6 +22,7 @@ class CollectiveAnswer(Answer):
     latency_us: float = Field(description="Time of one call, µs.")
     terms: dict[str, float] = Field(description="What adds up to it, µs.")
     why: str = Field(description="Why this algorithm.")
+    device_notes: list[str] | None = where_it_applies("What of the GPU was not measured, in sentences.")
 
 
 def collective_answer(report: CollectiveReport) -> CollectiveAnswer:
@@ -38,4 +39,5 @@ def collective_answer(report: CollectiveReport) -> CollectiveAnswer:
         latency_us=report.latency_us,
         terms=dict(report.terms_us),
         why=report.why,
+        device_notes=list(report.notes) or None,
     )

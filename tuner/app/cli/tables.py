@@ -274,8 +274,9 @@ def collective_table(console: Console, answer: CollectiveAnswer) -> None:
     table.add_row("total", number(answer.latency_us, 2))
     console.print(table)
     console.print(f"algorithm: {answer.algorithm}", highlight=False, markup=False)
-    if answer.why:
-        console.print(answer.why, soft_wrap=True, highlight=False, markup=False)
+    for text in (answer.why, *(answer.device_notes or ())):
+        if text:
+            console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def outcome(trial: TrialResult, request: TuneRequest) -> str:

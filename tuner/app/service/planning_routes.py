@@ -22,7 +22,7 @@ from tuner.app.service.reading import plain_json, read_yaml
 from tuner.app.service.service import Here, Service
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import known_models
-from tuner.ask.profile import PROFILE_DIR, known_profiles
+from tuner.ask.profile import PROFILE_DIR, canonical_gpu, gpu_choices, known_profiles
 from tuner.ask.request import TuneRequest
 from tuner.ask.request_document import parse_request
 from tuner.ask.space import SPACES_DIR, STRUCTURE_AXES, Space, load_space
@@ -144,7 +144,8 @@ def names(service: Here, caller: Reader) -> NamesAnswer:
 @routes.get("/profiles/{name}", summary="A hardware profile")
 def profile(name: str, service: Here, caller: Reader) -> dict[str, object]:
     """Its datasheet and its fitted numbers, each with its source."""
+    name = canonical_gpu(name)
     if name not in known_profiles():
-        raise Refused(HTTPStatus.NOT_FOUND, f"there is no profile {shown(name)}; known: {', '.join(known_profiles())}")
+        raise Refused(HTTPStatus.NOT_FOUND, f"there is no profile {shown(name)}; known: {gpu_choices(name)}")
     document: dict[str, object] = yaml.safe_load((PROFILE_DIR / f"{name}.yaml").read_text("utf-8"))
     return document

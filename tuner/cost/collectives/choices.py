@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tuner.ask.measured import device_notes
 from tuner.ask.profile import HardwareProfile, load_profile
 from tuner.cost.collectives import algorithms
 from tuner.cost.collectives.cost import Array, Cost, check_operation
@@ -30,6 +31,7 @@ class CollectiveReport:
     """One collective: the terms, in microseconds, add up to its latency; ``why`` this algorithm.
 
     ``profile``, ``fabric`` and ``implementation`` are None for the plain Hockney form, which has none of them.
+    ``notes`` are sentences on a device whose collectives were never measured.
     """
 
     operation: str
@@ -43,6 +45,7 @@ class CollectiveReport:
     profile: str | None = None
     fabric: str | None = None
     implementation: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def collective_report(
@@ -84,6 +87,7 @@ def collective_report(
         profile=hardware.name,
         fabric=model.fabric.name,
         implementation=str(found.implementation),
+        notes=device_notes(hardware) if "collectives" in hardware.unmeasured_sections else (),
     )
 
 
