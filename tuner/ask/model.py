@@ -16,7 +16,7 @@ from typing import Any
 from tuner.ask.dtype import PRECISIONS, engine_dtype, require_runs
 from tuner.ask.formats.document import QuantizationDocument, find_document
 from tuner.ask.formats.reading import read_quantization, stored_weights
-from tuner.ask.formats.weights import ALL_BF16, Weights
+from tuner.ask.formats.weights import ALL_BF16, USUAL, Storage, Weights
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts, Mixer
 from tuner.ask.models.config import Config
@@ -59,6 +59,7 @@ class ModelShape:
     outside: tuple[Matrix, ...] = ()
     towers: tuple[Tower, ...] = ()
     head_bias: bool = False
+    embedding_width: int | None = None
     nested: bool = False
     head_names: tuple[str, ...] = ("lm_head",)
     embedding_names: tuple[str, ...] = ("model.embed_tokens",)
@@ -83,6 +84,7 @@ class ModelShape:
             outside=found.outside,
             towers=found.towers,
             head_bias=found.head_bias,
+            embedding_width=found.embedding_width,
             nested=nested,
             head_names=found.head_names,
             embedding_names=found.embedding_names,
@@ -113,6 +115,11 @@ class ModelShape:
     def padded_vocab(self) -> int:
         """Vocabulary rows as vLLM stores them."""
         return -(-self.vocab // VOCAB_PADDING) * VOCAB_PADDING
+
+    @property
+    def table_width(self) -> int:
+        """Width of embedding and LM head."""
+        return self.hidden if self.embedding_width is None else self.embedding_width
 
     @property
     def element_bytes(self) -> int:
@@ -197,19 +204,19 @@ class ModelShape:
     def parameters(self) -> int:
         """Elements of the whole model, towers included, the vocabulary as published."""
         rows = self.vocab * (1 if self.tied_embeddings else 2)
-        total = rows * self.hidden + self.head_bias * self.vocab + self.around(1)
+        total = rows * self.table_width + self.head_bias * self.vocab + self.around(1)
         return round(total + sum(count * block.elements(self.hidden) for block, count in self.counted))
 
     @property
     def active_parameters(self) -> int:
         """Those that take part in a token of text: of the experts those chosen, of the embedding one row."""
-        head = self.vocab * self.hidden + self.head_bias * self.vocab + self.vectors.on_rank(1)
+        head = self.vocab * self.table_width + self.head_bias * self.vocab + self.vectors.on_rank(1)
         return round(head + sum(count * block.active_elements(self.hidden) for block, count in self.counted))
 
     def held_elements(self, ranks: int = 1) -> float:
         """Elements that one of so many tensor-parallel ranks holds, the vocabulary as padded, experts cut."""
         rows = self.padded_vocab * (1 if self.tied_embeddings else 2)
-        total = (rows * self.hidden + self.head_bias * self.padded_vocab) / ranks + self.around(ranks)
+        total = (rows * self.table_width + self.head_bias * self.padded_vocab) / ranks + self.around(ranks)
         return total + sum(count * block.elements(self.hidden, ranks) for block, count in self.counted)
 
     def around(self, ranks: int) -> float:
@@ -266,9 +273,12 @@ def from_config(config: Mapping[str, Any], name: str, dtype: str = "auto", direc
         raise BadInput(whole.place("architectures"), architecture, "one of " + ", ".join(sorted(READERS)))
     nested = next((key for key in _TEXT_PARTS if whole.has(key)), None)
     text = whole if nested is None else whole.part(nested)
-    shape = ModelShape.of(name, architecture, reader(whole, text), nested is not None)
+    described = reader(whole, text)
+    shape = ModelShape.of(name, architecture, described, nested is not None)
     document = find_document(config, text.values, name, directory)
-    return _stored(shape, document, engine_dtype(config, text.values, dtype, name))
+    shape = _stored(shape, document, engine_dtype(config, text.values, dtype, name))
+    fixed = {layer.value: Storage.of(USUAL[kind]) for layer, kind in described.fixed_formats}
+    return replace(shape, weights=shape.weights.having(fixed))
 
 
 def _stored(shape: ModelShape, document: QuantizationDocument | None, dtype: str) -> ModelShape:

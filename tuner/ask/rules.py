@@ -109,6 +109,8 @@ def _heads(model: ModelShape, layout: ParallelLayout) -> Drop | None:
 def _layers(model: ModelShape, layout: ParallelLayout) -> Drop | None:
     if layout.pp > model.layers:
         return Drop(DropReason.LAYERS, f"pp={layout.pp} stages, {model.layers} layers")
+    if layout.pp > 1 and not model.pipeline_tensors:
+        return Drop(DropReason.LAYERS, f"pp={layout.pp}: the engine's class of {model.architecture} has no stages")
     return None
 
 

@@ -70,7 +70,7 @@ def straddling(model: ModelShape, tp: int, whole_experts: bool, version: EngineV
 def _cut(model: ModelShape) -> Iterable[tuple[Layer, Sequence[Matrix]]]:
     """Matrices that are cut like those of a dense model, by kind of layer; those of equal blocks once."""
     for block in model.kinds:
-        quantised = (matrix for matrix in block.dense_matrices(model.hidden) if not matrix.plain)
+        quantised = (one for one in block.dense_matrices(model.hidden) if not (one.plain or one.recut))
         for layer, found in groupby(quantised, key=lambda matrix: matrix.layer):
             yield layer, tuple(found)
     head = Matrix(Layer.HEAD, model.head_names, model.padded_vocab, model.hidden, Cut.OUTPUTS)

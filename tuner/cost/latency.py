@@ -163,7 +163,7 @@ class StepCosts:
     def _products_ms(self, block: Block, layout: ParallelLayout, n: Floats, phase: Phase) -> Floats:
         """Matrix products of ``n`` rows; what the engine merges into one is one."""
         total: Floats = np.zeros(1)
-        for _, merged in groupby(block.dense_matrices(self.model.hidden), key=lambda m: (m.layer, m.fused or m.names)):
+        for _, merged in groupby(block.products(self.model.hidden), key=lambda m: (m.layer, m.fused or m.names)):
             total = total + self._product_ms(tuple(merged), layout, n, phase)
         return np.asarray(total)
 
@@ -240,7 +240,7 @@ class StepCosts:
             model, profile = self.model, self.cluster.profile
             rows = np.asarray(step.sequences, dtype=float)
             kind, vocab = model.weights.head.main.kind, model.padded_vocab // layout.tp
-            head = compute.gemm_ms(profile, kind, rows, vocab, model.hidden)
+            head = compute.gemm_ms(profile, kind, rows, vocab, model.table_width)
             sampling = compute.sampling_ms(profile, rows, model.vocab)
             self._heads[key] = {"LM head": np.asarray(head), "sampling": np.asarray(sampling)}
         return self._heads[key]

@@ -153,7 +153,7 @@ def _gated_delta(mixer: GatedDelta, where: Where) -> Floats:
 def _kimi_delta(mixer: KimiDelta, where: Where) -> Floats:
     return compute.kimi_delta_ms(
         where.profile, where.step.phase, **where.carried, heads=where.share(mixer.heads), head_dim=mixer.head_dim,
-        conv_kernel=mixer.conv,
+        conv_kernel=mixer.conv, bounded_gate=mixer.bounded_gate,
     )  # fmt: skip
 
 

@@ -27,16 +27,16 @@ def weight_bytes_by_format(model: ModelShape, layout: ParallelLayout, stage: int
     t, found = layout.tp, _Sum(model)
     for block, layers in stage_blocks(model, layout.pp)[stage]:
         found.add_block(block, layout, layers)
-    rows, first, last = model.padded_vocab, stage == 0, stage == layout.pp - 1
+    rows, width, first, last = model.padded_vocab, model.table_width, stage == 0, stage == layout.pp - 1
     if first:
-        found.add_storage(model.weights.embedding, rows, model.hidden, 1 / t)
+        found.add_storage(model.weights.embedding, rows, width, 1 / t)
         found.add_matrices(model.outside, t)
         for tower in model.towers:
             found.add_tower(tower, t)
     if last:
         found.add_plain(model.vectors.on_rank(t) + model.head_bias * rows / t)
         if not (first and model.tied_embeddings):
-            found.add_storage(model.weights.head, rows, model.hidden, 1 / t)
+            found.add_storage(model.weights.head, rows, width, 1 / t)
     return dict(found.formats)
 
 

@@ -120,6 +120,11 @@ class Weights:
         kinds = (self.attention, self.linear, self.dense, self.shared, self.experts, self.head)
         return any(one.scheme not in (Scheme.PLAIN, Scheme.SCALED) for kind in kinds for one in kind.formats)
 
+    def having(self, kinds: Mapping[str, Storage]) -> Weights:
+        """The same with other storage of some kinds of layers, by their names."""
+        stored = {field.name: kinds.get(field.name, getattr(self, field.name)) for field in fields(self)}
+        return Weights(**stored)
+
     @classmethod
     def plainly(cls, precision: str) -> Weights:
         """Nothing quantised: everything in ``bf16`` (or float16, which is as wide) or ``fp32``."""

@@ -67,6 +67,7 @@ class Attention(Mixer):
     repeats: bool = True
     whole: bool = False
     apart: bool = False
+    recut: bool = False
     place: str = "self_attn"
     names: ProjectionNames = ProjectionNames()
 
@@ -90,7 +91,7 @@ class Attention(Mixer):
         def projected(name: str, outputs: int, most: int | None) -> Matrix:
             names = (f"{self.place}.{name}", f"{self.place}.{called.merged}")
             merged, parts = (None, None) if self.apart else (called.merged, most)
-            return Matrix(Layer.ATTENTION, names, outputs, hidden, cut, merged, parts, self.bias)
+            return Matrix(Layer.ATTENTION, names, outputs, hidden, cut, merged, parts, self.bias, recut=self.recut)
 
         called, cut = self.names, Cut.NOTHING if self.whole else Cut.OUTPUTS
         found = [projected(called.query, self.heads * self.head_dim * (1 + self.gated), None)]

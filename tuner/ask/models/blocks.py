@@ -195,6 +195,11 @@ class Block:
             yield from self.experts.shared(hidden)
         yield from self.extra
 
+    def products(self, hidden: int) -> Iterator[Matrix]:
+        """The same but for what mixes streams of the residual, which kernels of their own multiply."""
+        mixing = self.extra if self.streams > 1 else ()
+        yield from (matrix for matrix in self.dense_matrices(hidden) if matrix not in mixing)
+
     def vectors(self, hidden: int) -> Vectors:
         """All that is in no matrix."""
         found = self.norms

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tuner.ask.models.blocks import Block
 from tuner.ask.models.config import Config
-from tuner.ask.models.matrices import NO_VECTORS, Matrix, Vectors
+from tuner.ask.models.matrices import NO_VECTORS, Layer, Matrix, Vectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,8 @@ class Described:
     (``make_empty_intermediate_tensors_factory``), 0 where the class cannot be cut into stages. ``vectors``: the last
     norm, learned positions. ``outside``: matrices beside the layers, on the first stage. ``head_names``,
     ``embedding_names``: what checkpoints call them, within the model. ``head_bias``: a number per row of the head.
-    ``not_priced``: what of it costs time that no term knows, in words.
+    ``not_priced``: what of it costs time that no term knows, in words. ``fixed_formats``: kinds of layers that are
+    stored in one format whatever the quantisation says, a key of ``tuner.ask.formats.weights.USUAL``.
     """
 
     hidden: int
@@ -56,6 +57,7 @@ class Described:
     head_bias: bool = False
     embedding_width: int | None = None
     not_priced: tuple[str, ...] = field(default=())
+    fixed_formats: tuple[tuple[Layer, str], ...] = ()
 
 
 Reader = Callable[[Config, Config], Described]

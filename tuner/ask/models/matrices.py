@@ -36,7 +36,8 @@ class Matrix:
     ``names`` are its own inside the block (``self_attn.q_proj``, ``self_attn.qkv_proj``), as checkpoints and vLLM spell
     it. ``fused`` names the matrix that vLLM merges it into, in the order of the list. Of more than ``most`` ranks
     several have the same part. ``bias``: a number per output beside it (of inputs that are cut: on every rank).
-    ``plain``: the engine never quantises it. ``copies``: of so many sequences of heads, each multiplied by itself
+    ``plain``: the engine never quantises it. ``recut``: it widens each rank's part and quantises that anew, so that no
+    group is cut. ``copies``: of so many sequences of heads, each multiplied by itself
     (block-diagonal), 1 for an ordinary matrix.
     """
 
@@ -50,6 +51,7 @@ class Matrix:
     bias: bool = False
     plain: bool = False
     copies: int = 1
+    recut: bool = False
 
     @property
     def weights(self) -> int:

@@ -85,6 +85,7 @@ class KimiDelta(Mixer):
     conv: int
     gate_bias: bool = True
     full_gate: bool = False  # the output gate is one matrix of full rank
+    bounded_gate: bool = False  # decay has a lower bound, so that the quicker kernels run
     full_decay: bool = False  # so is the decay
     place: str = "self_attn"
 

@@ -13,6 +13,8 @@ from tuner.ask.models.usual import SILU
 
 DEFAULTS = {"max_position_embeddings": 1048576}  # of vLLM's DeepseekV4Config
 
+_EXPERTS = {"fp4": "mxfp4", "fp8": "fp8_block"}  # of ``expert_dtype`` (``quant_config.py``)
+
 
 def read(config: Config, text: Config) -> Described:
     """Every layer has a mixture; the first few route by a table of token ids instead of biases."""
@@ -34,7 +36,13 @@ def read(config: Config, text: Config) -> Described:
         vectors=Vectors(whole=hidden + streams + 1),
         embedding_names=("model.embed_tokens", "embed"),
         head_names=("lm_head", "head"),
+        fixed_formats=_experts_in(text),
     )
+
+
+def _experts_in(text: Config) -> tuple[tuple[Layer, str], ...]:
+    """The format of routed experts where the file has it; else they are as all others are."""
+    return ((Layer.EXPERTS, text.one_of("expert_dtype", _EXPERTS)),) if text.has("expert_dtype") else ()
 
 
 def _layer(text: Config, number: int, ratio: int) -> Block:

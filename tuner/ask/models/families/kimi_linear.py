@@ -62,6 +62,7 @@ def _delta(part: Config) -> KimiDelta:
         conv=part.need("short_conv_kernel_size"),
         gate_bias=False,
         full_gate=part.flag("use_full_rank_gate"),
+        bounded_gate=part.has("gate_lower_bound"),
     )
 
 

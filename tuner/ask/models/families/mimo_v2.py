@@ -58,4 +58,5 @@ def _attention(text: Config, kind: str) -> Attention:
         window=text.need("sliding_window_size", "sliding_window") if kind else None,
         bias=text.flag("attention_bias"),
         sinks=text.flag(sinks),
+        recut=True,  # mimo_v2.py, a rank's queries, keys and values in order again
     )
