@@ -18,10 +18,11 @@ from tuner.ask.cluster import Cluster
 from tuner.ask.layout import AXES, ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.models.blocks import Block, Mixer
+from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import Cut, Matrix
 from tuner.cost import compute
 from tuner.cost.collectives import CollectiveModel, CommGroup
-from tuner.cost.mixers import Where, core_ms
+from tuner.cost.mixers import Where, absorbed_ms, core_ms
 from tuner.cost.rank_placement import group_of
 from tuner.cost.sequence_memory import SequenceMemory, sequence_memory
 from tuner.cost.stages import Stage, layers_of, moe_layers_of, stage_blocks
@@ -142,7 +143,7 @@ class StepCosts:
         kernels = profile.engine.layer_kernels * halves
         if self._switches.on(layout, model).fp8_cache and compute.quantises_output(profile):
             kernels *= profile.engine.fp8_cache_kernels
-        products = self._products_ms(block, layout, n, step.phase)
+        products = self._products_ms(block, layout, n, step)
         terms = {"gemm": self._sustained(products, step.tokens / layout.pcp)}
         if block.mixer is not None:
             seen, times = self.techniques.attention_step(layout, step)
@@ -160,16 +161,19 @@ class StepCosts:
         ]
         return np.asarray(2 * (sides[0] + sides[1]))
 
-    def _products_ms(self, block: Block, layout: ParallelLayout, n: Floats, phase: Phase) -> Floats:
+    def _products_ms(self, block: Block, layout: ParallelLayout, n: Floats, step: StepShape) -> Floats:
         """Matrix products of ``n`` rows; what the engine merges into one is one."""
         total: Floats = np.zeros(1)
         for _, merged in groupby(block.products(self.model.hidden), key=lambda m: (m.layer, m.fused or m.names)):
-            total = total + self._product_ms(tuple(merged), layout, n, phase)
+            matrices = tuple(merged)
+            ms = self._product_ms(matrices, layout, n)
+            if isinstance(block.mixer, LatentAttention) and matrices[0].names[0].endswith(".kv_b_proj"):
+                ms = absorbed_ms(block.mixer, self._where(layout, step), ms)
+            total = total + ms
         return np.asarray(total)
 
-    def _product_ms(self, merged: tuple[Matrix, ...], layout: ParallelLayout, n: Floats, phase: Phase) -> Floats:
-        """One product, and what quantises its rows. Decode absorbs what expands the latent vector of latent attention
-        into products per head, in what the model computes in."""
+    def _product_ms(self, merged: tuple[Matrix, ...], layout: ParallelLayout, n: Floats) -> Floats:
+        """One product, and what quantises its rows."""
         rows, columns = self.techniques.grid(layout)
         first, profile = merged[0], self.cluster.profile
         width = float(sum(one.shard(columns)[0] * one.copies for one in merged))
@@ -181,8 +185,6 @@ class StepCosts:
         if first.plain:
             return compute.gemm_ms(profile, self.model.precision, n, width, depth)
         kind = getattr(self.model.weights, first.layer).main.kind
-        if phase == "decode" and first.names[0].endswith(".kv_b_proj"):
-            kind = self.model.precision
         product = compute.gemm_ms(profile, kind, n, width, depth)
         return np.asarray(product + compute.quantise_ms(profile, kind, n * depth))
 
@@ -200,8 +202,10 @@ class StepCosts:
         return np.asarray(times * total)
 
     def _core_ms(self, mixer: Mixer, layout: ParallelLayout, step: StepShape) -> Floats:
-        kv_dtype = self._switches.on(layout, self.model).kv_cache_dtype
-        return core_ms(mixer, Where(self.cluster.profile, layout, step, kv_dtype))
+        return core_ms(mixer, self._where(layout, step))
+
+    def _where(self, layout: ParallelLayout, step: StepShape) -> Where:
+        return Where(self.cluster.profile, layout, step, self._switches.on(layout, self.model).kv_cache_dtype)
 
     def _experts_ms(self, layout: ParallelLayout, step: StepShape) -> Floats:
         """Routed experts of one layer."""
