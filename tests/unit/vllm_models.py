@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import dataclass
+from math import prod
 from types import SimpleNamespace
 from unittest.mock import patch
 
+SHARED = "kv_sharing_target_layer_name"  # of a layer that reads another's cache
 ALONE = {"WORLD": 1, "PP": 1, "DP": 1, "DCP": 1, "PCP": 1}
 
 
@@ -13,6 +15,7 @@ class Built:
     parameters: int
     cache_bytes: float  # of a token
     longest: int
+    state_elements: int = 0  # of a sequence
 
 
 def build(config, ranks, directory):
@@ -45,12 +48,15 @@ def build(config, ranks, directory):
         kind, _ = get_model_architecture(engine.model_config)
         with set_current_vllm_config(engine), torch.device("meta"), set_default_torch_dtype(torch.bfloat16):
             model = kind(vllm_config=engine)
-        layers = engine.compilation_config.static_forward_context.values()
-        specs = [one.get_kv_cache_spec(engine) for one in layers if not one.kv_sharing_target_layer_name]
+        found = engine.compilation_config.static_forward_context.values()
+        layers = [one for one in found if hasattr(one, "get_kv_cache_spec")]  # experts are listed too
+        specs = [one.get_kv_cache_spec(engine) for one in layers if not getattr(one, SHARED, None)]
+    states = [spec for spec in specs if hasattr(spec, "shapes")]
     return Built(
         parameters=sum(one.numel() for one in {id(one): one for one in model.parameters()}.values()),
-        cache_bytes=sum(spec.page_size_bytes / spec.block_size for spec in specs),
+        cache_bytes=sum(spec.page_size_bytes / spec.block_size for spec in specs if spec not in states),
         longest=engine.model_config.max_model_len,
+        state_elements=sum(prod(shape) for spec in states for shape in spec.shapes),
     )
 
 
@@ -63,7 +69,7 @@ def _group(torch, size):
         ranks=list(range(size)),
         is_first_rank=True,
         is_last_rank=size == 1,
-        device_group=None,
+        device_group=SimpleNamespace(size=lambda: size, rank=lambda: 0),
         cpu_group=None,
         device=torch.device("cpu"),
     )
