@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tests.fit.tables import rows_where
-from tuner.ask.profile import DecodeAttentionFit, GemmFit, MoeFit, PrefillAttentionFit
+from tuner.ask.kernel_fits import DecodeAttentionFit, GemmFit, MoeFit, PrefillAttentionFit
 
 SYSTEMS = ("a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "l40s")
 Fit = GemmFit | PrefillAttentionFit | DecodeAttentionFit | MoeFit

@@ -137,7 +137,7 @@ def test_a_cpu_captures_no_graphs_and_keeps_the_cache_that_it_is_given() -> None
         "engine": {"kv_cache_gib": 1.5},
     }
     layout = ParallelLayout()
-    memory = memory_answer(memories(make_request(changes), [layout])[layout])
+    memory = memory_answer(memories(make_request(changes), [layout])[layout], layout.max_num_seqs)
     assert memory.graphs is None
     assert memory.kv == pytest.approx(1.5)
 

@@ -11,11 +11,12 @@ from tests.fakes import make_request
 from tests.fit.write import write_section
 from tuner.app.answers.devices import on_devices
 from tuner.ask.cluster import requested_cluster
+from tuner.ask.kernel_fits import GemmFit
 from tuner.ask.kernel_rules import without_kernel
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.measured import device_notes, measured_of
 from tuner.ask.model import load_model
-from tuner.ask.profile import MEASURABLE, PROFILE_DIR, GemmFit, known_profiles, load_profile
+from tuner.ask.profile import MEASURABLE, PROFILE_DIR, known_profiles, load_profile
 from tuner.cost.collectives import collective_report
 from tuner.search.priors import TERM_SD, UNMEASURED_SD, fresh_sd, unmeasured_terms
 

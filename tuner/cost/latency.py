@@ -8,7 +8,7 @@ scheduler limits share them.
 
 from __future__ import annotations
 
-from itertools import groupby
+from collections.abc import Sequence
 from operator import attrgetter
 
 import numpy as np
@@ -164,16 +164,19 @@ class StepCosts:
     def _products_ms(self, block: Block, layout: ParallelLayout, n: Floats, step: StepShape) -> Floats:
         """Matrix products of ``n`` rows; what the engine merges into one is one."""
         total: Floats = np.zeros(1)
-        for _, merged in groupby(block.products(self.model.hidden), key=lambda m: (m.layer, m.fused or m.names)):
-            matrices = tuple(merged)
-            ms = self._product_ms(matrices, layout, n)
+        merged: dict[object, list[Matrix]] = {}
+        for matrix in block.products(self.model.hidden):
+            merged.setdefault((matrix.layer, matrix.fused or matrix.names), []).append(matrix)
+        for matrices in merged.values():
+            ms = self._product_ms(matrices, layout, n, getattr(self.model.weights, matrices[0].layer).main.kind)
             if isinstance(block.mixer, LatentAttention) and matrices[0].names[0].endswith(".kv_b_proj"):
-                ms = absorbed_ms(block.mixer, self._where(layout, step), ms)
+                plain = self._product_ms(matrices, layout, n, self.model.precision)
+                ms = absorbed_ms(block.mixer, self._where(layout, step), plain, ms)
             total = total + ms
         return np.asarray(total)
 
-    def _product_ms(self, merged: tuple[Matrix, ...], layout: ParallelLayout, n: Floats) -> Floats:
-        """One product, and what quantises its rows."""
+    def _product_ms(self, merged: Sequence[Matrix], layout: ParallelLayout, n: Floats, kind: str) -> Floats:
+        """One product in a precision, and what quantises its rows."""
         rows, columns = self.techniques.grid(layout)
         first, profile = merged[0], self.cluster.profile
         width = float(sum(one.shard(columns)[0] * one.copies for one in merged))
@@ -184,7 +187,6 @@ class StepCosts:
             width = float(first.outputs // rows)
         if first.plain:
             return compute.gemm_ms(profile, self.model.precision, n, width, depth)
-        kind = getattr(self.model.weights, first.layer).main.kind
         product = compute.gemm_ms(profile, kind, n, width, depth)
         return np.asarray(product + compute.quantise_ms(profile, kind, n * depth))
 

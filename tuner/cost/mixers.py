@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.models.attention import Attention
@@ -100,39 +99,25 @@ def _block_sparse(mixer: Attention, where: Where, heads: int, kv_heads: int) -> 
 
 
 def _latent(mixer: LatentAttention, where: Where) -> Floats:
+    """Dense latent attention by the kernels over heads, with which the engine's constants were fitted."""
     heads = where.share(mixer.heads)
     if mixer.indexer is not None:
         return _sparse_latent(mixer, where, heads)
-    if mixer.expanded:
-        return _by_heads(where, heads, heads, mixer.qk_nope + mixer.qk_rope, mixer.v_head, None)
-    sizes: dict[str, Any] = {"batch": where.step.sequences, "context_tokens": where.past}
-    cache: dict[str, Any] = {"kv_rank": mixer.kv_rank, "qk_rope": mixer.qk_rope, "kv_dtype": where.kv_dtype}
-    if where.decodes:
-        return compute.latent_decode_terms(where.profile, heads=heads * where.layout.dcp, **sizes, **cache).total_ms
-    sizes |= {"new_tokens": where.new, "heads": heads}
-    expanded = compute.latent_prefill_terms(
-        where.profile, qk_nope=mixer.qk_nope, qk_rope=mixer.qk_rope, v_head=mixer.v_head, **sizes
-    )
-    sizes["context_tokens"] = where.past + where.new
-    on_cache = compute.latent_decode_terms(where.profile, **sizes, **cache)
-    return np.where(_on_cache(mixer, where), on_cache.total_ms, expanded.total_ms)
+    if where.decodes and not mixer.expanded:  # every head reads the one latent vector of each token
+        return _by_heads(where, heads, 1, mixer.kv_rank + mixer.qk_rope, mixer.kv_rank, None)
+    return _by_heads(where, heads, heads, mixer.qk_nope + mixer.qk_rope, mixer.v_head, None)
 
 
-def _on_cache(mixer: LatentAttention, where: Where) -> NDArray[np.bool_]:
-    """Where attention runs on latent vectors: for new tokens, in short prompts, and for keys that were chosen."""
-    if where.decodes or mixer.indexer is not None:
-        return np.asarray(not mixer.expanded)
-    return compute.absorbs(where.profile, where.new, where.kv_dtype) & (not mixer.expanded)
-
-
-def absorbed_ms(mixer: LatentAttention, where: Where, expanded_ms: Floats) -> Floats:
-    """Milliseconds of what expands latent vectors: ``expanded_ms``, one product of all tokens, or where attention runs
-    on the vectors themselves, two products per head in its place."""
-    per_head = compute.latent_products_ms(
-        where.profile, np.maximum(where.step.tokens / where.layout.pcp, 1.0), heads=where.share(mixer.heads),
-        kv_rank=mixer.kv_rank, qk_nope=mixer.qk_nope, v_head=mixer.v_head,
+def absorbed_ms(mixer: LatentAttention, where: Where, plain_ms: Floats, expanded_ms: Floats) -> Floats:
+    """Milliseconds of what expands latent vectors: ``expanded_ms``, one product of all tokens; in decode ``plain_ms``,
+    the same in what the model computes in; for keys that an indexer chose two products per head in its place."""
+    if mixer.indexer is None:
+        return plain_ms if where.decodes else expanded_ms
+    tokens = np.maximum(where.step.tokens / where.layout.pcp, 1.0)
+    return compute.latent_products_ms(
+        where.profile, tokens, heads=where.share(mixer.heads), kv_rank=mixer.kv_rank, qk_nope=mixer.qk_nope,
+        v_head=mixer.v_head,
     )  # fmt: skip
-    return np.where(_on_cache(mixer, where), per_head, expanded_ms)
 
 
 def _sparse_latent(mixer: LatentAttention, where: Where, heads: int) -> Floats:

@@ -59,7 +59,7 @@ class MemoryAnswer(Answer):
     graphs: float | None = Field(description="Captured CUDA graphs, GiB per device; null on a CPU.")
     buffers: float = Field(description="Context and buffers of collectives, GiB per device.")
     state: float | None = Field(
-        description="State of recurrent layers, GiB per device; null where the model has no such layers."
+        description="States of max_num_seqs sequences, GiB per device; null where no layer has one."
     )
 
 
@@ -138,7 +138,7 @@ def ranked_answer(candidate: Candidate, split: Breakdown | None, memory: MemoryE
         usd_per_million_tokens=candidate.usd_per_million_tokens,
         **dict(prediction_answer(candidate.prediction)),
         breakdown=BreakdownAnswer(ttft_ms=dict(split.ttft_ms), tpot_ms=dict(split.tpot_ms)) if split else None,
-        memory=memory_answer(memory),
+        memory=memory_answer(memory, candidate.layout.max_num_seqs),
     )
 
 
@@ -156,14 +156,16 @@ def prediction_answer(prediction: Prediction) -> PredictionAnswer:
     )
 
 
-def memory_answer(memory: MemoryEstimate) -> MemoryAnswer:
-    """The estimate of one layout, at one pair of scheduler limits."""
-    graphs = memory.graphs_bytes
+def memory_answer(memory: MemoryEstimate, sequences: int) -> MemoryAnswer:
+    """The estimate of one layout, at one pair of scheduler limits; states are those of so many ``sequences``, and come
+    out of the cache's memory."""
+    graphs, pool = memory.graphs_bytes, float(memory.kv_tokens.flat[0]) * memory.kv_bytes_per_token
+    states = min(pool, sequences * memory.sequence.state * memory.kv_bytes_per_token)
     return MemoryAnswer(
         weights=memory.weights_bytes / GIB,
-        kv=float(memory.kv_tokens.flat[0]) * memory.kv_bytes_per_token / GIB,
+        kv=(pool - states) / GIB,
         activations=float(memory.activation_bytes.flat[0]) / GIB,
         graphs=None if graphs is None else graphs / GIB,
         buffers=(memory.buffers_bytes - (graphs or 0.0)) / GIB,
-        state=None,  # no model that we price has a layer with a state of its own
+        state=states / GIB if states else None,
     )

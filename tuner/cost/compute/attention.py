@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tuner.ask.profile import HardwareProfile, PrefillAttentionFit
+from tuner.ask.kernel_fits import PrefillAttentionFit
+from tuner.ask.profile import HardwareProfile
 from tuner.cost.compute.kinds import (
     MS_PER_NS,
     MS_PER_S,

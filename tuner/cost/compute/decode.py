@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tuner.ask.profile import DecodeAttentionFit, HardwareProfile
+from tuner.ask.kernel_fits import DecodeAttentionFit
+from tuner.ask.profile import HardwareProfile
 from tuner.cost.compute.kinds import (
     MS_PER_NS,
     MS_PER_S,

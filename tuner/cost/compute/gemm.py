@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tuner.ask.profile import GemmFit, HardwareProfile
+from tuner.ask.kernel_fits import GemmFit
+from tuner.ask.profile import HardwareProfile
 from tuner.cost.compute.elementwise import elementwise_ms
 from tuner.cost.compute.kinds import (
     MS_PER_NS,

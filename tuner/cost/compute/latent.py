@@ -18,8 +18,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tuner.ask.kernel_fits import PrefillAttentionFit
 from tuner.ask.latent_fits import LatentDecodeFit, LatentPrefillFit
-from tuner.ask.profile import HardwareProfile, PrefillAttentionFit
+from tuner.ask.profile import HardwareProfile
 from tuner.cost.compute.attention import prefill_attention_terms
 from tuner.cost.compute.decode import decode_attention_terms
 from tuner.cost.compute.gemm import gemm_ms
