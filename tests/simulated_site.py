@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tuner.ask.request import TuneRequest
 from tuner.retune.live import LiveDeployment
+from tuner.retune.policy import HoldPolicy
 from tuner.retune.site import DeploymentSeen, Readiness, SiteSeen
 
 
@@ -36,6 +37,7 @@ class SimulatedPlace:
     broken: set[str] = field(default_factory=set)
     things: dict[str, Thing] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
+    held: bool = False
     file: Path | None = None
 
     def keep(self) -> None:
@@ -117,6 +119,10 @@ class SimulatedSite:
 
     def route(self, shares: Mapping[str, float]) -> None:
         self.place.shares = dict(shares)
+        self.place.keep()
+
+    def hold(self, bounds: HoldPolicy | None) -> None:
+        self.place.held = bounds is not None
         self.place.keep()
 
     def stop(self, name: str) -> None:

@@ -110,6 +110,9 @@ class WatchWorld:
     def launched(self, name: str, deployment: Deployment, request: TuneRequest, measured: Launched | None) -> Launched:
         return measured or Launched("simulated", {}, request.model, NoEngine(name))
 
+    def prepare(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

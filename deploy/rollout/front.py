@@ -20,12 +20,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from deploy.rollout.front_config import (
+    HOLD_MAP,
+    LUA,
     PARTS,
     SHARES_MAP,
     SLOTS,
     SLOTS_MAP,
     SOCKET,
     configuration,
+    hold_map,
+    hold_script,
     parts_of,
     shares_map,
     slots_map,
@@ -43,7 +47,8 @@ _COUNTS = "show stat -1 3 -1"  # of the frontend (1) and of backends (2)
 @dataclass(frozen=True, slots=True)
 class FrontState:
     """What was ordered of a front, written before it is done: shares by application, and those before; the slot of
-    each application; where it listens, and before which proxy; whose the requests are that it refuses itself."""
+    each application; where it listens, and before which proxy; whose the requests are that it refuses itself; for how
+    long, and how many, requests that find nothing that serves wait."""
 
     port: int
     upstream: str = ""
@@ -51,6 +56,8 @@ class FrontState:
     before: Mapping[str, float] = field(default_factory=dict)
     slots: Mapping[str, str] = field(default_factory=dict)
     refused: Refused = field(default_factory=Refused)
+    hold_s: float = 0.0
+    hold_requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,18 @@ class Front:
             self._replace(SLOTS_MAP, slots_map(slots))
             self._replace(SHARES_MAP, shares_map(shares, slots))
             self._write(replace(state, before=dict(shares)))
+
+    def hold(self, seconds: float, requests: int) -> None:
+        """Have requests that find nothing that serves wait for it from now on, each at most so long, and at most so
+        many at once. One that is waiting keeps the time that it was given. Nothing where it was never ordered."""
+        state = self._state()
+        if state is None or (state.hold_s, state.hold_requests) == (seconds, requests):
+            return
+        with self._alone():
+            state = replace(self._state() or state, hold_s=seconds, hold_requests=requests)
+            if self._alive() and HOLD_MAP in (self._folder / _CONFIG).read_text():  # one of before holds nothing
+                self._replace(HOLD_MAP, hold_map(seconds, requests))
+            self._write(state)  # last: whoever was killed before it does it again
 
     def forget(self, name: str) -> None:
         """Give back the slot of an application that is gone."""
@@ -246,8 +265,10 @@ class Front:
         self._put(_STATE, json.dumps(asdict(state)))
         self._put(SLOTS_MAP, slots_map(state.slots))
         self._put(SHARES_MAP, shares_map(state.ordered, state.slots))
+        self._put(HOLD_MAP, hold_map(state.hold_s, state.hold_requests))
 
     def _write_config(self, state: FrontState) -> None:
+        self._put(LUA, hold_script())
         self._put(_CONFIG, configuration(f"{self._host}:{state.port}", state.upstream))
 
     def _put(self, name: str, text: str) -> None:

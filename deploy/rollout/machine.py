@@ -15,7 +15,7 @@ from tuner.retune.live import LiveDeployment
 from tuner.retune.lives import lives_after
 from tuner.retune.moves import CanaryAnswer, Facts, Move, Patience, Route, Start, Stop, Wait, Warm, Write
 from tuner.retune.next_step import next_step
-from tuner.retune.rollout import Rollout, Step
+from tuner.retune.rollout import ENDS, Rollout, Step, Way, Wish
 from tuner.retune.site import DeploymentSeen, Readiness, Site, SiteSeen
 from tuner.study.store import Store
 from tuner.study.watched import Claim
@@ -51,7 +51,20 @@ class RolloutMachine:
 
     def advance(self, canary: Canary) -> Progress:
         """Make moves until one has to wait, or the rollout has come to its end; ``canary`` is asked once, while one
-        runs."""
+        runs. While a rollout is under way, requests that find nothing that serves may wait for what it brings."""
+        self._hold(self.store.rollouts.open(self.claim.study))
+        found = self._advance(canary)
+        self._hold(found.rollout)
+        return found
+
+    def _hold(self, rollout: Rollout | None) -> None:
+        """Before anything is made, as that may take long. It is said at every look, so that nobody need claim it."""
+        awaited = rollout is not None and rollout.step not in ENDS
+        if rollout is not None and rollout.step is Step.PLANNED:
+            awaited = rollout.approved or rollout.wish is Wish.FORCE
+        self.site.hold(self.store.watched.watched(self.claim.study).policy.hold if awaited else None)
+
+    def _advance(self, canary: Canary) -> Progress:
         moves: list[Move] = []
         canary = cache(canary)
         while len(moves) < _MOST_MOVES:
@@ -71,17 +84,26 @@ class RolloutMachine:
     def next_move(self, rollout: Rollout, canary: Canary) -> Move:
         """What it would do next, without doing it."""
         watched = self.store.watched.watched(rollout.watched)
-        new = self._live(rollout.new)
+        new, seen = self._live(rollout.new), self._seen()
         facts = Facts(
-            seen=self._seen(),
+            seen=seen,
             now_s=self.clock(),
             canary=canary(rollout) if rollout.step is Step.CANARY else CanaryAnswer(),
             warmed=self._warmed == (rollout.number, rollout.new),
             paused=watched.paused,
+            room=self._has_room(rollout, new, seen),
             policy=watched.policy.canary,
             patience=replace(self.patience, start_s=self.store.study(new.study).request.engine.start_timeout_s),
         )
         return next_step(rollout, facts)
+
+    def _has_room(self, rollout: Rollout, new: LiveDeployment, seen: SiteSeen) -> bool:
+        """Whether what comes in need not wait for the last of one that had died; that is asked only then."""
+        old = seen.deployments.get(rollout.old or "")
+        leaves = rollout.step is Step.STOPPING_OLD and old is not None and old.readiness is Readiness.LEAVING
+        if not leaves or rollout.way is not Way.REPLACE:
+            return False
+        return self.site.no_room_for(new, self.store.study(new.study).request) is None
 
     def _seen(self) -> SiteSeen:
         seen = self.site.see()

@@ -27,6 +27,7 @@ from serve.measure.live_ingress import Answered
 from tuner.ask.deployment import one_group
 from tuner.ask.request import TuneRequest
 from tuner.retune.live import LiveDeployment
+from tuner.retune.policy import HoldPolicy
 from tuner.retune.site import DeploymentSeen, Readiness, SiteSeen
 from tuner.trial.seams import Watch
 
@@ -118,6 +119,10 @@ class RaySite:
     def route(self, shares: Mapping[str, float]) -> None:
         """Have the front deal new requests by these shares."""
         self._front.route(shares, self._proxy())
+
+    def hold(self, bounds: HoldPolicy | None) -> None:
+        """Have the front hold requests while nothing serves."""
+        self._front.hold(*(0.0, 0) if bounds is None else (bounds.seconds, bounds.requests))
 
     def stop(self, name: str) -> None:
         """Have Ray Serve delete its application."""

@@ -10,7 +10,9 @@
 
 Everything is real, vLLM on CPU cores included, but the size and the time: nodes are raylets, lost by SIGKILL of the
 raylet with all that it runs, and the windows of the detectors are shortened ten times. Needs the machine for itself;
-each case takes at most ten minutes on two cores. The client gives a request up after ``TIMEOUT_S``.
+each case takes ten to fifteen minutes on two cores. Where a node is lost the client gives a request up after
+``TIMEOUT_S``, and the front holds one as long; how many a client loses that gives up after ``HASTY_S`` is told beside:
+those that took longer.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +34,12 @@ from tests.retune_load import Asked, Load, Stretch, answered_after, silence_s
 from tests.retune_stage import EVERY_S, SHORTENED, STUDY, Stage, cluster, serving
 from tuner.app.watch.telling import NOTICED
 from tuner.ask.request import TuneRequest
-from tuner.retune.rollout import Rollout
+from tuner.retune.rollout import Rollout, Step
 
 LIMIT_S = 900.0
-TIMEOUT_S = 30.0
+TIMEOUT_S, HASTY_S = 120.0, 30.0  # after which a client gives up, and another would
 BEFORE_S, AFTER_S = 20.0, 20.0  # of load, before it happens and once it is over
+STEADY_S = 110.0  # until the level of lengths is known
 AWAY_S = 45.0  # of a node that nobody makes up for
 RETURN_S = 150.0  # at most, until Ray Serve has all up again
 
@@ -62,6 +67,7 @@ GROWING: dict[str, Any] = retune_demo.REQUEST | {
     "load": {"rates_req_per_s": [1.25], "seconds": 8, "warmup_seconds": 2},
 }
 LONGER = 4
+HOLDING: dict[str, Any] = retune_demo.POLICY | {"hold": {"seconds": TIMEOUT_S}}
 
 
 def node_lost(stage: Stage) -> list[Row]:
@@ -117,12 +123,14 @@ def _outages(
     for asked, lost_s in (alone, watched):
         end_s = min(max(one.ended_s for one in asked), to_s)
         again_s = answered_after(asked, lost_s) or end_s
+        hasty = [_hasty(one) for one in asked]
         before, during = Stretch.of(asked, 0, lost_s), Stretch.of(asked, lost_s, again_s)
         after = Stretch.of(asked, again_s)
         told = {
             "seconds without an answer": seconds(silence_s(asked, lost_s - 5, end_s)),
             "requests sent and lost before, with those under way": counted(before),
             "requests sent and lost until it serves again": counted(during),
+            f"the same, where clients give up after {HASTY_S:.0f} s": counted(Stretch.of(hasty, lost_s, again_s)),
             "requests sent and lost afterwards": counted(after),
             "SLO attainment before / until / afterwards": f"{before.attainment} / {during.attainment} / "
             f"{after.attainment}",
@@ -130,6 +138,12 @@ def _outages(
         for name, text in told.items():
             found.setdefault(name, []).append(text)
     return [(name, one, two) for name, (one, two) in found.items()]
+
+
+def _hasty(one: Asked) -> Asked:
+    """As a client sees it that gives up sooner."""
+    late = one.ok and one.ended_s - one.sent_s > HASTY_S
+    return replace(one, ok=False, within=False, outcome="given up") if late else one
 
 
 def prompts(stage: Stage) -> list[Row]:
@@ -143,7 +157,7 @@ def prompts(stage: Stage) -> list[Row]:
         with stage.watching():
             with Load(stage.request, url, LIMIT_S) as load:
                 stage.tell("it serves, and is watched")
-                time.sleep(BEFORE_S)
+                time.sleep(STEADY_S)
             asked = load.asked
             with Load(longer, url, LIMIT_S) as load:
                 grown_s = time.time()
@@ -154,16 +168,22 @@ def prompts(stage: Stage) -> list[Row]:
                 time.sleep(2 * AFTER_S)
             asked += load.asked
     rollout, moments = _last(stage), _moments(stage, grown_s)
-    parts = [Stretch.of(asked, 0, grown_s), Stretch.of(asked, grown_s, alone_s), Stretch.of(asked, alone_s)]
+    all_s = _promoted_s(stage, rollout)
+    times = [0.0, grown_s, all_s, alone_s, float("inf")]
+    parts = [Stretch.of(asked, from_s, to_s) for from_s, to_s in pairwise(times)]
     noticed = [(f"seconds until noticed: {kind}", since(at_s, grown_s)) for kind, at_s in moments.items()]
     return [
         ("", "watched"),
         *noticed,
         ("seconds until decided again", since(rollout.began_s, grown_s)),
         ("why", rollout.why),
-        ("seconds until the new layout serves alone", since(alone_s, grown_s)),
+        ("seconds until the new layout has all new requests", since(all_s, grown_s)),
+        ("seconds until the old one has answered what it had, and is gone", since(alone_s, grown_s)),
         ("requests sent and lost in all", counted(Stretch.of(asked, 0))),
-        ("SLO attainment before / until it serves alone / afterwards", " / ".join(one.attainment for one in parts)),
+        (
+            "SLO attainment before / until all go to the new one / until it is alone / afterwards",
+            " / ".join(one.attainment for one in parts),
+        ),
     ]
 
 
@@ -192,6 +212,14 @@ def _last(stage: Stage) -> Rollout:
         return store.rollouts.of(STUDY)[0]
 
 
+def _promoted_s(stage: Stage, rollout: Rollout) -> float:
+    """When all new requests went to what came in, in s since 1970."""
+    with stage.store() as store:
+        events = [one for one in store.events.after(STUDY, 0) if one.kind == "rollout"]
+    told = [(json.loads(one.data), one.at) for one in events]
+    return max(at for one, at in told if one["number"] == rollout.number and one["step"] == Step.DRAINING.value)
+
+
 def _moments(stage: Stage, from_s: float) -> dict[str, float]:
     """When each kind of what was noticed since a moment was told first."""
     with stage.store() as store:
@@ -204,10 +232,10 @@ def _moments(stage: Stage, from_s: float) -> dict[str, float]:
     return found
 
 
-CASES: dict[str, tuple[Callable[[Stage], list[Row]], dict[str, Any]]] = {
-    "node-lost": (node_lost, LOST),
-    "prompts": (prompts, GROWING),
-    "joins": (joins, retune_demo.REQUEST),
+CASES: dict[str, tuple[Callable[[Stage], list[Row]], dict[str, Any], dict[str, Any]]] = {
+    "node-lost": (node_lost, LOST, HOLDING),
+    "prompts": (prompts, GROWING, retune_demo.POLICY),
+    "joins": (joins, retune_demo.REQUEST, retune_demo.POLICY),
 }
 
 
@@ -218,9 +246,9 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where store and timeline go; default: a temporary one")
     parser.add_argument("--out", type=Path, help="write the table there as well")
     options = parser.parse_args()
-    play, request = CASES[options.case]
+    play, request, policy = CASES[options.case]
     folder = options.folder or Path(tempfile.mkdtemp(prefix="retune-"))
-    stage = Stage(folder, request, retune_demo.POLICY, LIMIT_S)
+    stage = Stage(folder, request, policy, LIMIT_S)
     rows = play(stage)
     page = stage.end(("case", options.case))
     told = f"a look every {EVERY_S:g} s, the detectors' windows {SHORTENED:g} times shorter"

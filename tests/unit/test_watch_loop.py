@@ -17,10 +17,13 @@ class Scripted:
     """A watcher that does what it is told."""
 
     def __init__(self, does):
-        self.does, self.closed = does, False
+        self.does, self.closed, self.prepared = does, False, 0
 
     def iterate(self):
         return self.does()
+
+    def prepare(self):
+        self.prepared += 1
 
     def close(self):
         self.closed = True
@@ -107,5 +110,15 @@ def test_it_ends_when_it_is_told_to(store):
         stop.cancel(Cause.OPERATOR, "enough")
         return well()
 
-    loop(store, lambda watched, claim: Scripted(once), []).run(stop)
+    watchers = []
+
+    def make(watched, claim):
+        watchers.append(Scripted(once))
+        return watchers[-1]
+
+    loop(store, make, []).run(stop)
     assert not store.watched.watched("a").watcher
+    assert all(one.prepared for one in watchers)
+    looked = Scripted(well)
+    loop(store, lambda watched, claim: looked, []).once()
+    assert not looked.prepared

@@ -51,7 +51,8 @@ class Patience:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """All that enters into the next step beside the rollout. ``warmed``: the new one answered its first requests;
-    ``paused``: all of the study's rollouts are."""
+    ``paused``: all of the study's rollouts are; ``room``: what the new one takes is free although the old one is still
+    leaving."""
 
     seen: SiteSeen
     now_s: float
@@ -60,6 +61,7 @@ class Facts:
     paused: bool = False
     policy: CanaryPolicy = field(default_factory=CanaryPolicy)
     patience: Patience = Patience()
+    room: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,8 @@ def _planned(at: At) -> Move:
 
 
 def _stopping_old(at: At) -> Move:
-    """In place, or where nothing of the old one serves: its devices are needed."""
+    """In place, or where nothing of the old one serves: its devices are needed. Of one that had died, some may be free
+    long before its application is gone."""
     if at.vetoed:
         return at.back("vetoed")
     if at.rollout.old is None or at.old.readiness is Readiness.ABSENT:
@@ -62,7 +63,7 @@ def _stopping_old(at: At) -> Move:
     if not at.drained(at.old, at.facts.patience.empty_s):
         return Wait(f"{at.rollout.old} answers {_under_way(at.old.in_flight)}")
     if at.old.readiness is Readiness.LEAVING:
-        return Wait(f"{at.rollout.old} is ending")
+        return at.to(Step.STARTING) if at.facts.room else Wait(f"{at.rollout.old} is ending")
     return Stop(at.rollout.old)
 
 

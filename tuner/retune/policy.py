@@ -40,6 +40,15 @@ class CanaryPolicy(BaseModel):
     tolerance: Annotated[float, Field(gt=0, le=0.5)] = 0.01  # of the share of requests within a target
 
 
+class HoldPolicy(BaseModel):
+    """For how long a request that finds nothing that serves waits for what is on its way, and how many may at once;
+    others are refused at once, as all are where nothing is on its way. ``seconds`` 0: nobody waits."""
+
+    model_config = _STRICT
+    seconds: Annotated[float, Field(ge=0, le=3600)] = 60.0
+    requests: Annotated[int, Field(ge=0, le=100_000)] = 1000
+
+
 class RetunePolicy(BaseModel):
     """The limits of re-tuning. ``consent`` is for changes that can wait, ``emergency`` for a layout that cannot serve
     any more. GPU-hours are of trials alone. A gain is a share of what the present layout costs, or an SLO regained.
@@ -61,3 +70,4 @@ class RetunePolicy(BaseModel):
     in_place: bool = False  # the old deployment may end before the new one serves, where both do not fit
     windows: tuple[MaintenanceWindow, ...] = ()
     canary: CanaryPolicy = CanaryPolicy()
+    hold: HoldPolicy = HoldPolicy()

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from tuner.ask.request import TuneRequest
 from tuner.retune.live import LiveDeployment
+from tuner.retune.policy import HoldPolicy
 
 
 class Readiness(StrEnum):
@@ -67,6 +68,10 @@ class Site(Protocol):
 
     def route(self, shares: Mapping[str, float]) -> None:
         """Have new requests go to these by these shares, and to no other; requests under way are left alone."""
+
+    def hold(self, bounds: HoldPolicy | None) -> None:
+        """Something that is to serve is on its way: have requests that find nothing that serves wait for it within these
+        bounds, where the place can; None: nothing is, and they are refused at once."""
 
     def stop(self, name: str) -> None:
         """Have it end, and give back its devices; it has no traffic."""

@@ -106,6 +106,9 @@ class KubeRayPlace:
             return as_measured(measured, name)
         return planned(name, one_group(deployment), request)
 
+    def prepare(self) -> None:
+        """Nothing: what starts is a document, and pods load what they run."""
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -22,6 +22,7 @@ from tuner.app.controller.retried import Retried
 from tuner.ask.request import TuneRequest
 from tuner.errors import ParlayError
 from tuner.retune.live import LiveDeployment
+from tuner.retune.policy import HoldPolicy
 from tuner.retune.site import DeploymentSeen, Readiness, SiteSeen
 
 Nodes = Callable[[], Sequence[Object] | None]  # those that take new pods; None: nobody may look at nodes
@@ -105,6 +106,9 @@ class KubeRaySite:
         document = front(self._placed, self._gateway, shares)
         self._objects.require_ours(self._front, self._placed.service)
         self._objects.apply(self._front, document)
+
+    def hold(self, bounds: HoldPolicy | None) -> None:
+        """Nothing holds requests here: the Gateway refuses what nobody serves."""
 
     def stop(self, name: str) -> None:
         """As ``Site.stop``."""

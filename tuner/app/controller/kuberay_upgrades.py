@@ -26,7 +26,7 @@ from tuner.app.controller.retried import Retried
 from tuner.ask.request import TuneRequest
 from tuner.errors import ParlayError
 from tuner.retune.live import LiveDeployment
-from tuner.retune.policy import CanaryPolicy
+from tuner.retune.policy import CanaryPolicy, HoldPolicy
 from tuner.retune.site import Readiness, SiteSeen
 
 
@@ -116,6 +116,9 @@ class KubeRayUpgradeSite:
             raise ParlayError(f"there is no RayService {self._placed.service}: nothing can have traffic")
         now = _course(found)
         self._order(now, routing(read(found), now, shares, self._clock(), self._upgrades))
+
+    def hold(self, bounds: HoldPolicy | None) -> None:
+        """Nothing holds requests here: the Gateway refuses what nobody serves."""
 
     def stop(self, name: str) -> None:
         """As ``Site.stop``: the last one is suspended."""

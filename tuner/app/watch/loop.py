@@ -55,6 +55,8 @@ class WatchLoop:
         try:
             while stop.cause is None:
                 self.once()
+                for held in self._held.values():
+                    held.watcher.prepare()
                 stop.wait(self._every_s)
         except Cancelled:
             pass

@@ -32,5 +32,8 @@ class Place(Protocol):
     def launched(self, name: str, deployment: Deployment, request: TuneRequest, measured: Launched | None) -> Launched:
         """What is started for a deployment that gets this name: as it was ``measured``, where it was."""
 
+    def prepare(self) -> None:
+        """Have ready, beside, what the first start would wait for. For whoever watches for long; may be called again."""
+
     def close(self) -> None:
         """Let go of the cluster; what serves goes on serving."""

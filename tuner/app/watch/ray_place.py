@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from threading import Thread
 
 from deploy.rollout.application import measured as as_measured
 from deploy.rollout.application import planned
 from deploy.rollout.ray_site import RaySite, named_after
 from serve.launch.engine import refused
-from serve.launch.ray_api import is_connected, ray_nodes_alive, serve_details, serve_runs
+from serve.launch.ray_api import import_quietly, is_connected, ray_nodes_alive, serve_details, serve_runs
 from serve.launch.ray_seen import nodes_seen
 from serve.measure.live_ray import places_of
 from serve.measure.live_reader import Places
@@ -28,6 +29,7 @@ class RayPlace:
 
     def __init__(self, study: str, address: str, port: int, state: Path) -> None:
         first = live_name(study, 1)
+        self._loading: Thread | None = None
         self._site = RaySite(address, state / first.rpartition("-")[0], named_after(first), port=port)
 
     @property
@@ -64,6 +66,12 @@ class RayPlace:
     def _connect(self) -> None:
         if not is_connected():
             self._site.see()  # it joins Ray, or says why it cannot
+
+    def prepare(self) -> None:
+        """Load Ray Serve LLM, and with it vLLM: in an emergency nobody should wait for that."""
+        if self._loading is None:
+            self._loading = Thread(target=import_quietly, name="loading", daemon=True)
+            self._loading.start()
 
     def close(self) -> None:
         """Leave Ray."""

@@ -90,6 +90,10 @@ class Watcher:
             self.store.watched.remember(self.claim, kept.model_dump(mode="json"))
         return found
 
+    def prepare(self) -> None:
+        """For whoever watches for long: have ready what an emergency would wait for."""
+        self.place.prepare()
+
     def close(self) -> None:
         """Let go of place and rounds; what serves goes on serving."""
         self.rounds.close()
