@@ -16,6 +16,7 @@ from typing import Any
 
 from deploy.rollout.application import config_of
 from deploy.rollout.front import Front
+from deploy.rollout.leaders import Leaders
 from serve.launch.device import cluster_of
 from serve.launch.health import served_models, warm_up
 from serve.launch.processes import LauncherRecord, end, group_of
@@ -63,6 +64,7 @@ class RaySite:
         self._session = RaySession(address, None, LauncherRecord(folder, "rollout"))
         self._front = Front(folder / "front", host, port)
         self._histories: dict[str, ReplicaHistory] = {}
+        self._leaders = Leaders(folder)
         self._stopped: set[str] = set()  # whose deletion Serve may not have begun yet
         self._was_up = set(self._known())
 
@@ -80,6 +82,10 @@ class RaySite:
         """What Ray Serve says of the study's applications, and what the front does."""
         applications = self._applications()
         self._end_left(applications)
+        own = own_ip() if applications else ""
+        for name, one in applications.items():
+            self._histories[name].look(one, own)
+        self._leaders.keep({name: self._histories[name].leaders for name in applications})
         front = self._front.see(self._proxy() if applications else None)
         seen = {name: self._one(name, one, front.under_way) for name, one in applications.items()}
         foreign = front.foreign or self._changed(applications)
@@ -190,9 +196,11 @@ class RaySite:
 
     def _end_left(self, applications: Mapping[str, Any]) -> None:
         """Processes of engines that outlive an application that is gone would hold its devices."""
-        for name in [name for name in self._histories if name not in applications]:
-            leaders = self._histories.pop(name).leaders
+        for name in sorted({*self._histories, *self._leaders.known} - set(applications)):
+            history, kept = self._histories.pop(name, None), self._leaders.known.get(name, ())
+            leaders = {*kept, *(history.leaders if history is not None else ())}
             end((process for leader in leaders for process in group_of(leader)), patience_s=_STOP_PATIENCE_S)
+            self._leaders.forget(name)
             self._stopped.discard(name)
             self._was_up.discard(name)
             self._front.forget(name)

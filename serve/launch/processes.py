@@ -95,8 +95,10 @@ def _open_for_writing(pid: int, descriptor: str) -> bool:
 
 
 def group_of(leader: ProcessId) -> tuple[ProcessId, ...]:
-    """The living members of the process group that ``leader`` leads or led."""
-    members = []
+    """The living members of the process group that ``leader`` leads or led; none where its id is another's by now."""
+    members: list[ProcessId] = []
+    if identify(leader.pid) not in (leader, None):
+        return ()
     for entry in PROC.iterdir():
         if entry.name.isdigit() and (process := identify(int(entry.name))) is not None:
             try:

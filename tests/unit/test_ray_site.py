@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -156,6 +157,21 @@ class TestRaySite(AskedSiteContract):
         bench.serve.become("one", "DEPLOYING")
         bench.serve.looks["one"] = -10
         assert bench.site.see().deployments["one"].readiness is Readiness.STARTING
+
+    def test_who_takes_over_while_one_ends_ends_what_is_left_of_it(self, bench):
+        self.up(bench, "one")
+        left = subprocess.Popen(["sleep", "60"], start_new_session=True)
+        try:
+            bench.serve.applications["one"]["deployments"]["LLMServer:tiny"]["replicas"][0]["pid"] = left.pid
+            bench.site.see()
+            bench.site.stop("one")
+            after = bench.again()  # the process that stopped it is killed
+            del bench.serve.applications["one"]
+            after.see()
+            assert left.wait(5) == -signal.SIGTERM
+            assert bench.again()._leaders.known == {}
+        finally:
+            left.kill()
 
     def test_another_route_prefix_was_somebody_else(self, bench):
         self.up(bench, "one")

@@ -201,6 +201,21 @@ def test_what_is_watched_no_more_may_go_though_it_serves(store, claim):
     assert store.live.next_name("s") == "s-d2"
 
 
+def test_a_study_that_goes_in_the_midst_of_a_rollout_takes_it_along(store, claim):
+    store.change_state("s", StudyState.CANCELLED)
+    store.live.add(a_live("old", study="s", state=LiveState.SERVING), claim)
+    store.rollouts.begin(a_rollout(), a_live("new"), claim)
+    store.watched.unwatch("s")
+    store.delete_study("s")
+    assert store.rollouts.open("s") is None
+    ended = store.rollouts.get("s", 1)
+    assert (ended.step, ended.outcome) == (Step.FAILED, "its study was deleted")
+    store.create_study("s", REQUEST, {})
+    store.watched.watch("s", RetunePolicy(), {})
+    again = store.watched.claim("s", "me", lambda *_: False)
+    assert store.rollouts.begin(a_rollout(), a_live("newer"), again).number == 2
+
+
 def test_an_archive_of_the_version_before_can_be_read(store):
     study = store.orders.submit("old", make_request(), Terms("me", "simulated", 0), "key").study
     store.change_state(study, StudyState.CANCELLED)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from rich.console import Console
 
+from tests.rollouts import a_live
 from tests.watch_world import WatchWorld
+from tuner.app.watch.first import let_go
 from tuner.app.watch.options import DeployOptions
 from tuner.app.watch.rounds import OwnRounds
 from tuner.app.watch.run import run_deploy
@@ -59,9 +63,42 @@ def test_what_serves_is_not_deployed_again_and_nothing_of_it_changes(world, tmp_
     with pytest.raises(BadInput, match=r"one of which nothing serves.*looks after it"):
         run_deploy(options, Console())
     assert world.store.watched.watched("s").policy == before != RetunePolicy()
+
+
+def test_what_is_watched_no_more_is_deployed_anew_once_it_is_gone(world, tmp_path, monkeypatch):
+    world.deploy()
     world.store.watched.unwatch("s")
-    with pytest.raises(BadInput, match="nobody watches it any more"):
+    monkeypatch.setattr("tuner.app.watch.run.place_of", lambda *_: world)
+    options = DeployOptions(
+        "s", ray_address="127.0.0.1:1", out=tmp_path, store=f"sqlite:///{world.folder / 'store.db'}"
+    )
+    with pytest.raises(BadInput, match="s-d1 is, and nobody watches it any more: end it first"):
         run_deploy(options, Console())
+    assert world.store.watched.find("s") is None
+    assert serving(world) == ["tp=1,pp=1,dp=1"]
+    world.place.things.clear()
+    world.place.shares, world.place.start_s = {}, 0.0
+    run_deploy(options, Console())
+    assert [(one.name, one.state.value) for one in world.store.live.of("s")] == [("s-d1", "ended"), ("s-d2", "serving")]
+    assert world.place.shares == {"s-d2": 1.0}
+    assert world.store.watched.find("s") is not None
+
+
+def test_a_rollout_that_was_under_way_when_nobody_watched_any_more_ends(world):
+    watcher = world.deploy()
+    world.run(watcher, 6)
+    rollout = replace(world.store.rollouts.of("s")[0], old="s-d1", new="s-d2", step=Step.STARTING, outcome="")
+    claim = world.store.watched.claim("s", "me", lambda *_: True)
+    begun = world.store.rollouts.begin(rollout, a_live("s-d2"), claim)
+    world.store.watched.unwatch("s")
+    world.store.watched.watch("s", RetunePolicy(), {})
+    claim = world.store.watched.claim("s", "me", lambda *_: True)
+    with pytest.raises(BadInput, match="s-d1 is, and nobody"):
+        let_go(world.store, world, claim)
+    world.place.things.clear()
+    let_go(world.store, world, claim)
+    assert world.store.rollouts.open("s") is None
+    assert world.store.rollouts.get("s", begun.number).step is Step.FAILED
 
 
 def test_a_fault_of_ours_in_a_round_is_not_begun_again_for_ever(world, tmp_path, monkeypatch):

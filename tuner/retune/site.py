@@ -70,8 +70,8 @@ class Site(Protocol):
         """Have new requests go to these by these shares, and to no other; requests under way are left alone."""
 
     def hold(self, bounds: HoldPolicy | None) -> None:
-        """Something that is to serve is on its way: have requests that find nothing that serves wait for it within these
-        bounds, where the place can; None: nothing is, and they are refused at once."""
+        """Have requests that find nothing that serves wait within these bounds, where the place can, for what is on its
+        way. None: nothing is, and they are refused at once."""
 
     def stop(self, name: str) -> None:
         """Have it end, and give back its devices; it has no traffic."""

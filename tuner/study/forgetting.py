@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from tuner.errors import BadInput
 from tuner.study.lifecycle import StudyState
 from tuner.study.live import end_lives, refuse_deployed
+from tuner.study.rollouts import end_open
 from tuner.study.schema import OF_A_STUDY, PINS, STUDIES
 from tuner.study.statements import keep_ledger, living_worker, lock
 
@@ -22,6 +23,7 @@ def forget(db: sa.Connection, name: str, *, pinned_too: bool) -> None:
     if not pinned_too and db.scalar(sa.select(PINS.c.study).where(PINS.c.study == name)) is not None:
         raise BadInput(f"study {name}", "pinned", "one that is not")
     refuse_deployed(db, name)
+    end_open(db, name, "its study was deleted")
     end_lives(db, name)
     keep_ledger(db, name)
     for table in OF_A_STUDY:

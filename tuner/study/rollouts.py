@@ -15,10 +15,10 @@ from pydantic import TypeAdapter
 
 from tuner.errors import BadInput
 from tuner.retune.live import LiveDeployment
-from tuner.retune.rollout import ENDS, Rollout, Wish
+from tuner.retune.rollout import ENDS, Rollout, Step, Wish
 from tuner.retune.wishes import heeded
 from tuner.study.database import Database, now_s
-from tuner.study.live import add_live, change_live, lives_of
+from tuner.study.live import add_live, change_live, end_lives, lives_of
 from tuner.study.schema import CANARIES, ROLLOUTS
 from tuner.study.statements import append_event, lock
 from tuner.study.watched import Claim, require_claim
@@ -78,6 +78,15 @@ class Rollouts:
             append_event(db, watched, ROLLOUT_EVENT, _said(after) | {"wish": wish.value})
         return after
 
+    def let_go(self, watched: str, claim: Claim, why: str) -> None:
+        """Know nothing more of what serves, or was to: it is a human's by now. Raises LeaseLost as ``begin`` does."""
+        with self._db.writing() as db:
+            lock(db, watched)
+            require_claim(db, claim)
+            if (ended := end_open(db, watched, why)) is not None:
+                _tell(db, ended)
+            end_lives(db, watched)
+
     def open(self, watched: str) -> Rollout | None:
         """The one under way, or None."""
         with self._db.reading() as db:
@@ -118,6 +127,16 @@ class Rollouts:
         this = (CANARIES.c.watched == rollout.watched) & (CANARIES.c.rollout == rollout.number)
         with self._db.reading() as db:
             return tuple(db.scalars(sa.select(CANARIES.c.look).where(this).order_by(CANARIES.c.number)))
+
+
+def end_open(db: sa.Connection, watched: str, why: str) -> Rollout | None:
+    """End the one that is under way where nobody is to go on with it; None where none is."""
+    found = _newest(db, watched)
+    if found is None or found.step in ENDS:
+        return None
+    ended = replace(found, step=Step.FAILED, step_since_s=now_s(db), outcome=why)
+    _keep(db, ended)
+    return ended
 
 
 def _keep(db: sa.Connection, rollout: Rollout) -> None:

@@ -9,26 +9,39 @@ from tuner.app.wiring import decision_of, measured_trial
 from tuner.errors import BadInput
 from tuner.retune.live import LiveState
 from tuner.retune.rollout import Rollout
+from tuner.retune.site import Readiness
 from tuner.study.store import Store
 from tuner.study.watched import Claim
 from tuner.trial.results import TrialResult
 
 
 def deployable(store: Store, study: str, layout: str | None) -> TrialResult:
-    """The trial of the winner, or of another measured ``layout``: nothing of the study serves yet.
+    """The trial of the winner, or of another measured ``layout``: nothing of the study serves yet, or nobody watches
+    what does (``let_go``).
 
     Raises BadInput where something does, NoFeasibleLayout where the study has no winner.
     """
     base = store.rounds.base_of(study)
     serving = [one.name for one in store.live.of(base) if one.state is LiveState.SERVING]
     rollout = store.rollouts.open(base)
-    if rollout is not None or serving:
+    if (rollout is not None or serving) and store.watched.find(base) is not None:
         what = serving[-1] if rollout is None else rollout.new
-        watched = store.watched.find(base) is not None
-        after = "`parlay watch` looks after it" if watched else "nobody watches it any more: it is yours"
-        raise BadInput("STUDY", study, f"one of which nothing serves; {what} does, and {after}")
+        raise BadInput("STUDY", study, f"one of which nothing serves; {what} does, and `parlay watch` looks after it")
     decision, _ = decision_of(store, store.study(study))
     return measured_trial(decision, layout)
+
+
+def let_go(store: Store, place: Place, claim: Claim) -> None:
+    """Forget what served when the study was watched no more: a human has it since. Raises BadInput where some of it is
+    still at ``place``: it would hold devices there, and nobody would end it."""
+    mine = {one.name for one in store.live.of(claim.study)}
+    there = place.site.see().deployments
+    left = sorted(name for name in mine & set(there) if there[name].readiness is not Readiness.ABSENT)
+    if left:
+        what, them = ", ".join(left), "them" if len(left) > 1 else "it"
+        allowed = f"one of which nothing is there; {what} is, and nobody watches {them} any more: end {them} first"
+        raise BadInput("STUDY", claim.study, allowed)
+    store.rollouts.let_go(claim.study, claim, "it was watched no more, and is deployed anew")
 
 
 def first_deployment(store: Store, place: Place, claim: Claim, study: str, layout: str | None, at_s: float) -> Rollout:

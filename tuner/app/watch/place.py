@@ -33,7 +33,7 @@ class Place(Protocol):
         """What is started for a deployment that gets this name: as it was ``measured``, where it was."""
 
     def prepare(self) -> None:
-        """Have ready, beside, what the first start would wait for. For whoever watches for long; may be called again."""
+        """Have ready, beside, what a start would wait for: for whoever watches for long. May be called again."""
 
     def close(self) -> None:
         """Let go of the cluster; what serves goes on serving."""

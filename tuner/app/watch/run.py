@@ -13,7 +13,7 @@ from deploy.rollout.machine import RolloutMachine
 from tuner.app.answers.watch import StandingAnswer, WatchAnswer
 from tuner.app.cli.signals import cancelled_by_signals
 from tuner.app.watch.canaries import Canaries
-from tuner.app.watch.first import deployable, first_deployment
+from tuner.app.watch.first import deployable, first_deployment, let_go
 from tuner.app.watch.loop import WatchLoop
 from tuner.app.watch.options import DeployOptions, WatchOptions
 from tuner.app.watch.policy_file import read_policy
@@ -116,6 +116,12 @@ def run_deploy(options: DeployOptions, console: Console) -> WatchAnswer:
         place = place_of(watched.site, store, study, options.out)
         stack.callback(place.close)
         stack.enter_context(cancelled_by_signals(stop, lambda text: console.print(text, highlight=False)))
+        if known is None:
+            try:
+                let_go(store, place, claim)
+            except BadInput:
+                store.watched.unwatch(study)
+                raise
         first_deployment(store, place, claim, options.study, options.layout, time.time())
         _drive(RolloutMachine(store, place.site, claim), store, study, stop, console)
         console.print(f"parlay: {study} serves at {place.site.url}/v1", highlight=False)
