@@ -36,9 +36,10 @@ from tuner.app.watch.telling import NOTICED
 from tuner.ask.request import TuneRequest
 from tuner.retune.rollout import Rollout, Step
 
-LIMIT_S = 900.0
+LIMIT_S = 1200.0
 TIMEOUT_S, HASTY_S = 120.0, 30.0  # after which a client gives up, and another would
 BEFORE_S, AFTER_S = 20.0, 20.0  # of load, before it happens and once it is over
+LOADS_S = 30.0  # in which the watcher loads what a start needs, on the cores on which everything else runs
 STEADY_S = 110.0  # until the level of lengths is known
 AWAY_S = 45.0  # of a node that nobody makes up for
 RETURN_S = 150.0  # at most, until Ray Serve has all up again
@@ -48,11 +49,11 @@ LOST: dict[str, Any] = retune_demo.REQUEST | {
     "workload": {
         "prompt_tokens": {"mean": 128},
         "output_tokens": {"mean": 16},
-        "arrival": {"process": "poisson", "requests_per_s": 1},
+        "arrival": {"process": "poisson", "requests_per_s": 0.7},
     },
     "objective": "min_latency",
     "space": {"tp": [1, 2], "dp": [1]},
-    "load": {"rates_req_per_s": [1], "seconds": 8, "warmup_seconds": 2},
+    "load": {"rates_req_per_s": [0.7], "seconds": 8, "warmup_seconds": 2},
 }
 GROWING: dict[str, Any] = retune_demo.REQUEST | {
     "cluster": {"gpu": "cpu", "nodes": 3, "gpus_per_node": 1},
@@ -90,15 +91,18 @@ def node_lost(stage: Stage) -> list[Row]:
             stage.until(lambda _: answered_after(load.asked, back_s) is not None, "an answer", RETURN_S)
             time.sleep(AFTER_S / 2)
         alone = load.asked
-        with stage.watching(), Load(stage.request, url, LIMIT_S, TIMEOUT_S) as load:
-            stage.tell("it is watched")
-            time.sleep(BEFORE_S)
-            nodes.lose(node)
-            lost_s = time.time()
-            stage.tell("its node is lost again")
-            stage.until(lambda store: serving(store) == ["tp=1,pp=1,dp=1"], "a layout that fits")
-            stage.tell("another layout serves")
-            time.sleep(AFTER_S)
+        with stage.watching():
+            time.sleep(LOADS_S)
+            with Load(stage.request, url, LIMIT_S, TIMEOUT_S) as load:
+                stage.tell("it is watched")
+                time.sleep(BEFORE_S)
+                nodes.lose(node)
+                lost_s = time.time()
+                stage.tell("its node is lost again")
+                stage.until(lambda store: serving(store) == ["tp=1,pp=1,dp=1"], "a layout that fits")
+                stage.tell("another layout serves")
+                stage.until(lambda _: answered_after(load.asked, lost_s) is not None, "an answer", RETURN_S)
+                time.sleep(AFTER_S)
         watched, ended_s = load.asked, time.time()
     again = None if answered is not None else answered_after(alone, back_s)
     rollout = _last(stage)

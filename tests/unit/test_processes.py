@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ def test_a_writer_is_found_and_a_reader_is_not(own: Path) -> None:
         reader.kill()
     assert writers_under([own.parent / "ow"]) == ()  # a prefix of the name is another directory
     assert group_of(writer) == (writer,)
+    assert group_of(replace(writer, start_ticks=writer.start_ticks - 1)) == ()  # its id is another's by now
 
 
 @pytest.mark.parametrize(("command", "patience_s"), [(SLEEP, 10.0), (STUBBORN, 0.2), (STUBBORN, 0.0)])
