@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,13 @@ def test_what_the_front_refuses_has_failed_where_no_engine_tells_anything(place:
     look = look_between(before["s-d1"], now["s-d1"], ())
     assert (look.arrived, look.failed, look.waiting) == (3.0, 3.0, None)
     assert Blindness.NO_METRICS in look.blind
+
+
+def test_what_a_start_needs_is_loaded_once_and_beside(place: RayPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+    monkeypatch.setattr(ray_place, "import_quietly", lambda: threads.append(threading.current_thread()))
+    place.prepare()
+    place.prepare()
+    assert place._loading is not None
+    place._loading.join(5)
+    assert threads == [place._loading]
