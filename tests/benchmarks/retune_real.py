@@ -171,7 +171,7 @@ def prompts(stage: Stage) -> list[Row]:
                 stage.tell("another layout serves")
                 time.sleep(2 * AFTER_S)
             asked += load.asked
-    rollout, moments = _last(stage), _moments(stage, grown_s)
+    rollout, moments = _first(stage, grown_s), _moments(stage, grown_s)
     all_s = _promoted_s(stage, rollout)
     times = [0.0, grown_s, all_s, alone_s, float("inf")]
     parts = [Stretch.of(asked, from_s, to_s) for from_s, to_s in pairwise(times)]
@@ -214,6 +214,12 @@ def _longer(request: TuneRequest) -> TuneRequest:
 def _last(stage: Stage) -> Rollout:
     with stage.store() as store:
         return store.rollouts.of(STUDY)[0]
+
+
+def _first(stage: Stage, from_s: float) -> Rollout:
+    """The first that has begun since a moment."""
+    with stage.store() as store:
+        return min((one for one in store.rollouts.of(STUDY) if one.began_s >= from_s), key=lambda one: one.number)
 
 
 def _promoted_s(stage: Stage, rollout: Rollout) -> float:

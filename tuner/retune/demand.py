@@ -42,6 +42,17 @@ class Demand:
     prefix_share: float | None = None
     whole: bool = False
 
+    def else_as(self, before: Demand) -> Demand:
+        """With what was seen of the load ``before``, under another layout, where nobody has seen it yet: a load does not
+        go back to what was asked because something else serves it."""
+        return Demand(
+            before.req_per_s if self.req_per_s is None else self.req_per_s,
+            self.prompt or before.prompt,
+            self.output or before.output,
+            before.prefix_share if self.prefix_share is None else self.prefix_share,
+            self.whole,
+        )
+
 
 class LoadRecord:
     """The looks of a week, added up by quarters of an hour. Not for several threads at once."""

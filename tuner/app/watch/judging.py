@@ -13,7 +13,7 @@ from tuner.ask.request import Metric, TuneRequest
 from tuner.ask.requested_model import requested_model
 from tuner.errors import BadInput
 from tuner.retune.asked_now import AskedNow, asked_now
-from tuner.retune.demand import LoadRecord
+from tuner.retune.demand import Demand, LoadRecord
 from tuner.retune.detect.residual import Expected
 from tuner.retune.evidence import informed, served_well
 from tuner.retune.expected import ExpectedByModel
@@ -35,7 +35,7 @@ class Case:
     """One judgement's grounds: what serves, its load and last looks, what holds, and what was learnt under layouts that
     served before. ``rounds`` are the study's that were decided, the oldest first: the last is what is asked again, on
     the study's own cluster. ``well_s``: since when nothing ill was noticed of what serves (s since 1970; None:
-    nobody looked yet)."""
+    nobody looked yet). ``before`` is the load that was seen then, for what nobody sees of it yet."""
 
     live: LiveDeployment
     load: LoadRecord
@@ -45,6 +45,7 @@ class Case:
     lived: tuple[Lived, ...] = ()
     slower: Mapping[Metric, float] = field(default_factory=dict)
     well_s: float | None = None
+    before: Demand = Demand()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def judged(store: Store, case: Case, policy: RetunePolicy, refuses: Refuses) -> 
         return Judged(judge(situation, policy, None))
     request = whole_request(store, case.rounds)
     case = _named_case(store, case, request)
-    demand = case.load.demand(situation.at_s, situation.notices)
+    demand = case.load.demand(situation.at_s, situation.notices).else_as(case.before)
     seen = next((look.fingerprint for look in reversed(case.recent) if look.fingerprint is not None), None)
     trials, factors = trials_of(store, case.rounds, request), _factors(store, case.rounds, situation.at_s)
     now = asked_now(request, demand, seen, measured_on(case.live, trials))

@@ -9,8 +9,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuner.app.answers.watch import StandingAnswer
 from tuner.ask.deployment import parse_deployment
-from tuner.ask.request import Metric
+from tuner.ask.request import Metric, Workload
+from tuner.retune.asked_now import AskedNow
+from tuner.retune.demand import Demand
 from tuner.retune.known import Known, Lived
+from tuner.retune.seen import Tokens
 
 
 class LivedMemory(BaseModel):
@@ -40,10 +43,38 @@ class LivedMemory(BaseModel):
         )
 
 
+class LoadMemory(BaseModel):
+    """The load under which the layout was changed last; tokens of prompts and answers as (mean, deviation)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    req_per_s: float
+    prompt_tokens: tuple[float, float | None]
+    output_tokens: tuple[float, float | None]
+    prefix_share: float
+
+    @property
+    def demand(self) -> Demand:
+        """As judgements take it."""
+        prompt, output = (Tokens(1.0, *tokens) for tokens in (self.prompt_tokens, self.output_tokens))
+        return Demand(self.req_per_s, prompt, output, self.prefix_share)
+
+    @classmethod
+    def of(cls, load: Workload) -> LoadMemory:
+        """As it is kept."""
+        prompt, output = load.prompt_tokens, load.output_tokens
+        return cls(
+            req_per_s=load.arrival.requests_per_s,
+            prompt_tokens=(prompt.mean, prompt.sd),
+            output_tokens=(output.mean, output.sd),
+            prefix_share=load.shared_prefix_tokens / prompt.mean,
+        )
+
+
 class Memory(BaseModel):
     """``round`` is a study that decides anew, until what came of it was heeded, and ``round_ended_s`` when the last one
     was; ``decided_s`` when a round last found that what serves stays. ``told`` are notices and holds that were told, so
-    that each is told once. ``lived`` and ``slower`` were learnt under what served before (``tuner.retune.evidence``).
+    that each is told once. ``lived`` and ``slower`` were learnt under what served before (``tuner.retune.evidence``), and
+    ``load`` was seen there.
     ``shortened``: how many times shorter the detectors' windows are. Times in s since 1970."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -56,13 +87,20 @@ class Memory(BaseModel):
     told: tuple[str, ...] = ()
     lived: tuple[LivedMemory, ...] = ()
     slower: dict[Metric, float] = {}
+    load: LoadMemory | None = None
 
-    def learnt(self, known: Known | None) -> Memory:
-        """With what is known as the layout is changed: its notices begin anew then."""
+    def learnt(self, known: Known | None, now: AskedNow | None) -> Memory:
+        """With what is known as the layout is changed, and the load of now: what is seen begins anew then."""
         if known is None:
             return self
         lived = tuple(LivedMemory.of(one) for one in known.lived)
-        return self.model_copy(update={"lived": lived, "slower": dict(known.slower)})
+        load = self.load if now is None or now.request is None else LoadMemory.of(now.request.workload)
+        return self.model_copy(update={"lived": lived, "slower": dict(known.slower), "load": load})
+
+    @property
+    def demand(self) -> Demand:
+        """The load that was seen before what serves."""
+        return Demand() if self.load is None else self.load.demand
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> Memory:

@@ -138,7 +138,8 @@ class Watcher:
         )
         looks = (*self.noticing.recent, Look(at_s, 0.0, fingerprint=self._seen))
         lived = tuple(one.lived() for one in memory.lived)
-        case = Case(last, self.noticing.load, looks, situation, state.rounds, lived, memory.slower)
+        load = self.noticing.load
+        case = Case(last, load, looks, situation, state.rounds, lived, memory.slower, before=memory.demand)
         found = judged(self.store, case, self._policy(state), lambda one: self.place.refuses(one, state.request))
         asked, remains = forced(self.store, state, None), last if last.name in there.deployments else None
         move = asked or move_of(self.store, state, found)
@@ -219,7 +220,8 @@ class Watcher:
         )
         lived = tuple(one.lived() for one in memory.lived)
         seen = self.noticing
-        return Case(serving, seen.load, seen.recent, situation, state.rounds, lived, memory.slower, seen.well_s)
+        learnt = (lived, memory.slower, seen.well_s, memory.demand)
+        return Case(serving, seen.load, seen.recent, situation, state.rounds, *learnt)
 
     def _act(
         self, state: Glance, serving: LiveDeployment, found: Judged, memory: Memory, at_s: float
@@ -228,7 +230,7 @@ class Watcher:
         asked = forced(self.store, state, serving)
         move = asked or move_of(self.store, state, found)
         if move is not None:
-            return memory.learnt(found.known), [self._begin(state, serving, move, at_s)]
+            return memory.learnt(found.known, found.now), [self._begin(state, serving, move, at_s)]
         if found.judgement.action is not Action.RETUNE:
             return memory, []
         request, rests_s = round_of(found), 3600 * self._policy(state).cool_down_hours
@@ -241,7 +243,7 @@ class Watcher:
         if self.claim is None:
             return memory, [f"would decide anew: {why}"]
         name = self.store.rounds.take(self.study)
-        memory = memory.learnt(found.known).model_copy(update={"round": name, "round_why": why})
+        memory = memory.learnt(found.known, found.now).model_copy(update={"round": name, "round_why": why})
         self.store.watched.remember(self.claim, memory.model_dump(mode="json"))
         self.rounds.begin(name, request)
         return memory, [f"{name} decides anew: {why}"]
