@@ -54,21 +54,6 @@ def test_an_slo_that_burns_is_regained_by_another_layout(world):
     assert {"noticed", "judged", "acted", "rollout"} <= set(world.kinds())
 
 
-def test_a_layout_that_just_missed_a_load_is_not_gone_back_to(world):
-    """What came in is judged under the load that was seen before it, while it has not seen enough itself."""
-    world.nodes = world.place.devices = 3
-    watcher = world.deploy()
-    world.run(watcher, 40)
-    world.prompt *= 4
-    world.slow.add("tp=1,pp=1,dp=1")
-    world.run(watcher, 80, until=lambda: serving(world) == ["tp=1,pp=1,dp=2"])
-    world.slow.add("tp=1,pp=1,dp=2")
-    for _ in range(25):
-        world.run(watcher, 1)
-        assert serving(world) == ["tp=1,pp=1,dp=2"]
-        assert world.store.rollouts.open("s") is None
-
-
 def test_what_serves_is_not_deployed_again_and_nothing_of_it_changes(world, tmp_path):
     world.deploy()
     before = world.store.watched.watched("s").policy

@@ -43,8 +43,8 @@ class Demand:
     whole: bool = False
 
     def else_as(self, before: Demand) -> Demand:
-        """With what was seen of the load ``before``, under another layout, where nobody has seen it yet: a load does not
-        go back to what was asked because something else serves it."""
+        """With what was seen ``before``, under another layout, where nobody has seen it yet: a load does not go back to
+        what was asked because something else serves it."""
         return Demand(
             before.req_per_s if self.req_per_s is None else self.req_per_s,
             self.prompt or before.prompt,

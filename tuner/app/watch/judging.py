@@ -45,7 +45,7 @@ class Case:
     lived: tuple[Lived, ...] = ()
     slower: Mapping[Metric, float] = field(default_factory=dict)
     well_s: float | None = None
-    before: Demand = Demand()
+    before: Demand = field(default_factory=Demand)
 
 
 @dataclass(frozen=True, slots=True)

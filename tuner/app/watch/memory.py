@@ -73,9 +73,8 @@ class LoadMemory(BaseModel):
 class Memory(BaseModel):
     """``round`` is a study that decides anew, until what came of it was heeded, and ``round_ended_s`` when the last one
     was; ``decided_s`` when a round last found that what serves stays. ``told`` are notices and holds that were told, so
-    that each is told once. ``lived`` and ``slower`` were learnt under what served before (``tuner.retune.evidence``), and
-    ``load`` was seen there.
-    ``shortened``: how many times shorter the detectors' windows are. Times in s since 1970."""
+    that each is told once. ``lived`` and ``slower`` were learnt under what served before (``tuner.retune.evidence``),
+    ``load`` was seen then. ``shortened``: how many times shorter the detectors' windows are. Times in s since 1970."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     standing: StandingAnswer | None = None
