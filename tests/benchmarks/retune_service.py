@@ -98,7 +98,7 @@ class Service:
             return NOTHING
         if self._replica is None:
             self._replica = self.story.world.truth(self._state).replica(self.layout)
-        return self._replica.at(self.story.rate(at_s) * self._state.rate / self.alive)
+        return self.story.served(self._replica, self.story.rate(at_s) * self._state.rate / self.alive)
 
     def resize(self, replicas: int) -> None:
         """Another number of replicas, at once."""

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tests.benchmarks.retune_world import MARGIN, SITES, WORLDS, State, World, world
+from tests.benchmarks.retune_world import MARGIN, SITES, WORLDS, Replica, Served, State, World, world
 from tuner.retune.seen import Blindness
 
 DAY_S = 86400.0
@@ -77,6 +77,17 @@ class Story:
     def rate(self, at_s: float) -> float:
         """Requests/s at a time, without what changes do to it."""
         return self.rates[min(int(at_s // STEP_S), len(self.rates) - 1)]
+
+    @cached_property
+    def _served(self) -> dict[tuple[int, float], Served]:
+        return {}
+
+    def served(self, replica: Replica, rate: float) -> Served:
+        """What requests see of a replica at a rate: computed once, however often the episode is played."""
+        key = (id(replica), rate)
+        if key not in self._served:
+            self._served[key] = replica.at(rate)
+        return self._served[key]
 
     @cached_property
     def blind(self) -> dict[int, frozenset[Blindness]]:

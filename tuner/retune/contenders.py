@@ -76,6 +76,12 @@ def priced(
 ) -> Candidate | None:
     """One layout as the plan prices it, whatever its place in the ranking; None where a rule or its memory forbids it,
     or even an idle engine would miss the SLO by far."""
+    return _priced(request.model_dump_json(), model, cluster, layout)
+
+
+@lru_cache(maxsize=1024)
+def _priced(document: str, model: ModelShape, cluster: Cluster | Fleet, layout: ParallelLayout) -> Candidate | None:
+    request = TuneRequest.model_validate_json(document)
     point = Space("one layout", {axis: (getattr(layout, axis),) for axis in SPACE_AXES})
     try:
         ranked = plan(request, model, cluster, point).ranked
@@ -99,7 +105,7 @@ def chances(
     """
     if not candidates:
         return []
-    prices = TermPrices.of(request, candidates, model, cluster)
+    prices = _prices(request.model_dump_json(), tuple(candidates), model, cluster)
     simulated = presimulate(request, candidates, model, cluster) if simulate else {}
     holds = held(
         request, Belief(request, candidates, prices, simulated, factors_of(known, prices.terms, prices.unmeasured))
@@ -115,6 +121,14 @@ def chances(
 def factors_of(
     known: Known, terms: Sequence[str], unmeasured: frozenset[str] = frozenset()
 ) -> dict[str, tuple[float, float]]:
+@lru_cache(maxsize=64)
+def _prices(
+    document: str, candidates: tuple[Candidate, ...], model: ModelShape, cluster: Cluster | Fleet
+) -> TermPrices:
+    return TermPrices.of(TuneRequest.model_validate_json(document), candidates, model, cluster)
+
+
+def factors_of(known: Known, terms: Sequence[str]) -> dict[str, tuple[float, float]]:
     """(factor, sd of its log) of each term's price, and of ``ttft`` and ``tpot``: what was learnt, and on top what was
     noticed since."""
     steps, first = (known.slower.get(metric, 1.0) for metric in (Metric.TPOT, Metric.TTFT))

@@ -60,7 +60,7 @@ class LoadRecord:
     def __init__(self) -> None:
         self._slots: dict[int, LoadSums] = {}
         self._sums: dict[int, LoadSums] = {}  # of slots that are over, from each on that was asked for
-        self._busy: dict[tuple[float, float], float | None] = {}
+        self._lasting: deque[tuple[int, float]] = deque()  # of two slots that are over: the first, and the lower rate
         self._fine: deque[tuple[float, LoadSums]] = deque()  # (when it began, what came)
         self._latest: deque[Look] = deque()
 
@@ -68,11 +68,7 @@ class LoadRecord:
         """One more look, the newest; what is older than the period is forgotten."""
         seen, at = LoadSums.of(look), int((look.at_s - look.seconds / 2) // SLOT_S)
         if at not in self._slots:
-            self._sums.clear()
-            self._busy.clear()
-            oldest = at - int(PERIOD_S / SLOT_S) - 1
-            while self._slots and (first := next(iter(self._slots))) < oldest:
-                del self._slots[first]
+            self._begin(at)
         self._slots[at] = self._slots.get(at, LoadSums()) + seen
         self._fine.append((look.at_s - look.seconds, seen))
         while self._fine[0][0] < look.at_s - _FINE_S:
@@ -80,6 +76,23 @@ class LoadRecord:
         self._latest.append(look)
         while self._latest[0].at_s <= look.at_s - _NOW_S:
             self._latest.popleft()
+
+    def _begin(self, at: int) -> None:
+        """The slot before this one is over."""
+        self._sums.clear()
+        last = max(self._slots, default=at)
+        rates = [self._rate(one) for one in (last - 1, last)]
+        if last < at and rates[0] is not None and rates[1] is not None:
+            self._lasting.append((last - 1, min(rates[0], rates[1])))
+        oldest = at - int(PERIOD_S / SLOT_S) - 1
+        while self._slots and (first := next(iter(self._slots))) < oldest:
+            del self._slots[first]
+        while self._lasting and self._lasting[0][0] < oldest:
+            self._lasting.popleft()
+
+    def _rate(self, at: int) -> float | None:
+        one = self._slots.get(at)
+        return one.arrived / one.seconds if one is not None and one.seconds >= _COVERED * SLOT_S else None
 
     @property
     def missing(self) -> bool:
@@ -137,14 +150,5 @@ class LoadRecord:
 
     def busiest(self, after_s: float = 0.0, before_s: float = float("inf")) -> float | None:
         """The highest rate that lasted for two slots: a burst of minutes is no load to plan for."""
-        if (after_s, before_s) not in self._busy:
-            running = max(self._slots, default=0)
-            known = {
-                at: one.arrived / one.seconds
-                for at, one in self._slots.items()
-                if one.seconds >= _COVERED * SLOT_S and after_s <= at * SLOT_S and (at + 1) * SLOT_S <= before_s
-                if at < running
-            }
-            lasting = (min(rate, known[at + 1]) for at, rate in known.items() if at + 1 in known)
-            self._busy[after_s, before_s] = max(lasting, default=None)
-        return self._busy[after_s, before_s]
+        within = (rate for at, rate in self._lasting if after_s <= at * SLOT_S and (at + 2) * SLOT_S <= before_s)
+        return max(within, default=None)

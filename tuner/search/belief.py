@@ -178,6 +178,8 @@ class Belief:
         A layout that was not simulated is taken to differ as the median of the others of its pipeline depth does.
         """
         output, metrics = float(self._request.workload.output_tokens.mean), self._request.shown_metrics
+        if not presimulated:
+            return np.zeros((len(self._place), self._rates.size, len(metrics) + 1))
         everything = np.arange(len(self._prices.index))
         curve = self._prices.curve(np.ones((1, len(self._prices.terms))), everything)
         place = _Place.of(curve, self._rates / self._prices.replicas[everything][:, None])

@@ -46,7 +46,9 @@ class Residual:
             if ms is not None and 0 < ms < math.inf and 0 < expected < math.inf and look.arrived:
                 # The deviation of one request is taken for its mean, as that of an exponential distribution is.
                 one = Bin(look.at_s - look.seconds, look.at_s, look.seconds, math.log(ms / expected), 1 / look.arrived)
-                self._series.setdefault(metric, Departure(SETTINGS)).add(one)
+                if metric not in self._series:
+                    self._series[metric] = Departure(SETTINGS)
+                self._series[metric].add(one)
         if self._expected is None:
             self._learnt.learn(look, [metric for metric, one in self._series.items() if one.departed])
 
