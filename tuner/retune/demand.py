@@ -60,6 +60,7 @@ class LoadRecord:
     def __init__(self) -> None:
         self._slots: dict[int, LoadSums] = {}
         self._sums: dict[int, LoadSums] = {}  # of slots that are over, from each on that was asked for
+        self._busy: dict[tuple[float, float], float | None] = {}
         self._lasting: deque[tuple[int, float]] = deque()  # of two slots that are over: the first, and the lower rate
         self._fine: deque[tuple[float, LoadSums]] = deque()  # (when it began, what came)
         self._latest: deque[Look] = deque()
@@ -80,6 +81,7 @@ class LoadRecord:
     def _begin(self, at: int) -> None:
         """The slot before this one is over."""
         self._sums.clear()
+        self._busy.clear()
         last = max(self._slots, default=at)
         rates = [self._rate(one) for one in (last - 1, last)]
         if last < at and rates[0] is not None and rates[1] is not None:
@@ -114,11 +116,12 @@ class LoadRecord:
         busiest = self.busiest()
         if RATE in begins:
             busiest = max([rate for rate in (busiest, *self._risen(begins[RATE], busiest)) if rate], default=None)
+        since = {begin_s: self._since(begin_s) for begin_s in {begins[name] for name in (PROMPT, OUTPUT, PREFIX)}}
         return Demand(
             busiest,
-            self._since(begins[PROMPT]).prompt.seen,
-            self._since(begins[OUTPUT]).output.seen,
-            self._since(begins[PREFIX]).prefix_share,
+            since[begins[PROMPT]].prompt.seen,
+            since[begins[OUTPUT]].output.seen,
+            since[begins[PREFIX]].prefix_share,
             len(self._slots) >= _WHOLE * PERIOD_S / SLOT_S,
         )
 
@@ -150,5 +153,7 @@ class LoadRecord:
 
     def busiest(self, after_s: float = 0.0, before_s: float = float("inf")) -> float | None:
         """The highest rate that lasted for two slots: a burst of minutes is no load to plan for."""
-        within = (rate for at, rate in self._lasting if after_s <= at * SLOT_S and (at + 2) * SLOT_S <= before_s)
-        return max(within, default=None)
+        if (after_s, before_s) not in self._busy:
+            within = (rate for at, rate in self._lasting if after_s <= at * SLOT_S and (at + 2) * SLOT_S <= before_s)
+            self._busy[after_s, before_s] = max(within, default=None)
+        return self._busy[after_s, before_s]
