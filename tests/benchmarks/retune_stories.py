@@ -18,6 +18,7 @@ DAYS = 14
 BEGIN_S = 1_767_571_200.0  # a Monday, 00:00 UTC
 STEP_S = 300.0
 KINDS = ("quiet", "diurnal", "nodes", "link", "upgrade", "drift", "shift")
+_CLOSE_S = (900.0, 3600.0)  # before and after
 CALM = ("quiet", "diurnal")  # in which nothing changes
 
 
@@ -79,6 +80,17 @@ class Story:
         return self.rates[min(int(at_s // STEP_S), len(self.rates) - 1)]
 
     @cached_property
+    def close(self) -> tuple[tuple[float, float], ...]:
+        """Times about what changes at once, or at a random time where nothing does, that are looked at as often as
+        ``parlay watch`` looks; a longer time between looks elsewhere makes episodes cheap."""
+        if self.kind == "nodes":  # of which somebody tells
+            return ()
+        times = [change.at_s for change in self.changes[:1]]
+        if self.kind in CALM:
+            times = [float(np.random.default_rng([10, self.number]).uniform(7.5, 9.5)) * DAY_S]
+        return tuple((at_s - _CLOSE_S[0], at_s + _CLOSE_S[1]) for at_s in times)
+
+    @cached_property
     def _served(self) -> dict[tuple[int, float], Served]:
         return {}
 
@@ -102,10 +114,19 @@ class Story:
 _KEPT = 0.97  # of a wander from one step to the next
 
 
+FRESH = 98_000  # episodes from this number on, in worlds of their own, are for reports: nothing is tuned on them
+
+
+def place(number: int) -> tuple[int, int]:
+    """(site, seed of the world) of an episode."""
+    turn = number // len(KINDS)
+    return turn % SITES, turn // SITES % WORLDS + WORLDS * (number // FRESH)
+
+
 def story(number: int) -> Story:
     """An episode by its number; kinds, sites and worlds take turns."""
     kind = KINDS[number % len(KINDS)]
-    of = world(number // len(KINDS) % SITES, number // len(KINDS) // SITES % WORLDS)
+    of = world(*place(number))
     random = np.random.default_rng([6, number])
     depth, weekend = (
         (0.6, 0.3) if kind == "diurnal" else (float(random.uniform(0, 0.5)), float(random.choice([0, 0.2])))

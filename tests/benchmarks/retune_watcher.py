@@ -22,12 +22,14 @@ from tuner.retune.judge import judge
 from tuner.retune.judgement import Action, HeldBy, Judgement, Outlook
 from tuner.retune.known import Known
 from tuner.retune.notice import Notice, NoticeKind
-from tuner.retune.outlook import outlook
+from tuner.retune.outlook import doubtful, outlook
 from tuner.retune.policy import Consent, RetunePolicy
 from tuner.retune.situation import Situation, concerns
 
 POLICY = RetunePolicy(consent=Consent.AUTO, in_place=True, trials="in_place")
-ALERT_S = 60.0  # between looks while something is the matter; else STEP_S
+LOOK_S = 15.0  # between looks, as ``parlay watch`` has it, about the time of a change
+ALERT_S = 60.0  # elsewhere while something is the matter; else STEP_S, to save time
+TOLD_S = 60.0  # after which Ray or Kubernetes tells of nodes that went or came
 AGAIN_S = 900.0  # after which the same notices are judged again
 _WAITS = {HeldBy.NOT_FOR_LONG, HeldBy.COOL_DOWN}
 _CALM_S = 1800.0  # after a new notice
@@ -43,6 +45,7 @@ class Watched:
 
     service: Service
     actions: list[tuple[float, Judgement, ParallelLayout]] = field(default_factory=list)
+    proposed: list[float] = field(default_factory=list)  # when a change was done, or only held back
     seen: list[tuple[float, Notice]] = field(default_factory=list)
     tuning_gpu_hours: float = 0.0
     looks: int = 0
@@ -81,12 +84,10 @@ class Watcher:
 
     def run(self) -> Watched:
         """All of it."""
-        told = [c.at_s + ALERT_S for c in self._story.changes if self._story.kind == "nodes"]  # by Ray or Kubernetes
+        told = [c.at_s + TOLD_S for c in self._story.changes if self._story.kind == "nodes"]  # by Ray or Kubernetes
         at_s, alert, end_s = 0.0, False, DAYS * DAY_S
         while at_s < end_s:
-            next_s = min(
-                at_s + ALERT_S if alert else at_s + STEP_S - at_s % STEP_S, *(t for t in told if t > at_s), end_s
-            )
+            next_s = min(self._next_look(at_s, alert), *(t for t in told if t > at_s), end_s)
             began_s = at_s
             for until_s in self._instants(at_s, next_s):
                 self._service.passed(until_s - at_s, self._service.served(at_s))
@@ -95,6 +96,13 @@ class Watcher:
                     self._switched(at_s)
             alert = self._look(at_s, at_s - began_s)
         return self._found
+
+    def _next_look(self, at_s: float, alert: bool) -> float:
+        begin_s = next((begin_s for begin_s, stop_s in self._story.close if begin_s <= at_s < stop_s), None)
+        if begin_s is not None:
+            return at_s + LOOK_S
+        next_s = at_s + ALERT_S if alert else at_s + STEP_S - at_s % STEP_S
+        return min([next_s, *(begin_s for begin_s, _ in self._story.close if begin_s > at_s)])
 
     def _instants(self, began_s: float, next_s: float) -> list[float]:
         """When something happens between two looks, and the second one."""
@@ -149,6 +157,8 @@ class Watcher:
             unmeasured=self._unmeasured,
         )
         told = judge(situation, self._policy, self._asked(now, here, known))
+        if told.action is not Action.NOTHING and not {HeldBy.GAIN, HeldBy.BLIND} & told.held_by.keys():
+            self._found.proposed.append(at_s)
         self._waits = bool(_WAITS & told.held_by.keys()) and set(told.held_by) <= _WAITS
         if told.action in (Action.RETUNE, Action.MOVE, Action.EMERGENCY):
             self._found.actions.append((at_s, told, here))
@@ -182,7 +192,7 @@ class Watcher:
         again = outlook(replace(now, changed={}), here, after, simulate=False)
         self._next_known, self._measured_on = after, self._eyes.fingerprint(state)
         winner = again.best if again.best is not None and again.best.measured and again.best.meets else None
-        better = winner is not None and (again.gain > 0 or again.regains_slo)
+        better = winner is not None and (again.gain > 0 or again.regains_slo or doubtful(again.present))
         chosen = one_group(winner.deployment) if winner is not None and better else None
         self._study = (at_s + TRIAL_S * max(len(after.trials), 1), chosen)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.ask.request import TargetKey
@@ -64,6 +64,8 @@ class LoadRecord:
         self._lasting: deque[tuple[int, float]] = deque()  # of two slots that are over: the first, and the lower rate
         self._fine: deque[tuple[float, LoadSums]] = deque()  # (when it began, what came)
         self._latest: deque[Look] = deque()
+        self._counts: dict[TargetKey, Within] = {}  # of the running slot
+        self._missed: deque[int] = deque()  # slots in which a target was missed
 
     def add(self, look: Look) -> None:
         """One more look, the newest; what is older than the period is forgotten."""
@@ -71,6 +73,8 @@ class LoadRecord:
         if at not in self._slots:
             self._begin(at)
         self._slots[at] = self._slots.get(at, LoadSums()) + seen
+        for key, one in look.within.items():
+            self._counts[key] = self._counts.get(key, NOTHING) + one
         self._fine.append((look.at_s - look.seconds, seen))
         while self._fine[0][0] < look.at_s - _FINE_S:
             self._fine.popleft()
@@ -86,11 +90,16 @@ class LoadRecord:
         rates = [self._rate(one) for one in (last - 1, last)]
         if last < at and rates[0] is not None and rates[1] is not None:
             self._lasting.append((last - 1, min(rates[0], rates[1])))
+        if _over(self._counts):
+            self._missed.append(last)
+        self._counts.clear()
         oldest = at - int(PERIOD_S / SLOT_S) - 1
         while self._slots and (first := next(iter(self._slots))) < oldest:
             del self._slots[first]
         while self._lasting and self._lasting[0][0] < oldest:
             self._lasting.popleft()
+        while self._missed and self._missed[0] < oldest:
+            self._missed.popleft()
 
     def _rate(self, at: int) -> float | None:
         one = self._slots.get(at)
@@ -104,9 +113,11 @@ class LoadRecord:
         for look in self._latest:
             for key, one in look.within.items():
                 counts[key] = counts.get(key, NOTHING) + one
-        allowed = {key: (1 - key[1] / 100) * one.total for key, one in counts.items()}
-        over = (one.total - one.most - allowed[key] for key, one in counts.items())
-        return any(more > _DEVIATE * math.sqrt(max(allowed[key], 1.0)) for key, more in zip(counts, over, strict=True))
+        return _over(counts)
+
+    def missed_s(self, after_s: float) -> float:
+        """For how long since then a target was missed, by slots that are over; each as ``missing`` says it."""
+        return SLOT_S * sum(at * SLOT_S >= after_s for at in self._missed)
 
     def demand(self, at_s: float, notices: Sequence[Notice] = ()) -> Demand:
         """What has to be carried at ``at_s``; a shift that was noticed says since when its part is what it is now."""
@@ -157,3 +168,9 @@ class LoadRecord:
             within = (rate for at, rate in self._lasting if after_s <= at * SLOT_S and (at + 2) * SLOT_S <= before_s)
             self._busy[after_s, before_s] = max(within, default=None)
         return self._busy[after_s, before_s]
+
+
+def _over(counts: Mapping[TargetKey, Within]) -> bool:
+    allowed = ((1 - key[1] / 100) * one.total for key, one in counts.items())
+    over = zip(counts.values(), allowed, strict=True)
+    return any(one.total - one.most - may > _DEVIATE * math.sqrt(max(may, 1.0)) for one, may in over)

@@ -12,15 +12,17 @@ from dataclasses import replace
 from tuner.ask.deployment import Deployment
 from tuner.ask.request import Metric
 from tuner.retune.asked_now import AskedNow, in_steps
-from tuner.retune.demand import RECENT_S, LoadRecord
-from tuner.retune.known import Known, Lived
+from tuner.retune.demand import OUTPUT, PROMPT, RECENT_S, LoadRecord
+from tuner.retune.known import AS_HEAVY, Known, Lived
 from tuner.retune.notice import Notice, NoticeKind
 from tuner.retune.situation import concerns
 
 ILL = frozenset(
     {NoticeKind.SLO_BURN, NoticeKind.BLIND, NoticeKind.NODE_LOST}
 )  # while one holds, it does not serve well
+_LENGTHS = {PROMPT, OUTPUT}
 _SLOWS = {NoticeKind.RESIDUAL, NoticeKind.VERSION_CHANGED, NoticeKind.LINK_CHANGED, NoticeKind.STRAGGLER}
+LASTING_S = 3600.0  # of a day: bursts of minutes are none
 _FARTHEST = 2.0  # times slower or faster: a queue makes latencies far longer than steps
 
 
@@ -28,9 +30,16 @@ def informed(
     known: Known, notices: Sequence[Notice], present: Deployment, now: AskedNow, missing: bool = False
 ) -> Known:
     """What is known, with what stands against the ``present`` layout under the load of ``now``: a budget that burns, or
-    targets that are ``missing`` just now (``LoadRecord.missing``) while it is slower than it was, which is no burst."""
+    targets that are ``missing`` just now (``LoadRecord.missing``) while it is slower than it was, which is no burst.
+
+    While lengths are on the move, what met its SLO shows nothing of the room that was asked for beyond the load that
+    it had: that it will be needed is likely.
+    """
     certain = concerns(notices)
     lived = known.lived
+    if now.request is not None and any(one.kind is NoticeKind.WORKLOAD_SHIFT and one.of in _LENGTHS for one in certain):
+        room = AS_HEAVY * now.request.workload.arrival.requests_per_s
+        lived = tuple(one for one in lived if not one.met or one.req_per_s >= room)
     kinds = {one.kind for one in certain}
     burns = NoticeKind.SLO_BURN in kinds or (missing and bool(kinds & _SLOWS))
     if burns and now.request is not None:
@@ -40,14 +49,19 @@ def informed(
 
 
 def served_well(record: LoadRecord, deployment: Deployment, since_s: float, at_s: float) -> Lived | None:
-    """What it shows that a deployment has met its SLO since then, as nothing ``ILL`` was noticed all the while, which
-    the caller knows. None before it did for a day, which has its busy hours."""
-    if at_s - since_s < RECENT_S:
+    """What a deployment shows that has served since then, while nothing ``ILL`` was noticed, which the caller knows.
+
+    That it meets its SLO, once it served for a day, which has its busy hours; that it misses it, where in the last day
+    it did so for ``LASTING_S``: a target that is missed by a few requests in busy hours alone burns no budget, and has
+    no room left. None where it has not served for so long, or nobody saw its load.
+    """
+    missed = record.missed_s(max(since_s, at_s - RECENT_S)) >= LASTING_S
+    if at_s - since_s < RECENT_S and not missed:
         return None
     rate, load = record.busiest(after_s=since_s), record.demand(at_s)
     if rate is None or load.prompt is None or load.output is None:
         return None
-    return Lived(deployment, rate, load.prompt.mean, load.output.mean, met=True)
+    return Lived(deployment, rate, load.prompt.mean, load.output.mean, met=not missed)
 
 
 def _slower(known: Known, certain: Sequence[Notice]) -> dict[Metric, float]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tuner.retune import holds
 from tuner.retune.holds import Hold
 from tuner.retune.judgement import Action, HeldBy, Judgement, LayoutOutlook, Outlook
-from tuner.retune.outlook import LIKELY, SURE, likelihood
+from tuner.retune.outlook import LIKELY, SURE, doubtful, likelihood
 from tuner.retune.policy import RetunePolicy
 from tuner.retune.situation import Situation
 
@@ -40,7 +40,7 @@ def judge(situation: Situation, policy: RetunePolicy, outlook: Outlook | None) -
     if outlook is None or outlook.present is None:
         unknown = (HeldBy.BLIND, "what another layout would bring cannot be said")
         return _held(situation, outlook, reason, (*holds.standing(situation), *blind, unknown))
-    case = _case(outlook, outlook.present, policy)
+    case = _case(situation, outlook, outlook.present, policy)
     if case is None:
         if blind:
             return _held(situation, outlook, reason, (*holds.standing(situation), *blind))
@@ -92,11 +92,14 @@ def _change(
     return Judgement(action, why, situation.at_s, {}, outlook, situation.notices)
 
 
-def _case(outlook: Outlook, present: LayoutOutlook, policy: RetunePolicy) -> _Case | None:
+def _case(situation: Situation, outlook: Outlook, present: LayoutOutlook, policy: RetunePolicy) -> _Case | None:
     """What speaks for the best layout; None where nothing does."""
     best = outlook.best
     if present.meets is False:
         return _for_the_slo(outlook, present, policy)
+    if situation.load_alone and doubtful(present) and best is not None and likelihood(best) >= SURE:
+        ahead = f"{present.deployment} will meet the SLO with a probability of {likelihood(present):.0%} under such a load"
+        return _Case(f"{ahead}; {best.deployment} on {best.gpus} GPUs does, {_known(best)}", False)
     if best is None or likelihood(best) < LIKELY or outlook.gain <= 0:
         return None
     hours = pays_back_hours(outlook)

@@ -18,7 +18,7 @@ from tuner.trial.results import TrialResult
 _START_S = 300.0  # of a deployment, where no trial tells
 _LAUNCHES = 4  # of a round of a study: its median with warm starts (tests/benchmarks/results/search.md)
 _ENOUGH = 1 - 1e-9  # of a rate, but for rounding
-_AS_HEAVY = 0.95  # a load is as heavy as another from this share of its rate and lengths on
+AS_HEAVY = 0.95  # a load is as heavy as another from this share of its rate and lengths on
 _NEARLY = 0.85  # of the rate: what is asked has a margin over the busiest hours in which a layout served well
 
 
@@ -40,8 +40,8 @@ class Lived:
         prompts = self.prompt_tokens, float(asked.prompt_tokens.mean)
         answers = self.output_tokens, float(asked.output_tokens.mean)
         if self.met:
-            return rates[0] >= _NEARLY * rates[1] and all(was >= _AS_HEAVY * now for was, now in (prompts, answers))
-        return all(now >= _AS_HEAVY * was for was, now in (rates, prompts, answers))
+            return rates[0] >= _NEARLY * rates[1] and all(was >= AS_HEAVY * now for was, now in (prompts, answers))
+        return all(now >= AS_HEAVY * was for was, now in (rates, prompts, answers))
 
     @classmethod
     def now(cls, deployment: Deployment, request: TuneRequest, met: bool) -> Lived:

@@ -69,7 +69,7 @@ def outlook(
     found = question.weighed(allowed, present if fits else None, simulate and fits)
     here = found.pop(present, None) if fits else None
     spare = max(question.cluster.devices - (present.devices if fits else 0), 0)
-    urgent = here is None or here.meets is False
+    urgent = here is None or here.meets is False or doubtful(here)
     order = partial(question.order, urgent=urgent, room=None if in_place or not fits else spare)
     best = min(found.values(), key=order, default=None)
     told = Outlook(here, best, spare_gpus=spare, assumed=now.assumed)
@@ -192,6 +192,11 @@ def likelihood(one: LayoutOutlook) -> float:
     if one.chance is not None:
         return one.chance
     return 1.0 if one.meets else 0.0
+
+
+def doubtful(one: LayoutOutlook | None) -> bool:
+    """Does the model expect it to miss the SLO, though nobody saw that it does?"""
+    return one is not None and one.chance is not None and one.chance < LIKELY
 
 
 def _asked_step(request: TuneRequest) -> int:

@@ -35,6 +35,12 @@ class Situation:
         return concerns(self.notices)
 
     @property
+    def load_alone(self) -> bool:
+        """Is another load what concerns, on the cluster and with the engine of before?"""
+        kinds = {one.kind for one in self.concerns}
+        return NoticeKind.WORKLOAD_SHIFT in kinds and kinds <= _OF_LOAD
+
+    @property
     def reason(self) -> str | None:
         """Why it has to be asked what a change could bring, in words; None where it need not be."""
         if self.outage is not None:
@@ -64,6 +70,7 @@ def concerns(notices: Sequence[Notice]) -> tuple[Notice, ...]:
     return tuple(sorted(certain, key=lambda one: _WEIGHT.index(one.kind)))
 
 
+_OF_LOAD = frozenset({NoticeKind.WORKLOAD_SHIFT, NoticeKind.RESIDUAL, NoticeKind.SLO_BURN})
 _CERTAIN = 0.9  # of a notice's confidence
 _WEIGHT = (
     NoticeKind.NODE_LOST,
