@@ -94,7 +94,7 @@ def _matters(of: Story) -> float | None:
         if truth(state).goodput(best) <= (1 + POLICY.least_gain) * truth(state).goodput(first):
             continue
         most = truth(state).goodput(first) / state.rate
-        for step in range(math.ceil(change.at_s / STEP_S), int(end_s // STEP_S)):
+        for step in range(int(change.at_s // STEP_S), int(end_s // STEP_S)):
             if of.rates[step] > most:
                 missed_s, since_s = missed_s + STEP_S, min(since_s, step * STEP_S)
         if missed_s >= 60 * POLICY.persists_minutes:
@@ -116,8 +116,12 @@ def _takes_room(of: Story) -> bool:
 
 
 def _justified(of: Story, at_s: float, here: ParallelLayout) -> bool:
-    """Does the truth ask for a change: the layout has no room, misses the SLO at the asked rate, or another saves?"""
-    state = of.state(at_s)
+    """Does the truth ask for a change: the layout has no room, misses the SLO at the asked rate, or another saves? Where
+    prompts drift, that of a day later counts as well: for what is foreseen."""
+    return any(_asks(of, of.state(moment_s), here) for moment_s in (at_s, at_s + DAY_S * (of.kind == "drift")))
+
+
+def _asks(of: Story, state: State, here: ParallelLayout) -> bool:
     asked = of.world.site.request.workload.arrival.requests_per_s * state.rate
     if here not in of.world.site.fitting(state.lost) or of.world.truth(state).goodput(here) < asked:
         return True

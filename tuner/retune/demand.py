@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.ask.request import TargetKey
-from tuner.retune.load_sums import LoadSums
+from tuner.retune.load_sums import LoadSums, TokenSums
 from tuner.retune.notice import Notice, NoticeKind
 from tuner.retune.seen import Look, Tokens
 from tuner.stats.buckets import NOTHING, Within
@@ -25,6 +25,8 @@ RECENT_S = 86400.0  # over which lengths are averaged where no shift of them is 
 _LATEST_S = RECENT_S / 4  # and where one is: what still drifts is further by now than on average since it began
 _FINE_S = 2 * 3600.0  # for which each look is kept by itself
 _NOW_S = 600.0
+_JUST_S = 180.0
+_FASTEST = 1.25  # times as long in a day: what grows faster is no drift
 _DEVIATE = 4.75  # of the normal distribution, with 10^-6 beyond it
 _COVERED = 0.6  # of a slot has to be seen, before its rate counts
 _WHOLE = 0.9  # of the slots of a period
@@ -120,21 +122,48 @@ class LoadRecord:
         return SLOT_S * sum(at * SLOT_S >= after_s for at in self._missed)
 
     def demand(self, at_s: float, notices: Sequence[Notice] = ()) -> Demand:
-        """What has to be carried at ``at_s``; a shift that was noticed says since when its part is what it is now."""
-        shifts = (one for one in notices if one.kind is NoticeKind.WORKLOAD_SHIFT)
+        """What has to be carried at ``at_s``; a shift that was noticed says since when its part is what it is now. Lengths
+        that grow by the day are those of a day ahead: what is decided has to last until the next change."""
+        shifts = [one for one in notices if one.kind is NoticeKind.WORKLOAD_SHIFT]
         begins = dict.fromkeys((PROMPT, OUTPUT, PREFIX), at_s - RECENT_S)
+        told = {one.of for one in shifts}
         begins |= {one.of: max(one.since_s, at_s - _LATEST_S) if one.of in begins else one.since_s for one in shifts}
         busiest = self.busiest()
-        if RATE in begins:
-            busiest = max([rate for rate in (busiest, *self._risen(begins[RATE], busiest)) if rate], default=None)
+        risen = self._risen(begins[RATE], busiest) if RATE in begins else ()
+        if self.missing:  # whatever layout comes next has to carry what comes now
+            risen = (*risen, self._just_now(at_s))
+        busiest = max([rate for rate in (busiest, *risen) if rate], default=None)
+        ahead = {name: self._trend(name) if name in told else 1.0 for name in (PROMPT, OUTPUT)}
         since = {begin_s: self._since(begin_s) for begin_s in {begins[name] for name in (PROMPT, OUTPUT, PREFIX)}}
         return Demand(
             busiest,
-            since[begins[PROMPT]].prompt.seen,
-            since[begins[OUTPUT]].output.seen,
+            _longer(since[begins[PROMPT]].prompt.seen, ahead[PROMPT]),
+            _longer(since[begins[OUTPUT]].output.seen, ahead[OUTPUT]),
             since[begins[PREFIX]].prefix_share,
             len(self._slots) >= _WHOLE * PERIOD_S / SLOT_S,
         )
+
+    def _just_now(self, at_s: float) -> float | None:
+        """The rate of the last minutes, at least: two deviations below what came."""
+        looks = [one for one in self._latest if one.arrived is not None and one.at_s > at_s - _JUST_S]
+        arrived, seconds = sum(one.arrived or 0.0 for one in looks), sum(one.seconds for one in looks)
+        return max(arrived - 2 * math.sqrt(arrived), 0.0) / seconds if seconds else None
+
+    def _trend(self, name: str) -> float:
+        """By which factor lengths grow in a day: in each half of the last day, against the same hours of the day before,
+        the lower one, so that a step is none. 1 where they do not, or that cannot be told."""
+        day, last = int(RECENT_S / SLOT_S), max(self._slots, default=0)
+        halves = [(last - day, last - day // 2), (last - day // 2, last)]
+        factors = [self._growth(name, range(*half), day) for half in halves]
+        return min(*(factor or 1.0 for factor in factors), _FASTEST) if all(factors) else 1.0
+
+    def _growth(self, name: str, slots: range, day: int) -> float | None:
+        sums = []
+        for shift in (0, day):
+            seen = (self._slots[at - shift] for at in slots if at - shift in self._slots)
+            sums.append(sum((one.prompt if name == PROMPT else one.output for one in seen), TokenSums()).seen)
+        now, before = sums
+        return max(now.mean / before.mean, 1.0) if now is not None and before is not None and before.mean else None
 
     def _since(self, begin_s: float) -> LoadSums:
         """All looks since then; those of the fine record where it reaches back so far, else slots that are over."""
@@ -168,6 +197,12 @@ class LoadRecord:
             within = (rate for at, rate in self._lasting if after_s <= at * SLOT_S and (at + 2) * SLOT_S <= before_s)
             self._busy[after_s, before_s] = max(within, default=None)
         return self._busy[after_s, before_s]
+
+
+def _longer(seen: Tokens | None, factor: float) -> Tokens | None:
+    if seen is None or factor == 1.0:
+        return seen
+    return Tokens(seen.requests, factor * seen.mean, None if seen.sd is None else factor * seen.sd)
 
 
 def _over(counts: Mapping[TargetKey, Within]) -> bool:

@@ -21,7 +21,13 @@ ILL = frozenset(
     {NoticeKind.SLO_BURN, NoticeKind.BLIND, NoticeKind.NODE_LOST}
 )  # while one holds, it does not serve well
 _LENGTHS = {PROMPT, OUTPUT}
-_SLOWS = {NoticeKind.RESIDUAL, NoticeKind.VERSION_CHANGED, NoticeKind.LINK_CHANGED, NoticeKind.STRAGGLER}
+_EXPLAINS = {
+    NoticeKind.RESIDUAL,
+    NoticeKind.VERSION_CHANGED,
+    NoticeKind.LINK_CHANGED,
+    NoticeKind.STRAGGLER,
+    NoticeKind.WORKLOAD_SHIFT,
+}
 LASTING_S = 3600.0  # of a day: bursts of minutes are none
 _FARTHEST = 2.0  # times slower or faster: a queue makes latencies far longer than steps
 
@@ -30,7 +36,8 @@ def informed(
     known: Known, notices: Sequence[Notice], present: Deployment, now: AskedNow, missing: bool = False
 ) -> Known:
     """What is known, with what stands against the ``present`` layout under the load of ``now``: a budget that burns, or
-    targets that are ``missing`` just now (``LoadRecord.missing``) while it is slower than it was, which is no burst.
+    targets that are ``missing`` just now (``LoadRecord.missing``) while it is slower than it was, or its load is another,
+    which is no burst.
 
     While lengths are on the move, what met its SLO shows nothing of the room that was asked for beyond the load that
     it had: that it will be needed is likely.
@@ -41,7 +48,7 @@ def informed(
         room = AS_HEAVY * now.request.workload.arrival.requests_per_s
         lived = tuple(one for one in lived if not one.met or one.req_per_s >= room)
     kinds = {one.kind for one in certain}
-    burns = NoticeKind.SLO_BURN in kinds or (missing and bool(kinds & _SLOWS))
+    burns = NoticeKind.SLO_BURN in kinds or (missing and bool(kinds & _EXPLAINS))
     if burns and now.request is not None:
         missed = Lived.now(present, now.request, met=False)
         lived = (*(one for one in lived if one.deployment != present), missed)

@@ -97,9 +97,9 @@ def _case(situation: Situation, outlook: Outlook, present: LayoutOutlook, policy
     best = outlook.best
     if present.meets is False:
         return _for_the_slo(outlook, present, policy)
-    if situation.load_alone and doubtful(present) and best is not None and likelihood(best) >= SURE:
-        ahead = f"{present.deployment} will meet the SLO with a probability of {likelihood(present):.0%} under such a load"
-        return _Case(f"{ahead}; {best.deployment} on {best.gpus} GPUs does, {_known(best)}", False)
+    if situation.measured and doubtful(present) and best is not None and likelihood(best) >= SURE:
+        ahead = f"{present.deployment} will meet the SLO with a probability of {likelihood(present):.0%}"
+        return _Case(f"{ahead}, {best.deployment} on {best.gpus} GPUs meets it, {_known(best)}", False)
     if best is None or likelihood(best) < LIKELY or outlook.gain <= 0:
         return None
     hours = pays_back_hours(outlook)
@@ -114,16 +114,18 @@ def _case(situation: Situation, outlook: Outlook, present: LayoutOutlook, policy
 
 
 def _for_the_slo(outlook: Outlook, present: LayoutOutlook, policy: RetunePolicy) -> _Case:
-    """The present layout misses the SLO: one that meets it, else one that carries clearly more."""
-    best = outlook.best
+    """The present layout misses the SLO: one that meets it, else one that carries clearly more. Where nobody saw that it
+    does, and only the model expects it, that can wait."""
+    best, seen = outlook.best, present.chance is None
+    missed = "the SLO is missed" if seen else "the SLO is expected to be missed"
     if best is None:
-        return _Case("the SLO is missed", True, "no other layout of the space fits the cluster")
+        return _Case(missed, seen, "no other layout of the space fits the cluster")
     if outlook.regains_slo:
-        return _Case(f"{best.deployment} on {best.gpus} GPUs meets the SLO again, {_known(best)}", True)
+        return _Case(f"{best.deployment} on {best.gpus} GPUs meets the SLO again, {_known(best)}", seen)
     now, then = present.goodput_req_per_s or 0.0, best.goodput_req_per_s or 0.0
     if then > now * (1 + max(policy.least_gain, _CLEARLY)):
-        return _Case(f"none meets the SLO, {best.deployment} carries {then:.3g} requests/s instead of {now:.3g}", True)
-    return _Case("the SLO is missed", True, "no other layout is expected to meet it, or to carry clearly more")
+        return _Case(f"none meets the SLO, {best.deployment} carries {then:.3g} requests/s instead of {now:.3g}", seen)
+    return _Case(missed, seen, "no other layout is expected to meet it, or to carry clearly more")
 
 
 _CLEARLY = 0.05  # more requests/s within the SLO

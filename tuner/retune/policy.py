@@ -63,7 +63,7 @@ class RetunePolicy(BaseModel):
     horizon_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 168.0
     least_gain: Annotated[float, Field(ge=0, le=1)] = 0.05
     persists_minutes: Annotated[float, Field(ge=0, le=24 * 60)] = 30.0
-    regains_minutes: Annotated[float, Field(ge=0, le=24 * 60)] = 5.0
+    regains_minutes: Annotated[float, Field(ge=0, le=24 * 60)] = 2.0
     cool_down_hours: Annotated[float, Field(ge=0, le=24 * 30)] = 24.0
     gpu_hours_per_day: Annotated[float, Field(ge=0)] | None = None
     trials: Literal["never", "spare", "in_place"] = "spare"

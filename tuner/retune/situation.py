@@ -35,10 +35,10 @@ class Situation:
         return concerns(self.notices)
 
     @property
-    def load_alone(self) -> bool:
-        """Is another load what concerns, on the cluster and with the engine of before?"""
-        kinds = {one.kind for one in self.concerns}
-        return NoticeKind.WORKLOAD_SHIFT in kinds and kinds <= _OF_LOAD
+    def measured(self) -> bool:
+        """Has it been measured by how much something changed, the load or how long it takes, so that a model can say
+        what will come of it?"""
+        return any(one.kind in _MEASURED for one in self.concerns)
 
     @property
     def reason(self) -> str | None:
@@ -70,7 +70,7 @@ def concerns(notices: Sequence[Notice]) -> tuple[Notice, ...]:
     return tuple(sorted(certain, key=lambda one: _WEIGHT.index(one.kind)))
 
 
-_OF_LOAD = frozenset({NoticeKind.WORKLOAD_SHIFT, NoticeKind.RESIDUAL, NoticeKind.SLO_BURN})
+_MEASURED = frozenset({NoticeKind.WORKLOAD_SHIFT, NoticeKind.RESIDUAL})
 _CERTAIN = 0.9  # of a notice's confidence
 _WEIGHT = (
     NoticeKind.NODE_LOST,
