@@ -16,7 +16,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.retune.asked_now import AskedNow, asked_now
 from tuner.retune.demand import LoadRecord
 from tuner.retune.detect.standard import standard_detectors
-from tuner.retune.evidence import ILL, informed, served_well
+from tuner.retune.evidence import ILL, informed, served_well, since_alike
 from tuner.retune.expected import ExpectedByModel
 from tuner.retune.judge import judge
 from tuner.retune.judgement import Action, HeldBy, Judgement, Outlook
@@ -30,7 +30,7 @@ POLICY = RetunePolicy(consent=Consent.AUTO, in_place=True, trials="in_place")
 LOOK_S = 15.0  # between looks, as ``parlay watch`` has it, about the time of a change
 ALERT_S = 60.0  # elsewhere while something is the matter; else STEP_S, to save time
 TOLD_S = 60.0  # after which Ray or Kubernetes tells of nodes that went or came
-AGAIN_S = 900.0  # after which the same notices are judged again
+AGAIN_S = 3600.0  # after which the same notices are judged again
 _WAITS = {HeldBy.NOT_FOR_LONG, HeldBy.COOL_DOWN}
 _CALM_S = 1800.0  # after a new notice
 
@@ -142,7 +142,8 @@ class Watcher:
         now = asked_now(site.request, demand, fingerprint, self._measured_on)
         if "engine" in now.changed or "link" in now.changed:
             self._known = replace(self._known, lived=())
-        well = served_well(self._record, here, BEGIN_S + self._well_s, BEGIN_S + at_s)
+        alike_s = since_alike(BEGIN_S + self._well_s, notices)
+        well = served_well(self._record, here, alike_s, BEGIN_S + at_s)
         known = self._known if well is None else replace(self._known, lived=(*self._known.lived, well))
         known = informed(known, notices, here, now, self._record.missing)
         busy = self._service.next is not None or self._study is not None

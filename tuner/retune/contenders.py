@@ -118,17 +118,16 @@ def chances(
     return [float(chance) for chance in holds.mean(axis=0)]
 
 
-def factors_of(
-    known: Known, terms: Sequence[str], unmeasured: frozenset[str] = frozenset()
-) -> dict[str, tuple[float, float]]:
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _prices(
     document: str, candidates: tuple[Candidate, ...], model: ModelShape, cluster: Cluster | Fleet
 ) -> TermPrices:
     return TermPrices.of(TuneRequest.model_validate_json(document), candidates, model, cluster)
 
 
-def factors_of(known: Known, terms: Sequence[str]) -> dict[str, tuple[float, float]]:
+def factors_of(
+    known: Known, terms: Sequence[str], unmeasured: frozenset[str] = frozenset()
+) -> dict[str, tuple[float, float]]:
     """(factor, sd of its log) of each term's price, and of ``ttft`` and ``tpot``: what was learnt, and on top what was
     noticed since."""
     steps, first = (known.slower.get(metric, 1.0) for metric in (Metric.TPOT, Metric.TTFT))

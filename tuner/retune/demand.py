@@ -8,9 +8,11 @@ load of the same hour a week ago will be twice the load of the busiest hour.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from tuner.ask.request import TargetKey
 from tuner.retune.load_sums import LoadSums, TokenSums
@@ -62,8 +64,7 @@ class LoadRecord:
     def __init__(self) -> None:
         self._slots: dict[int, LoadSums] = {}
         self._sums: dict[int, LoadSums] = {}  # of slots that are over, from each on that was asked for
-        self._busy: dict[tuple[float, float], float | None] = {}
-        self._lasting: deque[tuple[int, float]] = deque()  # of two slots that are over: the first, and the lower rate
+        self._lasting: list[tuple[int, float]] = []  # of two slots that are over: the first, and the lower rate
         self._fine: deque[tuple[float, LoadSums]] = deque()  # (when it began, what came)
         self._latest: deque[Look] = deque()
         self._counts: dict[TargetKey, Within] = {}  # of the running slot
@@ -87,7 +88,6 @@ class LoadRecord:
     def _begin(self, at: int) -> None:
         """The slot before this one is over."""
         self._sums.clear()
-        self._busy.clear()
         last = max(self._slots, default=at)
         rates = [self._rate(one) for one in (last - 1, last)]
         if last < at and rates[0] is not None and rates[1] is not None:
@@ -99,7 +99,7 @@ class LoadRecord:
         while self._slots and (first := next(iter(self._slots))) < oldest:
             del self._slots[first]
         while self._lasting and self._lasting[0][0] < oldest:
-            self._lasting.popleft()
+            del self._lasting[0]
         while self._missed and self._missed[0] < oldest:
             self._missed.popleft()
 
@@ -193,10 +193,9 @@ class LoadRecord:
 
     def busiest(self, after_s: float = 0.0, before_s: float = float("inf")) -> float | None:
         """The highest rate that lasted for two slots: a burst of minutes is no load to plan for."""
-        if (after_s, before_s) not in self._busy:
-            within = (rate for at, rate in self._lasting if after_s <= at * SLOT_S and (at + 2) * SLOT_S <= before_s)
-            self._busy[after_s, before_s] = max(within, default=None)
-        return self._busy[after_s, before_s]
+        first = bisect_left(self._lasting, after_s, key=lambda one: one[0] * SLOT_S)
+        stop = bisect_right(self._lasting, before_s, key=lambda one: (one[0] + 2) * SLOT_S)
+        return max(map(itemgetter(1), self._lasting[first:stop]), default=None)
 
 
 def _longer(seen: Tokens | None, factor: float) -> Tokens | None:

@@ -55,6 +55,13 @@ def informed(
     return replace(known, slower=_slower(known, certain), lived=lived)
 
 
+def since_alike(well_s: float, notices: Sequence[Notice]) -> float:
+    """From when on what a deployment shows is of now: since nothing was the matter that could be seen (``well_s``), and
+    nothing changed under it that certain notices tell."""
+    under = (one.since_s for one in concerns(notices) if one.kind in _EXPLAINS - {NoticeKind.WORKLOAD_SHIFT})
+    return max([well_s, *under])
+
+
 def served_well(record: LoadRecord, deployment: Deployment, since_s: float, at_s: float) -> Lived | None:
     """What a deployment shows that has served since then, while nothing ``ILL`` was noticed, which the caller knows.
 

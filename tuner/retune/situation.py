@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuner.ask.deployment import Deployment
+from tuner.retune.demand import RATE
 from tuner.retune.notice import Notice, NoticeKind
 
 
@@ -36,9 +37,12 @@ class Situation:
 
     @property
     def measured(self) -> bool:
-        """Has it been measured by how much something changed, the load or how long it takes, so that a model can say
-        what will come of it?"""
-        return any(one.kind in _MEASURED for one in self.concerns)
+        """Has it been measured by how much requests are longer, or slower at the same load, so that a model can say what
+        will come of it? What a rate of now makes of the busiest hour is known less well."""
+        return any(
+            one.kind is NoticeKind.RESIDUAL or (one.kind is NoticeKind.WORKLOAD_SHIFT and one.of != RATE)
+            for one in self.concerns
+        )
 
     @property
     def reason(self) -> str | None:
@@ -70,7 +74,6 @@ def concerns(notices: Sequence[Notice]) -> tuple[Notice, ...]:
     return tuple(sorted(certain, key=lambda one: _WEIGHT.index(one.kind)))
 
 
-_MEASURED = frozenset({NoticeKind.WORKLOAD_SHIFT, NoticeKind.RESIDUAL})
 _CERTAIN = 0.9  # of a notice's confidence
 _WEIGHT = (
     NoticeKind.NODE_LOST,
