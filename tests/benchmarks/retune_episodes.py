@@ -84,6 +84,8 @@ def _matters(of: Story) -> float | None:
     """When what was decided is not right any more, in s since the begin; None where that never happens: it has no room,
     another saves more than the least gain, or another is better for the SLO, which it misses at the load that comes,
     for as long in all as whoever changes a layout waits at least (``persists_minutes``)."""
+    if not of.changes:
+        return None
     first, truth = of.world.best(State()), of.world.truth
     missed_s, since_s = 0.0, math.inf
     ends = [*(change.at_s for change in of.changes[1:]), DAYS * DAY_S]

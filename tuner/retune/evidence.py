@@ -12,7 +12,7 @@ from dataclasses import replace
 from tuner.ask.deployment import Deployment
 from tuner.ask.request import Metric
 from tuner.retune.asked_now import AskedNow, in_steps
-from tuner.retune.demand import OUTPUT, PROMPT, RECENT_S, LoadRecord
+from tuner.retune.demand import OUTPUT, PROMPT, RATE, RECENT_S, LoadRecord
 from tuner.retune.known import AS_HEAVY, Known, Lived
 from tuner.retune.notice import Notice, NoticeKind
 from tuner.retune.situation import concerns
@@ -21,13 +21,8 @@ ILL = frozenset(
     {NoticeKind.SLO_BURN, NoticeKind.BLIND, NoticeKind.NODE_LOST}
 )  # while one holds, it does not serve well
 _LENGTHS = {PROMPT, OUTPUT}
-_EXPLAINS = {
-    NoticeKind.RESIDUAL,
-    NoticeKind.VERSION_CHANGED,
-    NoticeKind.LINK_CHANGED,
-    NoticeKind.STRAGGLER,
-    NoticeKind.WORKLOAD_SHIFT,
-}
+_SLOWS = {NoticeKind.RESIDUAL, NoticeKind.VERSION_CHANGED, NoticeKind.LINK_CHANGED, NoticeKind.STRAGGLER}
+_LOADS = {RATE: "req_per_s", PROMPT: PROMPT, OUTPUT: OUTPUT}  # what is of more weight where it is more, and its figure
 LASTING_S = 3600.0  # of a day: bursts of minutes are none
 _FARTHEST = 2.0  # times slower or faster: a queue makes latencies far longer than steps
 
@@ -36,7 +31,7 @@ def informed(
     known: Known, notices: Sequence[Notice], present: Deployment, now: AskedNow, missing: bool = False
 ) -> Known:
     """What is known, with what stands against the ``present`` layout under the load of ``now``: a budget that burns, or
-    targets that are ``missing`` just now (``LoadRecord.missing``) while it is slower than it was, or its load is another,
+    targets that are ``missing`` just now (``LoadRecord.missing``) while it is slower than it was, or its load is heavier,
     which is no burst.
 
     While lengths are on the move, what met its SLO shows nothing of the room that was asked for beyond the load that
@@ -48,7 +43,7 @@ def informed(
         room = AS_HEAVY * now.request.workload.arrival.requests_per_s
         lived = tuple(one for one in lived if not one.met or one.req_per_s >= room)
     kinds = {one.kind for one in certain}
-    burns = NoticeKind.SLO_BURN in kinds or (missing and bool(kinds & _EXPLAINS))
+    burns = NoticeKind.SLO_BURN in kinds or (missing and (bool(kinds & _SLOWS) or any(map(_heavier, certain))))
     if burns and now.request is not None:
         missed = Lived.now(present, now.request, met=False)
         lived = (*(one for one in lived if one.deployment != present), missed)
@@ -58,7 +53,7 @@ def informed(
 def since_alike(well_s: float, notices: Sequence[Notice]) -> float:
     """From when on what a deployment shows is of now: since nothing was the matter that could be seen (``well_s``), and
     nothing changed under it that certain notices tell."""
-    under = (one.since_s for one in concerns(notices) if one.kind in _EXPLAINS - {NoticeKind.WORKLOAD_SHIFT})
+    under = (one.since_s for one in concerns(notices) if one.kind in _SLOWS)
     return max([well_s, *under])
 
 
@@ -76,6 +71,14 @@ def served_well(record: LoadRecord, deployment: Deployment, since_s: float, at_s
     if rate is None or load.prompt is None or load.output is None:
         return None
     return Lived(deployment, rate, load.prompt.mean, load.output.mean, met=not missed)
+
+
+def _heavier(one: Notice) -> bool:
+    """Is it a shift to a heavier load?"""
+    if one.kind is not NoticeKind.WORKLOAD_SHIFT or one.of not in _LOADS:
+        return False
+    now, before = (one.figures.get(name) for name in (_LOADS[one.of], f"{_LOADS[one.of]}_before"))
+    return now is not None and before is not None and now > before
 
 
 def _slower(known: Known, certain: Sequence[Notice]) -> dict[Metric, float]:
