@@ -38,9 +38,9 @@ _BACK_S = 7 * DAY_S  # within which a return to a layout that was left is flappi
 @dataclass(frozen=True)
 class Scores:
     """One episode: minutes in which the SLO was missed, and GPU-hours, of Parlay, the oracle, replica scaling and of
-    nobody; the delay of the first notice in s (None: nothing that matters changed), whether nothing was proposed against
-    it then; whether all that changed took of the room beyond the load that came, and nothing was noticed; actions that
-    the truth does not justify, all actions, returns, GPU-hours of trials."""
+    nobody; the delay of the first notice in s (None: nothing that matters changed), whether nothing was proposed then
+    (``missed``); whether what changed took room beyond the load that came, and was not noticed (``unfelt``); actions
+    that the truth does not justify, all actions, returns, GPU-hours of trials."""
 
     number: int
     kind: str
@@ -118,8 +118,8 @@ def _takes_room(of: Story) -> bool:
 
 
 def _justified(of: Story, at_s: float, here: ParallelLayout) -> bool:
-    """Does the truth ask for a change: the layout has no room, misses the SLO at the asked rate, or another saves? Where
-    prompts drift, that of a day later counts as well: for what is foreseen."""
+    """Does the truth ask for a change: the layout has no room, misses the SLO at the asked rate, or another saves?
+    Where prompts drift, that of a day later counts as well: for what is foreseen."""
     return any(_asks(of, of.state(moment_s), here) for moment_s in (at_s, at_s + DAY_S * (of.kind == "drift")))
 
 

@@ -20,7 +20,7 @@ AUTO = RetunePolicy(consent="auto", cool_down_hours=24, gpu_hours_per_day=10)
 
 
 def notice(kind=NoticeKind.WORKLOAD_SHIFT, ago_s=2 * HOUR):
-    return Notice(kind, "it", f"{kind.value} with figures", 0.999, NOW - ago_s)
+    return Notice(kind, "rate", f"{kind.value} with figures", 0.999, NOW - ago_s)
 
 
 def expected(layout, meets, chance=None, measured=False, goodput=10.0):
@@ -37,6 +37,13 @@ def regaining(chance=0.9, measured=False):
     return Outlook(expected(NEW, False, measured=True), best, -1.0, -8.0, True, 0.0 if measured else 4.0, 1.0, 24)
 
 
+def foreseen(chance, best=0.9):
+    """Nobody saw the present layout miss its SLO; the model says how likely it meets it."""
+    present = expected(NEW, False if chance <= 0.2 else None, chance)
+    found = expected(OLD, True if best >= 0.8 else None, best)
+    return Outlook(present, found, -1.0, -8.0, present.meets is False, 4.0, 1.0, 24)
+
+
 def hopeless(carries=10.0):
     best = expected(OLD, False, 0.1, goodput=carries)
     return Outlook(expected(NEW, False, measured=True, goodput=10.0), best, -1.0, -8.0, False, 4.0, 1.0, 24)
@@ -48,6 +55,7 @@ def lost(best=True, regains=True):
 
 
 SHIFT = Situation(NOW, (notice(),), moved_s=NOW - 100 * HOUR)
+LONGER = replace(SHIFT, notices=(replace(notice(), of="prompt_tokens"),))
 BURN = Situation(NOW, (notice(NoticeKind.SLO_BURN, 600),), moved_s=NOW - HOUR)
 GONE = Situation(NOW, (notice(NoticeKind.NODE_LOST, 5),), moved_s=NOW - HOUR)
 BLIND = notice(NoticeKind.BLIND)
@@ -70,6 +78,10 @@ ACTS = {
         regaining(),
         Action.MOVE,
     ),
+    "an SLO that the model alone expects to be missed": (SHIFT, AUTO, foreseen(0.1), Action.RETUNE),
+    "longer requests, with which it likely will be": (LONGER, AUTO, foreseen(0.4), Action.RETUNE),
+    "the same, of a rate": (SHIFT, AUTO, foreseen(0.4), Action.NOTHING),
+    "the same, and nothing else is sure to meet it": (LONGER, AUTO, foreseen(0.4, 0.7), Action.NOTHING),
     "an SLO that another layout surely meets": (BURN, AUTO, regaining(), Action.MOVE),
     "an SLO that a measured layout meets": (BURN, AUTO, regaining(measured=True), Action.MOVE),
     "an SLO that another layout likely meets": (BURN, AUTO, regaining(chance=0.6), Action.MOVE),
@@ -106,6 +118,8 @@ HOLDS = {
     "after a change": (replace(SHIFT, moved_s=NOW - HOUR), AUTO, saving(), {HeldBy.COOL_DOWN}),
     "an SLO missed right after a change": (
         replace(BURN, moved_s=NOW - 60), AUTO, regaining(), {HeldBy.COOL_DOWN}),
+    "an SLO that may be missed, right after a change": (
+        replace(LONGER, moved_s=NOW - HOUR), AUTO, foreseen(0.4), {HeldBy.COOL_DOWN}),
     "outside the windows": (
         SHIFT, AUTO.model_copy(update={"windows": (MaintenanceWindow(days=("sun",)),)}), saving(), {HeldBy.WINDOW}),
     "no GPU-hours left": (replace(SHIFT, gpu_hours_today=9), AUTO, saving(measured=False), {HeldBy.BUDGET}),

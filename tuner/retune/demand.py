@@ -10,15 +10,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
-from tuner.ask.request import TargetKey
 from tuner.retune.load_sums import LoadSums, TokenSums
+from tuner.retune.misses import Misses
 from tuner.retune.notice import Notice, NoticeKind
 from tuner.retune.seen import Look, Tokens
-from tuner.stats.buckets import NOTHING, Within
 
 RATE, PROMPT, OUTPUT, PREFIX = "rate", "prompt_tokens", "output_tokens", "prefix_share"  # what a shift is of
 SLOT_S = 900.0
@@ -26,10 +25,7 @@ PERIOD_S = 7 * 86400.0  # loads repeat by the week
 RECENT_S = 86400.0  # over which lengths are averaged where no shift of them is known: they may differ by the hour
 _LATEST_S = RECENT_S / 4  # and where one is: what still drifts is further by now than on average since it began
 _FINE_S = 2 * 3600.0  # for which each look is kept by itself
-_NOW_S = 600.0
-_JUST_S = 180.0
 _FASTEST = 1.25  # times as long in a day: what grows faster is no drift
-_DEVIATE = 4.75  # of the normal distribution, with 10^-6 beyond it
 _COVERED = 0.6  # of a slot has to be seen, before its rate counts
 _WHOLE = 0.9  # of the slots of a period
 
@@ -66,9 +62,7 @@ class LoadRecord:
         self._sums: dict[int, LoadSums] = {}  # of slots that are over, from each on that was asked for
         self._lasting: list[tuple[int, float]] = []  # of two slots that are over: the first, and the lower rate
         self._fine: deque[tuple[float, LoadSums]] = deque()  # (when it began, what came)
-        self._latest: deque[Look] = deque()
-        self._counts: dict[TargetKey, Within] = {}  # of the running slot
-        self._missed: deque[int] = deque()  # slots in which a target was missed
+        self._misses = Misses(SLOT_S)
 
     def add(self, look: Look) -> None:
         """One more look, the newest; what is older than the period is forgotten."""
@@ -76,14 +70,10 @@ class LoadRecord:
         if at not in self._slots:
             self._begin(at)
         self._slots[at] = self._slots.get(at, LoadSums()) + seen
-        for key, one in look.within.items():
-            self._counts[key] = self._counts.get(key, NOTHING) + one
         self._fine.append((look.at_s - look.seconds, seen))
         while self._fine[0][0] < look.at_s - _FINE_S:
             self._fine.popleft()
-        self._latest.append(look)
-        while self._latest[0].at_s <= look.at_s - _NOW_S:
-            self._latest.popleft()
+        self._misses.add(look)
 
     def _begin(self, at: int) -> None:
         """The slot before this one is over."""
@@ -92,16 +82,12 @@ class LoadRecord:
         rates = [self._rate(one) for one in (last - 1, last)]
         if last < at and rates[0] is not None and rates[1] is not None:
             self._lasting.append((last - 1, min(rates[0], rates[1])))
-        if _over(self._counts):
-            self._missed.append(last)
-        self._counts.clear()
         oldest = at - int(PERIOD_S / SLOT_S) - 1
         while self._slots and (first := next(iter(self._slots))) < oldest:
             del self._slots[first]
         while self._lasting and self._lasting[0][0] < oldest:
             del self._lasting[0]
-        while self._missed and self._missed[0] < oldest:
-            self._missed.popleft()
+        self._misses.ended(last, oldest)
 
     def _rate(self, at: int) -> float | None:
         one = self._slots.get(at)
@@ -109,21 +95,16 @@ class LoadRecord:
 
     @property
     def missing(self) -> bool:
-        """Is a target missed just now, over some minutes: by more requests for certain than its percentile allows, and
-        than chance does?"""
-        counts: dict[TargetKey, Within] = {}
-        for look in self._latest:
-            for key, one in look.within.items():
-                counts[key] = counts.get(key, NOTHING) + one
-        return _over(counts)
+        """Is a target missed just now, for certain?"""
+        return self._misses.now
 
     def missed_s(self, after_s: float) -> float:
-        """For how long since then a target was missed, by slots that are over; each as ``missing`` says it."""
-        return SLOT_S * sum(at * SLOT_S >= after_s for at in self._missed)
+        """For how long since then a target was missed, by whole slots."""
+        return self._misses.seconds(after_s)
 
     def demand(self, at_s: float, notices: Sequence[Notice] = ()) -> Demand:
-        """What has to be carried at ``at_s``; a shift that was noticed says since when its part is what it is now. Lengths
-        that grow by the day are those of a day ahead: what is decided has to last until the next change."""
+        """What has to be carried at ``at_s``; a shift that was noticed says since when its part is what it is now.
+        Lengths that grow by the day are those of a day ahead: what is decided has to last until the next change."""
         shifts = [one for one in notices if one.kind is NoticeKind.WORKLOAD_SHIFT]
         begins = dict.fromkeys((PROMPT, OUTPUT, PREFIX), at_s - RECENT_S)
         told = {one.of for one in shifts}
@@ -131,7 +112,7 @@ class LoadRecord:
         busiest = self.busiest()
         risen = self._risen(begins[RATE], busiest) if RATE in begins else ()
         if self.missing:  # whatever layout comes next has to carry what comes now
-            risen = (*risen, self._just_now(at_s))
+            risen = (*risen, self._misses.rate_now(at_s))
         busiest = max([rate for rate in (busiest, *risen) if rate], default=None)
         ahead = {name: self._trend(name) if name in told else 1.0 for name in (PROMPT, OUTPUT)}
         since = {begin_s: self._since(begin_s) for begin_s in {begins[name] for name in (PROMPT, OUTPUT, PREFIX)}}
@@ -143,15 +124,9 @@ class LoadRecord:
             len(self._slots) >= _WHOLE * PERIOD_S / SLOT_S,
         )
 
-    def _just_now(self, at_s: float) -> float | None:
-        """The rate of the last minutes, at least: two deviations below what came."""
-        looks = [one for one in self._latest if one.arrived is not None and one.at_s > at_s - _JUST_S]
-        arrived, seconds = sum(one.arrived or 0.0 for one in looks), sum(one.seconds for one in looks)
-        return max(arrived - 2 * math.sqrt(arrived), 0.0) / seconds if seconds else None
-
     def _trend(self, name: str) -> float:
-        """By which factor lengths grow in a day: in each half of the last day, against the same hours of the day before,
-        the lower one, so that a step is none. 1 where they do not, or that cannot be told."""
+        """By which factor lengths grow in a day: in each half of the last day, against the same hours of the day
+        before, the lower one, so that a step is none. 1 where they do not, or that cannot be told."""
         day, last = int(RECENT_S / SLOT_S), max(self._slots, default=0)
         halves = [(last - day, last - day // 2), (last - day // 2, last)]
         factors = [self._growth(name, range(*half), day) for half in halves]
@@ -202,9 +177,3 @@ def _longer(seen: Tokens | None, factor: float) -> Tokens | None:
     if seen is None or factor == 1.0:
         return seen
     return Tokens(seen.requests, factor * seen.mean, None if seen.sd is None else factor * seen.sd)
-
-
-def _over(counts: Mapping[TargetKey, Within]) -> bool:
-    allowed = ((1 - key[1] / 100) * one.total for key, one in counts.items())
-    over = zip(counts.values(), allowed, strict=True)
-    return any(one.total - one.most - may > _DEVIATE * math.sqrt(max(may, 1.0)) for one, may in over)

@@ -31,8 +31,8 @@ def informed(
     known: Known, notices: Sequence[Notice], present: Deployment, now: AskedNow, missing: bool = False
 ) -> Known:
     """What is known, with what stands against the ``present`` layout under the load of ``now``: a budget that burns, or
-    targets that are ``missing`` just now (``LoadRecord.missing``) while it is slower than it was, or its load is heavier,
-    which is no burst.
+    targets that are ``missing`` just now (``LoadRecord.missing``) while it is slower than it was, or its load is
+    heavier, which is no burst.
 
     While lengths are on the move, what met its SLO shows nothing of the room that was asked for beyond the load that
     it had: that it will be needed is likely.

@@ -114,8 +114,8 @@ def _case(situation: Situation, outlook: Outlook, present: LayoutOutlook, policy
 
 
 def _for_the_slo(outlook: Outlook, present: LayoutOutlook, policy: RetunePolicy) -> _Case:
-    """The present layout misses the SLO: one that meets it, else one that carries clearly more. Where nobody saw that it
-    does, and only the model expects it, that can wait."""
+    """The present layout misses the SLO: one that meets it, else one that carries clearly more. Where nobody saw
+    that it does, and only the model expects it, that can wait."""
     best, seen = outlook.best, present.chance is None
     missed = "the SLO is missed" if seen else "the SLO is expected to be missed"
     if best is None:

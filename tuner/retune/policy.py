@@ -54,7 +54,8 @@ class RetunePolicy(BaseModel):
     any more. GPU-hours are of trials alone. A gain is a share of what the present layout costs, or an SLO regained.
 
     What saves must have lasted ``persists_minutes`` and waits for the cool-down; what regains an SLO waits for neither,
-    but must have lasted ``regains_minutes``. Windows are for both, and not for an emergency.
+    but must have lasted ``regains_minutes``; what the model alone expects to be missed can wait as well.
+    Windows are for both, and not for an emergency.
     """
 
     model_config = _STRICT

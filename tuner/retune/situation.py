@@ -37,8 +37,8 @@ class Situation:
 
     @property
     def measured(self) -> bool:
-        """Has it been measured by how much requests are longer, or slower at the same load, so that a model can say what
-        will come of it? What a rate of now makes of the busiest hour is known less well."""
+        """Has it been measured by how much requests are longer, or slower at the same load, so that a model can say
+        what will come of it? What a rate of now makes of the busiest hour is known less well."""
         return any(
             one.kind is NoticeKind.RESIDUAL or (one.kind is NoticeKind.WORKLOAD_SHIFT and one.of != RATE)
             for one in self.concerns
