@@ -1,12 +1,19 @@
 """Two weeks of a simulated site, over and over: what Parlay notices and changes, beside an oracle and two peers.
 
-    python -m tests.benchmarks.retune_episodes [--episodes 1000] [--jobs 1] [--out FILE]
+    python -m tests.benchmarks.retune_episodes [--episodes 1000] [--first NUMBER] [--jobs 1] [--out FILE]
 
 Nodes are lost and return, links slow down, the engine is upgraded, load follows days and weeks, prompts drift or grow
 fourfold at once, the rate doubles, and weeks go by in which nothing changes but chance. The truth is the closed form of
 a steady load with hidden errors (``retune_world``); detectors, outlook and judgement are those that run in production,
-rollouts (5 min until a deployment answers, 5 min of canary) and trials are simulated. A look comes every 5 min, every
-minute while something is the matter; that nodes go or come is told after a minute.
+rollouts (5 min until a deployment answers, 5 min of canary) and trials are simulated. A look comes every 15 s about the
+time of a change, and at a random time where there is none, as in production; elsewhere every 5 min, every minute while
+something is the matter, which is less often than in production; that nodes go or come is told after a minute.
+
+By the number of an episode its world is one on which something was tuned, or one kept for reports (``FRESH``, the
+default). A change is *missed* if the layout that served has no room any more, misses the SLO at the load that comes for
+half an hour in all while another layout does better by more than the least gain, or another saves more than that, and
+no change was proposed. One that takes nothing but the room beyond the load that comes costs nobody anything; those that
+were not noticed are counted apart.
 """
 
 from __future__ import annotations
@@ -62,7 +69,8 @@ def scores(number: int) -> Scores:
     watched = Watcher(of).run()
     all_ = (watched.service, oracle(of), scaled(of), never(of))
     matters_s, begin_s = _matters(of), of.changes[0].at_s if of.changes else math.inf
-    noticed = min((at_s for at_s, *_ in (*watched.seen, *watched.actions) if at_s >= begin_s), default=None)
+    told = (*(at_s for at_s, _ in watched.seen), *(at_s for at_s, _, _ in watched.actions))
+    noticed = min((at_s for at_s in told if at_s >= begin_s), default=None)
     lost, hours = (tuple(getattr(one, name) for one in all_) for name in ("lost_minutes", "gpu_hours"))
     return Scores(
         number,
@@ -205,7 +213,8 @@ def main() -> None:
             "",
             table(found),
             "",
-            f"Actions in weeks without a change: {sum(one.actions for one in calm)} in {WEEKS * len(calm):.0f} weeks.",
+            f"Actions in weeks without a change: {sum(one.actions for one in calm)} in {WEEKS * len(calm):.0f} weeks. "
+            f"Changes that took room alone and were not noticed: {sum(one.unfelt for one in found)}.",
         ]
     )
     print(text)

@@ -1,6 +1,6 @@
 """What the start of a watcher costs: the looks of two weeks are read and shown to the detectors again.
 
-    python -m tests.benchmarks.watch_replay [--days 14] [--every 15]
+python -m tests.benchmarks.watch_replay [--days 14] [--every 15]
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ _STUDY, _NAME = "watched", "live-1"
 
 def keep(url: str, stream: Sequence[Look]) -> None:
     """Many looks at once, as ``Looks`` keeps each."""
+    texts = [_LOOK.dump_json(one, exclude_defaults=True).decode() for one in stream]
     rows = [
-        {"study": _STUDY, "deployment": _NAME, "at": one.at_s, "look": _LOOK.dump_json(one, exclude_defaults=True)}
-        for one in stream
+        {"study": _STUDY, "deployment": _NAME, "at": one.at_s, "look": text}
+        for one, text in zip(stream, texts, strict=True)
     ]
     with Database(url).writing() as db:
-        db.execute(sa.insert(LOOKS), [row | {"look": row["look"].decode()} for row in rows])
+        db.execute(sa.insert(LOOKS), rows)
 
 
 def main() -> None:

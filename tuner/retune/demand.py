@@ -110,10 +110,10 @@ class LoadRecord:
         told = {one.of for one in shifts}
         begins |= {one.of: max(one.since_s, at_s - _LATEST_S) if one.of in begins else one.since_s for one in shifts}
         busiest = self.busiest()
-        risen = self._risen(begins[RATE], busiest) if RATE in begins else ()
+        rates = [busiest, *(self._risen(begins[RATE], busiest) if RATE in begins else ())]
         if self.missing:  # whatever layout comes next has to carry what comes now
-            risen = (*risen, self._misses.rate_now(at_s))
-        busiest = max([rate for rate in (busiest, *risen) if rate], default=None)
+            rates.append(self._misses.rate_now(at_s))
+        busiest = max((rate for rate in rates if rate), default=None)
         ahead = {name: self._trend(name) if name in told else 1.0 for name in (PROMPT, OUTPUT)}
         since = {begin_s: self._since(begin_s) for begin_s in {begins[name] for name in (PROMPT, OUTPUT, PREFIX)}}
         return Demand(
