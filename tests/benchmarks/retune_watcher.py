@@ -212,6 +212,7 @@ class Watcher:
 
     def _adopt(self, at_s: float) -> None:
         self._known, self._keys = self._next_known, frozenset()
+        self._record.heed(self._detectors.notices)
         self._detectors.decided(BEGIN_S + at_s)
         self._expected, self._well_s = self._model(), at_s
 

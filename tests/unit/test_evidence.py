@@ -94,3 +94,10 @@ def test_a_shift_of_the_rate_alone_leaves_lengths_as_they_are():
     record, at_s = served(3, prompt=lambda at_s: 1000.0 * 1.1 ** (at_s / DAY_S)), 3 * DAY_S
     shift = Notice(NoticeKind.WORKLOAD_SHIFT, RATE, "", 1.0, 2.5 * DAY_S)
     assert record.demand(at_s, [shift]).prompt == record.demand(at_s).prompt
+
+
+def test_a_shift_that_was_heeded_is_not_averaged_away():
+    record, at_s = served(3, prompt=lambda at_s: 1000.0 if at_s < 2.9 * DAY_S else 4000.0), 3 * DAY_S
+    assert record.demand(at_s).prompt.mean < 1500
+    record.heed([replace(LONGER, since_s=2.9 * DAY_S)])
+    assert record.demand(at_s).prompt.mean == pytest.approx(4000.0)

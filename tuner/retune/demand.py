@@ -26,6 +26,8 @@ RECENT_S = 86400.0  # over which lengths are averaged where no shift of them is 
 _LATEST_S = RECENT_S / 4  # and where one is: what still drifts is further by now than on average since it began
 _FINE_S = 2 * 3600.0  # for which each look is kept by itself
 _FASTEST = 1.25  # times as long in a day: what grows faster is no drift
+_MIXED_S = 60.0
+_ENOUGH = 30  # requests, for a mean of lengths
 _COVERED = 0.6  # of a slot has to be seen, before its rate counts
 _WHOLE = 0.9  # of the slots of a period
 
@@ -63,6 +65,7 @@ class LoadRecord:
         self._lasting: list[tuple[int, float]] = []  # of two slots that are over: the first, and the lower rate
         self._fine: deque[tuple[float, LoadSums]] = deque()  # (when it began, what came)
         self._misses = Misses(SLOT_S)
+        self._heeded: dict[str, float] = {}  # when lengths became those that were decided for last
 
     def add(self, look: Look) -> None:
         """One more look, the newest; what is older than the period is forgotten."""
@@ -93,6 +96,10 @@ class LoadRecord:
         one = self._slots.get(at)
         return one.arrived / one.seconds if one is not None and one.seconds >= _COVERED * SLOT_S else None
 
+    def heed(self, notices: Sequence[Notice]) -> None:
+        """A decision heeds these, and they are not told again; what came before is of another load all the same."""
+        self._heeded |= {one.of: one.since_s for one in notices if one.kind is NoticeKind.WORKLOAD_SHIFT}
+
     @property
     def missing(self) -> bool:
         """Is a target missed just now, for certain?"""
@@ -106,9 +113,9 @@ class LoadRecord:
         """What has to be carried at ``at_s``; a shift that was noticed says since when its part is what it is now.
         Lengths that grow by the day are those of a day ahead: what is decided has to last until the next change."""
         shifts = [one for one in notices if one.kind is NoticeKind.WORKLOAD_SHIFT]
-        begins = dict.fromkeys((PROMPT, OUTPUT, PREFIX), at_s - RECENT_S)
+        begins = {name: max(at_s - RECENT_S, self._heeded.get(name, 0.0)) for name in (PROMPT, OUTPUT, PREFIX)}
         told = {one.of for one in shifts}
-        begins |= {one.of: max(one.since_s, at_s - _LATEST_S) if one.of in begins else one.since_s for one in shifts}
+        begins |= {one.of: self._unmixed(one.since_s, at_s) if one.of in begins else one.since_s for one in shifts}
         busiest = self.busiest()
         rates = [busiest, *(self._risen(begins[RATE], busiest) if RATE in begins else ())]
         if self.missing:  # whatever layout comes next has to carry what comes now
@@ -123,6 +130,13 @@ class LoadRecord:
             since[begins[PREFIX]].prefix_share,
             len(self._slots) >= _WHOLE * PERIOD_S / SLOT_S,
         )
+
+    def _unmixed(self, since_s: float, at_s: float) -> float:
+        """From when on lengths are those since a shift alone: the first of its looks may be of both, where enough came
+        after that."""
+        later_s = min(since_s + _MIXED_S, at_s - _MIXED_S)
+        enough = self._since(later_s).arrived >= _ENOUGH
+        return max(later_s if enough else since_s, at_s - _LATEST_S)
 
     def _trend(self, name: str) -> float:
         """By which factor lengths grow in a day: in each half of the last day, against the same hours of the day

@@ -65,6 +65,7 @@ class Noticing:
 
     def _add(self, known: _Known, look: Look, decided_s: float | None) -> None:
         if decided_s is not None and known.last_s < decided_s <= look.at_s:
+            known.load.heed(known.detectors.notices)
             known.detectors.decided(decided_s)
         known.detectors.look(look)
         known.load.add(look)
