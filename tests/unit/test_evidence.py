@@ -101,3 +101,11 @@ def test_a_shift_that_was_heeded_is_not_averaged_away():
     assert record.demand(at_s).prompt.mean < 1500
     record.heed([replace(LONGER, since_s=2.9 * DAY_S)])
     assert record.demand(at_s).prompt.mean == pytest.approx(4000.0)
+
+
+def test_what_the_layout_before_missed_is_not_held_against_the_next():
+    record = served(0.25, lambda at_s: 0.5)
+    assert record.missing
+    record.heed([])
+    assert not record.missing
+    assert record.missed_s(0.0) == 0
