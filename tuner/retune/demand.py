@@ -97,8 +97,8 @@ class LoadRecord:
         return one.arrived / one.seconds if one is not None and one.seconds >= _COVERED * SLOT_S else None
 
     def heed(self, notices: Sequence[Notice]) -> None:
-        """A decision heeds these, and they are not told again: what came before is of another load all the same. What was
-        missed so far says nothing of what was decided."""
+        """A decision heeds these, and they are not told again: what came before is of another load all the same. What
+        was missed so far says nothing of what was decided."""
         self._misses = Misses(SLOT_S)
         self._heeded |= {one.of: one.since_s for one in notices if one.kind is NoticeKind.WORKLOAD_SHIFT}
 
