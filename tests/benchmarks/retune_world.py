@@ -206,7 +206,7 @@ class Truth:
         self._curve = prices.curve(np.array([factors]), np.arange(len(prices.index)))
         engines = {replace(c.layout, dp=1): c for c in own.candidates}  # however many replicas there are
         self._rows = {engine: prices.index[engine_of(one.layout)] for engine, one in engines.items()}
-        self._cap = {e: min(float(c.layout.max_num_seqs), c.prediction.sequences) for e, c in engines.items()}
+        self._cap = {e: float(c.prediction.sequences or c.layout.max_num_seqs) for e, c in engines.items()}
         self._known: dict[ParallelLayout, Replica] = {}
 
     def replica(self, layout: ParallelLayout) -> Replica:

@@ -89,10 +89,10 @@ def test_an_executor_that_would_not_run_as_written_is_refused(gpu: str, layout: 
 
 
 def test_a_node_group_that_ray_cannot_tell_from_others_is_refused_before_a_launch() -> None:
-    groups = [{"gpu": gpu, "nodes": 1, "gpus_per_node": 8} for gpu in ("h100_sxm", "gb200")]
+    groups = [{"gpu": gpu, "nodes": 1, "gpus_per_node": 8} for gpu in ("h100_sxm", "generic")]
     asked = request(cluster=groups)
     assert refused(ParallelLayout.parse("tp=2,gpu=h100_sxm"), asked) is None
-    assert "gb200 does not run under Ray Serve" in (refused(ParallelLayout.parse("tp=2,gpu=gb200"), asked) or "")
+    assert "generic does not run under Ray Serve" in (refused(ParallelLayout.parse("tp=2,gpu=generic"), asked) or "")
 
 
 def test_dense_replicas_are_independent_and_expert_replicas_are_ranks() -> None:

@@ -6,7 +6,6 @@ knobs are array axes. Nothing here launches, reads a clock for a decision, or ke
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -44,8 +43,8 @@ class Prediction:
     ``ttft_ms`` and ``tpot_ms`` are means at the asked rate (None: it cannot carry that rate), ``idle_*`` those of one
     request alone, ``goodput_req_per_s`` the highest rate within the SLO. ``steps`` has, for each rate of the load
     steps, the values of ``request.shown_metrics`` at their percentiles, in ms (None: it cannot carry that rate).
-    ``sequences`` of the mean length is what one replica's cache and its limits hold at a time. All but the idle figures
-    and that are the simulator's where ``simulated`` (``tuner.plan.refine``).
+    ``sequences`` of the mean length is what one replica's cache and its limits hold at a time (None: not told). All but
+    the idle figures and that are the simulator's where ``simulated`` (``tuner.plan.refine``).
     """
 
     idle_ttft_ms: float
@@ -57,7 +56,7 @@ class Prediction:
     meets_slo: bool
     steps: tuple[tuple[float | None, ...], ...]
     simulated: bool = False
-    sequences: float = math.inf
+    sequences: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

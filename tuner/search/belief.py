@@ -73,7 +73,7 @@ class Belief:
         )
         served = [candidates[i] for i in np.unique(self._place_of, return_index=True)[1]]
         self._engine_of = np.array([prices.index[engine_of(c.layout)] for c in served], dtype=int)
-        caps = [min(float(c.layout.max_num_seqs), c.prediction.sequences) for c in served]
+        caps = [float(c.prediction.sequences or c.layout.max_num_seqs) for c in served]
         self._shift = self._shifts(presimulated)
         simulated = [layout in presimulated for layout in self._place]
         self._cap = np.where(simulated, np.inf, caps)  # the simulator minds it
