@@ -17,7 +17,9 @@ from tuner.ask.models.beside import Beside
 from tuner.ask.models.blocks import Mixer
 from tuner.ask.models.cache import STATE_BYTES, Piece
 from tuner.ask.models.compressed import CompressedAttention
+from tuner.ask.models.factorized import FactorizedAttention
 from tuner.ask.models.latent import LatentAttention
+from tuner.ask.models.lightning import Lightning
 from tuner.ask.models.recurrent import GatedDelta, KimiDelta, Mamba1, Mamba2, ShortConvolution
 from tuner.ask.profile import HardwareProfile
 from tuner.cost import compute
@@ -192,6 +194,18 @@ def _short_convolution(mixer: ShortConvolution, where: Where) -> Floats:
     )
 
 
+def _factorized(mixer: FactorizedAttention, where: Where) -> Floats:
+    """Every rank has the one key and value that all heads share."""
+    return _by_heads(where, where.share(mixer.heads), 1, mixer.head_dim, mixer.head_dim, None)
+
+
+def _lightning(mixer: Lightning, where: Where) -> Floats:
+    return compute.lightning_terms(
+        where.profile, where.step.phase, **where.carried, heads=where.share(mixer.heads), head_dim=mixer.head_dim,
+        state_bytes=_width(mixer.state.pieces[-1]),
+    ).total_ms  # fmt: skip
+
+
 def _beside(mixer: Beside, where: Where) -> Floats:
     return np.asarray(sum(core_ms(one, where) for one in mixer.mixers))
 
@@ -219,6 +233,7 @@ def _by_heads(where: Where, heads: int, kv_heads: int, head_dim: int, value_dim:
 
 _PRICERS: dict[type[Mixer], Pricer] = {
     Attention: _attention,
+    FactorizedAttention: _factorized,
     LatentAttention: _latent,
     CompressedAttention: _compressed,
     GatedDelta: _gated_delta,
@@ -226,5 +241,6 @@ _PRICERS: dict[type[Mixer], Pricer] = {
     Mamba2: _mamba2,
     Mamba1: _mamba1,
     ShortConvolution: _short_convolution,
+    Lightning: _lightning,
     Beside: _beside,
 }

@@ -17,6 +17,7 @@ from tuner.cost.compute.hyper_connections import hyper_connection_terms
 from tuner.cost.compute.kimi_delta import kimi_delta_ms, kimi_delta_terms
 from tuner.cost.compute.kinds import Precision, Terms, precision
 from tuner.cost.compute.latent import absorbs, latent_decode_terms, latent_prefill_terms, latent_products_ms
+from tuner.cost.compute.lightning import lightning_terms
 from tuner.cost.compute.linear_attention import (
     gated_delta_ms,
     gated_delta_terms,
@@ -51,6 +52,7 @@ __all__ = [
     "latent_decode_terms",
     "latent_prefill_terms",
     "latent_products_ms",
+    "lightning_terms",
     "mamba1_ms",
     "mamba1_terms",
     "mamba2_ms",
