@@ -14,13 +14,19 @@ from tuner.ask.cluster import requested_cluster
 from tuner.ask.kernel_fits import GemmFit
 from tuner.ask.kernel_rules import without_kernel
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.measured import device_notes, measured_of
+from tuner.ask.linear_fits import RecurrentFit
+from tuner.ask.measurable import MEASURABLE
+from tuner.ask.measured import _kernel_notes, device_notes, measured_of
 from tuner.ask.model import load_model
 from tuner.ask.profile import MEASURABLE, PROFILE_DIR, known_profiles, load_profile
+from tuner.ask.profile import PROFILE_DIR, GemmFit, known_profiles, load_profile, profile_from_document
 from tuner.cost.collectives import collective_report
+from tuner.cost.stands_on import kernels_of, measured_of_all
+from tuner.errors import BadInput
 from tuner.search.priors import TERM_SD, UNMEASURED_SD, fresh_sd, unmeasured_terms
 
 MEASURED = ("a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "l40s")
+LLAMA = load_model("meta-llama/Llama-3.1-8B")
 TERMS = ("gemm", "attention", "experts", "host", "LM head", "allreduce tensor in node", "allgather data between nodes")
 
 
@@ -70,9 +76,9 @@ def test_of_two_node_groups_the_unmeasured_one_is_named() -> None:
 
 
 def test_a_term_is_doubted_more_where_its_section_was_not_measured() -> None:
-    assert unmeasured_terms(load_profile("h100_sxm"), TERMS) == frozenset()
-    assert unmeasured_terms(load_profile("l4"), TERMS) == set(TERMS) - {"host"}
-    some = unmeasured_terms(load_profile("b300_sxm"), TERMS)
+    assert unmeasured_terms(load_profile("h100_sxm"), LLAMA, TERMS) == frozenset()
+    assert unmeasured_terms(load_profile("l4"), LLAMA, TERMS) == set(TERMS) - {"host"}
+    some = unmeasured_terms(load_profile("b300_sxm"), LLAMA, TERMS)
     assert some == {"gemm", "attention", "experts", "LM head"}
     assert (fresh_sd("gemm", some), fresh_sd("host", some), fresh_sd("gemm")) == (UNMEASURED_SD, TERM_SD, TERM_SD)
     assert fresh_sd("ttft", ["ttft"]) == fresh_sd("ttft")
@@ -86,7 +92,83 @@ def test_a_fit_that_is_written_counts_as_measured(tmp_path: Path) -> None:
     for name in ("own-1.yaml", "own-2.yaml"):
         write_section(path, "gemm", {"bf16": fit}, "fitted to kernels measured on this device")
         path = path.rename(tmp_path / name)
-    assert load_profile(str(path)).measured == ("gemm",)
+    write_section(path, "linear_attention", {"recurrent": RecurrentFit(floor_us=2.5)}, "fitted, as above")
+    path = path.rename(tmp_path / "own-3.yaml")
+    assert load_profile(str(path)).measured == ("gemm", "linear_attention")
+
+
+def test_what_no_table_can_have_measured_is_refused() -> None:
+    given = yaml.safe_load((PROFILE_DIR / "generic.yaml").read_text(encoding="utf-8"))
+    with pytest.raises(BadInput, match="elementwise"):
+        profile_from_document(given | {"measured": ["gemm", "elementwise"]}, where="mine.yaml")
+
+
+MODELS = {
+    "full": LLAMA,
+    "latent": load_model("deepseek-ai/DeepSeek-V3"),
+    "delta": load_model("Qwen/Qwen3-Next-80B-A3B-Instruct"),
+    "mamba": load_model("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16"),
+}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "kind", "words"),
+    [
+        ("h100_sxm", "full", ""),
+        ("a100_sxm", "full", ""),
+        ("h100_sxm", "latent", ""),
+        ("h100_sxm", "delta", ""),
+        ("a100_sxm", "delta", "Kernels of gated delta net layers were never measured on a100_sxm: priced by physics"),
+        ("a100_sxm", "latent", "latent attention layers and products with latent vectors were never measured on a100"),
+        ("h100_sxm", "mamba", "Kernels of Mamba-2 layers were never measured on any device: priced by physics"),
+        ("l40s", "latent", "Kernels of products with latent vectors were never measured on l40s"),
+    ],
+)
+def test_kernels_of_a_model_that_were_not_measured_are_told(gpu: str, kind: str, words: str) -> None:
+    request = make_request({"model": MODELS[kind].name, "cluster": {"gpu": gpu, "gpus_per_node": 8}})
+    answer = on_devices(request)
+    assert answer.device_measured is (words == "")
+    assert len(answer.device_notes) == (words != "")
+    assert all(words in note for note in answer.device_notes)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "kind", "doubted"),
+    [
+        ("h100_sxm", "full", False),
+        ("h100_sxm", "latent", False),
+        ("a100_sxm", "latent", True),
+        ("h100_sxm", "delta", False),
+        ("a100_sxm", "delta", True),
+        ("h100_sxm", "mamba", True),
+        ("gb200", "full", True),  # ordinary attention is taken over from a relative, latent attention is its own
+        ("gb200", "latent", False),
+        ("l40s", "latent", False),  # but the products with latent vectors, a small part of theirs
+    ],
+)
+def test_attention_is_doubted_by_the_model_and_the_device(gpu: str, kind: str, doubted: bool) -> None:
+    assert ("attention" in unmeasured_terms(load_profile(gpu), MODELS[kind], TERMS)) is doubted
+
+
+def test_what_is_taken_over_names_the_relative() -> None:
+    notes = measured_of(make_request({"cluster": {"gpu": "l4", "gpus_per_node": 8}}), kernels_of(MODELS["delta"])).notes
+    assert notes == device_notes(load_profile("l4"))  # never measured at all: said once
+    changed = {"efficiencies_from": "h100_sxm", "name": "own", "measured": ["gemm"]}
+    text = yaml.safe_load((PROFILE_DIR / "h20.yaml").read_text(encoding="utf-8")) | changed
+    own = profile_from_document(text, where="own.yaml")
+    assert [note for note in _kernel_notes(own, kernels_of(MODELS["delta"])) if "those of h100_sxm" in note]
+
+
+def test_experts_reached_by_kernels_of_their_own_are_doubted_where_those_were_not_measured() -> None:
+    terms = ("alltoall expert in node", "allgather expert in node")
+    found = {gpu: unmeasured_terms(load_profile(gpu), LLAMA, terms) for gpu in ("h100_sxm", "a100_sxm")}
+    assert found == {"h100_sxm": frozenset(), "a100_sxm": {terms[0]}}
+
+
+def test_a_model_that_is_gone_leaves_what_is_known_of_its_devices(tmp_path: Path) -> None:
+    request = make_request({"cluster": {"gpu": "l4", "gpus_per_node": 8}})
+    gone = request.model_copy(update={"model": str(tmp_path / "gone")})
+    assert measured_of_all(gone) == measured_of(gone)
 
 
 def test_amds_devices_multiply_no_format_that_vllm_only_emulates_there() -> None:

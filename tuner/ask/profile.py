@@ -16,19 +16,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from tuner.ask.compressed_fits import (
-    OPTIONAL_SECTIONS,
-    BlockSparseFit,
-    CompressedFit,
-    EncoderFit,
-    ExchangeFit,
-    HyperConnectionFit,
-)
+from tuner.ask.compressed_fits import BlockSparseFit, CompressedFit, EncoderFit, ExchangeFit, HyperConnectionFit
 from tuner.ask.device import ARCHITECTURES, GPU, DeviceKind, kind_of
 from tuner.ask.gpu_names import near_profiles, profile_named
 from tuner.ask.kernel_fits import DecodeAttentionFit, ElementwiseFit, GemmFit, MoeFit, PrefillAttentionFit
 from tuner.ask.latent_fits import (
-    LATENT_SECTIONS,
     LatentDecodeFit,
     LatentPrefillFit,
     LatentProductsFit,
@@ -36,14 +28,12 @@ from tuner.ask.latent_fits import (
     SparseDecodeFit,
     SparsePrefillFit,
 )
-from tuner.ask.linear_fits import LINEAR, LinearAttentionFits
+from tuner.ask.linear_fits import LinearAttentionFits
+from tuner.ask.measurable import FITTED, MEASURABLE, TABLED
 from tuner.errors import BadInput
 
 PROFILE_DIR = Path(__file__).parent / "profiles"
 ENGINE_DIR = PROFILE_DIR / "engines"
-_MEASURED = ("gemm", "attention_prefill", "attention_decode", "moe", "elementwise", "engine", "collectives")
-_FITTED = (*_MEASURED, *OPTIONAL_SECTIONS, *LATENT_SECTIONS, LINEAR)
-MEASURABLE = ("gemm", "attention_prefill", "attention_decode", "moe", "collectives")  # by tables of kernels
 _STRICT = ConfigDict(extra="forbid")
 LAUNCH_US = 4.0  # of a kernel by itself, from PyTorch, on the hosts that the engine's constants were fitted on: assumed
 
@@ -124,10 +114,10 @@ class HardwareProfile:
     Bandwidths are bytes per second and direction, peaks are dense FLOP per second by precision (``bf16``, ``fp8``,
     ``fp4``, ``int8``; a precision without hardware support is absent). ``memory_bytes`` is what a process can see of
     the device's memory. ``fabric`` names a file of ``tuner/ask/profiles/fabrics/``. ``usd_per_hour`` is per device,
-    None where no price is known. ``sources`` says per section where its numbers come from, and ``measured`` which of
-    ``MEASURABLE`` were fitted to measurements of this device; others are those of ``efficiencies_from``, or estimates
-    where it is None. ``collectives`` is the raw section that the collective
-    models read. Compared and hashed by identity: ``load_profile`` gives one per file.
+    None where no price is known. ``sources`` says per section where its numbers come from, and ``measured`` which were
+    fitted to measurements of this device: all may be but ``elementwise`` and ``engine``. Others are those of
+    ``efficiencies_from``, or estimates where it is None. ``collectives`` is the raw section that the collective models
+    read. Compared and hashed by identity: ``load_profile`` gives one per file.
     """
 
     __pydantic_config__ = _STRICT
@@ -166,7 +156,7 @@ class HardwareProfile:
     quantise: Mapping[str, QuantiseFit] = field(default_factory=dict)
     linear_attention: LinearAttentionFits = field(default_factory=LinearAttentionFits)
     efficiencies_from: str | None = None
-    measured: tuple[Literal["gemm", "attention_prefill", "attention_decode", "moe", "collectives"], ...] = ()
+    measured: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if kind_of(self.arch) is None:
@@ -176,6 +166,8 @@ class HardwareProfile:
                 raise BadInput(f"profile {self.name}: {name}", getattr(self, name), "a number above 0")
         if not self.peak_flops_per_s.get("bf16", 0) > 0:
             raise BadInput(f"profile {self.name}: peak_flops_per_s.bf16", None, "a number above 0")
+        if strange := set(self.measured) - set(TABLED):
+            raise BadInput(f"profile {self.name}: measured", min(strange), ", ".join(TABLED))
 
     @property
     def kind(self) -> DeviceKind:
@@ -241,7 +233,7 @@ def profile_from_document(document: Mapping[str, Any], where: str) -> HardwarePr
 def _with_relative(own: dict[str, Any], relative: Mapping[str, Any], name: str) -> dict[str, Any]:
     """``own`` with the fitted sections it lacks, and their sources, taken from its relative."""
     sources = dict(own.get("sources", {}))
-    for section in _FITTED:
+    for section in FITTED:
         if section not in own and section in relative:
             own[section] = relative[section]
             text = relative.get("sources", {}).get(section, "no source given")

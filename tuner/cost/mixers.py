@@ -1,6 +1,7 @@
 """Milliseconds of what lets tokens see each other, apart from its projections: one layer on one rank, by kind of mixer.
 
-``core_ms`` alone knows which kernel a kind of mixer runs, ``absorbed_ms`` how latent vectors are expanded.
+``core_ms`` alone knows which kernel a kind of mixer runs, ``absorbed_ms`` how latent vectors are expanded, and
+``sections_of`` on which sections of a device's profile a kind stands.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tuner.ask.layout import ParallelLayout
+from tuner.ask.linear_fits import LINEAR
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.beside import Beside
 from tuner.ask.models.blocks import Mixer
@@ -244,3 +246,27 @@ _PRICERS: dict[type[Mixer], Pricer] = {
     Lightning: _lightning,
     Beside: _beside,
 }
+_BY_HEADS = ("attention_prefill", "attention_decode")
+_SECTIONS: dict[type[Mixer], tuple[str, ...]] = {  # none: no table of any device has the kernels
+    Attention: _BY_HEADS,
+    FactorizedAttention: _BY_HEADS,
+    CompressedAttention: ("compressed",),
+    GatedDelta: (LINEAR,),
+    KimiDelta: (LINEAR,),
+    Mamba2: (),
+    Mamba1: (),
+    ShortConvolution: (),
+    Lightning: (),
+}
+
+
+def sections_of(mixer: Mixer) -> tuple[str, ...]:
+    """Sections of a profile on which ``core_ms`` of a mixer (not of several side by side) stands; empty where no table
+    of any device has its kernels, so that physics alone prices them."""
+    if isinstance(mixer, Attention) and mixer.index is not None:
+        return ("block_sparse",)
+    if isinstance(mixer, LatentAttention):
+        if mixer.indexer is not None:
+            return "sparse_prefill", "sparse_decode"
+        return _BY_HEADS if mixer.expanded else ("latent_prefill", "latent_decode")
+    return _SECTIONS[type(mixer)]

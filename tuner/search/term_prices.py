@@ -81,7 +81,7 @@ class TermPrices:
             np.array([float(layout.dp) for layout in index]),
             np.array([costs[layout.gpu].cluster.profile.engine.handling_ms(prompt) for layout in index]),
             float(request.workload.output_tokens.mean),
-            frozenset(name for group in cluster.groups for name in _unmeasured(group, terms)),
+            frozenset(name for group in cluster.groups for name in _unmeasured(group, model, terms)),
         )  # fmt: skip
 
     def curve(self, factors: Floats, engines: NDArray[np.intp]) -> Curve:
@@ -95,11 +95,11 @@ class TermPrices:
         return curve_of(idle_ms.ravel(), (chunks * slowest).reshape(-1, 1), rows, self.output_tokens)
 
 
-def _unmeasured(group: Cluster, terms: Sequence[str]) -> set[str]:
+def _unmeasured(group: Cluster, model: ModelShape, terms: Sequence[str]) -> set[str]:
     """Those of a group's own terms, which have its GPU's name before theirs where there are several groups."""
     own = f"{group.gpu} " if group.gpu else ""
     names = {name: name.removeprefix(own) for name in terms if name.startswith(own)}
-    found = unmeasured_terms(group.profile, names.values())
+    found = unmeasured_terms(group.profile, model, names.values())
     return {name for name, short in names.items() if short in found}
 
 

@@ -1,12 +1,12 @@
-"""What answers say of devices that were never measured."""
+"""What answers say of devices, and of kernels on them, that were never measured."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
 from tuner.app.answers.base import Answer
-from tuner.ask.measured import measured_of
 from tuner.ask.request import TuneRequest
+from tuner.cost.stands_on import measured_of_all
 
 
 class OnDevices(Answer):
@@ -20,5 +20,5 @@ class OnDevices(Answer):
 
 def on_devices(request: TuneRequest) -> OnDevices:
     """Of the devices that a request names."""
-    found = measured_of(request)
+    found = measured_of_all(request)
     return OnDevices(device_measured=found.all, device_notes=list(found.notes))

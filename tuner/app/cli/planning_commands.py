@@ -58,11 +58,11 @@ def plan_command(
         from tuner.app.answers.engine import engine_answer
         from tuner.app.answers.trace import BURSTS
         from tuner.app.cli.tables import plan_tables, print_lines, trace_lines, what_if_tables
-        from tuner.ask.measured import measured_of
+        from tuner.cost.stands_on import measured_of_all
 
         plan_tables(stdout, found, top, splits)
         print_lines(stdout, trace_lines(request.workload, *([] if simulate else [BURSTS])))
-        print_lines(stdout, [*engine_answer(request).lines, *measured_of(request).notes])
+        print_lines(stdout, [*engine_answer(request).lines, *measured_of_all(request).notes])
         if supposed:
             what_if_tables(stdout, supposed, found)
         print_lines(stdout, reasons.lines() if reasons else ())

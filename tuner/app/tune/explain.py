@@ -21,12 +21,12 @@ from tuner.app.tune.tables import budget_line, summaries_table
 from tuner.app.wiring import breakdowns, decision_of, memories
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.measured import measured_of
 from tuner.ask.request import TuneRequest
 from tuner.ask.requested_model import requested_model
 from tuner.ask.rules import DropReason, illegal
 from tuner.ask.space import load_space
 from tuner.cost.breakdown import Breakdown
+from tuner.cost.stands_on import measured_of_all
 from tuner.decide.decision import Decision
 from tuner.errors import BadInput
 from tuner.explain.never_launched import NeverLaunched, never_launched
@@ -113,7 +113,7 @@ class Explained:
         lines = [f"{self.waiting} kept candidates were not launched."] if self.waiting else []
         lines += self.rivals.lines() if self.rivals else []
         lines += self.reasons.lines() if self.reasons else []
-        print_lines(console, [*lines, *measured_of(request).notes, budget_line(self.decision, request)])
+        print_lines(console, [*lines, *measured_of_all(request).notes, budget_line(self.decision, request)])
 
 
 def explain_study(store: Store, record: StudyRecord, layout: ParallelLayout | None) -> Explained:

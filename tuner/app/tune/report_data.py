@@ -13,9 +13,9 @@ from tuner.app.tune.report_beliefs import beliefs_shown
 from tuner.app.tune.report_layouts import axis_titles, budgets_shown, summaries_shown
 from tuner.app.tune.report_ranks import ranks_shown
 from tuner.ask.deployment import Deployment
-from tuner.ask.measured import measured_of
 from tuner.ask.recorded import notes
 from tuner.ask.request import TuneRequest
+from tuner.cost.stands_on import measured_of_all
 from tuner.decide.decision import Decision
 from tuner.plan.prune import Candidate, DroppedGroup
 from tuner.rehearse.conditions import simulated_seed
@@ -66,7 +66,7 @@ def report_data(
         files=tuple(ShownFile(name, USES[kind][0], USES[kind][1].format(name)) for kind, name in files.items()),
         facts=tuple((record.facts | _launch_facts(decision.winner)).items()),
         simulated=simulated_seed(record.facts) is not None,
-        cautions=measured_of(request).notes,
+        cautions=measured_of_all(request).notes,
         standings=summaries_shown(decision, request, names),
         axes=axis_titles(decision, request),
         budget=budgets_shown(decision, request),
