@@ -7,6 +7,9 @@ from typing import Any
 
 from tuner.errors import BadInput
 
+MOST = 2**40  # no size of a model is larger
+MOST_LAYERS = 10_000
+
 
 class Config:
     """One object of a checkpoint's configuration; ``name`` is the model's, ``where`` the keys down to this object.
@@ -48,6 +51,9 @@ class Config:
         value = self.get(found)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise BadInput(self.place(found), value, "a whole number of at least 1")
+        most = MOST_LAYERS if "layer" in found or found == "depth" else MOST
+        if value > most:
+            raise BadInput(self.place(found), value, f"a whole number of at least 1, and at most {most}")
         return value
 
     def count(self, key: str, *more: str) -> int:
@@ -60,7 +66,7 @@ class Config:
         value = self.get(key)
         if value is None:
             return absent
-        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MOST:
             raise BadInput(self.place(key), value, "a number above 0")
         return float(value)
 
