@@ -227,8 +227,7 @@ class ModelShape:
 
 def tower_elements(tower: Tower, ranks: int) -> float:
     """Elements of a vision or audio encoder on one rank."""
-    blocks = sum(block.elements(tower.hidden, ranks) for block in tower.layers)
-    return blocks + stored_elements(tower.around, ranks) + tower.vectors.on_rank(ranks)
+    return tower.elements(ranks)
 
 
 def load_model(name: str, dtype: str = "auto") -> ModelShape:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from tuner.ask.formats.weights import Storage
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.model import ModelShape, tower_elements
+from tuner.ask.model import ModelShape
 from tuner.ask.models.blocks import Block
 from tuner.ask.models.described import Tower
 from tuner.ask.models.matrices import Matrix
 from tuner.cost.stages import stage_blocks
-
-_SIDE = 1024  # of a matrix by which the mean bytes of a tower's elements are told
 
 
 def weight_bytes(model: ModelShape, layout: ParallelLayout, stage: int) -> float:
@@ -69,17 +68,26 @@ class _Sum:
     def add_matrices(self, matrices: Iterable[Matrix], ranks: int, times: float = 1.0) -> None:
         """Matrices of one of so many ranks, biases included."""
         for one in matrices:
-            share = times * one.copies / one.parts(ranks)
-            if one.plain:
-                self.add_plain(share * one.outputs * one.inputs)
-            else:
-                self.add_storage(getattr(self._model.weights, one.layer), one.outputs, one.inputs, share)
-            self.add_plain(times * one.biases(ranks))
+            self._add_matrix(one, getattr(self._model.weights, one.layer), ranks, times)
 
     def add_tower(self, tower: Tower, ranks: int) -> None:
-        """A vision or audio encoder, all in the mean of its formats."""
-        share = tower_elements(tower, ranks) / _SIDE**2
-        self.add_storage(self._model.weights.tower, _SIDE, _SIDE, share)
+        """A vision or audio encoder: matrices in the mean of its formats, the rest as it is computed in."""
+        parts, weights = tower.parts(ranks), self._model.weights.tower
+        for block, layers in Counter(tower.layers).items():
+            for one in block.dense_matrices(tower.hidden):
+                self._add_matrix(one, weights, parts, layers)
+            self.add_plain(layers * block.vectors(tower.hidden).on_rank(parts))
+        for one in tower.around:
+            self._add_matrix(one, weights, parts, 1.0)
+        self.add_plain(tower.vectors.on_rank(parts))
+
+    def _add_matrix(self, one: Matrix, storage: Storage, ranks: int, times: float) -> None:
+        share = times * one.copies / one.parts(ranks)
+        if one.plain:
+            self.add_plain(share * one.outputs * one.inputs)
+        else:
+            self.add_storage(storage, one.outputs, one.inputs, share)
+        self.add_plain(times * one.biases(ranks))
 
     def add_storage(self, storage: Storage, outputs: int, inputs: int, times: float) -> None:
         """A matrix, in the formats of its kind of layer."""

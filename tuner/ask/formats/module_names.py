@@ -35,6 +35,13 @@ def outside(layer: Layer, names: tuple[str, ...], nested: bool) -> Module:
     return Module(layer, _wrapped(names) if nested else names)
 
 
+def of_tower(names: tuple[str, ...]) -> Module:
+    """A matrix of a vision or audio encoder: as the engine names it, and inside ``model.``, where newer checkpoints have
+    it."""
+    plain = tuple(name.removeprefix("model.") for name in names)
+    return Module(Layer.TOWER, (*plain, *(f"model.{name}" for name in plain)))
+
+
 def _wrapped(names: tuple[str, ...]) -> tuple[str, ...]:
     """Names of a text model, by themselves and inside a multimodal one."""
     inside = tuple(name.replace("model.", "model.language_model.", 1) for name in names if name.startswith("model."))

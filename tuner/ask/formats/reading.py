@@ -10,7 +10,7 @@ from tuner.ask.formats.document import QuantizationDocument
 from tuner.ask.formats.floats import read_fbgemm_fp8, read_fp8, read_mxfp4
 from tuner.ask.formats.integers import read_auto_round, read_awq, read_gptq
 from tuner.ask.formats.modelopt import read_modelopt
-from tuner.ask.formats.module_names import Module, in_layer, outside
+from tuner.ask.formats.module_names import Module, in_layer, of_tower, outside
 from tuner.ask.formats.quantization import Quantization
 from tuner.ask.formats.weights import PLAIN, Storage, WeightFormat, Weights
 from tuner.ask.models.matrices import Layer, Matrix
@@ -65,10 +65,10 @@ def stored_weights(model: ModelShape, quantization: Quantization, precision: str
     for tower in model.towers:
         for index, block in enumerate(tower.layers):
             for matrix in _quantisable(block, tower.hidden):
-                count(Layer.TOWER, in_layer(matrix, block.prefix, index, False), matrix.weights)
+                count(Layer.TOWER, of_tower(in_layer(matrix, block.prefix, index, False).names), matrix.weights)
         for matrix in tower.around:
             if not matrix.plain:
-                count(Layer.TOWER, Module(Layer.TOWER, matrix.names), matrix.weights)
+                count(Layer.TOWER, of_tower(matrix.names), matrix.weights)
     head = model.embedding_names if model.tied_embeddings else model.head_names
     count(Layer.HEAD, outside(Layer.EMBEDDING if model.tied_embeddings else Layer.HEAD, head, model.nested), 1)
     count(Layer.EMBEDDING, outside(Layer.EMBEDDING, model.embedding_names, model.nested), 1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tuner.ask.models.blocks import Block
 from tuner.ask.models.config import Config
 from tuner.ask.models.matrices import NO_VECTORS, Layer, Matrix, Vectors
+from tuner.ask.models.matrices import NO_VECTORS, Matrix, Vectors, stored_elements
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,8 +17,10 @@ class Tower:
     """A vision or audio encoder beside the language model: resident though requests of text skip it.
 
     ``layers`` are its blocks, ``hidden`` their width; ``around`` what is before and after them (patch embedding,
-    merger, projector), ``vectors`` what is no matrix there. ``patches``: rows of an image of ``image`` pixels a side
-    (of a clip: None), ``tokens`` what the language model sees of it.
+    merger, projector), ``vectors`` what is no matrix there. ``whole``: on every tensor-parallel rank, uncut.
+
+    An image of ``image`` pixels a side (of a clip: None) is ``crops`` pieces of ``patches`` rows each, which see only
+    themselves, and becomes ``tokens`` of the prompt.
     """
 
     kind: str
@@ -24,9 +28,23 @@ class Tower:
     layers: tuple[Block, ...]
     around: tuple[Matrix, ...] = ()
     vectors: Vectors = NO_VECTORS
+    whole: bool = False
     patches: int | None = None
+    crops: int = 1
     tokens: int | None = None
     image: int | None = None
+
+    def parts(self, ranks: int) -> int:
+        """Into how many parts so many ranks cut it: 1 where heads do not divide, since each then has all of it and
+        takes other images (``mm_encoder_tp_mode`` data; ``is_vit_use_data_parallel`` of ``models/vision.py``)."""
+        mixers = {block.mixer for block in self.layers if block.mixer is not None}
+        return 1 if self.whole or any(one.refuses(ranks) for one in mixers) else ranks
+
+    def elements(self, ranks: int = 1) -> float:
+        """Parameters on one of so many tensor-parallel ranks."""
+        parts = self.parts(ranks)
+        blocks = sum(count * block.elements(self.hidden, parts) for block, count in Counter(self.layers).items())
+        return blocks + stored_elements(self.around, parts) + self.vectors.on_rank(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ LAST = {
     "MiniMaxM1ForCausalLM": "0.23.0",
     "MiniMaxText01ForCausalLM": "0.23.0",
     "MiniMaxVL01ForConditionalGeneration": "0.23.0",
+    "MllamaForConditionalGeneration": "0.10.2",
     "MotifForCausalLM": "0.10.2",
     "MptForCausalLM": "0.28.0",
     "OuroForCausalLM": "0.26.0",
