@@ -36,8 +36,7 @@ def outside(layer: Layer, names: tuple[str, ...], nested: bool) -> Module:
 
 
 def of_tower(names: tuple[str, ...]) -> Module:
-    """A matrix of a vision or audio encoder: as the engine names it, and inside ``model.``, where newer checkpoints have
-    it."""
+    """A matrix of a vision or audio encoder: as the engine names it, and inside ``model.`` as newer checkpoints do."""
     plain = tuple(name.removeprefix("model.") for name in names)
     return Module(Layer.TOWER, (*plain, *(f"model.{name}" for name in plain)))
 

@@ -89,7 +89,7 @@ class Attention(Mixer):
         """Queries, keys and values as one, the output."""
 
         def projected(name: str, outputs: int, most: int | None) -> Matrix:
-            names = (f"{self.place}.{name}", f"{self.place}.{called.merged}")
+            names = (self._named(name), self._named(called.merged))
             merged, parts = (None, None) if self.apart else (called.merged, most)
             return Matrix(Layer.ATTENTION, names, outputs, hidden, cut, merged, parts, self.bias, recut=self.recut)
 
@@ -105,10 +105,13 @@ class Attention(Mixer):
             found.append(Matrix(Layer.ATTENTION, names, width, hidden, Cut.OUTPUTS, "qkv_proj", own.heads, self.bias))
             names = tuple(f"{self.place}.{one}" for one in ("index_k_proj", "qkv_proj"))
             found.append(Matrix(Layer.ATTENTION, names, own.width, hidden, Cut.NOTHING, "qkv_proj"))
-        out = (f"{self.place}.{called.output}",)
+        out = (self._named(called.output),)
         inputs = self.heads * self.values
         output_cut = Cut.NOTHING if self.whole else Cut.INPUTS
         return *found, Matrix(Layer.ATTENTION, out, hidden, inputs, output_cut, bias=self.output_bias)
+
+    def _named(self, name: str) -> str:
+        return f"{self.place}.{name}" if self.place else name
 
     def vectors(self, hidden: int) -> Vectors:
         """Norms of queries and keys, sinks."""

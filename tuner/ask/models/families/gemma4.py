@@ -108,4 +108,5 @@ def _experts(text: Config) -> Experts | None:
         topk=text.need("top_k_experts"),
         inter=text.need("moe_intermediate_size", "expert_intermediate_size"),
         router_bias=True,
+        place="moe",
     )
