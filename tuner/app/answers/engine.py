@@ -3,7 +3,7 @@ launched without a price."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
@@ -34,15 +34,17 @@ class EngineAnswer(Answer):
         return [self.line, *self.needs, *self.cautions]
 
 
-def engine_answer(request: TuneRequest, facts: Mapping[str, str] | None = None) -> EngineAnswer:
-    """Of a request, or of a study with these ``facts``, which began with all that its model needs."""
+def engine_answer(
+    request: TuneRequest, facts: Mapping[str, str] | None = None, more: Sequence[str] = ()
+) -> EngineAnswer:
+    """Of a request, or of a study with these ``facts``, which began with all that its model needs; ``more`` cautions."""
     release = request.engine.release or NEWEST
     needed = missing_trust(request) if facts is None else None
     return EngineAnswer(
         version=str(release),
         version_why=_why(request, facts or {}),
         needs=[] if needed is None else [f"engine.trust_remote_code: true is needed before tune: {needed}."],
-        cautions=list(cautions(request.engine)),
+        cautions=[*cautions(request.engine), *more],
     )
 
 

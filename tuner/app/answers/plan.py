@@ -9,6 +9,7 @@ from pydantic import Field
 from tuner.app.answers.base import Answer
 from tuner.app.answers.devices import OnDevices, on_devices
 from tuner.app.answers.engine import EngineAnswer, engine_answer
+from tuner.app.answers.images import image_notes
 from tuner.app.answers.infeasible import InfeasibleAnswer, infeasible_answer
 from tuner.app.answers.trace import BURSTS, TraceAnswer, trace_answer
 from tuner.app.answers.what_if import WhatIfAnswer, what_if_answer
@@ -113,7 +114,7 @@ def plan_answer(
         trace=trace_answer(request.workload, *_closed_form(plan)),
         what_if=what_if_answer(supposed) if supposed else None,
         infeasible=infeasible_answer(reasons) if reasons else None,
-        engine=engine_answer(request),
+        engine=engine_answer(request, more=image_notes(request, plan)),
     )
 
 

@@ -56,6 +56,7 @@ def plan_command(
         print_json(plan_answer(found, request, splits, held, supposed, reasons))
     else:
         from tuner.app.answers.engine import engine_answer
+        from tuner.app.answers.images import image_notes
         from tuner.app.answers.trace import BURSTS
         from tuner.app.cli.tables import plan_tables, print_lines, trace_lines, what_if_tables
         from tuner.cost.stands_on import measured_of_all

@@ -18,13 +18,13 @@ SIDE = 1024  # pixels of the image that is priced where a tower takes images as 
 class TowerNames:
     """What checkpoints call the matrices of a block: of its attention at ``attention``, of its MLP at ``mlp``."""
 
-    attention: str = "self_attn"
-    mlp: str = "mlp"
-    of_attention: ProjectionNames = ProjectionNames(output="out_proj")
-    of_mlp: MlpNames = MlpNames(up="fc1", down="fc2")
+    attention: str
+    mlp: str
+    of_attention: ProjectionNames
+    of_mlp: MlpNames
 
 
-SIGLIP = TowerNames()
+SIGLIP = TowerNames("self_attn", "mlp", ProjectionNames(output="out_proj"), MlpNames(up="fc1", down="fc2"))
 """Of SigLIP, CLIP, Whisper and those after them."""
 
 

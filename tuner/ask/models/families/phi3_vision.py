@@ -26,7 +26,7 @@ LINES = 12  # of tokens in a crop, each ended by one more
 
 
 def read(config: Config, text: Config) -> Described:
-    """An image of the encoder's own size is seen twice, with a separator between. The engine has the embedding twice."""
+    """An image of the encoder's own size is seen twice, a separator between. The engine has two embeddings."""
     found = phi3.read(config, text)
     again = Matrix(Layer.EMBEDDING, found.embedding_names, padded(found.vocab), found.hidden, Cut.OUTPUTS)
     found = replace(found, outside=(*found.outside, again))
