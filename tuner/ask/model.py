@@ -21,7 +21,7 @@ from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts, Mixer
 from tuner.ask.models.config import Config
 from tuner.ask.models.described import Described, Tower
-from tuner.ask.models.families.index import READERS, reader_of
+from tuner.ask.models.families.index import ARCHITECTURES, READERS, reader_of
 from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import NO_VECTORS, Matrix, Vectors, stored_elements
 from tuner.ask.registry import known_config, unknown_model
@@ -30,6 +30,7 @@ from tuner.errors import BadInput
 
 VOCAB_PADDING = 64  # vLLM pads embedding and LM head rows to a multiple of this (vocab_parallel_embedding.py)
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+_THINKER = "thinker_config"  # where Qwen's Omni models have all but what speaks
 _TEXT_PARTS = ("text_config", "language_config", "llm_config")  # where files of multimodal models have the decoder
 
 
@@ -266,7 +267,7 @@ def from_config(config: Mapping[str, Any], name: str, dtype: str = "auto", direc
     ``directory`` is where the checkpoint lies: its quantisation may stand in another file there.
     """
     whole = Config(config, name)
-    architecture = next(iter(whole.entries("architectures")), None)
+    architecture = next(iter(whole.entries("architectures")), ARCHITECTURES.get(whole.word("model_type")))
     reader = reader_of(architecture) if isinstance(architecture, str) else None
     if reader is None or not isinstance(architecture, str):
         raise BadInput(whole.place("architectures"), architecture, "one of " + ", ".join(sorted(READERS)))
@@ -274,6 +275,10 @@ def from_config(config: Mapping[str, Any], name: str, dtype: str = "auto", direc
     text = whole if nested is None else whole.part(nested)
     described = reader(whole, text)
     shape = ModelShape.of(name, architecture, described, nested is not None)
+    inner = whole.part(_THINKER) if whole.has(_THINKER) else whole
+    nested = next((key for key in _TEXT_PARTS if inner.has(key)), None)
+    text = inner if nested is None else inner.part(nested)
+    shape = ModelShape.of(name, architecture, reader(whole, text), nested is not None)
     document = find_document(config, text.values, name, directory)
     shape = _stored(shape, document, engine_dtype(config, text.values, dtype, name))
     fixed = {layer.value: Storage.of(USUAL[kind]) for layer, kind in described.fixed_formats}

@@ -44,7 +44,11 @@ def _block_ms(model: ModelShape, tower: Tower, block: Block, cluster: Cluster, p
     if isinstance(mixer, Attention):
         seen = min(mixer.chunk or rows, tower.patches or rows)
         terms = compute.encoder_attention_terms(
-            profile, patches=seen, images=rows / seen, heads=mixer.heads // parts, head_dim=mixer.head_dim
+            profile,
+            patches=seen,
+            images=rows / seen,
+            heads=mixer.heads // (1 if mixer.whole else parts),
+            head_dim=mixer.head_dim,
         )
         total += float(terms.total_ms)
     moved = rows * tower.hidden * model.element_bytes

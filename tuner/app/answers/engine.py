@@ -37,7 +37,7 @@ class EngineAnswer(Answer):
 def engine_answer(
     request: TuneRequest, facts: Mapping[str, str] | None = None, more: Sequence[str] = ()
 ) -> EngineAnswer:
-    """Of a request, or of a study with these ``facts``, which began with all that its model needs; ``more`` cautions."""
+    """Of a request, or of a study with these ``facts``, which began with all that it needs; ``more``: cautions."""
     release = request.engine.release or NEWEST
     needed = missing_trust(request) if facts is None else None
     return EngineAnswer(

@@ -21,6 +21,8 @@ TYPES: Mapping[str, str] = {
     "glm": "glm",
     "glm4": "glm4",
     "glm4_moe": "glm_moe",
+    "glm4v_moe_text": "glm_moe",
+    "glm4v_text": "glm4",
     "gpt_oss": "gpt_oss",
     "granite": "granite",
     "internlm2": "internlm2",

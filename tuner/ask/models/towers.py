@@ -50,10 +50,12 @@ def block(
     head_norms: int = 0,
     more: int = 0,
     chunk: int | None = None,
+    whole: bool = False,
     extra: tuple[Matrix, ...] = (),
 ) -> Block:
-    """One of a tower. ``norms``: vectors of its norms (4: two with biases); ``head_norms``: elements of norms of queries
-    and keys; ``more`` numbers beside those; ``chunk``: rows that see each other, where that is not the whole image."""
+    """One of a tower. ``norms``: vectors of norms (4: two with biases); ``head_norms``: elements of norms of queries
+    and keys; ``more`` numbers beside; ``chunk``: rows that see each other, where that is not the image; ``whole``: the
+    attention is on every rank."""
     attention = Attention(
         heads=heads,
         kv_heads=kv_heads or heads,
@@ -62,6 +64,8 @@ def block(
         bias=bias,
         output_bias=bias if output_bias is None else output_bias,
         norm_elements=head_norms,
+        whole=whole,
+        apart=whole,
         place=names.attention,
         names=names.of_attention,
     )

@@ -87,8 +87,9 @@ def read(config: Config, text: Config) -> Described:
     if kind == "axk1":  # one more behind each MLP
         norms = norms + Vectors(whole=text.need("hidden_size"))
     dense, experts = Mlp(inter=text.need("intermediate_size")), mixture(text)
+    ordinary = kind == PLAIN or all(text.values.get(key) == 0 for key in ("qk_nope_head_dim", "qk_rope_head_dim"))
     for number in range(text.need("num_hidden_layers")):
-        mixer: Mixer = grouped(text) if kind == PLAIN else latent(text, number)
+        mixer: Mixer = grouped(text) if ordinary else latent(text, number)
         if experts is not None and is_mixture(text, number):
             layers.append(Block(mixer=mixer, experts=experts, norms=norms))
         else:
