@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tuner.ask.model import ModelShape, load_model
 from tuner.ask.profile import load_profile
 from tuner.ask.request import TuneRequest
@@ -9,12 +11,15 @@ from tuner.errors import BadInput
 
 
 def requested_model(request: TuneRequest) -> ModelShape:
-    """The shape of a request's model, computed in what its ``engine.dtype`` becomes.
+    """The shape of a request's model, computed in what its ``engine.dtype`` becomes; without its encoders where
+    ``engine.language_model_only`` says so.
 
     Raises BadInput for a model that cannot be priced, for a dtype in which the engine does not run it, and for float32
     on devices whose profile states no peak for it.
     """
     model = load_model(request.model, request.engine.dtype)
+    if request.engine.language_model_only:
+        model = replace(model, towers=())
     if model.precision == "fp32":
         for group in request.groups:
             _require_float32(model, group.gpu)

@@ -32,6 +32,11 @@ class Config:
         """The same object, read with a class's defaults."""
         return Config(self.values, self.name, self._where, {**self._defaults, **defaults})
 
+    def filled(self, **values: Any) -> Config:
+        """The same object with values for keys that the file leaves out, which go before any ``defaults``: of a class
+        that takes over another's reader."""
+        return Config({**values, **self.values}, self.name, self._where, self._defaults)
+
     def get(self, key: str) -> Any:
         """The value as it stands, or the default; None where there is neither."""
         value = self.values.get(key)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from tuner.ask.models.blocks import Block, MlpNames
 from tuner.ask.models.config import Config
 from tuner.ask.models.described import Tower
 from tuner.ask.models.matrices import Matrix, Vectors
 from tuner.ask.models.towers import SIDE, TowerNames, block, merged, patch_embedding, rows, two_layers
 
-_COMMON = {"in_channels": 3, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_heads": 16}
-SECOND = _COMMON | {"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "mlp_ratio": 4}
-BETWEEN = _COMMON | {"depth": 32, "hidden_size": 3584, "intermediate_size": 3420, "out_hidden_size": 3584}
+_COMMON: Mapping[str, Any] = {
+    "in_channels": 3,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "num_heads": 16,
+}
+SECOND = {**_COMMON, "depth": 32, "embed_dim": 1280, "hidden_size": 3584, "mlp_ratio": 4}
+BETWEEN = {**_COMMON, "depth": 32, "hidden_size": 3584, "intermediate_size": 3420, "out_hidden_size": 3584}
 BETWEEN |= {"window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31]}
-THIRD = _COMMON | {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "out_hidden_size": 3584}
+THIRD = {**_COMMON, "depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "out_hidden_size": 3584}
 THIRD |= {"patch_size": 16, "num_position_embeddings": 2304, "deepstack_visual_indexes": [8, 16, 24]}
 
 _QKV = merged("qkv", "proj")
@@ -72,7 +81,7 @@ def second_and_a_half(vision: Config, prefix: str = "visual") -> Tower:
 def third(vision: Config, *, deep: bool = True, prefix: str = "model.visual") -> Tower:
     """Of Qwen3-VL: ``deep`` layers are read too, each by a merger of its own. Of Qwen3.5: the last alone, unless the
     file lists others."""
-    vision = vision.having(**(THIRD if deep else THIRD | {"deepstack_visual_indexes": []}))
+    vision = vision.having(**(THIRD if deep else {**THIRD, "deepstack_visual_indexes": []}))
     hidden, unit = vision.need("hidden_size"), vision.need("spatial_merge_size") ** 2
     width, out = hidden * unit, vision.need("out_hidden_size")
     one = block(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from tuner.ask.models.blocks import MlpNames
 from tuner.ask.models.config import Config
 from tuner.ask.models.described import Described, Tower
@@ -19,7 +21,7 @@ _NAMES = TowerNames("attn", "mlp", merged("qkv", "proj"), MlpNames(up="fc1", dow
 def read(config: Config, text: Config) -> Described:
     """An image of the encoder's own size is seen twice, each line of tokens ended by one more."""
     config.only("tile_tag", "2D")
-    return with_towers(deepseek.read(config, text.having(vocab_size=VOCAB)), [_tower(config.part("projector_config"))])
+    return with_towers(deepseek.read(config, text.filled(vocab_size=VOCAB)), [_tower(config.part("projector_config"))])
 
 
 def _tower(projector: Config) -> Tower:
@@ -62,5 +64,5 @@ def _pooling() -> tuple[Matrix, ...]:
 
 def _layers(projector: Config, inputs: int, middle: int, out: int) -> tuple[Matrix, ...]:
     widths = [inputs, *([middle] * (projector.need("depth") - 1)), out]
-    pairs = enumerate(zip(widths, widths[1:], strict=False))
+    pairs = enumerate(pairwise(widths))
     return tuple(linear(f"projector.layers.{2 * at}", after, before) for at, (before, after) in pairs)

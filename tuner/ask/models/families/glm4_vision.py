@@ -21,6 +21,11 @@ DEFAULTS = {  # of Glm4vVisionConfig of Transformers 5
     "out_hidden_size": 4096,
     "intermediate_size": 13696,
 }
+TEXT = {  # of Glm4vTextConfig, where it differs from Glm4Config; heads divide the width
+    "head_dim": 0,
+    "attention_bias": False,
+    "max_position_embeddings": 32768,
+}
 MIXTURE = {  # of Glm4vMoeTextConfig, where it differs from Glm4MoeConfig
     "vocab_size": 151424,
     "num_hidden_layers": 46,
@@ -33,9 +38,9 @@ _NAMES = TowerNames("attn", "mlp", merged("qkv", "proj"), MlpNames())
 def read(config: Config, text: Config) -> Described:
     """The language model is GLM-4's, or its mixture."""
     if "Moe" in str(next(iter(config.entries("architectures")))):
-        found = glm_moe.read(config, text.having(**MIXTURE))
+        found = glm_moe.read(config, text.filled(**MIXTURE))
     else:
-        found = glm4.read(config, text)
+        found = glm4.read(config, text.filled(**TEXT))
     return with_towers(found, [_tower(config.part("vision_config").having(**DEFAULTS))])
 
 

@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM (vLLM ``models/idefics3.py``, ``smolvlm.py``): SigLIP, patches shuffled into fewer, wider ones."""
+"""Idefics3 and SmolVLM (vLLM ``models/idefics3.py``, ``smolvlm.py``): SigLIP, and several patches to a token."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ IDEFICS = {  # of Idefics3VisionConfig of Transformers 5
 def read(config: Config, text: Config) -> Described:
     """The price is of one tile; a larger image has several, and itself once more."""
     found = language_model(config, text, "llama")
-    vision = config.part("vision_config").having(**IDEFICS)
+    vision = config.part("vision_config").filled(**IDEFICS)
     scale = config.count("scale_factor") or 2
     patches = (vision.need("image_size") // vision.need("patch_size")) ** 2
     width = vision.need("hidden_size") * scale**2
     connector = linear("model.connector.modality_projection.proj", found.hidden, width, bias=False)
     seen = tower(
-        Config({**IDEFICS, **vision.values}, config.name, "vision_config."),
+        vision,
         SIGLIP,
         last_norm=True,
         prefix="model.vision",

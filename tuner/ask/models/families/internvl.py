@@ -36,8 +36,10 @@ _PLAIN = TowerNames("attention", "mlp", ProjectionNames(output="projection_layer
 
 def read(config: Config, text: Config) -> Described:
     """The price is of one tile; a larger image has several, and itself once more."""
-    found = language_model(config, text)
     chat = "Chat" in str(next(iter(config.entries("architectures"))))
+    if not chat:  # as the class of the whole says
+        config = config.having(tie_word_embeddings=True)
+    found = language_model(config, text)
     vision = config.part("vision_config").having(**(OLDER if chat else NEWER))
     return with_towers(found, [_tower(config, vision, found.hidden, chat)])
 

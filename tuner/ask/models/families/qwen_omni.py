@@ -28,6 +28,7 @@ TEXT = {  # of Qwen2_5OmniTextConfig
     "num_attention_heads": 28,
     "num_key_value_heads": 4,
     "max_position_embeddings": 32768,
+    "tie_word_embeddings": True,
 }
 _PIXELS = 9  # of a convolution
 
@@ -36,8 +37,6 @@ def read(config: Config, text: Config) -> Described:
     """The thinker alone: talkers are not served."""
     architecture = str(next(iter(config.entries("architectures"))))
     inner = config.part("thinker_config") if config.has("thinker_config") else config
-    if inner.get("tie_word_embeddings") is None and inner is not config:
-        inner = inner.having(tie_word_embeddings=False)
     audio = inner.part("audio_config").having(**AUDIO)
     if architecture.startswith("Qwen2Audio"):
         found = qwen2.read(inner, text)
@@ -45,7 +44,7 @@ def read(config: Config, text: Config) -> Described:
         projector = linear("multi_modal_projector.linear", found.hidden, width)
         return with_towers(found, [encoder(audio, around=(projector,), whole=True, key_bias=False)])
     if architecture.startswith("Qwen2_5Omni"):
-        found = qwen2.read(inner, text.having(**TEXT))
+        found = qwen2.read(inner, text.filled(**TEXT))
         return with_towers(found, [_second(audio), second_and_a_half(inner.part("vision_config"))])
     if architecture.startswith("Qwen3ASR"):
         return with_towers(qwen3.read(inner, text), [_third(audio)])
