@@ -14,6 +14,7 @@ DEFAULTS = {"downsample_factor": 2, "alignment_intermediate_size": 36864}  # of 
 
 def read(config: Config, text: Config) -> Described:
     """The price is of one tile; a larger image has several, and itself once more."""
+    config = config.having(tie_word_embeddings=True)
     found = cohere2.read(config, text)
     config = config.having(**DEFAULTS)
     vision = config.part("vision_config")

@@ -37,6 +37,7 @@ _NAMES = TowerNames("attn", "mlp", merged("qkv", "proj"), MlpNames())
 
 def read(config: Config, text: Config) -> Described:
     """The language model is GLM-4's, or its mixture."""
+    config = config.having(tie_word_embeddings=False)
     if "Moe" in str(next(iter(config.entries("architectures")))):
         found = glm_moe.read(config, text.filled(**MIXTURE))
     else:

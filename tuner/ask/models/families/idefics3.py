@@ -20,6 +20,7 @@ IDEFICS = {  # of Idefics3VisionConfig of Transformers 5
 
 def read(config: Config, text: Config) -> Described:
     """The price is of one tile; a larger image has several, and itself once more."""
+    config = config.having(tie_word_embeddings=False)
     found = language_model(config, text, "llama")
     vision = config.part("vision_config").filled(**IDEFICS)
     scale = config.count("scale_factor") or 2

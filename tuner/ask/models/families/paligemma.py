@@ -11,6 +11,7 @@ from tuner.ask.models.towers import linear, with_towers
 
 def read(config: Config, text: Config) -> Described:
     """Every patch is a token."""
+    config = config.having(tie_word_embeddings=True)
     found = language_model(config, text, "gemma")
     vision = config.part("vision_config")
     size = sized(vision, SIGLIP)

@@ -22,6 +22,7 @@ _TEXT: Mapping[str, Reader] = {
 
 def read(config: Config, text: Config) -> Described:
     """The first generations have the language model's keys at the top."""
+    config = config.having(tie_word_embeddings=False)
     architecture = next(str(one) for one in config.entries("architectures"))
     family = next(one for one in _TEXT if architecture.startswith(one))
     found = _TEXT[family](config, text)
