@@ -18,8 +18,7 @@ from tuner.ask.linear_fits import RecurrentFit
 from tuner.ask.measurable import MEASURABLE
 from tuner.ask.measured import _kernel_notes, device_notes, measured_of
 from tuner.ask.model import load_model
-from tuner.ask.profile import MEASURABLE, PROFILE_DIR, known_profiles, load_profile
-from tuner.ask.profile import PROFILE_DIR, GemmFit, known_profiles, load_profile, profile_from_document
+from tuner.ask.profile import PROFILE_DIR, known_profiles, load_profile, profile_from_document
 from tuner.cost.collectives import collective_report
 from tuner.cost.stands_on import kernels_of, measured_of_all
 from tuner.errors import BadInput

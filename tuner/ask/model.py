@@ -271,14 +271,11 @@ def from_config(config: Mapping[str, Any], name: str, dtype: str = "auto", direc
     reader = reader_of(architecture) if isinstance(architecture, str) else None
     if reader is None or not isinstance(architecture, str):
         raise BadInput(whole.place("architectures"), architecture, "one of " + ", ".join(sorted(READERS)))
-    nested = next((key for key in _TEXT_PARTS if whole.has(key)), None)
-    text = whole if nested is None else whole.part(nested)
-    described = reader(whole, text)
-    shape = ModelShape.of(name, architecture, described, nested is not None)
     inner = whole.part(_THINKER) if whole.has(_THINKER) else whole
     nested = next((key for key in _TEXT_PARTS if inner.has(key)), None)
     text = inner if nested is None else inner.part(nested)
-    shape = ModelShape.of(name, architecture, reader(whole, text), nested is not None)
+    described = reader(whole, text)
+    shape = ModelShape.of(name, architecture, described, nested is not None)
     document = find_document(config, text.values, name, directory)
     shape = _stored(shape, document, engine_dtype(config, text.values, dtype, name))
     fixed = {layer.value: Storage.of(USUAL[kind]) for layer, kind in described.fixed_formats}

@@ -63,7 +63,8 @@ def plan_command(
 
         plan_tables(stdout, found, top, splits)
         print_lines(stdout, trace_lines(request.workload, *([] if simulate else [BURSTS])))
-        print_lines(stdout, [*engine_answer(request).lines, *measured_of_all(request).notes])
+        engine = engine_answer(request, more=image_notes(request, found))
+        print_lines(stdout, [*engine.lines, *measured_of_all(request).notes])
         if supposed:
             what_if_tables(stdout, supposed, found)
         print_lines(stdout, reasons.lines() if reasons else ())

@@ -56,7 +56,7 @@ class Config:
         value = self.get(found)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise BadInput(self.place(found), value, "a whole number of at least 1")
-        most = MOST_LAYERS if "layer" in found or found == "depth" else MOST
+        most = MOST_LAYERS if found.endswith(("layers", "layer", "depth")) else MOST
         if value > most:
             raise BadInput(self.place(found), value, f"a whole number of at least 1, and at most {most}")
         return value

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 from tuner.ask.models.blocks import Block
 from tuner.ask.models.config import Config
-from tuner.ask.models.matrices import NO_VECTORS, Layer, Matrix, Vectors
-from tuner.ask.models.matrices import NO_VECTORS, Matrix, Vectors, stored_elements
+from tuner.ask.models.matrices import NO_VECTORS, Layer, Matrix, Vectors, stored_elements
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
