@@ -19,6 +19,7 @@ from tuner.cost.breakdown import breakdown
 from tuner.cost.collectives import CollectiveModel, CommGroup
 from tuner.cost.latency import EngineSwitches, StepCosts, StepShape, total
 from tuner.cost.steady import BATCHES, Shapes, interpolate, load_curve
+from tuner.cost.volume import pass_operations
 
 NAMES = {
     "8B": "meta-llama/Llama-3.1-8B",
@@ -121,6 +122,40 @@ def test_communication_has_a_term_by_group_and_link(short, layout, phase, terms)
     stages = COSTS[short].stages(ParallelLayout.parse(layout), step)
     compute = {"gemm", "attention", "experts", "elementwise", "LM head", "sampling", "host"}
     assert {name for stage in stages for name in stage} - compute == terms
+
+
+@pytest.mark.parametrize(
+    ("all2all", "kernels"),
+    [("deepep_high_throughput", "deepep_ht"), ("deepep_low_latency", "deepep_ll"), ("flashinfer_all2allv", None)],
+)
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_tokens_go_to_experts_by_the_kernels_of_the_backend(all2all, kernels, nodes):
+    """DeepEP's are priced as they were measured, whatever was priced before; other backends by the library."""
+    layout = ParallelLayout.parse(f"tp=1,pp=1,dp={8 * nodes},ep=true,all2all={all2all}")
+    model, group = COSTS["deepseek"]._collectives, CommGroup(8 * nodes, nodes)
+    step = StepShape("decode", np.ones(1), 1024 * np.ones(1), np.array([1.0, 64.0, 512.0]))
+    term = f"alltoall expert {'between nodes' if nodes > 1 else 'in node'}"
+    found = COSTS["deepseek"].stages(layout, step)[0][term]
+    expected = np.zeros(3)
+    for sent in pass_operations(MODELS["deepseek"], layout):
+        size = sent.message_bytes(1.0, 1.0) * step.tokens
+        if kernels is None:
+            us = model.latency_us("alltoall", size, group)
+        else:
+            us = model.exchange_us(kernels, sent.where.removeprefix("expert "), size, group)
+        expected += sent.calls * (us + COSTS["deepseek"].cluster.profile.engine.collective_wait_us) / 1e3
+    assert found == pytest.approx(expected)
+
+
+def test_few_tokens_go_sooner_by_low_latency_and_many_by_high_throughput():
+    terms = {}
+    for all2all in ("deepep_high_throughput", "deepep_low_latency"):
+        layout = ParallelLayout.parse(f"tp=1,pp=1,dp=8,ep=true,all2all={all2all}")
+        for phase, new in (("decode", 1.0), ("prefill", 8192.0)):
+            step = StepShape(phase, np.array([new]), np.array([1024.0]), np.ones(1))
+            terms[all2all, phase] = float(COSTS["deepseek"].stages(layout, step)[0]["alltoall expert in node"][0])
+    assert terms["deepep_low_latency", "decode"] < terms["deepep_high_throughput", "decode"] / 2
+    assert terms["deepep_high_throughput", "prefill"] < terms["deepep_low_latency", "prefill"]
 
 
 @pytest.mark.parametrize("pp", [1, 2, 3, 8])

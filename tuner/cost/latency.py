@@ -22,6 +22,7 @@ from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import Cut, Matrix
 from tuner.cost import compute
 from tuner.cost.collectives import CollectiveModel, CommGroup
+from tuner.cost.collectives.exchange import exchange_of
 from tuner.cost.mixers import Where, absorbed_ms, core_ms
 from tuner.cost.rank_placement import group_of
 from tuner.cost.sequence_memory import SequenceMemory, sequence_memory
@@ -254,12 +255,18 @@ class StepCosts:
     def _add_message(
         self, terms: Terms, layout: ParallelLayout, operation: PassOperation, group: CommGroup, step: StepShape
     ) -> None:
-        key = (operation.operation, operation.columns, operation.element_bytes, operation.per_row, group, step)
+        exchange = exchange_of(layout.all2all, operation.where) if operation.operation == "alltoall" else None
+        key = (
+            operation.operation, operation.columns, operation.element_bytes, operation.per_row, group, step, exchange,
+        )  # fmt: skip
         if key not in self._messages:
             tokens = step.tokens if operation.group == "pcp" else np.maximum(step.tokens / layout.pcp, 1.0)
             size = np.asarray(operation.message_bytes(1.0, 1.0) * (step.sequences if operation.per_row else tokens))
             kind = {"send": "sendrecv"}.get(operation.operation, operation.operation)
-            us = self._collectives.latency_us(kind, size, group)
+            if exchange is None:
+                us = self._collectives.latency_us(kind, size, group)
+            else:
+                us = self._collectives.exchange_us(*exchange, size, group)
             us = self.techniques.collective_us(self._hardware, kind, size, group, us)
             if group.ranks > 1 and not (self._switches.fused_allreduce and kind == "allreduce"):
                 us = us + self.cluster.profile.engine.collective_wait_us

@@ -25,6 +25,8 @@ from tuner.errors import BadInput
 
 PHASES = ("dispatch", "combine")
 BACKENDS = ("deepep_ht", "deepep_ll", "deepep_v2_context", "deepep_v2_generation")
+_OF_LAYOUTS = {"deepep_high_throughput": "deepep_ht", "deepep_low_latency": "deepep_ll"}
+_OF_PURPOSES = {"expert dispatch": "dispatch", "expert combine": "combine"}
 _LEFT = 0.6  # of the start-up, once bytes are on their way
 _ALL_LEFT = ("deepep_ht_combine",)
 _ASSUMED: Mapping[str, ExchangeFit] = {  # between Hopper's figures and Blackwell's
@@ -38,6 +40,13 @@ _ASSUMED: Mapping[str, ExchangeFit] = {  # between Hopper's figures and Blackwel
     "deepep_v2_generation_combine": ExchangeFit(170.0, 0.4),
 }
 _ORDER = 8.0
+
+
+def exchange_of(all2all: str, where: str) -> tuple[str, str] | None:
+    """Backend and phase by which a layout with this ``all2all`` sends what ``tuner.cost.volume`` has ``where`` it does;
+    None for what no kernel of DeepEP sends."""
+    backend, phase = _OF_LAYOUTS.get(all2all), _OF_PURPOSES.get(where)
+    return None if backend is None or phase is None else (backend, phase)
 
 
 def exchange_us(profile: HardwareProfile, backend: str, phase: str, message_bytes: ArrayLike, top: Topology) -> Array:
