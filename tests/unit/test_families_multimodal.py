@@ -8,14 +8,12 @@ import pytest
 from tests.fakes import make_request
 from tests.unit.described_models import ROOT
 from tuner.app.answers.model import model_answer
-from tuner.app.wiring import planned_answer
+from tuner.app.wiring import memories, planned_answer
 from tuner.ask.cluster import requested_cluster
-from tuner.ask.engine_settings import Engine
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import from_config, load_model
 from tuner.ask.models.families.index import READERS, reader_of
 from tuner.ask.requested_model import requested_model
-from tuner.cost.memory import estimate_memory
 from tuner.cost.towers import image_ms
 from tuner.errors import BadInput
 
@@ -141,7 +139,9 @@ def test_every_reader_is_there(architecture):
 
 
 def request(**engine):
-    return make_request(model=QWEN, gpu="h100_sxm", gpus_per_node=4, engine=Engine(**engine))
+    cluster = {"gpu": "h100_sxm", "nodes": 1, "gpus_per_node": 4}
+    space = {"tp": [1, 4], "max_num_seqs": [256]}
+    return make_request({"model": QWEN, "cluster": cluster, "space": space, "engine": engine})
 
 
 def test_an_image_costs_less_on_more_ranks_and_more_where_it_is_larger():
@@ -165,8 +165,6 @@ def test_without_its_encoders_a_model_takes_less_and_nothing_is_said_of_them():
     asked = request(language_model_only=True)
     assert requested_model(asked).towers == ()
     assert planned_answer(asked).engine.cautions == []
-    cluster, layout = requested_cluster(asked).groups[0], ParallelLayout()
-    without, whole = (
-        estimate_memory(requested_model(one), layout, cluster, one.engine).weight_bytes for one in (asked, request())
-    )
-    assert without < whole
+    layout = ParallelLayout()
+    without, whole = (memories(one, [layout])[layout].weights_bytes for one in (asked, request()))
+    assert without == pytest.approx(whole - 2 * 676550144)

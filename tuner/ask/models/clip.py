@@ -67,9 +67,11 @@ def tower(
     crops: int = 1,
     image: int | None = None,
     merge: int = 1,
+    rows_seen: int | None = None,
 ) -> Tower:
     """The first ``layers`` of it and a ``projector`` with so many numbers in ``vectors``. The norm after the last layer
-    is built where all of them are, unless ``last_norm`` says."""
+    is built where all of them are, unless ``last_norm`` says. ``rows_seen``: patches of an image, where that is not the
+    encoder's own size."""
     vision = sized(vision, kind)
     hidden, built = vision.need("hidden_size"), layers or vision.need("num_hidden_layers")
     heads, inter = vision.need("num_attention_heads"), vision.need("intermediate_size")
@@ -96,7 +98,7 @@ def tower(
         layers=(one,) * built,
         around=(patch_embedding(name, hidden, pixels, bias=kind == SIGLIP), *projector),
         vectors=Vectors(whole=own + vectors),
-        patches=found,
+        patches=rows_seen or found,
         crops=crops,
         tokens=found // merge**2 if tokens is None else tokens,
         image=seen,
