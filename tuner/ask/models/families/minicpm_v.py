@@ -1,4 +1,4 @@
-"""MiniCPM-V 2.5 to 4.5 (vLLM ``models/minicpmv.py``): SigLIP, and queries that read 64 tokens or so from its patches."""
+"""MiniCPM-V 2.5 to 4.5 (vLLM ``models/minicpmv.py``): SigLIP, and queries that read some 64 tokens from its patches."""
 
 from __future__ import annotations
 
