@@ -161,6 +161,14 @@ def test_a_plan_says_what_an_image_adds():
     assert "1,369 tokens" in said
 
 
+@pytest.mark.parametrize(("gpu", "told"), [("h100_sxm", False), ("a100_sxm", True)])
+def test_an_image_says_where_attention_within_images_was_never_measured(gpu, told):
+    asked = request().model_copy(update={"cluster": request().cluster.model_copy(update={"gpu": gpu})})
+    (said,) = planned_answer(asked).engine.cautions
+    assert f"(tp=1,pp=1,dp=1 on {gpu}" in said
+    assert ("where attention within images was never measured)" in said) is told
+
+
 def test_without_its_encoders_a_model_takes_less_and_nothing_is_said_of_them():
     asked = request(language_model_only=True)
     assert requested_model(asked).towers == ()

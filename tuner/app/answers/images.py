@@ -32,6 +32,8 @@ def _note(model: ModelShape, tower: Tower, cluster: Cluster | None, layout: Para
     ms = image_ms(model, tower, cluster, layout)
     cost = "a time that is not priced" if ms is None else f"{ms:.3g} ms of prefill"
     device = cluster.profile.name
+    if "encoder_attention" not in cluster.profile.measured:
+        device += ", where attention within images was never measured"
     return (
         f"{said}; one image of {tower.image} × {tower.image} pixels adds {cost} and {tower.tokens:,} tokens of prompt "
         f"({layout} on {device})."
