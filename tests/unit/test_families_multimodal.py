@@ -133,6 +133,18 @@ def test_a_type_whose_files_name_no_architecture():
     assert found.parameters == pytest.approx(3.37e9, rel=0.01)  # as its authors tell of it
 
 
+SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_hidden_layers": 2}
+
+
+def test_an_encoder_without_settings_is_refused_by_name():
+    """Where the engine has no defaults for it."""
+    text = {**SMALL, "num_local_experts": 4, "vocab_size": 1000, "num_experts_per_tok": 2, "head_dim": 16}
+    with pytest.raises(BadInput, match=r"vision_config\.hidden_size"):
+        from_config({"architectures": ["MiniMaxM3SparseForConditionalGeneration"], "text_config": text}, "a model")
+    with pytest.raises(BadInput, match=r"vision_config\.width"):
+        from_config({"architectures": ["Step3p7ForConditionalGeneration"], "text_config": text}, "a model")
+
+
 @pytest.mark.parametrize("architecture", READERS)
 def test_every_reader_is_there(architecture):
     assert callable(reader_of(architecture))
