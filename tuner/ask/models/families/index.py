@@ -15,6 +15,7 @@ READERS: Mapping[str, str] = {
     "AquilaModel": "removed",
     "ArceeForCausalLM": "arcee",
     "ArcticForCausalLM": "removed",
+    "AriaForConditionalGeneration": "aria",
     "BaiChuanForCausalLM": "removed",
     "BaichuanForCausalLM": "removed",
     "BailingMoeForCausalLM": "bailing",
