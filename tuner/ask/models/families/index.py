@@ -41,6 +41,7 @@ READERS: Mapping[str, str] = {
     "DeepseekV4ForCausalLM": "deepseek_v4",
     "DeepseekVLV2ForCausalLM": "deepseek_vl2",
     "Dots1ForCausalLM": "glm_moe",
+    "DotsOCRForCausalLM": "dots_ocr",
     "Ernie4_5ForCausalLM": "ernie45",
     "Ernie4_5_MoeForCausalLM": "ernie_moe",
     "Exaone4ForCausalLM": "exaone4",
