@@ -267,7 +267,7 @@ def from_config(config: Mapping[str, Any], name: str, dtype: str = "auto", direc
     ``directory`` is where the checkpoint lies: its quantisation may stand in another file there.
     """
     whole = Config(config, name)
-    architecture = next(iter(whole.entries("architectures")), ARCHITECTURES.get(whole.word("model_type")))
+    architecture = next(iter(whole.items("architectures")), ARCHITECTURES.get(whole.word("model_type")))
     reader = reader_of(architecture) if isinstance(architecture, str) else None
     if reader is None or not isinstance(architecture, str):
         raise BadInput(whole.place("architectures"), architecture, "one of " + ", ".join(sorted(READERS)))

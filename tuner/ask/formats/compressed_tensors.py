@@ -54,7 +54,7 @@ def _group(group: QuantizationDocument, everywhere: str) -> _Group | None:
     targets = group.entries("targets") or ("Linear",)
     if len(targets) == 1 and str(targets[0]).endswith("Attention"):
         return None
-    names: list[object] = [target for target in targets if target not in _CLASSES]
+    names: list[object] = [target for target in targets if str(target) not in _CLASSES]
     layers: Sequence[Layer] = [layer for target in targets for layer in _CLASSES.get(str(target), ())]
     own = group.word("format", everywhere)
     return ModuleList(names, group.place("targets")), frozenset(layers), format_of_group(group, own)

@@ -93,8 +93,33 @@ class Config:
             raise BadInput(self.place(key), value, "a text")
         return value
 
+    def whole(self, key: str, absent: int) -> int:
+        """A whole number that may be 0 or count from the end."""
+        value = self.get(key)
+        if value is None:
+            return absent
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > MOST:
+            raise BadInput(self.place(key), value, "a whole number")
+        return value
+
+    def numbers(self, key: str, count: int | None = None) -> Sequence[int]:
+        """A list of whole numbers of at least 0, ``count`` of them where that is given."""
+        found = self.entries(key)
+        if any(not isinstance(one, int) or isinstance(one, bool) or not 0 <= one <= MOST for one in found):
+            raise BadInput(self.place(key), found, "a list of whole numbers")
+        if count is not None and len(found) != count:
+            raise BadInput(self.place(key), found, f"{count} whole numbers")
+        return found
+
     def entries(self, key: str) -> Sequence[Any]:
-        """A list; empty where there is none."""
+        """A list of numbers, texts, truth values and nulls; empty where there is none."""
+        found = self.items(key)
+        if any(isinstance(one, list | tuple | Mapping) for one in found):
+            raise BadInput(self.place(key), found, "a list without lists and objects in it")
+        return found
+
+    def items(self, key: str) -> Sequence[Any]:
+        """A list of anything; empty where there is none."""
         value = self.get(key)
         if value is None:
             return ()

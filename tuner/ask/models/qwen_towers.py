@@ -53,7 +53,7 @@ def second_and_a_half(vision: Config, prefix: str = "visual") -> Tower:
     vision = vision.having(**BETWEEN)
     hidden, count, unit = vision.need("hidden_size"), vision.need("depth"), vision.need("spatial_merge_size") ** 2
     window = (vision.need("window_size") // vision.need("patch_size")) ** 2
-    full = set(vision.entries("fullatt_block_indexes"))
+    full = set(vision.numbers("fullatt_block_indexes"))
     kinds = {
         chunk: block(
             hidden,

@@ -119,6 +119,8 @@ def given(text: Config, key: str) -> int | None:
 def indexer(text: Config, layer: int) -> Indexer:
     """All layers have one, or every so many, or those that a pattern marks F."""
     pattern = text.get("index_topk_pattern")
+    if isinstance(pattern, list):
+        pattern = text.entries("index_topk_pattern")
     if pattern is not None and not (isinstance(pattern, str | list) and set(pattern) <= {"F", "S"}):
         raise text.refuse("index_topk_pattern", "F and S")
     if pattern is None:

@@ -38,8 +38,8 @@ def read(config: Config, text: Config) -> Described:
     )
     dim, norms = grouped(text).head_dim, two_norms(text.need("hidden_size"))
     dense, count = Mlp(inter=text.need("intermediate_size"), bias=text.flag("mlp_bias")), text.need("num_hidden_layers")
-    windows, layers = text.entries("sliding_windows") or [text.get("sliding_window")] * count, []
-    if len(windows) < count:
+    windows, layers = text.entries("sliding_windows") or [text.count("sliding_window")] * count, []
+    if len(windows) < count or any(one is not None and not isinstance(one, int) for one in windows):
         raise text.refuse("sliding_windows", f"{count} windows or nulls")
     for at, kind in enumerate(of_kinds(text, "layer_types", WINDOW, FULL)):
         window = windows[at] if kind == WINDOW else None

@@ -39,7 +39,7 @@ def read(config: Config, text: Config) -> Described:
         image=SIDE,
     )
     audio = config.part("audio_config").having(**AUDIO)
-    first, second = (int(one) for one in audio.entries("sscp_conv_channel_size"))
+    first, second = audio.numbers("sscp_conv_channel_size", 2)
     heard = conformer(
         audio,
         layers=audio.need("conf_num_hidden_layers"),

@@ -84,7 +84,7 @@ def _vision(vision: Config, outputs: int) -> Tower:
 
 def _audio(audio: Config, outputs: int) -> Tower:
     audio = audio.having(**AUDIO)
-    first, second = (int(one) for one in audio.entries("subsampling_conv_channels"))
+    first, second = audio.numbers("subsampling_conv_channels", 2)
     width = audio.need("output_proj_dims")
     return conformer(
         audio,

@@ -75,6 +75,6 @@ def _same(text: Config, key: str) -> int:
     value = text.get(key)
     if not isinstance(value, list):
         return text.need(key)
-    if len(set(value)) != 1:
+    if len(set(text.entries(key))) != 1:
         raise text.refuse(key, "one number for all layers")
     return Config({key: value[0]}, text.name).need(key)

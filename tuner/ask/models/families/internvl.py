@@ -48,7 +48,7 @@ def _square(vision: Config, key: str) -> int:
     """A number, or the same twice in a list."""
     value = vision.get(key)
     if isinstance(value, list | tuple):
-        if len(set(value)) != 1:
+        if len(set(vision.entries(key))) != 1:
             raise vision.refuse(key, "one number, or the same twice")
         return Config({key: value[0]}, vision.name, "vision_config.").need(key)
     return vision.need(key)
@@ -76,8 +76,8 @@ def _tower(config: Config, vision: Config, outputs: int, chat: bool) -> Tower:
     patch, places = _square(vision, "patch_size"), (_square(vision, "image_size") // _square(vision, "patch_size")) ** 2
     ratio = config.share("downsample_ratio", 0.5)
     width, patches = hidden * int(1 / ratio) ** 2, (image // patch) ** 2
-    chosen = config.get("select_layer") if chat else config.get("vision_feature_layer")
-    built = count if chosen is None else chosen if chosen >= 0 else count + chosen + 1
+    chosen = config.whole("select_layer" if chat else "vision_feature_layer", count)
+    built = chosen if chosen >= 0 else count + chosen + 1
     mean = chat or vision.flag("use_mean_pooling", True)
     own = hidden * (1 + places + 1) + (0 if mean else 2 * hidden) + (hidden if vision.flag("use_mask_token") else 0)
     names = ("mlp1.1", "mlp1.3") if chat else ("multi_modal_projector.linear_1", "multi_modal_projector.linear_2")

@@ -27,7 +27,7 @@ def read(config: Config, text: Config) -> Described:
     text.only("hidden_act", "silu", "situ")
     text.only("mla_use_nope", True)
     hidden, experts = text.need("hidden_size"), _experts(text)
-    recurrent = set(text.part("linear_attn_config").entries("kda_layers"))
+    recurrent = set(text.part("linear_attn_config").numbers("kda_layers"))
     mixers: dict[bool, Mixer] = {False: _latent(text)}
     if recurrent:
         mixers[True] = _delta(text.part("linear_attn_config"))

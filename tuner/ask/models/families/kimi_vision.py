@@ -62,7 +62,7 @@ def _moon(vision: Config, outputs: int) -> Tower:
         mlp_bias=vision.flag("linear_bias", True),
         norms=2 * norm,
     )
-    across, down = (int(one) for one in vision.entries("merge_kernel_size"))
+    across, down = vision.numbers("merge_kernel_size", 2)
     newer = vision.one_of("mm_projector_type", {"patchmerger": False, "patchmergerv2": True})
     width, at = hidden * across * down, "mm_projector"
     out = vision.need("text_hidden_size") if newer else outputs  # whatever K2.5's ``mm_hidden_size`` says

@@ -35,8 +35,8 @@ def read(config: Config, text: Config) -> Described:
     text.only("hidden_act", *SILU)
     hidden, count = text.need("hidden_size"), text.need("num_hidden_layers")
     kinds = of_kinds(text, "layer_types", WINDOW, FULL) if text.has("layer_types") else [FULL] * count
-    heads = text.entries("num_attention_heads_per_layer") or [text.need("num_attention_heads")] * count
-    if len(heads) < count:
+    heads = text.numbers("num_attention_heads_per_layer") or [text.need("num_attention_heads")] * count
+    if len(heads) < count or 0 in heads:
         raise text.refuse("num_attention_heads_per_layer", f"{count} numbers")
     dense, experts, layers = Mlp(inter=text.need("intermediate_size")), _experts(text), []
     step = text.count("decoder_sparse_step") or 1

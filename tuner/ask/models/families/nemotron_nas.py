@@ -21,7 +21,7 @@ MULTIPLE = 256  # of an MLP's width
 def read(config: Config, text: Config) -> Described:
     """``block_configs`` has an entry for each layer. A half that is left out has no norm either."""
     text.only("hidden_act", "silu")
-    blocks = text.entries("block_configs")
+    blocks = text.items("block_configs")
     layers = text.need("num_hidden_layers")
     if len(blocks) < layers:
         raise BadInput(text.place("block_configs"), len(blocks), f"an entry for each of {layers} layers")

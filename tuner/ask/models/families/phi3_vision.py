@@ -34,8 +34,7 @@ def read(config: Config, text: Config) -> Described:
     config.part("embd_layer").only("use_hd_transform", True)
     width = 4 * (image.count("image_dim_out") or LARGE["hidden_size"])
     tokens = image.count("num_img_tokens") or LINES**2
-    layer = image.get("layer_idx")
-    layers = LARGE["num_hidden_layers"] + 1 + (READ if layer is None else layer)
+    layers = LARGE["num_hidden_layers"] + 1 + image.whole("layer_idx", READ)
     at = "model.vision_embed_tokens"
     seen = tower(
         Config(LARGE, config.name, "img_processor."),

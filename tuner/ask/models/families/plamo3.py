@@ -14,7 +14,7 @@ def read(config: Config, text: Config) -> Described:
     """``interleaved_sliding_window`` has the window of each layer, null for none."""
     size = sizes(text)
     windows = text.entries("interleaved_sliding_window")
-    if len(windows) < size.layers or any(one is not None and not isinstance(one, int) for one in windows):
+    if len(windows) < size.layers or any(one is not None and (not isinstance(one, int) or one < 1) for one in windows):
         raise text.refuse("interleaved_sliding_window", f"a window or null for each of {size.layers} layers")
 
     def layer(window: int | None) -> Block:

@@ -37,7 +37,7 @@ def window(text: Config) -> int | None:
     layers = text.need("num_hidden_layers")
     stated = text.count("sliding_window") if text.stated("sliding_window") else WINDOW
     size = stated if text.flag("use_sliding_window") else 0
-    first = text.get("max_window_layers") or 0
+    first = text.whole("max_window_layers", 0)
     found = set(kinds(text, layers, [SLIDING if size and at >= first else FULL for at in range(layers)]))
     if len(found) > 1 and first != layers:
         raise text.refuse("max_window_layers", f"a window in all of {layers} layers or in none (vLLM refuses others)")
