@@ -93,12 +93,18 @@ def line(what: str, count: int, of: int) -> str:
 
 
 def refusals(looked: Iterable[Looked]) -> Iterator[str]:
-    """Every refused model with our reason, and what the engine says."""
+    """Every model that is refused with our reason, and what the engine says; and what it alone does not build."""
     for one in looked:
         if one.refusal is not None:
-            theirs = one.row["notes" if has_class(one.row) else "source"][:REASON_LETTERS]
-            right = "wrong: the engine builds it" if is_built(one.row) else f"right: {theirs}"
+            right = "wrong: the engine builds it" if is_built(one.row) else f"right: {theirs_of(one.row)}"
             yield f"- {one.name}: {one.refusal[:REASON_LETTERS]} ({right})"
+        elif not is_built(one.row):
+            yield f"- not refused: {one.name} (the engine: {theirs_of(one.row)})"
+
+
+def theirs_of(row: Row) -> str:
+    """Why the engine did not build it."""
+    return row["notes" if has_class(row) else "source"][:REASON_LETTERS].strip()
 
 
 def worst(looked: Iterable[Looked]) -> Iterator[str]:

@@ -39,7 +39,7 @@ def read(config: Config, text: Config) -> Described:
         norms=6,  # two with biases, and a scale of each half
     )
     side = math.ceil(round((given.count("cpe_max_size") or PLACES) / patch))
-    teachers = {str(one.get("name")) for one in given.entries("teachers") if isinstance(one, dict)}
+    teachers = {str(one.get("name")) for one in given.items("teachers") if isinstance(one, dict)}
     classes = len(teachers) if given.flag("cls_token_per_teacher") else 1
     multiple = given.count("register_multiple")
     registers = given.count("num_registers") or (multiple - classes % multiple if multiple else 0)
