@@ -42,7 +42,7 @@ def is_whole(model: ModelShape) -> None:
         assert price > 0, phase
     assert sequence_memory(model, layout, 2.0).bytes_of(4096) > 0
     answer = model_answer(model)
-    assert 0 < answer.active_parameters
+    assert answer.active_parameters > 0
     assert sum(answer.weight_bytes_by_format.values()) == pytest.approx(answer.weight_bytes, rel=1e-6)
     assert 1 in answer.legal_tp
     assert sum(one.count for one in answer.layers) == model.layers
@@ -123,7 +123,8 @@ def test_a_key_that_holds_anything_is_refused_by_name_or_read(place: tuple[str, 
     try:
         model = from_config(replaced(known(name), path, value), name)
     except BadInput as error:
-        assert error.where.startswith((f"{name}: ", "quantization_config", "dtype", "--"))
+        refused = error.where
+        assert refused.startswith((f"{name}: ", "quantization_config", "dtype", "--")), refused  # noqa: PT017
     else:
         assert model.parameters > 0
         assert model.layers > 0
