@@ -29,6 +29,7 @@ NEWER = {  # of InternVLVisionConfig of Transformers 5
     "image_size": 448,
     "norm_type": "layer_norm",
 }
+_PLAINLY = ("InternVLForConditionalGeneration", "InternS1ForConditionalGeneration")  # classes of Transformers
 _NORMS = {"layer_norm": 2, "rms_norm": 1}  # vectors of one
 _CHAT = TowerNames("attn", "mlp", merged("qkv", "proj"), MlpNames(up="fc1", down="fc2"))
 _PLAIN = TowerNames("attention", "mlp", ProjectionNames(output="projection_layer"), MlpNames(up="fc1", down="fc2"))
@@ -36,7 +37,7 @@ _PLAIN = TowerNames("attention", "mlp", ProjectionNames(output="projection_layer
 
 def read(config: Config, text: Config) -> Described:
     """The price is of one tile; a larger image has several, and itself once more."""
-    chat = "Chat" in str(next(iter(config.entries("architectures"))))
+    chat = str(next(iter(config.entries("architectures")))) not in _PLAINLY
     if not chat:  # as the class of the whole says
         config = config.having(tie_word_embeddings=True)
     found = language_model(config, text)

@@ -14,6 +14,7 @@ from tuner.ask.models.towers import with_towers
 _TEXT: Mapping[str, Reader] = {
     "Qwen2VL": qwen2.read,
     "Qwen2_5_VL": qwen2.read,
+    "OpenCUA": qwen2.read,
     "Qwen3VLMoe": qwen_moe.read,
     "Qwen3VL": qwen3.read,
     "Qwen3_5": qwen_next.read,
@@ -29,6 +30,6 @@ def read(config: Config, text: Config) -> Described:
     vision = config.part("vision_config")
     if family == "Qwen2VL":
         return with_towers(found, [second(vision)])
-    if family == "Qwen2_5_VL":
+    if family in ("Qwen2_5_VL", "OpenCUA"):
         return with_towers(found, [second_and_a_half(vision)])
     return with_towers(found, [third(vision, deep=family != "Qwen3_5")])
