@@ -103,7 +103,7 @@ def paths(config: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tu
 
 def replaced(config: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
     key, *below = path
-    return {**config, key: replaced(config[key], tuple(below), value) if below else value}
+    return {**config, key: replaced(config.get(key, {}), tuple(below), value) if below else value}
 
 
 def known(name: str) -> Mapping[str, Any]:
@@ -123,11 +123,30 @@ def test_a_key_that_holds_anything_is_refused_by_name_or_read(place: tuple[str, 
     try:
         model = from_config(replaced(known(name), path, value), name)
     except BadInput as error:
-        refused = error.where
-        assert refused.startswith((f"{name}: ", "quantization_config", "dtype", "--")), refused
+        where = error.where
     else:
+        where = f"{name}: "
         assert model.parameters > 0
         assert model.layers > 0
+    assert where.startswith((f"{name}: ", "quantization_config", "dtype"))
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        ("moonshotai/Kimi-K3", ("text_config", "linear_attn_config", "kda_layers"), [[1]]),
+        ("moonshotai/Kimi-K2.5", ("vision_config", "merge_kernel_size"), [2]),
+        ("google/gemma-3n-E4B-it", ("audio_config", "sscp_conv_channel_size"), ["x", 32]),
+        ("openai/gpt-oss-20b", ("layer_types",), [{}]),
+        ("THUDM/glm-4-9b-chat", ("num_layers",), ["x"]),
+        ("openai-community/gpt2", ("n_positions",), 1.5),
+        ("Qwen/Qwen2.5-7B", ("max_window_layers",), "x"),
+    ],
+)
+def test_what_is_no_list_of_its_kind_is_refused_by_its_key(name: str, path: tuple[str, ...], value: Any) -> None:
+    with pytest.raises(BadInput) as caught:
+        from_config(replaced(known(name), path, value), name)
+    assert caught.value.where == f"{name}: {'.'.join(path)}"
 
 
 @pytest.mark.parametrize(

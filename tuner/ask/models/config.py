@@ -19,23 +19,35 @@ class Config:
     """
 
     def __init__(
-        self, values: Mapping[str, Any], name: str, where: str = "", defaults: Mapping[str, Any] | None = None
+        self,
+        values: Mapping[str, Any],
+        name: str,
+        where: str = "",
+        defaults: Mapping[str, Any] | None = None,
+        older: Mapping[str, str] | None = None,
     ) -> None:
         self.values, self.name, self._where = values, name, where
         self._defaults: Mapping[str, Any] = defaults or {}
+        self._older: Mapping[str, str] = older or {}
 
     def place(self, key: str) -> str:
         """Where a key stands, for people."""
-        return f"{self.name}: {self._where}{key}"
+        return f"{self.name}: {self._where}{self._older.get(key, key) if self.values.get(key) is None else key}"
 
     def having(self, **defaults: Any) -> Config:
         """The same object, read with a class's defaults."""
-        return Config(self.values, self.name, self._where, {**self._defaults, **defaults})
+        return Config(self.values, self.name, self._where, {**self._defaults, **defaults}, self._older)
 
     def filled(self, **values: Any) -> Config:
         """The same object with values for keys that the file leaves out, which go before any ``defaults``: of a class
         that takes over another's reader."""
-        return Config({**values, **self.values}, self.name, self._where, self._defaults)
+        return Config({**values, **self.values}, self.name, self._where, self._defaults, self._older)
+
+    def renamed(self, **older: str) -> Config:
+        """The same with names of most families for keys that an older one calls otherwise, where the file has those."""
+        found = {new: old for new, old in older.items() if self.has(old)}
+        defaults = {**self._defaults, **{new: self.get(old) for new, old in found.items()}}
+        return Config(self.values, self.name, self._where, defaults, {**self._older, **found})
 
     def get(self, key: str) -> Any:
         """The value as it stands, or the default; None where there is neither."""

@@ -39,7 +39,7 @@ def sizes(text: Config) -> Sizes:
 
 def renamed(text: Config, **older: str) -> Config:
     """The same with names of most families for keys that an older one calls otherwise, where the file has those."""
-    return text.having(**{new: text.get(old) for new, old in older.items() if text.has(old)})
+    return text.renamed(**older)
 
 
 def is_tied(config: Config, text: Config, absent: bool) -> bool:
