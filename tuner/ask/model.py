@@ -24,11 +24,11 @@ from tuner.ask.models.described import Described, Tower
 from tuner.ask.models.families.index import ARCHITECTURES, READERS, reader_of
 from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import NO_VECTORS, Matrix, Vectors, stored_elements
+from tuner.ask.models.vocabulary import padded
 from tuner.ask.registry import known_config, unknown_model
 from tuner.ask.registry import known_models as known_models
 from tuner.errors import BadInput
 
-VOCAB_PADDING = 64  # vLLM pads embedding and LM head rows to a multiple of this (vocab_parallel_embedding.py)
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 _THINKER = "thinker_config"  # where Qwen's Omni models have all but what speaks
 _TEXT_PARTS = ("text_config", "language_config", "llm_config")  # where files of multimodal models have the decoder
@@ -115,7 +115,7 @@ class ModelShape:
     @property
     def padded_vocab(self) -> int:
         """Vocabulary rows as vLLM stores them."""
-        return -(-self.vocab // VOCAB_PADDING) * VOCAB_PADDING
+        return padded(self.vocab)
 
     @property
     def table_width(self) -> int:

@@ -13,6 +13,8 @@ from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
 from tuner.ask.models.positions import SLIDING, longest
 
+SILU = ("silu", "swish")
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -27,19 +29,27 @@ class Sizes:
 
 def sizes(text: Config) -> Sizes:
     """Under the keys of most families. KV heads are as many as heads where they are not given."""
-    hidden, heads = text.need("hidden_size"), text.need("num_attention_heads")
-    return Sizes(
-        layers=text.need("num_hidden_layers"),
-        hidden=hidden,
-        heads=heads,
-        kv_heads=text.count("num_key_value_heads") or heads,
-        head_dim=text.count("head_dim") or hidden // heads,
-    )
+    return Sizes(hidden=text.need("hidden_size"), layers=text.need("num_hidden_layers"), **_heads(text))
 
 
-def renamed(text: Config, **older: str) -> Config:
-    """The same with names of most families for keys that an older one calls otherwise, where the file has those."""
-    return text.renamed(**older)
+def _heads(text: Config) -> dict[str, int]:
+    heads = text.need("num_attention_heads")
+    return {
+        "heads": heads,
+        "kv_heads": text.count("num_key_value_heads") or heads,
+        "head_dim": text.count("head_dim") or text.need("hidden_size") // heads,
+    }
+
+
+def grouped(text: Config, **more: Any) -> Attention:
+    """Grouped-query attention of the usual keys; ``more`` of what they do not say, which wins."""
+    found: dict[str, Any] = dict(_heads(text))
+    return Attention(**(found | more))
+
+
+def two_norms(hidden: int) -> Vectors:
+    """One norm before each half of a layer."""
+    return Vectors(whole=2 * hidden)
 
 
 def is_tied(config: Config, text: Config, absent: bool) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.clip import SIGLIP, tower
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.idefics3 import IDEFICS
 from tuner.ask.models.matrices import Cut
 from tuner.ask.models.towers import linear, with_towers
-from tuner.ask.models.usual import SILU, grouped, two_norms
 
 TEXT = {  # of AriaTextConfig of Transformers 5
     "vocab_size": 32000,

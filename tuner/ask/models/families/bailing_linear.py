@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Mixer, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.bailing import mixture
+from tuner.ask.models.keys import called, number
 from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.lightning import Lightning
 from tuner.ask.models.matrices import Cut, Layer, Matrix
 from tuner.ask.models.recurrent import KimiDelta
-from tuner.ask.models.usual import called, number, two_norms
 
 LATENT = {"qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "kv_lora_rank": 512}
 SHORT = 4  # taps of the convolutions

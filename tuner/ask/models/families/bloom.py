@@ -6,7 +6,7 @@ from __future__ import annotations
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import renamed, uniform
+from tuner.ask.models.decoder import uniform
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.falcon import FEED_FORWARD, PROJECTIONS
 from tuner.ask.models.matrices import Vectors
@@ -17,7 +17,7 @@ DEFAULTS = {"vocab_size": 250880, "hidden_size": 64, "num_hidden_layers": 2, "nu
 def read(config: Config, text: Config) -> Described:
     """An MLP of four times the width; a norm after the embedding, and one at the end."""
     text = text.having(**DEFAULTS)
-    text = renamed(text, hidden_size="n_embed", num_hidden_layers="n_layer", num_attention_heads="n_head")
+    text = text.renamed(hidden_size="n_embed", num_hidden_layers="n_layer", num_attention_heads="n_head")
     hidden, heads = text.need("n_embed", "hidden_size"), text.need("num_attention_heads")
     attention = Attention(
         heads=heads,

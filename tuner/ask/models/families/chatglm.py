@@ -5,7 +5,7 @@ from __future__ import annotations
 from tuner.ask.models.attention import Attention, ProjectionNames
 from tuner.ask.models.blocks import Mlp, MlpNames
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import renamed, uniform
+from tuner.ask.models.decoder import uniform
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
 
@@ -24,7 +24,7 @@ def read(config: Config, text: Config) -> Described:
     if text.has("vision_config"):
         raise text.refuse("vision_config", "no vision: the class refuses it")
     text = text.having(**DEFAULTS)
-    text = renamed(text, num_hidden_layers="num_layers", vocab_size="padded_vocab_size").having(
+    text = text.renamed(num_hidden_layers="num_layers", vocab_size="padded_vocab_size").having(
         max_position_embeddings=text.need("seq_length")
     )
     hidden, heads, every = text.need("hidden_size"), text.need("num_attention_heads"), text.flag("add_bias_linear")

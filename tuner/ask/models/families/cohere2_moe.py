@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, grouped
 from tuner.ask.models.described import Described
+from tuner.ask.models.keys import of_kinds
 from tuner.ask.models.matrices import Vectors
-from tuner.ask.models.usual import grouped, of_kinds
 
 DEFAULTS = {  # of Cohere2MoeConfig
     "vocab_size": 256000,

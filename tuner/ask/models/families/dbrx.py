@@ -5,10 +5,10 @@ from __future__ import annotations
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.config import Config
+from tuner.ask.models.decoder import two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
 from tuner.ask.models.positions import longest
-from tuner.ask.models.usual import two_norms
 
 DEFAULTS = {"d_model": 2048, "n_heads": 16, "n_layers": 24, "max_seq_len": 2048, "vocab_size": 32000}  # of DbrxConfig
 

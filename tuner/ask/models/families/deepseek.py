@@ -8,11 +8,10 @@ from typing import Any
 
 from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.latent import Indexer, LatentAttention
 from tuner.ask.models.matrices import Vectors
-from tuner.ask.models.usual import SILU, grouped, two_norms
 
 _THIRD: Mapping[str, Any] = {  # of DeepseekV3Config
     "num_attention_heads": 128,

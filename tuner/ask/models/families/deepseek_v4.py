@@ -5,11 +5,10 @@ from __future__ import annotations
 from tuner.ask.models.blocks import Block
 from tuner.ask.models.compressed import CHOSEN, WHOLE, CompressedAttention, CompressedIndexer
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import SILU, decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.deepseek import mixture
 from tuner.ask.models.matrices import Cut, Layer, Matrix, Vectors
-from tuner.ask.models.usual import SILU
 
 DEFAULTS = {"max_position_embeddings": 1048576}  # of vLLM's DeepseekV4Config
 

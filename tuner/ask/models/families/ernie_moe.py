@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import SILU, grouped, number, two_norms
+from tuner.ask.models.keys import number
 
 DEFAULTS = {  # of Ernie4_5_MoeConfig
     "vocab_size": 103424,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tuner.ask.models.attention import Attention, ProjectionNames
 from tuner.ask.models.blocks import Mlp, MlpNames
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import renamed, sizes, uniform
+from tuner.ask.models.decoder import sizes, uniform
 from tuner.ask.models.described import Described
 from tuner.ask.models.positions import everywhere
 
@@ -23,7 +23,7 @@ DEFAULTS = {
 
 def read(config: Config, text: Config) -> Described:
     """Biases of all four projections, or of none."""
-    text = renamed(text.having(**DEFAULTS), num_hidden_layers="num_layers", hidden_act="activation_function")
+    text = text.having(**DEFAULTS).renamed(num_hidden_layers="num_layers", hidden_act="activation_function")
     text.only("hidden_act", "silu")
     size = sizes(text)
     bias = text.flag("attention_bias") or text.flag("bias")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import SILU, grouped, number, of_kinds, two_norms
+from tuner.ask.models.keys import number, of_kinds
 
 DEFAULTS = {  # of ExaoneMoeConfig
     "vocab_size": 102400,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from tuner.ask.models.beside import Beside
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.recurrent import Mamba2
-from tuner.ask.models.usual import SILU, grouped, two_norms
 
 DEFAULTS = {  # of FalconH1Config
     "vocab_size": 128000,

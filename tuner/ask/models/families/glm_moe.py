@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.deepseek import is_mixture, mixture
-from tuner.ask.models.usual import SILU, called, grouped, two_norms
+from tuner.ask.models.keys import called
 
 DEFAULTS = {  # of Glm4MoeConfig
     "num_attention_heads": 96,

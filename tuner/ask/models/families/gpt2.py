@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from tuner.ask.models.attention import Attention, ProjectionNames
 from tuner.ask.models.blocks import Mlp, MlpNames
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import renamed, uniform
+from tuner.ask.models.decoder import uniform
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
 
@@ -20,8 +20,7 @@ FEED_FORWARD = MlpNames(up="c_fc", down="c_proj")
 def named(text: Config, defaults: Mapping[str, int]) -> Config:
     """With the defaults of a class, under the names of most families."""
     text = text.having(**defaults)
-    return renamed(
-        text,
+    return text.renamed(
         hidden_size="n_embd",
         num_hidden_layers="n_layer",
         num_attention_heads="n_head",

@@ -7,11 +7,11 @@ from typing import Any
 
 from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
 from tuner.ask.models.described import Described
+from tuner.ask.models.keys import called
 from tuner.ask.models.matrices import Layer
 from tuner.ask.models.recurrent import Mamba2
-from tuner.ask.models.usual import SILU, called, grouped, two_norms
 
 DEFAULTS: dict[str, Any] = {  # of GraniteMoeConfig and GraniteMoeHybridConfig
     "vocab_size": 32000,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
 from tuner.ask.models.described import Described
+from tuner.ask.models.keys import number
 from tuner.ask.models.recurrent import Mamba1
-from tuner.ask.models.usual import SILU, grouped, number, two_norms
 
 DEFAULTS = {  # of JambaConfig
     "vocab_size": 65536,

@@ -6,7 +6,6 @@ from __future__ import annotations
 from tuner.ask.models.attention import ProjectionNames
 from tuner.ask.models.blocks import MlpNames
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import renamed
 from tuner.ask.models.described import Described, Tower
 from tuner.ask.models.families import deepseek, kimi_linear
 from tuner.ask.models.matrices import Vectors
@@ -42,7 +41,7 @@ def read(config: Config, text: Config) -> Described:
     """The language model is DeepSeek-V3's, or that of Kimi-Linear."""
     third = "K3" in str(next(iter(config.entries("architectures"))))
     found = (kimi_linear if third else deepseek).read(config, text)
-    vision = renamed(config.part("vision_config").having(**(THIRD if third else SECOND)), **_OLDER)
+    vision = config.part("vision_config").having(**(THIRD if third else SECOND)).renamed(**_OLDER)
     return with_towers(found, [_moon(vision, found.hidden)])
 
 

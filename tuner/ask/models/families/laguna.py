@@ -7,10 +7,10 @@ from typing import Any
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
 from tuner.ask.models.described import Described
+from tuner.ask.models.keys import number, of_kinds
 from tuner.ask.models.matrices import Cut, Layer, Matrix
-from tuner.ask.models.usual import SILU, grouped, number, of_kinds, two_norms
 
 DEFAULTS: dict[str, Any] = {  # of vLLM's LagunaConfig
     "vocab_size": 100352,

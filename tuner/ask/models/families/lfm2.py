@@ -7,10 +7,10 @@ from typing import Any
 
 from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, grouped, two_norms
 from tuner.ask.models.described import Described
+from tuner.ask.models.keys import called, number
 from tuner.ask.models.recurrent import ShortConvolution
-from tuner.ask.models.usual import called, grouped, number, two_norms
 
 _DENSE: dict[str, Any] = {  # of Lfm2Config
     "vocab_size": 65536,

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.deepseek import latent
+from tuner.ask.models.keys import number
 from tuner.ask.models.matrices import Vectors
-from tuner.ask.models.usual import number, two_norms
 
 DEFAULTS = {  # of LongcatFlashConfig
     "vocab_size": 131072,

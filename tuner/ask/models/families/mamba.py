@@ -6,9 +6,9 @@ from tuner.ask.models.blocks import Block, Mixer
 from tuner.ask.models.config import Config
 from tuner.ask.models.decoder import decoder
 from tuner.ask.models.described import Described
+from tuner.ask.models.keys import called
 from tuner.ask.models.matrices import Vectors
 from tuner.ask.models.recurrent import Mamba1, Mamba2
-from tuner.ask.models.usual import called
 
 _FIRST = {  # of MambaConfig and FalconMambaConfig
     "vocab_size": 50280,

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import SILU, decoder, two_norms
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import SILU, two_norms
 
 DEFAULTS = {"max_position_embeddings": 131072}  # of MiMoV2FlashConfig
 

@@ -7,9 +7,8 @@ from typing import Any
 from tuner.ask.models.attention import BlockIndex
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, grouped, two_norms
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import grouped, two_norms
 
 DEFAULTS: dict[str, Any] = {  # of vLLM's MiniMaxM3TextConfig
     "vocab_size": 200064,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, grouped, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.positions import everywhere
-from tuner.ask.models.usual import grouped, two_norms
 
 DEFAULTS = {"num_experts_per_tok": 2, "num_local_experts": 8, "num_key_value_heads": 8}  # of MixtralConfig
 DEFAULTS |= {"max_position_embeddings": 131072}

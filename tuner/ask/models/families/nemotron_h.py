@@ -9,12 +9,11 @@ from functools import cache
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.cache import STATE_BYTES
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, grouped
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
 from tuner.ask.models.positions import everywhere
 from tuner.ask.models.recurrent import Mamba2
-from tuner.ask.models.usual import grouped
 
 DEFAULTS = {  # of NemotronHConfig
     "num_attention_heads": 32,

@@ -6,10 +6,10 @@ from typing import Any
 
 from tuner.ask.models.blocks import Block, Mixer, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, grouped, two_norms
 from tuner.ask.models.described import Described
+from tuner.ask.models.keys import of_kinds
 from tuner.ask.models.recurrent import GatedDelta
-from tuner.ask.models.usual import grouped, of_kinds, two_norms
 
 DEFAULTS: dict[str, Any] = {  # of vLLM's OlmoHybridConfig
     "vocab_size": 100352,

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, grouped, two_norms
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import called, grouped, two_norms
+from tuner.ask.models.keys import called
 
 _ROUTED = {"num_attention_heads": 16, "num_experts_per_tok": 8, "num_experts": 64, "intermediate_size": 2048}
 _FLEX = {"num_attention_heads": 32, "num_experts_per_tok": 5, "num_experts": 7, "intermediate_size": 11008}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import SILU, decoder
 from tuner.ask.models.described import Described
 from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import Vectors
-from tuner.ask.models.usual import SILU
 
 
 def read(config: Config, text: Config) -> Described:

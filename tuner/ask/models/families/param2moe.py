@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, grouped, two_norms
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import grouped, number, two_norms
+from tuner.ask.models.keys import number
 
 
 def read(config: Config, text: Config) -> Described:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, grouped
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
 from tuner.ask.models.positions import everywhere
-from tuner.ask.models.usual import grouped
 
 DEFAULTS = {  # of PhimoeConfig
     "vocab_size": 32064,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
 from tuner.ask.models.described import Described
-from tuner.ask.models.usual import SILU, called, grouped, of_kinds, two_norms
+from tuner.ask.models.keys import called, of_kinds
 
 SECOND = {  # of Qwen2MoeConfig
     "num_experts": 60,

@@ -9,11 +9,11 @@ from typing import Any
 from tuner.ask.models.blocks import Block, Mixer, Mlp
 from tuner.ask.models.cache import STATE_BYTES
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.qwen_moe import is_mixture, mixture
+from tuner.ask.models.keys import called, of_kinds
 from tuner.ask.models.recurrent import GatedDelta
-from tuner.ask.models.usual import SILU, called, grouped, of_kinds, two_norms
 
 _ALL: Mapping[str, Any] = {
     "head_dim": 256,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, two_norms
 from tuner.ask.models.described import Described
+from tuner.ask.models.keys import number
 from tuner.ask.models.latent import LatentAttention
-from tuner.ask.models.usual import number, two_norms
 
 
 def read(config: Config, text: Config) -> Described:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import renamed
 from tuner.ask.models.described import Described
 from tuner.ask.models.nested import language_model
 from tuner.ask.models.towers import linear, two_layers, with_towers
@@ -32,7 +31,7 @@ def read(config: Config, text: Config) -> Described:
     audio = config.part("audio_config")
     if str(next(iter(config.entries("architectures")))).startswith("Voxtral"):
         found = language_model(config, text, "llama")
-        audio = renamed(audio.having(**VOXTRAL), **_NAMES)
+        audio = audio.having(**VOXTRAL).renamed(**_NAMES)
         factor = audio.count("downsample_factor") or STACKED
         at, width = "audio_language_adapter", audio.need("d_model") * factor
         adapter = two_layers(f"{at}.w_in", f"{at}.w_out", width, found.hidden, found.hidden, bias=False, whole=True)

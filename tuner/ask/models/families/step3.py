@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.factorized import FactorizedAttention
 from tuner.ask.models.families.step3p5 import routed_layers
 from tuner.ask.models.matrices import Layer
-from tuner.ask.models.usual import two_norms
 
 DEFAULTS = {  # of vLLM's Step3TextConfig
     "hidden_size": 7168,

@@ -7,10 +7,9 @@ from typing import Any
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Cut, Layer, Matrix
-from tuner.ask.models.usual import two_norms
 
 DEFAULTS: dict[str, Any] = {  # of vLLM's Step3p5Config
     "num_attention_groups": 8,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from tuner.ask.models.attention import Attention, ProjectionNames
 from tuner.ask.models.blocks import Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import renamed, sizes, uniform
+from tuner.ask.models.decoder import sizes, uniform
 from tuner.ask.models.described import Described
 from tuner.ask.models.positions import everywhere
 
 
 def read(config: Config, text: Config) -> Described:
     """Checkpoints keep keys and values in one matrix."""
-    text = renamed(text, num_hidden_layers="n_layer", num_attention_heads="n_head", intermediate_size="ffn_hidden_size")
+    text = text.renamed(num_hidden_layers="n_layer", num_attention_heads="n_head", intermediate_size="ffn_hidden_size")
     size = sizes(text)
     attention = Attention(
         heads=size.heads,
