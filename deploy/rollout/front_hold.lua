@@ -4,7 +4,7 @@
 local shares = Map.new("./shares.map", Map._int)
 local bounds = Map.new("./hold.map", Map._str)
 local LOOK_MS, PARTS = 200, 1000
-local FORGOTTEN_S = 2  -- one whose client has gone is not woken again: it does not count as waiting after that
+local FORGOTTEN_S = 2  -- one that HAProxy ended because its client had gone is not woken again, and counts no longer
 local last, looked = 0, {}
 
 local function now()

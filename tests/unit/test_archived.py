@@ -15,6 +15,7 @@ from tests.fakes import copy_of_empty_store, make_request
 from tests.service_app import work
 from tuner.app.service.retention import unpack
 from tuner.errors import BadInput
+from tuner.rehearse.conditions import SEED_FACT
 from tuner.study.orders import Terms
 from tuner.study.store import Store
 
@@ -92,6 +93,8 @@ def row(table, column, number=0):
         (row(STUDIES, "state"), "running", f"archive: {STUDIES}[0].state", "cancelled, decided, failed"),
         (row(STUDIES, "state"), None, f"archive: {STUDIES}[0].state", "a value"),
         (row(STUDIES, "facts"), ["x"], f"archive: {STUDIES}[0].facts", "an object"),
+        ((*row(STUDIES, "facts"), SEED_FACT), "x", f"archive: {STUDIES}[0].facts.{SEED_FACT}", "a whole number"),
+        ((*row(STUDIES, "facts"), SEED_FACT), [1], f"archive: {STUDIES}[0].facts.{SEED_FACT}", "a whole number"),
         (row(STUDIES, "request"), "{", f"archive: {STUDIES}[0]", "cannot be read"),
         (row(STUDIES, "request"), {"model": "x"}, f"archive: {STUDIES}[0].request", "text"),
         (row(STUDIES, "ranked"), "[{}]", f"archive: {STUDIES}[0]", "cannot be read"),

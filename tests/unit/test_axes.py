@@ -89,12 +89,17 @@ def test_a_value_of_no_axis_is_refused_with_those_allowed(name, wrong):
     assert (caught.value.where, caught.value.allowed) == (f"layout.{name}", AXES[name].allowed)
 
 
+def layer_terms(layout):
+    costs = StepCosts(MODEL, CLUSTER)
+    return [costs._block_terms(block, layout, DECODE) for block in MODEL.kinds]
+
+
 @pytest.mark.slow
 def test_prices_move_as_declared():
     """Of a decode step and its layers; what moves steps alone leaves the kernels of a layer as they are."""
     moved = {name: set() for name in SPACE_AXES}
     for name, base in PAIRS:
-        first, *others = (StepCosts(MODEL, CLUSTER)._layer_terms(one, DECODE) for one in variants(name, base))
+        first, *others = (layer_terms(one) for one in variants(name, base))
         if any(repr(other) != repr(first) for other in others):
             moved[name].add(Prices.LAYERS)
         first, *others = (terms(one) for one in variants(name, base))

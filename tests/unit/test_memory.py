@@ -59,7 +59,7 @@ def test_a_tied_table_is_held_by_both_end_stages():
 @given(t=st.sampled_from([2, 4, 8]), ep=st.booleans(), model=st.sampled_from([LLAMA_8B, LLAMA_70B, QWEN_MOE]))
 def test_ranks_hold_together_what_one_device_holds_and_the_norms_again(t, ep, model):
     layout = ParallelLayout(tp=t, ep=ep and model.experts is not None)
-    norms = model.layers * 2 * model.hidden * 2
+    norms = 2 * (model.vectors.whole + sum(n * block.vectors(model.hidden).whole for block, n in model.counted))
     router = model.moe_layers * (model.experts.count * model.hidden * 2 if model.experts else 0)
     kv_copies = max(1, t // model.kv_heads) - 1
     copies = model.layers * model.hidden * model.head_dim * 2 * model.kv_heads * 2 * kv_copies

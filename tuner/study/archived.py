@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from tuner.errors import BadInput, ParlayError
+from tuner.rehearse.conditions import SEED_FACT, simulated_seed
 from tuner.study.lifecycle import StudyState
 from tuner.study.orders import order_of
 from tuner.study.records import Snapshot
@@ -119,6 +120,11 @@ def _read(rows: Mapping[str, list[Row]]) -> None:
         raise BadInput(f"{at}.state", _short(head["state"]), _one_of(ENDED))
     if not isinstance(head["facts"], dict):
         raise BadInput(f"{at}.facts", _short(head["facts"]), "an object")
+    try:
+        simulated_seed(head["facts"])
+    except (TypeError, ValueError):
+        given = _short(head["facts"][SEED_FACT])
+        raise BadInput(f"{at}.facts.{SEED_FACT}", given, "a whole number") from None
     record = _readable(at, study_of, head)
     _each(rows, ORDERS, order_of)
     _each(rows, EVENTS, lambda row: dict(json.loads(row["data"])))
