@@ -200,11 +200,11 @@ class Simulator:
         """Tokens of the longest sequence that an empty cache holds."""
         from tuner.simulate.scheduler import blocks_of
 
-        limits = self._limits
-        if blocks_of(limits, self._longest) <= limits.blocks:
-            return self._longest
-        once = blocks_of(limits, 1) - limits.grows
-        return max(0, limits.blocks - once) * limits.block_tokens if limits.grows else 0
+        low, high = 0, self._longest  # what is held grows with the length, in steps of its own for every window
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if blocks_of(self._limits, middle) <= self._limits.blocks else (low, middle - 1)
+        return low
 
     def _shared_front_end(self, prompt_tokens: Ints) -> tuple[float, float]:
         """(Milliseconds per token of a prompt one after the other, per request beside others): the front ends of all
