@@ -21,6 +21,7 @@ from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts, Mixer
 from tuner.ask.models.config import Config
 from tuner.ask.models.described import Described, Tower
+from tuner.ask.models.factorized import FactorizedAttention
 from tuner.ask.models.families.index import ARCHITECTURES, READERS, reader_of
 from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import NO_VECTORS, Matrix, Vectors, stored_elements
@@ -150,7 +151,8 @@ class ModelShape:
     @property
     def attention(self) -> Attention | None:
         """Attention over heads as most of its layers have it; None in a model without."""
-        found = [(count, one.mixer) for one, count in self.counted if isinstance(one.mixer, Attention)]
+        parts = [(n, part) for block, n in self.counted if block.mixer is not None for part in block.mixer.parts]
+        found = [(count, one) for count, one in parts if isinstance(one, Attention)]
         return max(found, key=lambda pair: pair[0])[1] if found else None
 
     @property
@@ -159,21 +161,41 @@ class ModelShape:
         return next((one for one in self.mixers if isinstance(one, LatentAttention)), None)
 
     @property
+    def factorized(self) -> FactorizedAttention | None:
+        """Attention over one key of all heads, where it has that."""
+        return next((one for one in self.mixers if isinstance(one, FactorizedAttention)), None)
+
+    @property
+    def caches_latent(self) -> bool:
+        """True where the engine caches latent vectors (``use_mla``), not keys and values that they expand to."""
+        return any(isinstance(one, LatentAttention) and not one.expanded for one in self.mixers)
+
+    @property
+    def attends(self) -> bool:
+        """True where some layer keeps keys and values of tokens."""
+        return any(one.caches for one in self.mixers)
+
+    @property
     def heads(self) -> int:
         """Query heads: the fewest of any layer; 1 in a model without attention."""
-        found = [one.heads for one in self.mixers if isinstance(one, Attention | LatentAttention)]
+        parts = [part for one in self.mixers for part in one.parts]
+        found = [one.heads for one in parts if isinstance(one, Attention | LatentAttention | FactorizedAttention)]
         return min(found, default=1)
 
     @property
     def kv_heads(self) -> int:
         """KV heads as most layers have them; all heads of latent attention."""
-        return self.attention.kv_heads if self.attention else self.heads
+        if self.attention:
+            return self.attention.kv_heads
+        return self.heads if self.factorized is None else 1
 
     @property
     def head_dim(self) -> int:
         """Width of a key as most layers have it."""
         if self.attention:
             return self.attention.head_dim
+        if self.factorized:
+            return self.factorized.head_dim
         return self.latent.qk_nope + self.latent.qk_rope if self.latent else 1
 
     @property

@@ -139,7 +139,7 @@ class StepCosts:
         """What every token is multiplied by, what mixes tokens, and the small kernels around both."""
         model, profile = self.model, self.cluster.profile
         n = np.maximum(step.tokens / layout.pcp, 1.0)
-        halves = (int(block.mixer is not None) + block.transforms) / 2
+        halves = block.halves / 2
         row_bytes = ELEMENTWISE_PASSES * model.hidden * float(model.element_bytes) * halves
         kernels = profile.engine.layer_kernels * halves
         if self._switches.on(layout, model).fp8_cache and compute.quantises_output(profile):

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 from tuner.ask.measured import Kernels, Measured, measured_of
 from tuner.ask.model import ModelShape
-from tuner.ask.models.beside import Beside
-from tuner.ask.models.blocks import Mixer
 from tuner.ask.models.latent import LatentAttention
 from tuner.ask.request import TuneRequest
 from tuner.ask.requested_model import requested_model
@@ -33,15 +31,9 @@ def kernels_of(model: ModelShape) -> tuple[Kernels, ...]:
 
 def _kernels(model: ModelShape) -> Iterator[Kernels]:
     for block in model.kinds:
-        for mixer in _parts(block.mixer):
+        for mixer in block.mixer.parts if block.mixer is not None else ():
             yield Kernels(f"{mixer.kind} layers", sections_of(mixer), "attention")
             if isinstance(mixer, LatentAttention) and not mixer.expanded:
                 yield _PRODUCTS
         if block.streams > 1:
             yield _STREAMS
-
-
-def _parts(mixer: Mixer | None) -> tuple[Mixer, ...]:
-    if mixer is None:
-        return ()
-    return mixer.mixers if isinstance(mixer, Beside) else (mixer,)

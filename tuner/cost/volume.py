@@ -20,12 +20,15 @@ from typing import Literal
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.models.attention import Attention
+from tuner.ask.models.blocks import Block
+from tuner.ask.models.factorized import FactorizedAttention
 from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.recurrent import Mamba2
 from tuner.cost.stages import Stage, moe_layers_of, stage_blocks
 
 Engine = Literal["v0", "v1"]
 Phase = Literal["prefill", "decode"]
+_Attending = Attention | FactorizedAttention | LatentAttention
 _DEEPEP = ("deepep_high_throughput", "flashinfer_all2allv")
 
 
@@ -112,17 +115,36 @@ def _tensor_parallel(
         return
     if stage == 0:
         yield PassOperation(0, "allreduce", "tp", t, 1, model.hidden, b, "embedding")
-    spanning = sum(n for block, n in blocks if isinstance(block.mixer, Attention) and block.mixer.norm_spans_heads)
+    parts = [(part, n) for block, n in blocks if block.mixer is not None for part in block.mixer.parts]
+    spanning = sum(n for one, n in parts if isinstance(one, Attention) and one.norm_spans_heads)
     if spanning:  # a variance each of queries and keys, in fp32 (MiniMaxText01RMSNormTP.forward_qk)
         yield PassOperation(stage, "allreduce", "tp", t, spanning, 2, 4, "query and key norm")
-    gated = sum(n for block, n in blocks if isinstance(block.mixer, Mamba2) and block.mixer.norms_over(t))
+    gated = sum(n for one, n in parts if isinstance(one, Mamba2) and one.norms_over(t))
     if gated:  # the variance of the gated norm, whose group is spread (Mixer2RMSNormGated.forward_native)
         yield PassOperation(stage, "allreduce", "tp", t, gated, 1, 4, "state space norm")
-    mixers = sum(n * block.mixes for block, n in blocks)
-    yield PassOperation(stage, "allreduce", "tp", t, mixers, model.hidden, b, "attention output")
     exchange = _experts_exchange(model, layout)
-    mlps = sum(n * block.transforms for block, n in blocks if not (exchange and block.experts is not None))
+    mixers = sum(n * _mixer_reductions(block, exchange) for block, n in blocks)
+    yield PassOperation(stage, "allreduce", "tp", t, mixers, model.hidden, b, "attention output")
+    mlps = sum(n * _mlp_reductions(block, exchange) for block, n in blocks)
     yield PassOperation(stage, "allreduce", "tp", t, mlps, model.hidden, b, "MLP output")
+    width = model.experts.width if model.experts is not None else None
+    if width is not None and not exchange:  # summed before they widen (_maybe_reduce_routed_output_before_transform)
+        yield PassOperation(stage, "allreduce", "tp", t, moe_layers_of(blocks), width, b, "latent experts")
+
+
+def _mixer_reductions(block: Block, exchange: bool) -> int:
+    """All-reduces after a mixer; tokens that travel to experts leave nothing that both halves could share."""
+    joins_experts = block.joined and exchange and block.experts is not None and block.mlp is None
+    return block.mixer.reductions if joins_experts and block.mixer is not None else block.mixes
+
+
+def _mlp_reductions(block: Block, exchange: bool) -> int:
+    """All-reduces of a hidden row after MLP and experts; of experts of another width shared ones alone have one."""
+    own = block.experts
+    if own is None:
+        return block.transforms
+    elsewhere = exchange or (own.width is not None and not own.shared_inter)
+    return block.transforms - int(elsewhere)
 
 
 def _experts_exchange(model: ModelShape, layout: ParallelLayout) -> bool:
@@ -135,7 +157,7 @@ def _experts(model: ModelShape, layout: ParallelLayout, stage: int, moe_layers: 
     if experts is None or not moe_layers or not _experts_exchange(model, layout):
         return
     ranks, share = layout.dp * layout.pcp * layout.tp, 1 / layout.tp  # with t > 1 tokens are first cut by TP rank
-    h = model.hidden
+    h = model.hidden if experts.width is None else experts.width
     if layout.all2all == "allgather_reducescatter":
         routing = 8 * experts.topk / b  # fp32 weights and int32 ids, 4 bytes each per chosen expert
         dispatch, combine = ranks * share * (h + routing), ranks * share * h
@@ -150,7 +172,7 @@ def _experts(model: ModelShape, layout: ParallelLayout, stage: int, moe_layers: 
         yield PassOperation(stage, "alltoall", "ep", ranks, moe_layers, copies * h, packed, "expert dispatch")
         yield PassOperation(stage, "alltoall", "ep", ranks, moe_layers, copies * h, b, "expert combine")
     if layout.tp > 1:
-        yield PassOperation(stage, "allgather", "tp", layout.tp, moe_layers, h, b, "MoE sequence gather")
+        yield PassOperation(stage, "allgather", "tp", layout.tp, moe_layers, model.hidden, b, "MoE sequence gather")
 
 
 def expected_destinations(experts: int, topk: int, ranks: int) -> float:
@@ -168,10 +190,11 @@ def _context_parallel(layout: ParallelLayout, stage: int, blocks: Stage, b: int)
     d, c = layout.dcp, layout.pcp
     if d == c == 1:
         return
-    attending = Counter[Attention | LatentAttention]()
+    attending = Counter[_Attending]()
     for block, layers in blocks:
-        if isinstance(block.mixer, Attention | LatentAttention):
-            attending[block.mixer] += layers
+        for part in block.mixer.parts if block.mixer is not None else ():
+            if isinstance(part, _Attending):
+                attending[part] += layers
     for mixer, layers in attending.items():
         if d > 1:
             heads = mixer.heads / layout.tp
@@ -185,11 +208,11 @@ def _context_parallel(layout: ParallelLayout, stage: int, blocks: Stage, b: int)
             yield PassOperation(stage, "allgather", "pcp", c, layers, c * kept, b, "KV of new tokens", phase="prefill")
 
 
-def _attended(mixer: Attention | LatentAttention) -> tuple[int, int]:
+def _attended(mixer: _Attending) -> tuple[int, int]:
     """Widths of what a query meets in the cache, and of what it takes from there."""
     if isinstance(mixer, LatentAttention):
         return mixer.kv_rank + mixer.qk_rope, mixer.kv_rank
-    return mixer.head_dim, mixer.values
+    return mixer.head_dim, mixer.values if isinstance(mixer, Attention) else mixer.head_dim
 
 
 def _stage_links(model: ModelShape, layout: ParallelLayout, stage: int, b: int) -> Iterable[PassOperation]:

@@ -81,6 +81,11 @@ class Attention(Mixer):
         return "full attention" if self.chunk is None else "chunked attention"
 
     @property
+    def reductions(self) -> int:
+        """None where every rank has the whole output."""
+        return int(not self.whole)
+
+    @property
     def values(self) -> int:
         """Width of a value."""
         return self.head_dim if self.value_dim is None else self.value_dim

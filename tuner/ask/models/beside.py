@@ -20,6 +20,16 @@ class Beside(Mixer):
         """Those of its parts."""
         return " beside ".join(one.kind for one in self.mixers)
 
+    @property
+    def parts(self) -> tuple[Mixer, ...]:
+        """Each of them."""
+        return self.mixers
+
+    @property
+    def reductions(self) -> int:
+        """Of all of them."""
+        return sum(one.reductions for one in self.mixers)
+
     def matrices(self, hidden: int) -> tuple[Matrix, ...]:
         """All of them."""
         return tuple(matrix for one in self.mixers for matrix in one.matrices(hidden))

@@ -42,6 +42,16 @@ class Mixer(ABC):
         """What does not."""
         return None
 
+    @property
+    def parts(self) -> tuple[Mixer, ...]:
+        """Itself, or those that it has side by side."""
+        return (self,)
+
+    @property
+    def reductions(self) -> int:
+        """All-reduces of a row per token over tensor-parallel ranks that follow it."""
+        return 1
+
     @abstractmethod
     def refuses(self, ranks: int) -> str | None:
         """Why the engine does not cut it over so many tensor-parallel ranks, with figures; None where it does."""
@@ -159,10 +169,10 @@ class Experts:
 class Block:
     """One layer of a model, as ``get_pp_indices`` counts them; ``mixer``, ``mlp`` and ``experts`` where it has them.
 
-    Each of the two halves ends in an all-reduce of a row per token over tensor-parallel ranks, unless they are
-    ``joined``: side by side, their sum reduced at once. ``norms`` are the elements of its norms. ``prefix`` is where
-    checkpoints have the list of layers. ``streams``: rows of the residual per token (hyper-connections), 1 for all
-    others. ``extra`` are matrices of neither half (per-layer inputs, hyper-connections).
+    Each of the two halves ends in an all-reduce of a row per token over tensor-parallel ranks where these divide it,
+    unless they are ``joined``: side by side, their sum reduced at once. ``norms`` are the elements of its norms.
+    ``prefix`` is where checkpoints have the list of layers. ``streams``: rows of the residual per token
+    (hyper-connections), 1 for all others. ``extra`` are matrices of neither half (per-layer inputs, hyper-connections).
     """
 
     mixer: Mixer | None
@@ -176,13 +186,18 @@ class Block:
 
     @property
     def mixes(self) -> int:
-        """All-reduces after the mixer: 1, or 0."""
-        return int(self.mixer is not None and not (self.joined and self.transforms))
+        """All-reduces after the mixer."""
+        return 0 if self.mixer is None or (self.joined and self.transforms) else self.mixer.reductions
 
     @property
     def transforms(self) -> int:
-        """All-reduces after the MLP and the experts: one each."""
-        return int(self.mlp is not None) + int(self.experts is not None)
+        """All-reduces after the MLP and the experts: one each, but for an MLP that every rank has."""
+        return int(self.mlp is not None and not self.mlp.whole) + int(self.experts is not None)
+
+    @property
+    def halves(self) -> int:
+        """What it has of a mixer, an MLP and a mixture of experts."""
+        return sum(one is not None for one in (self.mixer, self.mlp, self.experts))
 
     def dense_matrices(self, hidden: int) -> Iterator[Matrix]:
         """All that every token is multiplied by: all matrices but those of routed experts."""
