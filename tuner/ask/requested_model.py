@@ -32,7 +32,7 @@ def _require_float32(model: ModelShape, gpu: str) -> None:
     if "fp32" not in profile.peak_flops_per_s:
         allowed = f"auto, bfloat16 or float16 on {profile.name}, whose profile has no peak_flops_per_s.fp32"
         raise BadInput("engine.dtype", "float32", allowed)
-    if model.latent and profile.kind.own_memory:
+    if model.caches_latent and profile.kind.own_memory:
         raise BadInput("engine.dtype", "float32", f"auto, bfloat16 or float16 with latent attention on {profile.name}")
 
 

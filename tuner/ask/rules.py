@@ -18,6 +18,9 @@ from tuner.ask.kernel_rules import without_kernel
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.models.attention import Attention
+from tuner.ask.models.blocks import Mixer
+from tuner.ask.models.compressed import CompressedAttention
+from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import Layer
 from tuner.ask.packing import footprint, unplaceable
 from tuner.ask.request import TuneRequest
@@ -25,6 +28,7 @@ from tuner.ask.shard_rules import straddling
 
 _FP8_CACHE_HEADS = (64, 128, 256, 512)  # head sizes of FlashInfer
 _FP8_CACHE_CAPABILITY = 8.9  # from which Triton's attention, which takes every head size, reads fp8
+_SPARSE_CAPABILITIES = (9, 10, 12)
 _SINKS = ("GptOssForCausalLM",)  # models whose attention has sinks
 _PCP_BY_ITSELF_SINCE = EngineVersion(0, 27)
 _RUNNER_V2 = ("DeepseekV2ForCausalLM",)  # models with latent attention that vLLM 0.26 runs by its second model runner
@@ -148,16 +152,22 @@ def _expert_parallel(model: ModelShape, layout: ParallelLayout) -> Drop | None:
 def _context_parallel(model: ModelShape, layout: ParallelLayout) -> Drop | None:
     t, d, c = layout.tp, layout.dcp, layout.pcp
     reason = DropReason.CONTEXT_PARALLEL
-    if c > 1 and not model.latent:
+    if c > 1 and not model.caches_latent:
         return Drop(reason, f"pcp={c} needs latent attention (MLA)")
+    if c > 1 and (model.windowed or model.recurrent):
+        return Drop(reason, f"pcp={c} with layers that keep a window or a state: the engine divides full caches alone")
+    if d > 1 and model.windowed:
+        return Drop(reason, f"dcp={d} with layers that keep a window: the engine divides full caches alone")
     if c > 1 and d not in (1, c, t * c):
         return Drop(reason, f"dcp={d} with pcp={c}, tp={t}: allowed are 1, {c} and {t * c}")
     if d == 1 or c > 1:
         return None
     if t % d:
         return Drop(reason, f"tp={t} does not divide by dcp={d}")
-    if model.latent:
+    if model.caches_latent:
         return None
+    if not model.attends:
+        return Drop(reason, f"dcp={d} for a model without attention")
     if t <= model.kv_heads or d > t // model.kv_heads:
         return Drop(reason, f"dcp={d} needs tp of at least {d} × {model.kv_heads} KV heads, tp={t}")
     if (model.heads // model.kv_heads) % d:
@@ -203,13 +213,15 @@ def _kv_cache(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Dr
     ``mla/amx_mla.py``) does not.
     """
     by_checkpoint = layout.kv_cache_dtype == "auto"
+    if not model.attends:  # states have a precision of their own
+        return None
     if by_checkpoint and model.kv_cache != "fp8":
         return None
     profile, asked = cluster.profile, f"kv_cache_dtype={layout.kv_cache_dtype}"
     asked += ", fp8 as the checkpoint says," if by_checkpoint else ""
     if (multiple := profile.kind.fp8_cache_head_multiple) is not None:
         where = f"on a {profile.kind.name.upper()}"
-        if model.latent:
+        if model.caches_latent:
             return Drop(DropReason.KV_CACHE, f"{asked} with latent attention (MLA) {where}")
         if model.head_dim % multiple:
             needs = f"{asked} {where} needs heads of multiples of {multiple}"
@@ -218,7 +230,7 @@ def _kv_cache(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Dr
     if profile.compute_capability is None or profile.compute_capability >= _FP8_CACHE_CAPABILITY:
         return None
     needs = f"{asked} needs compute capability {_FP8_CACHE_CAPABILITY}, {profile.name} has {profile.compute_capability}"
-    if model.latent:
+    if model.caches_latent:
         return Drop(DropReason.KV_CACHE, f"{needs}, for latent attention (MLA)")
     if model.architecture in _SINKS:
         return Drop(DropReason.KV_CACHE, f"{needs}, for attention with sinks")
@@ -227,12 +239,35 @@ def _kv_cache(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Dr
     return None
 
 
+def _sparse_attention(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+    """Kernels over chosen or compressed latent vectors are for some generations of GPUs alone (``*sparse*.py`` of
+    ``v1/attention/backends/mla`` and ``models/deepseek_v4``); FlashInfer's and FlashMLA's together know these."""
+    profile = cluster.profile
+    sparse = next((part.kind for one in model.mixers for part in one.parts if _chooses(part)), None)
+    if sparse is None:
+        return None
+    if not profile.kind.own_memory:
+        return Drop(DropReason.KV_CACHE, f"no kernel for {sparse} on a {profile.kind.name.upper()}")
+    capability = profile.compute_capability
+    if capability is None or int(capability) in _SPARSE_CAPABILITIES:
+        return None
+    generations = ", ".join(f"{major}.x" for major in _SPARSE_CAPABILITIES)
+    figure = f"{sparse} needs compute capability {generations}; {profile.name} has {capability}"
+    return Drop(DropReason.KV_CACHE, figure)
+
+
+def _chooses(mixer: Mixer) -> bool:
+    if isinstance(mixer, LatentAttention):
+        return mixer.indexer is not None
+    return isinstance(mixer, CompressedAttention)
+
+
 def _weight_format(model: ModelShape, layout: ParallelLayout, cluster: Cluster) -> Drop | None:
     figure = without_kernel(model, layout.tp, layout.ep, cluster.profile)
     return None if figure is None else Drop(DropReason.WEIGHT_FORMAT, figure)
 
 
-_DEVICE_RULES: tuple[DeviceRule, ...] = (_kv_cache, _weight_format)
+_DEVICE_RULES: tuple[DeviceRule, ...] = (_kv_cache, _sparse_attention, _weight_format)
 _CLUSTER_RULES: tuple[ClusterRule, ...] = (_placement, _executor)
 _ENGINE_RULES: tuple[EngineRule, ...] = (
     _heads,
