@@ -9,10 +9,12 @@ from tuner.ask.models.beside import Beside
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.factorized import FactorizedAttention
 from tuner.ask.models.recurrent import Mamba2
+from tuner.cost.transfer import kv_links
 from tuner.cost.volume import pass_operations
 
 LLAMA = load_model("meta-llama/Llama-3.1-8B")
 ULTRA = load_model("nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-BF16")
+NEXT = load_model("Qwen/Qwen3-Next-80B-A3B-Instruct")
 HEADS = Attention(heads=32, kv_heads=2, head_dim=128)
 SPACE = Mamba2(heads=32, head_dim=64, groups=1, state_size=128, conv=4)
 MLP = Mlp(inter=1024)
@@ -69,3 +71,12 @@ def test_one_key_for_all_heads_is_attended_over_context_parallel_ranks():
     block = Block(mixer=FactorizedAttention(heads=64, head_dim=256, rank=2048))
     found = sent(of_one_block(block), "tp=8,pp=1,dp=1,dcp=8")
     assert found["query heads"] == (4, 8 * 8 * 256)
+
+
+def test_a_state_is_handed_over_whole_by_every_rank_of_decode_context_parallelism():
+    alone, shared = (
+        kv_links(NEXT, ParallelLayout.parse(f"tp=8,pp=1,dp=1,dcp={d}"), 1000)[0].link_bytes for d in (1, 4)
+    )
+    cache = 12 * 1000 * 2 * 256 * 2
+    assert alone - shared == cache * 3 / 4
+    assert alone > cache

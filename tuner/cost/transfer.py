@@ -41,15 +41,21 @@ def kv_links(
     element_bytes = switches.on(layout, model).kv_element_bytes
     found = []
     for stage, blocks in enumerate(stage_blocks(model, layout.pp)):
-        held = sum(n * _kept_bytes(block, model, prompt_tokens, element_bytes, layout.tp) for block, n in blocks)
-        found.append(KvLink(stage, layout.tp * layout.pcp, round(held / layout.dcp)))
+        held = sum(
+            n * _kept_bytes(block, model, prompt_tokens, element_bytes, layout.tp, layout.dcp) for block, n in blocks
+        )
+        found.append(KvLink(stage, layout.tp * layout.pcp, round(held)))
     return tuple(found)
 
 
-def _kept_bytes(block: Block, model: ModelShape, tokens: int, element_bytes: float, ranks: int) -> float:
-    """Bytes of a sequence of so many tokens in one layer of one rank."""
+def _kept_bytes(
+    block: Block, model: ModelShape, tokens: int, element_bytes: float, ranks: int, shares: int = 1
+) -> float:
+    """Bytes of a sequence of so many tokens in one layer of one rank, which has one of so many ``shares`` of every
+    cache and all of its state."""
     mixer = block.mixer
     if mixer is None:
         return 0.0
     state = mixer.state.sequence_bytes(model.element_bytes, ranks) if mixer.state else 0.0
-    return state + sum(cache.kept_tokens(tokens) * cache.token_bytes(element_bytes, ranks) for cache in mixer.caches)
+    kept = sum(cache.kept_tokens(tokens) * cache.token_bytes(element_bytes, ranks) for cache in mixer.caches)
+    return state + kept / shares
