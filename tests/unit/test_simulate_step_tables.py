@@ -10,7 +10,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
 from tuner.ask.request import ClusterSpec
 from tuner.cost.latency import EngineSwitches, StepCosts, StepShape, total
-from tuner.cost.stages import layers_of, moe_layers_of, stage_blocks
+from tuner.cost.stages import launched_layers, moe_layers_of, stage_blocks
 from tuner.simulate.replica import chunk_attention_ms, decode_attention_ms, decode_stage_ms, mixed_stage_ms
 from tuner.simulate.step_tables import step_table
 
@@ -100,7 +100,7 @@ def test_a_mixed_step_is_one_batch_of_tokens(name, decodes, new, context):
     whole = StepShape("prefill", np.full(1, (decodes + new) / sequences), np.zeros(1), np.full(1, float(sequences)))
     terms = costs.stages(layout, whole)[0]
     blocks = stage_blocks(costs.model, layout.pp)[0]
-    layers, moe_layers = layers_of(blocks), moe_layers_of(blocks)
+    layers, moe_layers = launched_layers(blocks), moe_layers_of(blocks)
     own, fixed = chunk_attention_ms(table, new, 0.0)
     attention = own + fixed + (decode_attention_ms(table, decodes, float(context)) if decodes else 0.0)
     gpu = float(total({n: v for n, v in terms.items() if n not in ("attention", "host")})[0]) + layers * attention

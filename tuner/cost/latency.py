@@ -26,7 +26,7 @@ from tuner.cost.collectives.exchange import exchange_of
 from tuner.cost.mixers import Where, absorbed_ms, core_ms
 from tuner.cost.rank_placement import group_of
 from tuner.cost.sequence_memory import SequenceMemory, sequence_memory
-from tuner.cost.stages import Stage, layers_of, moe_layers_of, stage_blocks
+from tuner.cost.stages import Stage, launched_layers, moe_layers_of, stage_blocks
 from tuner.cost.step_batch import Floats, StepShape, Terms, total
 from tuner.cost.switches import AS_SHIPPED, EngineSwitches
 from tuner.cost.techniques import NONE, Hardware, Techniques
@@ -101,7 +101,7 @@ class StepCosts:
                     terms |= self._head_terms(layout, step)
                 for operation, group in sent:
                     self._add_message(terms, layout, operation, group, step)
-                terms["host"] = self._host_ms(terms, layers_of(blocks), moe_layers_of(blocks), step)
+                terms["host"] = self._host_ms(terms, launched_layers(blocks), moe_layers_of(blocks), step)
                 known[alike] = terms
             found.append(known[alike])
         return found
@@ -293,9 +293,9 @@ class StepCosts:
         engine = self.cluster.profile.engine
         return engine.exposed_sequence_ms * engine.launch_scale
 
-    def _one_thread(self, layers: int) -> bool:
+    def _one_thread(self, layers: float) -> bool:
         """Does what launches these layers schedule as well? The stages of a pipeline are processes of their own."""
-        return layers == self.model.layers
+        return layers == launched_layers(self.model.counted)
 
     @property
     def graph_tokens(self) -> int:
@@ -309,11 +309,11 @@ class StepCosts:
         return 0.0 if not self._switches.cuda_graphs else np.inf if largest is None else float(largest)
 
     def host_parts(
-        self, phase: Phase, layers: int, moe_layers: int = 0, in_graph: bool = False, beyond_graphs: bool = False
+        self, phase: Phase, layers: float, moe_layers: int = 0, in_graph: bool = False, beyond_graphs: bool = False
     ) -> tuple[float, float]:
-        """Host milliseconds of a step on a stage of that many layers, ``moe_layers`` of them with experts: what is
-        added to it, apart from its sequences, and what it takes to launch its kernels beside the GPU: one by one, or,
-        ``in_graph``, as graphs that every layer's attention interrupts (0 where one graph holds all). Asynchronous
+        """Host milliseconds of a step on a stage of that many ``launched_layers``, and ``moe_layers`` with experts:
+        what is added to it, apart from its sequences, and what it takes to launch its kernels beside the GPU: one by
+        one, or, ``in_graph``, as graphs that every layer's attention interrupts (0 where one graph holds all). Asynchronous
         scheduling hides the rest of a step's host time as well, on the same thread (``_one_thread``). A decode step
         ``beyond_graphs`` has more sequences than any graph."""
         engine, switches = self.cluster.profile.engine, self._switches
@@ -329,7 +329,7 @@ class StepCosts:
             return fixed, beside + apart * engine.launch_scale
         return fixed + engine.decode_layer_ms * layers, beside + (0.0 if switches.full_graphs else pieces)
 
-    def _host_ms(self, terms: Terms, layers: int, moe_layers: int, step: StepShape) -> Floats:
+    def _host_ms(self, terms: Terms, layers: float, moe_layers: int, step: StepShape) -> Floats:
         """Engine overhead of a step: of launching and computing, the slower counts."""
         fixed, launch = self.host_parts(step.phase, layers, moe_layers)
         fixed_ms, launch_ms = np.full(step.tokens.shape, fixed), np.full(step.tokens.shape, launch)

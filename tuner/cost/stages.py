@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from tuner.ask.model import ModelShape
 from tuner.ask.models.blocks import Block
@@ -35,6 +36,12 @@ def stage_blocks(model: ModelShape, stages: int) -> tuple[Stage, ...]:
 def layers_of(stage: Stage) -> int:
     """Layers of a stage."""
     return sum(count for _, count in stage)
+
+
+def launched_layers(blocks: Iterable[tuple[Block, int]]) -> float:
+    """The same in layers of a mixer and an MLP, as the host launches their kernels: of a model whose layers are one or
+    the other, half as many."""
+    return sum(count * block.halves for block, count in blocks) / 2
 
 
 def moe_layers_of(stage: Stage) -> int:

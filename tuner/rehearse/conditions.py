@@ -101,7 +101,7 @@ class TrueCosts(StepCosts):
         return super().attention_ms(layout, step) * self._scale("attention")
 
     def host_parts(
-        self, phase: Phase, layers: int, moe_layers: int = 0, in_graph: bool = False, beyond_graphs: bool = False
+        self, phase: Phase, layers: float, moe_layers: int = 0, in_graph: bool = False, beyond_graphs: bool = False
     ) -> tuple[float, float]:
         """As the model's, scaled."""
         added, launch = super().host_parts(phase, layers, moe_layers, in_graph, beyond_graphs)

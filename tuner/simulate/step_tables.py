@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tuner.ask.layout import ParallelLayout
 from tuner.cost.latency import StepCosts, StepShape, Terms, total
-from tuner.cost.stages import layers_of, moe_layers_of, stage_blocks
+from tuner.cost.stages import Stage, launched_layers, layers_of, moe_layers_of, stage_blocks
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -77,7 +77,6 @@ def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) ->
     heads = _without_attention(costs, layout, StepShape("prefill", _HEAD_TOKENS / rows, none, rows))
     decode = _without_attention(costs, layout, StepShape("decode", one, one, rows))
     chunk_at, chunk_ms = _chunk_attention(costs, layout, context)
-    stages = [(layers_of(blocks), moe_layers_of(blocks)) for blocks in stage_blocks(costs.model, layout.pp)]
     return StepTable(
         tokens_ms=prefill,
         shared_ms=shared,
@@ -88,7 +87,7 @@ def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) ->
         chunk_at=chunk_at,
         context=context,
         context_point=_points_below(context),
-        stages=np.array([_stage_row(costs, *counts) for counts in stages]),
+        stages=np.array([_stage_row(costs, blocks) for blocks in stage_blocks(costs.model, layout.pp)]),
         stride=stride,
         sequence_ms=costs.sequence_ms,
         hidden_sequence_ms=costs.hidden_sequence_ms if layout.pp == 1 else 0.0,
@@ -97,10 +96,12 @@ def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) ->
     )
 
 
-def _stage_row(costs: StepCosts, layers: int, moe_layers: int) -> tuple[float, ...]:
+def _stage_row(costs: StepCosts, blocks: Stage) -> tuple[float, ...]:
+    layers, moe_layers = launched_layers(blocks), moe_layers_of(blocks)
     in_graph = costs.host_parts("prefill", layers, moe_layers, in_graph=True)[1]
     prefill, decode = (costs.host_parts(phase, layers, moe_layers) for phase in ("prefill", "decode"))
-    return (layers, *prefill, *decode, in_graph, *costs.host_parts("decode", layers, moe_layers, beyond_graphs=True))
+    eager = costs.host_parts("decode", layers, moe_layers, beyond_graphs=True)
+    return (layers_of(blocks), *prefill, *decode, in_graph, *eager)
 
 
 def _without_attention(costs: StepCosts, layout: ParallelLayout, step: StepShape) -> Floats:
