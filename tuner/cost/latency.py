@@ -222,7 +222,7 @@ class StepCosts:
             model.expert_dtype,
             tokens,
             experts.width or model.hidden,
-            experts.inter,
+            experts.padded(moe_tp),
             experts.topk,
             experts.count,
             moe_tp,
@@ -313,9 +313,9 @@ class StepCosts:
     ) -> tuple[float, float]:
         """Host milliseconds of a step on a stage of that many ``launched_layers``, and ``moe_layers`` with experts:
         what is added to it, apart from its sequences, and what it takes to launch its kernels beside the GPU: one by
-        one, or, ``in_graph``, as graphs that every layer's attention interrupts (0 where one graph holds all). Asynchronous
-        scheduling hides the rest of a step's host time as well, on the same thread (``_one_thread``). A decode step
-        ``beyond_graphs`` has more sequences than any graph."""
+        one, or, ``in_graph``, as graphs that every layer's attention interrupts (0 where one graph holds all).
+        Asynchronous scheduling hides the rest of a step's host time as well, on the same thread (``_one_thread``). A
+        decode step ``beyond_graphs`` has more sequences than any graph."""
         engine, switches = self.cluster.profile.engine, self._switches
         exposed = engine.exposed_step_ms * engine.launch_scale
         fixed, beside = (engine.step_ms, exposed) if switches.asynchronous else (engine.step_ms + exposed, 0.0)

@@ -91,7 +91,7 @@ def _layer_peak(model: ModelShape, layout: ParallelLayout, tokens: Floats) -> Fl
 
 def _mixer_width(mixer: Mixer | None, model: ModelShape, t: int) -> tuple[float, float]:
     """Elements per token, and bytes beside them, of the projections on both sides of what mixes tokens."""
-    if isinstance(mixer, LatentAttention):
+    if isinstance(mixer, LatentAttention) and not mixer.expanded:
         heads = mixer.heads / t
         width = heads * (2 * mixer.qk_nope + mixer.qk_rope + 2 * mixer.v_head) + mixer.kv_rank
         return width, _CONTEXT_TOKENS * heads * (mixer.qk_nope + mixer.v_head) * model.element_bytes
@@ -127,7 +127,7 @@ def _expert_workspace(model: ModelShape, layout: ParallelLayout, tokens: Floats)
     experts = model.experts
     if experts is None:
         return np.zeros(1)
-    shard = experts.inter if layout.ep else experts.inter / layout.tp
+    shard = experts.inter if layout.ep else experts.padded(layout.tp) / layout.tp
     gathered = tokens * (layout.dp if layout.ep and layout.all2all == "allgather_reducescatter" else 1)
     width = experts.width or model.hidden
     row = max(shard, width) + max(2 * shard, width)

@@ -63,7 +63,8 @@ class _Sum:
             return
         ranks = layout.tp * layout.pcp * layout.dp if layout.ep else layout.tp
         held = -(-block.experts.count // ranks) if layout.ep else block.experts.count / layout.tp
-        self.add_matrices(block.experts.expert(model.hidden), 1, layers * held)
+        cut = 1 if layout.ep else layout.tp
+        self.add_matrices(block.experts.expert(model.hidden, cut), 1, layers * held)
 
     def add_matrices(self, matrices: Iterable[Matrix], ranks: int, times: float = 1.0) -> None:
         """Matrices of one of so many ranks, biases included."""

@@ -126,12 +126,19 @@ class Experts:
     narrow_plain: bool = False
     least: int = 0
 
+    def padded(self, ranks: int) -> int:
+        """Width of an expert over all of so many ranks that cut it, which pad narrow parts."""
+        return max(self.inter, self.least * ranks) if ranks > 1 else self.inter
+
     def expert(self, hidden: int, ranks: int = 1) -> tuple[Matrix, ...]:
         """Matrices of one routed expert, spoken for by the first of them, as so many ranks cut it."""
         width = hidden if self.width is None else self.width
-        inter = max(self.inter, self.least * ranks) if ranks > 1 else self.inter
         found = Mlp(
-            inter=inter, gated=self.gated, bias=self.bias, place=f"{self.place}.experts.0", layer=Layer.EXPERTS
+            inter=self.padded(ranks),
+            gated=self.gated,
+            bias=self.bias,
+            place=f"{self.place}.experts.0",
+            layer=Layer.EXPERTS,
         ).matrices(width)
         first = f"{self.place}.experts.0."
         return tuple(
