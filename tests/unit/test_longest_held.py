@@ -42,3 +42,19 @@ def test_one_token_more_does_not_fit(grows, windows, state, kv_tokens):
     limits, found = held(SequenceMemory(1.0, grows, tuple(windows), state), kv_tokens, 30_000)
     assert found in (0, 30_000) or blocks_of(limits, found) <= limits.blocks
     assert found == 30_000 or blocks_of(limits, found + 1) > limits.blocks
+
+
+@given(
+    grows=st.booleans(),
+    windows=st.lists(st.tuples(st.floats(0.1, 8), st.integers(16, 8192)), max_size=3),
+    state=st.floats(0, 4000),
+    block=st.sampled_from([0, 16, 528]),
+    tokens=st.integers(1, 20_000),
+    spare=st.integers(0, 1),
+)
+def test_a_plan_and_the_simulator_agree_on_what_fits(grows, windows, state, block, tokens, spare):
+    """Or else a layout that a plan takes could not be simulated."""
+    sequence = SequenceMemory(1.0, grows, tuple(windows), state if grows or windows else 1.0, block)
+    needed = int(sequence.tokens_of(tokens, 16))
+    limits, _ = held(sequence, needed - spare, tokens)
+    assert (blocks_of(limits, tokens) <= limits.blocks) is (spare == 0)

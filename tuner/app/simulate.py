@@ -159,7 +159,7 @@ def _kv_tokens(
         raise BadInput(option, str(layout), f"a layout that the engine accepts ({refusal})")
     limits = (np.array([float(layout.max_num_batched_tokens)]), np.array([float(layout.max_num_seqs)]))
     memory = estimate_memory(model, layout, cluster, request.engine, *limits)
-    misfit = memory.misfit(0, request.engine.held_tokens(longest))
+    misfit = memory.misfit(0, request.engine.held_tokens(longest), request.engine.block_tokens)
     if misfit is not None:
         raise BadInput(option, str(layout), f"a layout that fits ({misfit})")
     return int(memory.kv_tokens[0])

@@ -50,15 +50,15 @@ class MemoryEstimate:
         """Bytes of what ``kv_tokens`` counts (``SequenceMemory.unit_bytes``)."""
         return self.sequence.unit_bytes
 
-    def misfit(self, index: int, needed_tokens: int) -> str | None:
-        """Why the layout does not fit (one full-length sequence must), or None."""
-        if self.kv_tokens.flat[index] >= self.sequence.tokens_of(needed_tokens):
+    def misfit(self, index: int, needed_tokens: int, block_tokens: int = 1) -> str | None:
+        """Why the layout does not fit (one full-length sequence must, in blocks of so many tokens), or None."""
+        if self.kv_tokens.flat[index] >= self.sequence.tokens_of(needed_tokens, block_tokens):
             return None
         parts = {
             "weights": self.weights_bytes,
             "activations": float(self.activation_bytes.flat[index]),
             "buffers": self.buffers_bytes,
-            f"KV of {needed_tokens} tokens": float(self.sequence.bytes_of(needed_tokens)),
+            f"KV of {needed_tokens} tokens": float(self.sequence.bytes_of(needed_tokens, block_tokens)),
         }
         shown = " + ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size)
         return f"{shown} GiB exceed the {self.available_bytes / GIB:.2f} GiB that a device has for them"

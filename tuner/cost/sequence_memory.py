@@ -34,17 +34,20 @@ class SequenceMemory:
     state: float = 0.0
     block_tokens: int = 0
 
-    def tokens_of(self, tokens: ArrayLike) -> Floats:
-        """Units that a sequence of so many tokens takes."""
-        length = np.asarray(tokens, dtype=float)
-        taken = length * self.grows + self.state
+    def tokens_of(self, tokens: ArrayLike, block_tokens: int = 1) -> Floats:
+        """Units that a sequence of so many tokens takes: whole blocks of ``block_tokens`` or more of what grows, of
+        each window and of the states, as the simulator deals them out."""
+        length, block = np.asarray(tokens, dtype=float), max(block_tokens, self.block_tokens)
+        if not self.grows and not self.windows:
+            return np.ones_like(length)
+        blocks = self.grows * np.ceil(length / block) + np.ceil(self.state / block)
         for share, window in self.windows:
-            taken = taken + share * np.minimum(length, window)
-        return np.asarray(taken)
+            blocks = blocks + np.ceil(share * np.minimum(length, window) / block)
+        return np.asarray(blocks * block)
 
-    def bytes_of(self, tokens: ArrayLike) -> Floats:
+    def bytes_of(self, tokens: ArrayLike, block_tokens: int = 1) -> Floats:
         """The same in bytes."""
-        return np.asarray(self.tokens_of(tokens) * self.unit_bytes)
+        return np.asarray(self.tokens_of(tokens, block_tokens) * self.unit_bytes)
 
 
 def sequence_memory(model: ModelShape, layout: ParallelLayout, element_bytes: float) -> SequenceMemory:

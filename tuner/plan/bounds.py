@@ -52,7 +52,8 @@ class Deployments:
     def __init__(self, request: TuneRequest, priced: ReplicaPrices, slower: float = 1.0) -> None:
         self.request, self.priced, self.slower = request, priced, slower
         knobs = priced.knobs
-        longest = priced.costs.sequence(priced.members[0]).tokens_of(request.max_model_len)
+        sequence = priced.costs.sequence(priced.members[0])
+        longest = sequence.tokens_of(request.max_model_len, request.engine.block_tokens)
         fits = (priced.kv_tokens >= longest) & (knobs.limits[:, None] >= knobs.seqs[None, :])
         self.fits: Mask = np.broadcast_to(fits, priced.ttft_ms.shape)
         self.replicas: Floats = np.array([float(member.dp) for member in priced.members])

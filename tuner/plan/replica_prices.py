@@ -106,7 +106,7 @@ def price(
     memory = estimate_memory(costs.model, members[0], costs.cluster, request.engine, limits, seqs)
     memory = costs.techniques.memory(costs.model, members[0], request.engine, memory)
     held = request.engine.held_tokens(request.workload.prompt_tokens.mean + output)
-    cap: Floats = np.minimum(seqs, memory.kv_tokens / memory.sequence.tokens_of(held))
+    cap: Floats = np.minimum(seqs, memory.kv_tokens / memory.sequence.tokens_of(held, request.engine.block_tokens))
     replicas = np.array([float(member.dp) for member in members])
     rate = request.workload.arrival.requests_per_s / replicas
     carries = np.ones(curve.rate_req_per_s.shape, dtype=bool)
@@ -146,11 +146,11 @@ def _drops(
     shape = (limits.size, seqs.size)
     slo_why, figures = _slo_verdicts(request, curve, output)
     why = np.broadcast_to(slo_why[:, None], shape).copy()
-    longest = request.engine.held_tokens(request.max_model_len)
-    misfits = np.broadcast_to(memory.kv_tokens < memory.sequence.tokens_of(longest), shape)
+    longest, block = request.engine.held_tokens(request.max_model_len), request.engine.block_tokens
+    misfits = np.broadcast_to(memory.kv_tokens < memory.sequence.tokens_of(longest, block), shape)
     if misfits.any():
         why[misfits] = _code(DropReason.MEMORY)
-        figures[DropReason.MEMORY] = memory.misfit(int(np.argmax(misfits)), longest) or ""
+        figures[DropReason.MEMORY] = memory.misfit(int(np.argmax(misfits)), longest, block) or ""
     figures[DropReason.SCHEDULER] = "max_num_batched_tokens below max_num_seqs"
     cut = np.array([[unchunked(request, int(limit)) is not None] for limit in knobs.limits])
     if cut.any():

@@ -70,7 +70,8 @@ class SimulatedLauncher:
         deployment = SimulatedDeployment(
             order.app, layout, order.request, model, int(memory.kv_tokens[0]), world, _chance(order)
         )
-        misfit = memory.misfit(0, order.request.engine.held_tokens(order.request.max_model_len))
+        engine = order.request.engine
+        misfit = memory.misfit(0, engine.held_tokens(order.request.max_model_len), engine.block_tokens)
         if misfit is not None:
             deployment.say(misfit)
             raise LaunchFailed(FailureReason.DOES_NOT_FIT, f"simulated: {misfit}", deployment.log_tail())
