@@ -80,3 +80,16 @@ def test_a_state_is_handed_over_whole_by_every_rank_of_decode_context_parallelis
     cache = 12 * 1000 * 2 * 256 * 2
     assert alone - shared == cache * 3 / 4
     assert alone > cache
+
+
+@pytest.mark.parametrize(("tp", "keys"), [(2, 8), (16, 16)])
+def test_norms_over_all_heads_gather_queries_and_keys(tp, keys):
+    mixer = Attention(heads=32, kv_heads=8, head_dim=128, norm_gathers_heads=True)
+    found = sent(of_one_block(Block(mixer=mixer, mlp=MLP)), f"tp={tp},pp=1,dp=1,executor=ray")
+    assert (found["queries to norm"], found["keys to norm"]) == ((4, 32 * 128), (4, keys * 128))
+    assert "values" not in found
+
+
+def test_a_plan_of_transformers_gathers_values_too():
+    found = sent(load_model("allenai/OLMo-2-1124-13B-Instruct"), "tp=2,pp=1,dp=1")
+    assert found["queries to norm"] == found["values"] == (40, 5120)

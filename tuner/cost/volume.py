@@ -119,6 +119,9 @@ def _tensor_parallel(
     spanning = sum(n for one, n in parts if isinstance(one, Attention) and one.norm_spans_heads)
     if spanning:  # a variance each of queries and keys, in fp32 (MiniMaxText01RMSNormTP.forward_qk)
         yield PassOperation(stage, "allreduce", "tp", t, spanning, 2, 4, "query and key norm")
+    for one, n in parts:
+        if isinstance(one, Attention) and one.norm_gathers_heads:
+            yield from _gathered_heads(one, t, n, stage, b)
     gated = sum(n for one, n in parts if isinstance(one, Mamba2) and one.norms_over(t))
     if gated:  # the variance of the gated norm, whose group is spread (Mixer2RMSNormGated.forward_native)
         yield PassOperation(stage, "allreduce", "tp", t, gated, 1, 4, "state space norm")
@@ -130,6 +133,15 @@ def _tensor_parallel(
     width = model.experts.width if model.experts is not None else None
     if width is not None and not exchange:  # summed before they widen (_maybe_reduce_routed_output_before_transform)
         yield PassOperation(stage, "allreduce", "tp", t, moe_layers_of(blocks), width, b, "latent experts")
+
+
+def _gathered_heads(one: Attention, t: int, layers: int, stage: int, b: int) -> Iterable[PassOperation]:
+    """Queries and keys whose norm is over all heads (``OlmoeAttention._apply_qk_norm``); of plans of Transformers
+    values as well, and no head twice (``colwise_gather_output``)."""
+    keys = (one.kv_heads if one.apart else max(one.kv_heads, t)) * one.head_dim
+    for columns, where in ((one.heads * one.head_dim, "queries to norm"), (keys, "keys to norm"), (keys, "values")):
+        if where != "values" or one.apart:
+            yield PassOperation(stage, "allgather", "tp", t, layers, columns, b, where)
 
 
 def _mixer_reductions(block: Block, exchange: bool) -> int:

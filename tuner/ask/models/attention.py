@@ -38,7 +38,8 @@ class Attention(Mixer):
     A query sees the last ``window`` tokens, those of its own aligned ``chunk``, or all (both None). ``gated``: the
     query projection is doubled by an output gate. ``bias`` of q, k, v, ``output_bias`` of the output;
     ``norm_elements`` of norms on queries and keys, ``norm_spans_heads``: over all heads, so that tensor-parallel ranks
-    add up variances. ``reuses_cache``: no keys and values of its own, it reads those of an earlier layer;
+    add up variances; ``norm_gathers_heads``: so too, but they gather queries and keys whole, and values that are
+    projected ``apart``. ``reuses_cache``: no keys and values of its own, it reads those of an earlier layer;
     ``projects_anyway``: the engine multiplies and drops them all the same. ``one_projection``: the checkpoint has one
     matrix for keys and values. ``sinks``: a logit per head that takes no part in the sum. ``index``: what chooses
     blocks. ``repeats``: more ranks than KV heads may have the same ones.
@@ -59,6 +60,7 @@ class Attention(Mixer):
     output_bias: bool = False
     norm_elements: int = 0
     norm_spans_heads: bool = False
+    norm_gathers_heads: bool = False
     reuses_cache: bool = False
     projects_anyway: bool = False
     one_projection: bool = False

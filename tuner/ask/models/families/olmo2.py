@@ -36,6 +36,7 @@ def gathered(config: Config, text: Config, kinds: Sequence[str], window: int | N
             output_bias=bias,
             apart=True,
             norm_elements=(size.heads + size.kv_heads) * size.head_dim,
+            norm_gathers_heads=True,
         )
         mlp = Mlp(inter=text.need("intermediate_size"))
         return Block(mixer=attention, mlp=mlp, norms=Vectors(whole=2 * size.hidden))
@@ -45,5 +46,4 @@ def gathered(config: Config, text: Config, kinds: Sequence[str], window: int | N
         text,
         alternating(kinds, window, layer),
         pipeline_tensors=1,
-        not_priced=("the gathering of queries, keys and values before their norms",),
     )

@@ -32,7 +32,7 @@ def read(config: Config, text: Config) -> Described:
     hidden, heads = text.need("hidden_size"), text.need("num_attention_heads")
     dim, kv_heads = hidden // heads, text.count("num_key_value_heads") or heads
     mixers: dict[str, Mixer] = {
-        FULL: grouped(text, head_dim=dim, norm_elements=hidden + kv_heads * dim),
+        FULL: grouped(text, head_dim=dim, norm_elements=hidden + kv_heads * dim, norm_gathers_heads=True),
         LINEAR: GatedDelta(
             key_heads=text.count("linear_num_key_heads") or heads,
             value_heads=text.count("linear_num_value_heads") or heads,

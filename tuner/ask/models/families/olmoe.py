@@ -20,7 +20,7 @@ def read(config: Config, text: Config) -> Described:
     heads = grouped(text)
     bias = flex and text.flag("attention_bias")
     norms = (heads.heads + heads.kv_heads) * heads.head_dim
-    attention = grouped(text, bias=bias, output_bias=bias, norm_elements=norms, apart=flex)
+    attention = grouped(text, bias=bias, output_bias=bias, norm_elements=norms, norm_gathers_heads=True, apart=flex)
     experts = Experts(
         count=text.need("num_experts", "num_local_experts"),
         topk=text.need("num_experts_per_tok"),
