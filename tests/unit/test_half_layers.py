@@ -31,6 +31,12 @@ def test_cut_in_halves_a_model_costs_what_it_cost(phase):
     assert {name: ms[0] for name, ms in apart.items()} == pytest.approx({name: ms[0] for name, ms in whole.items()})
 
 
+def test_a_stage_without_mixers_attends_to_nothing():
+    shared = StepCosts(APART, H100).attention_layers(ParallelLayout(pp=2))
+    assert shared == pytest.approx([64, 0])  # of which the mean has half
+    assert StepCosts(LLAMA, H100).attention_layers(ParallelLayout(pp=3)) == pytest.approx([11, 11, 10])
+
+
 def test_a_simulated_step_too():
     layout = ParallelLayout(max_num_batched_tokens=64, max_num_seqs=4)
     whole, apart = (step_table(StepCosts(model, H100), layout, 256).stages[0] for model in (LLAMA, APART))

@@ -26,7 +26,7 @@ from tuner.cost.collectives.exchange import exchange_of
 from tuner.cost.mixers import Where, absorbed_ms, core_ms
 from tuner.cost.rank_placement import group_of
 from tuner.cost.sequence_memory import SequenceMemory, sequence_memory
-from tuner.cost.stages import Stage, launched_layers, moe_layers_of, stage_blocks
+from tuner.cost.stages import Stage, launched_layers, layers_of, moe_layers_of, stage_blocks
 from tuner.cost.step_batch import Floats, StepShape, Terms, total
 from tuner.cost.switches import AS_SHIPPED, EngineSwitches
 from tuner.cost.techniques import NONE, Hardware, Techniques
@@ -39,6 +39,7 @@ SUSTAINED_TOKENS = 512.0  # tokens of a step at which half of the slowdown is fe
 DRIFT_TOKENS = 1024.0  # tokens of a step between whose all-reduces ranks drift half as far apart as they ever do
 CROWDED_ROWS = 64.0  # rows per expert at which crowding is half felt: a tile
 LEAN_RELEASE = (0, 18)  # of vLLM: launches fewer and cheaper kernels around the experts than those before
+_MIDDLING = StepShape("decode", np.ones(1), np.full(1, 2048.0), np.full(1, 32.0))
 _layer_axes = attrgetter(*(n for n, axis in AXES.items() if axis.prices is Prices.LAYERS and n != "dp"))
 _LINKS = {
     "tp": "tensor",
@@ -203,6 +204,20 @@ class StepCosts:
             if block.mixer is not None:
                 total = total + count / self.model.layers * self._core_ms(block.mixer, layout, seen)
         return np.asarray(times * total)
+
+    def attention_layers(self, layout: ParallelLayout) -> Floats:
+        """[stage]: its layers, as many as cost what its own do at the mean over all layers (``attention_ms``); where
+        kinds differ, of a decode step of a middling batch."""
+        blocks = stage_blocks(self.model, layout.pp)
+        if layout.pp == 1 or all(block.mixer == self.model.kinds[0].mixer for block in self.model.kinds):
+            return np.array([float(layers_of(one)) for one in blocks])
+        own = np.array([sum(n * self._middling_ms(block, layout) for block, n in one) for one in blocks])
+        return np.asarray(self.model.layers * own / max(float(own.sum()), 1e-12))
+
+    def _middling_ms(self, block: Block, layout: ParallelLayout) -> float:
+        if block.mixer is None:
+            return 0.0
+        return float(np.max(self._core_ms(block.mixer, layout, _MIDDLING)))
 
     def _core_ms(self, mixer: Mixer, layout: ParallelLayout, step: StepShape) -> Floats:
         return core_ms(mixer, self._where(layout, step))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tuner.ask.layout import ParallelLayout
 from tuner.cost.latency import StepCosts, StepShape, Terms, total
-from tuner.cost.stages import Stage, launched_layers, layers_of, moe_layers_of, stage_blocks
+from tuner.cost.stages import Stage, launched_layers, moe_layers_of, stage_blocks
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -43,7 +43,7 @@ class StepTable(NamedTuple):
     ``rows_ms`` [stage, sequences], ``decode_ms`` [stage, sequences];
     attention per layer: ``decode_attention_ms`` [sequences, context point], ``chunk_ms`` [chunk point, context point,
     own or fixed part]. ``context_point`` maps context // 64 to the grid point at or below it, ``chunk_at`` a chunk's
-    tokens to its place between points. ``stages`` [stage, LAYERS ... EAGER_LAUNCH]: its layers and host times in ms,
+    tokens to its place between points. ``stages`` [stage, LAYERS ... EAGER_LAUNCH]: its layers of that attention, host times in ms,
     GRAPH_LAUNCH for mixed steps of up to ``graph_tokens``, which replay graphs, the last two for decode steps of more
     than ``graph_sequences``, which do not.
     """
@@ -77,6 +77,7 @@ def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) ->
     heads = _without_attention(costs, layout, StepShape("prefill", _HEAD_TOKENS / rows, none, rows))
     decode = _without_attention(costs, layout, StepShape("decode", one, one, rows))
     chunk_at, chunk_ms = _chunk_attention(costs, layout, context)
+    blocks = stage_blocks(costs.model, layout.pp)
     return StepTable(
         tokens_ms=prefill,
         shared_ms=shared,
@@ -87,7 +88,7 @@ def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) ->
         chunk_at=chunk_at,
         context=context,
         context_point=_points_below(context),
-        stages=np.array([_stage_row(costs, blocks) for blocks in stage_blocks(costs.model, layout.pp)]),
+        stages=np.array([_stage_row(costs, *one) for one in zip(costs.attention_layers(layout), blocks, strict=True)]),
         stride=stride,
         sequence_ms=costs.sequence_ms,
         hidden_sequence_ms=costs.hidden_sequence_ms if layout.pp == 1 else 0.0,
@@ -96,12 +97,12 @@ def step_table(costs: StepCosts, layout: ParallelLayout, longest_tokens: int) ->
     )
 
 
-def _stage_row(costs: StepCosts, blocks: Stage) -> tuple[float, ...]:
+def _stage_row(costs: StepCosts, attending: float, blocks: Stage) -> tuple[float, ...]:
     layers, moe_layers = launched_layers(blocks), moe_layers_of(blocks)
     in_graph = costs.host_parts("prefill", layers, moe_layers, in_graph=True)[1]
     prefill, decode = (costs.host_parts(phase, layers, moe_layers) for phase in ("prefill", "decode"))
     eager = costs.host_parts("decode", layers, moe_layers, beyond_graphs=True)
-    return (layers_of(blocks), *prefill, *decode, in_graph, *eager)
+    return (attending, *prefill, *decode, in_graph, *eager)
 
 
 def _without_attention(costs: StepCosts, layout: ParallelLayout, step: StepShape) -> Floats:
