@@ -43,9 +43,9 @@ class StepTable(NamedTuple):
     ``rows_ms`` [stage, sequences], ``decode_ms`` [stage, sequences];
     attention per layer: ``decode_attention_ms`` [sequences, context point], ``chunk_ms`` [chunk point, context point,
     own or fixed part]. ``context_point`` maps context // 64 to the grid point at or below it, ``chunk_at`` a chunk's
-    tokens to its place between points. ``stages`` [stage, LAYERS ... EAGER_LAUNCH]: its layers of that attention, host times in ms,
-    GRAPH_LAUNCH for mixed steps of up to ``graph_tokens``, which replay graphs, the last two for decode steps of more
-    than ``graph_sequences``, which do not.
+    tokens to its place between points. ``stages`` [stage, LAYERS ... EAGER_LAUNCH]: layers of such attention, host
+    times in ms, GRAPH_LAUNCH for mixed steps of up to ``graph_tokens``, which replay graphs, the last two for decode
+    steps of more than ``graph_sequences``, which do not.
     """
 
     tokens_ms: Floats
