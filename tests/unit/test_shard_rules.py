@@ -11,6 +11,7 @@ from tests.unit.test_weight_formats import AWQ, BLOCKS, CASES, FLOAT8, GPTQ, LLA
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import from_config, load_model
 from tuner.ask.models.matrices import Cut, Layer, Matrix
+from tuner.ask.registry import known_config
 from tuner.ask.rules import DropReason, engine_refuses
 from tuner.ask.shard_rules import straddling
 
@@ -193,3 +194,24 @@ def test_whole_experts_ask_nothing_of_tensor_parallelism(units, tp, quantization
     sizes = {"moe_intermediate_size": 32 * units, "shared_expert_intermediate_size": 0}
     moe = model(quantization, QWEN_MOE, mlp_only_layers=[], **sizes)
     assert straddling(moe, tp, True) == straddling(moe, 1, True)
+
+
+def test_a_matrix_that_is_not_quantised_has_no_blocks():
+    """As the published fp8 checkpoint of Qwen3-Next leaves the delta nets' gates, 64 wide, in bfloat16."""
+    config = known_config("Qwen/Qwen3-Next-80B-A3B-Instruct")
+    gates = [f"model.layers.{layer}.linear_attn.in_proj_ba" for layer in range(config["num_hidden_layers"])]
+    assert straddling(model(BLOCKS | {"modules_to_not_convert": gates}, config), 4, False) is None
+    one_layer = straddling(model(BLOCKS | {"modules_to_not_convert": gates[1:]}, config), 4, False)
+    assert one_layer is not None
+    assert "linear attention width 64 does not divide by tp=4" in one_layer.figure
+
+
+def test_a_format_is_asked_of_its_own_matrices():
+    """Integers in groups of 128 in what goes into the MLP, blocks of 96 in what comes out of it, 96 × 8 wide."""
+    ups = group(targets=["re:.*gate_proj", "re:.*up_proj", "re:.*self_attn.*"], **PACKED)
+    downs = group(targets=["re:.*down_proj"], **FLOAT8, strategy="block", block_structure=[96, 96], acts=FLOAT8)
+    assert straddling(model(compressed(ups, downs), intermediate_size=768), 8, False) is None
+    both = group(**PACKED)
+    found = straddling(model(compressed(both), intermediate_size=768), 8, False)
+    assert found is not None
+    assert "MLP width 768 does not divide by tp=8 in groups of 128" in found.figure

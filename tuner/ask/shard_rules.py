@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from tuner.ask.engine_version import NEWEST, EngineVersion
-from tuner.ask.formats.weights import Scheme, WeightFormat
+from tuner.ask.formats.weights import Scheme, Storage, WeightFormat
 from tuner.ask.model import ModelShape
 from tuner.ask.models.matrices import Cut, Layer, Matrix
 
@@ -56,8 +56,10 @@ def straddling(model: ModelShape, tp: int, whole_experts: bool, version: EngineV
     if not model.weights.grouped:
         return None
     for layer, matrices in _cut(model):
-        for one in getattr(model.weights, layer).formats:
-            if figure := _dense(one, layer, matrices, tp):
+        stored: Storage = getattr(model.weights, layer)
+        for one in stored.formats:
+            quantised = tuple(matrix for matrix in matrices if stored.has(matrix.names, one))
+            if figure := _dense(one, layer, quantised, tp):
                 return Straddle(layer, figure)
     if model.experts:
         ranks, width = 1 if whole_experts else tp, model.experts.width or model.hidden

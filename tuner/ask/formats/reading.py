@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING
 
 from tuner.ask.formats.compressed_tensors import read_compressed_tensors
@@ -19,6 +19,9 @@ from tuner.errors import BadInput
 if TYPE_CHECKING:
     from tuner.ask.model import ModelShape
     from tuner.ask.models.blocks import Block
+
+Place = tuple[tuple[str, ...], WeightFormat]
+"""A matrix, by its names inside a block, and a format that it has in some layer."""
 
 _READERS: Mapping[str, Callable[[QuantizationDocument], Quantization]] = {
     **dict.fromkeys(("awq", "auto_awq", "awq_marlin"), read_awq),
@@ -47,10 +50,12 @@ def stored_weights(model: ModelShape, quantization: Quantization, precision: str
     quantisation, for matrices in several formats that the engine merges into one.
     """
     counted: dict[Layer, dict[WeightFormat, int]] = {layer: {} for layer in Layer}
+    places: dict[Layer, set[Place]] = {layer: set() for layer in Layer}
 
-    def count(layer: Layer, module: Module, weights: int) -> WeightFormat:
+    def count(layer: Layer, module: Module, weights: int, names: tuple[str, ...] = ()) -> WeightFormat:
         found = quantization.format_of(module) or PLAIN[precision]
         counted[layer][found] = counted[layer].get(found, 0) + weights
+        places[layer].add((names, found))
         return found
 
     for index, kind in enumerate(model.order):
@@ -58,7 +63,7 @@ def stored_weights(model: ModelShape, quantization: Quantization, precision: str
         merged: dict[tuple[Layer, str], tuple[Module, WeightFormat]] = {}
         for matrix in _quantisable(block, model.hidden):
             module = in_layer(matrix, block.prefix, index, model.nested)
-            one = count(matrix.layer, module, matrix.weights)
+            one = count(matrix.layer, module, matrix.weights, matrix.names)
             if matrix.fused:
                 first = merged.setdefault((matrix.layer, matrix.fused), (module, one))
                 _require_alike(first, (module, one), matrix.fused, where)
@@ -73,7 +78,7 @@ def stored_weights(model: ModelShape, quantization: Quantization, precision: str
     count(Layer.HEAD, outside(Layer.EMBEDDING if model.tied_embeddings else Layer.HEAD, head, model.nested), 1)
     count(Layer.EMBEDDING, outside(Layer.EMBEDDING, model.embedding_names, model.nested), 1)
     plain = Weights.plainly(precision)
-    stored = {layer.value: _storage(formats) for layer, formats in counted.items() if formats}
+    stored = {layer.value: _storage(formats, places[layer]) for layer, formats in counted.items() if formats}
     return Weights(**{name: stored.get(name, getattr(plain, name)) for name in Layer}, plain=PLAIN[precision])
 
 
@@ -94,7 +99,9 @@ def _quantisable(block: Block, hidden: int) -> Iterator[Matrix]:
         yield from block.experts.expert(hidden)
 
 
-def _storage(formats: Mapping[WeightFormat, int]) -> Storage:
-    """Formats by their share, the largest first."""
+def _storage(formats: Mapping[WeightFormat, int], places: Set[Place]) -> Storage:
+    """Formats by their share, the largest first; ``places`` where a matrix lacks one of them."""
     total = sum(formats.values())
-    return Storage(tuple((one, count / total) for one, count in sorted(formats.items(), key=lambda item: -item[1])))
+    parts = tuple((one, count / total) for one, count in sorted(formats.items(), key=lambda item: -item[1]))
+    everywhere = len(places) == len(formats) * len({names for names, _ in places})
+    return Storage(parts, frozenset() if everywhere else frozenset(places))

@@ -73,9 +73,11 @@ USUAL: Mapping[str, WeightFormat] = {
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """One kind of layer: its formats, each with its share of the kind's weights, the largest first."""
+    """One kind of layer: its formats, each with its share of the kind's weights, the largest first; ``places``: which
+    matrices, by their names inside a block, are in which of them in some layer, where not all are in every one."""
 
     parts: tuple[tuple[WeightFormat, float], ...]
+    places: frozenset[tuple[tuple[str, ...], WeightFormat]] = frozenset()
 
     @classmethod
     def of(cls, one: WeightFormat) -> Storage:
@@ -91,6 +93,10 @@ class Storage:
     def formats(self) -> tuple[WeightFormat, ...]:
         """All formats, that of most weights first."""
         return tuple(one for one, _ in self.parts)
+
+    def has(self, names: tuple[str, ...], one: WeightFormat) -> bool:
+        """Whether the matrix of these names is in that format in some layer."""
+        return not self.places or (names, one) in self.places
 
     def bytes(self, outputs: int, inputs: int) -> float:
         """Stored bytes of a matrix of ``outputs`` × ``inputs``, the mean over the layers of this kind."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -163,4 +164,9 @@ class Config:
         """Refuse a value of a key that changes what a layer does in a way that is not understood; absent is allowed."""
         value = self.get(key)
         if value is not None and value not in allowed:
-            raise self.refuse(key, " or ".join(str(one) for one in allowed))
+            raise self.refuse(key, " or ".join(_word(one) for one in allowed))
+
+
+def _word(value: Any) -> str:
+    """As a configuration has it; what may only be absent is called so."""
+    return "that it is absent" if value is None else value if isinstance(value, str) else json.dumps(value)
