@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.described_sizes import bounded_bytes, cache_bytes, caches, described, parameters, refused
-from tuner.ask.models.families.index import READERS, reader_of
+from tuner.ask.models.families.index import READERS, readable, reader_of
 from tuner.ask.models.families.removed import LAST
 from tuner.errors import BadInput
 
@@ -140,3 +140,8 @@ def test_the_index():
     assert list(READERS) == sorted(READERS)
     assert reader_of("NoSuchForCausalLM") is None
     assert {name for name, file in READERS.items() if file == "removed"} == set(LAST)
+
+
+def test_an_architecture_without_reader_is_refused_in_a_sentence():
+    assert readable("Qwen3ForCausalLMs").endswith("did you mean Qwen3ForCausalLM?")
+    assert all(len(readable(one)) < 100 for one in ("BertModel", None, 7))

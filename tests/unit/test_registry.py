@@ -57,6 +57,8 @@ def test_the_reference_lists_them() -> None:
         ("DeepSeek-V3", "deepseek-ai/DeepSeek-V3"),
         ("openai/gpt-oss-20", "openai/gpt-oss-20b"),
         ("Qwen/Qwen3-8BB", "Qwen/Qwen3-8B"),
+        ("Llama-3.3-70B", "meta-llama/Llama-3.3-70B-Instruct"),
+        ("RedHatAI/gemma-3-12b-it-quantized.w4a16", "google/gemma-3-12b-it"),
     ],
 )
 def test_a_near_name_is_refused_with_the_one_that_is_meant(given: str, meant: str) -> None:

@@ -23,6 +23,7 @@ from tuner.ask.models.config import Config
 from tuner.ask.models.described import Described, Tower
 from tuner.ask.models.factorized import FactorizedAttention
 from tuner.ask.models.families.index import ARCHITECTURES, READERS, reader_of
+from tuner.ask.models.families.index import ARCHITECTURES, readable, reader_of
 from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import NO_VECTORS, Matrix, Vectors, stored_elements
 from tuner.ask.models.vocabulary import padded
@@ -292,7 +293,7 @@ def from_config(config: Mapping[str, Any], name: str, dtype: str = "auto", direc
     architecture = next(iter(whole.items("architectures")), ARCHITECTURES.get(whole.word("model_type")))
     reader = reader_of(architecture) if isinstance(architecture, str) else None
     if reader is None or not isinstance(architecture, str):
-        raise BadInput(whole.place("architectures"), architecture, "one of " + ", ".join(sorted(READERS)))
+        raise BadInput(whole.place("architectures"), architecture, readable(architecture))
     inner = whole.part(_THINKER) if whole.has(_THINKER) else whole
     nested = next((key for key in _TEXT_PARTS if inner.has(key)), None)
     text = inner if nested is None else inner.part(nested)

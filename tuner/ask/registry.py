@@ -22,6 +22,7 @@ SOURCE = "source"  # the only key of a file that is no field of config.json
 _BETWEEN = "--"  # the organisation and the name, in a file's name
 _ENDING = ".json"
 _SHOWN = 3  # names that are near
+_TELLING = 6  # letters of a name that begins another, to mean it
 
 
 @lru_cache(maxsize=1)
@@ -59,7 +60,8 @@ def model_choices(name: str) -> str:
 
 def near_models(name: str) -> tuple[str, ...]:
     """Known names that may be meant, the likeliest first: written in another case, without its organisation or with
-    another, and else those that are spelt most alike. A name is never taken for another: engines fetch by it."""
+    another, and else those of which one is the other's beginning, and that are spelt most alike. A name is never taken
+    for another: engines fetch by it."""
     known = {one.lower(): one for one in known_models()}
     given = name.lower().strip("/ ")
     if given in known:
@@ -68,7 +70,10 @@ def near_models(name: str) -> tuple[str, ...]:
     same = tuple(one for low, one in known.items() if _short(low) == short)
     if same:
         return same
-    alike = difflib.get_close_matches(short, {_short(low) for low in known}, n=_SHOWN, cutoff=0.75)
+    names = sorted({_short(low) for low in known})
+    begun = [one for one in names if len(short) >= _TELLING and (one.startswith(short) or short.startswith(one))]
+    alike = sorted(begun, key=lambda one: abs(len(one) - len(short)))[:1]
+    alike += [one for one in difflib.get_close_matches(short, names, n=_SHOWN, cutoff=0.75) if one not in alike]
     return tuple(one for text in alike for low, one in known.items() if _short(low) == text)[:_SHOWN]
 
 

@@ -45,7 +45,7 @@ def _figures(answer: ModelAnswer) -> list[tuple[str, str]]:
         ("weights", f"{answer.weight_bytes / _GIB:,.2f} GiB ({formats})"),
         ("KV cache", f"{answer.kv_bytes_per_token / _KIB:,.2f} KiB per token in {answer.kv_cache_dtype}"),
     ]
-    if answer.bounded_bytes_per_sequence:
+    if _bounds(answer):
         growing, bounded = answer.kv_bytes_per_token_growing / _KIB, answer.bounded_bytes_per_sequence / _GIB
         kept = f"{growing:,.2f} KiB grow with every token, {bounded:,.3f} GiB per sequence at most do not"
         found.append(("of it", kept))
@@ -59,3 +59,9 @@ def _figures(answer: ModelAnswer) -> list[tuple[str, str]]:
     if answer.needs:
         found.append(("needs", ", ".join(answer.needs)))
     return found
+
+
+def _bounds(answer: ModelAnswer) -> bool:
+    """Whether windows keep less of the longest sequence than all of it."""
+    windowed = answer.kv_bytes_per_token - answer.kv_bytes_per_token_growing
+    return 0 < answer.bounded_bytes_per_sequence < windowed * answer.max_model_len

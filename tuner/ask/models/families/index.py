@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from importlib import import_module
 
@@ -222,6 +223,17 @@ READERS: Mapping[str, str] = {
 
 ARCHITECTURES: Mapping[str, str] = {"deepseek_vl_v2": "DeepseekVLV2ForCausalLM"}
 """Of types whose files name none: the class of their configuration does (``transformers_utils/configs/``)."""
+
+
+REMOVED = "removed"  # the file that says which release of the engine dropped an architecture
+
+
+def readable(architecture: object) -> str:
+    """What may stand in place of an architecture without a reader, in words: those that are spelt alike."""
+    read = [name for name, file in READERS.items() if file != REMOVED]
+    near = difflib.get_close_matches(architecture, read, n=1, cutoff=0.9) if isinstance(architecture, str) else ()
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"one of the {len(read)} that have a reader (CONTRIBUTING.md says how to add one){meant}"
 
 
 def reader_of(architecture: str) -> Reader | None:
