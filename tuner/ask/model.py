@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tuner.ask.checkpoint_head import with_own_head
 from tuner.ask.dtype import PRECISIONS, engine_dtype, require_runs
 from tuner.ask.formats.document import QuantizationDocument, find_document
 from tuner.ask.formats.reading import read_quantization, stored_weights
@@ -293,10 +294,12 @@ def from_config(config: Mapping[str, Any], name: str, dtype: str = "auto", direc
     architecture = next(iter(whole.items("architectures")), ARCHITECTURES.get(whole.word("model_type")))
     reader = reader_of(architecture) if isinstance(architecture, str) else None
     if reader is None or not isinstance(architecture, str):
-        raise BadInput(whole.place("architectures"), architecture, readable(architecture))
+        raise BadInput(whole.place("architectures"), architecture, readable())
     inner = whole.part(_THINKER) if whole.has(_THINKER) else whole
     nested = next((key for key in _TEXT_PARTS if inner.has(key)), None)
     text = inner if nested is None else inner.part(nested)
+    if directory is not None:
+        whole = with_own_head(whole, text, directory)
     described = reader(whole, text)
     shape = ModelShape.of(name, architecture, described, nested is not None)
     document = find_document(config, text.values, name, directory)
