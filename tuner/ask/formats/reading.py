@@ -12,6 +12,7 @@ from tuner.ask.formats.integers import read_auto_round, read_awq, read_gptq
 from tuner.ask.formats.modelopt import read_modelopt
 from tuner.ask.formats.module_names import Module, in_layer, of_tower, outside
 from tuner.ask.formats.quantization import Quantization
+from tuner.ask.formats.quark import read_quark
 from tuner.ask.formats.weights import PLAIN, Storage, WeightFormat, Weights
 from tuner.ask.models.matrices import Layer, Matrix
 from tuner.errors import BadInput
@@ -32,6 +33,7 @@ _READERS: Mapping[str, Callable[[QuantizationDocument], Quantization]] = {
     "fp8": read_fp8,
     "fbgemm_fp8": read_fbgemm_fp8,
     "compressed-tensors": read_compressed_tensors,
+    "quark": read_quark,
 }
 
 
