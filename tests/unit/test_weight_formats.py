@@ -218,7 +218,7 @@ def test_what_stands_beside_the_config_counts_where_it_says_nothing(tmp_path):
     [
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "quant_method", "bitsandbytes"),
         ({"quant_method": "torchao"}, "quant_method", "torchao"),
-        ({"quant_method": "torchao"}, "quant_method", "torchao"),
+        ({"quant_method": "experts_int8"}, "quant_method", "experts_int8"),
         ({"load_in_8bit": True}, "quant_method", "None"),
         (AWQ | {"bits": 8}, "bits", "8"),
         (GPTQ | {"sym": False}, "sym", "False"),
