@@ -23,7 +23,6 @@ from tuner.ask.models.blocks import Block, Experts, Mixer
 from tuner.ask.models.config import Config
 from tuner.ask.models.described import Described, Tower
 from tuner.ask.models.factorized import FactorizedAttention
-from tuner.ask.models.families.index import ARCHITECTURES, READERS, reader_of
 from tuner.ask.models.families.index import ARCHITECTURES, readable, reader_of
 from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import NO_VECTORS, Matrix, Vectors, stored_elements
