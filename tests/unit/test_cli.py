@@ -136,7 +136,7 @@ BAD_INPUT: dict[str, tuple[Callable[[], list[str]], int, list[str]]] = {
     "percentile 101": (lambda: ["plan", written({"slo.0.percentile": 101})], 2, ["slo.0.percentile", "101", "100"]),
     "no such file": (lambda: ["plan", "nowhere.yaml"], 2, ["nowhere.yaml", "readable"]),
     "no config.json": (llama_without_config, 2, ["model", "bare", "config.json"]),
-    "architecture without a price": (unknown_architecture, 2, ["architectures", "NobodyForCausalLM", "LlamaFor"]),
+    "architecture without a price": (unknown_architecture, 2, ["architectures", "NobodyForCausalLM", "have a reader"]),
     "unknown model": (lambda: ["plan", written({"model": "no/such"})], 2, ["model", "no/such", "config.json"]),
     "unknown gpu": (lambda: ["plan", written({"cluster.gpu": "h999"})], 2, ["h999", "h100_sxm"]),
     "tp that divides no heads": (lambda: ["volume", *MODEL, "--tp", "5"], 2, ["tp=5", "32 attention heads"]),
