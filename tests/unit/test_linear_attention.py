@@ -16,14 +16,12 @@ from tests.fit.tables import read_table
 from tuner.ask.linear_fits import ASSUMED, LINEAR, LinearAttentionFits, linear_source
 from tuner.ask.profile import HardwareProfile, known_profiles, load_profile, profile_from_document
 from tuner.cost.compute import (
-    gated_delta_ms,
+    Terms,
     gated_delta_terms,
-    kimi_delta_ms,
     kimi_delta_terms,
-    mamba1_ms,
-    mamba2_ms,
+    mamba1_terms,
     mamba2_terms,
-    short_convolution_ms,
+    short_convolution_terms,
 )
 from tuner.cost.compute.causal_convolution import convolution_terms
 from tuner.errors import BadInput
@@ -32,13 +30,13 @@ from tuner.validate.score import validate
 
 SAMPLES = Path(__file__).parents[1] / "data" / "kernels"
 H100 = load_profile("h100_sxm")
-Layer = Callable[..., Any]
+Layer = Callable[..., Terms]
 LAYERS: dict[str, tuple[Layer, dict[str, Any]]] = {
-    "gated delta net": (gated_delta_ms, {"key_heads": 16, "value_heads": 32}),
-    "Kimi delta attention": (kimi_delta_ms, {"heads": 32}),
-    "Mamba-2": (mamba2_ms, {"heads": 128, "groups": 8, "chunk_size": 128}),
-    "Mamba-1": (mamba1_ms, {"inner": 8192}),
-    "short convolution": (short_convolution_ms, {"channels": 2048}),
+    "gated delta net": (gated_delta_terms, {"key_heads": 16, "value_heads": 32}),
+    "Kimi delta attention": (kimi_delta_terms, {"heads": 32}),
+    "Mamba-2": (mamba2_terms, {"heads": 128, "groups": 8, "chunk_size": 128}),
+    "Mamba-1": (mamba1_terms, {"inner": 8192}),
+    "short convolution": (short_convolution_terms, {"channels": 2048}),
 }
 layers = st.sampled_from(sorted(LAYERS))
 gpus = st.sampled_from(known_profiles())
@@ -48,7 +46,11 @@ batches = st.integers(min_value=1, max_value=512)
 
 def layer_ms(name: str, gpu: str, phase: str, **more: Any) -> float:
     price, shape = LAYERS[name]
-    return float(price(load_profile(gpu), phase, **(shape | more)))
+    return total_ms(price, load_profile(gpu), phase, **(shape | more))
+
+
+def total_ms(price: Layer, profile: HardwareProfile, phase: str, **shape: Any) -> float:
+    return float(price(profile, phase, **shape).total_ms)
 
 
 # --- against measurements -------------------------------------------------------------------------------------------
@@ -111,8 +113,8 @@ def test_a_long_prompt_costs_in_proportion_to_its_tokens(name: str, gpu: str) ->
 def test_decode_reads_and_writes_every_state_once(gpu: str, batch: int, heads: int) -> None:
     profile = load_profile(gpu)
     least = 1e3 * 2 * batch * heads * 128 * 128 * 4 / profile.memory_bytes_per_s
-    assert float(gated_delta_ms(profile, "decode", sequences=batch, key_heads=heads, value_heads=heads)) >= least
-    assert float(kimi_delta_ms(profile, "decode", sequences=batch, heads=heads)) >= least
+    assert total_ms(gated_delta_terms, profile, "decode", sequences=batch, key_heads=heads, value_heads=heads) >= least
+    assert total_ms(kimi_delta_terms, profile, "decode", sequences=batch, heads=heads) >= least
 
 
 @settings(max_examples=20)
@@ -129,7 +131,7 @@ def test_a_state_of_half_the_width_takes_no_longer(gpu: str, new: int) -> None:
 def test_a_relative_with_less_arithmetic_is_slower(name: str) -> None:
     price, shape = LAYERS[name]
     weak = replace(H100, peak_flops_per_s={"bf16": H100.peak_flops_per_s["bf16"] / 7})
-    fast, slow = (float(price(profile, "prefill", new_tokens=8192, **shape)) for profile in (H100, weak))
+    fast, slow = (total_ms(price, profile, "prefill", new_tokens=8192, **shape) for profile in (H100, weak))
     products = 1e3 * 128 * 32 * 11.5e6 / weak.peak_flops_per_s["bf16"]
     assert slow > max(1.2 * fast, products)
 
@@ -157,7 +159,8 @@ def test_the_fused_decode_of_kda_runs_where_vllm_built_it() -> None:
 
     def counts(**more: Any) -> bool:
         shape = {"sequences": 64, "heads": 48} | more
-        return float(kimi_delta_ms(other, "decode", **shape)) != float(kimi_delta_ms(H100, "decode", **shape))
+        changed, fitted = (total_ms(kimi_delta_terms, profile, "decode", **shape) for profile in (other, H100))
+        return changed != fitted
 
     assert counts()
     assert not counts(heads=32)
@@ -166,13 +169,15 @@ def test_the_fused_decode_of_kda_runs_where_vllm_built_it() -> None:
     assert not counts(speculative=True)
     assert not counts(new_tokens=4)
     ada = load_profile("l40s")
-    plain, drafts = (kimi_delta_ms(ada, "decode", sequences=64, heads=48, speculative=asked) for asked in (False, True))
-    assert float(plain) == float(drafts)
+    plain, drafts = (
+        total_ms(kimi_delta_terms, ada, "decode", sequences=64, heads=48, speculative=asked) for asked in (False, True)
+    )
+    assert plain == drafts
 
 
 def test_an_unbounded_gate_takes_tritons_kernels() -> None:
     flash, triton = (
-        float(kimi_delta_ms(H100, "prefill", new_tokens=8192, heads=32, bounded_gate=bounded))
+        total_ms(kimi_delta_terms, H100, "prefill", new_tokens=8192, heads=32, bounded_gate=bounded)
         for bounded in (True, False)
     )
     assert triton > 1.2 * flash
@@ -180,7 +185,8 @@ def test_an_unbounded_gate_takes_tritons_kernels() -> None:
 
 def test_drafts_write_a_state_per_token() -> None:
     one, eight = (
-        float(gated_delta_ms(H100, "decode", new_tokens=n, sequences=256, key_heads=16, value_heads=32)) for n in (1, 8)
+        total_ms(gated_delta_terms, H100, "decode", new_tokens=n, sequences=256, key_heads=16, value_heads=32)
+        for n in (1, 8)
     )
     assert 3.5 < eight / one < 5.5  # nine states moved against two
 
@@ -220,7 +226,7 @@ def test_a_device_without_the_section_is_priced_and_says_so() -> None:
     assert profile.linear_attention == LinearAttentionFits()
     assert linear_source(profile.sources) == ASSUMED
     for price, shape in LAYERS.values():
-        assert float(price(profile, "prefill", new_tokens=8192, **shape)) > 0
+        assert total_ms(price, profile, "prefill", new_tokens=8192, **shape) > 0
 
 
 def test_a_relative_lends_its_section_with_its_source() -> None:

@@ -160,40 +160,40 @@ def _compressed(mixer: CompressedAttention, where: Where) -> Floats:
 
 
 def _gated_delta(mixer: GatedDelta, where: Where) -> Floats:
-    return compute.gated_delta_ms(
+    return compute.gated_delta_terms(
         where.profile, where.step.phase, **where.carried, key_heads=where.share(mixer.key_heads),
         value_heads=where.share(mixer.value_heads), key_dim=mixer.key_dim, value_dim=mixer.value_dim,
         conv_kernel=mixer.conv, state_bytes=_width(mixer.state.pieces[-1]),
-    )  # fmt: skip
+    ).total_ms  # fmt: skip
 
 
 def _kimi_delta(mixer: KimiDelta, where: Where) -> Floats:
-    return compute.kimi_delta_ms(
+    return compute.kimi_delta_terms(
         where.profile, where.step.phase, **where.carried, heads=where.share(mixer.heads), head_dim=mixer.head_dim,
         conv_kernel=mixer.conv, bounded_gate=mixer.bounded_gate,
-    )  # fmt: skip
+    ).total_ms  # fmt: skip
 
 
 def _mamba2(mixer: Mamba2, where: Where) -> Floats:
-    return compute.mamba2_ms(
+    return compute.mamba2_terms(
         where.profile, where.step.phase, **where.carried, heads=where.share(mixer.heads), head_dim=mixer.head_dim,
         groups=where.share(mixer.groups), state_size=mixer.state_size, conv_kernel=mixer.conv,
         chunk_size=mixer.chunk, state_bytes=_width(mixer.state.pieces[-1]),
-    )  # fmt: skip
+    ).total_ms  # fmt: skip
 
 
 def _mamba1(mixer: Mamba1, where: Where) -> Floats:
-    return compute.mamba1_ms(
+    return compute.mamba1_terms(
         where.profile, where.step.phase, **where.carried, inner=where.share(mixer.inner),
         state_size=mixer.state_size, conv_kernel=mixer.conv, state_bytes=_width(mixer.state.pieces[-1]),
-    )  # fmt: skip
+    ).total_ms  # fmt: skip
 
 
 def _short_convolution(mixer: ShortConvolution, where: Where) -> Floats:
     channels = where.share(mixer.width)
-    return compute.short_convolution_ms(
+    return compute.short_convolution_terms(
         where.profile, where.step.phase, **where.carried, channels=channels, conv_kernel=mixer.conv
-    )
+    ).total_ms
 
 
 def _factorized(mixer: FactorizedAttention, where: Where) -> Floats:

@@ -14,19 +14,14 @@ from tuner.cost.compute.elementwise import elementwise_ms, sampling_ms
 from tuner.cost.compute.encoder import encoder_attention_terms
 from tuner.cost.compute.gemm import gemm_ms, gemm_terms, quantise_ms
 from tuner.cost.compute.hyper_connections import hyper_connection_terms
-from tuner.cost.compute.kimi_delta import kimi_delta_ms, kimi_delta_terms
+from tuner.cost.compute.kimi_delta import kimi_delta_terms
 from tuner.cost.compute.kinds import Precision, Terms, precision
 from tuner.cost.compute.latent import absorbs, latent_decode_terms, latent_prefill_terms, latent_products_ms
 from tuner.cost.compute.lightning import lightning_terms
-from tuner.cost.compute.linear_attention import (
-    gated_delta_ms,
-    gated_delta_terms,
-    short_convolution_ms,
-    short_convolution_terms,
-)
+from tuner.cost.compute.linear_attention import gated_delta_terms, short_convolution_terms
 from tuner.cost.compute.moe import Routing, moe_ms, moe_terms
 from tuner.cost.compute.sparse import sparse_decode_terms, sparse_prefill_terms
-from tuner.cost.compute.state_space import mamba1_ms, mamba1_terms, mamba2_ms, mamba2_terms
+from tuner.cost.compute.state_space import mamba1_terms, mamba2_terms
 
 __all__ = [
     "Precision",
@@ -42,20 +37,16 @@ __all__ = [
     "decode_attention_terms",
     "elementwise_ms",
     "encoder_attention_terms",
-    "gated_delta_ms",
     "gated_delta_terms",
     "gemm_ms",
     "gemm_terms",
     "hyper_connection_terms",
-    "kimi_delta_ms",
     "kimi_delta_terms",
     "latent_decode_terms",
     "latent_prefill_terms",
     "latent_products_ms",
     "lightning_terms",
-    "mamba1_ms",
     "mamba1_terms",
-    "mamba2_ms",
     "mamba2_terms",
     "moe_ms",
     "moe_terms",
@@ -65,7 +56,6 @@ __all__ = [
     "quantise_ms",
     "quantises_output",
     "sampling_ms",
-    "short_convolution_ms",
     "short_convolution_terms",
     "sparse_decode_terms",
     "sparse_prefill_terms",

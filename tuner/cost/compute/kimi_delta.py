@@ -93,22 +93,3 @@ def _choose(where: Array, yes: Terms, no: Terms) -> Terms:
         np.where(where, yes.overhead_ms, no.overhead_ms),
         np.where(where, yes.total_ms, no.total_ms),
     )
-
-
-def kimi_delta_ms(
-    profile: HardwareProfile,
-    phase: Phase,
-    *,
-    new_tokens: ArrayLike = 1,
-    sequences: ArrayLike = 1,
-    heads: ArrayLike,
-    head_dim: ArrayLike = 128,
-    conv_kernel: ArrayLike = 4,
-    bounded_gate: bool = True,
-    speculative: bool = False,
-) -> Array:
-    """Milliseconds of one layer of Kimi delta attention without its projections; see ``kimi_delta_terms``."""
-    return kimi_delta_terms(
-        profile, phase, new_tokens=new_tokens, sequences=sequences, heads=heads, head_dim=head_dim,
-        conv_kernel=conv_kernel, bounded_gate=bounded_gate, speculative=speculative,
-    ).total_ms  # fmt: skip

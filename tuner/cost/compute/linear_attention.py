@@ -103,38 +103,3 @@ def cached_states_terms(profile: HardwareProfile, values: ArrayLike, state_bytes
 def floats(*numbers: ArrayLike) -> list[Array]:
     """Numbers or arrays of numbers as arrays."""
     return [np.asarray(number, dtype=float) for number in numbers]
-
-
-def gated_delta_ms(
-    profile: HardwareProfile,
-    phase: Phase,
-    *,
-    new_tokens: ArrayLike = 1,
-    sequences: ArrayLike = 1,
-    key_heads: ArrayLike,
-    value_heads: ArrayLike,
-    key_dim: ArrayLike = 128,
-    value_dim: ArrayLike = 128,
-    conv_kernel: ArrayLike = 4,
-    state_bytes: float = 4.0,
-) -> Array:
-    """Milliseconds of one gated delta net without its projections; see ``gated_delta_terms``."""
-    return gated_delta_terms(
-        profile, phase, new_tokens=new_tokens, sequences=sequences, key_heads=key_heads, value_heads=value_heads,
-        key_dim=key_dim, value_dim=value_dim, conv_kernel=conv_kernel, state_bytes=state_bytes,
-    ).total_ms  # fmt: skip
-
-
-def short_convolution_ms(
-    profile: HardwareProfile,
-    phase: Phase,
-    *,
-    new_tokens: ArrayLike = 1,
-    sequences: ArrayLike = 1,
-    channels: ArrayLike,
-    conv_kernel: ArrayLike = 3,
-) -> Array:
-    """Milliseconds of one short convolution without its projections; see ``short_convolution_terms``."""
-    return short_convolution_terms(
-        profile, phase, new_tokens=new_tokens, sequences=sequences, channels=channels, conv_kernel=conv_kernel
-    ).total_ms
