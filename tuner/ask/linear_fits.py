@@ -6,7 +6,6 @@ What a profile leaves out is assumed: the defaults here are rounded from the mea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +13,6 @@ from pydantic import ConfigDict
 
 _STRICT = ConfigDict(extra="forbid")
 LINEAR = "linear_attention"
-ASSUMED = "assumed: nothing measured on this device or its relatives; typical of the GPUs that were (Triton's kernels)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +108,3 @@ class LinearAttentionFits:
     gdn_chunk: ChunkFit = field(default_factory=lambda: ChunkFit(fill_us=8.0, cache_gain=2.0))
     kda_chunk: ChunkFit = field(default_factory=lambda: ChunkFit(fill_us=3.0, unit_us=17.0, cache_gain=2.0))
     recurrent: RecurrentFit = field(default_factory=RecurrentFit)
-
-
-def linear_source(sources: Mapping[str, str]) -> str:
-    """Where a profile's fits of linear attention come from, of its ``sources``: assumed, where none are given."""
-    return sources.get(LINEAR, ASSUMED)
