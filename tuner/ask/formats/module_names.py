@@ -51,7 +51,7 @@ class ModuleList:
     """A compiled list of entries; raises BadInput at ``where`` for one that is no text, or no regular expression."""
 
     def __init__(self, entries: Iterable[object], where: str) -> None:
-        self._plain: set[str] = set()
+        self._plain: dict[str, set[str]] = {}  # by their first part
         globs: list[str] = []
         self._expressions: list[re.Pattern[str]] = []
         for entry in entries:
@@ -62,7 +62,7 @@ class ModuleList:
             elif any(sign in entry for sign in "*?["):
                 globs.append(fnmatch.translate(entry))
             else:
-                self._plain.add(entry)
+                self._plain.setdefault(entry.partition(".")[0], set()).add(entry)
         if globs:
             self._expressions.append(re.compile("|".join(globs)))
 
@@ -71,11 +71,12 @@ class ModuleList:
         return any(self._names(name) for name in module.names)
 
     def _names(self, name: str) -> bool:
-        if self._plain:
-            parts = name.split(".")
-            runs = (".".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1))
-            if any(run in self._plain for run in runs):
-                return True
+        parts = name.split(".") if self._plain else []
+        for i, part in enumerate(parts):
+            if entries := self._plain.get(part):
+                runs = (".".join(parts[i:j]) for j in range(i + 1, len(parts) + 1))
+                if not entries.isdisjoint(runs):
+                    return True
         return any(one.match(name) for one in self._expressions)
 
 

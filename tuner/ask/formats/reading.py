@@ -60,11 +60,11 @@ def stored_weights(model: ModelShape, quantization: Quantization, precision: str
         places[layer].add((names, found))
         return found
 
+    matrices = [tuple(_quantisable(block, model.hidden)) for block in model.kinds]
     for index, kind in enumerate(model.order):
-        block = model.kinds[kind]
         merged: dict[tuple[Layer, str], tuple[Module, WeightFormat]] = {}
-        for matrix in _quantisable(block, model.hidden):
-            module = in_layer(matrix, block.prefix, index, model.nested)
+        for matrix in matrices[kind]:
+            module = in_layer(matrix, model.kinds[kind].prefix, index, model.nested)
             one = count(matrix.layer, module, matrix.weights, matrix.names)
             if matrix.fused:
                 first = merged.setdefault((matrix.layer, matrix.fused), (module, one))
