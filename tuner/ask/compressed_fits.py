@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import ConfigDict
+from tuner.ask.strict import Strict
 
-_STRICT = ConfigDict(extra="forbid")
 OPTIONAL_SECTIONS = (
     "block_sparse",
     "compressed",
@@ -24,7 +23,7 @@ OPTIONAL_SECTIONS = (
 
 
 @dataclass(frozen=True, slots=True)
-class BlockSparseFit:
+class BlockSparseFit(Strict):
     """Attention to chosen blocks of keys, one KV-cache precision (``tuner.cost.compute.block_sparse``).
 
     Over a prompt: ``prefill_floor_us`` of all kernels, ``index_efficiency`` of scoring keys (share of the bf16 peak),
@@ -35,7 +34,6 @@ class BlockSparseFit:
     warm L2 cache beats memory.
     """
 
-    __pydantic_config__ = _STRICT
     prefill_floor_us: float = 20.0
     index_efficiency: float = 0.25
     gather_efficiency: float = 2.0
@@ -49,7 +47,7 @@ class BlockSparseFit:
 
 
 @dataclass(frozen=True, slots=True)
-class CompressedFit:
+class CompressedFit(Strict):
     """Attention over a window and a compressed cache (``tuner.cost.compute.compressed``), for one kind of step:
     ``prefill``, ``decode``, and two parts of them, ``attention`` and ``index``.
 
@@ -59,7 +57,6 @@ class CompressedFit:
     at all, ``choose_ns`` per query that chooses.
     """
 
-    __pydantic_config__ = _STRICT
     floor_us: float
     compute_efficiency: float = 1.0
     memory_efficiency: float = 0.75
@@ -72,14 +69,13 @@ class CompressedFit:
 
 
 @dataclass(frozen=True, slots=True)
-class HyperConnectionFit:
+class HyperConnectionFit(Strict):
     """Mixing residual streams before (``pre``) or after (``post``) a block (``tuner.cost.compute.hyper_connections``).
 
     ``value_ns`` per hidden value of a row, which one program walks; ``cache_gain`` by how much a warm L2 cache beats
     memory; ``compute_efficiency`` (share of the bf16 peak) of the product that gives the mixing weights of ``pre``.
     """
 
-    __pydantic_config__ = _STRICT
     floor_us: float
     value_ns: float
     memory_efficiency: float
@@ -88,13 +84,12 @@ class HyperConnectionFit:
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderFit:
+class EncoderFit(Strict):
     """Attention within an image (``tuner.cost.compute.encoder``), by precision.
 
     ``exp_cost`` is the time of one exponential in units of one FLOP at the bf16 peak, ``wave_us`` per wave of tiles.
     """
 
-    __pydantic_config__ = _STRICT
     kernel: Literal["flash_attn_2", "flash_attn_3", "flash_attn_4"]
     floor_us: float
     compute_efficiency: float
@@ -104,11 +99,10 @@ class EncoderFit:
 
 
 @dataclass(frozen=True, slots=True)
-class ExchangeFit:
+class ExchangeFit(Strict):
     """One phase of a kernel that brings tokens to their experts or back (``tuner.cost.collectives.exchange``), by names
     such as ``deepep_ht_dispatch``: its start-up, and the share of the link (NVLink, or PCIe) at which it copies.
     """
 
-    __pydantic_config__ = _STRICT
     start_us: float
     efficiency: float

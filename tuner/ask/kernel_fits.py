@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import ConfigDict
-
-_STRICT = ConfigDict(extra="forbid")
+from tuner.ask.strict import Strict
 
 
 @dataclass(frozen=True, slots=True)
-class GemmFit:
+class GemmFit(Strict):
     """One precision's matrix product (``tuner.cost.compute.gemm``); what a kernel does not do is left at 0.
 
     ``kernel`` names the tile rule. Efficiencies are shares of the datasheet's peak and bandwidth. ``split_k`` is the
@@ -22,7 +20,6 @@ class GemmFit:
     ``host_unaligned_us`` its surcharge where 4 does not divide m.
     """
 
-    __pydantic_config__ = _STRICT
     kernel: Literal["cublas", "cutlass_hopper", "cutlass_blackwell", "cutlass_ada", "block", "untiled"]
     floor_us: float
     compute_efficiency: float
@@ -39,7 +36,7 @@ class GemmFit:
 
 
 @dataclass(frozen=True, slots=True)
-class PrefillAttentionFit:
+class PrefillAttentionFit(Strict):
     """Attention over a prompt for one KV-cache precision (``tuner.cost.compute.attention``).
 
     ``exp_cost`` is the time of one exponential in units of one FLOP at the bf16 peak, ``wave_us`` per wave of tiles,
@@ -47,7 +44,6 @@ class PrefillAttentionFit:
     ``wide_head_penalty`` the slowdown for heads wider than 128.
     """
 
-    __pydantic_config__ = _STRICT
     kernel: Literal["flash_attn_2", "flash_attn_2_ada", "flash_attn_3", "trtllm", "flashinfer", "untiled"]
     floor_us: float
     compute_efficiency: float
@@ -60,7 +56,7 @@ class PrefillAttentionFit:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeAttentionFit:
+class DecodeAttentionFit(Strict):
     """Attention for one new token per sequence, one KV-cache precision (``tuner.cost.compute.decode``).
 
     ``unit_us`` per work unit, ``key_ns`` per key of heads of 128 on one multiprocessor, ``merge_us`` to merge split
@@ -68,7 +64,6 @@ class DecodeAttentionFit:
     path, ``head_ns`` per sequence and head of 128, ``cache_gain`` by how much a warm L2 cache beats memory.
     """
 
-    __pydantic_config__ = _STRICT
     kernel: Literal["flash_attn_2", "split_keys"]
     floor_us: float
     memory_efficiency: float
@@ -82,7 +77,7 @@ class DecodeAttentionFit:
 
 
 @dataclass(frozen=True, slots=True)
-class MoeFit:
+class MoeFit(Strict):
     """One precision's grouped expert products (``tuner.cost.compute.moe``).
 
     ``rows_efficiency`` is the share of the bandwidth at which rows enter and leave experts, ``elsewhere_efficiency``
@@ -90,7 +85,6 @@ class MoeFit:
     expert; an expert's rows are padded to tiles of up to ``tile_rows``.
     """
 
-    __pydantic_config__ = _STRICT
     floor_us: float
     compute_efficiency: float
     memory_efficiency: float
@@ -101,9 +95,8 @@ class MoeFit:
 
 
 @dataclass(frozen=True, slots=True)
-class ElementwiseFit:
+class ElementwiseFit(Strict):
     """Norms, rotary embedding, activation, sampling: bound by bytes, above a launch floor."""
 
-    __pydantic_config__ = _STRICT
     floor_us: float
     memory_efficiency: float

@@ -9,22 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import ConfigDict
+from tuner.ask.strict import Strict
 
-_STRICT = ConfigDict(extra="forbid")
 LATENT_SECTIONS = (  # of a profile, all optional
     "latent_products", "latent_prefill", "latent_decode", "sparse_prefill", "sparse_decode", "quantise",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class LatentProductsFit:
+class LatentProductsFit(Strict):
     """Products per head with an up-projection, batched over the heads (``tuner.cost.compute.latent``).
 
     ``cache_gain`` is by how much a warm L2 cache beats memory.
     """
 
-    __pydantic_config__ = _STRICT
     floor_us: float
     compute_efficiency: float
     memory_efficiency: float
@@ -32,16 +30,15 @@ class LatentProductsFit:
 
 
 @dataclass(frozen=True, slots=True)
-class LatentPrefillFit:
+class LatentPrefillFit(Strict):
     """Latent attention over a prompt, keys and values expanded to full heads, by the precision of the attention.
 
-    As ``tuner.ask.profile.PrefillAttentionFit``, and ``token_ns`` per new token (norms, rotary embedding, cache write),
-    ``head_ns`` per new token and head (keys put together of two parts, values split off). ``pads_values``: the kernel
-    takes values no narrower than keys. ``apart_us`` and ``apart_token_ns`` come on top where norms and rotary embedding
-    run as many small kernels.
+    As ``tuner.ask.kernel_fits.PrefillAttentionFit``, and ``token_ns`` per new token (norms, rotary embedding, writing
+    the cache), ``head_ns`` per new token and head (keys put together of two parts, values split off). ``pads_values``:
+    the kernel takes values no narrower than keys. ``apart_us`` and ``apart_token_ns`` come on top where norms and
+    rotary embedding run as many small kernels.
     """
 
-    __pydantic_config__ = _STRICT
     kernel: Literal["flash_attn_2_ada", "flash_attn_3", "trtllm"]
     floor_us: float
     compute_efficiency: float
@@ -56,7 +53,7 @@ class LatentPrefillFit:
 
 
 @dataclass(frozen=True, slots=True)
-class LatentDecodeFit:
+class LatentDecodeFit(Strict):
     """Latent attention on the compressed cache itself, by the precision of that cache.
 
     Prompts of at most ``absorb_tokens`` new tokens run these kernels, too. A work unit is up to ``head_rows`` queries
@@ -65,7 +62,6 @@ class LatentDecodeFit:
     together, quantising them, outputs). ``apart_us`` as in ``LatentPrefillFit``.
     """
 
-    __pydantic_config__ = _STRICT
     floor_us: float
     memory_efficiency: float
     unit_us: float
@@ -79,7 +75,7 @@ class LatentDecodeFit:
 
 
 @dataclass(frozen=True, slots=True)
-class SparsePrefillFit:
+class SparsePrefillFit(Strict):
     """Sparse attention over a prompt, by the precision of the cache (``tuner.cost.compute.sparse``).
 
     Heads are padded to ``head_rows``. Below 32 heads another kernel runs, of ``few_efficiency`` and ``few_filler``.
@@ -89,7 +85,6 @@ class SparsePrefillFit:
     quantise.
     """
 
-    __pydantic_config__ = _STRICT
     floor_us: float
     compute_efficiency: float
     few_efficiency: float
@@ -104,7 +99,7 @@ class SparsePrefillFit:
 
 
 @dataclass(frozen=True, slots=True)
-class SparseDecodeFit:
+class SparseDecodeFit(Strict):
     """Sparse attention for one new token per sequence, by the precision of the cache.
 
     ``unit_us``, ``key_ns``, ``token_ns`` and ``head_ns`` as in ``LatentDecodeFit``, ``filler`` as in
@@ -113,7 +108,6 @@ class SparseDecodeFit:
     ``long_us`` where there are more keys than are chosen.
     """
 
-    __pydantic_config__ = _STRICT
     floor_us: float
     memory_efficiency: float
     unit_us: float
@@ -129,14 +123,13 @@ class SparseDecodeFit:
 
 
 @dataclass(frozen=True, slots=True)
-class QuantiseFit:
+class QuantiseFit(Strict):
     """Activations to fp8 by a kernel of its own (``tuner.cost.compute.quantise``).
 
     Of a row on one of the ``slots`` per multiprocessor: ``row_us``, and ``value_ps`` per value. To find a scale for
     each row takes ``scale_us``, ``scale_row_us`` and ``scale_value_ps`` more, and ``scale_traffic`` of the bytes again.
     """
 
-    __pydantic_config__ = _STRICT
     floor_us: float
     memory_efficiency: float
     row_us: float

@@ -9,21 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pydantic import ConfigDict
+from tuner.ask.strict import Strict
 
-_STRICT = ConfigDict(extra="forbid")
 LINEAR = "linear_attention"
 
 
 @dataclass(frozen=True, slots=True)
-class ConvolutionFit:
+class ConvolutionFit(Strict):
     """Triton's causal convolution over prompts (``tuner.cost.compute.causal_convolution``).
 
     A program covers 8 tokens of 256 channels, which takes ``program_us`` of a multiprocessor. ``host_us`` is what a
     call by itself spends on the host to lay it out; an engine does that once a step.
     """
 
-    __pydantic_config__ = _STRICT
     floor_us: float = 1.9
     program_us: float = 0.25
     memory_efficiency: float = 0.65
@@ -32,13 +30,12 @@ class ConvolutionFit:
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelConvolutionFit:
+class ChannelConvolutionFit(Strict):
     """A causal convolution with one block per sequence and channel, 512 tokens at a time (not vLLM's).
 
     ``block_us`` of a multiprocessor's time per block with its first step.
     """
 
-    __pydantic_config__ = _STRICT
     floor_us: float = 4.5
     block_us: float = 0.11
     memory_efficiency: float = 0.7
@@ -46,14 +43,13 @@ class ChannelConvolutionFit:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateFit:
+class UpdateFit(Strict):
     """A kernel that reads and writes the convolution's state of every sequence once.
 
     ``alone_us`` is what a launch by itself takes longer than one in a CUDA graph; ``cache_gain`` by how much states
     that lie in the L2 cache beat memory.
     """
 
-    __pydantic_config__ = _STRICT
     floor_us: float = 2.0
     memory_efficiency: float = 0.5
     cache_gain: float = 0.0
@@ -61,7 +57,7 @@ class UpdateFit:
 
 
 @dataclass(frozen=True, slots=True)
-class RecurrentFit:
+class RecurrentFit(Strict):
     """A kernel that reads and writes the recurrent state of every sequence and head once.
 
     ``floor_us`` to launch it, ``latency_us`` is the least time of the rest, which grows into that of the bytes.
@@ -69,7 +65,6 @@ class RecurrentFit:
     tokens a sequence; ``cache_gain`` by how much states that lie in the L2 cache beat memory.
     """
 
-    __pydantic_config__ = _STRICT
     floor_us: float = 1.5
     latency_us: float = 3.0
     memory_efficiency: float = 0.75
@@ -79,7 +74,7 @@ class RecurrentFit:
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkFit:
+class ChunkFit(Strict):
     """The delta rule over prompts in chunks (``tuner.cost.compute.delta_rule``).
 
     ``kernel`` says whose: FlashInfer's does all in one launch, FlashKDA's and Triton's pass intermediate values
@@ -87,7 +82,6 @@ class ChunkFit:
     head, on one multiprocessor: ``unit_us`` each and ``chunk_us`` per chunk of 64 tokens, one after the other.
     """
 
-    __pydantic_config__ = _STRICT
     kernel: Literal["flashinfer", "flashkda", "triton"] = "triton"
     floor_us: float = 9.0
     fill_us: float = 0.0
@@ -98,10 +92,9 @@ class ChunkFit:
 
 
 @dataclass(frozen=True, slots=True)
-class LinearAttentionFits:
+class LinearAttentionFits(Strict):
     """Every kernel of the section; one that a profile leaves out has the assumed values."""
 
-    __pydantic_config__ = _STRICT
     convolution: ConvolutionFit = field(default_factory=ConvolutionFit)
     channel_convolution: ChannelConvolutionFit = field(default_factory=ChannelConvolutionFit)
     convolution_update: UpdateFit = field(default_factory=UpdateFit)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from tuner.ask.compressed_fits import BlockSparseFit, CompressedFit, EncoderFit, ExchangeFit, HyperConnectionFit
 from tuner.ask.device import ARCHITECTURES, GPU, DeviceKind, kind_of
@@ -30,16 +30,16 @@ from tuner.ask.latent_fits import (
 )
 from tuner.ask.linear_fits import LinearAttentionFits
 from tuner.ask.measurable import FITTED, MEASURABLE, TABLED
+from tuner.ask.strict import Strict
 from tuner.errors import BadInput
 
 PROFILE_DIR = Path(__file__).parent / "profiles"
 ENGINE_DIR = PROFILE_DIR / "engines"
-_STRICT = ConfigDict(extra="forbid")
 LAUNCH_US = 4.0  # of a kernel by itself, from PyTorch, on the hosts that the engine's constants were fitted on: assumed
 
 
 @dataclass(frozen=True, slots=True)
-class EngineOverheads:
+class EngineOverheads(Strict):
     """What the serving engine adds to the kernels' time, and how a served model differs from tables of its kernels.
 
     ``step_ms`` per scheduler step, ``decode_layer_ms`` per layer and step on the GPU (gaps between the kernels of a
@@ -64,7 +64,6 @@ class EngineOverheads:
     itself (vLLM 21716 and 25179; ``tuner.cost.compute.quantises_output``).
     """
 
-    __pydantic_config__ = _STRICT
     prefill_layer_launch_ms: float
     request_ms: float
     step_ms: float = 0.0
@@ -99,16 +98,15 @@ class EngineOverheads:
 
 
 @dataclass(frozen=True, slots=True)
-class NvLink:
+class NvLink(Strict):
     """NVLink of one GPU: number of links, and their sum in bytes per second and direction; 0 where there is none."""
 
-    __pydantic_config__ = _STRICT
     links: int
     bytes_per_s: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HardwareProfile:
+class HardwareProfile(Strict):
     """One device and the node that it sits in.
 
     Bandwidths are bytes per second and direction, peaks are dense FLOP per second by precision (``bf16``, ``fp8``,
@@ -120,7 +118,6 @@ class HardwareProfile:
     read. Compared and hashed by identity: ``load_profile`` gives one per file.
     """
 
-    __pydantic_config__ = _STRICT
     name: str
     arch: str
     compute_capability: float | None

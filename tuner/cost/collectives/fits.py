@@ -16,18 +16,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from tuner.ask.strict import Strict
 from tuner.errors import BadInput
 
 if TYPE_CHECKING:
     from tuner.ask.profile import HardwareProfile
 
-_STRICT = ConfigDict(extra="forbid")
-
 
 @dataclass(frozen=True, slots=True)
-class NcclFit:
+class NcclFit(Strict):
     """NCCL inside one node: launch, ring steps, and three protocols of rising start-up cost and bandwidth.
 
     ``launch_us`` is paid once and ``step_us`` by every step of the ring; ``peers_launch_us`` and ``peer_us``
@@ -38,7 +37,6 @@ class NcclFit:
     alone, and its default is that of the L40S, the one PCIe system measured.
     """
 
-    __pydantic_config__ = _STRICT
     launch_us: float
     step_us: float
     peers_launch_us: float
@@ -55,54 +53,49 @@ class NcclFit:
 
 
 @dataclass(frozen=True, slots=True)
-class KernelFit:
+class KernelFit(Strict):
     """One peer-to-peer all-reduce kernel: ``launch_us``, ``peer_us`` per doubling of the ranks from two, link share."""
 
-    __pydantic_config__ = _STRICT
     launch_us: float
     efficiency: float
     peer_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class SymmetricFit:
+class SymmetricFit(Strict):
     """All-reduce on symmetric memory; ``efficiency`` is of in-switch reduction, its two staging copies included."""
 
-    __pydantic_config__ = _STRICT
     launch_us: float
     efficiency: float
 
 
 @dataclass(frozen=True, slots=True)
-class EagerFit:
+class EagerFit(Strict):
     """Without a CUDA graph: host time to launch a kernel, or the symmetric-memory path, and a copy of the buffer.
 
     ``copy_efficiency`` is a share of the memory bandwidth, over which the copy's bytes go twice (read and write).
     """
 
-    __pydantic_config__ = _STRICT
     kernel_us: float
     copy_efficiency: float
     symmetric_us: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class HostFit:
+class HostFit(Strict):
     """Processes of one host that exchange through shared memory or loopback sockets (gloo): plain Hockney figures."""
 
-    __pydantic_config__ = _STRICT
     alpha_us: float
     gb_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class CollectiveFits:
+class CollectiveFits(Strict):
     """The ``collectives`` section of a hardware profile: a CPU has ``host`` alone, a GPU all others.
 
     ``two_shot`` is None without NVLink, ``symmetric`` where vLLM has no symmetric-memory path for the GPU.
     """
 
-    __pydantic_config__ = _STRICT
     nccl: NcclFit | None = None
     one_shot: KernelFit | None = None
     two_shot: KernelFit | None = None

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from tuner.ask.strict import Strict
 from tuner.errors import BadInput
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ LINKS = ("nvlink", "pcie", "host")
 
 
 @dataclass(frozen=True, slots=True)
-class Fabric:
+class Fabric(Strict):
     """The network between nodes.
 
     ``nic_gb_per_s`` is one NIC's line rate in 10^9 bytes per second and direction, ``efficiency`` the share of it that
@@ -33,7 +34,6 @@ class Fabric:
     ``has_near_nics`` says that each GPU shares a PCIe switch with a NIC, which NCCL's LL128 protocol needs.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
     name: str
     nic_gb_per_s: float
     efficiency: float
