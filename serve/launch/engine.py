@@ -18,6 +18,7 @@ from tuner.ask.axes import Axis, Role, always
 from tuner.ask.layout import AXES, ParallelLayout
 from tuner.ask.packing import footprint
 from tuner.ask.request import TuneRequest
+from tuner.ask.requested_model import asserted_cache
 from tuner.errors import BadInput
 
 MAX_ONGOING_REQUESTS = 1_000_000_000  # Serve's default of 5 would queue an open-loop load where nobody measures it
@@ -59,10 +60,13 @@ def engine_kwargs(layout: ParallelLayout, request: TuneRequest) -> dict[str, Any
     """vLLM's engine arguments of one layout, by the names of ``EngineArgs``; without model and served name.
 
     Data parallelism is present only where ``attention_dp`` holds. On CPUs the engine runs uncompiled, and warms up.
+    A KV cache that the engine asserts but does not choose is named.
     """
     kwargs = _axis_kwargs(layout, _FIXED)
     kwargs |= {"dtype": request.engine.dtype, "max_model_len": request.max_model_len}
     kwargs |= _axis_kwargs(layout, _LIMITS) | _axis_kwargs(layout, _OPTIONS)
+    if layout.kv_cache_dtype == "auto" and (asserted := asserted_cache(request)):
+        kwargs["kv_cache_dtype"] = asserted
     if attention_dp(layout):
         kwargs["data_parallel_size"] = layout.dp
     device = device_of(layout, request)

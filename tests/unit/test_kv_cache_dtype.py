@@ -1,6 +1,7 @@
 """The precision of the KV cache as an axis, from the request to the decision: named, priced, held, launched, told."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,14 +9,17 @@ import yaml
 
 from serve.launch.engine import engine_kwargs, serve_app, vllm_args
 from tests.fakes import NOTHING_SPENT, make_candidate, make_request, make_step
+from tuner.app.answers.model import model_answer
 from tuner.app.wiring import plan_request
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
 from tuner.ask.request_document import parse_request
+from tuner.ask.rules import illegal
 from tuner.ask.space import SPACES_DIR, load_space
 from tuner.cost.latency import StepCosts, StepShape
 from tuner.cost.memory import estimate_memory
+from tuner.cost.switches import AS_SHIPPED
 from tuner.cost.transfer import kv_links
 from tuner.decide.decision import decide
 from tuner.errors import FailureReason
@@ -106,6 +110,47 @@ def test_it_is_launched_and_emitted_as_asked():
     assert json.loads(json.dumps(app))["args"]["llm_configs"][0]["engine_kwargs"]["kv_cache_dtype"] == "fp8"
     words = vllm_args(FP8, asked, model_source="org/model", host="127.0.0.1", port=8000)
     assert words[words.index("--kv-cache-dtype") + 1] == "fp8"
+
+
+V4 = "deepseek-ai/DeepSeek-V4-Flash"
+
+
+def test_a_model_that_runs_with_an_fp8_cache_alone_has_one_by_itself():
+    """vLLM asserts it of DeepSeek-V4, and would take the model's precision."""
+    whole = model_answer(load_model(V4))
+    assert whole.kv_cache_dtype == "fp8"
+    assert model_answer(load_model("deepseek-ai/DeepSeek-V3")).kv_cache_dtype == "bf16"
+    priced = [AS_SHIPPED.on(layout, load_model(V4)) for layout in (AUTO, FP8)]
+    assert priced[0] == priced[1]
+
+
+def test_over_that_cache_no_kernel_takes_over_another_one():
+    """On Blackwell attention over other caches in fp8 quantises its output."""
+    cluster = requested_cluster(request(cluster={"gpu": "b200_sxm", "gpus_per_node": 8}))
+    engine = replace(cluster.profile.engine, fp8_cache_kernels=0.1)
+    fewer = replace(cluster, profile=replace(cluster.profile, engine=engine))
+
+    def elementwise_ms(model, cluster):
+        return float(StepCosts(load_model(model), cluster).stages(FP8, PROMPT)[0]["elementwise"][0])
+
+    assert elementwise_ms(V4, fewer) == elementwise_ms(V4, cluster)
+    assert elementwise_ms("meta-llama/Llama-3.1-70B", fewer) < elementwise_ms("meta-llama/Llama-3.1-70B", cluster)
+
+
+@pytest.mark.parametrize("layout", [AUTO, FP8])
+def test_it_is_launched_with_that_whatever_the_layout_leaves_open(layout):
+    asked = request(model=V4, space={"tp": [4]})
+    assert engine_kwargs(layout, asked)["kv_cache_dtype"] == "fp8"
+    words = vllm_args(layout, asked, model_source=V4, host="127.0.0.1", port=8000)
+    assert words[words.index("--kv-cache-dtype") + 1] == "fp8"
+
+
+@pytest.mark.parametrize(("gpu", "why"), [("a100_sxm", "needs compute capability 9.x"), ("cpu", "no kernel for")])
+def test_without_kernels_for_its_attention_nothing_is_said_of_its_cache(gpu, why):
+    asked = request(model=V4, cluster={"gpu": gpu, "gpus_per_node": 8})
+    drop = illegal(load_model(V4), AUTO, requested_cluster(asked).group(AUTO))
+    assert why in drop.figure
+    assert "attention" in drop.figure
 
 
 @pytest.mark.parametrize(("layout", "told"), [(AUTO, False), (FP8, True)])

@@ -20,6 +20,7 @@ from tuner.ask.formats.reading import read_quantization, stored_weights
 from tuner.ask.formats.weights import ALL_BF16, USUAL, Storage, Weights
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts, Mixer
+from tuner.ask.models.compressed import CompressedAttention
 from tuner.ask.models.config import Config
 from tuner.ask.models.described import Described, Tower
 from tuner.ask.models.factorized import FactorizedAttention
@@ -42,8 +43,8 @@ class ModelShape:
 
     ``kinds`` are its different blocks, ``order`` which of them each layer is. ``weights`` says how each kind of matrix
     is stored; ``precision`` is what is computed in where no weights are quantised, ``bf16`` (or float16, which costs
-    the same) or ``fp32``. ``kv_cache`` is what the engine stores keys and values in by itself: ``fp8`` where the
-    checkpoint says so, else ``auto``, that precision. The rest is as in ``Described``.
+    the same) or ``fp32``. ``kv_cache`` is what keys and values are stored in where nobody asks for more: ``fp8`` where
+    the checkpoint says so or the engine has no other, else ``auto``, that precision. The rest is as in ``Described``.
     """
 
     name: str
@@ -170,6 +171,12 @@ class ModelShape:
     def caches_latent(self) -> bool:
         """True where the engine caches latent vectors (``use_mla``), not keys and values that they expand to."""
         return any(isinstance(one, LatentAttention) and not one.expanded for one in self.mixers)
+
+    @property
+    def asserts_cache(self) -> bool:
+        """True where the engine asserts a KV cache in fp8 and does not choose it by itself: DeepSeek-V4 on the kernels
+        that it takes by default (``_resolve_dsv4_kv_cache_dtype`` of vLLM 0.29)."""
+        return any(isinstance(one, CompressedAttention) for one in self.mixers)
 
     @property
     def attends(self) -> bool:
@@ -311,9 +318,11 @@ def _stored(shape: ModelShape, document: QuantizationDocument | None, dtype: str
     """The shape with the formats of its weights and its cache."""
     precision = PRECISIONS[dtype]
     if document is None:
-        return replace(shape, weights=Weights.plainly(precision), precision=precision)
+        cache = "fp8" if shape.asserts_cache else "auto"
+        return replace(shape, weights=Weights.plainly(precision), precision=precision, kv_cache=cache)
     found = read_quantization(document)
     require_runs(dtype, found.activations, document.method)
     weights = stored_weights(shape, found, precision, document.where)
-    cache = found.latent_cache if shape.latent else found.kv_cache
+    chosen = found.latent_cache if shape.latent else found.kv_cache
+    cache = "fp8" if shape.asserts_cache else chosen
     return replace(shape, weights=weights, precision=precision, kv_cache=cache)

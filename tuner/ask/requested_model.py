@@ -26,6 +26,16 @@ def requested_model(request: TuneRequest) -> ModelShape:
     return model
 
 
+def asserted_cache(request: TuneRequest) -> str | None:
+    """The precision of the KV cache that the engine must be told where a layout leaves it open; None for models whose
+    engine chooses by itself, and for one that cannot be read here, which no plan names."""
+    try:
+        model = requested_model(request)
+    except BadInput:
+        return None
+    return model.kv_cache if model.asserts_cache else None
+
+
 def _require_float32(model: ModelShape, gpu: str) -> None:
     """On GPUs no latent attention runs in float32 (vLLM 0.29, ``v1/attention/backends/mla``)."""
     profile = load_profile(gpu)

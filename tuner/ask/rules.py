@@ -267,7 +267,7 @@ def _weight_format(model: ModelShape, layout: ParallelLayout, cluster: Cluster) 
     return None if figure is None else Drop(DropReason.WEIGHT_FORMAT, figure)
 
 
-_DEVICE_RULES: tuple[DeviceRule, ...] = (_kv_cache, _sparse_attention, _weight_format)
+_DEVICE_RULES: tuple[DeviceRule, ...] = (_sparse_attention, _kv_cache, _weight_format)
 _CLUSTER_RULES: tuple[ClusterRule, ...] = (_placement, _executor)
 _ENGINE_RULES: tuple[EngineRule, ...] = (
     _heads,

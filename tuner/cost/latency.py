@@ -18,6 +18,7 @@ from tuner.ask.cluster import Cluster
 from tuner.ask.layout import AXES, ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.models.blocks import Block, Mixer
+from tuner.ask.models.compressed import CompressedAttention
 from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import Cut, Matrix
 from tuner.cost import compute
@@ -143,7 +144,7 @@ class StepCosts:
         halves = block.halves / 2
         row_bytes = ELEMENTWISE_PASSES * model.hidden * float(model.element_bytes) * halves
         kernels = profile.engine.layer_kernels * halves
-        if self._switches.on(layout, model).fp8_cache and compute.quantises_output(profile):
+        if self._quantises_output(block, layout):
             kernels *= profile.engine.fp8_cache_kernels
         products = self._products_ms(block, layout, n, step)
         terms = {"gemm": self._sustained(products, step.tokens / layout.pcp)}
@@ -154,6 +155,12 @@ class StepCosts:
         if block.streams > 1:
             terms["hyper-connections"] = self._streams_ms(block, n)
         return terms
+
+    def _quantises_output(self, block: Block, layout: ParallelLayout) -> bool:
+        """Does attention write what the product after it reads? That over a compressed cache never does."""
+        if isinstance(block.mixer, CompressedAttention) or not self._switches.on(layout, self.model).fp8_cache:
+            return False
+        return compute.quantises_output(self.cluster.profile)
 
     def _streams_ms(self, block: Block, n: Floats) -> Floats:
         """Mixing a residual of several streams before and after each half of a layer."""
