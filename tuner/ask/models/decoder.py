@@ -41,7 +41,7 @@ def _heads(text: Config) -> dict[str, int]:
     }
 
 
-def grouped(text: Config, **more: Any) -> Attention:
+def grouped_attention(text: Config, **more: Any) -> Attention:
     """Grouped-query attention of the usual keys; ``more`` of what they do not say, which wins."""
     found: dict[str, Any] = dict(_heads(text))
     return Attention(**(found | more))

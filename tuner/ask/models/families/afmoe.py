@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import SILU, decoder, grouped
+from tuner.ask.models.decoder import SILU, decoder, grouped_attention
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import number, of_kinds
 from tuner.ask.models.matrices import Vectors
@@ -40,8 +40,8 @@ def read(config: Config, text: Config) -> Described:
     )
     norms, dim = Vectors(whole=4 * text.need("hidden_size")), text.need("head_dim")
     mixers = {
-        WINDOW: grouped(text, gated=True, norm_elements=2 * dim, window=text.need("sliding_window")),
-        FULL: grouped(text, gated=True, norm_elements=2 * dim),
+        WINDOW: grouped_attention(text, gated=True, norm_elements=2 * dim, window=text.need("sliding_window")),
+        FULL: grouped_attention(text, gated=True, norm_elements=2 * dim),
     }
     dense, first, layers = Mlp(inter=text.need("intermediate_size")), number(text, "num_dense_layers", 1), []
     for at, kind in enumerate(of_kinds(text, "layer_types", WINDOW, FULL)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.clip import SIGLIP, tower
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
+from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.idefics3 import IDEFICS
 from tuner.ask.models.matrices import Cut
@@ -38,7 +38,7 @@ def read(config: Config, text: Config) -> Described:
         inter=inter,
         shared_inter=inter * text.need("moe_num_shared_experts"),
     )
-    layer = Block(mixer=grouped(text), experts=experts, norms=norms)
+    layer = Block(mixer=grouped_attention(text), experts=experts, norms=norms)
     found = decoder(config, text, [layer] * text.need("num_hidden_layers"), own_head=True)
     vision = config.part("vision_config").filled(**IDEFICS)
     queries = config.part("projector_patch_to_query_dict").values or QUERIES

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, grouped, two_norms
+from tuner.ask.models.decoder import decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 
 
 def read(config: Config, text: Config) -> Described:
     """The first layers are dense; queries and keys are normed where the file says so."""
-    bias, dim = text.flag("use_bias"), grouped(text).head_dim
+    bias, dim = text.flag("use_bias"), grouped_attention(text).head_dim
     if text.has("router_dtype"):
         text.only("router_dtype", "fp32", "bf16")
     norms = (2 if text.flag("use_rmsnorm") else 4) * dim if text.flag("use_qk_norm") else 0
-    attention = grouped(
+    attention = grouped_attention(
         text,
         bias=bias or text.flag("use_qkv_bias"),
         output_bias=bias,

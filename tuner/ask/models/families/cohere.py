@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import alternating, decoder, sizes
+from tuner.ask.models.decoder import alternating, decoder, grouped_attention, sizes
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
 from tuner.ask.models.positions import FULL
@@ -36,7 +35,7 @@ def parallel(config: Config, text: Config, kinds: Sequence[str], window: int | N
     by_head = (size.heads + size.kv_heads) * size.head_dim if text.flag("use_qk_norm") else 0
 
     def layer(window: int | None) -> Block:
-        attention = Attention(heads=size.heads, kv_heads=size.kv_heads, head_dim=size.head_dim, window=window)
+        attention = grouped_attention(text, window=window)
         mlp = Mlp(inter=text.need("intermediate_size"))
         return Block(mixer=attention, mlp=mlp, norms=Vectors(whole=size.hidden, split=by_head), joined=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, grouped
+from tuner.ask.models.decoder import decoder, grouped_attention
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import of_kinds
 from tuner.ask.models.matrices import Vectors
@@ -37,8 +37,8 @@ def read(config: Config, text: Config) -> Described:
         shared_inter=inter * text.count("num_shared_experts"),
     )
     dense = Mlp(inter=text.count("prefix_dense_intermediate_size") or inter)
-    window = grouped(text, window=text.need("sliding_window") + 1)
-    full, norms, layers = grouped(text), Vectors(whole=hidden), []
+    window = grouped_attention(text, window=text.need("sliding_window") + 1)
+    full, norms, layers = grouped_attention(text), Vectors(whole=hidden), []
     for kind, routed in zip(_kinds(text), _routed(text), strict=True):
         mixer = window if kind == WINDOW else full
         if routed:

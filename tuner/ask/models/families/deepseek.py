@@ -8,7 +8,7 @@ from typing import Any
 
 from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
+from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.latent import Indexer, LatentAttention
 from tuner.ask.models.matrices import Vectors
@@ -88,7 +88,7 @@ def read(config: Config, text: Config) -> Described:
     dense, experts = Mlp(inter=text.need("intermediate_size")), mixture(text)
     ordinary = kind == PLAIN or all(text.values.get(key) == 0 for key in ("qk_nope_head_dim", "qk_rope_head_dim"))
     for number in range(text.need("num_hidden_layers")):
-        mixer: Mixer = grouped(text) if ordinary else latent(text, number)
+        mixer: Mixer = grouped_attention(text) if ordinary else latent(text, number)
         if experts is not None and is_mixture(text, number):
             layers.append(Block(mixer=mixer, experts=experts, norms=norms))
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
+from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import number
 
@@ -36,7 +36,7 @@ def read(config: Config, text: Config) -> Described:
         shared_inter=inter * number(text, "moe_num_shared_experts", 2),
         router_bias=True,
     )
-    norms, attention = two_norms(text.need("hidden_size")), grouped(text, bias=bias)
+    norms, attention = two_norms(text.need("hidden_size")), grouped_attention(text, bias=bias)
     routed = Block(mixer=attention, experts=experts, norms=norms)
     dense = Block(mixer=attention, mlp=Mlp(inter=text.need("intermediate_size"), bias=bias), norms=norms)
     count, every = text.need("num_hidden_layers"), text.need("moe_layer_interval")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tuner.ask.models.attention import Attention, ProjectionNames
+from tuner.ask.models.attention import ProjectionNames
 from tuner.ask.models.blocks import Mlp, MlpNames
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import sizes, uniform
+from tuner.ask.models.decoder import grouped_attention, uniform
 from tuner.ask.models.described import Described
 from tuner.ask.models.positions import everywhere
 
@@ -25,12 +25,9 @@ def read(config: Config, text: Config) -> Described:
     """Biases of all four projections, or of none."""
     text = text.having(**DEFAULTS).renamed(num_hidden_layers="num_layers", hidden_act="activation_function")
     text.only("hidden_act", "silu")
-    size = sizes(text)
     bias = text.flag("attention_bias") or text.flag("bias")
-    attention = Attention(
-        heads=size.heads,
-        kv_heads=size.kv_heads,
-        head_dim=size.head_dim,
+    attention = grouped_attention(
+        text,
         window=everywhere(text),
         bias=bias,
         output_bias=bias,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
+from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import number, of_kinds
 
@@ -36,14 +36,14 @@ def read(config: Config, text: Config) -> Described:
         shared_inter=shared * inter,
         router_bias=True,
     )
-    dim, norms = grouped(text).head_dim, two_norms(text.need("hidden_size"))
+    dim, norms = grouped_attention(text).head_dim, two_norms(text.need("hidden_size"))
     dense, count = Mlp(inter=text.need("intermediate_size"), bias=text.flag("mlp_bias")), text.need("num_hidden_layers")
     windows, layers = text.entries("sliding_windows") or [text.count("sliding_window")] * count, []
     if len(windows) < count or any(one is not None and not isinstance(one, int) for one in windows):
         raise text.refuse("sliding_windows", f"{count} windows or nulls")
     for at, kind in enumerate(of_kinds(text, "layer_types", WINDOW, FULL)):
         window = windows[at] if kind == WINDOW else None
-        mixer = grouped(text, bias=bias, output_bias=bias, norm_elements=2 * dim, window=window or None)
+        mixer = grouped_attention(text, bias=bias, output_bias=bias, norm_elements=2 * dim, window=window or None)
         if _routed(text, at):
             layers.append(Block(mixer=mixer, experts=experts, norms=norms))
         else:

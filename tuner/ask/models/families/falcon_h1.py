@@ -5,7 +5,7 @@ from __future__ import annotations
 from tuner.ask.models.beside import Beside
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
+from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.recurrent import Mamba2
 
@@ -50,5 +50,7 @@ def read(config: Config, text: Config) -> Described:
         place="mamba",
     )
     mlp = Mlp(inter=text.need("intermediate_size"), bias=text.flag("mlp_bias"), place="feed_forward")
-    layer = Block(mixer=Beside(mixers=(grouped(text), mamba)), mlp=mlp, norms=two_norms(text.need("hidden_size")))
+    layer = Block(
+        mixer=Beside(mixers=(grouped_attention(text), mamba)), mlp=mlp, norms=two_norms(text.need("hidden_size"))
+    )
     return decoder(config, text, [layer] * text.need("num_hidden_layers"))

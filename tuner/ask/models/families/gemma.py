@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, sizes
+from tuner.ask.models.decoder import decoder, grouped_attention, sizes
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
 from tuner.ask.models.positions import everywhere
@@ -26,7 +25,7 @@ def read(config: Config, text: Config) -> Described:
     """The class has no biases, whatever the file says."""
     text = text.having(**DEFAULTS)
     size = sizes(text)
-    attention = Attention(heads=size.heads, kv_heads=size.kv_heads, head_dim=size.head_dim, window=everywhere(text))
+    attention = grouped_attention(text, window=everywhere(text))
     mlp = Mlp(inter=text.need("intermediate_size"))
     layer = Block(mixer=attention, mlp=mlp, norms=Vectors(whole=2 * size.hidden))
     return decoder(config, text, [layer] * size.layers, tied=True)

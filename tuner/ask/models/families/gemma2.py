@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import alternating, decoder, sizes
+from tuner.ask.models.decoder import alternating, decoder, grouped_attention, sizes
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
 from tuner.ask.models.positions import every, kinds
@@ -42,10 +41,8 @@ def sandwiches(
     bias = text.flag("attention_bias")
 
     def layer(window: int | None) -> Block:
-        attention = Attention(
-            heads=size.heads,
-            kv_heads=size.kv_heads,
-            head_dim=size.head_dim,
+        attention = grouped_attention(
+            text,
             window=window,
             bias=bias,
             output_bias=bias,

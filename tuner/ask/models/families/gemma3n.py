@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, sizes
+from tuner.ask.models.decoder import decoder, grouped_attention, sizes
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Cut, Layer, Matrix, Vectors
 from tuner.ask.models.positions import SLIDING, every, kinds, longest
@@ -84,10 +83,8 @@ def _layer(text: Config, kind: str, inter: int, shares: bool) -> Block:
     size, streams = sizes(text), text.need("altup_num_inputs")
     per_layer, rank = text.need("hidden_size_per_layer_input"), text.need("laurel_rank")
     bias = text.flag("attention_bias")
-    attention = Attention(
-        heads=size.heads,
-        kv_heads=size.kv_heads,
-        head_dim=size.head_dim,
+    attention = grouped_attention(
+        text,
         window=text.need("sliding_window") if kind == SLIDING else None,
         bias=bias,
         output_bias=bias,

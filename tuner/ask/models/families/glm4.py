@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, sizes
+from tuner.ask.models.decoder import decoder, grouped_attention, sizes
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.glm import DEFAULTS
 from tuner.ask.models.matrices import Vectors
@@ -17,10 +16,8 @@ def read(config: Config, text: Config) -> Described:
     text = text.having(**DEFAULTS)
     text.only("hidden_act", "silu")
     size = sizes(text)
-    attention = Attention(
-        heads=size.heads,
-        kv_heads=size.kv_heads,
-        head_dim=size.head_dim,
+    attention = grouped_attention(
+        text,
         window=everywhere(text),
         bias=text.flag("attention_bias"),
     )

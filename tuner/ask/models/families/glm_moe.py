@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
+from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.deepseek import is_mixture, mixture
 from tuner.ask.models.keys import called
@@ -40,9 +40,11 @@ def read(config: Config, text: Config) -> Described:
     text.only("moe_layer_freq", 1)
     if dots and set(text.entries("layer_types")) - {"full_attention"}:
         raise text.refuse("layer_types", "full_attention alone")
-    dim, bias = grouped(text).head_dim, text.flag("attention_bias")
+    dim, bias = grouped_attention(text).head_dim, text.flag("attention_bias")
     normed = dots or text.flag("use_qk_norm")
-    attention = grouped(text, bias=bias, output_bias=dots and bias, norm_elements=2 * dim if normed else 0, apart=dots)
+    attention = grouped_attention(
+        text, bias=bias, output_bias=dots and bias, norm_elements=2 * dim if normed else 0, apart=dots
+    )
     norms, experts = two_norms(text.need("hidden_size")), mixture(text)
     routed = Block(mixer=attention, experts=experts, norms=norms)
     dense = Block(mixer=attention, mlp=Mlp(inter=text.need("intermediate_size")), norms=norms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, grouped, two_norms
+from tuner.ask.models.decoder import decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 
 YARN = {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096}
@@ -39,7 +39,7 @@ def read(config: Config, text: Config) -> Described:
     norms, window = two_norms(text.need("hidden_size")), text.count("sliding_window") or None
     pair = [
         Block(
-            mixer=grouped(text, window=seen, bias=True, output_bias=True, sinks=True, repeats=False),
+            mixer=grouped_attention(text, window=seen, bias=True, output_bias=True, sinks=True, repeats=False),
             experts=experts,
             norms=norms,
         )

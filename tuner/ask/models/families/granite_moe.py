@@ -7,7 +7,7 @@ from typing import Any
 
 from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
+from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import called
 from tuner.ask.models.matrices import Layer
@@ -75,7 +75,7 @@ def _attention(text: Config, kind: str, hybrid: bool) -> Mixer:
     window = text.need("sliding_window") if kind == _WINDOW else None
     sinks = not hybrid and text.flag("attention_sinks", bool(text.entries("layer_types")))
     dim = text.need("hidden_size") // text.need("num_attention_heads")
-    return grouped(text, head_dim=dim, bias=bias, output_bias=bias, window=window, sinks=sinks)
+    return grouped_attention(text, head_dim=dim, bias=bias, output_bias=bias, window=window, sinks=sinks)
 
 
 def _mamba(text: Config) -> Mixer:

@@ -3,10 +3,9 @@ ranks divide the MLP and the embedding, not the attention's projections."""
 
 from __future__ import annotations
 
-from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import sizes, uniform
+from tuner.ask.models.decoder import grouped_attention, sizes, uniform
 from tuner.ask.models.described import Described
 from tuner.ask.models.positions import everywhere
 
@@ -25,10 +24,8 @@ def read(config: Config, text: Config) -> Described:
     text = text.having(**DEFAULTS)
     text.only("hidden_act", "silu")
     size, bias = sizes(text), text.flag("attention_bias")
-    attention = Attention(
-        heads=size.heads,
-        kv_heads=size.kv_heads,
-        head_dim=size.head_dim,
+    attention = grouped_attention(
+        text,
         window=everywhere(text),
         bias=bias,
         output_bias=bias,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
+from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import called, number
 
@@ -37,7 +37,7 @@ def read(config: Config, text: Config) -> Described:
     text = text.having(**_THIRD)
     text.only("hidden_act", *SILU)
     dim = text.need("head_dim")
-    attention = grouped(text, norm_elements=2 * dim if text.flag("qk_norm", True) else 0)
+    attention = grouped_attention(text, norm_elements=2 * dim if text.flag("qk_norm", True) else 0)
     shared = number(text, "num_shared_experts", 1)
     inter, norms = text.need("expert_hidden_dim", "moe_intermediate_size"), two_norms(text.need("hidden_size"))
     experts = Experts(
@@ -56,7 +56,7 @@ def read(config: Config, text: Config) -> Described:
 
 def _first(config: Config, text: Config) -> Described:
     text.only("use_cla", False)
-    bias, dim = text.flag("attention_bias"), grouped(text).head_dim
+    bias, dim = text.flag("attention_bias"), grouped_attention(text).head_dim
     inter, topk = text.need("intermediate_size"), _same(text, "moe_topk")
     experts = Experts(
         count=_same(text, "num_experts"),
@@ -65,7 +65,7 @@ def _first(config: Config, text: Config) -> Described:
         shared_inter=inter,
         shared_place="mlp.shared_mlp",
     )
-    attention = grouped(text, bias=bias, output_bias=bias, norm_elements=2 * dim, whole=True)
+    attention = grouped_attention(text, bias=bias, output_bias=bias, norm_elements=2 * dim, whole=True)
     layer = Block(mixer=attention, experts=experts, norms=two_norms(text.need("hidden_size")))
     return decoder(config, text, [layer] * text.need("num_hidden_layers"))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tuner.ask.models.attention import Attention, ProjectionNames
+from tuner.ask.models.attention import ProjectionNames
 from tuner.ask.models.blocks import Mlp, MlpNames
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import sizes, uniform
+from tuner.ask.models.decoder import grouped_attention, sizes, uniform
 from tuner.ask.models.described import Described
 from tuner.ask.models.positions import everywhere
 
@@ -14,9 +14,8 @@ def read(config: Config, text: Config) -> Described:
     """Without biases, whatever the file says; heads divide the width."""
     text.only("hidden_act", "silu")
     size = sizes(text)
-    attention = Attention(
-        heads=size.heads,
-        kv_heads=size.kv_heads,
+    attention = grouped_attention(
+        text,
         head_dim=size.hidden // size.heads,
         window=everywhere(text),
         place="attention",

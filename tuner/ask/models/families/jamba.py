@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
+from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import number
 from tuner.ask.models.recurrent import Mamba1
@@ -33,7 +33,7 @@ def read(config: Config, text: Config) -> Described:
     text = text.having(**DEFAULTS)
     text.only("hidden_act", *SILU)
     mixers: dict[bool, Mixer] = {
-        True: grouped(text, head_dim=text.need("hidden_size") // text.need("num_attention_heads")),
+        True: grouped_attention(text, head_dim=text.need("hidden_size") // text.need("num_attention_heads")),
         False: _mamba(text),
     }
     inter, norms = text.need("intermediate_size"), two_norms(text.need("hidden_size"))

@@ -7,7 +7,7 @@ from typing import Any
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
+from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import number, of_kinds
 from tuner.ask.models.matrices import Cut, Layer, Matrix
@@ -52,7 +52,7 @@ def read(config: Config, text: Config) -> Described:
 
 def _attention(text: Config, kind: str, heads: int) -> Attention:
     dim = text.need("head_dim")
-    return grouped(
+    return grouped_attention(
         text,
         heads=heads,
         bias=text.flag("qkv_bias"),

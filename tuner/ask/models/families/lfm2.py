@@ -7,7 +7,7 @@ from typing import Any
 
 from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, grouped, two_norms
+from tuner.ask.models.decoder import decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import called, number
 from tuner.ask.models.recurrent import ShortConvolution
@@ -47,7 +47,7 @@ def read(config: Config, text: Config) -> Described:
     if width != hidden:
         raise text.refuse("conv_dim", f"{hidden}, the width of the layers")
     mixers: dict[str, Mixer] = {
-        FULL: grouped(text, head_dim=dim, norm_elements=2 * dim),
+        FULL: grouped_attention(text, head_dim=dim, norm_elements=2 * dim),
         CONVOLUTION: ShortConvolution(
             width=width, conv=text.need("conv_L_cache"), bias=text.flag("conv_bias"), place="conv"
         ),

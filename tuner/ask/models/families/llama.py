@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import alternating, decoder, sizes
+from tuner.ask.models.decoder import alternating, decoder, grouped_attention, sizes
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
 from tuner.ask.models.positions import everywhere, kinds
@@ -55,10 +54,8 @@ def grouped(
     bias = text.flag("attention_bias") or text.flag("bias")
 
     def layer(window: int | None) -> Block:
-        attention = Attention(
-            heads=size.heads,
-            kv_heads=size.kv_heads,
-            head_dim=size.head_dim,
+        attention = grouped_attention(
+            text,
             window=window,
             bias=text.flag("qkv_bias", bias),
             output_bias=bias and output_bias,

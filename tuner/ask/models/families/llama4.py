@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, grouped, two_norms
+from tuner.ask.models.decoder import decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 
 DEFAULTS = {  # of Llama4TextConfig
@@ -42,7 +42,7 @@ def read(config: Config, text: Config) -> Described:
     norms, step = two_norms(text.need("hidden_size")), text.count("interleave_moe_layer_step")
     layers = []
     for number, rotary in enumerate(_rotary(text, count)):
-        attention = grouped(text, chunk=chunk if rotary else None)
+        attention = grouped_attention(text, chunk=chunk if rotary else None)
         if step and (number + 1) % step == 0:
             layers.append(Block(mixer=attention, experts=experts, norms=norms))
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, grouped, two_norms
+from tuner.ask.models.decoder import decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 
 DEFAULTS = {  # of MiniMaxM2Config
@@ -22,8 +22,8 @@ def read(config: Config, text: Config) -> Described:
     """All layers are alike; multi-token prediction is not served."""
     text = text.having(**DEFAULTS)
     text.only("attn_window_size", None)
-    heads = grouped(text)
-    attention = grouped(
+    heads = grouped_attention(text)
+    attention = grouped_attention(
         text,
         bias=text.flag("attention_bias"),
         norm_elements=(heads.heads + heads.kv_heads) * heads.head_dim,

@@ -7,7 +7,7 @@ from typing import Any
 from tuner.ask.models.attention import BlockIndex
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, grouped, two_norms
+from tuner.ask.models.decoder import decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 
 DEFAULTS: dict[str, Any] = {  # of vLLM's MiniMaxM3TextConfig
@@ -47,8 +47,8 @@ def read(config: Config, text: Config) -> Described:
         topk=chosen.need("sparse_topk_blocks"),
     )
     norms, dim = two_norms(text.need("hidden_size")), text.need("head_dim")
-    full = grouped(text, norm_elements=2 * dim)
-    sparse = grouped(text, norm_elements=2 * dim + 2 * index.width, index=index)
+    full = grouped_attention(text, norm_elements=2 * dim)
+    sparse = grouped_attention(text, norm_elements=2 * dim + 2 * index.width, index=index)
     experts, dense = _experts(text), Mlp(inter=text.need("dense_intermediate_size"))
     picked, routed = chosen.entries("sparse_attention_freq"), text.entries("moe_layer_freq")
     if len(routed) < count:

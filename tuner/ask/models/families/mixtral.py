@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, grouped, two_norms
+from tuner.ask.models.decoder import decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.positions import everywhere
 
@@ -21,6 +21,6 @@ def read(config: Config, text: Config) -> Described:
         inter=text.need("intermediate_size"),
         place="block_sparse_moe",
     )
-    attention = grouped(text, window=everywhere(text))
+    attention = grouped_attention(text, window=everywhere(text))
     layer = Block(mixer=attention, experts=experts, norms=two_norms(text.need("hidden_size")))
     return decoder(config, text, [layer] * text.need("num_hidden_layers"))

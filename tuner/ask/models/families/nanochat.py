@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Mlp, MlpNames
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import sizes, uniform
+from tuner.ask.models.decoder import grouped_attention, uniform
 from tuner.ask.models.described import Described
 from tuner.ask.models.positions import everywhere
 
@@ -22,11 +21,9 @@ DEFAULTS = {
 def read(config: Config, text: Config) -> Described:
     """Biases of the attention where the file says so."""
     text = text.having(**DEFAULTS)
-    size, bias = sizes(text), text.flag("attention_bias")
-    attention = Attention(
-        heads=size.heads,
-        kv_heads=size.kv_heads,
-        head_dim=size.head_dim,
+    bias = text.flag("attention_bias")
+    attention = grouped_attention(
+        text,
         window=everywhere(text),
         bias=bias,
         output_bias=bias,

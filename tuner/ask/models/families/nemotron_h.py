@@ -9,7 +9,7 @@ from functools import cache
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.cache import STATE_BYTES
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, grouped
+from tuner.ask.models.decoder import decoder, grouped_attention
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
 from tuner.ask.models.positions import everywhere
@@ -91,7 +91,9 @@ def _mamba(text: Config) -> Block:
 
 
 def _attention(text: Config) -> Block:
-    return Block(mixer=grouped(text, window=everywhere(text), place="mixer"), norms=_norm(text), prefix=PREFIX)
+    return Block(
+        mixer=grouped_attention(text, window=everywhere(text), place="mixer"), norms=_norm(text), prefix=PREFIX
+    )
 
 
 def _dense(text: Config) -> Block:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tuner.ask.models.blocks import Block, Mixer, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, grouped, two_norms
+from tuner.ask.models.decoder import decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import of_kinds
 from tuner.ask.models.recurrent import GatedDelta
@@ -32,7 +32,7 @@ def read(config: Config, text: Config) -> Described:
     hidden, heads = text.need("hidden_size"), text.need("num_attention_heads")
     dim, kv_heads = hidden // heads, text.count("num_key_value_heads") or heads
     mixers: dict[str, Mixer] = {
-        FULL: grouped(text, head_dim=dim, norm_elements=hidden + kv_heads * dim, norm_gathers_heads=True),
+        FULL: grouped_attention(text, head_dim=dim, norm_elements=hidden + kv_heads * dim, norm_gathers_heads=True),
         LINEAR: GatedDelta(
             key_heads=text.count("linear_num_key_heads") or heads,
             value_heads=text.count("linear_num_value_heads") or heads,

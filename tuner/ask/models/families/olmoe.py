@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, grouped, two_norms
+from tuner.ask.models.decoder import decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import called
 
@@ -17,10 +17,12 @@ def read(config: Config, text: Config) -> Described:
     """All layers are alike; OLMoE's embedding and head are never one matrix."""
     flex = "flex" in called(config, text)
     text = text.having(max_position_embeddings=4096, **(_FLEX if flex else _ROUTED))
-    heads = grouped(text)
+    heads = grouped_attention(text)
     bias = flex and text.flag("attention_bias")
     norms = (heads.heads + heads.kv_heads) * heads.head_dim
-    attention = grouped(text, bias=bias, output_bias=bias, norm_elements=norms, norm_gathers_heads=True, apart=flex)
+    attention = grouped_attention(
+        text, bias=bias, output_bias=bias, norm_elements=norms, norm_gathers_heads=True, apart=flex
+    )
     experts = Experts(
         count=text.need("num_experts", "num_local_experts"),
         topk=text.need("num_experts_per_tok"),

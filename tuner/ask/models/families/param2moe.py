@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, grouped, two_norms
+from tuner.ask.models.decoder import decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import number
 
 
 def read(config: Config, text: Config) -> Described:
     """The first layers are dense."""
-    dim = grouped(text).head_dim
-    attention = grouped(
+    dim = grouped_attention(text).head_dim
+    attention = grouped_attention(
         text,
         bias=text.flag("use_qkv_bias"),
         output_bias=text.flag("use_bias"),

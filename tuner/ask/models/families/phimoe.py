@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, grouped
+from tuner.ask.models.decoder import decoder, grouped_attention
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
 from tuner.ask.models.positions import everywhere
@@ -26,7 +26,7 @@ def read(config: Config, text: Config) -> Described:
     """All layers are alike; the class has all biases whatever the file says."""
     text = text.having(**DEFAULTS)
     hidden = text.need("hidden_size")
-    attention = grouped(text, window=everywhere(text), bias=True, output_bias=True)
+    attention = grouped_attention(text, window=everywhere(text), bias=True, output_bias=True)
     experts = Experts(
         count=text.need("num_local_experts"),
         topk=text.need("num_experts_per_tok"),

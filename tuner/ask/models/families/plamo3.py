@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, sizes
+from tuner.ask.models.decoder import decoder, grouped_attention, sizes
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
 
@@ -18,10 +17,8 @@ def read(config: Config, text: Config) -> Described:
         raise text.refuse("interleaved_sliding_window", f"a window or null for each of {size.layers} layers")
 
     def layer(window: int | None) -> Block:
-        attention = Attention(
-            heads=size.heads,
-            kv_heads=size.kv_heads,
-            head_dim=size.head_dim,
+        attention = grouped_attention(
+            text,
             window=window,
             norm_elements=2 * size.head_dim,
             place="mixer",

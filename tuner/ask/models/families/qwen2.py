@@ -5,10 +5,9 @@ vLLM ``models/qwen2.py``, ``models/mimo.py`` (whose prediction layers are not se
 
 from __future__ import annotations
 
-from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, sizes
+from tuner.ask.models.decoder import decoder, grouped_attention, sizes
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
 from tuner.ask.models.positions import FULL, SLIDING, kinds
@@ -51,9 +50,8 @@ def layered(config: Config, text: Config, *, bias: bool = True, head_dim: int | 
     text.only("dual_chunk_attention_config", None)
     size = sizes(text)
     width = head_dim or size.hidden // size.heads
-    attention = Attention(
-        heads=size.heads,
-        kv_heads=size.kv_heads,
+    attention = grouped_attention(
+        text,
         head_dim=width,
         window=window(text),
         bias=bias,

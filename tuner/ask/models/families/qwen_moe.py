@@ -5,7 +5,7 @@ from __future__ import annotations
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
+from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import called, of_kinds
 
@@ -58,7 +58,7 @@ def read(config: Config, text: Config) -> Described:
     if "mellum" in architecture:
         return _listed(config, text)
     text.only("use_sliding_window", False)
-    attention = grouped(text, bias=True) if "qwen2" in architecture else _normed(text)
+    attention = grouped_attention(text, bias=True) if "qwen2" in architecture else _normed(text)
     norms = two_norms(text.need("hidden_size"))
     routed = Block(mixer=attention, experts=mixture(text), norms=norms)
     dense = Block(mixer=attention, mlp=Mlp(inter=text.need("intermediate_size")), norms=norms)
@@ -67,8 +67,8 @@ def read(config: Config, text: Config) -> Described:
 
 
 def _normed(text: Config, window: int | None = None) -> Attention:
-    dim = grouped(text).head_dim
-    return grouped(text, bias=text.flag("attention_bias"), norm_elements=2 * dim, window=window)
+    dim = grouped_attention(text).head_dim
+    return grouped_attention(text, bias=text.flag("attention_bias"), norm_elements=2 * dim, window=window)
 
 
 def _listed(config: Config, text: Config) -> Described:

@@ -9,7 +9,7 @@ from typing import Any
 from tuner.ask.models.blocks import Block, Mixer, Mlp
 from tuner.ask.models.cache import STATE_BYTES
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import SILU, decoder, grouped, two_norms
+from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.qwen_moe import is_mixture, mixture
 from tuner.ask.models.keys import called, of_kinds
@@ -75,9 +75,9 @@ def _linear(text: Config, family: str) -> Mixer:
 
 
 def _full(text: Config) -> Mixer:
-    dim = grouped(text).head_dim
+    dim = grouped_attention(text).head_dim
     gated = text.flag("attn_output_gate", True)
-    return grouped(text, gated=gated, bias=text.flag("qkv_bias"), norm_elements=2 * dim)
+    return grouped_attention(text, gated=gated, bias=text.flag("qkv_bias"), norm_elements=2 * dim)
 
 
 def _kinds(text: Config) -> Sequence[str]:

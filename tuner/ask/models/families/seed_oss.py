@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import sizes, uniform
+from tuner.ask.models.decoder import grouped_attention, uniform
 from tuner.ask.models.described import Described
 from tuner.ask.models.positions import everywhere
 
@@ -26,8 +25,5 @@ def read(config: Config, text: Config) -> Described:
     text = text.having(**DEFAULTS)
     text.only("hidden_act", "silu")
     text.only("is_causal", True)
-    size = sizes(text)
-    attention = Attention(
-        heads=size.heads, kv_heads=size.kv_heads, head_dim=size.head_dim, window=everywhere(text), bias=True
-    )
+    attention = grouped_attention(text, window=everywhere(text), bias=True)
     return uniform(config, text, attention, Mlp(inter=text.need("intermediate_size")), norms=2)

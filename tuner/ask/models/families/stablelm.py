@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import sizes, uniform
+from tuner.ask.models.decoder import grouped_attention, sizes, uniform
 from tuner.ask.models.described import Described
 from tuner.ask.models.positions import everywhere
 
@@ -23,9 +22,8 @@ def read(config: Config, text: Config) -> Described:
     """The class knows no norms of queries and keys and no parallel halves: it builds such files without them."""
     text = text.having(**DEFAULTS)
     size = sizes(text)
-    attention = Attention(
-        heads=size.heads,
-        kv_heads=size.kv_heads,
+    attention = grouped_attention(
+        text,
         head_dim=size.hidden // size.heads,
         window=everywhere(text),
         bias=text.flag("use_qkv_bias"),

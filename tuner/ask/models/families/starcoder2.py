@@ -3,10 +3,9 @@ bias."""
 
 from __future__ import annotations
 
-from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import sizes, uniform
+from tuner.ask.models.decoder import grouped_attention, uniform
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.gpt2 import FEED_FORWARD
 from tuner.ask.models.positions import everywhere
@@ -25,11 +24,9 @@ DEFAULTS = {
 def read(config: Config, text: Config) -> Described:
     """A window holds for all layers. Embeddings are tied by default."""
     text = text.having(**DEFAULTS)
-    size, bias = sizes(text), text.flag("use_bias", True)
-    attention = Attention(
-        heads=size.heads,
-        kv_heads=size.kv_heads,
-        head_dim=size.head_dim,
+    bias = text.flag("use_bias", True)
+    attention = grouped_attention(
+        text,
         window=everywhere(text),
         bias=bias,
         output_bias=bias,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tuner.ask.models.attention import Attention, ProjectionNames
+from tuner.ask.models.attention import ProjectionNames
 from tuner.ask.models.blocks import Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import sizes, uniform
+from tuner.ask.models.decoder import grouped_attention, uniform
 from tuner.ask.models.described import Described
 from tuner.ask.models.positions import everywhere
 
@@ -13,11 +13,8 @@ from tuner.ask.models.positions import everywhere
 def read(config: Config, text: Config) -> Described:
     """Checkpoints keep keys and values in one matrix."""
     text = text.renamed(num_hidden_layers="n_layer", num_attention_heads="n_head", intermediate_size="ffn_hidden_size")
-    size = sizes(text)
-    attention = Attention(
-        heads=size.heads,
-        kv_heads=size.kv_heads,
-        head_dim=size.head_dim,
+    attention = grouped_attention(
+        text,
         window=everywhere(text),
         output_bias=True,
         place="self_attention",
