@@ -8,6 +8,7 @@ from tuner.ask.models.decoder import SILU, decoder, grouped_attention
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import number, of_kinds
 from tuner.ask.models.matrices import Vectors
+from tuner.ask.models.positions import FULL, SLIDING
 
 DEFAULTS = {  # of vLLM's AfmoeConfig
     "vocab_size": 200192,
@@ -22,7 +23,6 @@ DEFAULTS = {  # of vLLM's AfmoeConfig
     "num_experts_per_tok": 6,
     "sliding_window": 2048,
 }
-WINDOW, FULL = "sliding_attention", "full_attention"
 
 
 def read(config: Config, text: Config) -> Described:
@@ -40,11 +40,11 @@ def read(config: Config, text: Config) -> Described:
     )
     norms, dim = Vectors(whole=4 * text.need("hidden_size")), text.need("head_dim")
     mixers = {
-        WINDOW: grouped_attention(text, gated=True, norm_elements=2 * dim, window=text.need("sliding_window")),
+        SLIDING: grouped_attention(text, gated=True, norm_elements=2 * dim, window=text.need("sliding_window")),
         FULL: grouped_attention(text, gated=True, norm_elements=2 * dim),
     }
     dense, first, layers = Mlp(inter=text.need("intermediate_size")), number(text, "num_dense_layers", 1), []
-    for at, kind in enumerate(of_kinds(text, "layer_types", WINDOW, FULL)):
+    for at, kind in enumerate(of_kinds(text, "layer_types", SLIDING, FULL)):
         if at < first:
             layers.append(Block(mixer=mixers[kind], mlp=dense, norms=norms))
         else:

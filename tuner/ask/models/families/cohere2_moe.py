@@ -8,6 +8,7 @@ from tuner.ask.models.decoder import decoder, grouped_attention
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import of_kinds
 from tuner.ask.models.matrices import Vectors
+from tuner.ask.models.positions import FULL, SLIDING, every
 
 DEFAULTS = {  # of Cohere2MoeConfig
     "vocab_size": 256000,
@@ -23,7 +24,6 @@ DEFAULTS = {  # of Cohere2MoeConfig
     "sliding_window_pattern": 4,
     "prefix_dense_sliding_window_pattern": 1,
 }
-WINDOW, FULL = "sliding_attention", "full_attention"
 
 
 def read(config: Config, text: Config) -> Described:
@@ -40,7 +40,7 @@ def read(config: Config, text: Config) -> Described:
     window = grouped_attention(text, window=text.need("sliding_window") + 1)
     full, norms, layers = grouped_attention(text), Vectors(whole=hidden), []
     for kind, routed in zip(_kinds(text), _routed(text), strict=True):
-        mixer = window if kind == WINDOW else full
+        mixer = window if kind == SLIDING else full
         if routed:
             layers.append(Block(mixer=mixer, experts=experts, norms=norms, joined=True))
         else:
@@ -50,11 +50,10 @@ def read(config: Config, text: Config) -> Described:
 
 def _kinds(text: Config) -> list[str]:
     if text.has("layer_types"):
-        return list(of_kinds(text, "layer_types", WINDOW, FULL))
+        return list(of_kinds(text, "layer_types", SLIDING, FULL))
     first, count = text.count("first_k_dense_replace"), text.need("num_hidden_layers")
     before, after = text.need("prefix_dense_sliding_window_pattern"), text.need("sliding_window_pattern")
-    head = [WINDOW if (n + 1) % before else FULL for n in range(first)]
-    return head + [WINDOW if (n + 1) % after else FULL for n in range(count - first)]
+    return [*every(first, before), *every(count - first, after)]
 
 
 def _routed(text: Config) -> list[bool]:

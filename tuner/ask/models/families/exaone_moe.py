@@ -7,6 +7,7 @@ from tuner.ask.models.config import Config
 from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import number, of_kinds
+from tuner.ask.models.positions import FULL, SLIDING
 
 DEFAULTS = {  # of ExaoneMoeConfig
     "vocab_size": 102400,
@@ -20,7 +21,6 @@ DEFAULTS = {  # of ExaoneMoeConfig
     "num_experts": 64,
     "num_experts_per_tok": 8,
 }
-WINDOW, FULL = "sliding_attention", "full_attention"
 
 
 def read(config: Config, text: Config) -> Described:
@@ -41,8 +41,8 @@ def read(config: Config, text: Config) -> Described:
     windows, layers = text.entries("sliding_windows") or [text.count("sliding_window")] * count, []
     if len(windows) < count or any(one is not None and not isinstance(one, int) for one in windows):
         raise text.refuse("sliding_windows", f"{count} windows or nulls")
-    for at, kind in enumerate(of_kinds(text, "layer_types", WINDOW, FULL)):
-        window = windows[at] if kind == WINDOW else None
+    for at, kind in enumerate(of_kinds(text, "layer_types", SLIDING, FULL)):
+        window = windows[at] if kind == SLIDING else None
         mixer = grouped_attention(text, bias=bias, output_bias=bias, norm_elements=2 * dim, window=window or None)
         if _routed(text, at):
             layers.append(Block(mixer=mixer, experts=experts, norms=norms))

@@ -9,6 +9,7 @@ from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.deepseek import is_mixture, mixture
 from tuner.ask.models.keys import called
+from tuner.ask.models.positions import FULL
 
 DEFAULTS = {  # of Glm4MoeConfig
     "num_attention_heads": 96,
@@ -38,8 +39,8 @@ def read(config: Config, text: Config) -> Described:
     text = text.having(**(DOTS if dots else DEFAULTS))
     text.only("hidden_act", *SILU)
     text.only("moe_layer_freq", 1)
-    if dots and set(text.entries("layer_types")) - {"full_attention"}:
-        raise text.refuse("layer_types", "full_attention alone")
+    if dots and set(text.entries("layer_types")) - {FULL}:
+        raise text.refuse("layer_types", f"{FULL} alone")
     dim, bias = grouped_attention(text).head_dim, text.flag("attention_bias")
     normed = dots or text.flag("use_qk_norm")
     attention = grouped_attention(

@@ -6,6 +6,7 @@ from tuner.ask.models.blocks import Block, Experts
 from tuner.ask.models.config import Config
 from tuner.ask.models.decoder import decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
+from tuner.ask.models.positions import FULL, SLIDING, every
 
 YARN = {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096}
 DEFAULTS = {  # of GptOssConfig
@@ -26,9 +27,9 @@ def read(config: Config, text: Config) -> Described:
     if not text.has("rope_scaling"):
         text = text.having(rope_parameters=YARN)
     count = text.need("num_hidden_layers")
-    kinds = text.entries("layer_types") or [("sliding_attention", "full_attention")[n % 2] for n in range(count)]
-    if list(kinds) != [("sliding_attention", "full_attention")[n % 2] for n in range(count)]:
-        raise text.refuse("layer_types", "sliding_attention and full_attention in turns")
+    kinds = every(count, 2)
+    if list(text.entries("layer_types") or kinds) != kinds:
+        raise text.refuse("layer_types", f"{SLIDING} and {FULL} in turns")
     experts = Experts(
         count=text.need("num_local_experts"),
         topk=text.need("num_experts_per_tok", "experts_per_token"),

@@ -11,6 +11,7 @@ from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import called
 from tuner.ask.models.matrices import Layer
+from tuner.ask.models.positions import FULL, SLIDING
 from tuner.ask.models.recurrent import Mamba2
 
 DEFAULTS: dict[str, Any] = {  # of GraniteMoeConfig and GraniteMoeHybridConfig
@@ -31,7 +32,7 @@ DEFAULTS: dict[str, Any] = {  # of GraniteMoeConfig and GraniteMoeHybridConfig
     "mamba_expand": 2,
     "mamba_chunk_size": 256,
 }
-_RECURRENT, _FULL, _WINDOW = ("mamba", "linear_attention"), ("attention", "full_attention"), "sliding_attention"
+_RECURRENT, _FULL = ("mamba", "linear_attention"), ("attention", FULL)
 
 
 def read(config: Config, text: Config) -> Described:
@@ -52,7 +53,7 @@ def read(config: Config, text: Config) -> Described:
 
 def _kinds(text: Config, hybrid: bool) -> Sequence[str]:
     count = text.need("num_hidden_layers")
-    allowed = (*_RECURRENT, *_FULL) if hybrid else (*_FULL, _WINDOW)
+    allowed = (*_RECURRENT, *_FULL) if hybrid else (*_FULL, SLIDING)
     listed = text.entries("layer_types") or ["mamba" if hybrid else "attention"] * count
     if len(listed) != count or any(one not in allowed for one in listed):
         raise text.refuse("layer_types", f"{count} of {', '.join(allowed)}")
@@ -72,7 +73,7 @@ def _routed(text: Config) -> Experts | None:
 
 def _attention(text: Config, kind: str, hybrid: bool) -> Mixer:
     bias = hybrid and text.flag("attention_bias")
-    window = text.need("sliding_window") if kind == _WINDOW else None
+    window = text.need("sliding_window") if kind == SLIDING else None
     sinks = not hybrid and text.flag("attention_sinks", bool(text.entries("layer_types")))
     dim = text.need("hidden_size") // text.need("num_attention_heads")
     return grouped_attention(text, head_dim=dim, bias=bias, output_bias=bias, window=window, sinks=sinks)

@@ -9,8 +9,10 @@ from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
 from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
+from tuner.ask.models.families.qwen_moe import is_mixture
 from tuner.ask.models.keys import number, of_kinds
 from tuner.ask.models.matrices import Cut, Layer, Matrix
+from tuner.ask.models.positions import FULL, SLIDING
 
 DEFAULTS: dict[str, Any] = {  # of vLLM's LagunaConfig
     "vocab_size": 100352,
@@ -26,7 +28,6 @@ DEFAULTS: dict[str, Any] = {  # of vLLM's LagunaConfig
     "moe_intermediate_size": 512,
     "mlp_only_layers": [0],
 }
-WINDOW, FULL = "sliding_attention", "full_attention"
 
 
 def read(config: Config, text: Config) -> Described:
@@ -34,16 +35,15 @@ def read(config: Config, text: Config) -> Described:
     text = text.having(**DEFAULTS)
     text.only("hidden_act", *SILU)
     hidden, count = text.need("hidden_size"), text.need("num_hidden_layers")
-    kinds = of_kinds(text, "layer_types", WINDOW, FULL) if text.has("layer_types") else [FULL] * count
+    kinds = of_kinds(text, "layer_types", SLIDING, FULL) if text.has("layer_types") else [FULL] * count
     heads = text.numbers("num_attention_heads_per_layer") or [text.need("num_attention_heads")] * count
     if len(heads) < count or 0 in heads:
         raise text.refuse("num_attention_heads_per_layer", f"{count} numbers")
     dense, experts, layers = Mlp(inter=text.need("intermediate_size")), _experts(text), []
-    step = text.count("decoder_sparse_step") or 1
     for at, kind in enumerate(kinds):
         mixer = _attention(text, kind, heads[at])
         gate, norms = _gate(text, mixer, hidden), two_norms(hidden)
-        if at not in text.entries("mlp_only_layers") and (at + 1) % step == 0:
+        if is_mixture(text, at):
             layers.append(Block(mixer=mixer, experts=experts, norms=norms, extra=gate))
         else:
             layers.append(Block(mixer=mixer, mlp=dense, norms=norms, extra=gate))
@@ -58,8 +58,8 @@ def _attention(text: Config, kind: str, heads: int) -> Attention:
         bias=text.flag("qkv_bias"),
         output_bias=text.flag("attention_bias"),
         norm_elements=2 * dim,
-        window=text.need("sliding_window") if kind == WINDOW else None,
-        sinks=kind == WINDOW and text.flag("swa_attention_sink_enabled"),
+        window=text.need("sliding_window") if kind == SLIDING else None,
+        sinks=kind == SLIDING and text.flag("swa_attention_sink_enabled"),
     )
 
 

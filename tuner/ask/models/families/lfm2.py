@@ -10,6 +10,7 @@ from tuner.ask.models.config import Config
 from tuner.ask.models.decoder import decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import called, number
+from tuner.ask.models.positions import FULL
 from tuner.ask.models.recurrent import ShortConvolution
 
 _DENSE: dict[str, Any] = {  # of Lfm2Config
@@ -34,7 +35,7 @@ _ROUTED: dict[str, Any] = {  # of vLLM's Lfm2MoeConfig
     "num_experts": 32,
     "use_expert_bias": True,
 }
-CONVOLUTION, FULL = "conv", "full_attention"
+CONVOLUTION = "conv"
 
 
 def read(config: Config, text: Config) -> Described:

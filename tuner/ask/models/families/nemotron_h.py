@@ -12,7 +12,7 @@ from tuner.ask.models.config import Config
 from tuner.ask.models.decoder import decoder, grouped_attention
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Vectors
-from tuner.ask.models.positions import everywhere
+from tuner.ask.models.positions import FULL, everywhere
 from tuner.ask.models.recurrent import Mamba2
 
 DEFAULTS = {  # of NemotronHConfig
@@ -36,7 +36,7 @@ DEFAULTS = {  # of NemotronHConfig
 }
 _OLDER = {"mamba_n_groups": "n_groups", "mamba_d_conv": "conv_kernel", "mamba_chunk_size": "chunk_size"}
 _OLDER |= {"mamba_conv_bias": "use_conv_bias"}  # names that the class renames
-_WORDS = {"mamba": "M", "linear_attention": "M", "attention": "*", "full_attention": "*", "mlp": "-", "moe": "E"}
+_WORDS = {"mamba": "M", "linear_attention": "M", "attention": "*", FULL: "*", "mlp": "-", "moe": "E"}
 
 
 def read(config: Config, text: Config) -> Described:

@@ -9,6 +9,7 @@ from tuner.ask.models.config import Config
 from tuner.ask.models.decoder import decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import of_kinds
+from tuner.ask.models.positions import FULL
 from tuner.ask.models.recurrent import GatedDelta
 
 DEFAULTS: dict[str, Any] = {  # of vLLM's OlmoHybridConfig
@@ -22,7 +23,7 @@ DEFAULTS: dict[str, Any] = {  # of vLLM's OlmoHybridConfig
     "linear_value_head_dim": 192,
     "linear_conv_kernel_dim": 4,
 }
-LINEAR, FULL = "linear_attention", "full_attention"
+LINEAR = "linear_attention"
 
 
 def read(config: Config, text: Config) -> Described:

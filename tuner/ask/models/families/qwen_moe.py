@@ -8,6 +8,7 @@ from tuner.ask.models.config import Config
 from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import called, of_kinds
+from tuner.ask.models.positions import FULL, SLIDING
 
 SECOND = {  # of Qwen2MoeConfig
     "num_experts": 60,
@@ -73,10 +74,10 @@ def _normed(text: Config, window: int | None = None) -> Attention:
 
 def _listed(config: Config, text: Config) -> Described:
     """Mellum (vLLM ``models/mellum.py``): the file lists each layer's attention and MLP."""
-    kinds = of_kinds(text, "layer_types", "sliding_attention", "full_attention")
+    kinds = of_kinds(text, "layer_types", SLIDING, FULL)
     after = of_kinds(text, "mlp_layer_types", "sparse", "dense")
     window = text.count("sliding_window") if text.flag("use_sliding_window") else 0
-    mixers = {"full_attention": _normed(text), "sliding_attention": _normed(text, window or None)}
+    mixers = {FULL: _normed(text), SLIDING: _normed(text, window or None)}
     norms, experts, dense = (
         two_norms(text.need("hidden_size")),
         mixture(text),

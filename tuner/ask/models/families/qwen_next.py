@@ -13,6 +13,7 @@ from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.qwen_moe import is_mixture, mixture
 from tuner.ask.models.keys import called, of_kinds
+from tuner.ask.models.positions import FULL
 from tuner.ask.models.recurrent import GatedDelta
 
 _ALL: Mapping[str, Any] = {
@@ -34,7 +35,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # of Qwen3NextConfig, Qwen3_5Tex
     "qwen3_5": {**_ALL, "num_key_value_heads": 4, "intermediate_size": 12288},
     "qwen3_5_moe": {**_ALL, **_ROUTED},
 }
-LINEAR, FULL = "linear_attention", "full_attention"
+LINEAR = "linear_attention"
 
 
 def read(config: Config, text: Config) -> Described:

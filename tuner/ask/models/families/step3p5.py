@@ -10,6 +10,7 @@ from tuner.ask.models.config import Config
 from tuner.ask.models.decoder import decoder, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.matrices import Cut, Layer, Matrix
+from tuner.ask.models.positions import FULL, SLIDING, every
 
 DEFAULTS: dict[str, Any] = {  # of vLLM's Step3p5Config
     "num_attention_groups": 8,
@@ -20,7 +21,6 @@ DEFAULTS: dict[str, Any] = {  # of vLLM's Step3p5Config
     "moe_top_k": 4,
     "max_seq_len": 4096,
 }
-WINDOW, FULL = "sliding_attention", "full_attention"
 
 
 def read(config: Config, text: Config) -> Described:
@@ -30,9 +30,9 @@ def read(config: Config, text: Config) -> Described:
     text.only("use_moe_router_bias", True)
     text.only("need_fp32_gate", True)
     hidden, count = text.need("hidden_size"), text.need("num_hidden_layers")
-    kinds = text.entries("layer_types")[:count] or [FULL if n % 2 else WINDOW for n in range(count)]
-    if len(kinds) != count or set(kinds) - {WINDOW, FULL}:
-        raise text.refuse("layer_types", f"{count} of {WINDOW} and {FULL}")
+    kinds = text.entries("layer_types")[:count] or every(count, 2)
+    if len(kinds) != count or set(kinds) - {SLIDING, FULL}:
+        raise text.refuse("layer_types", f"{count} of {SLIDING} and {FULL}")
     routed, experts, dense = routed_layers(text, count), _experts(text), Mlp(inter=text.need("intermediate_size"))
     layers = []
     for number, kind in enumerate(kinds):
@@ -54,7 +54,7 @@ def _attention(text: Config, kind: str) -> Attention:
         heads, groups = other.need("num_attention_heads"), other.need("num_attention_groups")
         dim = other.count("head_dim")
     dim = dim or text.need("hidden_size") // heads
-    window = text.count("sliding_window") if kind == WINDOW else 0
+    window = text.count("sliding_window") if kind == SLIDING else 0
     return Attention(
         heads=heads,
         kv_heads=groups,
