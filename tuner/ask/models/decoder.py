@@ -10,6 +10,7 @@ from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
 from tuner.ask.models.described import Described
+from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import Vectors
 from tuner.ask.models.positions import SLIDING, longest
 
@@ -45,6 +46,19 @@ def grouped_attention(text: Config, **more: Any) -> Attention:
     """Grouped-query attention of the usual keys; ``more`` of what they do not say, which wins."""
     found: dict[str, Any] = dict(_heads(text))
     return Attention(**(found | more))
+
+
+def latent_attention(text: Config, **more: Any) -> LatentAttention:
+    """Multi-head latent attention of the usual keys; ``more`` of what they do not say, which wins."""
+    found: dict[str, Any] = {
+        "heads": text.need("num_attention_heads"),
+        "kv_rank": text.need("kv_lora_rank"),
+        "q_rank": text.count("q_lora_rank") or None,
+        "qk_nope": text.need("qk_nope_head_dim"),
+        "qk_rope": text.need("qk_rope_head_dim"),
+        "v_head": text.need("v_head_dim"),
+    }
+    return LatentAttention(**(found | more))
 
 
 def two_norms(hidden: int) -> Vectors:

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Mixer, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, two_norms
+from tuner.ask.models.decoder import decoder, latent_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.families.bailing import mixture
 from tuner.ask.models.keys import called, number
-from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.lightning import Lightning
 from tuner.ask.models.matrices import Cut, Layer, Matrix
 from tuner.ask.models.recurrent import KimiDelta
@@ -28,7 +27,7 @@ def read(config: Config, text: Config) -> Described:
         Mlp(inter=text.need("intermediate_size")),
         mixture(text),
     )
-    full, linear = _latent(text), _delta(text) if third else _lightning(text)
+    full, linear = latent_attention(text, place="attention"), _delta(text) if third else _lightning(text)
     gate, first = _gate(text, full.heads) if third else (), number(text, "first_k_dense_replace", 0)
     layers = []
     for at in range(count):
@@ -39,18 +38,6 @@ def read(config: Config, text: Config) -> Described:
         else:
             layers.append(Block(mixer=mixer, mlp=dense, norms=norms, extra=extra))
     return decoder(config, text, layers, own_head=True, embedding_names=("model.word_embeddings",))
-
-
-def _latent(text: Config) -> LatentAttention:
-    return LatentAttention(
-        heads=text.need("num_attention_heads"),
-        kv_rank=text.need("kv_lora_rank"),
-        q_rank=text.count("q_lora_rank") or None,
-        qk_nope=text.need("qk_nope_head_dim"),
-        qk_rope=text.need("qk_rope_head_dim"),
-        v_head=text.need("v_head_dim"),
-        place="attention",
-    )
 
 
 def _gate(text: Config, heads: int) -> tuple[Matrix, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
+from tuner.ask.models.decoder import SILU, decoder, grouped_attention, latent_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.latent import Indexer, LatentAttention
 from tuner.ask.models.matrices import Vectors
@@ -99,15 +99,8 @@ def read(config: Config, text: Config) -> Described:
 def latent(text: Config, layer: int) -> LatentAttention:
     """Multi-head latent attention; with an indexer where the file says how many tokens it chooses."""
     text.only("attention_bias", False)
-    return LatentAttention(
-        heads=text.need("num_attention_heads"),
-        kv_rank=text.need("kv_lora_rank"),
-        q_rank=given(text, "q_lora_rank"),
-        qk_nope=text.need("qk_nope_head_dim"),
-        qk_rope=text.need("qk_rope_head_dim"),
-        v_head=text.need("v_head_dim"),
-        indexer=indexer(text, layer) if text.has("index_topk") else None,
-    )
+    chosen = indexer(text, layer) if text.has("index_topk") else None
+    return latent_attention(text, q_rank=given(text, "q_lora_rank"), indexer=chosen)
 
 
 def given(text: Config, key: str) -> int | None:

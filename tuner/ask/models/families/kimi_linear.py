@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, latent_attention
 from tuner.ask.models.described import Described
-from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import Cut, Layer, Matrix, Vectors
 from tuner.ask.models.recurrent import KimiDelta
 
@@ -28,7 +27,7 @@ def read(config: Config, text: Config) -> Described:
     text.only("mla_use_nope", True)
     hidden, experts = text.need("hidden_size"), _experts(text)
     recurrent = set(text.part("linear_attn_config").numbers("kda_layers"))
-    mixers: dict[bool, Mixer] = {False: _latent(text)}
+    mixers: dict[bool, Mixer] = {False: latent_attention(text, output_gate=text.flag("mla_use_output_gate"))}
     if recurrent:
         mixers[True] = _delta(text.part("linear_attn_config"))
     read_back = text.has("attn_res_block_size")
@@ -63,18 +62,6 @@ def _delta(part: Config) -> KimiDelta:
         gate_bias=False,
         full_gate=part.flag("use_full_rank_gate"),
         bounded_gate=part.has("gate_lower_bound"),
-    )
-
-
-def _latent(text: Config) -> LatentAttention:
-    return LatentAttention(
-        heads=text.need("num_attention_heads"),
-        kv_rank=text.need("kv_lora_rank"),
-        q_rank=text.count("q_lora_rank") or None,
-        qk_nope=text.need("qk_nope_head_dim"),
-        qk_rope=text.need("qk_rope_head_dim"),
-        v_head=text.need("v_head_dim"),
-        output_gate=text.flag("mla_use_output_gate"),
     )
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder
+from tuner.ask.models.decoder import decoder, latent_attention
 from tuner.ask.models.described import Described
-from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import Vectors
 
 # MiniCPM3Config of Transformers 5
@@ -29,14 +28,8 @@ def read(config: Config, text: Config) -> Described:
     text = text.having(**DEFAULTS)
     text.only("num_experts", 0)
     hidden, heads = text.need("hidden_size"), text.need("num_attention_heads")
-    attention = LatentAttention(
-        heads=heads,
-        kv_rank=text.need("kv_lora_rank"),
-        q_rank=text.need("q_lora_rank"),
-        qk_nope=text.need("qk_nope_head_dim"),
-        qk_rope=text.need("qk_rope_head_dim"),
-        v_head=text.count("v_head_dim") or hidden // heads,
-        expanded=True,
+    attention = latent_attention(
+        text.having(v_head_dim=hidden // heads), q_rank=text.need("q_lora_rank"), expanded=True
     )
     layer = Block(mixer=attention, mlp=Mlp(inter=text.need("intermediate_size")), norms=Vectors(whole=2 * hidden))
     return decoder(config, text, [layer] * text.need("num_hidden_layers"), tied=True)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import SILU, decoder
+from tuner.ask.models.decoder import SILU, decoder, latent_attention
 from tuner.ask.models.described import Described
-from tuner.ask.models.latent import LatentAttention
 from tuner.ask.models.matrices import Vectors
 
 
@@ -14,14 +13,14 @@ def read(config: Config, text: Config) -> Described:
     """The first layers are dense."""
     text.only("hidden_act", *SILU)
     text.only("param_sink_number", 0)
-    attention = LatentAttention(
-        heads=text.need("num_attention_heads"),
-        kv_rank=text.need("kv_lora_rank", "attention_kv_lora_dim"),
-        q_rank=text.count("q_lora_rank", "attention_q_lora_dim") or None,
-        qk_nope=text.need("qk_nope_head_dim", "attention_qk_dim"),
-        qk_rope=text.need("qk_rope_head_dim", "attention_qk_rope_dim"),
-        v_head=text.need("v_head_dim", "attention_v_dim"),
+    text = text.renamed(
+        kv_lora_rank="attention_kv_lora_dim",
+        q_lora_rank="attention_q_lora_dim",
+        qk_nope_head_dim="attention_qk_dim",
+        qk_rope_head_dim="attention_qk_rope_dim",
+        v_head_dim="attention_v_dim",
     )
+    attention = latent_attention(text)
     inter, dense = text.need("moe_intermediate_size"), Mlp(inter=text.need("intermediate_size"))
     experts = Experts(
         count=text.need("n_routed_experts", "num_routed_experts"),

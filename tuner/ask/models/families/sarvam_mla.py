@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from tuner.ask.models.blocks import Block, Experts, Mlp
 from tuner.ask.models.config import Config
-from tuner.ask.models.decoder import decoder, two_norms
+from tuner.ask.models.decoder import decoder, latent_attention, two_norms
 from tuner.ask.models.described import Described
 from tuner.ask.models.keys import number
-from tuner.ask.models.latent import LatentAttention
 
 
 def read(config: Config, text: Config) -> Described:
     """The first layers are dense, then every so many are mixtures."""
-    attention = LatentAttention(
-        heads=text.need("num_attention_heads"),
-        kv_rank=text.need("kv_lora_rank"),
-        q_rank=text.count("q_lora_rank") or None,
-        qk_nope=text.need("qk_nope_head_dim"),
-        qk_rope=text.need("qk_rope_head_dim"),
-        v_head=text.need("v_head_dim"),
-    )
+    attention = latent_attention(text)
     inter, shared = text.need("moe_intermediate_size"), 1
     if text.has("num_shared_experts") or text.has("n_shared_experts"):
         shared = text.count("num_shared_experts", "n_shared_experts")
