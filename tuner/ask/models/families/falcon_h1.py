@@ -37,20 +37,25 @@ def read(config: Config, text: Config) -> Described:
     dim = inner // heads if text.get("mamba_d_head") in (None, "auto") else text.need("mamba_d_head")
     if heads * dim != inner:
         raise text.refuse("mamba_d_head", f"{inner} / mamba_n_heads")
-    mamba = Mamba2(
+    mamba = state_space(text, heads, dim, norm=text.flag("mamba_rms_norm"))
+    mlp = Mlp(inter=text.need("intermediate_size"), bias=text.flag("mlp_bias"), place="feed_forward")
+    layer = Block(
+        mixer=Beside(mixers=(grouped_attention(text), mamba)), mlp=mlp, norms=two_norms(text.need("hidden_size"))
+    )
+    return decoder(config, text, [layer] * text.need("num_hidden_layers"))
+
+
+def state_space(text: Config, heads: int, head_dim: int, *, norm: bool = True) -> Mamba2:
+    """A Mamba-2 mixer of so many heads, by the keys of hybrids."""
+    return Mamba2(
         heads=heads,
-        head_dim=dim,
+        head_dim=head_dim,
         groups=text.need("mamba_n_groups"),
         state_size=text.need("mamba_d_state"),
         conv=text.need("mamba_d_conv"),
         chunk=text.need("mamba_chunk_size"),
         conv_bias=text.flag("mamba_conv_bias", True),
         bias=text.flag("mamba_proj_bias"),
-        norm=text.flag("mamba_rms_norm"),
+        norm=norm,
         place="mamba",
     )
-    mlp = Mlp(inter=text.need("intermediate_size"), bias=text.flag("mlp_bias"), place="feed_forward")
-    layer = Block(
-        mixer=Beside(mixers=(grouped_attention(text), mamba)), mlp=mlp, norms=two_norms(text.need("hidden_size"))
-    )
-    return decoder(config, text, [layer] * text.need("num_hidden_layers"))

@@ -14,9 +14,14 @@ DEFAULTS = {"vocab_size": 50400, "n_embd": 4096, "n_layer": 28, "n_head": 16, "n
 
 
 def read(config: Config, text: Config) -> Described:
-    """Biases of the MLP alone; one norm a layer."""
-    text = named(text, DEFAULTS)
+    """Embedding and head are two matrices."""
     text.only("tie_word_embeddings", False)
+    return side_by_side(config, text, head_bias=True)
+
+
+def side_by_side(config: Config, text: Config, *, head_bias: bool = False) -> Described:
+    """Biases of the MLP alone, and of the head; one norm a layer."""
+    text = named(text, DEFAULTS)
     hidden, heads = text.need("hidden_size"), text.need("num_attention_heads")
     attention = Attention(
         heads=heads,
@@ -34,7 +39,7 @@ def read(config: Config, text: Config) -> Described:
         norms=2,
         norm=2,
         prefix="transformer.h",
-        head_bias=True,
+        head_bias=head_bias,
         embedding_names=("transformer.wte",),
         pipeline_tensors=1,
     )

@@ -9,10 +9,10 @@ from tuner.ask.models.blocks import Block, Experts, Mixer, Mlp
 from tuner.ask.models.config import Config
 from tuner.ask.models.decoder import SILU, decoder, grouped_attention, two_norms
 from tuner.ask.models.described import Described
+from tuner.ask.models.families.falcon_h1 import state_space
 from tuner.ask.models.keys import called
 from tuner.ask.models.matrices import Layer
 from tuner.ask.models.positions import FULL, SLIDING
-from tuner.ask.models.recurrent import Mamba2
 
 DEFAULTS: dict[str, Any] = {  # of GraniteMoeConfig and GraniteMoeHybridConfig
     "vocab_size": 32000,
@@ -83,14 +83,4 @@ def _mamba(text: Config) -> Mixer:
     heads, dim = text.need("mamba_n_heads"), text.need("mamba_d_head")
     if heads * dim != text.need("mamba_expand") * text.need("hidden_size"):
         raise text.refuse("mamba_d_head", "mamba_expand * hidden_size / mamba_n_heads")
-    return Mamba2(
-        heads=heads,
-        head_dim=dim,
-        groups=text.need("mamba_n_groups"),
-        state_size=text.need("mamba_d_state"),
-        conv=text.need("mamba_d_conv"),
-        chunk=text.need("mamba_chunk_size"),
-        conv_bias=text.flag("mamba_conv_bias", True),
-        bias=text.flag("mamba_proj_bias"),
-        place="mamba",
-    )
+    return state_space(text, heads, dim)
