@@ -91,12 +91,12 @@ class Story:
         return tuple((at_s - _CLOSE_S[0], at_s + _CLOSE_S[1]) for at_s in times)
 
     @cached_property
-    def _served(self) -> dict[tuple[int, float], Served]:
+    def _served(self) -> dict[tuple[Replica, float], Served]:
         return {}
 
     def served(self, replica: Replica, rate: float) -> Served:
         """What requests see of a replica at a rate: computed once, however often the episode is played."""
-        key = (id(replica), rate)
+        key = (replica, rate)
         if key not in self._served:
             self._served[key] = replica.at(rate)
         return self._served[key]

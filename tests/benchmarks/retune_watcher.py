@@ -16,7 +16,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.retune.asked_now import AskedNow, asked_now
 from tuner.retune.demand import LoadRecord
 from tuner.retune.detect.standard import standard_detectors
-from tuner.retune.evidence import ILL, informed, served_well, since_alike
+from tuner.retune.evidence import ILL, informed, lived_since, since_alike
 from tuner.retune.expected import ExpectedByModel
 from tuner.retune.judge import judge
 from tuner.retune.judgement import Action, HeldBy, Judgement, Outlook
@@ -98,8 +98,7 @@ class Watcher:
         return self._found
 
     def _next_look(self, at_s: float, alert: bool) -> float:
-        begin_s = next((begin_s for begin_s, stop_s in self._story.close if begin_s <= at_s < stop_s), None)
-        if begin_s is not None:
+        if any(begin_s <= at_s < stop_s for begin_s, stop_s in self._story.close):
             return at_s + LOOK_S
         next_s = at_s + ALERT_S if alert else at_s + STEP_S - at_s % STEP_S
         return min([next_s, *(begin_s for begin_s, _ in self._story.close if begin_s > at_s)])
@@ -143,8 +142,8 @@ class Watcher:
         if "engine" in now.changed or "link" in now.changed:
             self._known = replace(self._known, lived=())
         alike_s = since_alike(BEGIN_S + self._well_s, notices)
-        well = served_well(self._record, here, alike_s, BEGIN_S + at_s)
-        known = self._known if well is None else replace(self._known, lived=(*self._known.lived, well))
+        shown = lived_since(self._record, here, alike_s, BEGIN_S + at_s)
+        known = self._known if shown is None else replace(self._known, lived=(*self._known.lived, shown))
         known = informed(known, notices, here, now, self._record.missing)
         busy = self._service.next is not None or self._study is not None
         moved_s = None if self._moved_s < 0 else BEGIN_S + self._moved_s

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.test_outlook import ANSWERS, REQUEST, SMALL, now
 from tuner.ask.request import Metric
 from tuner.retune.demand import PROMPT, RATE, LoadRecord
-from tuner.retune.evidence import informed, served_well, since_alike
+from tuner.retune.evidence import informed, lived_since, since_alike
 from tuner.retune.known import Known, Lived
 from tuner.retune.notice import Notice, NoticeKind
 from tuner.retune.seen import Look, Tokens
@@ -35,13 +35,13 @@ def served(days, within=lambda at_s: 1.0, prompt=lambda at_s: 1024.0, rate=lambd
 def test_a_layout_that_misses_its_slo_in_busy_hours_does_not_serve_well(hours, met):
     """Seven of a hundred miss where five may: no budget burns by a day's mean."""
     record = served(1.5, lambda at_s: 0.93 if 50_000 < at_s <= 50_000 + 3600 * hours else 0.99)
-    found = served_well(record, SMALL, 0.0, 1.5 * DAY_S)
+    found = lived_since(record, SMALL, 0.0, 1.5 * DAY_S)
     assert found == Lived(SMALL, 20.0, 1024.0, 128.0, met=met)
 
 
 def test_that_it_misses_its_slo_is_known_before_a_day_is_over():
     record = served(0.25, lambda at_s: 0.9)
-    assert served_well(record, SMALL, 0.0, 0.25 * DAY_S).met is False
+    assert lived_since(record, SMALL, 0.0, 0.25 * DAY_S).met is False
 
 
 def test_what_was_shown_before_the_engine_changed_is_not_of_now():

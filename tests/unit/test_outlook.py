@@ -10,7 +10,7 @@ from tuner.ask.request_document import parse_request
 from tuner.errors import BadInput
 from tuner.retune.asked_now import asked_now
 from tuner.retune.demand import Demand, LoadRecord
-from tuner.retune.evidence import informed, served_well
+from tuner.retune.evidence import informed, lived_since
 from tuner.retune.expected import ExpectedByModel
 from tuner.retune.known import Known, Lived
 from tuner.retune.notice import Notice, NoticeKind
@@ -190,8 +190,8 @@ def test_a_day_without_trouble_shows_that_a_layout_does():
     record = LoadRecord()
     for i in range(1, 300):
         record.add(Look(i * 300.0, 300.0, 6000.0, 0.0, prompt=PROMPTS, output=ANSWERS))
-    assert served_well(record, SMALL, 10_000.0, 80_000.0) is None
-    found = served_well(record, SMALL, 0.0, 89_700.0)
+    assert lived_since(record, SMALL, 10_000.0, 80_000.0) is None
+    found = lived_since(record, SMALL, 0.0, 89_700.0)
     assert found == Lived(SMALL, 20.0, 1024.0, 128.0, met=True)
 
 

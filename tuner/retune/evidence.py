@@ -57,7 +57,7 @@ def since_alike(well_s: float, notices: Sequence[Notice]) -> float:
     return max([well_s, *under])
 
 
-def served_well(record: LoadRecord, deployment: Deployment, since_s: float, at_s: float) -> Lived | None:
+def lived_since(record: LoadRecord, deployment: Deployment, since_s: float, at_s: float) -> Lived | None:
     """What a deployment shows that has served since then, while nothing ``ILL`` was noticed, which the caller knows.
 
     That it meets its SLO, once it served for a day, which has its busy hours; that it misses it, where in the last day

@@ -15,7 +15,7 @@ from tuner.errors import BadInput
 from tuner.retune.asked_now import AskedNow, asked_now
 from tuner.retune.demand import Demand, LoadRecord
 from tuner.retune.detect.residual import Expected
-from tuner.retune.evidence import informed, served_well, since_alike
+from tuner.retune.evidence import informed, lived_since, since_alike
 from tuner.retune.expected import ExpectedByModel
 from tuner.retune.judge import judge
 from tuner.retune.judgement import Judgement, Outlook
@@ -104,12 +104,12 @@ def _named_case(store: Store, case: Case, request: TuneRequest) -> Case:
 
 
 def _served(case: Case) -> tuple[Lived, ...]:
-    """That what serves has met its SLO all the while, where that was seen."""
+    """That what serves has met its SLO all the while, or misses it in busy hours, where that was seen."""
     if case.well_s is None:
         return ()
     alike_s = since_alike(case.well_s, case.situation.notices)
-    well = served_well(case.load, case.live.deployment, alike_s, case.situation.at_s)
-    return () if well is None else (well,)
+    shown = lived_since(case.load, case.live.deployment, alike_s, case.situation.at_s)
+    return () if shown is None else (shown,)
 
 
 def _outlook(now: AskedNow, case: Case, known: Known, refuses: Refuses, policy: RetunePolicy) -> Outlook | None:
