@@ -35,6 +35,7 @@ from deploy.rollout.front_config import (
     slots_map,
 )
 from deploy.rollout.front_counts import Refused, counted
+from deploy.rollout.kept_files import put
 from serve.launch.processes import free_port
 from serve.measure.live_ingress import Answered, haproxy_refused
 from tuner.errors import BadInput, ParlayError
@@ -139,7 +140,7 @@ class Front:
             return
         with self._alone():
             state = replace(self._state() or state, hold_s=seconds, hold_requests=requests)
-            if self._alive() and HOLD_MAP in (self._folder / _CONFIG).read_text():  # one of before holds nothing
+            if self._alive() and HOLD_MAP in self._command("show map"):  # one of an older Parlay holds nothing
                 self._replace(HOLD_MAP, hold_map(seconds, requests))
             self._write(state)  # last: whoever was killed before it does it again
 
@@ -262,19 +263,14 @@ class Front:
             raise BadInput(str(self._folder / _STATE), str(error), "the state of a front, or no such file") from None
 
     def _write(self, state: FrontState) -> None:
-        self._put(_STATE, json.dumps(asdict(state)))
-        self._put(SLOTS_MAP, slots_map(state.slots))
-        self._put(SHARES_MAP, shares_map(state.ordered, state.slots))
-        self._put(HOLD_MAP, hold_map(state.hold_s, state.hold_requests))
+        put(self._folder / _STATE, json.dumps(asdict(state)))
+        put(self._folder / SLOTS_MAP, slots_map(state.slots))
+        put(self._folder / SHARES_MAP, shares_map(state.ordered, state.slots))
+        put(self._folder / HOLD_MAP, hold_map(state.hold_s, state.hold_requests))
 
     def _write_config(self, state: FrontState) -> None:
-        self._put(LUA, hold_script())
-        self._put(_CONFIG, configuration(f"{self._host}:{state.port}", state.upstream))
-
-    def _put(self, name: str, text: str) -> None:
-        draft = self._folder / f"{name}.tmp"
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, self._folder / name)
+        put(self._folder / LUA, hold_script())
+        put(self._folder / _CONFIG, configuration(f"{self._host}:{state.port}", state.upstream))
 
 
 def _binary() -> str:

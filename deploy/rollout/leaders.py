@@ -4,10 +4,10 @@ ends knows what to look for once it is gone."""
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from deploy.rollout.kept_files import kept_object, put
 from serve.launch.processes import ProcessId
 
 Known = dict[str, tuple[ProcessId, ...]]
@@ -36,15 +36,10 @@ class Leaders:
             self._write({one: found for one, found in self.known.items() if one != name})
 
     def _write(self, known: Known) -> None:
-        draft = self._file.with_suffix(".tmp")
         document = {name: [[one.pid, one.start_ticks] for one in found] for name, found in known.items()}
-        draft.write_text(json.dumps(document), encoding="utf-8")
-        os.replace(draft, self._file)
+        put(self._file, json.dumps(document))
         self.known = known
 
     def _read(self) -> Known:
-        try:
-            found: dict[str, list[list[int]]] = json.loads(self._file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):  # of a machine that lost its power it may be half a file
-            return {}
+        found = kept_object(self._file)
         return {name: tuple(ProcessId(*one) for one in processes) for name, processes in found.items()}

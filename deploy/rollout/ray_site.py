@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from deploy.rollout.application import config_of
 from deploy.rollout.front import Front
+from deploy.rollout.kept_files import kept_object, put
 from deploy.rollout.leaders import Leaders
 from serve.launch.device import cluster_of
 from serve.launch.health import served_models, warm_up
@@ -178,9 +178,7 @@ class RaySite:
         added = {name: digest for name, digest in now.items() if name not in known}
         kept = {name: digest for name, digest in known.items() if name in applications}
         if (all_known := kept | added) != known:
-            draft = self._folder / f"{_SEEN}.tmp"
-            draft.write_text(json.dumps(all_known), encoding="utf-8")
-            os.replace(draft, self._folder / _SEEN)
+            put(self._folder / _SEEN, json.dumps(all_known))
         changed = [name for name, digest in now.items() if all_known[name] != digest]
         taken = [name for name, one in applications.items() if one["route_prefix"] not in (f"/{name}", None)]
         if named := sorted({*changed, *taken}):
@@ -188,11 +186,7 @@ class RaySite:
         return None
 
     def _known(self) -> dict[str, str]:
-        try:
-            found: dict[str, str] = json.loads((self._folder / _SEEN).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):  # of a machine that lost its power it may be half a file
-            return {}
-        return found
+        return kept_object(self._folder / _SEEN)
 
     def _end_left(self, applications: Mapping[str, Any]) -> None:
         """Processes of engines that outlive an application that is gone would hold its devices."""

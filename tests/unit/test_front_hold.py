@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from deploy.rollout.front import Front
+from deploy.rollout.front_config import configuration
 from serve.measure.live_ingress import Answered
 from tests.unit.test_front import Upstream, get, kill
 
@@ -89,7 +90,7 @@ def test_nobody_waits_longer_than_was_said_and_who_left_is_not_counted(front, up
     assert found == [(200, b"/new/x", None)]
 
 
-def test_a_front_that_died_holds_as_it_was_told_and_one_of_before_refuses(front, upstream):
+def test_a_front_that_died_holds_as_it_was_told(front, upstream):
     front.route({}, upstream.address)
     front.hold(20.0, 5)
     kill(front)
@@ -100,10 +101,21 @@ def test_a_front_that_died_holds_as_it_was_told_and_one_of_before_refuses(front,
     front.route({"new": 1.0}, upstream.address)
     waiting.join(5)
     assert found == [(200, b"/new/x", None)]
-    config = front._folder / "front.cfg"
-    config.write_text(config.read_text().replace("hold.map", "elsewhere"))
-    front.hold(5.0, 5)
-    assert front._state().hold_s == 5.0
+
+
+def test_a_front_that_an_older_parlay_began_goes_on_refusing(front, upstream, monkeypatch):
+    def older(*words):
+        lines = configuration(*words).splitlines(keepends=True)
+        return "".join(line for line in lines if "hold" not in line)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("deploy.rollout.front.configuration", older)
+        front.route({}, upstream.address)
+    with Upstream() as moved:  # its configuration is written anew, and it goes on as it was
+        front.see(moved.address)
+    front.hold(20.0, 5)
+    assert front._state().hold_s == 20.0
+    assert b"no deployment serves now" in get(front, "/x").read()
 
 
 def test_a_kill_before_a_hold_is_kept_does_it_again(front, upstream, monkeypatch):
