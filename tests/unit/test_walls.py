@@ -64,21 +64,26 @@ HEAVY = {
 }  # fmt: skip
 
 
-@cache
 def imports(path, top_only=False):
     """(module, names, line) of each import of a file; only those that run when the module is loaded if ``top_only``."""
-    found, waiting = [], [ast.parse(path.read_text(encoding="utf-8"))]
+    return [one for *one, later in every_import(path) if not (top_only and later)]
+
+
+@cache
+def every_import(path):
+    """(module, names, line, does it run later, or for types alone) of each import of a file."""
+    found, waiting = [], [(ast.parse(path.read_text(encoding="utf-8")), False)]
     while waiting:
-        node = waiting.pop()
+        node, later = waiting.pop()
         if isinstance(node, ast.Import):
-            found += [(alias.name, (), node.lineno) for alias in node.names]
+            found += [(alias.name, (), node.lineno, later) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found.append((node.module or "", tuple((a.name, a.asname) for a in node.names), node.lineno))
-        for child in ast.iter_child_nodes(node):
-            inside_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-            for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
-            if not (top_only and (inside_function or for_types)):
-                waiting.append(child)
+            found.append((node.module or "", tuple((a.name, a.asname) for a in node.names), node.lineno, later))
+        if isinstance(node, ast.expr):
+            continue  # no statement is inside one
+        later = later or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        later = later or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        waiting += [(child, later) for child in ast.iter_child_nodes(node)]
     return found
 
 
