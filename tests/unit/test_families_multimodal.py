@@ -145,9 +145,8 @@ def test_an_encoder_without_settings_is_refused_by_name():
         from_config({"architectures": ["Step3p7ForConditionalGeneration"], "text_config": text}, "a model")
 
 
-@pytest.mark.parametrize("architecture", READERS)
-def test_every_reader_is_there(architecture):
-    assert callable(reader_of(architecture))
+def test_every_reader_is_there():
+    assert [architecture for architecture in READERS if not callable(reader_of(architecture))] == []
 
 
 def request(**engine):
