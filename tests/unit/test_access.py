@@ -214,6 +214,7 @@ def test_a_token_has_as_many_studies_as_its_quota_says_resumed_ones_too(serve, s
     assert (answer.status_code, answer.json()["where"]) == (429, "quota: studies")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("open_studies", [1, 5])
 def test_what_no_room_would_mend_is_a_conflict_however_much_room_there_is(serve, store, open_studies):
     client = serve(open_studies=open_studies)

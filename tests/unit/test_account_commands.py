@@ -37,6 +37,7 @@ def store(tmp_path):
     opened.close()
 
 
+@pytest.mark.slow
 def test_a_token_is_made_with_its_quota_rotated_and_revoked(parlay, store):
     secret = parlay("token", "create", "--name", "ci", "--gpu-hours", "40", "--window-days", "7", "--studies", "2")
     token = store.accounts.check(secret)
@@ -57,6 +58,7 @@ def test_what_is_wrong_makes_no_token(parlay, store):
     assert store.accounts.tokens() == ()
 
 
+@pytest.mark.slow
 def test_a_quota_is_set_and_shown(parlay, store):
     parlay("quota", "set", "oidc:ada", "--gpu-hours", "4")
     parlay("quota", "set", "*", "--studies", "1")

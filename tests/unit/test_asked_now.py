@@ -162,6 +162,7 @@ DISTRIBUTIONS = st.one_of(
 SEEN = st.one_of(st.none(), st.builds(Tokens, st.just(1e4), st.floats(1, 1e6), st.none() | st.floats(0, 1e5)))
 
 
+@pytest.mark.slow
 @given(DISTRIBUTIONS, DISTRIBUTIONS, SEEN, SEEN, st.none() | st.floats(0.01, 1e4), st.none() | st.floats(0, 1))
 def test_whatever_is_seen_makes_a_request_that_the_model_takes(prompt, output, prompts, answers, rate, share):
     asked = ASKED.workload.model_copy(update={"prompt_tokens": prompt, "output_tokens": output})

@@ -71,6 +71,7 @@ def test_a_target_inside_a_bucket_leaves_bounds(ms: float, least: float, most: f
     assert (found.least, found.most, found.total) == (least, most, 4)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
 def test_of_an_engine_that_goes_on_all_that_came_is_counted(looks: list[tuple[int, int]]) -> None:
     seen = [(10, 10)]
@@ -80,6 +81,7 @@ def test_of_an_engine_that_goes_on_all_that_came_is_counted(looks: list[tuple[in
     assert found == (seen[-1][0] - 10, sum(seen[-1]) - 20)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12))
 def test_counts_never_fall_whatever_engines_show(looks: list[tuple[int, int]]) -> None:
     attainment, before = Attainment([TTFT]), (0.0, 0.0, 0.0)

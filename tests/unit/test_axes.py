@@ -113,6 +113,7 @@ def test_prices_move_as_declared():
             assert (Prices.STEPS in moved[name]) == (axis.prices is not Prices.NONE), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "base"), PAIRS, ids=str)
 def test_memory_moves_as_declared(name, base):
     axis, layouts = AXES[name], variants(name, base)

@@ -83,6 +83,7 @@ def test_an_unknown_host_is_refused():
     assert sample.outcome is Outcome.REFUSED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "timeouts", "outcome"),
     [

@@ -157,6 +157,7 @@ def test_another_deployment_has_spent_nothing() -> None:
 counts = st.floats(0, 1000).flatmap(lambda total: st.tuples(st.just(total), st.floats(0, 1), st.floats(0, 1)))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.floats(1, 4000), st.none() | counts), max_size=30), st.sampled_from([50.0, 99.0, 100.0]))
 def test_what_is_told_is_told_of_something(
     looks: list[tuple[float, tuple[float, float, float] | None]], percentile: float

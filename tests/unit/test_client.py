@@ -41,6 +41,7 @@ def test_sending_does_not_wait_for_answers():
     assert {sample.outcome for sample in samples} == {Outcome.OK}
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_early_or_twice():
     with MockServer() as server:
         samples = load(server.url, calls(40, gap_s=0.005))
@@ -137,6 +138,7 @@ def test_a_chat_streams_as_completions_do():
     assert (sample.text, sample.counted_prompt_tokens) == ("éééé", 3)
 
 
+@pytest.mark.slow
 def test_a_closed_loop_waits_for_the_answer_and_thinks():
     def then(call, sample):
         return Call(call.index + 2, sample.end_s + 0.05, call.body, 3, 4) if call.index < 4 else None
@@ -195,6 +197,7 @@ def test_a_window_can_be_ended_early(cut_off):
     assert {sample.outcome for sample in samples} == {Outcome.CUT_OFF if cut_off else Outcome.OK}
 
 
+@pytest.mark.slow
 def test_a_window_may_open_later():
     """By the server's log nothing comes before it has opened."""
     start_s = time.perf_counter() + 0.2
@@ -209,6 +212,7 @@ def test_an_index_is_used_once():
         load(server.url, [*calls(), *calls()])
 
 
+@pytest.mark.slow
 def test_the_client_reports_on_itself():
     with MockServer() as server:
         run = LoadRun(Endpoint(server.url, "m"), 20.0)

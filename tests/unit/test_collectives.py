@@ -64,6 +64,7 @@ def test_time_rises_with_the_message(
     assert (np.diff(times_us) >= -1e-9 * times_us[1:]).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.sampled_from(PROFILES),

@@ -123,6 +123,7 @@ def test_one_rank_costs_nothing(operation: str) -> None:
         assert price(rounds, LinkFigures.uniform(1.0, 1e9), size).latency_us == pytest.approx(0.0), algorithm
 
 
+@pytest.mark.slow
 @given(st.sampled_from(["ring", "rabenseifner", "two-shot", "hierarchical"]), st.integers(1, 5), st.integers(0, 4))
 def test_bandwidth_optimal_algorithms_send_what_must_be_sent(algorithm: str, lg_nodes: int, lg_per_node: int) -> None:
     """Every byte reduced by all ranks leaves a rank 2(R-1)/R times, on whichever links it goes."""
@@ -132,6 +133,7 @@ def test_bandwidth_optimal_algorithms_send_what_must_be_sent(algorithm: str, lg_
     assert sent == pytest.approx(2 * (nodes * per_node - 1) / (nodes * per_node))
 
 
+@pytest.mark.slow
 @given(st.sampled_from(OPERATIONS), st.integers(2, 64), st.data())
 def test_nodes_only_move_rounds_between_links(operation: str, ranks: int, data: st.DataObject) -> None:
     """With one α and one β for both links, spreading the ranks over nodes changes neither rounds nor bytes."""

@@ -80,6 +80,7 @@ def test_more_depth_never_costs_less(name: str, m: int, n: int, k: int) -> None:
     assert float(gemm_ms(profile, "bf16", m, n, k + 64)) >= float(gemm_ms(profile, "bf16", m, n, k)) * 0.999
 
 
+@pytest.mark.slow
 @given(name=gpus, new=st.integers(1, 50_000), past=st.integers(0, 50_000))
 @example(name="l40s", new=2, past=1)
 @example(name="generic", new=4, past=5)
@@ -89,6 +90,7 @@ def test_prefill_grows_with_tokens_and_context(name: str, new: int, past: int) -
     assert prefill(name, new, context_tokens=past + 256) >= here
 
 
+@pytest.mark.slow
 @given(name=gpus, batch=st.integers(1, 500), context=st.integers(1, 100_000))
 def test_decode_grows_with_batch_and_reads_its_cache_no_faster_than_memory(name: str, batch: int, context: int) -> None:
     here = decode(name, batch, context)
@@ -97,6 +99,7 @@ def test_decode_grows_with_batch_and_reads_its_cache_no_faster_than_memory(name:
     assert decode(name, batch * 2, context) >= here * 0.98
 
 
+@pytest.mark.slow
 @given(name=gpus, tokens=st.integers(1, 20_000))
 def test_experts_cost_more_with_more_tokens_and_less_when_shared(name: str, tokens: int) -> None:
     profile = load_profile(name)

@@ -47,6 +47,7 @@ def test_a_sample_is_recognised_and_predicted_well(kind: str) -> None:
     assert error <= 12
 
 
+@pytest.mark.slow
 @given(name=gpus, new=sizes, past=sizes, h=heads)
 def test_a_prompt_is_no_faster_than_its_products_and_grows(name: str, new: int, past: int, h: int) -> None:
     profile = load_profile(name)
@@ -61,6 +62,7 @@ def test_a_prompt_is_no_faster_than_its_products_and_grows(name: str, new: int, 
     assert cost(new, past, 2 * h) >= cost(new, past, h)
 
 
+@pytest.mark.slow
 @given(name=gpus, batch=st.integers(1, 1024), context=st.integers(1, 200_000), kv=st.sampled_from(["auto", "fp8"]))
 def test_a_cache_is_read_no_faster_than_memory_and_once_for_all_heads(
     name: str, batch: int, context: int, kv: str
@@ -113,6 +115,7 @@ def test_a_relative_lends_its_sections() -> None:
     assert "h200_sxm" in load_profile("gh200").sources["latent_decode"]
 
 
+@pytest.mark.slow
 @given(name=gpus, tokens=st.integers(1, 16_384), h=heads)
 def test_products_per_head_move_their_bytes(name: str, tokens: int, h: int) -> None:
     profile = load_profile(name)
@@ -122,6 +125,7 @@ def test_products_per_head_move_their_bytes(name: str, tokens: int, h: int) -> N
     assert found == pytest.approx(sum(one))
 
 
+@pytest.mark.slow
 @given(name=gpus, new=sizes, past=sizes, kv=st.sampled_from(["auto", "fp8"]))
 def test_sparse_prompts_grow_and_an_indexer_costs(name: str, new: int, past: int, kv: str) -> None:
     profile = load_profile(name)
@@ -158,6 +162,7 @@ def test_the_keys_that_a_prompt_chooses_are_counted_one_by_one() -> None:
     assert found / found[2] == pytest.approx(slots / slots[2])
 
 
+@pytest.mark.slow
 @given(name=gpus, rows=sizes, width=sizes)
 def test_finding_scales_takes_longer_than_casting(name: str, rows: int, width: int) -> None:
     profile = load_profile(name)

@@ -299,6 +299,7 @@ def test_nobody_is_led_to_another_address(decided: Store, engine: tuple[str, typ
     assert one.seen.blind == set()
 
 
+@pytest.mark.slow
 def test_a_study_that_cannot_be_read_any_more_ends_nothing(tmp_path: Path) -> None:
     store = Store(copy_of_empty_store(tmp_path / "store.db"))
     client_of(store, tmp_path).post("/v1/studies", json=STUDY | {"name": "old"})

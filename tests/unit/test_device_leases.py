@@ -41,6 +41,7 @@ def test_the_later_trial_waits_for_what_the_other_study_holds(store, tmp_path):
     assert [(lease.study, lease.devices) for lease in store.devices.all()] == [("other", 4), ("other", 2)]
 
 
+@pytest.mark.slow
 def test_of_many_that_ask_at_once_as_many_get_devices_as_there_are(store, tmp_path):
     parties = [Party(Store(store.url), f"s{number}", launcher(), tmp_path) for number in range(7)]
     at_once = threading.Barrier(len(parties))

@@ -55,6 +55,7 @@ def counting(counts, name, method):
     return counted
 
 
+@pytest.mark.slow
 def test_trials_side_by_side_do_not_add_up_their_minutes(world):
     """Two trials whose five steps of ten minutes go by at the same time: 50 minutes, and 50 on each device."""
 
@@ -96,6 +97,7 @@ def test_a_killed_drivers_device_time_is_in_the_decision(world):
     assert decision_of(store, store.study("s"))[0].spent == spent
 
 
+@pytest.mark.slow
 def test_a_cancelled_trials_device_time_is_in_the_decision(world):
     changes = ONE_RATE | {"budget.launches": 1}
     study, _, _, store, _ = world.process(changes)
@@ -109,6 +111,7 @@ def test_a_cancelled_trials_device_time_is_in_the_decision(world):
     assert spent.usd == pytest.approx(spent.gpu_hours * 3)
 
 
+@pytest.mark.slow
 def test_what_was_cancelled_is_held_against_the_budget(world):
     """140 s on four devices are 0.16 GPU-hours: after a cancelled trial of 70 s, one more is within 0.15, not two."""
     changes = ONE_RATE | {"budget.launches": 8, "budget.gpu_hours": 0.15}
@@ -226,6 +229,7 @@ def test_a_driver_that_cannot_begin_leaves_no_sign_of_life(world, monkeypatch):
     assert all(one.silent_s > LEASE_S for one in store.snapshot("s").drivers)
 
 
+@pytest.mark.slow
 def test_a_study_that_is_deciding_is_not_ended_by_another_driver(world, monkeypatch):
     """That one was interrupted, and saw nobody at work any more."""
     study, _, _, store, _ = world.process(ONE_RATE | {"budget.launches": 1})

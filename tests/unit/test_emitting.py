@@ -77,6 +77,7 @@ def application(text: str) -> Any:
 TP2, UNI = ParallelLayout(tp=2), ParallelLayout(executor="uni")
 
 
+@pytest.mark.slow
 def test_the_application_is_the_one_that_was_launched(emit: Emit, tmp_path: Path) -> None:
     launched = ray_record(TP2)
     studied(tmp_path, launched, TP2)
@@ -122,6 +123,7 @@ def test_a_study_without_records_is_recomputed_and_says_so(emit: Emit, tmp_path:
     assert str(tmp_path / "now" / "tiny") in manifest["spec"]["serveConfigV2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launched", [local_record(UNI), None], ids=["recorded", "of an older Parlay"])
 def test_a_local_process_leaves_its_command_line_alone(emit: Emit, tmp_path: Path, launched: Launched | None) -> None:
     """Ray Serve cannot run this layout at all: to write it down for Ray Serve failed after everything was measured."""

@@ -258,6 +258,7 @@ def values_of(kind: str) -> st.SearchStrategy[Any]:
 ARGUMENTS = [*release(NEWEST).arguments.values()]
 
 
+@pytest.mark.slow
 @given(st.sampled_from(ARGUMENTS).flatmap(lambda a: st.tuples(st.just(a), st.one_of([*map(values_of, a.kinds)]))))
 def test_what_an_argument_takes_is_plain_json_and_survives_a_store(said_of: tuple[Argument, Any]) -> None:
     argument, value = said_of
@@ -267,6 +268,7 @@ def test_what_an_argument_takes_is_plain_json_and_survives_a_store(said_of: tupl
     assert json.loads(json.dumps(value)) == value
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30), st.none() | st.integers() | st.text() | st.lists(st.integers()))
 def test_an_unknown_name_never_passes(name: str, value: Any) -> None:
     assume(name not in release(NEWEST).arguments)

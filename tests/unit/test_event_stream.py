@@ -46,6 +46,7 @@ def shown(events):
     return [(kind.decode("utf-8", "replace"), data.decode("utf-8", "replace")) for data, kind in events]
 
 
+@pytest.mark.slow
 @given(STREAMS, st.lists(st.integers(0, 1 << 20), max_size=12))
 @example(BOM + b"data: x\r\n\r\n", [1, 2, 11, 13])
 @example(b"data: x\n\n" + BOM + b"data: y\n\n", [])

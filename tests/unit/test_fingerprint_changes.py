@@ -79,6 +79,7 @@ fingerprints = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(fingerprints)
 def test_nothing_differs_from_itself_and_the_unknown_from_nothing(one: Fingerprint) -> None:
     unknown = Fingerprint()
@@ -91,6 +92,7 @@ def test_nothing_differs_from_itself_and_the_unknown_from_nothing(one: Fingerpri
 BACK = {K.NODE_LOST: K.NODE_JOINED, K.NODE_JOINED: K.NODE_LOST}
 
 
+@pytest.mark.slow
 @given(fingerprints, fingerprints)
 def test_what_changed_changes_back(one: Fingerprint, other: Fingerprint) -> None:
     there, back = (

@@ -46,6 +46,7 @@ def test_parts_merge_to_the_whole(parts):
     assert whole.total == sum(map(len, parts))
 
 
+@pytest.mark.slow
 @given(values_ms=LATENCIES, times=st.integers(1, 2000))
 def test_what_is_written_is_read_again(values_ms, times):
     found = merged([Histogram.of(values_ms)] * times)

@@ -126,6 +126,7 @@ def test_no_layout_passes_a_proven_bound_even_on_the_faster_engine(ttft, tpot, r
     assert bool(found) or meeting  # nothing stands against a request only where a faster engine would meet it
 
 
+@pytest.mark.slow
 def test_what_was_measured_corrects_what_it_would_take():
     request = asked({"slo.0.ms": 2.0})
     modelled, measured = why(request), why(request, slower=2.0)

@@ -85,6 +85,7 @@ def test_a_provider_that_is_away_is_no_fault_of_the_token(provider, client):
     assert "502" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 def test_made_up_keys_hold_nobody_else_up_while_the_provider_hangs(provider, issuer, store, monkeypatch):
     """More of them at once than the service has threads."""
     _, secret = store.accounts.create("ci", Scope.READ)

@@ -45,6 +45,7 @@ class Cell:
         return found
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(["ask", "write", "turn", "leave"]), max_size=30))
 def test_no_answer_is_older_than_what_was_written_before_it_was_asked_for(steps):
     async def play() -> None:

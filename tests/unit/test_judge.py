@@ -209,6 +209,7 @@ def test_blind_it_never_acts(situation, policy, outlook):
     assert HeldBy.BLIND in found.held_by
 
 
+@pytest.mark.slow
 @given(SITUATIONS, POLICIES, st.floats(0, 1), st.floats(0, 1), st.booleans())
 def test_what_is_done_for_a_gain_is_done_for_a_greater_one(situation, policy, one, two, measured):
     less, more = sorted((one, two))
@@ -229,6 +230,7 @@ def test_a_move_is_never_worth_its_reverse(situation, policy, outlook):
     assert judge(replace(situation, moved_s=0.0), policy, reverse).action not in DOES
 
 
+@pytest.mark.slow
 @given(SITUATIONS, POLICIES, OUTLOOKS)
 def test_the_same_is_judged_alike_and_nothing_without_a_reason(situation, policy, outlook):
     found = judge(situation, policy, outlook)

@@ -96,6 +96,7 @@ def test_a_small_share_has_some_weight():
     assert [one["weight"] for one in backends] == [1000, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["beside", "incremental", "new-cluster"])
 def test_a_rayservice_is_valid(name):
     assert crd.problems(DOCUMENTS[name]()) == []

@@ -220,6 +220,7 @@ def test_longer_contexts_cost_more(short, context, more):
     assert longer >= shorter
 
 
+@pytest.mark.slow
 @given(layout=st.sampled_from(["tp=1,pp=1,dp=1", "tp=8,pp=1,dp=1", "tp=4,pp=2,dp=1"]), prompt=st.integers(1, 8192))
 def test_twice_the_prompt_takes_longer(layout, prompt):
     one = np.ones(1)

@@ -40,6 +40,7 @@ def problems(document: Any) -> list[str]:
 # The definition
 
 
+@pytest.mark.slow
 def test_the_charts_file_is_current():
     assert definitions.FILE.read_text(encoding="utf-8") == definitions.text(), "python -m deploy.controller.crd"
     assert yaml.safe_load(definitions.text()) == definitions.definition()

@@ -62,6 +62,7 @@ def terms():
     return Terms("", "simulated", seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["revoked", "expired"])
 def test_a_stream_ends_with_its_token(serve, store, monkeypatch, how):
     monkeypatch.setattr("tuner.app.service.watching.SILENT_S", 0.05)

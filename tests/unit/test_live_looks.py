@@ -122,6 +122,7 @@ def test_haproxy_counts_before_all_others() -> None:
         haproxy_answers("<html>")
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 50), min_size=2, max_size=12), st.data())
 def test_restarts_never_lose_more_than_what_nobody_saw(steps: list[int], data: st.DataObject) -> None:
     """Of a counter that may begin anew between two readings, what is counted lies between what was seen of each."""

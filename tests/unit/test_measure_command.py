@@ -122,6 +122,7 @@ def test_tables_are_for_people_and_the_warm_up_does_not_count(tmp_path):
     assert all(8 <= len(body["prompt"]) <= 16 and body["max_tokens"] == 2 for body in bodies)
 
 
+@pytest.mark.slow
 def test_a_trace_is_replayed(tmp_path):
     trace = tmp_path / "trace.csv"
     trace.write_text("timestamp,prompt_tokens,output_tokens\n10,16,2\n10.1,24,3\n10.2,32,4\n")
@@ -302,6 +303,7 @@ def test_a_search_finds_the_limit(options):
     assert found.windows == len(rates) <= 12
 
 
+@pytest.mark.slow
 def test_a_search_says_where_it_ends_otherwise():
     assert find(Server(limit=0.0001))[0].end is SearchEnd.LOWEST_FAILS
     assert find(Server(limit=1e9), rates=(1.0, 8.0))[0].end is SearchEnd.HIGHEST_PASSES
@@ -413,6 +415,7 @@ def test_a_window_whose_rate_changes_goes_on_to_its_end(process):
     assert found["steady"] is True
 
 
+@pytest.mark.slow
 def test_users_think_after_an_answer():
     with MockServer() as server:
         _, found = answer(server.url, "--users", 2, "--think-seconds", 0.25)

@@ -56,6 +56,7 @@ def test_plotly_knows_every_property_that_the_charts_use() -> None:
         assert graph_objects.Figure(json.loads(text)).data, name
 
 
+@pytest.mark.slow
 def test_latency_rises_over_the_answered_rate_with_its_intervals_and_the_target() -> None:
     windows = measured_run().windows
     figure = charts.latency_against_rate(windows, Metric.TTFT)
@@ -94,6 +95,7 @@ def test_requests_in_flight_are_those_sent_and_not_ended() -> None:
         assert shown == sum(one.sent_s <= at_s < one.end_s for one in window.samples)
 
 
+@pytest.mark.slow
 def test_windows_are_apart_on_the_time_axis_and_the_invalid_one_is_shaded() -> None:
     figure = charts.engine_over_time(measured_run().windows, "requests")
     assert figure is not None

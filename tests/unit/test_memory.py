@@ -139,6 +139,7 @@ def test_one_full_sequence_must_fit():
     assert "exceed" in found.misfit(0, held + 1)
 
 
+@pytest.mark.slow
 @given(batched=st.integers(1, 65536), seqs=st.integers(1, 2048), more=st.integers(1, 4096))
 def test_larger_steps_leave_less_cache(batched, seqs, more):
     held = estimate(LLAMA_8B, "tp=1,pp=1,dp=1", batched=batched, seqs=seqs).kv_tokens

@@ -66,6 +66,7 @@ def test_names_are_found_in_a_query() -> None:
     assert names(query) == {"a_total", "x:y:z5m", "d_sum"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", [param for param in USED if routes(param.values[0])])
 def test_a_route_that_a_query_names_is_one_of_the_service(query: str, service: Any) -> None:
     known = set(service.openapi()["paths"])

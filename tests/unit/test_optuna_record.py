@@ -71,6 +71,7 @@ def drivers(tmp_path):
     return Drivers(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_trial_is_seen_while_it_runs(drivers):
     record = drivers.record()
     number = drivers.begin(record, RANKED[-1].layout)
@@ -167,6 +168,7 @@ def test_a_driver_that_begins_leaves_the_trials_of_others_alone(drivers):
     assert drivers.states[1] == (str(SECOND), "COMPLETE")
 
 
+@pytest.mark.slow
 def test_a_driver_that_was_thought_dead_is_not_brought_down(drivers):
     """It may report, and end, what another has ended by then."""
     record = drivers.record()

@@ -271,6 +271,7 @@ def test_what_was_ended_while_a_worker_reached_for_it_stays_so(store, meanwhile,
     assert store.study("s").state in (StudyState.PAUSED, StudyState.CANCELLED)
 
 
+@pytest.mark.slow
 def test_a_study_that_is_resumed_twice_at_once_has_one_worker(store, url):
     for _ in range(5):
         submit(store, "s")

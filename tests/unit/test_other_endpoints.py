@@ -112,6 +112,7 @@ def test_answers_without_usage_are_counted_by_events_and_it_is_said():
     assert any("does not count prompt tokens" in words for words in found["cautions"])
 
 
+@pytest.mark.slow
 def test_a_trial_whose_server_counts_otherwise_is_warned_about_alike():
     with MockServer(counts=lambda asked: asked + 20, tokens_per_event=2) as server:
         result = HttpMeter().measure(FakeDeployment(server.url), step(seconds=0.1), request(), Watch())

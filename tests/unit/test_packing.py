@@ -111,6 +111,7 @@ def test_a_layout_can_be_placed_where_some_packing_holds_it(
     assert (unplaceable(layout, spec(nodes, per_node)) is None) is possible
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     nodes=NODES, per_node=PER_NODE, first=st.integers(1, 12), k=st.integers(1, 8), second=st.integers(1, 12),

@@ -38,6 +38,7 @@ def test_rates_beyond_a_target_missed_by_far_are_not_simulated(calm):
         assert np.isnan(logs[1:]).all()
 
 
+@pytest.mark.slow
 def test_a_belief_centres_on_the_simulator(calm):
     request, ranked, model, cluster = calm
     found = presimulate(*calm)

@@ -60,6 +60,7 @@ def test_a_writer_is_found_and_a_reader_is_not(own: Path) -> None:
     assert group_of(replace(writer, start_ticks=writer.start_ticks - 1)) == ()  # its id is another's by now
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "patience_s"), [(SLEEP, 10.0), (STUBBORN, 0.2), (STUBBORN, 0.0)])
 def test_the_end_comes_to_all(own: Path, command: list[str], patience_s: float) -> None:
     process = start(own, command)
@@ -86,6 +87,7 @@ def dead_run(state: Path, own: Path) -> None:
     file.write_text(json.dumps(document))
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_what_a_dead_run_left_and_nothing_else(own: Path, tmp_path: Path) -> None:
     state, other = tmp_path / "state", tmp_path / "other"
     other.mkdir()

@@ -37,6 +37,7 @@ class Tokenizer:
         return f"<user> {said[0]['content']} </user> <assistant>"
 
 
+@pytest.mark.slow
 @given(tokens=st.integers(4, 300), opening=st.integers(1, 3), draws=st.lists(st.integers(0, 999), min_size=1))
 def test_a_prompt_has_the_asked_tokens(tokens, opening, draws):
     text = ChatText(Tokenizer(opening))

@@ -73,6 +73,7 @@ def test_every_candidate_is_ranked_or_dropped_for_a_reason(case, keep):
         assert (drop.reason, drop.figure) == (group.reason, group.figure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", list(Objective))
 @pytest.mark.parametrize("case", ["small", "dense"])
 def test_ranking_follows_the_objective(objective, case):

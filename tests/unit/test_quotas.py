@@ -93,6 +93,7 @@ class Spent:
         return self.launches
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.floats(0, 1e6), st.floats(0.01, 1e3)), max_size=8).map(sorted),
     st.floats(0.5, 1e3),

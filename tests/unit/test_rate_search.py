@@ -143,6 +143,7 @@ def test_impossible_searches_are_refused(bad):
         RateSearch(**{"lowest": 1, "highest": 100} | bad)
 
 
+@pytest.mark.slow
 def test_the_limit_of_a_simulated_layout_lies_in_the_interval():
     costs = StepCosts(
         load_model("meta-llama/Llama-3.1-8B"), Cluster.from_spec(ClusterSpec(gpu="h100_sxm", gpus_per_node=8))

@@ -66,6 +66,7 @@ def test_the_highest_rate_of_a_simulated_trace_is_the_traces(monkeypatch, capsys
     assert f"the SLO holds up to {answer['max_rate_req_per_s']:.2f} req/s, in the rhythm of the trace" in out
 
 
+@pytest.mark.slow
 def test_what_the_engine_would_refuse_is_counted_and_named(monkeypatch, capsys):
     request = CASES / "simulate_trace_max_rate" / "request.yaml"
     words = ("simulate", request, "--layout", "tp=1", "--trace", AZURE)

@@ -26,6 +26,7 @@ def layouts(found):
     return [candidate.layout for candidate in found.ranked]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [Objective.MIN_GPUS, Objective.MAX_GOODPUT, Objective.MIN_LATENCY])
 def test_every_candidate_stays(objective):
     request, model, cluster, first = planned(objective=objective)
@@ -48,6 +49,7 @@ def test_it_goes_on_until_enough_have_held():
         assert [c.prediction for c in second.ranked if c.layout == twin] == [candidate.prediction]
 
 
+@pytest.mark.slow
 def test_what_bursts_break_gives_way_to_more_devices():
     """The closed form knows only the mean rate; the simulator sees the bursts."""
     bursts = {"workload.arrival": {"process": "gamma", "requests_per_s": 10, "burstiness": 60}}

@@ -31,6 +31,7 @@ def test_a_file_says_where_it_is_from_and_keeps_nothing_that_costs_nothing() -> 
         assert text == text_of({SOURCE: source, **document}) + "\n"
 
 
+@pytest.mark.slow
 def test_every_known_model_is_priced_or_refused_by_its_architecture() -> None:
     refused = []
     for name in known_models():

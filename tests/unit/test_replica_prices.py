@@ -29,6 +29,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_layout_is_priced_alone_as_in_the_whole_space(case):
     request = make_request(CASES[case])
@@ -47,6 +48,7 @@ def test_a_layout_is_priced_alone_as_in_the_whole_space(case):
 _KEY = st.lists(st.sampled_from([0.0, 1.0, 2.0, np.inf]), min_size=30, max_size=30)
 
 
+@pytest.mark.slow
 @given(keys=st.lists(_KEY, min_size=1, max_size=4), count=st.integers(1, 40))
 def test_the_smallest_are_the_head_of_a_full_sort(keys, count):
     columns = [np.array(key) for key in keys]

@@ -183,6 +183,7 @@ def test_two_processes_do_it_one_after_the_other(store, tmp_path):
     assert len(list(tmp_path.glob("*.tar.gz"))) == 5
 
 
+@pytest.mark.slow
 def test_a_service_does_it_by_itself_and_goes_on_where_it_cannot(tmp_path, monkeypatch):
     store, stop, told = Store(copy_of_empty_store(tmp_path / "store.db")), CancelHandle(), []
     cancelled(store, "s")

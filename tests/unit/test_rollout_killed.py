@@ -235,6 +235,7 @@ def test_what_the_launch_refuses_has_failed(tmp_path):
     assert store.live.find("new").state is LiveState.FAILED
 
 
+@pytest.mark.slow
 def test_what_was_good_is_kept_as_the_last_good_one(tmp_path):
     store, place = planned(tmp_path, Way.BESIDE, "ok")
     drive(store, place, "ok", Points())

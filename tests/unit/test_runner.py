@@ -143,6 +143,7 @@ def test_trials_side_by_side_are_all_cancelled_and_the_study_goes_on_later(tmp_p
     assert FailureReason.CANCELLED not in {trial.failure for trial in store.trials("s")}
 
 
+@pytest.mark.slow
 def test_a_run_touches_no_signal_and_needs_no_main_thread(tmp_path):
     store, before = Store(copy_of_empty_store(tmp_path / "store.db")), signal.getsignal(signal.SIGTERM)
     seen = []

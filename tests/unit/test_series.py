@@ -73,6 +73,7 @@ def test_what_never_settles_has_no_warm_up():
     assert warm_up(np.ones(30)) is None
 
 
+@pytest.mark.slow
 @given(
     sent=st.lists(st.floats(0, 10), max_size=30),
     lasts=st.lists(st.floats(0, 5), min_size=30, max_size=30),

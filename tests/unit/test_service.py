@@ -240,6 +240,7 @@ def test_the_same_key_makes_one_study(serve, store):
     assert client.post("/v1/studies", json=STUDY).status_code == 409
 
 
+@pytest.mark.slow
 def test_events_end_when_a_study_is_paused_and_go_on_behind_that_when_it_is_resumed(serve, store, tmp_path):
     client = serve()
     client.post("/v1/studies", json={**STUDY, "name": "s"})

@@ -138,6 +138,7 @@ def test_every_route_has_a_method(client, store, tmp_path):
         client.study("s")
 
 
+@pytest.mark.slow
 def test_every_route_of_the_service_is_asked_by_a_method(store, tmp_path):
     settings = Settings(("simulated",), tmp_path)
     paths = application(store, settings, open_to_all=True).openapi()["paths"]
@@ -171,6 +172,7 @@ def test_a_study_without_a_winner_is_no_feasible_layout(store, client, monkeypat
         client.spec("s", "ray-serve")
 
 
+@pytest.mark.slow
 def test_a_token_is_shown_in_a_header_and_its_lack_is_told(store, tmp_path):
     _, secret = store.accounts.create("reader", Scope.READ, None)
     with served(store, tmp_path, open_to_all=False) as address:
@@ -265,6 +267,7 @@ def test_exit_codes_are_those_without_a_server(url, run, monkeypatch):
     assert run("--server", "http://127.0.0.1:1", "plan", "request.json")[0] == 1
 
 
+@pytest.mark.slow
 def test_what_no_service_answers_refuses_it_by_name(url, run, monkeypatch):
     for words in (["volume", "--model", "x"], ["measure", url], ["serve"], ["token", "list"]):
         code, _, err = run("--server", url, *words)

@@ -41,6 +41,7 @@ def test_it_says_that_it_lives_can_work_and_how_it_stands(serve):
     assert 'parlay_api_requests_total{method="POST",route="/v1/studies",status="201"} 1.0' in text
 
 
+@pytest.mark.slow
 def test_workers_are_counted_by_what_they_do(serve, store, monkeypatch):
     assert [samples(serve())[f'parlay_workers{{state="{state}"}}'] for state in ("idle", "busy", "silent")] == [0, 0, 0]
     store.workers.beat("idle/1/1.a", ("simulated",), ())
@@ -123,6 +124,7 @@ def test_a_method_that_nobody_knows_makes_no_label_of_its_own(serve):
     assert samples(client)['parlay_api_requests_total{method="other",route="/v1/studies",status="405"}'] == 2.0
 
 
+@pytest.mark.slow
 def test_who_listens_is_counted_and_how_late_he_hears_what_happens_while_he_does(store):
     metrics = ServiceMetrics(store)
     store.create_study("s", make_request(), {})

@@ -18,6 +18,7 @@ ASKED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
 def test_each_layout_is_told_what_it_would_be_told_alone(asked):
     request = make_request(asked)

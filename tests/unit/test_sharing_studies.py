@@ -86,6 +86,7 @@ def test_studies_side_by_side_end_as_each_alone_would(tmp_path, monkeypatch, clu
     assert made["one"][2].devices.all() == ()
 
 
+@pytest.mark.slow
 def test_time_that_a_study_waits_is_not_spent(tmp_path, monkeypatch):
     monkeypatch.setattr("tuner.study.driver.OTHERS_S", 0.01)
     world = Shared(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs")
@@ -106,6 +107,7 @@ def test_time_that_a_study_waits_is_not_spent(tmp_path, monkeypatch):
     assert replace(decision.trials[0], steps=()).failure is None
 
 
+@pytest.mark.slow
 def test_a_study_whose_quota_is_spent_while_it_waits_launches_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("tuner.study.driver.OTHERS_S", 0.01)
     world = Shared(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs")
@@ -124,6 +126,7 @@ def test_a_study_whose_quota_is_spent_while_it_waits_launches_nothing(tmp_path, 
     assert store.trials("s") == []
 
 
+@pytest.mark.slow
 def test_a_study_that_may_launch_no_more_stands_in_nobodys_way(tmp_path, monkeypatch):
     monkeypatch.setattr("tuner.study.driver.OTHERS_S", 0.01)
     world = Shared(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs")

@@ -329,6 +329,7 @@ def test_percentiles_of_gaps_are_right_to_a_third_of_a_percent():
         run.samples_ms(Metric.ITL)
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_percentile_covers_another_seed():
     intervals = [simulate(COSTS, layout(), poisson(seconds=120.0, seed=s), kv_tokens=ROOMY) for s in range(20)]
     truth = np.median([run.at(Metric.TTFT, 90) for run in intervals])

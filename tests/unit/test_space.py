@@ -62,6 +62,7 @@ AXES = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(axes=AXES)
 def test_a_space_is_the_product_of_its_axes(axes):
     space = load_space(axes)

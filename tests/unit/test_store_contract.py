@@ -69,6 +69,7 @@ def is_gone(driver, silent_s):
     return silent_s is None or silent_s > 30
 
 
+@pytest.mark.slow
 def test_threads_share_a_store(store):
     """Each claims, measures and ends its trials, while the others do."""
 

@@ -72,6 +72,7 @@ def test_a_space_that_the_launcher_cannot_run_at_all_is_refused_before_anything_
     assert launcher.orders == journal.told == []
 
 
+@pytest.mark.slow
 def test_a_missed_step_ends_the_trial(world):
     world.ttft_ms = lambda layout, step: 12 * step.rate_req_per_s
     study, _, meter, store, _ = world.process({"budget.launches": 1})
@@ -136,6 +137,7 @@ def test_no_layout_meets_the_slo(world):
     assert "more devices than the 4" in decision.remedy
 
 
+@pytest.mark.slow
 def test_larger_layouts_are_dropped_once_a_smaller_one_meets_the_slo(world):
     study, launcher, _, _, _ = world.process({"objective": "min_gpus"})
     decision = study.run(resume=False, facts={})
@@ -218,6 +220,7 @@ def test_a_study_that_is_cancelled_before_it_begins_leaves_no_trace(world):
     assert (launcher.orders, journal.told, store.study_names()) == ([], [], [])
 
 
+@pytest.mark.slow
 def test_what_breaks_while_all_is_being_ended_is_no_failure_of_the_layout(world):
     handle = CancelHandle()
 
@@ -232,6 +235,7 @@ def test_what_breaks_while_all_is_being_ended_is_no_failure_of_the_layout(world)
     assert [t.failure for t in store.trials("s")] == [FailureReason.CANCELLED]
 
 
+@pytest.mark.slow
 def test_a_defect_in_one_trial_ends_those_beside_it(world):
     changes = {"isolation": "none", "space": {"tp": [1, 2], "dp": [1], "executor": ["mp"]}}
     study, launcher, meter, store, _ = world.process(changes)
@@ -276,6 +280,7 @@ def test_a_defect_of_ours_is_not_taken_for_a_failed_trial(world):
     assert [t.state for t in store.trials("s")] == [TrialState.RUNNING]
 
 
+@pytest.mark.slow
 def test_a_taken_name_is_refused(world):
     world.process({"budget.launches": 1})[0].run(resume=False, facts={})
     study, launcher, _, _, _ = world.process({"budget.launches": 1})
@@ -284,6 +289,7 @@ def test_a_taken_name_is_refused(world):
     assert launcher.orders == []
 
 
+@pytest.mark.slow
 def test_resume_with_another_request_is_refused(world):
     world.process({"budget.launches": 1})[0].run(resume=False, facts={})
     study, launcher, _, store, _ = world.process({"budget.launches": 1, "slo.0.ms": 7})
@@ -293,6 +299,7 @@ def test_resume_with_another_request_is_refused(world):
     assert store.study("s").request.slo[0].ms == 100
 
 
+@pytest.mark.slow
 def test_resume_with_another_launcher_is_refused(world):
     world.process({"budget.launches": 1})[0].run(resume=False, facts={"launcher": "ray-serve"})
     study, launcher, _, _, _ = world.process({"budget.launches": 1})

@@ -15,6 +15,7 @@ from tuner.ask.request import ClusterSpec
 from tuner.errors import BadInput
 
 
+@pytest.mark.slow
 def test_it_has_the_nodes_of_the_request_and_a_worker_beside_its_head():
     groups = (
         ClusterSpec(gpu="h100_sxm", nodes=2, gpus_per_node=8, node_selector={"rack": "1"}),

@@ -95,6 +95,7 @@ def test_every_chart_has_its_figure_and_every_figure_its_place() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_plotly_knows_every_property_that_the_charts_use() -> None:
     graph_objects = pytest.importorskip("plotly.graph_objects")
     for name, figure in embedded(render_report(sample())).items():

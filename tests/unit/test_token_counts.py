@@ -54,6 +54,7 @@ def test_what_is_said(samples, words):
         assert said in caution
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(1, 5000), st.none() | st.integers(0, 5000)), min_size=1, max_size=8))
 def test_rates_are_those_of_the_servers_counts(prompts):
     samples = [replace(answer(asked, counted), index=number) for number, (asked, counted) in enumerate(prompts)]

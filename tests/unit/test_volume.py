@@ -142,6 +142,7 @@ def test_v_pp_is_what_all_stages_send(model, p, prompt, output):
     assert sum(op.sent_bytes_per_rank for op in found) == paper_volume(model, 1, p, prompt, output).v_pp_bytes
 
 
+@pytest.mark.slow
 @given(t=st.sampled_from([2, 4, 8]), p=st.sampled_from([2, 4, 8]), prompt=TOKENS, output=TOKENS)
 def test_v_hybrid_mixes_the_scopes_that_its_terms_have(t, p, prompt, output):
     found = request_operations(LLAMA_8B, ParallelLayout(tp=t, pp=p), prompt, output, "v0")

@@ -330,6 +330,7 @@ GROUPS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from("abc"), GROUPS, max_size=3), st.lists(st.text(max_size=4), max_size=3))
 def test_any_groups_are_read_or_refused_at_their_place(groups, ignore):
     where, held = "", 0.0

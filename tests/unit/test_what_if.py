@@ -169,6 +169,7 @@ def test_memory_that_buffering_frees_can_let_a_model_fit():
     assert "is left, where nothing was" in found.summary()[0]
 
 
+@pytest.mark.slow
 def test_a_gain_from_nothing_has_no_ratio():
     (effect,) = supposed(EXPERTS, "s-moe=0.5").effects
     assert effect.figures("goodput_req_per_s")["gain"] >= 1
@@ -208,6 +209,7 @@ def test_a_plan_that_supposes_says_so():
     assert {candidate.what_if for candidate in thought.ranked} == {("spd=0.5", "nvrar")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "given"), CASES)
 def test_the_answer_is_json_that_nothing_can_be_emitted_from(changes, given):
     found = supposed(changes, *given)

@@ -191,6 +191,7 @@ def test_a_refused_connection_fails_the_trial():
         HttpMeter().measure(FakeDeployment(f"http://127.0.0.1:{closed_port()}"), step(seconds=0.1), request(), Watch())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answered", [0, 2])
 def test_a_deployment_that_died_is_no_slow_deployment(answered):
     with (
