@@ -117,7 +117,7 @@ def quantise_ms(profile: HardwareProfile, dtype: str, values: ArrayLike) -> Arra
 def _tiled_ms(profile: HardwareProfile, kind: Precision, fit: GemmFit, m: Array, n: Array, k: Array) -> Array:
     peak = profile.peak_flops_per_s[kind.math] * fit.compute_efficiency
     rows = np.rint(m)  # of sequences times tokens of each, which floats may miss by a hair: that is no tile more
-    m = np.where(np.isclose(m, rows, rtol=1e-12, atol=0.0), rows, m)
+    m = np.where(np.abs(m - rows) <= 1e-12 * rows, rows, m)
     if fit.kernel in _CHOSEN_TILES:
         axes = (-1, *(1,) * max(m.ndim, n.ndim, k.ndim))  # all tiles at once, along an axis before those of the product
         tm, tn, share = (np.reshape(column, axes) for column in np.transpose(_CHOSEN_TILES[fit.kernel]))
