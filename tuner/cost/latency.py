@@ -9,6 +9,7 @@ scheduler limits share them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from operator import attrgetter
 
 import numpy as np
@@ -20,7 +21,7 @@ from tuner.ask.model import ModelShape
 from tuner.ask.models.blocks import Block, Mixer
 from tuner.ask.models.compressed import CompressedAttention
 from tuner.ask.models.latent import LatentAttention
-from tuner.ask.models.matrices import Cut, Matrix
+from tuner.ask.models.matrices import Cut, Matrix, merged
 from tuner.cost import compute
 from tuner.cost.collectives import CollectiveModel, CommGroup
 from tuner.cost.collectives.exchange import exchange_of
@@ -173,10 +174,7 @@ class StepCosts:
     def _products_ms(self, block: Block, layout: ParallelLayout, n: Floats, step: StepShape) -> Floats:
         """Matrix products of ``n`` rows; what the engine merges into one is one."""
         total: Floats = np.zeros(1)
-        merged: dict[object, list[Matrix]] = {}
-        for matrix in block.products(self.model.hidden):
-            merged.setdefault((matrix.layer, matrix.fused or matrix.names), []).append(matrix)
-        for matrices in merged.values():
+        for matrices in _products(block, self.model.hidden):
             ms = self._product_ms(matrices, layout, n, getattr(self.model.weights, matrices[0].layer).main.kind)
             if isinstance(block.mixer, LatentAttention) and matrices[0].names[0].endswith(".kv_b_proj"):
                 plain = self._product_ms(matrices, layout, n, self.model.precision)
@@ -184,11 +182,11 @@ class StepCosts:
             total = total + ms
         return np.asarray(total)
 
-    def _product_ms(self, merged: Sequence[Matrix], layout: ParallelLayout, n: Floats, kind: str) -> Floats:
+    def _product_ms(self, matrices: Sequence[Matrix], layout: ParallelLayout, n: Floats, kind: str) -> Floats:
         """One product in a precision, and what quantises its rows."""
         rows, columns = self.techniques.grid(layout)
-        first, profile = merged[0], self.cluster.profile
-        width = float(sum(one.shard(columns)[0] * one.copies for one in merged))
+        first, profile = matrices[0], self.cluster.profile
+        width = float(sum(one.shard(columns)[0] * one.copies for one in matrices))
         depth = float(first.shard(columns)[1])
         if first.cut is Cut.OUTPUTS:
             depth = float(first.inputs // rows)
@@ -364,3 +362,8 @@ class StepCosts:
         sequences = np.asarray(step.sequences, dtype=float)
         launch_ms = launch_ms + self.hidden_sequence_ms * sequences * self._one_thread(layers)
         return np.asarray(fixed_ms + self.sequence_ms * sequences + np.maximum(launch_ms - total(terms), 0.0))
+
+
+@lru_cache(maxsize=1024)
+def _products(block: Block, hidden: int) -> tuple[tuple[Matrix, ...], ...]:
+    return merged(block.products(hidden))

@@ -7,7 +7,7 @@ of the language model. Tokens that come of it are prefilled like any others, whi
 from __future__ import annotations
 
 from collections import Counter
-from itertools import groupby
+from collections.abc import Sequence
 
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
@@ -15,7 +15,7 @@ from tuner.ask.model import ModelShape
 from tuner.ask.models.attention import Attention
 from tuner.ask.models.blocks import Block
 from tuner.ask.models.described import Tower
-from tuner.ask.models.matrices import Matrix
+from tuner.ask.models.matrices import Matrix, merged
 from tuner.cost import compute
 from tuner.cost.collectives import CollectiveModel
 from tuner.cost.latency import ELEMENTWISE_PASSES
@@ -29,7 +29,7 @@ def image_ms(model: ModelShape, tower: Tower, cluster: Cluster, layout: Parallel
         return None
     parts = tower.parts(layout.tp)
     total = sum(count * _block_ms(model, tower, one, cluster, parts) for one, count in Counter(tower.layers).items())
-    return total + sum(_product_ms(model, cluster, [one], _rows(tower), parts) for one in tower.around)
+    return total + sum(_product_ms(model, cluster, (one,), _rows(tower), parts) for one in tower.around)
 
 
 def _rows(tower: Tower) -> int:
@@ -38,8 +38,8 @@ def _rows(tower: Tower) -> int:
 
 def _block_ms(model: ModelShape, tower: Tower, block: Block, cluster: Cluster, parts: int) -> float:
     profile, rows = cluster.profile, _rows(tower)
-    matrices = groupby(block.dense_matrices(tower.hidden), key=lambda one: one.fused or one.names)
-    total = sum(_product_ms(model, cluster, list(merged), rows, parts) for _, merged in matrices)
+    products = merged(block.dense_matrices(tower.hidden))
+    total = sum(_product_ms(model, cluster, matrices, rows, parts) for matrices in products)
     mixer = block.mixer
     if isinstance(mixer, Attention):
         seen = min(mixer.chunk or rows, tower.patches or rows)
@@ -60,8 +60,8 @@ def _block_ms(model: ModelShape, tower: Tower, block: Block, cluster: Cluster, p
     return total
 
 
-def _product_ms(model: ModelShape, cluster: Cluster, merged: list[Matrix], rows: int, parts: int) -> float:
+def _product_ms(model: ModelShape, cluster: Cluster, matrices: Sequence[Matrix], rows: int, parts: int) -> float:
     """What the engine merges is one product."""
-    kind = model.precision if merged[0].plain else model.weights.tower.main.kind
-    width, depth = sum(one.shard(parts)[0] for one in merged), merged[0].shard(parts)[1]
+    kind = model.precision if matrices[0].plain else model.weights.tower.main.kind
+    width, depth = sum(one.shard(parts)[0] for one in matrices), matrices[0].shard(parts)[1]
     return float(compute.gemm_ms(cluster.profile, kind, rows, width, depth))

@@ -99,3 +99,11 @@ NO_VECTORS = Vectors()
 def stored_elements(matrices: Iterable[Matrix], ranks: int = 1) -> float:
     """Elements of one rank of so many, biases included."""
     return sum(one.weights / one.parts(ranks) + one.biases(ranks) for one in matrices)
+
+
+def merged(matrices: Iterable[Matrix]) -> tuple[tuple[Matrix, ...], ...]:
+    """In groups that the engine multiplies by as one."""
+    found: dict[object, list[Matrix]] = {}
+    for one in matrices:
+        found.setdefault((one.layer, one.fused or one.names), []).append(one)
+    return tuple(tuple(group) for group in found.values())
