@@ -1,6 +1,7 @@
 """Two weeks of a simulated site, over and over: what Parlay notices and changes, beside an oracle and two peers.
 
-    python -m tests.benchmarks.retune_episodes [--episodes 1000] [--first NUMBER] [--jobs 1] [--out FILE]
+    python -m tests.benchmarks.retune_episodes [--episodes 1000] [--first NUMBER] [--jobs 1] [--out FILE] [--each]
+    python -m tests.benchmarks.retune_episodes --numbers NUMBER [NUMBER ...] --each
 
 Nodes are lost and return, links slow down, the engine is upgraded, load follows days and weeks, prompts drift or grow
 fourfold at once, the rate doubles, and weeks go by in which nothing changes but chance. The truth is the closed form of
@@ -183,14 +184,32 @@ def _row(name: str, some: Sequence[Scores]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def play(numbers: Iterable[int], jobs: int = 1) -> list[Scores]:
-    """All of these, in so many processes; each takes sites of its own, whose prices it keeps."""
+def line(one: Scores) -> str:
+    """One episode in a line, as it ends: what it lost, and what was done."""
+    lost = " / ".join(f"{minutes:.0f}" for minutes in one.lost_minutes)
+    delay = "–" if one.delay_s is None else f"{one.delay_s / 60:.1f} min"
+    marks = "".join(f", {n} {what}" for n, what in ((one.false, "false"), (one.flaps, "flaps"), (one.missed, "missed")) if n)
+    return (
+        f"{one.number} {one.kind}: lost {lost} min (Parlay / oracle / scaling / never), delay {delay}, "
+        f"{one.actions} actions{marks}, {one.tuning_gpu_hours:.1f} GPU-hours of trials"
+    )
+
+
+def play(numbers: Iterable[int], jobs: int = 1, each: bool = False) -> list[Scores]:
+    """All of these, in so many processes; each takes sites of its own, whose prices it keeps. ``each``: a line for each
+    as it ends."""
     wanted = sorted(numbers)
     if jobs == 1:
-        return [scores(number) for number in sorted(wanted, key=place)]
+        return [_told(scores(number), each) for number in sorted(wanted, key=place)]
     shares = [[n for n in wanted if n // len(KINDS) % jobs == job] for job in range(jobs)]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        return [one for some in pool.map(partial(play, jobs=1), shares) for one in some]
+        return [one for some in pool.map(partial(play, jobs=1, each=each), shares) for one in some]
+
+
+def _told(one: Scores, aloud: bool) -> Scores:
+    if aloud:
+        print(line(one), flush=True)
+    return one
 
 
 def main() -> None:
@@ -199,16 +218,19 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=1000)
     parser.add_argument("--first", type=int, default=FRESH, help="its number; below the default they were tuned on")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--numbers", type=int, nargs="+", help="these, in place of a range")
+    parser.add_argument("--each", action="store_true", help="a line for each episode as it ends")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     began_s = time.perf_counter()
-    found = play(range(options.first, options.first + options.episodes), options.jobs)
+    numbers = options.numbers or range(options.first, options.first + options.episodes)
+    found = play(numbers, options.jobs, options.each)
     looks = sum(one.looks for one in found)
     calm = [one for one in found if one.kind in CALM]
     took = f"{time.perf_counter() - began_s:,.0f} s with {options.jobs} process(es)"
     text = "\n".join(
         [
-            f"{options.episodes} episodes of {DAYS} days, {SITES} sites with {WORLDS} sets of hidden prices each; "
+            f"{len(found)} episodes of {DAYS} days, {SITES} sites with {WORLDS} sets of hidden prices each; "
             f"{looks:,} looks; {took}, {platform.machine()}, Python {platform.python_version()}.",
             "",
             table(found),

@@ -18,6 +18,7 @@ from tuner.ask.requested_model import requested_model
 from tuner.ask.space import Space, load_space
 from tuner.errors import BadInput
 from tuner.plan.prune import Candidate, plan
+from tuner.retune.carries import carries
 from tuner.retune.known import Known
 from tuner.search.belief import Belief
 from tuner.search.choice import held
@@ -28,7 +29,8 @@ from tuner.search.term_prices import TermPrices
 _LOOKED_AT = 4096  # of a plan's ranking
 _OF_A_SIZE = 3  # layouts with as many devices, different in more than their limits and executor
 _OF_A_SHAPE = 2
-_AT_MOST = 24  # some tens of ms each in the simulator
+AT_MOST = 24  # some tens of ms each in the simulator
+_WIDELY = 96  # where none of those is expected to do
 _DRAWS_LEFT = 32  # at least, of those that agree with what was seen
 
 
@@ -39,14 +41,16 @@ def cluster_of(request: TuneRequest, named: bool) -> Cluster | Fleet:
     return Fleet((replace(found, gpu=request.groups[0].gpu),)) if named and isinstance(found, Cluster) else found
 
 
-def contenders(request: TuneRequest, named: bool = False) -> list[Candidate]:
+def contenders(request: TuneRequest, named: bool = False, widely: bool = False) -> list[Candidate]:
     """The first of a plan's ranking, some of each size: the smallest that the model expects to meet the SLO may do so
-    with little to spare. None where no layout is legal. ``named`` as in ``cluster_of``."""
-    return list(_contenders(request.model_dump_json(), named))
+    with little to spare. ``widely``: far more of them; the ranking goes by the model's prices, and where everything is
+    slower than those say, what does is far behind what would do by them. None where no layout is legal. ``named`` as in
+    ``cluster_of``."""
+    return list(_contenders(request.model_dump_json(), named, _WIDELY if widely else AT_MOST))
 
 
 @lru_cache(maxsize=256)
-def _contenders(document: str, named: bool) -> tuple[Candidate, ...]:
+def _contenders(document: str, named: bool, most: int) -> tuple[Candidate, ...]:
     """Of a request as JSON: the same is asked whenever something else is learnt."""
     request = TuneRequest.model_validate_json(document)
     model, cluster = requested_model(request), cluster_of(request, named)
@@ -66,7 +70,7 @@ def _contenders(document: str, named: bool) -> tuple[Candidate, ...]:
         shapes[layout.shape] += 1
         sizes[size] += new
         found.append(candidate)
-        if len(found) == _AT_MOST:
+        if len(found) == most:
             break
     return tuple(found)
 
@@ -123,6 +127,16 @@ def _prices(
     document: str, candidates: tuple[Candidate, ...], model: ModelShape, cluster: Cluster | Fleet
 ) -> TermPrices:
     return TermPrices.of(TuneRequest.model_validate_json(document), candidates, model, cluster)
+
+
+def carried(
+    request: TuneRequest, candidates: Sequence[Candidate], model: ModelShape, cluster: Cluster | Fleet, known: Known
+) -> list[float]:
+    """By candidate, the requests/s that it carries within the SLO, with prices as far as they are ``known``."""
+    if not candidates:
+        return []
+    prices = _prices(request.model_dump_json(), tuple(candidates), model, cluster)
+    return carries(request, candidates, prices, factors_of(known, prices.terms, prices.unmeasured))
 
 
 def factors_of(

@@ -22,7 +22,7 @@ from tuner.ask.requested_model import requested_model
 from tuner.errors import BadInput
 from tuner.plan.prune import Candidate
 from tuner.retune.asked_now import AskedNow
-from tuner.retune.contenders import chances, cluster_of, contenders, priced
+from tuner.retune.contenders import AT_MOST, carried, chances, cluster_of, contenders, priced
 from tuner.retune.judgement import LayoutOutlook, Outlook
 from tuner.retune.known import Known, replica_of
 
@@ -65,13 +65,19 @@ def outlook(
     cluster = cluster_of(now.request, named)
     question = _Question(now, now.request, known, requested_model(now.request), cluster, named)
     fits = question.holds(present)
-    allowed = [c for c in question.others(present) if c.deployment not in vetoed and refuses(c.deployment) is None]
-    found = question.weighed(allowed, present if fits else None, simulate and fits)
-    here = found.pop(present, None) if fits else None
     spare = max(question.cluster.devices - (present.devices if fits else 0), 0)
-    urgent = here is None or here.meets is False or doubtful(here)
-    order = partial(question.order, urgent=urgent, room=None if in_place or not fits else spare)
-    best = min(found.values(), key=order, default=None)
+    room = None if in_place or not fits else spare
+    for widely in (False, True):
+        others = question.others(present, widely)
+        allowed = [c for c in others if c.deployment not in vetoed and refuses(c.deployment) is None]
+        if widely and simulate and fits:
+            allowed = question.likeliest(allowed, room)
+        found = question.weighed(allowed, present if fits else None, simulate and fits)
+        here = found.pop(present, None) if fits else None
+        urgent = here is None or here.meets is False or doubtful(here)
+        best = min(found.values(), key=partial(question.order, urgent=urgent, room=room), default=None)
+        if best is not None and likelihood(best) >= (SURE if urgent else LIKELY):
+            break
     told = Outlook(here, best, spare_gpus=spare, assumed=now.assumed)
     return told if best is None else question.compared(told, best, moving_minutes)
 
@@ -95,14 +101,20 @@ class _Question:
             return pools_unplaceable(deployment.prefill, deployment.decode, groups["prefill"]) is None
         return all(unplaceable(layout, groups[name]) is None for name, layout in pools_of(deployment).items())
 
-    def others(self, present: Deployment) -> list[Candidate]:
+    def others(self, present: Deployment, widely: bool) -> list[Candidate]:
         """Layouts that are legal now and may be the best, those that were measured among them."""
         measured = {t.deployment for t in self.known.trials if t.steps} | {one.deployment for one in self.known.lived}
-        found = contenders(self.request, self.named)
+        found = contenders(self.request, self.named, widely)
         have = {candidate.deployment for candidate in found}
         missing = sorted(one for one in measured - have if isinstance(one, ParallelLayout))
         found += [c for one in missing if (c := priced(self.request, self.model, self.cluster, one)) is not None]
         return [candidate for candidate in found if candidate.deployment != present]
+
+    def likeliest(self, others: list[Candidate], room: int | None) -> list[Candidate]:
+        """As many as are simulated, the best of them in the closed form."""
+        found = self.weighed(others, None, simulate=False)
+        order = partial(self.order, urgent=True, room=room)
+        return sorted(others, key=lambda one: order(found[one.deployment]))[:AT_MOST]
 
     def weighed(
         self, others: list[Candidate], present: Deployment | None, simulate: bool
@@ -113,7 +125,9 @@ class _Question:
         candidates = others if own is None else [*others, own]
         shown = self.known.shown(self.now)
         likely = chances(self.request, candidates, self.model, self.cluster, self.known, shown, simulate)
-        found = {c.deployment: self._expected(c, chance, shown) for c, chance in zip(candidates, likely, strict=True)}
+        carry = carried(self.request, candidates, self.model, self.cluster, self.known)
+        each = zip(candidates, likely, carry, strict=True)
+        found = {c.deployment: self._expected(c, chance, most, shown) for c, chance, most in each}
         if present is not None and own is None:
             unpriced = None if isinstance(present, TwoPools) else False  # no rule lets it be: sequences do not fit
             meets = shown.get(present, unpriced)
@@ -121,7 +135,9 @@ class _Question:
             found[present] = LayoutOutlook(present, present.devices, meets, usd, measured=present in shown)
         return found
 
-    def _expected(self, candidate: Candidate, chance: float, shown: dict[Deployment, bool]) -> LayoutOutlook:
+    def _expected(
+        self, candidate: Candidate, chance: float, carries: float, shown: dict[Deployment, bool]
+    ) -> LayoutOutlook:
         deployment, prediction = candidate.deployment, candidate.prediction
         step = prediction.steps[_asked_step(self.request)]
         ms = {key: value for key, value in zip(self.request.shown_metrics, step, strict=True) if value is not None}
@@ -135,7 +151,7 @@ class _Question:
             ms,
             chance if seen is None else None,
             seen is not None,
-            prediction.goodput_req_per_s,
+            carries,
         )
 
     def order(self, one: LayoutOutlook, urgent: bool, room: int | None) -> tuple[float, ...]:
