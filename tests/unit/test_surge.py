@@ -44,6 +44,24 @@ def test_it_ends_with_the_surge_and_a_decision_raises_what_is_planned():
     assert not any(surge.look(Look((i + 1) * 60.0, 60.0, 1200.0)) for i in range(41, 101))
 
 
+def test_twice_the_usual_is_told_within_minutes_at_any_hour_if_it_is_more_than_was_to_be_carried():
+    for usual, planned, told in ((8.0, 15.0, (4, 7)), (8.0, 17.0, None), (5.0, 9.0, (4, 7))):
+        surge, random = Surge(planned), np.random.default_rng(2)
+        for i in range(7 * 24 * 12):
+            assert not surge.look(Look((i + 1) * 300.0, 300.0, float(random.poisson(usual * 300))))
+        begin_s = 7 * 86400.0
+        looks = (Look(begin_s + (i + 1) * 60, 60.0, float(random.poisson(2 * usual * 60))) for i in range(30))
+        first = next((i + 1 for i, look in enumerate(looks) if surge.look(look)), None)
+        assert (first is None) if told is None else (told[0] <= first <= told[1])
+
+
+def test_a_burst_of_ten_minutes_is_nothing_unusual():
+    surge, random = Surge(10.0), np.random.default_rng(3)
+    for i in range(7 * 24 * 12 + 24):
+        usual = 9.5 * (1.5 if i >= 7 * 24 * 12 and i % 12 in (4, 5) else 1.0)
+        assert not surge.look(Look((i + 1) * 300.0, 300.0, float(random.poisson(usual * 300))))
+
+
 def hourly(drifted, hours, prompt, begin=0):
     """Notices after each hour of prompts whose mean is a function of the hour."""
     found = []

@@ -12,6 +12,7 @@ from tuner.retune.demand import OUTPUT, PROMPT, LoadRecord
 from tuner.retune.detect.bins import BIN_SIZE, BinSize
 from tuner.retune.detect.burn_rate import SOON, TIERS, Tier
 from tuner.retune.detect.detector import Detectors
+from tuner.retune.detect.on_end import SLOT_S
 from tuner.retune.detect.residual import Expected
 from tuner.retune.detect.standard import standard_detectors
 from tuner.retune.evidence import ILL
@@ -126,4 +127,5 @@ class Noticing:
             planned_req_per_s=rate,
             planned_tokens=tokens,
             tiers=tiers,
+            slot_s=SLOT_S / by,
         )
