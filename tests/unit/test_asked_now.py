@@ -70,9 +70,15 @@ def test_a_deviation_that_is_seen_replaces_the_asked_one():
     assert set(found.changed) == {OUTPUT}
 
 
+@given(st.floats(1.11, 8.0))
+def test_a_rate_is_never_planned_for_with_less_than_was_seen(times):
+    planned = asked_now(ASKED, replace(AS_ASKED, req_per_s=20.0 * times), None).request.workload.arrival.requests_per_s
+    assert 20.0 * times * 0.997 <= planned <= 20.0 * times * 1.052
+
+
 def test_a_rate_falls_once_a_week_was_seen():
     less = replace(AS_ASKED, req_per_s=10.0)
-    assert asked_now(ASKED, less, None).request.workload.arrival.requests_per_s == pytest.approx(10.0, rel=0.03)
+    assert asked_now(ASKED, less, None).request.workload.arrival.requests_per_s == pytest.approx(10.0, rel=0.05)
     night = asked_now(ASKED, replace(less, whole=False), None)
     assert night.request == ASKED
     assert "not yet for a week" in night.assumed[0]
@@ -213,6 +219,17 @@ def test_a_rate_that_doubled_at_night_will_double_by_day():
     shift = Notice(NoticeKind.WORKLOAD_SHIFT, RATE, "", 1.0, now_s)
     assert record.demand(now_s + 1800).req_per_s == pytest.approx(20.0)
     assert record.demand(now_s + 1800, [shift]).req_per_s == pytest.approx(40.0)
+
+
+def test_a_rise_that_a_decision_has_heeded_is_not_counted_twice():
+    """The next morning is twice that of a week ago as well; the busiest hour of yesterday was so already."""
+    now_s, then_s = 7.7 * DAY_S, 8.7 * DAY_S
+    record = record_of(looks(by_day, 0.0, now_s), looks(lambda at_s: 2 * by_day(at_s), now_s, now_s + 1800))
+    record.heed([Notice(NoticeKind.WORKLOAD_SHIFT, RATE, "", 1.0, now_s)])
+    for look in looks(lambda at_s: 2 * by_day(at_s), now_s + 1800, then_s + 1800):
+        record.add(look)
+    again = Notice(NoticeKind.WORKLOAD_SHIFT, RATE, "", 1.0, then_s)
+    assert record.demand(then_s + 1800, [again]).req_per_s == pytest.approx(40.0)
 
 
 def test_lengths_that_shifted_are_those_since_then():

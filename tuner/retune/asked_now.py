@@ -23,6 +23,7 @@ from tuner.retune.seen import Fingerprint, Tokens
 ALIKE = 0.1  # share by which a mean or a rate may differ and still be as it was asked
 STEP = 0.05  # of a logarithm
 _ALIKE_SHARE = 0.05  # by which the part of prompts that a cache holds may
+_NEXT = 0.05  # of a step: so little beyond one is no reason for the next
 _SPREAD = 0.2  # share by which a deviation may differ and still be as it was asked
 
 
@@ -101,7 +102,7 @@ def _rate(asked: float, demand: Demand, changed: dict[str, str], assumed: list[s
     if seen < asked and not demand.whole:
         assumed.append(f"{asked:g} requests/s, as asked: less was seen, but not yet for a week")
         return asked
-    planned = asked * in_steps(seen / asked)
+    planned = asked * math.exp(math.ceil(math.log(seen / asked) / STEP - _NEXT) * STEP)
     changed[RATE] = f"{planned:.3g} requests/s at the busiest instead of {asked:g}"
     return planned
 

@@ -100,7 +100,12 @@ class LoadRecord:
         """A decision heeds these, and they are not told again: what came before is of another load all the same. What
         was missed so far says nothing of what was decided."""
         self._misses = Misses(SLOT_S)
-        self._heeded |= {one.of: one.since_s for one in notices if one.kind is NoticeKind.WORKLOAD_SHIFT}
+        shifts = [one for one in notices if one.kind is NoticeKind.WORKLOAD_SHIFT]
+        rises = [one.since_s for one in shifts if one.of == RATE]
+        first_s = min(rises, default=None)
+        if first_s is not None:
+            first_s = self._not_risen(first_s)  # the first of a week stands for those after it
+        self._heeded |= {one.of: one.since_s for one in shifts} | ({} if first_s is None else {RATE: first_s})
 
     @property
     def missing(self) -> bool:
@@ -116,7 +121,9 @@ class LoadRecord:
         Lengths that grow by the day are those of a day ahead: what is decided has to last until the next change."""
         shifts = [one for one in notices if one.kind is NoticeKind.WORKLOAD_SHIFT]
         begins = {name: max(at_s - RECENT_S, self._heeded.get(name, 0.0)) for name in (PROMPT, OUTPUT, PREFIX)}
-        told = {one.of for one in shifts}
+        moving = {name for name in (PROMPT, OUTPUT) if self._heeded.get(name, 0.0) > at_s - 2 * RECENT_S}
+        begins |= {name: max(begins[name], at_s - _LATEST_S) for name in moving}
+        told = {one.of for one in shifts} | moving  # what was decided for yesterday may go on
         begins |= {one.of: self._unmixed(one.since_s, at_s) if one.of in begins else one.since_s for one in shifts}
         busiest = self.busiest()
         rates = [busiest, *(self._risen(begins[RATE], busiest) if RATE in begins else ())]
@@ -177,10 +184,16 @@ class LoadRecord:
         first, last = int(begin_s // SLOT_S), max(self._slots)
         past = [self._slots[at - period] for at in range(first, last + 1) if at - period in self._slots]
         before = [one.arrived / one.seconds for one in past if one.seconds and one.arrived]
-        earlier = self.busiest(before_s=begin_s)
+        earlier = self.busiest(before_s=self._not_risen(begin_s))
         if not before or earlier is None:
             return (rate,)
         return rate, earlier * rate / (sum(before) / len(before))
+
+    def _not_risen(self, begin_s: float) -> float:
+        """Until when, before a rise since ``begin_s``, rates were what they are compared with, those of a week ago:
+        until a rise of this week that a decision has heeded already."""
+        heeded_s = self._heeded.get(RATE, begin_s)
+        return min(begin_s, heeded_s) if heeded_s > begin_s - PERIOD_S else begin_s
 
     def busiest(self, after_s: float = 0.0, before_s: float = float("inf")) -> float | None:
         """The highest rate that lasted for two slots: a burst of minutes is no load to plan for."""
