@@ -188,7 +188,9 @@ def line(one: Scores) -> str:
     """One episode in a line, as it ends: what it lost, and what was done."""
     lost = " / ".join(f"{minutes:.0f}" for minutes in one.lost_minutes)
     delay = "–" if one.delay_s is None else f"{one.delay_s / 60:.1f} min"
-    marks = "".join(f", {n} {what}" for n, what in ((one.false, "false"), (one.flaps, "flaps"), (one.missed, "missed")) if n)
+    marks = "".join(
+        f", {n} {what}" for n, what in ((one.false, "false"), (one.flaps, "flaps"), (one.missed, "missed")) if n
+    )
     return (
         f"{one.number} {one.kind}: lost {lost} min (Parlay / oracle / scaling / never), delay {delay}, "
         f"{one.actions} actions{marks}, {one.tuning_gpu_hours:.1f} GPU-hours of trials"

@@ -77,8 +77,9 @@ def first_study(of: World) -> Known:
     return taught(of, request, Known(request), trials)
 
 
-def round_of(of: World, state: State, now: AskedNow, present: ParallelLayout, known: Known) -> Known:
-    """Trials of what the model expects to be best, given those before, until the best is one that was measured."""
+def round_of(of: World, state: State, now: AskedNow, present: ParallelLayout, known: Known, spare: int) -> Known:
+    """Trials on the ``spare`` GPUs of what the model expects to be best, given those before, until the best is one that
+    was measured; where that does not meet the SLO, of what is untried."""
     request = now.request
     assert request is not None
     fresh = replace(now, changed={})  # its own trials are of now
@@ -86,8 +87,9 @@ def round_of(of: World, state: State, now: AskedNow, present: ParallelLayout, kn
     known = replace(known, trials=())
     after = known
     while len(trials) < LAUNCHES:
-        best = outlook(fresh, present, after, simulate=False).best
-        if best is None or best.measured or not isinstance(best.deployment, ParallelLayout):
+        told = outlook(fresh, present, after, simulate=False)
+        best = told.untried if told.best is None or (told.best.measured and not told.best.meets) else told.best
+        if best is None or best.measured or best.gpus > spare or not isinstance(best.deployment, ParallelLayout):
             break
         trials.append(trial(of, state, request, best.deployment, len(trials)))
         after = taught(of, request, known, trials)

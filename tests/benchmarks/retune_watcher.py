@@ -11,14 +11,14 @@ from tests.benchmarks.retune_service import Service
 from tests.benchmarks.retune_stories import BEGIN_S, DAY_S, DAYS, STEP_S, Story
 from tests.benchmarks.retune_study import TRIAL_S, first_study, round_of
 from tests.benchmarks.retune_world import State
-from tuner.ask.deployment import one_group
+from tuner.ask.deployment import Deployment, one_group
 from tuner.ask.layout import ParallelLayout
 from tuner.retune.asked_now import AskedNow, asked_now
 from tuner.retune.demand import LoadRecord
 from tuner.retune.detect.standard import standard_detectors
 from tuner.retune.evidence import ILL, informed, lived_since, since_alike
 from tuner.retune.expected import ExpectedByModel
-from tuner.retune.judge import judge
+from tuner.retune.judge import carries_more, judge
 from tuner.retune.judgement import Action, HeldBy, Judgement, Outlook
 from tuner.retune.known import Known
 from tuner.retune.notice import Notice, NoticeKind
@@ -76,6 +76,7 @@ class Watcher:
         self._well_s = 0.0  # since when nothing was the matter that could be seen
         self._found = Watched(self._service)
         self._unmeasured, self._moved_s = False, -math.inf
+        self._measured_s: float | None = None
         self._study: tuple[float, ParallelLayout | None] | None = None
         self._today = (0, 0.0)
         self._keys: frozenset[tuple[NoticeKind, str]] = frozenset()
@@ -144,7 +145,7 @@ class Watcher:
         alike_s = since_alike(BEGIN_S + self._well_s, notices)
         shown = lived_since(self._record, here, alike_s, BEGIN_S + at_s)
         known = self._known if shown is None else replace(self._known, lived=(*self._known.lived, shown))
-        known = informed(known, notices, here, now, self._record.missing)
+        known = informed(known, notices, here, now, self._record.missing, BEGIN_S + at_s)
         busy = self._service.next is not None or self._study is not None
         moved_s = None if self._moved_s < 0 else BEGIN_S + self._moved_s
         day, spent = self._today
@@ -155,8 +156,9 @@ class Watcher:
             rollout="one is under way" if busy else None,
             gpu_hours_today=spent if day == int(at_s // DAY_S) else 0.0,
             unmeasured=self._unmeasured,
+            measured_s=self._measured_s,
         )
-        told = judge(situation, self._policy, self._asked(now, here, known))
+        told = judge(situation, self._policy, self._asked(now, here, known, known.left(now, BEGIN_S + at_s)))
         if told.action is not Action.NOTHING and not {HeldBy.GAIN, HeldBy.BLIND} & told.held_by.keys():
             self._found.proposed.append(at_s)
         self._waits = bool(_WAITS & told.held_by.keys()) and set(told.held_by) <= _WAITS
@@ -165,13 +167,13 @@ class Watcher:
             self._next_known = known
             self._do(at_s, told, now)
 
-    def _asked(self, now: AskedNow, here: ParallelLayout, known: Known) -> Outlook:
+    def _asked(self, now: AskedNow, here: ParallelLayout, known: Known, left: frozenset[Deployment]) -> Outlook:
         of, request = self._story.world, now.request
         asked = None if request is None else (request.workload.model_dump_json(), request.groups[0].nodes)
         slower, engine = tuple(sorted(known.slower.items())), "engine" in now.changed
-        key = (id(of), asked, engine, here, id(known.trials), slower, tuple(known.shown(now).items()))
+        key = (id(of), asked, engine, here, id(known.trials), slower, tuple(known.shown(now).items()), left)
         if key not in _outlooks:
-            _outlooks[key] = outlook(now, here, known, simulate=False)
+            _outlooks[key] = outlook(now, here, known, left=left, simulate=False)
             _kept.append(known.trials)  # its id stays its own
         return _outlooks[key]
 
@@ -179,20 +181,26 @@ class Watcher:
         if told.outlook is None or told.outlook.best is None:
             return
         best = told.outlook.best
-        if told.action is not Action.RETUNE:
+        if told.measures:
+            self._measured_s = BEGIN_S + at_s
+        if told.action is not Action.RETUNE or self._service.spare < best.gpus:  # the deployment itself is the trial
             self._unmeasured = not best.measured
             self._service.change(at_s, one_group(best.deployment), urgent=told.action is Action.EMERGENCY)
             return
         of, state, here = self._story.world, self._service.state, self._service.layout
-        after = round_of(of, state, now, here, self._next_known)
+        after = round_of(of, state, now, here, self._next_known, self._service.spare)
         hours = sum((trial.device_s or 0.0) for trial in after.trials) / 3600
         day = int(at_s // DAY_S)
         self._today = (day, hours + (self._today[1] if self._today[0] == day else 0.0))
         self._found.tuning_gpu_hours += hours
         again = outlook(replace(now, changed={}), here, after, simulate=False)
         self._next_known, self._measured_on = after, self._eyes.fingerprint(state)
-        winner = again.best if again.best is not None and again.best.measured and again.best.meets else None
+        winner = again.best if again.best is not None and again.best.measured else None
         better = winner is not None and (again.gain > 0 or again.regains_slo or doubtful(again.present))
+        if (
+            winner is not None and not winner.meets
+        ):  # a round that measures found none that does, but one that is better
+            better = told.measures and carries_more(self._policy, again)
         chosen = one_group(winner.deployment) if winner is not None and better else None
         self._study = (at_s + TRIAL_S * max(len(after.trials), 1), chosen)
 

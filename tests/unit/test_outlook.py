@@ -9,6 +9,7 @@ from tuner.ask.request import Metric
 from tuner.ask.request_document import parse_request
 from tuner.errors import BadInput
 from tuner.retune.asked_now import asked_now
+from tuner.retune.contenders import contenders
 from tuner.retune.demand import Demand, LoadRecord
 from tuner.retune.evidence import informed, lived_since
 from tuner.retune.expected import ExpectedByModel
@@ -163,6 +164,33 @@ def test_a_residual_slows_every_layout():
     assert known.slower == {Metric.TPOT: pytest.approx(1.6, rel=0.03)}
     assert not known.shown(now())  # trials of before say nothing any more
     assert ask(SMALL, known=known).present.chance < ask(SMALL).present.chance
+
+
+def test_where_all_is_far_slower_than_was_thought_what_does_is_beyond_the_first_of_the_ranking():
+    asked = parse_request(
+        REQUEST.model_dump(mode="json", exclude_none=True)
+        | {"cluster": {"gpu": "h100_sxm", "nodes": 8, "gpus_per_node": 8}}
+        | {
+            "space": {
+                "tp": [2, 4, 8],
+                "pp": [1, 2],
+                "dp": [1, 2, 3, 4, 5, 6, 8],
+                "max_num_batched_tokens": [2048, 8192],
+            }
+        }
+    )
+    known = Known(asked, slower={Metric.TTFT: 1.9, Metric.TPOT: 1.9})
+    today = asked_now(asked, Demand(20.0, PROMPTS, ANSWERS), nodes(8))
+    first = contenders(today.request)
+    found = outlook(today, ParallelLayout(tp=8, dp=2), known, simulate=False)
+    assert found.best.chance >= 0.8
+    assert found.best.gpus > max(one.layout.devices for one in first)
+
+
+def test_what_a_layout_carries_is_said_with_the_prices_that_are_known():
+    usual, slow = ask(SMALL).present, ask(SMALL, known=Known(REQUEST, slower={Metric.TPOT: 1.5})).present
+    assert slow.goodput_req_per_s < 0.75 * usual.goodput_req_per_s
+    assert ask(SMALL, known=Known(REQUEST, slower={Metric.TPOT: 50.0})).present.goodput_req_per_s == 0.0
 
 
 def test_a_burning_budget_speaks_against_the_present_layout_and_what_may_burn_does_not():

@@ -18,7 +18,10 @@ from tuner.search.term_prices import TermPrices, engine_of
 
 
 def carries(
-    request: TuneRequest, candidates: Sequence[Candidate], prices: TermPrices, factors: Mapping[str, tuple[float, float]]
+    request: TuneRequest,
+    candidates: Sequence[Candidate],
+    prices: TermPrices,
+    factors: Mapping[str, tuple[float, float]],
 ) -> list[float]:
     """By candidate, in the closed form, with the likeliest of the prices: ``factors`` are (factor, sd of its log) by
     cost term, and ``ttft`` and ``tpot``. 0 where a request alone misses a target."""

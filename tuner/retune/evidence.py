@@ -28,11 +28,16 @@ _FARTHEST = 2.0  # times slower or faster: a queue makes latencies far longer th
 
 
 def informed(
-    known: Known, notices: Sequence[Notice], present: Deployment, now: AskedNow, missing: bool = False
+    known: Known,
+    notices: Sequence[Notice],
+    present: Deployment,
+    now: AskedNow,
+    missing: bool = False,
+    at_s: float | None = None,
 ) -> Known:
     """What is known, with what stands against the ``present`` layout under the load of ``now``: a budget that burns, or
     targets that are ``missing`` just now (``LoadRecord.missing``) while it is slower than it was, or its load is
-    heavier, which is no burst.
+    heavier, which is no burst. ``at_s`` is now.
 
     While lengths are on the move, what met its SLO shows nothing of the room that was asked for beyond the load that
     it had: that it will be needed is likely.
@@ -45,7 +50,7 @@ def informed(
     kinds = {one.kind for one in certain}
     burns = NoticeKind.SLO_BURN in kinds or (missing and (bool(kinds & _SLOWS) or any(map(_heavier, certain))))
     if burns and now.request is not None:
-        missed = Lived.now(present, now.request, met=False)
+        missed = Lived.now(present, now.request, met=False, at_s=at_s)
         lived = (*(one for one in lived if one.deployment != present), missed)
     return replace(known, slower=_slower(known, certain), lived=lived)
 
@@ -70,7 +75,7 @@ def lived_since(record: LoadRecord, deployment: Deployment, since_s: float, at_s
     rate, load = record.busiest(after_s=since_s), record.demand(at_s)
     if rate is None or load.prompt is None or load.output is None:
         return None
-    return Lived(deployment, rate, load.prompt.mean, load.output.mean, met=not missed)
+    return Lived(deployment, rate, load.prompt.mean, load.output.mean, met=not missed, at_s=at_s)
 
 
 def _heavier(one: Notice) -> bool:

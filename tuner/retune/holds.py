@@ -48,16 +48,17 @@ def waits(situation: Situation, policy: RetunePolicy, urgent: bool) -> Iterator[
     if moved_s is not None and situation.at_s - moved_s < rests_s:
         yield (
             HeldBy.COOL_DOWN,
-            f"the layout changed {_clock(moved_s)}; the next change may come {_clock(moved_s + rests_s)}",
+            f"the layout changed {clock(moved_s)}; the next change may come {clock(moved_s + rests_s)}",
         )
     if not is_open(policy.windows, situation.at_s):
         opens_s = next_opening(policy.windows, situation.at_s)
-        yield HeldBy.WINDOW, f"no maintenance window is open; the next one opens {_clock(opens_s)}"
+        yield HeldBy.WINDOW, f"no maintenance window is open; the next one opens {clock(opens_s)}"
 
 
-def means(situation: Situation, policy: RetunePolicy, outlook: Outlook, urgent: bool, tunes: bool) -> Iterator[Hold]:
-    """Room for the new layout beside the present one, unless that may end first: for the SLO (``urgent``), and in a
-    maintenance window to save, never else; and room and GPU-hours for trials, where the study ``tunes`` first."""
+def means(situation: Situation, policy: RetunePolicy, outlook: Outlook, for_slo: bool, tunes: bool) -> Iterator[Hold]:
+    """Room for the new layout beside the present one, unless that may end first: for an SLO that is missed, or will be
+    (``for_slo``), and in a maintenance window to save, never else; and room and GPU-hours for trials, where the
+    study ``tunes`` first."""
     best, spare = outlook.best, outlook.spare_gpus
     if best is None:
         return
@@ -67,7 +68,7 @@ def means(situation: Situation, policy: RetunePolicy, outlook: Outlook, urgent: 
         yield HeldBy.CONSENT, "the policy allows no trials"
     elif not beside and not policy.in_place:
         yield HeldBy.NO_ROOM, f"{needs}, and the policy does not let the present one end first"
-    elif not beside and not urgent and not policy.windows:
+    elif not beside and not for_slo and not policy.windows:
         yield HeldBy.NO_ROOM, f"{needs}, and without a maintenance window nothing stops serving to save"
     elif not beside and tunes and policy.trials == "spare":
         yield HeldBy.NO_ROOM, f"trials of {best.gpus} GPUs need spare ones, {_spare(spare)}"
@@ -95,5 +96,6 @@ def _minutes(seconds: float) -> str:
     return f"{max(seconds, 0.0) / 60:.0f} min"
 
 
-def _clock(at_s: float) -> str:
+def clock(at_s: float) -> str:
+    """A point in time (s since 1970), for people."""
     return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M} UTC"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tuner.retune import holds
+from tuner.retune import holds, measuring
 from tuner.retune.holds import Hold
 from tuner.retune.judgement import Action, HeldBy, Judgement, LayoutOutlook, Outlook
 from tuner.retune.outlook import LIKELY, SURE, doubtful, likelihood
@@ -75,6 +75,8 @@ def _change(
 ) -> Judgement:
     """``told`` is the reason for it, and what is blind."""
     best, (reason, blind) = outlook.best, told
+    if case.short is not None and (to_try := measuring.to_measure(policy, outlook)) is not None:
+        return _measures(situation, policy, to_try, reason, blind)
     action = _action(policy, outlook, case)
     held = [*holds.standing(situation), *blind]
     if best is not None:
@@ -82,7 +84,8 @@ def _change(
     if case.short is not None:
         held.append((HeldBy.GAIN, case.short))
     elif best is not None:
-        held += holds.means(situation, policy, outlook, case.urgent, action is Action.RETUNE)
+        for_slo = outlook.present is not None and outlook.present.meets is False
+        held += holds.means(situation, policy, outlook, for_slo, action is Action.RETUNE)
         held += holds.waits(situation, policy, case.urgent)
         held += holds.consent(situation, policy.consent, best.deployment)
     if held:
@@ -90,6 +93,18 @@ def _change(
     does = "It is tuned again" if action is Action.RETUNE else "It is rolled out"
     why = f"{_sentence(reason)} {does}: {case.why}."
     return Judgement(action, why, situation.at_s, {}, outlook, situation.notices)
+
+
+def _measures(
+    situation: Situation, policy: RetunePolicy, outlook: Outlook, reason: str, blind: tuple[Hold, ...]
+) -> Judgement:
+    held = [*holds.standing(situation), *blind, *measuring.held(situation, policy, outlook)]
+    best = outlook.best
+    if held or best is None:
+        return _held(situation, outlook, f"{reason}; {measuring.WHY}", held)
+    begins = f"a round measures, beginning with {best.deployment} on {best.gpus} GPUs"
+    why = f"{_sentence(reason)} It is tuned again by measurement: {measuring.WHY}; {begins}."
+    return Judgement(Action.RETUNE, why, situation.at_s, {}, outlook, situation.notices, measures=True)
 
 
 def _case(situation: Situation, outlook: Outlook, present: LayoutOutlook, policy: RetunePolicy) -> _Case | None:
@@ -122,10 +137,17 @@ def _for_the_slo(outlook: Outlook, present: LayoutOutlook, policy: RetunePolicy)
         return _Case(missed, seen, "no other layout of the space fits the cluster")
     if outlook.regains_slo:
         return _Case(f"{best.deployment} on {best.gpus} GPUs meets the SLO again, {_known(best)}", seen)
-    now, then = present.goodput_req_per_s or 0.0, best.goodput_req_per_s or 0.0
-    if then > now * (1 + max(policy.least_gain, _CLEARLY)):
+    if carries_more(policy, outlook):
+        now, then = present.goodput_req_per_s or 0.0, best.goodput_req_per_s or 0.0
         return _Case(f"none meets the SLO, {best.deployment} carries {then:.3g} requests/s instead of {now:.3g}", seen)
     return _Case(missed, seen, "no other layout is expected to meet it, or to carry clearly more")
+
+
+def carries_more(policy: RetunePolicy, outlook: Outlook) -> bool:
+    """Is the best expected to carry clearly more than the present one?"""
+    rates = (None if one is None else one.goodput_req_per_s for one in (outlook.present, outlook.best))
+    now, then = (rate or 0.0 for rate in rates)
+    return then > now * (1 + max(policy.least_gain, _CLEARLY))
 
 
 _CLEARLY = 0.05  # more requests/s within the SLO

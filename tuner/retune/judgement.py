@@ -35,6 +35,7 @@ class HeldBy(StrEnum):
     PAUSED = "paused"  # a human has paused it
     VETOED = "vetoed"
     ROLLOUT = "rollout"  # one is under way
+    MEASURED = "measured"  # a measuring round was not long ago
     FOREIGN = "foreign"  # somebody changed what is deployed by hand
 
 
@@ -61,7 +62,9 @@ class Outlook:
     ``best``: None where no layout does. ``gain_per_hour`` is of what the objective counts (US dollars, or GPUs),
     ``gain`` its share of what the present layout takes; ``regains_slo`` where the best meets what that one misses.
     ``spare_gpus`` are those that the present layout leaves (None: unknown); ``assumed`` says in words what of the load
-    nobody could see."""
+    nobody could see. ``untried`` is the best of those that nobody measured and that, with the model's doubt, may carry
+    as much as the present one; a round of the study that begins with it takes ``untried_hours`` GPU-hours for each of
+    its GPUs."""
 
     present: LayoutOutlook | None
     best: LayoutOutlook | None
@@ -72,12 +75,15 @@ class Outlook:
     moving_gpu_hours: float = 0.0
     spare_gpus: int | None = None
     assumed: tuple[str, ...] = ()
+    untried: LayoutOutlook | None = None
+    untried_hours: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """``action`` with its reason in ``why``, one sentence; ``held_by`` what forbids it, in the order of weight, each
-    with words; ``notices`` are what it rests on."""
+    with words; ``notices`` are what it rests on. ``measures``: it is tuned again to measure what the model does not
+    know, and the outlook's best is what that begins with."""
 
     action: Action
     why: str
@@ -85,3 +91,4 @@ class Judgement:
     held_by: Mapping[HeldBy, str] = field(default_factory=dict)
     outlook: Outlook | None = None
     notices: tuple[Notice, ...] = ()
+    measures: bool = False

@@ -13,6 +13,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TuneRequest
 from tuner.decide.comparison import by_layout, held_req_per_s
 from tuner.retune.asked_now import ALIKE, AskedNow
+from tuner.retune.demand import PERIOD_S
 from tuner.trial.results import TrialResult
 
 _START_S = 300.0  # of a deployment, where no trial tells
@@ -24,13 +25,15 @@ _NEARLY = 0.85  # of the rate: what is asked has a margin over the busiest hours
 
 @dataclass(frozen=True, slots=True)
 class Lived:
-    """What a deployment showed while it served such a load: ``met`` the SLO, or missed it."""
+    """What a deployment showed while it served such a load: ``met`` the SLO, or missed it; ``at_s`` when that was seen
+    last (s since 1970; None: nobody knows)."""
 
     deployment: Deployment
     req_per_s: float
     prompt_tokens: float
     output_tokens: float
     met: bool
+    at_s: float | None = field(default=None, compare=False)
 
     def speaks_of(self, request: TuneRequest) -> bool:
         """Does it hold for the load of a request: one that was met for any lighter, one that was missed for any heavier
@@ -44,11 +47,11 @@ class Lived:
         return all(now >= AS_HEAVY * was for was, now in (rates, prompts, answers))
 
     @classmethod
-    def now(cls, deployment: Deployment, request: TuneRequest, met: bool) -> Lived:
+    def now(cls, deployment: Deployment, request: TuneRequest, met: bool, at_s: float | None = None) -> Lived:
         """Of a deployment that serves the load of a request (of now)."""
         load = request.workload
         lengths = float(load.prompt_tokens.mean), float(load.output_tokens.mean)
-        return cls(deployment, load.arrival.requests_per_s, *lengths, met)
+        return cls(deployment, load.arrival.requests_per_s, *lengths, met, at_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,14 @@ class Known:
             ):
                 found[deployment] = False
         return found
+
+    def left(self, now: AskedNow, at_s: float) -> frozenset[Deployment]:
+        """Layouts that missed the SLO within the period by which loads repeat, on the nodes that there are: until it is
+        over, a lighter load of now is no reason to go back to one to save."""
+        if "nodes" in now.changed:
+            return frozenset()
+        missed = (one for one in self.lived if not one.met and one.at_s is not None)
+        return frozenset(one.deployment for one in missed if at_s - (one.at_s or 0.0) < PERIOD_S)
 
     @property
     def measured_engines(self) -> frozenset[ParallelLayout]:

@@ -8,7 +8,7 @@ the objective counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -29,6 +29,7 @@ from tuner.retune.known import Known, replica_of
 LIKELY = 0.5  # from this probability on a layout is expected to meet the SLO
 SURE = 0.8  # and from this one it is said to
 HOPELESS = 0.2  # and up to this one it is said not to
+DOUBT = 0.2  # share by which the model may be wrong of what one layout carries beside another
 WARM_MINUTES = 10.0  # of a new deployment beside the old one, after it is up: warm-up, canary and drain
 
 Refuses = Callable[[Deployment], str | None]
@@ -44,13 +45,15 @@ def outlook(
     known: Known,
     *,
     vetoed: Collection[Deployment] = (),
+    left: Collection[Deployment] = (),
     refuses: Refuses = _runs_all,
     simulate: bool = True,
     in_place: bool = True,
     moving_minutes: float = WARM_MINUTES,
 ) -> Outlook:
     """Of the present layout and the best other one that is not ``vetoed`` and that the launcher does not refuse. Unless
-    the present one may end first (``in_place``), one that has room beside it is better than one that has none.
+    the present one may end first (``in_place``), one that has room beside it is better than one that has none. What was
+    ``left`` since it missed the SLO is not the best while the present one meets it.
 
     Where the present one does not fit the cluster, the best is what can be had at once: what a trial showed before
     what only the model says, and without the simulator, which takes a second or two otherwise. Raises BadInput where
@@ -75,10 +78,13 @@ def outlook(
         found = question.weighed(allowed, present if fits else None, simulate and fits)
         here = found.pop(present, None) if fits else None
         urgent = here is None or here.meets is False or doubtful(here)
-        best = min(found.values(), key=partial(question.order, urgent=urgent, room=room), default=None)
+        back = () if urgent else left
+        open_ = [one for one in found.values() if one.deployment not in back]
+        best = min(open_, key=partial(question.order, urgent=urgent, room=room), default=None)
         if best is not None and likelihood(best) >= (SURE if urgent else LIKELY):
             break
-    told = Outlook(here, best, spare_gpus=spare, assumed=now.assumed)
+    untried, hours = question.untried(here, found.values(), spare), known.tuning_gpu_hours(1)
+    told = Outlook(here, best, spare_gpus=spare, assumed=now.assumed, untried=untried, untried_hours=hours)
     return told if best is None else question.compared(told, best, moving_minutes)
 
 
@@ -164,6 +170,25 @@ class _Question:
         unsure = float(urgent and likely < SURE)
         return (0.0, crowded, unsure, float(urgent and not self._came_up(one)), self.costs(one), -likely, one.gpus)
 
+    def untried(
+        self, present: LayoutOutlook | None, others: Iterable[LayoutOutlook], spare: int
+    ) -> LayoutOutlook | None:
+        """The one to begin with, where the model is wrong of something: of those that nobody measured the likeliest,
+        and the one that carries most, first of those for which there is room, and of other engines than what was seen
+        to miss the SLO: of those the model is likely wrong alike. None that carries less by more than the doubt."""
+        if present is None:
+            return None
+        least = (1 - DOUBT) * (present.goodput_req_per_s or 0.0)
+        fresh = [one for one in others if not one.measured and (one.goodput_req_per_s or 0.0) >= least]
+        missed = [one.deployment for one in self.known.lived if not one.met] + [present.deployment]
+        shapes = {one.shape for one in missed if isinstance(one, ParallelLayout)}
+
+        def order(one: LayoutOutlook) -> tuple[float, ...]:
+            alike = isinstance(one.deployment, ParallelLayout) and _one(one.deployment.shape) in map(_one, shapes)
+            return (one.gpus > spare, alike, -round(likelihood(one), 1), -(one.goodput_req_per_s or 0.0), one.gpus)
+
+        return min(fresh, key=order, default=None)
+
     def _came_up(self, one: LayoutOutlook) -> bool:
         """Did an engine like its own come up in a trial, or serve?"""
         layout = one.deployment
@@ -201,6 +226,10 @@ class _Question:
         if self.request.objective is Objective.MAX_GOODPUT:
             return 1 - now / then if then else 0.0
         return 1 - then / now if 0 < now < math.inf and then < math.inf else 0.0
+
+
+def _one(shape: ParallelLayout) -> ParallelLayout:
+    return replace(shape, dp=1)
 
 
 def likelihood(one: LayoutOutlook) -> float:

@@ -55,7 +55,8 @@ class RetunePolicy(BaseModel):
 
     What saves must have lasted ``persists_minutes`` and waits for the cool-down; what regains an SLO waits for neither,
     but must have lasted ``regains_minutes``; what the model alone expects to be missed can wait as well.
-    Windows are for both, and not for an emergency.
+    Windows are for both, and not for an emergency. Where an SLO is missed and the model knows nothing better, a round
+    measures at most once in ``measure_hours`` (0: never).
     """
 
     model_config = _STRICT
@@ -66,6 +67,7 @@ class RetunePolicy(BaseModel):
     persists_minutes: Annotated[float, Field(ge=0, le=24 * 60)] = 30.0
     regains_minutes: Annotated[float, Field(ge=0, le=24 * 60)] = 2.0
     cool_down_hours: Annotated[float, Field(ge=0, le=24 * 30)] = 24.0
+    measure_hours: Annotated[float, Field(ge=0, le=24 * 30)] = 24.0
     gpu_hours_per_day: Annotated[float, Field(ge=0)] | None = None
     trials: Literal["never", "spare", "in_place"] = "spare"
     in_place: bool = False  # the old deployment may end before the new one serves, where both do not fit

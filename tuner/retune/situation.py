@@ -16,7 +16,8 @@ class Situation:
     words what is under way, and what somebody changed by hand. ``approved`` are layouts to which a human agreed,
     ``vetoed`` those that are not tried again while the cluster is as it is: refused by a human, or rolled back.
     ``gpu_hours_today`` were spent on trials since midnight UTC. ``unmeasured``: no trial measured what serves, as after
-    an emergency; that is a reason to ask, too. ``outage``: nothing serves, in words; before all other reasons."""
+    an emergency; that is a reason to ask, too. ``outage``: nothing serves, in words; before all other reasons.
+    ``measured_s`` is when a measuring round began last."""
 
     at_s: float
     notices: tuple[Notice, ...] = ()
@@ -29,6 +30,7 @@ class Situation:
     gpu_hours_today: float = 0.0
     unmeasured: bool = False
     outage: str | None = None
+    measured_s: float | None = None
 
     @property
     def concerns(self) -> tuple[Notice, ...]:

@@ -70,7 +70,7 @@ def judged(store: Store, case: Case, policy: RetunePolicy, refuses: Refuses) -> 
     now = asked_now(request, demand, seen, measured_on(case.live, trials))
     lived = () if {"engine", "link"} & set(now.changed) else case.lived  # they lived with others
     before = Known(request, trials, factors, case.slower, (*lived, *_served(case)))
-    known = informed(before, situation.notices, case.live.deployment, now, case.load.missing)
+    known = informed(before, situation.notices, case.live.deployment, now, case.load.missing, situation.at_s)
     found = _outlook(now, case, known, refuses, policy)
     if found is not None and found.present is None and (seen is None or seen.nodes is None):
         found = None  # nobody sees the nodes: that what serves has no room on those that were asked for says nothing
@@ -114,8 +114,9 @@ def _served(case: Case) -> tuple[Lived, ...]:
 
 def _outlook(now: AskedNow, case: Case, known: Known, refuses: Refuses, policy: RetunePolicy) -> Outlook | None:
     vetoed, in_place = case.situation.vetoed, policy.in_place or case.situation.outage is not None
+    left = known.left(now, case.situation.at_s)
     try:
-        return outlook(now, case.live.deployment, known, vetoed=vetoed, refuses=refuses, in_place=in_place)
+        return outlook(now, case.live.deployment, known, vetoed=vetoed, left=left, refuses=refuses, in_place=in_place)
     except BadInput:  # what is asked now cannot be priced: nobody can say what a change would bring
         return None
 

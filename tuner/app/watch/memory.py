@@ -25,11 +25,12 @@ class LivedMemory(BaseModel):
     prompt_tokens: float
     output_tokens: float
     met: bool
+    at_s: float | None = None
 
     def lived(self) -> Lived:
         """As judgements take it."""
         deployment = parse_deployment(self.layout)
-        return Lived(deployment, self.req_per_s, self.prompt_tokens, self.output_tokens, self.met)
+        return Lived(deployment, self.req_per_s, self.prompt_tokens, self.output_tokens, self.met, self.at_s)
 
     @classmethod
     def of(cls, one: Lived) -> LivedMemory:
@@ -40,6 +41,7 @@ class LivedMemory(BaseModel):
             prompt_tokens=one.prompt_tokens,
             output_tokens=one.output_tokens,
             met=one.met,
+            at_s=one.at_s,
         )
 
 
@@ -72,9 +74,10 @@ class LoadMemory(BaseModel):
 
 class Memory(BaseModel):
     """``round`` is a study that decides anew, until what came of it was heeded, and ``round_ended_s`` when the last one
-    was; ``decided_s`` when a round last found that what serves stays. ``told`` are notices and holds that were told, so
-    that each is told once. ``lived`` and ``slower`` were learnt under what served before (``tuner.retune.evidence``),
-    ``load`` was seen then. ``shortened``: how many times shorter the detectors' windows are. Times in s since 1970."""
+    was; ``measured_s`` when a measuring round began last; ``decided_s`` when a round last found that what serves
+    stays. ``told`` are notices and holds that were told, so that each is told once. ``lived`` and ``slower`` were
+    learnt under what served before (``tuner.retune.evidence``), ``load`` was seen then. ``shortened``: how many
+    times shorter the detectors' windows are. Times in s since 1970."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     standing: StandingAnswer | None = None
@@ -82,6 +85,7 @@ class Memory(BaseModel):
     round: str | None = None
     round_why: str = ""
     round_ended_s: float | None = None
+    measured_s: float | None = None
     decided_s: float | None = None
     told: tuple[str, ...] = ()
     lived: tuple[LivedMemory, ...] = ()

@@ -30,6 +30,7 @@ from tuner.errors import BadInput, LeaseLost, reason
 from tuner.retune.detect.residual import Expected
 from tuner.retune.judgement import Action
 from tuner.retune.live import LiveDeployment
+from tuner.retune.measuring import WHY
 from tuner.retune.notice import Notice
 from tuner.retune.policy import RetunePolicy
 from tuner.retune.seen import Fingerprint, Look
@@ -217,6 +218,7 @@ class Watcher:
             vetoed=layouts(state.vetoed(self._seen)),
             gpu_hours_today=state.gpu_hours_today,
             unmeasured=serving.trial is None,
+            measured_s=memory.measured_s,
         )
         lived = tuple(one.lived() for one in memory.lived)
         seen = self.noticing
@@ -229,6 +231,8 @@ class Watcher:
         """Begin what is to be done, or what a human forced."""
         asked = forced(self.store, state, serving)
         move = asked or move_of(self.store, state, found)
+        if found.judgement.measures and asked is None:
+            memory = memory.model_copy(update={"measured_s": at_s})
         if move is not None:
             return memory.learnt(found.known, found.now), [self._begin(state, serving, move, at_s)]
         if found.judgement.action is not Action.RETUNE:
@@ -236,10 +240,13 @@ class Watcher:
         request, rests_s = round_of(found), 3600 * self._policy(state).cool_down_hours
         if request is None:
             return memory, ["held: nothing is free for trials"]
-        if memory.round_ended_s is not None and at_s - memory.round_ended_s < rests_s:
+        rested = found.judgement.measures  # by its own key
+        if not rested and memory.round_ended_s is not None and at_s - memory.round_ended_s < rests_s:
             return memory, ["held: a round has ended within the cool-down; another waits for its end"]
         best = found.judgement.outlook.best if found.judgement.outlook is not None else None
         why = f"{best.deployment} may be better" if best is not None else found.judgement.why
+        if found.judgement.measures:
+            why = f"it measures, as {WHY}"
         if self.claim is None:
             return memory, [f"would decide anew: {why}"]
         name = self.store.rounds.take(self.study)
