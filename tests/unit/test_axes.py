@@ -35,7 +35,7 @@ def values(name):
     axis = AXES[name]
     if name in VALUES or axis.words:
         return VALUES.get(name, axis.words)
-    return (False, True) if isinstance(axis.default, bool) else (1, 2, 4, 256)
+    return (False, True) if isinstance(axis.default, bool) else (axis.least, axis.least + 1, 4, 256)
 
 
 PAIRS = [(name, base) for name in SPACE_AXES for base in BASES]
@@ -74,7 +74,7 @@ def test_a_declaration_agrees_with_its_field(name):
 @given(data=st.data())
 def test_every_value_reads_back_as_it_prints(name, data):
     axis = AXES[name]
-    many = st.integers(1, 10**6) if type(axis.default) is int else st.nothing()
+    many = st.integers(axis.least, 10**6) if type(axis.default) is int else st.nothing()
     value = data.draw(st.sampled_from([v for v in values(name) if v is not None]) | many)
     layout = ParallelLayout(**{name: value})
     assert axis.read(axis.shown(value)) == value
@@ -82,11 +82,37 @@ def test_every_value_reads_back_as_it_prints(name, data):
 
 
 @pytest.mark.parametrize("name", AXES)
-@pytest.mark.parametrize("wrong", [0, -1, 2.0, "", "no such value", [1], {}, b"mp"])
+@pytest.mark.parametrize("wrong", [-1, 2.0, "", "no such value", [1], {}, b"mp"])
 def test_a_value_of_no_axis_is_refused_with_those_allowed(name, wrong):
     with pytest.raises(BadInput) as caught:
         ParallelLayout(**{name: wrong})
     assert (caught.value.where, caught.value.allowed) == (f"layout.{name}", AXES[name].allowed)
+
+
+@pytest.mark.parametrize("name", [name for name, axis in AXES.items() if type(axis.default) is int])
+def test_a_count_is_refused_below_its_least(name):
+    least = AXES[name].least
+    assert getattr(ParallelLayout(**{name: least}), name) == least
+    with pytest.raises(BadInput, match=f"a whole number of at least {least}"):
+        ParallelLayout(**{name: least - 1})
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("front=ray_direct,stream_interval_ms=20,ingress_replicas=2", "front=ray_direct"),
+        ("front=vllm,stream_interval_ms=20,api_servers=2", "front=vllm,api_servers=2"),
+        ("front=ray_haproxy,stream_interval_ms=20,api_servers=2", "front=ray_haproxy,stream_interval_ms=20"),
+        ("stream_interval_ms=20,ingress_replicas=2", "stream_interval_ms=20,ingress_replicas=2"),
+        ("request_router=prefix_aware", ""),
+        ("dp=2,request_router=prefix_aware", "dp=2,request_router=prefix_aware"),
+        ("dp=2,ep=true,executor=ray,request_router=prefix_aware", "dp=2,ep=true,executor=ray"),
+        ("dp=2,front=vllm,request_router=round_robin", "dp=2,front=vllm"),
+    ],
+)
+def test_a_front_is_written_without_what_it_has_not(written, meant):
+    assert ParallelLayout.parse(written).canonical == ParallelLayout.parse(meant or "tp=1")
+    assert ParallelLayout.parse(written).engine.front == "auto"
 
 
 def layer_terms(layout):

@@ -23,6 +23,11 @@ LAYOUTS = st.builds(
     kv_cache_dtype=st.sampled_from(AXES["kv_cache_dtype"].words),
     max_num_batched_tokens=st.integers(1, 10**6),
     max_num_seqs=st.integers(1, 10**4),
+    front=st.sampled_from(AXES["front"].words),
+    stream_interval_ms=st.integers(0, 1000),
+    ingress_replicas=st.integers(0, 8),
+    api_servers=st.integers(1, 8),
+    request_router=st.sampled_from(AXES["request_router"].words),
     gpu=st.none() | st.sampled_from(["h100_sxm", "profiles/mine.yaml"]),
 )
 

@@ -68,7 +68,7 @@ class EngineArgument:
 class Axis:
     """One axis: a count (its default is a number), a switch (true or false), a choice of words, or a free name.
 
-    ``words`` are the values of a choice. ``acts`` says for which layouts the value is looked at (None: all); elsewhere
+    ``least`` is the lowest count, ``words`` are the values of a choice. ``acts`` says for which layouts the value is looked at (None: all); elsewhere
     a layout is written with the default. ``cautions`` say of a layout with a value why answers may differ: "stores …".
     """
 
@@ -81,6 +81,7 @@ class Axis:
     engine: EngineArgument | None = None
     acts: Chosen | None = None
     cautions: Mapping[str, str] | None = None
+    least: int = 1
 
     @property
     def allowed(self) -> str:
@@ -89,7 +90,7 @@ class Axis:
             return ", ".join(self.words)
         if isinstance(self.default, bool):
             return "true or false"
-        return "a whole number of at least 1" if isinstance(self.default, int) else _NAMES
+        return f"a whole number of at least {self.least}" if isinstance(self.default, int) else _NAMES
 
     def has(self, value: object) -> bool:
         """True for a value of the axis."""
@@ -98,7 +99,7 @@ class Axis:
         if isinstance(self.default, bool):
             return isinstance(value, bool)
         if isinstance(self.default, int):
-            return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            return isinstance(value, int) and not isinstance(value, bool) and value >= self.least
         return value is None or (isinstance(value, str) and _NAME.fullmatch(value) is not None)
 
     def read(self, word: str) -> object:
@@ -130,11 +131,12 @@ def declared(
     engine: EngineArgument | None = None,
     acts: Chosen | None = None,
     cautions: Mapping[str, str] | None = None,
+    least: int = 1,
 ) -> dict[str, Any]:
     """Metadata of a dataclass field: its declaration as an ``Axis``, which takes name and default from the field."""
     return {
         "role": role, "prices": prices, "memory": memory, "words": words, "engine": engine, "acts": acts,
-        "cautions": cautions,
+        "cautions": cautions, "least": least,
     }  # fmt: skip
 
 

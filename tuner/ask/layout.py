@@ -11,6 +11,8 @@ from tuner.ask.axes import Axis, EngineArgument, Memory, Prices, Role, always, a
 from tuner.errors import BadInput
 
 _ALWAYS_PRINTED = ("tp", "pp", "dp")
+FRONTS = ("auto", "ray_serve", "ray_haproxy", "ray_direct", "vllm")  # auto: what the launcher has
+_WITH_INGRESS = ("auto", "ray_serve", "ray_haproxy")
 
 
 @total_ordering
@@ -24,7 +26,12 @@ class ParallelLayout:
     dispatch, looked at where tokens travel to experts on other data- or context-parallel ranks. ``kv_cache_dtype`` is
     what keys and values are stored in: ``auto``, as the checkpoint says or in the model's own precision, or ``fp8``
     (e4m3, a byte each). ``max_num_batched_tokens`` and ``max_num_seqs`` are the scheduler's limits per step and
-    replica. ``gpu`` names the node group where the cluster has several; a layout never spans two.
+    replica.
+
+    ``front`` is the path from client to engine (``FRONTS``). Of one through Ray Serve, ``stream_interval_ms`` is how
+    long tokens are gathered into a message (0: each is one), ``ingress_replicas`` how many take requests for each
+    engine (0: the launcher's rule), ``request_router`` how a request finds its copy of the engine. ``api_servers`` are
+    the processes of vLLM's own server that speak HTTP. ``gpu`` names the node group where the cluster has several; a layout never spans two.
     """
 
     # fmt: off
@@ -58,6 +65,18 @@ class ParallelLayout:
         Role.SCHEDULER, Prices.STEPS, Memory.ADDS, engine=EngineArgument("max_num_batched_tokens", always)))
     max_num_seqs: int = field(default=256, metadata=declared(
         Role.SCHEDULER, Prices.NONE, Memory.ADDS, engine=EngineArgument("max_num_seqs", always)))
+    front: str = field(default="auto", metadata=declared(
+        Role.FRONT, Prices.NONE, Memory.NONE, words=FRONTS))
+    stream_interval_ms: int = field(default=0, metadata=declared(
+        Role.FRONT, Prices.NONE, Memory.NONE, least=0, acts=lambda layout: layout.front in _WITH_INGRESS))
+    ingress_replicas: int = field(default=0, metadata=declared(
+        Role.FRONT, Prices.NONE, Memory.NONE, least=0, acts=lambda layout: layout.front in _WITH_INGRESS))
+    api_servers: int = field(default=1, metadata=declared(
+        Role.FRONT, Prices.NONE, Memory.NONE, acts=lambda layout: layout.front == "vllm"))
+    request_router: str = field(default="power_of_two", metadata=declared(
+        Role.FRONT, Prices.NONE, Memory.NONE,
+        words=("power_of_two", "prefix_aware", "round_robin"),
+        acts=lambda layout: layout.front != "vllm" and layout.dp > 1 and not layout.shares_experts))
     gpu: str | None = field(default=None, metadata=declared(Role.PLACE, Prices.LAYERS, Memory.UNORDERED))
     # fmt: on
 
@@ -90,6 +109,11 @@ class ParallelLayout:
     def served(self) -> ParallelLayout:
         """What decides how requests are served: axes that move neither prices nor memory are at their defaults."""
         return self.without(IDLE_AXES)
+
+    @property
+    def engine(self) -> ParallelLayout:
+        """The engines alone: every axis of the path to them is at its default."""
+        return self.without(FRONT_AXES)
 
     @property
     def canonical(self) -> ParallelLayout:
@@ -145,5 +169,6 @@ class ParallelLayout:
 AXES: Mapping[str, Axis] = {f.name: axis_of(f) for f in fields(ParallelLayout)}
 SPACE_AXES = tuple(name for name, axis in AXES.items() if axis.role is not Role.PLACE)  # those that a space may name
 _SHAPE = tuple(name for name, axis in AXES.items() if axis.role in (Role.STRUCTURE, Role.PLACE))
+FRONT_AXES = tuple(name for name, axis in AXES.items() if axis.role is Role.FRONT)
 IDLE_AXES = tuple(name for name, axis in AXES.items() if axis.prices is Prices.NONE and axis.memory is Memory.NONE)
 _CONDITIONAL = tuple((name, axis.acts) for name, axis in AXES.items() if axis.acts is not None)
