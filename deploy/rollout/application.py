@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from serve.launch.engine import serve_app
+from serve.launch.fronts import variables
 from serve.launch.ray_nodes import unpinned
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
@@ -21,14 +22,14 @@ def measured(launched: Launched, name: str) -> Launched:
     payload = launched.payload
     if not isinstance(payload, RayApplication):
         raise BadInput("launched", payload.kind, "an application of Ray Serve: a trial of the launcher ray-serve")
-    return replace(launched, payload=RayApplication(unpinned(payload.config) | _called(name)))
+    return replace(launched, payload=replace(payload, config=unpinned(payload.config) | _called(name)))
 
 
 def planned(name: str, layout: ParallelLayout, request: TuneRequest) -> Launched:
     """What a trial of a layout would launch. Raises BadInput where Ray Serve LLM would not run it as written."""
     source = model_source(request.model)
     config = serve_app(name, layout, request, model_source=source, route_prefix=f"/{name}")
-    return Launched("ray-serve", installed(*ENGINES), source, RayApplication(config))
+    return Launched("ray-serve", installed(*ENGINES), source, RayApplication(config, environment=variables(layout)))
 
 
 def config_of(launched: Launched, name: str) -> dict[str, Any]:
@@ -39,6 +40,11 @@ def config_of(launched: Launched, name: str) -> dict[str, Any]:
     if any(payload.config[key] != value for key, value in _called(name).items()):
         raise BadInput("launched", payload.config["name"], f"an application called {name}, at /{name}")
     return payload.config
+
+
+def environment_of(launched: Launched) -> dict[str, str]:
+    """What its path from client to engine needs of the environment of Ray's nodes."""
+    return launched.payload.environment if isinstance(launched.payload, RayApplication) else {}
 
 
 def _called(name: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.rollout.application import config_of
+from deploy.rollout.application import config_of, environment_of
 from deploy.rollout.front import Front
 from deploy.rollout.kept_files import kept_object, put
 from deploy.rollout.leaders import Leaders
@@ -26,7 +26,9 @@ from serve.launch.ray_session import RaySession, proxy_of
 from serve.launch.replicas import ReplicaHistory, last_message, status_of
 from serve.measure.live_ingress import Answered
 from tuner.ask.deployment import one_group
+from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
+from tuner.errors import BadInput
 from tuner.retune.live import LiveDeployment
 from tuner.retune.policy import HoldPolicy
 from tuner.retune.site import DeploymentSeen, Readiness, SiteSeen
@@ -105,12 +107,19 @@ class RaySite:
         where = "each on one node" if together else "over the nodes"
         return f"{live.name} needs {layout.dp} × {layout.devices_per_replica} devices, {where}: so many are not free"
 
+    def other_front(self, layout: ParallelLayout) -> str | None:
+        """Why the cluster has another path from client to engine than a layout's; None where it has that."""
+        return self._session.other_front(layout)
+
     def start(self, live: LiveDeployment, request: TuneRequest) -> None:
-        """Hand its application to Ray Serve, where it is not there. Raises LaunchFailed for one that Serve refuses."""
-        config = config_of(live.launched, live.name)
-        self._session.start(cluster_of(one_group(live.deployment), request), Watch())
+        """Hand its application to Ray Serve, where it is not there. Raises LaunchFailed for one that Serve refuses, and
+        BadInput for one with another front than the cluster's."""
+        config, layout = config_of(live.launched, live.name), one_group(live.deployment)
+        if (why := self._session.other_front(layout)) is not None:
+            raise BadInput("layout.front", layout.front, why)
+        self._session.start(cluster_of(layout, request), Watch())
         if live.name not in self._applications():
-            deploy_application(config)
+            deploy_application(config, environment_of(live.launched))
 
     def warm(self, name: str) -> bool:
         """Ask each of its replicas twice, past the front."""

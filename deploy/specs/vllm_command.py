@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from deploy.specs.shipment import Shipment
 from serve.launch.device import cluster_of, device_of
 from serve.launch.engine import attention_dp
+from serve.launch.vllm_server import several
 from tuner.ask.packing import footprint
 from tuner.errors import BadInput
 from tuner.trial.launched import RayApplication
@@ -18,7 +19,8 @@ def vllm_command(shipment: Shipment) -> str:
     """Comments, then one shell command: environment first, each word quoted where the shell would change it."""
     server = shipment.server
     flags = _by_flag(server.arguments)
-    start = [*device_of(shipment.layout, shipment.request).server]
+    device = device_of(shipment.layout, shipment.request)
+    start = [*(device.servers if several(server.arguments) else device.server)]
     if start[-1] == "serve":  # the subcommand takes the model without its flag
         start.append(flags.pop(0)[1])
     lines = [_assignment(name, value) for name, value in server.environment.items()]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from serve.launch.accelerators import PROFILES, accelerator_resource, accelerators
+from serve.launch.vllm_server import MODULE, SERVE
 from tuner.ask.device import CPU
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.profile import load_profile
@@ -18,7 +19,6 @@ from tuner.errors import BadInput
 
 GIB = 1 << 30
 CPU_ON_RAY = "parlay_cpu_on_ray"  # the plugin of serve.launch.cpu_on_ray, which only engines import
-INGRESS_REPLICAS_PER_ENGINE = 2  # what Ray's documentation advises, so that token streaming is not the bottleneck
 
 Bundle = dict[str, float]
 
@@ -52,6 +52,10 @@ class Device(Protocol):
         """The words that start vLLM's server in a shell; with ``serve`` the model follows as the first argument."""
 
     @property
+    def servers(self) -> tuple[str, ...]:
+        """The same, where several processes are to speak HTTP."""
+
+    @property
     def kwargs(self) -> Mapping[str, Any]:
         """vLLM's engine arguments that every engine on these devices has, beside those of its memory."""
 
@@ -69,8 +73,9 @@ class Device(Protocol):
     def counts_as_gpus(self, layout: ParallelLayout) -> bool:
         """True where Ray's executor places ranks on devices that are no GPUs, which Ray then counts as GPUs."""
 
-    def ingress(self, layout: ParallelLayout) -> tuple[int, int]:
-        """Replicas of Serve's ingress, and the CPUs that each of them claims."""
+    @property
+    def ingress_cpus(self) -> int:
+        """CPUs that each replica of Serve's ingress claims."""
 
     def replica(self, layout: ParallelLayout) -> dict[str, Any]:
         """What the replica's own actor claims (``ray_actor_options``)."""
@@ -112,7 +117,9 @@ class CpuCores:
         shared_memory_gib=4,
         engine="vLLM for CPU",
     )
-    server = ("python3", "-m", "vllm.entrypoints.openai.api_server")  # vLLM's CPU build brings no working script
+    server = ("python3", "-m", MODULE)  # vLLM's CPU build brings no working script
+    servers = ("python3", "-c", SERVE)
+    ingress_cpus = 0  # cores are devices
     kwargs: Mapping[str, Any] = {"compilation_config": {"mode": "STOCK_TORCH_COMPILE", "backend": "eager"}}
     taken: Mapping[str, str] = dict.fromkeys(
         ("compilation_config", "enforce_eager", "cudagraph_capture_sizes", "max_cudagraph_capture_size"),
@@ -132,10 +139,6 @@ class CpuCores:
     def counts_as_gpus(self, layout: ParallelLayout) -> bool:
         """Under Ray's executor, see ``serve.launch.cpu_on_ray``."""
         return layout.executor == "ray"
-
-    def ingress(self, layout: ParallelLayout) -> tuple[int, int]:
-        """One that claims none of the cores, which are devices."""
-        return 1, 0
 
     def replica(self, layout: ParallelLayout) -> dict[str, Any]:
         """Nothing beside its bundles."""
@@ -169,6 +172,8 @@ class Gpus:
         shared_memory_gib=20,
     )
     server = ("vllm", "serve")
+    servers = server
+    ingress_cpus = 1
     kwargs: Mapping[str, Any] = {}
     taken: Mapping[str, str] = {}
     environment: Mapping[str, str] = {}
@@ -183,10 +188,6 @@ class Gpus:
     def counts_as_gpus(self, layout: ParallelLayout) -> bool:
         """They are GPUs."""
         return False
-
-    def ingress(self, layout: ParallelLayout) -> tuple[int, int]:
-        """Some for each engine, with a core each."""
-        return INGRESS_REPLICAS_PER_ENGINE * layout.dp, 1
 
     def replica(self, layout: ParallelLayout) -> dict[str, Any]:
         """A core, and all GPUs where the ranks are its child processes."""

@@ -14,9 +14,13 @@ from typing import Any
 
 from serve.launch.device import CPU_ON_RAY, cluster_of, device_of
 from serve.launch.engine_options import option_environment, option_kwargs, unserved, words_of
+from serve.launch.fronts import has_ingress, router
+from serve.launch.vllm_server import COUNT
 from tuner.ask.axes import Axis, Role, always
+from tuner.ask.front import Front
 from tuner.ask.layout import AXES, ParallelLayout
 from tuner.ask.packing import footprint
+from tuner.ask.profile import load_profile
 from tuner.ask.request import TuneRequest
 from tuner.ask.requested_model import asserted_cache
 from tuner.errors import BadInput
@@ -100,6 +104,8 @@ def check_served(layout: ParallelLayout, request: TuneRequest) -> None:
     Ray Serve LLM 2.60 runs an engine with vLLM's ``mp`` or ``ray`` executor and knows no other. A layout named after
     an executor that did not run would be a false measurement.
     """
+    if layout.front == "vllm":
+        raise BadInput("layout.front", layout.front, "auto, ray_serve, ray_haproxy, ray_direct under Ray Serve")
     if layout.executor == "uni":
         raise BadInput("layout.executor", layout.executor, "mp, ray under Ray Serve")
     per_node = cluster_of(layout, request).gpus_per_node
@@ -132,19 +138,25 @@ def serve_app(
     check_served(layout, request)
     config = _llm_config(layout, request, model_source)
     grouped = attention_dp(layout)
-    replicas, cpus = device_of(layout, request).ingress(layout)
-    ingress: dict[str, Any] = {
-        "num_replicas": replicas,
-        "max_ongoing_requests": MAX_ONGOING_REQUESTS,
-        "ray_actor_options": {"num_cpus": cpus},
-    }
-    models: dict[str, Any] = {"llm_config": config} if grouped else {"llm_configs": [config]}
+    arguments: dict[str, Any] = {"llm_config": config} if grouped else {"llm_configs": [config]}
+    if has_ingress(layout):
+        arguments["ingress_deployment_config"] = _ingress(layout, request)
     return {
         "name": app,
         "route_prefix": route_prefix,
         "import_path": f"ray.serve.llm:{'build_dp_openai_app' if grouped else 'build_openai_app'}",
         "logging_config": {"enable_access_log": False},
-        "args": models | {"ingress_deployment_config": ingress},
+        "args": arguments,
+    }
+
+
+def _ingress(layout: ParallelLayout, request: TuneRequest) -> dict[str, Any]:
+    """Those who take requests in, and hand answers out."""
+    kind = load_profile(cluster_of(layout, request).gpu).kind
+    return {
+        "num_replicas": Front.of(layout, kind).ingress_replicas,
+        "max_ongoing_requests": MAX_ONGOING_REQUESTS,
+        "ray_actor_options": {"num_cpus": device_of(layout, request).ingress_cpus},
     }
 
 
@@ -156,6 +168,7 @@ def _llm_config(layout: ParallelLayout, request: TuneRequest, model_source: str)
         "graceful_shutdown_timeout_s": 10,
         "graceful_shutdown_wait_loop_s": 0.5,
         "ray_actor_options": device_of(layout, request).replica(layout),
+        **router(layout),
     }
     if not attention_dp(layout):
         deployment["num_replicas"] = layout.dp
@@ -165,9 +178,10 @@ def _llm_config(layout: ParallelLayout, request: TuneRequest, model_source: str)
         "placement_group_config": _placement(layout, request),
         "deployment_config": deployment,
         "runtime_env": {"env_vars": environment(layout, request, model_source=model_source)},
-        # By default Serve hands tokens over every 50 ms; that would be most of a small model's TTFT and ITL.
-        "experimental_configs": {"stream_batching_interval_ms": 0},
     }
+    if has_ingress(layout):
+        # Ray's default of 50 ms would be most of a small model's TTFT and ITL.
+        config["experimental_configs"] = {"stream_batching_interval_ms": layout.stream_interval_ms}
     if layout.executor == "mp":
         # Ray Serve LLM derives the executor from the kind: "gpu" means Ray's, "cpu" means child processes of the
         # replica, which then holds the devices itself.
@@ -185,10 +199,13 @@ def _placement(layout: ParallelLayout, request: TuneRequest) -> dict[str, Any]:
 def vllm_args(layout: ParallelLayout, request: TuneRequest, *, model_source: str, host: str, port: int) -> list[str]:
     """Arguments of ``vllm serve`` (or ``python -m vllm.entrypoints.openai.api_server``) for one layout.
 
-    Data parallelism is vLLM's own here (one API server in front of dp engines), since no router stands before it.
+    Data parallelism is vLLM's own here (its API servers in front of dp engines), since no router stands before it. How
+    many there are is said where it is not 1, which ``vllm serve`` takes for as many as engines.
     """
     kwargs = engine_kwargs(layout, request)
-    return server_args(model_source, served_model_id(request), kwargs, layout.dp, host=host, port=port)
+    words = server_args(model_source, served_model_id(request), kwargs, layout.dp, host=host, port=port)
+    servers = layout.canonical.api_servers
+    return words + ([COUNT, str(servers)] if max(servers, layout.dp) > 1 else [])
 
 
 def server_args(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from serve.launch.device import cluster_of
@@ -18,8 +19,9 @@ from serve.launch.processes import (
     require_free_port,
     sweep,
 )
+from serve.launch.vllm_server import SPAWN, python_words, several
 from tuner.ask.deployment import UNLAUNCHED, Deployment, TwoPools
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.layout import AXES, ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.trial.launched import ENGINES, Launched, VllmServer, installed, model_source
@@ -27,11 +29,12 @@ from tuner.trial.seams import LaunchOrder, Watch
 from tuner.trial.shared import SharedCluster, this_machine
 
 KIND = "local-process"
+_OF_RAY = ("stream_interval_ms", "ingress_replicas", "request_router")
 HOST = "127.0.0.1"
 
 
 class LocalProcessLauncher:
-    """Implements ``tuner.trial.seams.Launcher`` with ``python -m vllm.entrypoints.openai.api_server`` on one node.
+    """Implements ``tuner.trial.seams.Launcher`` with vLLM's own server on one node.
 
     ``port`` is where each server listens, on the loopback only; None takes a free one each time. ``state_dir`` is
     where it is written what a kill would leave behind; what dead runs left there is removed before anything starts.
@@ -72,10 +75,17 @@ class LocalProcessLauncher:
             return UNLAUNCHED
         if deployment.executor == "ray":
             return "executor ray; a local process runs mp or uni"
+        if (told := _through_ray(deployment)) is not None:
+            return f"{told}; a local process is vLLM's own server, front auto or vllm"
         return _misplaced(deployment, request)
 
-    def launch(self, order: LaunchOrder, watch: Watch) -> LocalProcessDeployment:
-        """See ``tuner.trial.seams.Launcher``. Raises BadInput where the port was taken in the meantime."""
+    def launch(
+        self, order: LaunchOrder, watch: Watch, *, gone: Callable[[str], None] = lambda _: None
+    ) -> LocalProcessDeployment:
+        """See ``tuner.trial.seams.Launcher``; ``gone`` is told the app once it is torn down.
+
+        Raises BadInput where the port was taken in the meantime.
+        """
         started = time.perf_counter()
         _require_devices(order)
         port = self._port or free_port()
@@ -93,7 +103,7 @@ class LocalProcessLauncher:
             model_id=served_model_id(order.request),
             launched=Launched(self.name, self.versions, source, server),
             logs=logs,
-            on_teardown=lambda: self._forget(order.app, logs),
+            on_teardown=lambda: self._forget(order.app, logs, gone),
         )
         self._live[order.app] = deployment
         with deployment.ended_unless_ready():
@@ -114,10 +124,20 @@ class LocalProcessLauncher:
             deployment.teardown()
         self._record.close()
 
-    def _forget(self, app: str, logs: Path) -> None:
+    def _forget(self, app: str, logs: Path, gone: Callable[[str], None]) -> None:
         self._live.pop(app, None)
         self._record.drop("apps", app)
         self._record.drop("directories", logs)
+        gone(app)
+
+
+def _through_ray(layout: ParallelLayout) -> str | None:
+    """What of a layout's front is Ray Serve's alone; None where nothing is."""
+    wanted = layout.canonical
+    if wanted.front not in ("auto", "vllm"):
+        return f"front={wanted.front}"
+    asked = [name for name in _OF_RAY if getattr(wanted, name) != AXES[name].default]
+    return f"{asked[0]}={getattr(wanted, asked[0])}" if asked else None
 
 
 def _misplaced(layout: ParallelLayout, request: TuneRequest) -> str | None:
@@ -132,15 +152,19 @@ def _require_devices(order: LaunchOrder) -> None:
         raise LaunchFailed(FailureReason.PLACEMENT_IMPOSSIBLE, detail)
     if order.layout.executor == "ray":
         raise BadInput("layout.executor", "ray", "mp, uni (a local process runs without Ray)")
+    if (told := _through_ray(order.layout)) is not None:
+        name, _, value = told.partition("=")
+        raise BadInput(f"layout.{name}", value, "what vLLM's own server has: front auto or vllm")
 
 
 def _server(order: LaunchOrder, source: str, port: int) -> VllmServer:
     words = vllm_args(order.layout, order.request, model_source=source, host=HOST, port=port)
-    return VllmServer(tuple(words), environment(order.layout, order.request, model_source=source))
+    variables = environment(order.layout, order.request, model_source=source)
+    return VllmServer(tuple(words), variables | (SPAWN if several(words) else {}))
 
 
 def _spawn(server: VllmServer, logs: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *server.arguments]
+    command = [sys.executable, *python_words(server.arguments)]
     # A session of its own: Ctrl-C at the terminal reaches this process only, which then ends the server in order.
     with (logs / "engine.log").open("ab") as log:
         return subprocess.Popen(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from serve.launch.fronts import DIRECT, HAPROXY
 from serve.launch.ray_nodes import cluster_of_nodes
 from serve.launch.ray_seen import RayNode
 from tuner.ask.request import ClusterSpec
@@ -20,6 +22,11 @@ from tuner.errors import BadInput, FailureReason, LaunchFailed, ParlayError
 
 CONNECT_TIMEOUT_S = 12.0
 _ENVIRONMENT = threading.RLock()
+_LLM = "ray.llm._internal.serve"
+_READ_BY = {
+    HAPROXY: ("ray.serve._private.build_app",),
+    DIRECT: (f"{_LLM}.core.ingress.builder", f"{_LLM}.serving_patterns.data_parallel.builder"),
+}
 
 
 def require_ray_address(address: str) -> None:
@@ -106,6 +113,22 @@ def head_node() -> str:
     return str(min(heads or [node["NodeID"] for node in nodes]))
 
 
+def variables_of_nodes(names: Sequence[str]) -> dict[str, str]:
+    """Of these environment variables those that every living node's processes have, with one value."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    def look(names: Sequence[str]) -> dict[str, str]:
+        return {name: os.environ[name] for name in names if name in os.environ}
+
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    on = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    task = ray.remote(num_cpus=0)(look)
+    told = ray.get([task.options(scheduling_strategy=one).remote(names) for one in on], timeout=CONNECT_TIMEOUT_S)
+    first, *others = told
+    return {name: value for name, value in first.items() if all(one.get(name) == value for one in others)}
+
+
 def groups_pending() -> bool:
     """True while a placement group waits for room."""
 
@@ -122,8 +145,11 @@ def ray_logs() -> Path | None:
     return None if node is None else Path(node.get_logs_dir_path())
 
 
-def deploy_application(config: dict[str, Any]) -> None:
-    """Hand an application to Ray Serve, and do not wait. Raises LaunchFailed for one that Serve LLM refuses."""
+def deploy_application(config: dict[str, Any], environment: Mapping[str, str]) -> None:
+    """Hand an application to Ray Serve, and do not wait. Raises LaunchFailed for one that Serve LLM refuses.
+
+    ``environment`` is what Ray's nodes have for its path from client to engine: what is built follows from it.
+    """
 
     from ray import serve as ray_serve
     from ray.serve import llm
@@ -131,11 +157,34 @@ def deploy_application(config: dict[str, Any]) -> None:
     build = getattr(llm, config["import_path"].rpartition(":")[2])
     name, prefix, logs = config["name"], config["route_prefix"], config["logging_config"]
     try:
-        with quiet():
+        with quiet(), _building_for(environment):
             target = ray_serve.RunTarget(build(config["args"]), name, prefix, logs)
             ray_serve.run_many([target], wait_for_applications_running=False)
     except (ValueError, TypeError, ImportError) as error:
         raise LaunchFailed(FailureReason.ENGINE_CRASHED, f"Ray Serve LLM refuses the configuration: {error}") from None
+
+
+@contextlib.contextmanager
+def _building_for(environment: Mapping[str, str]) -> Iterator[None]:
+    """Have those who build applications believe in an environment, for the block.
+
+    They have read this process's own when it imported them, which it does once, whatever Ray it uses later.
+    Raises ValueError where this release of Ray does not know a variable that is set.
+    """
+    with _ENVIRONMENT:
+        before = []
+        try:
+            for variable, modules in _READ_BY.items():
+                for module in map(importlib.import_module, modules):
+                    if hasattr(module, variable):
+                        before.append((module, variable, getattr(module, variable)))
+                        setattr(module, variable, environment.get(variable) == "1")
+                    elif environment.get(variable) == "1":
+                        raise ValueError(f"{variable} is unknown to this release of Ray")
+            yield
+        finally:
+            for module, variable, value in before:
+                setattr(module, variable, value)
 
 
 def delete_application(app: str, *, wait: bool = True) -> None:

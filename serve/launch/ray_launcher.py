@@ -11,7 +11,9 @@ from typing import Any
 
 from serve.launch.device import cluster_of
 from serve.launch.engine import attention_dp, check_served, refused, serve_app
+from serve.launch.fronts import too_old, variables
 from serve.launch.health import Waiting
+from serve.launch.local_launcher import LocalProcessLauncher
 from serve.launch.processes import LauncherRecord, sweep
 from serve.launch.ray_api import (
     delete_application,
@@ -24,16 +26,18 @@ from serve.launch.ray_api import (
 from serve.launch.ray_deployment import RayServeDeployment
 from serve.launch.ray_nodes import demand, fits, home_of, pinned
 from serve.launch.ray_session import RaySession
+from serve.launch.turns import Turns
 from tuner.ask.deployment import UNLAUNCHED, Deployment, TwoPools
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.packing import unplaceable
 from tuner.ask.request import ClusterSpec, TuneRequest
-from tuner.errors import FailureReason, LaunchFailed
+from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.trial.launched import ENGINES, Launched, RayApplication, installed, model_source
-from tuner.trial.seams import LaunchOrder, Watch
+from tuner.trial.seams import LaunchOrder, RunningDeployment, Watch
 from tuner.trial.shared import SharedCluster, this_machine
 
 KIND = "ray-local"
+_JOINED = "front=vllm starts no Ray, and a cluster that runs has one: --launcher local, or a Ray of Parlay's own"
 MANY = 10_000  # the cluster's room is the limit
 
 
@@ -43,6 +47,10 @@ class RayServeLauncher:
     ``address`` is ``HOST:PORT`` of a running cluster's head (or ``auto``); None starts a Ray on this machine, on the
     loopback only, with one CPU per device where devices are CPUs. One Ray and one Serve serve all trials, and those of
     other launchers of this process on the same cluster; another cluster is refused at the first launch.
+    Of a Ray of its own its environment decides the front: for another one it is started anew, once nothing is deployed
+    behind the last, and stopped for vLLM's own server, which is then started beside no Ray. A running cluster has the
+    front that its nodes' environment says.
+
     ``http_port`` is Serve's; None takes the one in use, or a free one. ``state_dir`` is where it is written what a
     kill would leave behind; what dead runs left there is removed before anything starts.
 
@@ -54,6 +62,8 @@ class RayServeLauncher:
         self._record = LauncherRecord(state_dir, KIND)
         self._live: dict[str, RayServeDeployment] = {}
         self._session = RaySession(address, http_port, self._record)
+        self._turns = Turns()
+        self._vllm = LocalProcessLauncher(http_port, state_dir=state_dir) if self._session.own else None
 
     @property
     def name(self) -> str:
@@ -86,33 +96,60 @@ class RayServeLauncher:
         """See ``tuner.trial.seams.Launcher``: what Ray Serve LLM cannot run."""
         if isinstance(deployment, TwoPools):
             return UNLAUNCHED
-        return refused(deployment, request) or _scattered(deployment, cluster_of(deployment, request))
+        if deployment.front == "vllm":
+            return _JOINED if self._vllm is None else self._vllm.refuses(deployment, request)
+        front = too_old(deployment, self.versions.get("ray")) or self._session.other_front(deployment)
+        return front or refused(deployment, request) or _scattered(deployment, cluster_of(deployment, request))
 
-    def launch(self, order: LaunchOrder, watch: Watch) -> RayServeDeployment:
+    def launch(self, order: LaunchOrder, watch: Watch) -> RunningDeployment:
         """See ``tuner.trial.seams.Launcher``. Raises BadInput where Ray Serve LLM cannot run the layout as written."""
+        if not self._session.own:  # its front is what it is
+            return self._deploy(order, watch)
+        alone = order.layout.front == "vllm"
+        kind = f"vllm {order.app}" if alone else tuple(variables(order.layout).items())
+        self._turns.enter(order.app, kind, watch)
+        try:
+            return self._serve_by_vllm(order, watch) if alone else self._deploy(order, watch)
+        except BaseException:
+            self._turns.leave(order.app)
+            raise
+
+    def _serve_by_vllm(self, order: LaunchOrder, watch: Watch) -> RunningDeployment:
+        """vLLM's own server, on this machine; Ray would take cores from it, and count its devices as free."""
+        assert self._vllm is not None
+        self._session.close()
+        return self._vllm.launch(order, watch, gone=self._turns.leave)
+
+    def _deploy(self, order: LaunchOrder, watch: Watch) -> RayServeDeployment:
         started = time.perf_counter()
-        base_url = self._session.start(cluster_of(order.layout, order.request), watch)
+        check_served(order.layout, order.request)
+        environment = variables(order.layout)
+        base_url = self._session.start(cluster_of(order.layout, order.request), watch, environment)
         watch.cancel.raise_if_cancelled()
         _require_devices(order)
-        check_served(order.layout, order.request)
+        if (why := self._session.other_front(order.layout)) is not None:
+            raise BadInput("layout.front", order.layout.front, why)
         source, prefix = model_source(order.request.model), f"/{order.app}"
         config = serve_app(order.app, order.layout, order.request, model_source=source, route_prefix=prefix)
         home = home_of(live_nodes(), order.placement, order.request.groups) if not self._session.own else None
         config = config if home is None else pinned(config, home)
         _require_room(order, config)
-        launched = Launched(self.name, self.versions, source, RayApplication(config))
+        payload = RayApplication(config, environment=environment)
+        launched = Launched(self.name, self.versions, source, payload)
         deployment = RayServeDeployment(order, f"{base_url}{prefix}", launched, self._forget)
         if self._session.own:  # a running cluster itself knows what was left on it
             self._record.add("apps", order.app)
         self._live[order.app] = deployment
         with deployment.ended_unless_ready():
             watch.progress("handing the application to Ray Serve")
-            deploy_application(config)
+            deploy_application(config, environment)
             deployment.wait_until_ready(order, started, Waiting(watch))
         return deployment
 
     def remove_orphan(self, app: str) -> bool:
         """See ``Launcher``; on a running cluster whatever application of that name is not this run's."""
+        if self._vllm is not None and self._vllm.remove_orphan(app):
+            return True
         if self._session.own:
             if app not in self._swept and app not in self._live:
                 self._swept |= sweep(self._state_dir, KIND)  # of a process that has died since
@@ -131,12 +168,15 @@ class RayServeLauncher:
         """Tear down what is up; stop a Ray that was started here, and remove its files."""
         for deployment in list(self._live.values()):
             deployment.teardown()
+        if self._vllm is not None:
+            self._vllm.close()
         self._session.close()
         self._record.close()
 
     def _forget(self, app: str) -> None:
         self._live.pop(app, None)
         self._record.drop("apps", app)
+        self._turns.leave(app)
 
 
 def _scattered(layout: ParallelLayout, nodes: ClusterSpec) -> str | None:

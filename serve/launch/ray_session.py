@@ -7,9 +7,11 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from serve.launch.device import devices_of
+from serve.launch.fronts import VARIABLES, missing
 from serve.launch.niceness import own_ray
 from serve.launch.one_ray import RAY
 from serve.launch.processes import LauncherRecord, end, free_port, require_free_port, writers_under
@@ -25,7 +27,9 @@ from serve.launch.ray_api import (
     serve_details,
     serve_runs,
     start_serve,
+    variables_of_nodes,
 )
+from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import ClusterSpec
 from tuner.errors import BadInput
 from tuner.trial.seams import Watch
@@ -45,6 +49,8 @@ class RaySession:
     def __init__(self, address: str | None, http_port: int | None, record: LauncherRecord) -> None:
         self._address, self._http_port, self._record = address, http_port, record
         self._base_url: str | None = None
+        self._environment: dict[str, str] = {}
+        self._found: dict[str, str] | None = None  # of the environment of a running cluster
         self._scratch: Path | None = None
         self._connected = False
         self._starting = threading.RLock()
@@ -58,18 +64,20 @@ class RaySession:
         """True for a Ray that is started here."""
         return self._address is None
 
-    def start(self, cluster: ClusterSpec, watch: Watch) -> str:
+    def start(self, cluster: ClusterSpec, watch: Watch, environment: Mapping[str, str] = MappingProxyType({})) -> str:
         """Base URL of Serve, with Ray and Serve up; ``cluster`` is what a Ray of our own is to have.
 
-        Whoever comes while it starts waits for it; what fails, or is interrupted, leaves nothing.
+        So is the ``environment`` of its nodes: with another one it is started anew, and nothing may be deployed there
+        then. Whoever comes while it starts waits for it; what fails, or is interrupted, leaves nothing.
         """
         with self._starting:
-            if self._base_url is not None:
+            if self._base_url is not None and (not self.own or self._environment == environment):
                 return self._base_url
             try:
                 if self._address is None:
-                    watch.progress("starting Ray")
-                    self._start_local(cluster)
+                    watch.progress("starting Ray" if self._base_url is None else "starting Ray for another front")
+                    self.close()
+                    self._start_local(cluster, dict(environment))
                 else:
                     watch.progress(f"connecting to Ray at {self._address}")
                     self._connect(self._address)
@@ -100,7 +108,16 @@ class RaySession:
                 self._record.drop(kind, self._scratch)
         self._base_url = self._scratch = None
 
-    def _start_local(self, cluster: ClusterSpec) -> None:
+    def other_front(self, layout: ParallelLayout) -> str | None:
+        """Why the running cluster has another front than a layout asks for; None where it has that, or is our own."""
+        if self.own or layout.front == "auto":
+            return None
+        if self._found is None:
+            self.connect()
+            self._found = variables_of_nodes(VARIABLES)
+        return missing(layout, self._found)
+
+    def _start_local(self, cluster: ClusterSpec, environment: dict[str, str]) -> None:
         if self._http_port is not None:
             require_free_port(self._http_port, "http_port")
         with RAY.joining(None):
@@ -109,7 +126,9 @@ class RaySession:
             self._scratch = Path(tempfile.mkdtemp(prefix="parlay-"))
             for kind in _HELD:
                 self._record.add(kind, self._scratch)
-            with environment_of(RAY_USAGE_STATS_ENABLED="0", TMPDIR=str(self._scratch), **own_ray()):
+            self._environment = environment
+            own = own_ray() | own_haproxy(self._scratch) | environment
+            with environment_of(RAY_USAGE_STATS_ENABLED="0", TMPDIR=str(self._scratch), **own):
                 ray_init(
                     **devices_of(cluster).own_ray(cluster.devices),
                     include_dashboard=False,
@@ -140,6 +159,24 @@ class RaySession:
         if self._http_port not in (None, port):
             raise BadInput("http_port", self._http_port, f"{port}, on which this cluster's Ray Serve listens")
         return f"http://{'127.0.0.1' if local else host}:{port}"
+
+
+def own_haproxy(scratch: Path) -> dict[str, str]:
+    """Where a HAProxy of our own Ray's Serve keeps its files, and ports of its own for its counts.
+
+    Its defaults are one folder of the machine and two ports, which another Ray's HAProxy may have; by its files its
+    process is found where it outlives Ray. A socket's path is short: hence the name of the folder.
+    """
+    files = scratch / "h"
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(files / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(files / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(files),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(files / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+    }
 
 
 def proxy_of(details: Mapping[str, Any]) -> tuple[str, int]:

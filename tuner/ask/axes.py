@@ -68,8 +68,9 @@ class EngineArgument:
 class Axis:
     """One axis: a count (its default is a number), a switch (true or false), a choice of words, or a free name.
 
-    ``least`` is the lowest count, ``words`` are the values of a choice. ``acts`` says for which layouts the value is looked at (None: all); elsewhere
-    a layout is written with the default. ``cautions`` say of a layout with a value why answers may differ: "stores …".
+    ``least`` is the lowest count, ``words`` are the values of a choice. ``acts`` says for which layouts the value is
+    looked at (None: all); elsewhere a layout is written with the default. ``cautions`` say of a layout with a value why
+    answers may differ: "stores …".
     """
 
     name: str

@@ -31,7 +31,8 @@ class ParallelLayout:
     ``front`` is the path from client to engine (``FRONTS``). Of one through Ray Serve, ``stream_interval_ms`` is how
     long tokens are gathered into a message (0: each is one), ``ingress_replicas`` how many take requests for each
     engine (0: the launcher's rule), ``request_router`` how a request finds its copy of the engine. ``api_servers`` are
-    the processes of vLLM's own server that speak HTTP. ``gpu`` names the node group where the cluster has several; a layout never spans two.
+    the processes of vLLM's own server that speak HTTP. ``gpu`` names the node group where the cluster has several; a
+    layout never spans two.
     """
 
     # fmt: off

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +20,12 @@ _SHOWN |= {"python": "Python {}", "parlay": "Parlay {}"}
 
 @dataclass(frozen=True, slots=True)
 class RayApplication:
-    """``config`` is the application of a Ray Serve config file that Ray Serve was given."""
+    """``config`` is the application of a Ray Serve config file that Ray Serve was given, ``environment`` what Ray's
+    nodes had to have for its path from client to engine."""
 
     config: dict[str, Any]
     kind: Literal["ray-application"] = "ray-application"
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,10 @@ class RayPlace:
         return Fingerprint(nodes_seen(ray_nodes_alive()), versions)
 
     def refuses(self, deployment: Deployment, request: TuneRequest) -> str | None:
-        """What Ray Serve LLM cannot run."""
-        return UNLAUNCHED if isinstance(deployment, TwoPools) else refused(deployment, request)
+        """What Ray Serve LLM cannot run, or this cluster's Serve has another front for."""
+        if isinstance(deployment, TwoPools):
+            return UNLAUNCHED
+        return refused(deployment, request) or self._site.other_front(deployment)
 
     def launched(self, name: str, deployment: Deployment, request: TuneRequest, measured: Launched | None) -> Launched:
         """The application that was measured, under its new name and on any node; else the one that would be tried."""

@@ -1,0 +1,87 @@
+"""Paths from client to engine as Ray Serve 2.60 has them: what each needs of Ray's environment, and of its release.
+
+Read in Ray's wheels: 2.54 knows no ``RAY_SERVE_ENABLE_HA_PROXY``; 2.55 does, and finds a HAProxy that the machine has;
+2.56 brings ``RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING``, which needs HAProxy (``serve/_private/build_app.py``), and the
+round robin router; by 2.58 ``ray[serve]`` brings a HAProxy. The variables are read once, when a process imports Serve:
+by Serve's controller, its proxies and replicas, and by whoever builds the application.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tuner.ask.front import LAUNCHED
+from tuner.ask.layout import ParallelLayout
+
+HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+DIRECT = "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING"
+BODY = "RAY_SERVE_INGRESS_REQUEST_ROUTER_FORWARD_BODY"  # HAProxy asks which replica; by the prompt, it must send it
+VARIABLES = (HAPROXY, DIRECT, BODY)
+
+_ROUTERS = {
+    "power_of_two": "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter",
+    "prefix_aware": "ray.serve.llm.request_router.PrefixCacheAffinityRouter",
+    "round_robin": "ray.serve.experimental.round_robin_router.RoundRobinRouter",
+}
+_SINCE = {"ray_haproxy": (2, 55), "ray_direct": (2, 56), "round_robin": (2, 56)}
+
+
+def front_of(layout: ParallelLayout) -> str:
+    """The front that Ray Serve has for a layout."""
+    return LAUNCHED if layout.front == "auto" else layout.front
+
+
+def has_ingress(layout: ParallelLayout) -> bool:
+    """True where replicas of an ingress stand between the proxy and the engines."""
+    return front_of(layout) != "ray_direct"
+
+
+def variables(layout: ParallelLayout) -> dict[str, str]:
+    """The environment of Ray's nodes, and of whoever builds the application, that a front needs."""
+    if front_of(layout) not in ("ray_haproxy", "ray_direct"):
+        return {}
+    names = [HAPROXY] if has_ingress(layout) else [HAPROXY, DIRECT]
+    if not has_ingress(layout) and layout.canonical.request_router == "prefix_aware":
+        names.append(BODY)
+    return dict.fromkeys(names, "1")
+
+
+def router(layout: ParallelLayout) -> dict[str, Any]:
+    """The engines' option of a deployment by which requests are dealt to them; empty where Ray's default does so, or
+    where there is one engine, or ranks whose router is their own.
+
+    Ray's default is the choice of the better of two, but round robin where engines are asked directly.
+    """
+    chosen = layout.canonical.request_router
+    if layout.dp == 1 or layout.shares_experts or (chosen == "power_of_two" and has_ingress(layout)):
+        return {}
+    return {"request_router_config": {"request_router_class": _ROUTERS[chosen]}}
+
+
+def too_old(layout: ParallelLayout, ray: str | None) -> str | None:
+    """Why a release of Ray has not what a layout asks for, in words; None where it has, or is unknown."""
+    found = re.match(r"(\d+)\.(\d+)", ray or "")
+    if found is None:
+        return None
+    release = (int(found[1]), int(found[2]))
+    for axis, value in (("front", layout.front), ("request_router", layout.canonical.request_router)):
+        since = _SINCE.get(value)
+        if since is not None and release < since:
+            return f"{axis}={value} needs Ray {since[0]}.{since[1]}, this is {ray}"
+    return None
+
+
+def missing(layout: ParallelLayout, found: Mapping[str, str]) -> str | None:
+    """Why a cluster whose nodes have the variables ``found`` has another front, in words; None where it has this one.
+
+    Direct streaming is decided by who builds the application; Serve's own processes look at the others.
+    """
+    lacks = [name for name in variables(layout) if name != DIRECT and found.get(name) != "1"]
+    if lacks:
+        words = " and ".join(f"{name}=1" for name in lacks)
+        return f"front={layout.front} needs {words} in the environment of all of the cluster's nodes, before Ray starts"
+    if layout.front == "ray_serve" and found.get(HAPROXY) == "1":
+        return f"front=ray_serve: the cluster has {HAPROXY}=1, which is front=ray_haproxy"
+    return None
