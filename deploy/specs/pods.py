@@ -3,6 +3,9 @@
 Holes are named by the values of the Helm chart: those of the layout (``Serving.values``), and those of the site
 (``SITE_DEFAULTS``). ``group`` is one of its ``workerGroups``, ``kind`` what the site says of its type of GPU. Field
 names follow KubeRay's RayService v1.
+
+Ray would run engines, proxies and ingress replicas at niceness 15 (``serve.launch.niceness``), behind its own raylet
+and agents. A pod's cores are its own, so nothing else would be given way to; trials on a Ray of our own are at 0.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import Any
 
 from deploy.specs.holes import Each, Hole, Kind, Merged, When, helm_template
 from deploy.specs.site_values import SITE_KEYS
+from serve.launch.niceness import VARIABLE as NICENESS
 
 CACHE_PATH = "/hf-cache"
 
@@ -48,6 +52,8 @@ def _container(
         "env": [
             {"name": "HF_HOME", "value": CACHE_PATH},
             {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": token}},
+            {"name": NICENESS, "value": "0"},
+            Each("serving.rayEnv", "entry", Hole("entry")),
             Each("serving.extraEnv", "entry", Hole("entry")),
         ],
         "resources": {"requests": size, "limits": size},

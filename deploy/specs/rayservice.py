@@ -17,6 +17,7 @@ from deploy.specs.shipment import Shipment
 from deploy.specs.site_values import Site
 from serve.launch.device import PodNeeds, cluster_of, device_of
 from serve.launch.engine import attention_dp
+from tuner.ask.front import INGRESS_PER_ENGINE
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.packing import Footprint, footprint
 from tuner.ask.profile import load_profile
@@ -88,7 +89,8 @@ class WorkerGroup:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Everything that the RayService says. ``serve_config`` is the Ray Serve config file, unchanged.
+    """Everything that the RayService says. ``serve_config`` is the Ray Serve config file, unchanged, ``environment``
+    what Ray's nodes need for its path from client to engine.
 
     ``annotations`` say where the configuration, the version of Ray and the image come from.
     """
@@ -104,6 +106,7 @@ class Serving:
     shared_memory: str
     model_path: str | None
     serve_config: str
+    environment: Mapping[str, str]
 
     def values(self) -> dict[str, Any]:
         """Values of the Helm chart, under its key ``serving``."""
@@ -116,6 +119,7 @@ class Serving:
             "rayVersion": self.ray_version,
             "head": platform.site.head.model_dump(),
             "workerGroups": [self._group_values(group) for group in self.workers],
+            "rayEnv": [{"name": name, "value": value} for name, value in self.environment.items()],
             "gpuResource": platform.gpu_resource,
             "sharedMemory": self.shared_memory,
             "cacheClaim": platform.cache_claim or "",
@@ -137,9 +141,9 @@ def plan_serving(shipment: Shipment, platform: Platform, serve_config: str) -> S
     """Size the pods for a layout; ``serve_config`` is the text of the Ray Serve config file.
 
     A worker pod holds what one replica uses of one node, so that a replica finds the same links as when it was
-    measured: ``min(devices per replica, devices per node)``. A replica that does not fill its last node gets a smaller
-    second group. Data-parallel ranks that share their experts are one group of devices. Raises BadInput where nobody
-    says which Ray the cluster is to run.
+    measured: ``min(devices per replica, devices per node)``; a core more for each ingress replica beyond the usual. A
+    replica that does not fill its last node gets a smaller second group. Data-parallel ranks that share their experts
+    are one group of devices. Raises BadInput where nobody says which Ray the cluster is to run.
     """
     layout, request, source = shipment.layout, shipment.request, shipment.launched.model_source
     device = device_of(layout, request)
@@ -147,9 +151,10 @@ def plan_serving(shipment: Shipment, platform: Platform, serve_config: str) -> S
     groups = []
     cluster = cluster_of(layout, request)
     plugged = device.pods.plugin_devices
+    spare = platform.spare_cpus + device.ingress_cpus * max(0, layout.ingress_replicas - INGRESS_PER_ENGINE)
     gpu_type = load_profile(cluster.gpu).name if plugged else ""
     for name, replicas, devices in _groups(layout, cluster.gpus_per_node):
-        cpus = (platform.cpus_per_gpu if plugged else 1) * devices + platform.spare_cpus
+        cpus = (platform.cpus_per_gpu if plugged else 1) * devices + spare
         logical = devices if device.counts_as_gpus(layout) else 0
         groups.append(WorkerGroup(name, replicas, devices, cpus, memory_gib * devices, logical, gpu_type))
     ray_version = platform.ray_version or shipment.ray_version
@@ -167,6 +172,7 @@ def plan_serving(shipment: Shipment, platform: Platform, serve_config: str) -> S
         shared_memory=platform.site.shared_memory if plugged else f"{device.pods.shared_memory_gib}Gi",
         model_path=source if source.startswith("/") else None,
         serve_config=serve_config,
+        environment=shipment.ray_environment,
     )
 
 

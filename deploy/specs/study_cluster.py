@@ -74,6 +74,7 @@ def study_cluster(
         "rayVersion": trials.ray_version,
         "head": platform.site.head.model_dump(),
         "workerGroups": [_group(number, group, platform) for number, group in enumerate(groups)],
+        "rayEnv": [],
         "gpuResource": platform.gpu_resource,
         "sharedMemory": memory,
         "cacheClaim": platform.cache_claim or "",

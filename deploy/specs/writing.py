@@ -79,12 +79,20 @@ def write_whole(path: Path, text: str) -> Path:
 
 
 def _ray_serve(shipment: Shipment, _: Platform) -> str:
-    notes = []
+    notes = [f"Needs: {word} in the environment of each `ray start`, and of `serve run`." for word in _set(shipment)]
     if device_of(shipment.layout, shipment.request).counts_as_gpus(shipment.layout):
         count = shipment.layout.devices
-        notes = [f"Needs: Parlay beside vLLM, and a Ray that counts cores as devices: ray start --num-gpus {count} ..."]
+        notes += [
+            f"Needs: Parlay beside vLLM, and a Ray that counts cores as devices: ray start --num-gpus {count} ..."
+        ]
     document = {"applications": [shipment.application]}
     return _heading(shipment, "serve run FILE, or serve deploy FILE", *notes) + _yaml(document)
+
+
+def _set(shipment: Shipment) -> list[str]:
+    """Ray's variables as a shell has them, in one word; none where a front needs none."""
+    words = " ".join(f"{name}={value}" for name, value in shipment.ray_environment.items())
+    return [words] if words else []
 
 
 def _rayservice(shipment: Shipment, platform: Platform) -> str:

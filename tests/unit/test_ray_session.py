@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serve.launch import ray_session
+from serve.launch.fronts import DIRECT, HAPROXY
 from serve.launch.one_ray import OneRay
 from serve.launch.processes import LauncherRecord
 from serve.launch.ray_session import RaySession
@@ -75,3 +77,25 @@ def test_a_start_that_does_not_succeed_leaves_nothing(
         own.start(ClusterSpec(gpu="cpu", gpus_per_node=1), Watch())
     assert not Path(ray.options["_temp_dir"]).parent.exists()
     assert (ray.stopped, one.used, list(tmp_path.iterdir())) == (1, False, [])
+
+
+def test_another_front_needs_another_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, ray, one = session(tmp_path, monkeypatch)
+    seen, inits = list[dict[str, str]](), ray.init
+
+    def init(**options: Any) -> None:
+        seen.append({name: os.environ[name] for name in os.environ if name.startswith("RAY_SERVE_")})
+        inits(**options)
+
+    monkeypatch.setattr(ray_session, "ray_init", init)
+    spec, told, direct = ClusterSpec(gpu="cpu", gpus_per_node=1), list[str](), {HAPROXY: "1", DIRECT: "1"}
+    for environment in ({}, direct, direct, {}):
+        own.start(spec, Watch(progress=told.append), environment)
+    assert [{HAPROXY, DIRECT} & set(found) for found in seen] == [set(), {HAPROXY, DIRECT}, set()]
+    assert told[0::2] == ["starting Ray", "starting Ray for another front", "starting Ray for another front"]
+    assert (ray.stopped, one.used) == (2, True)
+    scratch = Path(ray.options["_temp_dir"]).parent
+    assert all(Path(path).is_relative_to(scratch) for name, path in seen[-1].items() if "PORT" not in name)
+    assert HAPROXY not in os.environ
+    own.close()
+    assert list(tmp_path.iterdir()) == []

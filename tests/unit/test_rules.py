@@ -88,6 +88,12 @@ EXECUTOR = [
     (LLAMA_8B, "tp=8,pp=2,dp=1,executor=ray", (2, 8), None, None),
     (MIXTRAL, "tp=2,pp=1,dp=4,ep=true", (1, 8), DropReason.EXECUTOR, "mp does not share experts over dp=4 replicas"),
     (MIXTRAL, "tp=1,pp=1,dp=4,ep=true,executor=uni", (1, 8), DropReason.EXECUTOR, "uni does not share experts"),
+    (MIXTRAL, "tp=2,pp=1,dp=4,ep=true,front=vllm", (1, 8), None, None),  # ranks of vLLM's own server
+    (LLAMA_8B, "tp=2,pp=1,dp=4,front=vllm,api_servers=4", (1, 8), None, None),
+    (LLAMA_8B, "tp=2,pp=1,dp=1,front=vllm,executor=ray", (1, 8), DropReason.FRONT, "executor mp or uni"),
+    (LLAMA_8B, "tp=4,pp=1,dp=4,front=vllm", (2, 8), DropReason.FRONT, "a server of one node of 8, needs 16"),
+    (LLAMA_8B, "tp=1,pp=1,dp=1,front=ray_direct,executor=uni", (1, 8), DropReason.FRONT, "mp or ray, not uni"),
+    (LLAMA_8B, "tp=1,pp=1,dp=1,executor=uni", (1, 8), None, None),
     (MIXTRAL, "tp=8,pp=1,dp=1,ep=true", (1, 8), None, None),
     (LLAMA_8B, "tp=8,pp=1,dp=2", (2, 8), None, None),  # each replica has a node to itself
 ]  # fmt: skip

@@ -44,6 +44,7 @@ class DropReason(StrEnum):
     EXPERTS = "experts"
     CONTEXT_PARALLEL = "context_parallel"
     EXECUTOR = "executor"
+    FRONT = "front"
     SCHEDULER = "scheduler"
     KV_CACHE = "kv_cache"
     WEIGHT_FORMAT = "weight_format"
@@ -190,9 +191,24 @@ def _executor(layout: ParallelLayout, cluster: Cluster) -> Drop | None:
         return Drop(DropReason.EXECUTOR, f"executor uni runs 1 rank, the replica has {ranks}")
     if layout.executor == "mp" and not footprint(layout, cluster.gpus_per_node).on_one_node:
         return Drop(DropReason.EXECUTOR, f"executor mp stays in a node of {cluster.gpus_per_node}, needs {ranks}")
-    if layout.executor != "ray" and layout.shares_experts:  # Ray Serve LLM groups such replicas on Ray's executor
+    grouped = layout.shares_experts and layout.front != "vllm"  # by Ray Serve LLM, on Ray's executor
+    if layout.executor != "ray" and grouped:
         figure = f"executor {layout.executor} does not share experts over dp={layout.dp} replicas"
         return Drop(DropReason.EXECUTOR, figure)
+    return None
+
+
+def _front(layout: ParallelLayout, cluster: Cluster) -> Drop | None:
+    """Ray Serve LLM runs engines by executor mp or ray; vLLM's own server is a process of one node, without a Ray. What
+    a front needs of a release of Ray is asked of the launcher, which knows it (``serve.launch.fronts``)."""
+    if layout.front == "vllm":
+        if layout.executor == "ray":
+            return Drop(DropReason.FRONT, "front vllm starts no Ray: executor mp or uni")
+        if layout.devices > cluster.gpus_per_node:
+            figure = f"front vllm is a server of one node of {cluster.gpus_per_node}, needs {layout.devices}"
+            return Drop(DropReason.FRONT, figure)
+    elif layout.front != "auto" and layout.executor == "uni":
+        return Drop(DropReason.FRONT, f"front {layout.front} runs executor mp or ray, not uni")
     return None
 
 
@@ -268,7 +284,7 @@ def _weight_format(model: ModelShape, layout: ParallelLayout, cluster: Cluster) 
 
 
 _DEVICE_RULES: tuple[DeviceRule, ...] = (_sparse_attention, _kv_cache, _weight_format)
-_CLUSTER_RULES: tuple[ClusterRule, ...] = (_placement, _executor)
+_CLUSTER_RULES: tuple[ClusterRule, ...] = (_placement, _executor, _front)
 _ENGINE_RULES: tuple[EngineRule, ...] = (
     _heads,
     _layers,
