@@ -47,8 +47,12 @@ def test_auto_is_what_ray_serve_has() -> None:
 
 @pytest.mark.parametrize(
     ("gpu", "text", "replicas"),
-    [("h100_sxm", "dp=3", 6), ("h100_sxm", "dp=3,ingress_replicas=4", 12), ("cpu", "dp=2", 1)]
-    + [("cpu", "dp=2,ingress_replicas=1", 2)],
+    [
+        ("h100_sxm", "dp=3", 6),
+        ("h100_sxm", "dp=3,ingress_replicas=4", 12),
+        ("cpu", "dp=2", 1),
+        ("cpu", "dp=2,ingress_replicas=1", 2),
+    ],
 )
 def test_ingress_replicas_are_counted_by_engine(gpu: str, text: str, replicas: int) -> None:
     app = serve_app("app", parse(text), request(gpu), model_source="m")

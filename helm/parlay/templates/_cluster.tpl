@@ -47,6 +47,11 @@ headGroupSpec:
                   name: {{ $serving.tokenSecret | toJson }}
                   key: "token"
                   optional: true
+            - name: "RAY_worker_niceness"
+              value: "0"
+            {{- range $entry := $serving.rayEnv }}
+            - {{ $entry | toJson }}
+            {{- end }}
             {{- range $entry := $serving.extraEnv }}
             - {{ $entry | toJson }}
             {{- end }}
@@ -200,6 +205,11 @@ workerGroupSpecs:
                     name: {{ $serving.tokenSecret | toJson }}
                     key: "token"
                     optional: true
+              - name: "RAY_worker_niceness"
+                value: "0"
+              {{- range $entry := $serving.rayEnv }}
+              - {{ $entry | toJson }}
+              {{- end }}
               {{- range $entry := $serving.extraEnv }}
               - {{ $entry | toJson }}
               {{- end }}
