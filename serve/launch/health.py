@@ -28,9 +28,9 @@ def served_models(url: str, *, timeout_s: float) -> tuple[str, ...]:
         return ()
 
 
-def completes(url: str, model_id: str, *, timeout_s: float) -> bool:
+def completes(url: str, model_id: str, *, timeout_s: float, prompt: str = WARM_PROMPT) -> bool:
     """True where a short completion comes back with the tokens that were asked for."""
-    body = {"model": model_id, "prompt": WARM_PROMPT, "max_tokens": WARM_OUTPUT_TOKENS, "ignore_eos": True}
+    body = {"model": model_id, "prompt": prompt, "max_tokens": WARM_OUTPUT_TOKENS, "ignore_eos": True}
     try:
         answer = _json(f"{url}/v1/completions", body, timeout_s)
         return int(answer["usage"]["completion_tokens"]) == WARM_OUTPUT_TOKENS
@@ -39,10 +39,14 @@ def completes(url: str, model_id: str, *, timeout_s: float) -> bool:
 
 
 def warm_up(url: str, model_id: str, replicas: int, *, timeout_s: float) -> bool:
-    """Send each replica its first requests; True where all were answered, so none is cold when it is measured."""
+    """Send each replica its first requests; True where all were answered, so none is cold when it is measured.
+
+    No two begin alike: a router that looks at prompts would send them to one replica.
+    """
     count = replicas * WARM_REQUESTS_PER_REPLICA
     with ThreadPoolExecutor(max_workers=min(count, 64)) as pool:
-        answers = pool.map(lambda _: completes(url, model_id, timeout_s=timeout_s), range(count))
+        prompts = [f"{number} {WARM_PROMPT}" for number in range(count)]
+        answers = pool.map(lambda prompt: completes(url, model_id, timeout_s=timeout_s, prompt=prompt), prompts)
         return all(list(answers))
 
 

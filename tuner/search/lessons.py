@@ -26,7 +26,7 @@ def doomed(layout: Deployment, trials: Iterable[TrialResult]) -> str | None:
     for trial in failed:
         if (why := _shares(layout, trial)) is not None:
             return why
-    for axis in _BACKENDS:
+    for axis in (*_BACKENDS, "front"):
         value = getattr(layout, axis)
         same = [t for t in trials if getattr(t.layout, axis) == value]
         shapes = {t.layout.shape for t in same if t.failure in _BROKEN}
