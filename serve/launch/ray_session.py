@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from serve.launch.device import devices_of
-from serve.launch.fronts import VARIABLES, missing
+from serve.launch.fronts import VARIABLES, missing, without_haproxy
 from serve.launch.niceness import own_ray
 from serve.launch.one_ray import RAY
 from serve.launch.processes import LauncherRecord, end, free_port, require_free_port, writers_under
@@ -109,8 +109,11 @@ class RaySession:
         self._base_url = self._scratch = None
 
     def other_front(self, layout: ParallelLayout) -> str | None:
-        """Why the running cluster has another front than a layout asks for; None where it has that, or is our own."""
-        if self.own or layout.front == "auto":
+        """Why the running cluster has another front than a layout asks for, or this machine cannot have it; None where
+        it has that."""
+        if self.own:
+            return without_haproxy(layout)
+        if layout.front == "auto":
             return None
         if self._found is None:
             self.connect()

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from serve.launch import fronts
 from serve.launch.engine import check_served, refused, serve_app, vllm_args
-from serve.launch.fronts import BODY, DIRECT, HAPROXY, missing, too_old, variables
+from serve.launch.fronts import BODY, DIRECT, HAPROXY, missing, too_old, variables, without_haproxy
 from serve.launch.local_launcher import LocalProcessLauncher
 from serve.launch.turns import Turns
 from serve.launch.vllm_server import MODULE, SERVE, python_words
@@ -129,6 +130,16 @@ def test_a_release_of_ray_has_its_fronts(text: str, ray: str | None, said: str |
 def test_a_running_cluster_has_the_front_of_its_environment(text: str, found: dict[str, str], said: str | None) -> None:
     told = missing(parse(text), found)
     assert (told is None) if said is None else said in (told or "")
+
+
+def test_a_machine_without_haproxy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fronts, "find_spec", lambda _: None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv(fronts.BINARY, raising=False)
+    assert "front=ray_direct needs HAProxy on this machine" in (without_haproxy(parse("front=ray_direct")) or "")
+    assert without_haproxy(parse("front=ray_serve")) is None
+    monkeypatch.setenv(fronts.BINARY, "/opt/haproxy")
+    assert without_haproxy(parse("front=ray_direct")) is None
 
 
 def test_ray_serve_does_not_run_vllms_own_server() -> None:
