@@ -18,7 +18,9 @@ from serve.launch.turns import Turns
 from serve.launch.vllm_server import MODULE, SERVE, python_words
 from tests.unit.test_engine import config_of, request
 from tuner.ask.layout import AXES, FRONT_AXES, ParallelLayout
+from tuner.ask.space import Space
 from tuner.errors import BadInput, Cancelled, Cause
+from tuner.study.launchable import launchable
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.seams import Watch
 
@@ -218,3 +220,16 @@ def test_a_wait_for_a_turn_can_be_cancelled() -> None:
         turns.enter("b", "another", watch([], handle))
     turns.leave("a")
     turns.enter("c", "another", watch([]))
+
+
+def test_a_plan_has_only_paths_that_its_launcher_has() -> None:
+    space = Space("s", {"tp": (1, 2), "front": ("auto", "ray_direct", "vllm"), "stream_interval_ms": (0, 20)})
+
+    def refuses(layout: ParallelLayout) -> str | None:
+        return f"no {layout.front}" if layout.front in ("ray_direct", "vllm") else None
+
+    narrowed, dropped = launchable(space, None, refuses)
+    assert narrowed.axes == {"tp": (1, 2), "front": ("auto",), "stream_interval_ms": (0, 20)}
+    assert [(group.count, group.figure) for group in dropped] == [(4, "no ray_direct"), (4, "no vllm")]
+    assert narrowed.size + sum(group.count for group in dropped) == space.size
+    assert launchable(space, None, lambda _: "nothing runs here") == (space, ())  # not for its front

@@ -30,6 +30,7 @@ from tuner.search.strategy import Strategy
 from tuner.search.warm_start import MOST, Factors, Past, carried
 from tuner.study.assignment import Assignment
 from tuner.study.driver import Driver
+from tuner.study.launchable import launchable
 from tuner.study.lease import is_gone, new_driver
 from tuner.study.lifecycle import StudyState
 from tuner.study.observer import Fanout, Observer
@@ -100,7 +101,7 @@ class Study:
         """
         s = self._s
         self._cancel.raise_if_cancelled()
-        planned = self._runnable(plan(s.request, s.model, s.cluster, s.space))
+        planned = self._runnable(self._planned())
         known = self._begun(resume, facts)
         with ending(self._store, s.name, self._cancel), Driver(self._assignment(), self._best) as driver:
             orphans = driver.clear_orphans()
@@ -114,6 +115,15 @@ class Study:
                 self._observer.resumed(found.finished, orphans)
             self._observer.ended(driver.run(search, found.finished))
             return self._decide(planned, search)
+
+    def _planned(self) -> Plan:
+        """The plan of what this launcher has paths to the engine for."""
+        s = self._s
+        gpu = s.request.groups[0].gpu if len(s.request.groups) > 1 else None
+        space, lost = launchable(s.space, gpu, lambda layout: self._launcher.refuses(layout, s.request))
+        planned = plan(s.request, s.model, s.cluster, space)
+        total = planned.candidates + sum(group.count for group in lost)
+        return replace(planned, candidates=total, dropped=(*planned.dropped, *lost))
 
     def _begun(self, resume: bool, facts: dict[str, str]) -> bool:
         """Begin the study, or find it begun; True where it was."""
