@@ -224,9 +224,15 @@ def is_connected() -> bool:
 
 
 def ray_shutdown() -> None:
-    """Leave the Ray of this process, and end it where it was started here."""
+    """Leave the Ray of this process, and end it where it was started here.
+
+    Serve remembers its controller by a number of this process's job, which the next Ray's first job has as well.
+    """
     import ray
 
+    context = sys.modules.get("ray.serve.context")
+    if context is not None:
+        context._set_global_client(None)
     ray.shutdown()
 
 

@@ -165,7 +165,8 @@ class RaySession:
 
 
 def own_haproxy(scratch: Path) -> dict[str, str]:
-    """Where a HAProxy of our own Ray's Serve keeps its files, and ports of its own for its counts.
+    """Where a HAProxy of our own Ray's Serve keeps its files, ports of its own for its counts, and how long replicas
+    that it asks stay up after they are told to end: by default half a minute, for others who deal requests to them.
 
     Its defaults are one folder of the machine and two ports, which another Ray's HAProxy may have; by its files its
     process is found where it outlives Ray. A socket's path is short: hence the name of the folder.
@@ -179,6 +180,7 @@ def own_haproxy(scratch: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(files / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     }
 
 
