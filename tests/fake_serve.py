@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -39,7 +40,7 @@ class FakeServe(ThreadingHTTPServer):
             monkeypatch.setattr(f"{at}.{name}", instead)
         monkeypatch.setattr("serve.launch.ray_session.own_ip", lambda: "127.0.0.1")
 
-    def deploy(self, config: dict[str, Any]) -> None:
+    def deploy(self, config: dict[str, Any], environment: Mapping[str, str]) -> None:
         """As ``ray_api.deploy_application``."""
         name = config["name"]
         self.looks[name] = 0

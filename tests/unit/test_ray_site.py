@@ -45,6 +45,9 @@ class Session:
     def start(self, cluster, watch):
         return "http://unused"
 
+    def other_front(self, layout):
+        return "the cluster has no HAProxy" if layout.front == "ray_haproxy" else None
+
     def close(self):
         pass
 
@@ -198,3 +201,10 @@ def test_applications_are_known_by_their_names():
     assert mine("chat-d12")
     assert not mine("chat-d1-d1")
     assert not mine("parlay-chat-0")
+
+
+def test_a_layout_behind_another_front_than_the_clusters_is_not_started(bench):
+    behind = replace(a_live("one"), launched=planned("one", ParallelLayout.parse("front=ray_haproxy"), REQUEST))
+    with pytest.raises(BadInput, match="the cluster has no HAProxy"):
+        bench.site.start(replace(behind, deployment=ParallelLayout.parse("front=ray_haproxy")), REQUEST)
+    assert not bench.serve.applications

@@ -5,8 +5,9 @@ A plan ranks an engine behind its best path. Were that refused only later, the e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from tuner.ask.layout import FRONT_AXES, ParallelLayout
 from tuner.ask.rules import DropReason
@@ -14,7 +15,8 @@ from tuner.ask.space import Space
 from tuner.plan.prune import DroppedGroup
 
 Refuses = Callable[[ParallelLayout], str | None]
-_ACTS = {"request_router": {"dp": 2}, "api_servers": {"front": "vllm"}}  # what an axis needs to be looked at
+# What an axis needs to be looked at.
+_ACTS: Mapping[str, Mapping[str, Any]] = {"request_router": {"dp": 2}, "api_servers": {"front": "vllm"}}
 
 
 def launchable(space: Space, gpu: str | None, refuses: Refuses) -> tuple[Space, tuple[DroppedGroup, ...]]:
