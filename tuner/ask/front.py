@@ -9,8 +9,6 @@ from tuner.ask.layout import ParallelLayout
 
 LAUNCHED = "ray_serve"  # the path of a layout that names none: what ``tune`` launches
 INGRESS_PER_ENGINE = 2  # what Ray's documentation advises, so that token streaming is not the bottleneck
-_DEFAULTS = {"front": "auto", "stream_interval_ms": 0, "ingress_replicas": 0, "api_servers": 1,
-             "request_router": "power_of_two"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +31,17 @@ class Front:
     def of(cls, layout: ParallelLayout, kind: DeviceKind) -> Front:
         """What a layout means on a kind of device. Where it names no number of ingress replicas: two for each engine,
         but one in all where cores are devices, which it would take from them."""
-        axes = {name: getattr(layout, name, default) for name, default in _DEFAULTS.items()}
-        name = LAUNCHED if axes["front"] == "auto" else str(axes["front"])
         usual = INGRESS_PER_ENGINE * layout.dp if kind.own_memory else 1
         return cls(
-            name=name,
-            interval_ms=int(axes["stream_interval_ms"]),
-            ingress_replicas=int(axes["ingress_replicas"]) * layout.dp or usual,
-            api_servers=int(axes["api_servers"]),
+            name=LAUNCHED if layout.front == "auto" else layout.front,
+            interval_ms=layout.stream_interval_ms,
+            ingress_replicas=layout.ingress_replicas * layout.dp or usual,
+            api_servers=layout.api_servers,
             engines=layout.dp,
-            router=str(axes["request_router"]),
+            router=layout.request_router,
         )
 
     def servers(self, per: str) -> int:
         """How many of a hop share the load, by ``HopFit.per``."""
-        return {"node": 1, "ingress": self.ingress_replicas, "engine": self.engines, "api_server": self.api_servers}[
-            per
-        ]
+        loops = {"node": 1, "ingress": self.ingress_replicas, "engine": self.engines, "api_server": self.api_servers}
+        return loops[per]
