@@ -41,6 +41,7 @@ ONE_ROOM = {
         "tuner/study/quotas.py",
         "tuner/study/rollouts.py",
         "tuner/study/rounds.py",
+        "tuner/study/same_engine.py",
         "tuner/study/schema.py",
         "tuner/study/spending.py",
         "tuner/study/statements.py",

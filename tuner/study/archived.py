@@ -19,7 +19,7 @@ from tuner.rehearse.conditions import SEED_FACT, simulated_seed
 from tuner.study.lifecycle import StudyState
 from tuner.study.orders import order_of
 from tuner.study.records import Snapshot
-from tuner.study.rows import entry_of, open_trial_of, study_of, trial_of
+from tuner.study.rows import engines_shared, entry_of, open_trial_of, study_of, trial_of
 from tuner.study.schema import EVENTS, LEDGER, ORDERS, ROUNDS, SCHEMA_VERSION, STEPS, STUDIES, TRIALS
 from tuner.study.step_rows import load_step
 from tuner.study.stored_decision import read_decision
@@ -134,7 +134,9 @@ def _read(rows: Mapping[str, list[Row]]) -> None:
     entries = tuple(entry for _, entry in _each(rows, LEDGER, entry_of))
     device_s = {entry.app: entry.device_s for entry in entries}
     whole = {TRIALS.name: [row | {"device_s": device_s.get(row["app"])} for row in rows[TRIALS.name]]}
-    trials = tuple(trial for _, trial in _each(whole, TRIALS, lambda row: trial_of(row, steps[row["number"]])))
+    engines = engines_shared(rows[TRIALS.name])
+    read = _each(whole, TRIALS, lambda row: trial_of(row, steps[row["number"]], engines))
+    trials = tuple(trial for _, trial in read)
     opened = _each(rows, TRIALS, open_trial_of)
     running = tuple(trial for row, trial in opened if row["state"] == TrialState.RUNNING.value)
     if head["decision"] is not None:

@@ -96,7 +96,7 @@ class DriverRecord:
     study_s: float
 
 
-Mark = tuple[int, int]  # launches begun, and of these, over: it grows with whatever happens to a study's trials
+Mark = tuple[int, int]  # trials begun, and launches that are over: it changes with whatever happens to a study's trials
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,8 @@ class Snapshot:
         """As it was at that moment."""
         over = sum(entry.outcome is not Outcome.RUNNING for entry in self.entries)
         owners = frozenset(trial.driver for trial in self.open)
-        return Pulse((len(self.entries), over), owners, self.drivers)
+        begun = len(self.entries) + sum(trial.engine_of is not None for trial in self.trials)
+        return Pulse((begun, over), owners, self.drivers)
 
 
 def app_name(study: str, number: int, lost: int = 0) -> str:

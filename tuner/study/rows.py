@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,29 @@ def study_of(row: Row) -> StudyRecord:
     )
 
 
-def trial_of(row: Row, steps: Iterable[StepResult]) -> TrialResult:
-    """A trial, of its row with the ledger's ``device_s``."""
+def trials_of(rows: Sequence[Row], steps: Mapping[int, Iterable[StepResult]]) -> tuple[TrialResult, ...]:
+    """All trials of a study, of their rows with the ledger's ``device_s``; ``steps`` by number."""
+    engines = engines_shared(rows)
+    return tuple(trial_of(row, steps.get(row["number"], ()), engines) for row in rows)
+
+
+def engines_shared(rows: Iterable[Row]) -> dict[str, int]:
+    """Of all trials of a study: the engines on which several were measured, each with the trial that launched it."""
+    numbers: dict[str, list[int]] = {}
+    for row in rows:
+        numbers.setdefault(row["app"], []).append(row["number"])
+    return {app: min(found) for app, found in numbers.items() if len(found) > 1}
+
+
+def trial_of(row: Row, steps: Iterable[StepResult], engines: Mapping[str, int]) -> TrialResult:
+    """A trial, of its row with the ledger's ``device_s``, which is its own alone where no other shares its engine, as
+    ``engines_shared`` says."""
+    first, deployment, device_s = engines.get(row["app"]), parse_deployment(row["layout"]), row["device_s"]
+    if first is not None:
+        device_s = None if row["seconds"] is None else row["seconds"] * deployment.devices
     return TrialResult(
         number=row["number"],
-        deployment=parse_deployment(row["layout"]),
+        deployment=deployment,
         state=TrialState(row["state"]),
         steps=tuple(steps),
         failure=FailureReason(row["failure"]) if row["failure"] else None,
@@ -55,8 +73,9 @@ def trial_of(row: Row, steps: Iterable[StepResult]) -> TrialResult:
         seconds=row["seconds"],
         purpose=Purpose(row["purpose"]),
         repeat=row["repeat"],
-        device_s=row["device_s"],
+        device_s=device_s,
         launched=LAUNCHED.validate_python(row["launched"]) if row["launched"] else None,
+        engine_of=None if first == row["number"] else first,
     )
 
 

@@ -70,19 +70,7 @@ def begin_trial(db: sa.Connection, study: str, number: int, claim: TrialClaim, p
     """The rows of a trial that begins, and of what it will take."""
     lost = (LEDGER.c.study == study) & (LEDGER.c.outcome == Outcome.LOST.value)
     app = app_name(study, number, db.scalar(sa.select(sa.func.count()).where(lost)) or 0)
-    row = {
-        "study": study,
-        "number": number,
-        "layout": str(claim.deployment),
-        "app": app,
-        "log_dir": str(claim.log_root / f"trial-{number:03d}"),
-        "state": TrialState.RUNNING.value,
-        "started_at": time.time(),
-        "purpose": claim.purpose.value,
-        "repeat": claim.repeat,
-        "driver": claim.driver,
-        "placement": [list(pair) for pair in placement.held],
-    }
+    row = trial_row(study, number, claim, app, placement)
     entry = {
         "study": study,
         "app": app,
@@ -96,6 +84,23 @@ def begin_trial(db: sa.Connection, study: str, number: int, claim: TrialClaim, p
     db.execute(sa.insert(TRIALS).values(row))
     db.execute(sa.insert(LEDGER).values(entry))
     return open_trial_of(row)
+
+
+def trial_row(study: str, number: int, claim: TrialClaim, app: str, placement: Placement | None) -> dict[str, Any]:
+    """The row of a trial that begins, on the engine of that name."""
+    return {
+        "study": study,
+        "number": number,
+        "layout": str(claim.deployment),
+        "app": app,
+        "log_dir": str(claim.log_root / f"trial-{number:03d}"),
+        "state": TrialState.RUNNING.value,
+        "started_at": time.time(),
+        "purpose": claim.purpose.value,
+        "repeat": claim.repeat,
+        "driver": claim.driver,
+        "placement": None if placement is None else [list(pair) for pair in placement.held],
+    }
 
 
 def close_entry(db: sa.Connection, study: str, app: str, outcome: Outcome, device_s: float | None) -> None:

@@ -17,6 +17,7 @@ from tuner.decide.decision import Decision
 from tuner.errors import BadInput, FailureReason, StoreError
 from tuner.plan.prune import Candidate, DroppedGroup
 from tuner.search.warm_start import kin_of
+from tuner.study import same_engine
 from tuner.study.accounts import Accounts
 from tuner.study.archive import Archive
 from tuner.study.audit import Audit
@@ -36,7 +37,7 @@ from tuner.study.quotas import Quotas
 from tuner.study.records import OpenTrial, Pulse, Snapshot, StudyRecord, TrialClaim
 from tuner.study.rollouts import Rollouts
 from tuner.study.rounds import Rounds
-from tuner.study.rows import DROPPED, LAUNCHED, RANKED, open_trial_of, study_of, trial_of
+from tuner.study.rows import DROPPED, LAUNCHED, RANKED, open_trial_of, study_of, trials_of
 from tuner.study.schema import DRIVERS, LEDGER, STEPS, STUDIES, TRIALS
 from tuner.study.spending import Spending
 from tuner.study.statements import (
@@ -218,7 +219,7 @@ class Store:
         """Record an order before anything starts: no other driver launches this layout for the same repeat.
 
         ``place`` chooses the devices, given all trials that hold some; while it does, no other driver claims any. None
-        where the layout is claimed already, where there is no room, or ``launches`` trials were begun before. On a
+        where the layout is claimed already, where there is no room, or ``launches`` engines were launched before. On a
         cluster that other studies use too (``sharing``) it gets a lease on devices that they do not hold, or Blocked.
         """
         try:
@@ -228,7 +229,7 @@ class Store:
                 taken = any((row["layout"], row["repeat"]) == (str(claim.layout), claim.repeat) for row in rows)
                 own = [open_trial_of(row) for row in rows if row["state"] == TrialState.RUNNING.value]
                 placement = place(own)
-                if taken or placement is None or len(rows) >= launches:
+                if taken or placement is None or len({row["app"] for row in rows}) >= launches:
                     return None
                 found = placement if sharing is None else take(db, study, claim.driver, sharing, own, placement)
                 if isinstance(found, Blocked):
@@ -298,21 +299,14 @@ class Store:
 
     def finish_trial(self, study: str, result: TrialResult, driver: str) -> None:
         """Record a trial's end; its launch and its steps are stored already. Raises LeaseLost as ``add_step`` does."""
-        values = {
-            "state": result.state.value,
-            "failure": result.failure.value if result.failure else None,
-            "detail": result.detail,
-            "log_tail": list(result.log_tail),
-            "ready_after_s": result.ready_after_s,
-            "seconds": result.seconds,
-        }
-        outcome = Outcome.LOST if result.failure is FailureReason.CANCELLED else Outcome.ENDED
         with self._db.writing() as db:
-            app = require_owner(db, study, result.number, driver)
-            this = (TRIALS.c.study == study) & (TRIALS.c.number == result.number)
-            db.execute(sa.update(TRIALS).where(this).values(values))
-            close_entry(db, study, app, outcome, result.device_s)
-            give_back(db, app)
+            same_engine.finish(db, study, result, driver)
+
+    def hand_over(self, study: str, result: TrialResult, claim: TrialClaim) -> OpenTrial | None:
+        """Record a trial's end and the beginning of another on the engine that goes on running: the launch of both is
+        one, and ends with the last. None, and nothing is recorded, where what is claimed was claimed before."""
+        with self._db.writing() as db:
+            return same_engine.hand_over(db, study, result, claim)
 
     def forget_trial(self, study: str, number: int, driver: str, study_s: float) -> None:
         """Drop a trial that never ended, and its steps: it will be run again from the start.
@@ -323,7 +317,8 @@ class Store:
             app = require_owner(db, study, number, driver)
             for entry in entries_of(db, study):
                 if entry.app == app and entry.outcome is Outcome.RUNNING:
-                    close_entry(db, study, app, Outcome.LOST, entry.device_s_until(study_s))
+                    outcome = same_engine.outcome_without(db, study, app, number)
+                    close_entry(db, study, app, outcome, entry.device_s_until(study_s))
             give_back(db, app)
             db.execute(sa.delete(STEPS).where(STEPS.c.study == study, STEPS.c.trial == number))
             db.execute(sa.delete(TRIALS).where(TRIALS.c.study == study, TRIALS.c.number == number))
@@ -337,10 +332,12 @@ class Store:
         """What tells whether anything has happened since: a few short rows."""
         with self._db.reading() as db:
             outcomes = list(db.scalars(sa.select(LEDGER.c.outcome).where(LEDGER.c.study == study)))
-            running = (TRIALS.c.study == study) & (TRIALS.c.state == TrialState.RUNNING.value)
-            owners = frozenset(db.scalars(sa.select(TRIALS.c.driver).where(running)))
+            columns = (TRIALS.c.app, TRIALS.c.driver, TRIALS.c.state)
+            rows = db.execute(sa.select(*columns).where(TRIALS.c.study == study)).mappings().all()
+            owners = frozenset(row["driver"] for row in rows if row["state"] == TrialState.RUNNING.value)
             over = sum(outcome != Outcome.RUNNING.value for outcome in outcomes)
-            return Pulse((len(outcomes), over), owners, drivers_of(db, study, now_s(db)))
+            begun = len(outcomes) + len(rows) - len({row["app"] for row in rows})
+            return Pulse((begun, over), owners, drivers_of(db, study, now_s(db)))
 
     def snapshot(self, study: str) -> Snapshot:
         """All of a study's trials, drivers and entries; raises BadInput for a study that does not exist."""
@@ -359,7 +356,7 @@ class Store:
             raise self._unknown(study)
         return Snapshot(
             state=StudyState(state),
-            trials=tuple(trial_of(row, steps.get(row["number"], ())) for row in rows),
+            trials=trials_of(rows, steps),
             open=tuple(open_trial_of(row) for row in rows if row["state"] == TrialState.RUNNING.value),
             entries=entries,
             drivers=drivers,
@@ -367,13 +364,18 @@ class Store:
 
     def trial_starts(self, study: str) -> dict[int, float]:
         """When each trial began, in seconds of the study's own time, as its durations are; of one whose launch is in no
-        ledger, from the start of the study."""
+        ledger, from the start of the study. On one engine each begins where the one before it ended."""
         began = sa.func.coalesce(LEDGER.c.ordered_s, TRIALS.c.started_at - STUDIES.c.created_at)
         ledger = (LEDGER.c.study == TRIALS.c.study) & (LEDGER.c.app == TRIALS.c.app)
-        query = sa.select(TRIALS.c.number, began).join(STUDIES, STUDIES.c.name == TRIALS.c.study)
-        query = query.join(LEDGER, ledger, isouter=True).where(TRIALS.c.study == study)
+        columns = (TRIALS.c.number, TRIALS.c.app, began, TRIALS.c.seconds)
+        query = sa.select(*columns).join(STUDIES, STUDIES.c.name == TRIALS.c.study)
+        query = query.join(LEDGER, ledger, isouter=True).where(TRIALS.c.study == study).order_by(TRIALS.c.number)
+        found, took_s = dict[int, float](), dict[str, float]()
         with self._db.reading() as db:
-            return {int(number): float(start) for number, start in db.execute(query)}
+            for number, app, start, seconds in db.execute(query):
+                found[int(number)] = float(start) + took_s.get(app, 0.0)
+                took_s[app] = took_s.get(app, 0.0) + (seconds or 0.0)
+        return found
 
     def trials(self, study: str) -> list[TrialResult]:
         """All trials, in order, finished or (state RUNNING) not."""
