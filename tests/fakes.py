@@ -122,6 +122,15 @@ class FakeDeployment:
     def failure(self) -> tuple[FailureReason, str] | None:
         return None
 
+    def reconfigure(self, layout: ParallelLayout, watch: Watch) -> None:
+        watch.cancel.raise_if_cancelled()
+        assert self.app in self.launcher.running
+        self.launcher.reconfigured.append(str(layout))
+        failure = self.launcher.failures.get(str(layout))
+        if failure is not None:
+            raise failure
+        self.layout, self.ready_after_s = layout, 0.25
+
     def log_tail(self, lines: int = 20) -> tuple[str, ...]:
         return ("INFO started", "INFO serving")[-lines:]
 
@@ -140,6 +149,8 @@ class FakeLauncher:
     running: set[str] = field(default_factory=set)
     orders: list[LaunchOrder] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    reconfigured: list[str] = field(default_factory=list)
+    in_place: frozenset[str] = frozenset({"stream_interval_ms", "ingress_replicas"})
     name: str = "fake"
     refused: str | None = None  # an executor that this launcher cannot run
     parallel: int = 1

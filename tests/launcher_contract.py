@@ -18,11 +18,11 @@ from pydantic import TypeAdapter
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, TuneRequest
-from tuner.errors import Cancelled, Cause, FailureReason, LaunchFailed
+from tuner.errors import BadInput, Cancelled, Cause, FailureReason, LaunchFailed
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.launched import Launched
 from tuner.trial.results import LoadStep
-from tuner.trial.seams import Launcher, LaunchOrder, Meter, RunningDeployment, Samples, Watch
+from tuner.trial.seams import Launcher, LaunchOrder, Meter, Reconfigurable, RunningDeployment, Samples, Watch
 
 OUTPUT_TOKENS = 8  # of every request
 STEP = LoadStep(0, 4.0, 3.0, seed=1)
@@ -72,9 +72,17 @@ class ContractBench:
         """What holds devices now."""
         raise NotImplementedError
 
+    def gathered(self, deployment: RunningDeployment) -> float | None:
+        """The share of tokens that come with the one before them; None where nobody can see it."""
+        return None
+
     def answers(self, deployment: RunningDeployment) -> bool:
         """Whether it serves its model now."""
         raise NotImplementedError
+
+    def record_of(self, layout: ParallelLayout, record: Launched) -> Launched:
+        """What is recorded of a layout, of the record of one with another path."""
+        return record
 
     @property
     def model_source(self) -> str:
@@ -129,6 +137,35 @@ class RunningContract:
             }
         assert len(seen) <= 1
         assert result.output_tok_per_s == pytest.approx(OUTPUT_TOKENS * result.completed / result.wall_s)
+
+    def test_its_path_changes_while_its_engine_runs_on(
+        self, bench: ContractBench, deployment: RunningDeployment
+    ) -> None:
+        if not bench.launcher.in_place:
+            assert not isinstance(deployment, Reconfigurable)
+            return
+        assert isinstance(deployment, Reconfigurable)
+        record, engines = deployment.launched, list(bench.left_running())
+        plain = ParallelLayout()
+        other = replace(plain, stream_interval_ms=250, ingress_replicas=2)
+        with pytest.raises(BadInput, match="with another ingress_replicas or stream_interval_ms"):
+            deployment.reconfigure(replace(other, tp=2), Watch())
+        handle = CancelHandle()
+        handle.cancel(Cause.OPERATOR, "enough")
+        with pytest.raises(Cancelled, match="enough"):
+            deployment.reconfigure(other, Watch(handle))
+        share = bench.gathered(deployment)
+        deployment.reconfigure(other, Watch(progress=bench.said.append))
+        assert list(bench.left_running()) == engines
+        assert deployment.failure() is None
+        assert bench.answers(deployment)
+        assert 0 <= deployment.ready_after_s < 60
+        assert deployment.launched == bench.record_of(other, record)
+        after = bench.gathered(deployment)
+        assert share is None or after is None or share < 0.5 < after
+        deployment.reconfigure(plain, Watch())
+        assert (list(bench.left_running()), deployment.launched) == (engines, record)
+        assert deployment.failure() is None
 
     def test_a_cancelled_step_ends_soon_and_leaves_the_deployment(
         self, bench: ContractBench, deployment: RunningDeployment

@@ -65,6 +65,11 @@ class LocalProcessLauncher:
         return this_machine()
 
     @property
+    def in_place(self) -> frozenset[str]:
+        """Nothing: vLLM's own server reads its settings when it starts."""
+        return frozenset()
+
+    @property
     def versions(self) -> dict[str, str]:
         """Of vLLM; there is no Ray in it."""
         return installed(*(name for name in ENGINES if name != "ray"))

@@ -158,7 +158,7 @@ def deploy_application(config: dict[str, Any], environment: Mapping[str, str]) -
     name, prefix, logs = config["name"], config["route_prefix"], config["logging_config"]
     try:
         with quiet(), _building_for(environment):
-            target = ray_serve.RunTarget(build(config["args"]), name, prefix, logs)
+            target = ray_serve.RunTarget(build(config["args"]), name, prefix, logs, external_scaler_enabled=True)
             ray_serve.run_many([target], wait_for_applications_running=False)
     except (ValueError, TypeError, ImportError) as error:
         raise LaunchFailed(FailureReason.ENGINE_CRASHED, f"Ray Serve LLM refuses the configuration: {error}") from None
@@ -185,6 +185,31 @@ def _building_for(environment: Mapping[str, str]) -> Iterator[None]:
         finally:
             for module, variable, value in before:
                 setattr(module, variable, value)
+
+
+def change_replicas(app: str, deployment: str, replicas: int) -> None:
+    """Have a deployment of an application run so many replicas; the others stay as they are."""
+    import ray
+    from ray.serve._private.common import DeploymentID
+    from ray.serve.context import _get_global_client
+
+    controller = _get_global_client()._controller
+    this = DeploymentID(name=deployment, app_name=app)
+    ray.get(controller.update_deployment_replicas.remote(this, replicas), timeout=CONNECT_TIMEOUT_S)
+
+
+def change_interval(actors: Sequence[str], interval_ms: int) -> None:
+    """Have these replicas of Serve LLM's engines send tokens on every so many ms, from the next request on."""
+    import ray
+
+    def change(_replica: Any, interval_ms: int) -> None:  # within a function, so that Ray sends the code itself
+        from ray.serve import get_replica_context
+
+        server = get_replica_context().servable_object
+        server._llm_config.experimental_configs["stream_batching_interval_ms"] = interval_ms
+
+    found = [ray.get_actor(name, namespace="serve") for name in actors]
+    ray.get([actor.__ray_call__.remote(change, interval_ms) for actor in found], timeout=CONNECT_TIMEOUT_S)
 
 
 def delete_application(app: str, *, wait: bool = True) -> None:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from serve.launch.deployed import Deployed
+from serve.launch.deployed import POLL_S, Deployed
 from serve.launch.engine import served_model_id
 from serve.launch.engine_processes import EngineProcesses
 from serve.launch.failure import crash, replica_died
 from serve.launch.health import Waiting
+from serve.launch.in_place import apply, changed, settled
 from serve.launch.logs import SEARCHED_LINES, SHOWN_LINES, keep, show, tail
 from serve.launch.processes import end, group_of
 from serve.launch.ray_api import delete_application, groups_pending, own_ip, ray_logs, serve_details
 from serve.launch.replicas import ReplicaHistory, last_message, messages, status_of
+from tuner.ask.layout import ParallelLayout
 from tuner.errors import FailureReason, LaunchFailed
-from tuner.trial.launched import Launched
-from tuner.trial.seams import LaunchOrder
+from tuner.trial.launched import Launched, RayApplication
+from tuner.trial.seams import LaunchOrder, Watch
 
 STOP_PATIENCE_S = 5.0
+CHANGE_PATIENCE_S = 120.0  # an ingress replica imports Ray Serve LLM, which takes seconds on cores that are free
 
 
 class RayServeDeployment(Deployed):
@@ -31,6 +37,7 @@ class RayServeDeployment(Deployed):
     def __init__(self, order: LaunchOrder, url: str, launched: Launched, on_teardown: Callable[[str], None]) -> None:
         super().__init__(url, served_model_id(order.request), launched)
         self._order, self._on_teardown = order, on_teardown
+        self._layout = order.layout
         self._history = ReplicaHistory()
         self._engine = EngineProcesses()
         self._ready: frozenset[str] | None = None
@@ -54,6 +61,47 @@ class RayServeDeployment(Deployed):
         else:
             return None
         return replica_died(what, self.log_tail(SEARCHED_LINES))
+
+    def reconfigure(self, layout: ParallelLayout, watch: Watch) -> None:
+        """See ``tuner.trial.seams.Reconfigurable``: the engine's replicas stay, those before them come and go."""
+        started, waiting, record = time.perf_counter(), Waiting(watch), self._launched
+        assert isinstance(record.payload, RayApplication)
+        config = changed(record.payload.config, self._layout, layout, self._order.request, record.model_source)
+        self._require_alive()
+        watch.cancel.raise_if_cancelled()
+        engines = frozenset(name for name in self._ready or () if self._history.seen[name].holds_engine)
+        apply(config, self._known())
+        while True:
+            application, elapsed_s = self._known(), time.perf_counter() - started
+            running = frozenset(_running_ids(self._history.look(application, own_ip())))
+            if engines - running:
+                self._require_alive()
+            if settled(config, application):
+                break
+            if elapsed_s > CHANGE_PATIENCE_S:
+                raise self._unchanged(layout, last_message(application))
+            waiting.on("waiting for the ingress, the engine runs on", elapsed_s)
+            waiting.pause(POLL_S)
+        self._ready = running
+        if not waiting.answer(partial(self._warm_up, len(running), CHANGE_PATIENCE_S)):
+            self._require_alive()
+            raise self._unchanged(layout, "its first requests were not answered")
+        self._layout, self._launched = layout, replace(record, payload=replace(record.payload, config=config))
+        self._ready_after_s = time.perf_counter() - started
+
+    def _unchanged(self, layout: ParallelLayout, why: str) -> LaunchFailed:
+        words = f"does not serve as {layout}, {CHANGE_PATIENCE_S:g} s after it was changed: {why}"
+        return LaunchFailed(FailureReason.START_TIMED_OUT, words, self.log_tail())
+
+    def _known(self) -> dict[str, Any]:
+        application = self._application()
+        if application is None:
+            raise LaunchFailed(FailureReason.REPLICA_DIED, "Ray Serve no longer knows the application")
+        return application
+
+    def _require_alive(self) -> None:
+        if (found := self.failure()) is not None:
+            raise LaunchFailed(*found, self.log_tail())
 
     def log_tail(self, lines: int = SHOWN_LINES) -> tuple[str, ...]:
         """The engine's last log lines, oldest first; empty where its node's logs cannot be read from here."""

@@ -13,6 +13,7 @@ from serve.launch.device import cluster_of
 from serve.launch.engine import attention_dp, check_served, refused, serve_app
 from serve.launch.fronts import too_old, variables
 from serve.launch.health import Waiting
+from serve.launch.in_place import IN_PLACE
 from serve.launch.local_launcher import LocalProcessLauncher
 from serve.launch.processes import LauncherRecord, sweep
 from serve.launch.ray_api import (
@@ -86,6 +87,11 @@ class RayServeLauncher:
             return this_machine()
         self._session.connect()
         return SharedCluster(f"ray/{head_node()}", deals=True)
+
+    @property
+    def in_place(self) -> frozenset[str]:
+        """What Ray Serve changes in front of an engine that runs."""
+        return IN_PLACE
 
     @property
     def versions(self) -> dict[str, str]:

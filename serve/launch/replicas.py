@@ -27,7 +27,12 @@ class Replica:
     @property
     def holds_engine(self) -> bool:
         """True for a replica that runs vLLM, not one that only takes requests in."""
-        return self.deployment.startswith(_ENGINE)
+        return holds_engine(self.deployment)
+
+
+def holds_engine(deployment: str) -> bool:
+    """True for the name of a deployment whose replicas run vLLM."""
+    return deployment.startswith(_ENGINE)
 
 
 class ReplicaHistory:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from serve.launch.engine import serve_app
 from serve.launch.health import completes, served_models
 from serve.launch.local_launcher import LocalProcessLauncher
 from serve.launch.processes import ProcessId, writers_under
@@ -19,10 +22,13 @@ from serve.launch.ray_launcher import RayServeLauncher
 from serve.measure.http_meter import HttpMeter
 from serve.tiny_model import build_tiny_model
 from tests.launcher_contract import OUTPUT_TOKENS, ContractBench, Fault
-from tuner.ask.request import TuneRequest
+from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import Metric, TuneRequest
 from tuner.ask.request_document import parse_request
 from tuner.errors import FailureReason
-from tuner.trial.seams import Launcher, RunningDeployment
+from tuner.trial.launched import Launched, RayApplication
+from tuner.trial.results import LoadStep
+from tuner.trial.seams import Launcher, RunningDeployment, Samples, Watch
 
 MAKERS: dict[str, Callable[..., Launcher]] = {
     "ray-serve": lambda port, state_dir: RayServeLauncher(None, port, state_dir=state_dir),
@@ -78,6 +84,21 @@ class Bench(ContractBench):
         for record in self.state_dir.glob("*.json"):
             directories += [Path(path) for path in json.loads(record.read_text())["directories"]]
         return [process for process in writers_under(directories) if "VLLM::" in command_of(process)]
+
+    def gathered(self, deployment: RunningDeployment) -> float | None:
+        seen: list[Samples] = []
+        self.meter.measure(deployment, LoadStep(0, 4.0, 2.0, seed=2), self.request(), Watch(samples=seen.append))
+        gaps_s = seen[0][Metric.ITL]
+        return sum(gap_s < 1e-4 for gap_s in gaps_s) / len(gaps_s)
+
+    def record_of(self, layout: ParallelLayout, record: Launched) -> Launched:
+        payload = record.payload
+        assert isinstance(payload, RayApplication)
+        config = copy.deepcopy(payload.config)
+        config["args"]["llm_configs"][0]["experimental_configs"]["stream_batching_interval_ms"] = 250
+        config["args"]["ingress_deployment_config"]["num_replicas"] = 2
+        assert config["args"] == serve_app("x", layout, self.request(), model_source=self.model_source)["args"]
+        return replace(record, payload=replace(payload, config=config))
 
     def answers(self, deployment: RunningDeployment) -> bool:
         if served_models(deployment.url, timeout_s=10) != (deployment.model_id,):

@@ -20,8 +20,10 @@ from tuner.rehearse.conditions import AT_REST, Conditions
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import Node, Placement, Reservation, place, room_for
 from tuner.trial.launched import Launched, NoEngine, installed, model_source
+from tuner.trial.seams import Watch
 
 NAME = "simulated"
+IN_PLACE = frozenset({"stream_interval_ms", "ingress_replicas"})  # as Ray Serve
 NOWHERE = Placement(())  # of what holds no devices yet
 
 
@@ -161,6 +163,16 @@ class SimulatedDeployment:
         """Nothing that could be deployed."""
         world = NoEngine(f"simulated cluster, seed {self.world.conditions.seed}")
         return Launched(NAME, installed(), model_source(self.request.model), world)
+
+    def reconfigure(self, layout: ParallelLayout, watch: Watch) -> None:
+        """Serve behind another path, in no time. Raises as ``tuner.trial.seams.Reconfigurable``, and BadInput where
+        more than the path would be another."""
+        if layout.without(IN_PLACE) != self.layout.without(IN_PLACE):
+            raise BadInput("layout", str(layout), f"{self.layout}, with another {' or '.join(sorted(IN_PLACE))}")
+        self.require_alive()
+        watch.cancel.raise_if_cancelled()
+        self.layout, self.ready_after_s = layout, 0.0
+        self.say(f"serves as {layout}")
 
     def say(self, words: str) -> None:
         """Add a line to the log."""

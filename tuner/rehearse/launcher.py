@@ -10,7 +10,7 @@ from tuner.ask.requested_model import requested_model
 from tuner.ask.rules import illegal
 from tuner.cost.memory import estimate_memory
 from tuner.errors import FailureReason, LaunchFailed
-from tuner.rehearse.cluster import NAME, SimulatedCluster, SimulatedDeployment
+from tuner.rehearse.cluster import IN_PLACE, NAME, SimulatedCluster, SimulatedDeployment
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.launched import installed
 from tuner.trial.seams import LaunchOrder, Watch
@@ -38,6 +38,11 @@ class SimulatedLauncher:
     def cluster(self) -> None:
         """None: each study simulates a cluster of its own."""
         return None
+
+    @property
+    def in_place(self) -> frozenset[str]:
+        """As Ray Serve."""
+        return IN_PLACE
 
     @property
     def versions(self) -> dict[str, str]:

@@ -91,6 +91,19 @@ class RunningDeployment(Protocol):
 
 
 @runtime_checkable
+class Reconfigurable(Protocol):
+    """A running deployment whose path to the engine can change while the engine runs on."""
+
+    def reconfigure(self, layout: ParallelLayout, watch: Watch) -> None:
+        """Serve as ``layout`` from now on, which differs in axes alone that the launcher names as ``in_place``.
+
+        No engine is started again. ``launched`` says from then on what a launch of the layout is given, and
+        ``ready_after_s`` how long the change took. Raises LaunchFailed where it does not come to that, and Cancelled
+        soon after that was asked: then it may serve as either, and is to be torn down.
+        """
+
+
+@runtime_checkable
 class Launcher(Protocol):
     """Brings layouts up. Implementations: real Ray Serve, a local vLLM process, (later) the simulated cluster."""
 
@@ -105,6 +118,10 @@ class Launcher(Protocol):
     @property
     def cluster(self) -> SharedCluster | None:
         """The cluster on which it launches, where others may launch too; None where its devices are its own."""
+
+    @property
+    def in_place(self) -> frozenset[str]:
+        """Names of the axes that its deployments, then ``Reconfigurable``, change while the engine runs on."""
 
     @property
     def versions(self) -> Mapping[str, str]:
