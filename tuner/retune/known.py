@@ -108,7 +108,7 @@ class Known:
     @property
     def start_s(self) -> float:
         """How long a deployment takes to come up, on average over the trials."""
-        known = [trial.ready_after_s for trial in self.trials if trial.ready_after_s]
+        known = [trial.ready_after_s for trial in self.trials if trial.ready_after_s and trial.engine_of is None]
         return fmean(known) if known else _START_S
 
     def tuning_gpu_hours(self, gpus: int) -> float:

@@ -28,7 +28,7 @@ from tuner.search.choice import (
     overtaking,
     surest,
 )
-from tuner.search.history import History
+from tuner.search.history import History, launches
 from tuner.search.lessons import doomed
 from tuner.search.proposal import Proposal
 from tuner.search.strategy import Fits
@@ -65,7 +65,7 @@ class BeliefStrategy:
 
     def ask(self, history: History, running: Collection[Deployment], fits: Fits) -> Proposal | None:
         """Explore while a win is likely enough and a launch is left beside the confirmation; then confirm."""
-        launches_left = self._request.budget.launches - len(history.trials()) - len(running)
+        launches_left = self._request.budget.launches - launches(history.trials()) - len(running)
         if launches_left <= _LAST and (safe := self._secured(history, running, fits)) is not None:
             return safe
         again = self._unconfirmed(history)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tuner.ask.deployment import Deployment
@@ -10,6 +10,11 @@ from tuner.ask.request import Objective, TuneRequest
 from tuner.decide.comparison import meets_and_order
 from tuner.search.choice import price_of, value_of
 from tuner.trial.results import StepResult, TrialResult, TrialState
+
+
+def launches(trials: Iterable[TrialResult]) -> int:
+    """How many launches trials took: one that was measured on the engine of another took none."""
+    return sum(trial.engine_of is None for trial in trials)
 
 
 class History:

@@ -11,12 +11,16 @@ from tuner.trial.results import Purpose
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """The next layout to launch, and why it is its turn. ``repeat`` counts the earlier trials of the layout."""
+    """The next layout to launch, and why it is its turn. ``repeat`` counts the earlier trials of the layout.
+
+    ``engine_of`` is the trial whose engine runs, where that is measured again behind another path: nothing is launched.
+    """
 
     deployment: Deployment
     why: str
     purpose: Purpose = Purpose.EXPLORE
     repeat: int = 0
+    engine_of: int | None = None
 
     @property
     def layout(self) -> ParallelLayout:

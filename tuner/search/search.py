@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tuner.ask.deployment import Deployment
+from tuner.ask.deployment import Deployment, TwoPools
+from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.ask.slo import Verdict
 from tuner.decide.comparison import slo_ratio
 from tuner.plan.prune import Candidate
 from tuner.search.beliefs import Beliefs
-from tuner.search.history import History
+from tuner.search.history import History, launches
+from tuner.search.in_place import InPlace
 from tuner.search.lessons import doomed
 from tuner.search.proposal import Proposal
 from tuner.search.strategy import Fits, Strategy
@@ -25,8 +27,15 @@ class Search:
     is nothing to choose from, and nothing is proposed.
     """
 
-    def __init__(self, request: TuneRequest, ranked: Sequence[Candidate], strategy: Strategy | None) -> None:
-        self._request, self._ranked, self._strategy = request, list(ranked), strategy
+    def __init__(
+        self,
+        request: TuneRequest,
+        ranked: Sequence[Candidate],
+        strategy: Strategy | None,
+        in_place: InPlace | None = None,
+    ) -> None:
+        """``in_place`` says what is measured on an engine that runs; None where a launcher can change nothing there."""
+        self._request, self._ranked, self._strategy, self._in_place = request, list(ranked), strategy, in_place
         self._history = History(request)
 
     def recall(self, finished: Sequence[TrialResult]) -> None:
@@ -38,7 +47,27 @@ class Search:
         could still win."""
         if self._strategy is None:
             return None
-        return self._strategy.ask(self._history, frozenset(running), fits or (lambda layout: True))
+        fits = fits or (lambda layout: True)
+        left = self._left_over(running)
+        if left is not None and fits(left.deployment):
+            return left
+        return self._strategy.ask(self._history, frozenset(running), fits)
+
+    def on_its_engine(self, result: TrialResult) -> list[Proposal]:
+        """What to measure on the engine of a trial that has been measured, before that is torn down, the best first."""
+        if self._in_place is None or isinstance(result.deployment, TwoPools):
+            return []
+        if self._history.bar()(result.deployment) is not None:
+            return []
+        return self._in_place.after(result, [one for one in self._history.trials() if one.number != result.number])
+
+    def _left_over(self, running: Sequence[Deployment]) -> Proposal | None:
+        """What an engine was stopped before; not with the last launch, by which the best may have to be confirmed."""
+        trials = self._history.trials()
+        if self._in_place is None or self._request.budget.launches - launches(trials) - len(running) <= 1:
+            return None
+        found = self._in_place.left_over(trials, [one for one in running if isinstance(one, ParallelLayout)])
+        return None if found is None or self._history.bar()(found.deployment) is not None else found
 
     def report(self, proposal: Proposal, step: StepResult) -> str | None:
         """Give a measured load step; the answer says why the trial has already lost, or is None to go on."""

@@ -21,15 +21,16 @@ class Purse:
         """Which part of the budget is used up, or None; launches do not count for a trial that was begun already."""
         return self._beyond(replace(self.spent, launches=0) if but_launches else self.spent, at_least=True)
 
-    def overrun(self, deployment: Deployment, seconds: float) -> str | None:
-        """Which part of the budget a trial of at least so many seconds would certainly exceed, or None."""
-        return self._beyond(self._after(deployment, seconds), at_least=False)
+    def overrun(self, deployment: Deployment, seconds: float, launches: int = 1) -> str | None:
+        """Which part of the budget a trial of at least so many seconds would certainly exceed, or None; ``launches`` 0
+        of one on an engine that runs."""
+        return self._beyond(self._after(deployment, seconds, launches), at_least=False)
 
-    def _after(self, deployment: Deployment, seconds: float) -> Spent:
+    def _after(self, deployment: Deployment, seconds: float, launches: int) -> Spent:
         now, hours = self.spent, deployment.devices * seconds / 3600
         price = self.price(deployment)
         usd = None if now.usd is None or price is None else now.usd + hours * price
-        return Spent(now.launches + 1, now.minutes + seconds / 60, now.gpu_hours + hours, usd)
+        return Spent(now.launches + launches, now.minutes + seconds / 60, now.gpu_hours + hours, usd)
 
     def _beyond(self, used: Spent, at_least: bool) -> str | None:
         budget = self.budget

@@ -14,8 +14,8 @@ from dataclasses import replace
 from functools import partial
 
 from tuner.ask.deployment import Deployment
-from tuner.ask.request import Isolation, TuneRequest
-from tuner.errors import Cancelled, Cause, FailureReason, LaunchFailed, LeaseLost
+from tuner.ask.request import TuneRequest
+from tuner.errors import Cancelled, Cause, LeaseLost
 from tuner.search.proposal import Proposal
 from tuner.search.search import Search
 from tuner.study.assignment import Assignment
@@ -28,13 +28,12 @@ from tuner.study.load_steps import load_steps
 from tuner.study.records import OpenTrial, Pulse, Snapshot, TrialClaim
 from tuner.study.running_trial import Phase, Running
 from tuner.study.study_time import StudyTime
+from tuner.study.trial_run import OTHERS_S, TrialRun, cause_of
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.devices import Placement, Reservation, place
 from tuner.trial.ledger import Entry, spent
-from tuner.trial.results import LoadStep, TrialResult, TrialState
-from tuner.trial.seams import LaunchOrder, RunningDeployment, Samples, Watch
-
-OTHERS_S = 1.0  # how often it is looked at what other drivers did, and whether all shall end
+from tuner.trial.results import TrialResult, TrialState
+from tuner.trial.seams import Reconfigurable
 
 
 class Driver:
@@ -62,6 +61,10 @@ class Driver:
         self._cancel = CancelHandle()  # of all its trials: set with the assignment's, and on a defect of ours
         self._listening = ExitStack()
         self._search: Search | None = None
+        running = self._running
+        self._trials = TrialRun(
+            p, self._state, self._cancel, self._claims, running.values, self._out_of_budget, self._beat
+        )
 
     def __enter__(self) -> Driver:
         """Give signs of life from here on, and be at work."""
@@ -102,7 +105,7 @@ class Driver:
             self._tell_beliefs(search)
             return self._loop(search)
         except BaseException as error:
-            self._cancel.cancel(*_cause_of(error))
+            self._cancel.cancel(*cause_of(error))
             self._wait_for_trials()
             raise
 
@@ -194,7 +197,7 @@ class Driver:
         if trial is None:  # another driver was faster, or left it when it was cancelled
             self.clear_orphans()
             return None
-        self._running[trial.number] = begun = Running(trial, proposal)
+        self._running[trial.number] = begun = Running(trial, proposal, p.clock())
         self._beat()
         p.observer.trial_started(trial.number, launches, proposal)
         return begun
@@ -210,132 +213,75 @@ class Driver:
                 reservations.append(Reservation(trial.placement, measuring, mine is not None))
         return place(layout, self._p.nodes, reservations, self._p.request.isolation)
 
-    def _work(self, running: Running, search: Search) -> None:
-        """One trial from its launch to the record of its end. What goes wrong with us, not with it, ends the study."""
+    def _work(self, begun: Running, search: Search) -> None:
+        """One trial from its launch to the record of its end, and those that follow it on its engine. What goes wrong
+        with us, not with it, ends the study."""
+        following: Running | None = begun
         try:
-            result = self._trial(running, search)
-            with self._state:
-                self._p.store.finish_trial(self._p.study, result, self._p.driver)
-                self._beat()
-                self._told.add(result.number)
-                search.tell(result)
-                self._p.observer.trial_finished(result)
-                self._tell_best()
-                self._tell_beliefs(search)
+            while following is not None:
+                begun = following
+                following = self._ended(begun, search)
         except LeaseLost:
-            pass  # another driver has it, and has begun it again
+            begun.teardown()  # another driver has it, and has begun it again
         except BaseException as error:
             self._failure = self._failure or error
+            begun.teardown()
         finally:
             with self._state:
-                self._running.pop(running.trial.number, None)
+                self._running.pop(begun.trial.number, None)
                 self._changed = True
                 self._state.notify_all()
 
-    def _trial(self, running: Running, search: Search) -> TrialResult:
-        started_at = self._p.clock()
-        try:
-            result = self._outcome(running, search)
-        except (Cancelled, KeyboardInterrupt) as end:
-            self._record_cancelled(running, started_at, end)
-            raise
-        finally:
+    def _ended(self, running: Running, search: Search) -> Running | None:
+        """Run a trial and record it; the answer is the one that goes on with its engine, which else is torn down."""
+        p, result = self._p, self._trials.run(running, search)
+        following, result = self._handed_over(running, result, search)
+        if following is None:
             running.teardown()
-        return self._timed(result, running, started_at)
-
-    def _outcome(self, running: Running, search: Search) -> TrialResult:
-        try:
-            return self._measured(running, search)
-        except LaunchFailed as failure:
-            self._cancel.raise_if_cancelled()  # what breaks while all is being ended says nothing of the layout
-            return running.finished(TrialState.FAILED, failure)
-
-    def _measured(self, running: Running, search: Search) -> TrialResult:
-        p, trial = self._p, running.trial
-        trial.log_dir.mkdir(parents=True, exist_ok=True)
-        order = LaunchOrder(
-            p.study, trial.number, trial.app, trial.deployment, p.request, trial.log_dir, trial.placement
-        )
-        watch = Watch(self._cancel, progress=lambda text: self._launching(trial, text))
-        self._claims.require(trial)
-        running.deployment = p.launcher.launch(order, watch)
         with self._state:
-            p.store.record_launch(p.study, trial.number, running.deployment.launched, p.driver)
-            p.observer.ready(trial.number, running.deployment)
-            self._wait_for_neighbours(running)
-        stopped = self._steps(running, running.deployment, search)
-        return running.finished(TrialState.STOPPED if stopped else TrialState.MEASURED, why=stopped)
+            if following is None:
+                result = self._trials.timed(result, running)
+                p.store.finish_trial(p.study, result, p.driver)
+            self._beat()
+            self._told.add(result.number)
+            search.tell(result)
+            p.observer.trial_finished(result)
+            self._tell_best()
+            self._tell_beliefs(search)
+            if following is not None:
+                p.observer.trial_started(following.trial.number, p.request.budget.launches, following.proposal)
+        return following
 
-    def _wait_for_neighbours(self, running: Running) -> None:
-        """Return, measuring, once nothing starts on the trial's nodes any more."""
-        running.phase = Phase.READY
-        self._state.notify_all()
-        while self._p.request.isolation is Isolation.NODE and self._start_beside(running):
-            self._state.wait(OTHERS_S)
-            self._cancel.raise_if_cancelled()
-        running.phase = Phase.MEASURING
-
-    def _start_beside(self, running: Running) -> bool:
-        nodes = _nodes(running.trial)
-        others = (r for r in self._running.values() if r is not running and r.phase is Phase.STARTING)
-        return any(nodes & _nodes(other.trial) for other in others)
-
-    def _steps(self, running: Running, deployment: RunningDeployment, search: Search) -> str | None:
-        """Warm up, then the rising load steps; the answer says why it stopped early, None when it did not."""
-        p, number = self._p, running.trial.number
-        steps = load_steps(p.request, running.trial.repeat)
-        for step in steps:
-            with self._state:
-                self._cancel.raise_if_cancelled()
-                p.observer.step_started(number, step, len(p.request.rates_req_per_s))
-            result = p.meter.measure(deployment, step, p.request, self._watch_of(number, step))
-            with self._state:
-                p.observer.step_measured(number, result)
-                if step.warmup:
-                    continue
-                running.steps.append(result)
-                p.store.add_step(p.study, number, result, p.driver)
-                self._beat()
-                stopped = search.report(running.proposal, result)
-                if stopped is None and step is not steps[-1]:
-                    stopped = self._out_of_budget()
-            if stopped is not None:
-                return stopped
-        return None
-
-    def _watch_of(self, number: int, step: LoadStep) -> Watch:
-        observer = self._p.observer
-
-        def sampled(samples_s: Samples) -> None:
-            with self._state:
-                observer.sampled(number, step, samples_s)
-
-        # Not under the lock, which is held while the search thinks: the load that is just sent would wait for it.
-        return Watch(self._cancel, lambda text: observer.measuring(number, text), sampled)
+    def _handed_over(self, running: Running, result: TrialResult, search: Search) -> tuple[Running | None, TrialResult]:
+        """The next trial on the engine of one that was measured, if any is worth it, and the end of that one."""
+        p, deployment = self._p, running.deployment
+        if result.state is TrialState.FAILED or not isinstance(deployment, Reconfigurable):
+            return None, result
+        with self._state:
+            windows_s = sum(step.duration_s for step in load_steps(p.request))
+            purse = self._purse(p.store.ledger(p.study))
+            over = purse.empty(but_launches=True) or purse.overrun(result.deployment, windows_s, launches=0)
+            if over is not None or self._cancel.cause is not None:
+                return None, result
+            timed = self._trials.timed(result, running)
+            for proposal in search.on_its_engine(timed):
+                price = p.price(proposal.deployment)
+                claim = TrialClaim(
+                    p.driver, proposal.deployment, proposal.purpose, 0, self._study_s(), price, p.log_root
+                )
+                trial = p.store.hand_over(p.study, timed, claim)
+                if trial is not None:  # else another driver has launched that layout
+                    trial = replace(trial, lease=running.trial.lease)
+                    following = Running(trial, proposal, running.began_at + (timed.seconds or 0.0), Phase.MEASURING)
+                    following.deployment, following.thread = deployment, running.thread
+                    self._running[trial.number] = following
+                    self._running.pop(running.trial.number)
+                    return following, timed
+        return None, result
 
     def _out_of_budget(self) -> str | None:
         empty = self._purse(self._p.store.ledger(self._p.study)).empty(but_launches=True)
         return None if empty is None else f"{empty} is spent"
-
-    def _launching(self, trial: OpenTrial, text: str) -> None:
-        with self._state:
-            self._cancel.raise_if_cancelled()
-            self._claims.require(trial)
-            self._p.observer.launching(trial.number, text)
-
-    def _record_cancelled(self, running: Running, started_at: float, end: BaseException) -> None:
-        running.teardown()
-        words = str(Cancelled(*_cause_of(end)))
-        cancelled = running.finished(TrialState.FAILED, LaunchFailed(FailureReason.CANCELLED, words))
-        cancelled = self._timed(cancelled, running, started_at)
-        with self._state:
-            self._p.store.finish_trial(self._p.study, cancelled, self._p.driver)
-            self._p.observer.trial_finished(cancelled)
-
-    def _timed(self, result: TrialResult, running: Running, started_at: float) -> TrialResult:
-        seconds = self._p.clock() - started_at
-        ready = running.deployment.ready_after_s if running.deployment else None
-        return replace(result, ready_after_s=ready, seconds=seconds, device_s=seconds * result.deployment.devices)
 
     def _wait_for_trials(self) -> None:
         with self._state:
@@ -375,20 +321,7 @@ class Driver:
         self._p.store.beat(self._p.study, self._p.driver, self._study_s())
 
 
-def _cause_of(end: BaseException) -> tuple[Cause, str]:
-    """Who ended the trials, and how: whoever cancelled, the operator at the terminal, or a defect of ours."""
-    if isinstance(end, Cancelled):
-        return end.cause, end.words
-    if isinstance(end, KeyboardInterrupt):
-        return Cause.OPERATOR, "interrupted"
-    return Cause.SHUTDOWN, f"the study cannot go on: {type(end).__name__}: {end}"
-
-
 def _least_s(request: TuneRequest, finished: Sequence[TrialResult]) -> float:
     """Seconds below which no trial ends that measures all load steps: their windows, after the fastest start so far."""
-    starts_s = [t.ready_after_s for t in finished if t.ready_after_s is not None]
+    starts_s = [t.ready_after_s for t in finished if t.ready_after_s is not None and t.engine_of is None]
     return min(starts_s, default=0.0) + sum(step.duration_s for step in load_steps(request))
-
-
-def _nodes(trial: OpenTrial) -> frozenset[int]:
-    return trial.placement.nodes if trial.placement is not None else frozenset()

@@ -23,14 +23,20 @@ class Phase(Enum):
 
 @dataclass(eq=False)
 class Running:
-    """A trial of this driver, from its claim to its end."""
+    """A trial of this driver, from its claim to its end, which began at ``began_at`` by its clock.
+
+    One on the engine of another has that one's ``deployment`` from the beginning, and ``is_up`` once it serves as its
+    own layout.
+    """
 
     trial: OpenTrial
     proposal: Proposal
+    began_at: float
     phase: Phase = Phase.STARTING
     deployment: RunningDeployment | None = None
     steps: list[StepResult] = field(default_factory=list)
     thread: threading.Thread | None = None
+    is_up: bool = False
 
     def teardown(self) -> None:
         """Free its devices; the business of the thread that runs it alone."""
@@ -41,8 +47,9 @@ class Running:
         """How it ended, but for its times."""
         trial = self.trial
         result = TrialResult(trial.number, trial.deployment, state, tuple(self.steps), detail=why)
-        launched = self.deployment.launched if self.deployment else None
+        launched = self.deployment.launched if self.deployment and self.is_up else None
         result = replace(result, purpose=trial.purpose, repeat=trial.repeat, launched=launched)
+        result = replace(result, engine_of=self.proposal.engine_of)
         if failure is None:
             return result
         tail = failure.log_tail or (self.deployment.log_tail() if self.deployment else ())

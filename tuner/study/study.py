@@ -16,15 +16,17 @@ from functools import partial
 from pathlib import Path
 
 from tuner.ask.cluster import Cluster, Fleet, usd_per_gpu_hour
+from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
-from tuner.ask.rules import DropReason
+from tuner.ask.rules import DropReason, illegal
 from tuner.ask.space import Space
 from tuner.decide.decision import Decision, decide, winner
 from tuner.errors import BadInput, Cancelled, Cause, StoreError, reason
 from tuner.plan.infeasible import infeasible, slower_than_predicted
 from tuner.plan.prune import Candidate, DroppedGroup, Plan, plan
 from tuner.search.belief_strategy import BeliefStrategy
+from tuner.search.in_place import InPlace, fewest_messages
 from tuner.search.search import Search
 from tuner.search.strategy import Strategy
 from tuner.search.warm_start import MOST, Factors, Past, carried
@@ -108,7 +110,7 @@ class Study:
             self._store.save_plan(s.name, planned.candidates, planned.ranked, planned.dropped)
             self._observer.planned(planned)
             self._cancel.raise_if_cancelled()
-            search = Search(s.request, planned.ranked, self._strategy(planned))
+            search = Search(s.request, planned.ranked, self._strategy(planned), self._in_place())
             found = self._store.snapshot(s.name)
             search.recall(found.finished)
             if known and (found.finished or orphans):
@@ -159,6 +161,18 @@ class Study:
         return self._strategist(
             s.request, planned.ranked, s.model, s.cluster, carried(list(past.values()), s.model, own.created_at)
         )
+
+    def _in_place(self) -> InPlace | None:
+        """What may be measured on engines that run; None where the launcher changes nothing of them."""
+        s, axes = self._s, self._launcher.in_place
+        if not axes:
+            return None
+
+        def legal(layout: ParallelLayout) -> bool:
+            refused = illegal(s.model, layout, s.cluster.group(layout)) or self._launcher.refuses(layout, s.request)
+            return refused is None
+
+        return InPlace(s.request, s.space, axes, legal, fewest_messages)
 
     def _assignment(self) -> Assignment:
         s = self._s
