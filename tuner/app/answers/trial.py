@@ -81,6 +81,7 @@ class TrialAnswer(Answer):
     log_tail: list[str] = Field(description="Last lines of the engine's log, of a failed trial.")
     launched: LaunchedAnswer | None = Field(description="What was launched; null where nothing is recorded of it.")
     ready_after_s: float | None = Field(description="From the order to the first answer, s; null: never ready.")
+    engine_of: int | None = where_it_applies("The trial on whose engine it was measured, behind another path.")
     seconds: float | None = Field(description="From the order to the end of the teardown, s; null while it runs.")
     measured: StepAnswer | None = Field(
         description="The step at the highest rate that met the SLO, else the first; null of none."
@@ -152,6 +153,7 @@ def trial_answer(trial: TrialResult, request: TuneRequest, predicted: Prediction
         log_tail=list(trial.log_tail),
         launched=_launched(trial.launched) if trial.launched else None,
         ready_after_s=trial.ready_after_s,
+        engine_of=trial.engine_of,
         seconds=trial.seconds,
         measured=step_answer(shown, request) if shown else None,
         predicted=prediction_answer(predicted) if predicted else None,

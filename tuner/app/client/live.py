@@ -66,7 +66,8 @@ class Live:
 
     def _tell_trial_started(self, data: Mapping[str, Any]) -> None:
         self._running.add(data["trial"])
-        which = f"trial {data['trial'] + 1} of at most {data['launches']}"
+        which = f"trial {data['trial'] + 1}"
+        which += f" of at most {data['launches']}" if data.get("engine_of") is None else ", same engine"
         self.note(f"{which}: {data['layout']} ({data['why']})")
 
     def _tell_waiting(self, data: Mapping[str, Any]) -> None:

@@ -39,6 +39,7 @@ class EventRecorder(Observer):
     def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
         told = {"trial": number, "launches": launches, "layout": str(proposal.deployment)}
         more = {"purpose": proposal.purpose.value, "repeat": proposal.repeat, "why": proposal.why}
+        more |= {} if proposal.engine_of is None else {"engine_of": proposal.engine_of}
         self._tell("trial_started", told | more)
 
     def waiting(self, proposal: Proposal, blocked: Blocked) -> None:

@@ -191,7 +191,8 @@ def _launched(
     best = trial.best_step(request)
     step = trial.shown_step(request)
     predicted = decision.predictions.get(str(trial.deployment))
-    reason = "; ".join((trial.detail or outcome(trial, request), *(step.cautions if step else ())))
+    engine = () if trial.engine_of is None else (f"on the engine of trial {trial.engine_of + 1}",)
+    reason = "; ".join((trial.detail or outcome(trial, request), *engine, *(step.cautions if step else ())))
     timing = ShownTrial(trial.number + 1, starts_s.get(trial.number, 0.0), trial.ready_after_s, trial.seconds)
     return ShownLayout(
         layout=str(trial.deployment),

@@ -49,6 +49,7 @@ class Screen(Observer):
         self._done: list[float] = []
         self._running: dict[int, _Running] = {}
         self._best = ""
+        self._unlaunched = 0  # trials on the engines of others
         self._status: Status | None = console.status("starting") if console.is_terminal else None
         if self._status is not None:
             self._status.start()
@@ -76,6 +77,7 @@ class Screen(Observer):
         self.note(f"{proposal.deployment} {escape(blocked.words)}")
 
     def resumed(self, finished: Sequence[TrialResult], orphans: Sequence[str]) -> None:
+        self._unlaunched = sum(trial.engine_of is not None for trial in finished)
         left = f"; torn down: {', '.join(orphans)}" if orphans else ""
         self.note(f"resumed: {len(finished)} trials are finished and will not run again{left}")
 
@@ -84,10 +86,11 @@ class Screen(Observer):
 
     def trial_started(self, number: int, launches: int, proposal: Proposal) -> None:
         self._running[number] = _Running(time.perf_counter())
+        self._unlaunched += proposal.engine_of is not None
         beside = f", beside {len(self._running) - 1} more" if len(self._running) > 1 else ""
+        which = f"trial {number + 1}" + (f" of at most {launches}" if proposal.engine_of is None else ", same engine")
         self.note(
-            f"trial {number + 1} of at most {launches}: [bold]{proposal.deployment}[/bold] ({proposal.why}){beside}, "
-            f"about {self._left(number)} left"
+            f"{which}: [bold]{proposal.deployment}[/bold] ({proposal.why}){beside}, about {self._left(number)} left"
         )
 
     def launching(self, number: int, text: str) -> None:
@@ -151,12 +154,12 @@ class Screen(Observer):
         """Time for the trials that may still come, at the pace of those so far."""
         measuring = sum(step.duration_s for step in load_steps(self._request))
         each = sum(self._done) / len(self._done) if self._done else FIRST_GUESS_READY_S + measuring
-        seconds = each * (self._launches - number) / max(len(self._running), 1)
+        seconds = each * max(self._launches - number + self._unlaunched, 1) / max(len(self._running), 1)
         return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
     def _set_live(self, number: int, text: str) -> None:
         if number in self._running:
             self._running[number].text = text
         if self._status is not None:
-            shown = (f"trial {n + 1}/{self._launches}: {r.text}" for n, r in sorted(self._running.items()) if r.text)
+            shown = (f"trial {n + 1}: {r.text}" for n, r in sorted(self._running.items()) if r.text)
             self._status.update("\n".join(shown) or text)

@@ -14,7 +14,7 @@ export function running() {
       const doing = el("span", {}, "being launched");
       const bar = el("progress", { "aria-label": `Trial ${data.trial + 1}: how far it is`, max: "1", value: "0" });
       const seen = el("p", { class: "quiet" });
-      const title = el("p", {}, el("b", {}, `Trial ${data.trial + 1}`), ` of at most ${data.launches}, `, el("code", {}, data.layout));
+      const title = el("p", {}, el("b", {}, `Trial ${data.trial + 1}`), `${data.engine_of === undefined ? ` of at most ${data.launches}` : ", same engine"}, `, el("code", {}, data.layout));
       const why = el("p", {}, `${data.purpose === "confirm" ? "Confirmation" : "Chosen"}: ${data.why}.`);
       const card = el("div", { class: "card" }, title, why, el("p", { class: "row" }, bar, doing), seen);
       cards.set(data.trial, { card, doing, bar, seen });
