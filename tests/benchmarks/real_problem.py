@@ -192,6 +192,7 @@ class Replay:
     name: str = "recorded"
     parallel: int = 1
     versions: dict[str, str] = field(default_factory=dict)
+    in_place: frozenset[str] = frozenset()
 
     def refuses(self, deployment: Deployment, request: TuneRequest) -> str | None:
         """What was not measured."""
