@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
+
+from tuner.stats.streamed import time_per_token
 
 
 class Outcome(StrEnum):
@@ -98,12 +101,25 @@ class Sample:
 
     @property
     def tpot_s(self) -> float | None:
-        """(E2E − TTFT) / (output tokens − 1) in seconds; None of fewer than two tokens."""
-        if not self.chunk_s or self.output_tokens is None or self.output_tokens < 2:
+        """TPOT (``tuner.stats.streamed``) in seconds; None of fewer than two tokens."""
+        if self.ttft_s is None or self.e2e_s is None or self.output_tokens is None:
             return None
-        return (self.chunk_s[-1] - self.chunk_s[0]) / (self.output_tokens - 1)
+        return time_per_token(self.e2e_s, self.ttft_s, self.output_tokens, self.opening_tokens)
+
+    @property
+    def opening_tokens(self) -> int:
+        """Tokens of the first message: of its events, where each carries as many tokens as all do on average."""
+        events = sum(at_s == self.chunk_s[0] for at_s in self.chunk_s)
+        whole = self.output_tokens or 0
+        return max(events, round(events * whole / len(self.chunk_s))) if events else 0
+
+    @property
+    def message_s(self) -> list[float]:
+        """When each message came: events that came in one read are one."""
+        return [at_s for place, at_s in enumerate(self.chunk_s) if not place or at_s != self.chunk_s[place - 1]]
 
     @property
     def itl_s(self) -> list[float]:
-        """Seconds between one token-carrying event and the next; events that came in one read are 0 apart."""
-        return [later - earlier for earlier, later in zip(self.chunk_s, self.chunk_s[1:], strict=False)]
+        """Seconds between one message that carries tokens and the next."""
+        came_s = self.message_s
+        return [later - earlier for earlier, later in pairwise(came_s)]

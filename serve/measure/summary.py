@@ -250,7 +250,7 @@ def latency_s(samples: Sequence[Sample]) -> dict[Metric, list[float]]:
             for metric, values in _one_s(sample).items():
                 found[metric].extend(values)
         if sample.ok:
-            gap_ended_s.extend(sample.chunk_s[1:])
+            gap_ended_s.extend(sample.message_s[1:])
     found[Metric.ITL] = np.asarray(found[Metric.ITL])[np.argsort(gap_ended_s, kind="stable")].tolist()
     return {metric: values for metric, values in found.items() if values}
 

@@ -31,6 +31,7 @@ from tuner.ask.request_document import retraced
 from tuner.ask.requested_model import requested_model, require_sequences_fit
 from tuner.ask.rules import illegal, unchunked
 from tuner.ask.workload import TooLong
+from tuner.cost import front_path
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import estimate_memory
 from tuner.cost.switches import AS_SHIPPED, EngineSwitches
@@ -79,8 +80,9 @@ def simulate_answer(request: TuneRequest, options: SimulateOptions) -> SimulateA
         simulator = DisaggregatedSimulator(costs, serving, decoding[0], longest_tokens=longest, settings=settings)
     else:
         simulator = Simulator(
-            costs, serving.layout, kv_tokens=serving.kv_tokens, longest_tokens=longest, settings=settings
-        )
+            costs, serving.layout, kv_tokens=serving.kv_tokens, longest_tokens=longest, settings=settings,
+            path=front_path.Path.of(serving.layout, cluster),
+        )  # fmt: skip
     result = simulator.run(load)
     highest = max_rate(
         simulator, request.workload, request.slo, request.attainment, requests=requests, seed=options.seed

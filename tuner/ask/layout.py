@@ -108,8 +108,9 @@ class ParallelLayout:
 
     @property
     def served(self) -> ParallelLayout:
-        """What decides how requests are served: axes that move neither prices nor memory are at their defaults."""
-        return self.without(IDLE_AXES)
+        """What decides how requests are served: axes that move neither prices nor memory are at their defaults, but
+        those of the path to the engines stay."""
+        return self.without(_UNSEEN)
 
     @property
     def engine(self) -> ParallelLayout:
@@ -172,4 +173,5 @@ SPACE_AXES = tuple(name for name, axis in AXES.items() if axis.role is not Role.
 _SHAPE = tuple(name for name, axis in AXES.items() if axis.role in (Role.STRUCTURE, Role.PLACE))
 FRONT_AXES = tuple(name for name, axis in AXES.items() if axis.role is Role.FRONT)
 IDLE_AXES = tuple(name for name, axis in AXES.items() if axis.prices is Prices.NONE and axis.memory is Memory.NONE)
+_UNSEEN = tuple(name for name in IDLE_AXES if name not in FRONT_AXES)
 _CONDITIONAL = tuple((name, axis.acts) for name, axis in AXES.items() if axis.acts is not None)

@@ -53,6 +53,7 @@ class DropReason(StrEnum):
     SLO_TTFT = "slo_ttft"
     SLO_TPOT = "slo_tpot"
     SLO_E2E = "slo_e2e"
+    OTHER_FRONT = "other_front"
     OUTRANKED = "outranked"
     LAUNCHER = "launcher"
 

@@ -6,7 +6,7 @@ a value is over its target, too few requests met all of them, or one failed. UNK
 window is invalid, or a target or the attainment has no value. One miss is enough, whatever else is unknown; what has no
 value is never met and never missed.
 
-An answer of one output token has no TPOT, (E2E − TTFT) / (n − 1), and no ITL. Where all answers have one token, a
+An answer of one output token has no TPOT (``tuner.stats.streamed``) and no ITL. Where all answers have one token, a
 target of these metrics is refused with the request, or with the order to measure (``request.require_defined``).
 Where lengths vary, answers of one token do not count in the percentile, and meet the target by definition where
 attainment is counted. Where no answer has a value, the target has none: UNKNOWN.

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from tuner.ask.axes import Role
-from tuner.ask.layout import AXES, SPACE_AXES, ParallelLayout
+from tuner.ask.layout import AXES, FRONT_AXES, SPACE_AXES, ParallelLayout
 from tuner.errors import BadInput
 
 SPACES_DIR = Path(__file__).resolve().parents[2] / "search_spaces"
@@ -44,6 +44,20 @@ class Space:
     def values(self, axis: str) -> tuple[Any, ...]:
         """Values of an axis, the default where the space does not name it."""
         return self.axes.get(axis, (AXES[axis].default,))
+
+    @property
+    def engines(self) -> Space:
+        """The same space with one path to the engines, the default."""
+        return replace(self, axes={name: values for name, values in self.axes.items() if name not in FRONT_AXES})
+
+    def fronts(self, engine: ParallelLayout) -> tuple[ParallelLayout, ...]:
+        """An engine behind every path of the space, each once."""
+        named = [name for name in FRONT_AXES if name in self.axes]
+        if not named:
+            return (engine,)
+        combinations = product(*(self.axes[name] for name in named))
+        made = (replace(engine, **dict(zip(named, values, strict=True))).canonical for values in combinations)
+        return tuple(dict.fromkeys(made))
 
     def structures(self) -> Iterator[ParallelLayout]:
         """Every combination of the structure axes, knobs at the first of their values."""

@@ -20,7 +20,7 @@ def erlang_c(cores: float, busy: ArrayLike) -> Floats:
     return np.asarray(blocked / (1 - share * (1 - blocked)))
 
 
-def stretch(cores: float | None, busy: ArrayLike, loops: float, engine_cores: float = 0.0) -> Floats:
+def stretch(cores: float | None, busy: ArrayLike, loops: ArrayLike, engine_cores: ArrayLike = 0.0) -> Floats:
     """By which factor work takes longer on ``cores`` (None: enough for all) that a path keeps ``busy`` with so many
     ``loops``.
 
@@ -28,9 +28,9 @@ def stretch(cores: float | None, busy: ArrayLike, loops: float, engine_cores: fl
     II, 1976, chapter 4). There are no more jobs than loops, though, so none gets less than its share among all of them.
     ``engine_cores`` that compute without end are jobs that never leave.
     """
-    used = np.asarray(busy, dtype=float)
+    used, engines = np.asarray(busy, dtype=float), np.asarray(engine_cores, dtype=float)
     if cores is None:
         return np.ones_like(used)
     left = np.maximum(cores - used, 1e-12)
-    waiting = (1 + erlang_c(cores, used) / left) * max((1 + engine_cores) / cores, 1.0)
-    return np.asarray(np.minimum(waiting, max((loops + engine_cores) / cores, 1.0)))
+    waiting = (1 + erlang_c(cores, used) / left) * np.maximum((1 + engines) / cores, 1.0)
+    return np.asarray(np.minimum(waiting, np.maximum((np.asarray(loops, dtype=float) + engines) / cores, 1.0)))

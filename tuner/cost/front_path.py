@@ -12,7 +12,7 @@ wait for ``passes`` loops of each hop; the tail of the wait is taken as exponent
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from tuner.cost.front_cores import stretch
 from tuner.cost.front_stream import first_ms, messages, next_tick_ms
 
 Floats = NDArray[np.float64]
-_FULL = 1 - 1e-6  # the share of its time from which on a loop no longer keeps up
+_FULL = 1e-6  # the share of its time that a loop is idle which keeps up
 _HALVINGS = 40
 
 
@@ -52,7 +52,12 @@ class PathLoad:
     cores: Floats
     idle_ms: Floats
     wait_ms: Floats
-    interval_ms: float
+    interval_ms: Floats
+
+    @property
+    def busiest(self) -> Floats:
+        """The utilisation of the busiest hop."""
+        return np.asarray(np.stack([hop.utilisation for hop in self.hops.values()]).max(axis=0))
 
     @property
     def carries(self) -> NDArray[np.bool_]:
@@ -60,20 +65,26 @@ class PathLoad:
         return np.isfinite(self.wait_ms)
 
     def ttft_ms(
-        self, idle_ms: ArrayLike, mean_ms: ArrayLike, at_ms: ArrayLike | None = None, percentile: float = 50.0
+        self,
+        idle_ms: ArrayLike,
+        mean_ms: ArrayLike,
+        at_ms: ArrayLike | None = None,
+        percentile: float = 50.0,
+        ticks: bool = True,
     ) -> Floats:
         """TTFT behind the path, of an engine whose own is ``idle_ms`` alone and ``mean_ms`` at this load: its mean, or
-        where ``at_ms`` is the engine's ``percentile``, that.
+        where ``at_ms`` is the engine's ``percentile``, that. Without ``ticks`` nothing is held until one.
 
         Engine and path wait independently of each other: the distances of both percentiles from their means add up as
         standard deviations do. Infinite where the path does not keep up.
         """
+        interval_ms = self.interval_ms if ticks else np.zeros(())
         mean = np.asarray(mean_ms, dtype=float)
-        held = first_ms(idle_ms, mean - np.asarray(idle_ms, dtype=float), self.interval_ms)
+        held = first_ms(idle_ms, mean - np.asarray(idle_ms, dtype=float), interval_ms)
         if at_ms is None:
             return np.asarray(held + self.idle_ms + self.wait_ms)
         far = self.wait_ms * (-np.log(max(1 - percentile / 100, 1e-4)) - 1)
-        engine = next_tick_ms(at_ms, self.interval_ms) - held
+        engine = next_tick_ms(at_ms, interval_ms) - held
         return np.asarray(held + self.idle_ms + self.wait_ms + _together(engine, far))
 
 
@@ -106,46 +117,31 @@ class Path:
         """Event loops that share a hop's load."""
         return self.front.servers(hop.per)
 
-    def messages(self, output_tokens: ArrayLike, tpot_ms: ArrayLike) -> Floats:
-        """Mean messages of an answer."""
-        return messages(output_tokens, tpot_ms, self.front.interval_ms)
+    @property
+    def claimed(self) -> int:
+        """Processes of the path."""
+        return sum(self.servers(hop) for hop in self.fit.hops)
+
+    @property
+    def loops(self) -> float:
+        """Event loops of all hops, with their further threads."""
+        return float(sum(self.servers(hop) * max(hop.cores, 1.0) for hop in self.fit.hops))
 
     def load(self, rate_req_per_s: ArrayLike, output_tokens: float, tpot_ms: ArrayLike) -> PathLoad:
         """The path while answers of ``output_tokens`` come at a rate, of all engines together, and stream at
         ``tpot_ms``; the two arrays broadcast."""
-        rate, tpot = np.asarray(rate_req_per_s, dtype=float), np.asarray(tpot_ms, dtype=float)
-        count = self.messages(output_tokens, tpot)
-        works = [_work_ms(hop, count, output_tokens) for hop in self.fit.hops]
-        busy = rate * sum(hop.cores * work for hop, work in zip(self.fit.hops, works, strict=True)) / 1e3
-        loops = sum(self.servers(hop) * max(hop.cores, 1.0) for hop in self.fit.hops)
-        longer = stretch(self.cores, busy, loops, self.engine_cores)
-        streams = rate * np.maximum(output_tokens - 1, 0.0) * tpot / 1e3
-        hops: dict[str, HopLoad] = {}
-        total = np.zeros(np.broadcast_shapes(rate.shape, tpot.shape))
-        for hop, work in zip(self.fit.hops, works, strict=True):
-            servers = self.servers(hop)
-            utilisation = np.asarray(rate * work * longer / 1e3 / servers)
-            each = hop.message_ms + (output_tokens / count - 1) * hop.token_ms
-            burst = 1.0 if self.front.interval_ms else np.maximum(streams / servers, 1.0)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                wait = utilisation * burst * each * longer / (2 * (1 - utilisation))
-            wait = np.where(utilisation < _FULL, wait, np.inf)
-            hops[hop.name] = HopLoad(np.broadcast_to(utilisation, total.shape), np.broadcast_to(wait, total.shape))
-            total = total + self.fit.passes * wait
-        shape = total.shape
-        return PathLoad(hops, np.broadcast_to(count, shape), np.broadcast_to(busy, shape),
-                        np.broadcast_to(self.fit.idle_ms * longer, shape),
-                        np.asarray(total), float(self.front.interval_ms))  # fmt: skip
+        return _Hops.of(self).load(np.asarray(rate_req_per_s, dtype=float), output_tokens, tpot_ms)
 
     def saturation(self, output_tokens: float, tpot_ms: float) -> tuple[str, float]:
         """(The hop that keeps up the least, requests/s at which it is busy all the time)."""
-        count = float(self.messages(output_tokens, tpot_ms))
-        works = {hop: float(_work_ms(hop, count, output_tokens)) for hop in self.fit.hops}
+        count = float(messages(output_tokens, tpot_ms, self.front.interval_ms))
+        works = {hop: _work_ms(hop, count, output_tokens) for hop in self.fit.hops}
         first = max(works, key=lambda hop: works[hop] / self.servers(hop))
-        most = 1e3 * self.servers(first) / works[first] if works[first] else np.inf
-        if self.cores is None or not np.isfinite(most):
-            return first.name, most
-        low, high = 0.0, most
+        if not works[first]:
+            return first.name, np.inf
+        low, high = 0.0, 1e3 * self.servers(first) / works[first]
+        if self.cores is None:
+            return first.name, high
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             full = self.load(middle, output_tokens, tpot_ms).hops[first.name].utilisation >= 1
@@ -153,7 +149,86 @@ class Path:
         return first.name, low
 
 
-def _work_ms(hop: HopFit, count: ArrayLike, output_tokens: float) -> Floats:
+def _work_ms(hop: HopFit, count: float, output_tokens: float) -> float:
     """A hop's work for a request and the ``count`` messages of its answer, in ms."""
-    sent = np.asarray(count, dtype=float)
-    return np.asarray(hop.request_ms + sent * hop.message_ms + (output_tokens - sent) * hop.token_ms)
+    return hop.request_ms + count * hop.message_ms + (output_tokens - count) * hop.token_ms
+
+
+class Paths:
+    """Several paths at once, one for each place of the first axis."""
+
+    def __init__(self, paths: Sequence[Path], axes: int) -> None:
+        """Rates have ``axes`` axes."""
+        self.paths, self._hops = tuple(paths), _Hops.of_all(paths, axes)
+
+    def load(self, rate_req_per_s: Floats, output_tokens: float, tpot_ms: ArrayLike) -> PathLoad:
+        """As ``Path.load``; hops are named by their place."""
+        return self._hops.load(rate_req_per_s, output_tokens, tpot_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hops:
+    """The figures of one path, or of several as arrays: by hop the names, and in rows request, message and token in ms,
+    cores, the servers and how many of them share a burst; then what the whole has."""
+
+    names: tuple[str, ...]
+    rows: tuple[Floats, ...]
+    idle_ms: Floats
+    passes: Floats
+    interval_ms: Floats
+    engines: Floats
+    loops: Floats
+    cores: float | None
+    engine_cores: Floats
+
+    @classmethod
+    def of(cls, path: Path) -> _Hops:
+        return cls.of_all((path,), 0)
+
+    @classmethod
+    def of_all(cls, paths: Sequence[Path], axes: int) -> _Hops:
+        def column(values: Sequence[float]) -> Floats:
+            return np.array(values, dtype=float).reshape((-1, *(1 for _ in range(axes - 1))) if axes else ())
+
+        names = max((tuple(hop.name for hop in path.fit.hops) for path in paths), key=len)
+        rows = []
+        for place in range(len(names)):
+            found = [_row(path, place) for path in paths]
+            rows += [column(values) for values in zip(*found, strict=True)]
+        return cls(
+            names if len(paths) == 1 else tuple(map(str, range(len(names)))), tuple(rows),
+            column([path.fit.idle_ms for path in paths]), column([path.fit.passes for path in paths]),
+            column([path.front.interval_ms for path in paths]), column([path.front.engines for path in paths]),
+            column([path.loops for path in paths]), paths[0].cores, column([path.engine_cores for path in paths]),
+        )  # fmt: skip
+
+    def load(self, rate: Floats, output_tokens: float, tpot_ms: ArrayLike) -> PathLoad:
+        tpot = np.asarray(tpot_ms, dtype=float)
+        count = messages(output_tokens, tpot, self.interval_ms)
+        kinds = [self.rows[place : place + 6] for place in range(0, len(self.rows), 6)]
+        works = [request + count * message + (output_tokens - count) * token for request, message, token, *_ in kinds]
+        busy = sum((kind[3] * work for kind, work in zip(kinds, works, strict=True)), np.zeros(())) * rate / 1e3
+        longer = np.ones(()) if self.cores is None else stretch(self.cores, busy, self.loops, self.engine_cores)
+        streams = rate * max(output_tokens - 1, 0.0) * tpot / 1e3 / self.engines  # a burst is one engine's
+        hops: dict[str, HopLoad] = {}
+        total = np.zeros(np.broadcast_shapes(rate.shape, tpot.shape, self.interval_ms.shape))
+        for name, (_, message, token, _, servers, shared), work in zip(self.names, kinds, works, strict=True):
+            utilisation = rate * work * (longer / (1e3 * servers))
+            each = message + (output_tokens / count - 1) * token
+            burst = np.where(self.interval_ms > 0, 1.0, np.maximum(streams / shared, 1.0))
+            left = np.maximum(1 - utilisation, _FULL)
+            wait = np.where(left > _FULL, utilisation * burst * each * longer / (2 * left), np.inf)
+            hops[name] = HopLoad(np.broadcast_to(utilisation, total.shape), wait)
+            total = total + wait
+        shape = total.shape
+        count, busy, idle = (np.broadcast_to(value, shape) for value in (count, busy, self.idle_ms * longer))
+        return PathLoad(hops, count, busy, idle, self.passes * total, self.interval_ms)
+
+
+def _row(path: Path, place: int) -> tuple[float, ...]:
+    """Figures of one hop; of none, where a path is shorter than others."""
+    if place >= len(path.fit.hops):
+        return 0.0, 0.0, 0.0, 0.0, 1.0, 1.0
+    hop = path.fit.hops[place]
+    servers = float(path.servers(hop))
+    return (hop.request_ms, hop.message_ms, hop.token_ms, hop.cores, servers, 1.0 if hop.per == "engine" else servers)

@@ -19,7 +19,7 @@ from tuner.ask.model import ModelShape
 from tuner.ask.request import Metric, SloTarget, TuneRequest
 from tuner.ask.slo import within
 from tuner.cost.memory import GIB
-from tuner.cost.steady import BATCHES, Floats, interpolate
+from tuner.cost.steady import BATCHES, Floats
 from tuner.cost.stored import weight_bytes
 from tuner.plan.replica_prices import MARGIN, ReplicaPrices
 
@@ -46,7 +46,7 @@ class Bound:
 class Deployments:
     """All deployments of one replica that fit: arrays of (members, chunk limits, sequence limits).
 
-    All times are ``slower`` times those of the model (below 1: faster).
+    All times of engines are ``slower`` times those of the model (below 1: faster); the paths to them are as they are.
     """
 
     def __init__(self, request: TuneRequest, priced: ReplicaPrices, slower: float = 1.0) -> None:
@@ -57,13 +57,13 @@ class Deployments:
         fits = (priced.kv_tokens >= longest) & (knobs.limits[:, None] >= knobs.seqs[None, :])
         self.fits: Mask = np.broadcast_to(fits, priced.ttft_ms.shape)
         self.replicas: Floats = np.array([float(member.dp) for member in priced.members])
+        self._behind = priced.behind.slowed(slower)
+        self._asked = self._behind.at(request.workload.arrival.requests_per_s)
 
     def at_asked(self, metric: Metric, percentile: float | None) -> Floats:
         """A metric in ms at the asked rate, its mean without a percentile; infinite where it cannot be carried."""
-        rate = self.request.workload.arrival.requests_per_s * self.slower / self.replicas
-        value, batch = interpolate(self.priced.curve.rate_req_per_s, self._values(metric, percentile), rate)
-        carried = (batch[..., None] <= self.priced.cap) & self.fits
-        return np.where(carried, value[..., None] * self.slower, np.inf)
+        carried = (self._asked.batch[..., None] <= self.priced.cap) & self.fits
+        return np.where(carried, self._asked.value(metric, percentile)[..., None], np.inf)
 
     def target_ms(self, target: SloTarget) -> Floats:
         """What the target bounds, in ms at the asked rate."""
@@ -78,24 +78,21 @@ class Deployments:
 
     def idle_ms(self, metric: Metric) -> Floats:
         """A metric of one request alone, in ms; infinite where the layout does not fit."""
-        curve, decoded = self.priced.curve, max(self.request.workload.output_tokens.mean - 1, 0)
-        ttft, tpot = curve.idle_ttft_ms[None, :, None], curve.idle_tpot_ms
-        value = {Metric.TTFT: ttft, Metric.E2E: ttft + tpot * decoded}.get(metric, np.full_like(ttft, tpot))
-        return np.where(self.fits, value * self.slower, np.inf)
+        return np.where(self.fits, self._behind.idle_ms(metric)[..., None], np.inf)
 
     def highest_rate(self, at_most: bool = False) -> Floats:
         """Requests/s within the SLO, rounded down to a load at which the curve is known, or up with ``at_most``;
         0 where the layout does not fit."""
         rates = self.priced.curve.rate_req_per_s
-        carries = np.ones(rates.shape, dtype=bool)
+        carries = np.ones((self.replicas.size, *rates.shape), dtype=bool)
         for target in self.request.slo:
-            carries &= within(target, self._values(target.metric, target.percentile) * self.slower)
+            carries &= within(target, self._behind.on_curve(target.metric, target.percentile))
         column = np.searchsorted(BATCHES, self.priced.cap, side="right") - 1
         if at_most:
-            carries[:, 1:] |= carries[:, :-1].copy()
+            carries[..., 1:] |= carries[..., :-1].copy()
             column = column + 1
-        reach = np.maximum.accumulate(np.where(carries, rates, 0.0), axis=1)
-        rate = np.take_along_axis(reach, np.clip(column, 0, BATCHES.size - 1), axis=1)
+        reach = np.maximum.accumulate(np.where(carries, rates, 0.0), axis=-1)
+        rate = np.take_along_axis(reach, np.clip(column, 0, BATCHES.size - 1)[None], axis=-1)
         rate = np.where(self.priced.cap >= 1, rate, 0.0) / self.slower
         return np.where(self.fits, rate * self.replicas[:, None, None], 0.0)
 
@@ -103,9 +100,6 @@ class Deployments:
         """The layout at a flat index."""
         member, pair = divmod(flat, self.priced.knobs.count)
         return self.priced.knobs.layout(self.priced.members[member], pair)
-
-    def _values(self, metric: Metric, percentile: float | None) -> Floats:
-        return self.priced.curve.at(metric, percentile, float(self.request.workload.output_tokens.mean))
 
 
 def best_of(all_: Sequence[Deployments], value: Callable[[Deployments], Floats]) -> tuple[float, ParallelLayout | None]:

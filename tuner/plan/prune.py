@@ -17,15 +17,16 @@ from tuner.ask.cluster import Cluster, Fleet, usd_per_million_tokens
 from tuner.ask.deployment import Deployment, one_group
 from tuner.ask.layout import AXES, IDLE_AXES, ParallelLayout
 from tuner.ask.model import ModelShape
-from tuner.ask.request import Objective, TuneRequest
+from tuner.ask.request import Metric, Objective, TuneRequest
 from tuner.ask.requested_model import require_sequences_fit
 from tuner.ask.rules import Drop, DropReason, illegal
 from tuner.ask.space import Space
 from tuner.cost.latency import StepCosts
-from tuner.cost.steady import Floats, Shapes, interpolate, load_curve
+from tuner.cost.steady import Floats, Shapes, load_curve
 from tuner.cost.switches import EngineSwitches
 from tuner.cost.techniques import NONE, Techniques
 from tuner.errors import BadInput
+from tuner.plan.front_choice import Fronts, best_fronts
 from tuner.plan.ranking import columns, contenders, smallest
 from tuner.plan.replica_prices import MARGIN, Knobs, ReplicaPrices, price
 
@@ -179,12 +180,13 @@ def price_all(
             fitting = knobs.fitting(structure)
             return techniques.verdict(model, fitting, illegal(model, fitting, group))
 
-        count, replicas = _legal(space.on(group.gpu), knobs, verdict, _Drops() if drops is None else drops)
-        shapes = _shapes(request, knobs, {members[0].pp for members in replicas}, techniques)
-        curves = (load_curve(costs, members[0], shapes[members[0].pp]) for members in replicas)
-        priced += [
-            price(request, costs, members, curve, knobs) for members, curve in zip(replicas, curves, strict=True)
-        ]
+        told = _Drops() if drops is None else drops
+        count, replicas = _legal(space.on(group.gpu), knobs, verdict, told)
+        shapes = _shapes(request, knobs, {engines[0][0].pp for engines in replicas}, techniques)
+        for engines in replicas:
+            curve = load_curve(costs, engines[0][0], shapes[engines[0][0].pp])
+            members = best_fronts(request, group, engines, curve, knobs.count, told.add)
+            priced.append(price(request, costs, members, curve, knobs))
         total += count
     return total, priced
 
@@ -198,20 +200,25 @@ def _shapes(request: TuneRequest, knobs: Knobs, depths: set[int], techniques: Te
 
 def _legal(
     space: Space, knobs: Knobs, verdict: Callable[[ParallelLayout], Drop | None], drops: _Drops
-) -> tuple[int, list[tuple[ParallelLayout, ...]]]:
-    """Candidates in all, and the structures that the rules let through, by replica.
+) -> tuple[int, list[list[Fronts]]]:
+    """Candidates in all, and the engines that the rules let through, by replica, each behind the paths that they let
+    through.
 
     Replicas that share no experts do not know of each other, and what is not served differently costs the same.
     """
-    total, found = 0, dict[tuple[object, ...], list[ParallelLayout]]()
-    for structure in space.structures():
-        total += knobs.count
-        drop = verdict(structure)
-        if drop is not None:
-            drops.add(drop.reason, knobs.count, structure, drop.figure)
-            continue
-        found.setdefault((*_replica(structure), structure.dp if structure.ep else 1), []).append(structure)
-    return total, [tuple(members) for members in found.values()]
+    total, found = 0, dict[tuple[object, ...], list[Fronts]]()
+    for engine in space.engines.structures():
+        allowed = []
+        for structure in space.fronts(engine):
+            total += knobs.count
+            drop = verdict(structure)
+            if drop is None:
+                allowed.append(structure)
+            else:
+                drops.add(drop.reason, knobs.count, structure, drop.figure)
+        if allowed:
+            found.setdefault((*_replica(engine), engine.dp if engine.ep else 1), []).append(tuple(allowed))
+    return total, list(found.values())
 
 
 def _rank(request: TuneRequest, priced: Sequence[ReplicaPrices], drops: _Drops, keep: int) -> tuple[Candidate, ...]:
@@ -249,7 +256,7 @@ def _candidate(request: TuneRequest, priced: ReplicaPrices, flat: int) -> Candid
         return found if np.isfinite(found) else None
 
     prediction = Prediction(
-        idle_ttft_ms=float(priced.curve.idle_ttft_ms[row]),
+        idle_ttft_ms=float(priced.behind.idle_ms(Metric.TTFT)[member, row]),
         idle_tpot_ms=priced.curve.idle_tpot_ms,
         ttft_ms=value(priced.ttft_ms),
         tpot_ms=value(priced.tpot_ms),
@@ -271,15 +278,13 @@ def _steps(
     request: TuneRequest, priced: ReplicaPrices, member: int, row: int, column: int
 ) -> tuple[tuple[float | None, ...], ...]:
     """For each rate of the load steps the shown metrics in ms; None at rates that the layout cannot carry."""
-    output = float(request.workload.output_tokens.mean)
-    rates = np.array(request.rates_req_per_s) / priced.members[member].dp
-    curve_rate = priced.curve.rate_req_per_s[row : row + 1]
+    rates = np.array(request.rates_req_per_s)
+    at = priced.behind.deployment(member, row).at(rates)
+    carried = (at.batch[:, 0] <= priced.cap[row, column]) & at.load.carries[:, 0]
     columns = []
     for metric, percentile in request.shown_metrics:
-        values = priced.curve.at(metric, percentile, output)[row : row + 1]
-        value, batch = interpolate(curve_rate, values, rates)
-        carried = batch[:, 0] <= priced.cap[row, column]
-        columns.append([float(v) if ok else None for v, ok in zip(value[:, 0], carried, strict=True)])
+        values = at.value(metric, percentile)[:, 0]
+        columns.append([float(v) if ok else None for v, ok in zip(values, carried, strict=True)])
     return tuple(zip(*columns, strict=True))
 
 

@@ -17,6 +17,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import Objective, TuneRequest
 from tuner.ask.slo import Verdict, ratios
+from tuner.cost.front_path import Path
 from tuner.cost.latency import StepCosts
 from tuner.cost.switches import EngineSwitches
 from tuner.plan.prune import MARGIN, Candidate, Plan, Prediction
@@ -70,6 +71,7 @@ def _simulated(request: TuneRequest, costs: StepCosts, candidate: Candidate) -> 
         kv_tokens=candidate.prediction.kv_tokens,
         longest_tokens=request.max_model_len,
         settings=SimulationSettings.for_slo(request.workload, request.slo, engine=request.engine),
+        path=Path.of(candidate.layout, costs.cluster),
     )
 
     def at(rate_req_per_s: float) -> SimulationResult:

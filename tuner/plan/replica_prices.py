@@ -13,9 +13,11 @@ from tuner.ask.request import Metric, TuneRequest
 from tuner.ask.rules import DropReason, unchunked
 from tuner.ask.slo import within
 from tuner.ask.space import Space
+from tuner.cost.front_curve import CurveBehind
+from tuner.cost.front_path import Path
 from tuner.cost.latency import StepCosts
 from tuner.cost.memory import MemoryEstimate, estimate_memory
-from tuner.cost.steady import BATCHES, Curve, Floats, interpolate
+from tuner.cost.steady import BATCHES, Curve, Floats
 
 MARGIN = 1.5  # a latency must miss its target by this factor before the model alone may drop a candidate
 _REASONS = tuple(DropReason)
@@ -74,7 +76,7 @@ class ReplicaPrices:
     costs: StepCosts
     members: Sequence[ParallelLayout]
     knobs: Knobs
-    curve: Curve
+    behind: CurveBehind
     cap: Floats
     kv_tokens: Floats
     ttft_ms: Floats
@@ -83,6 +85,11 @@ class ReplicaPrices:
     meets: NDArray[np.bool_]
     why: NDArray[np.uint8]
     figures: dict[DropReason, str]
+
+    @property
+    def curve(self) -> Curve:
+        """The engine's own load curve."""
+        return self.behind.curve
 
     def kept(self) -> NDArray[np.intp]:
         """Flat indices, over all three axes, of the candidates that stay."""
@@ -100,7 +107,7 @@ class ReplicaPrices:
 def price(
     request: TuneRequest, costs: StepCosts, members: Sequence[ParallelLayout], curve: Curve, knobs: Knobs
 ) -> ReplicaPrices:
-    """What the curve of one replica means for all its deployments and scheduler limits."""
+    """What the curve of one replica means for all its deployments and scheduler limits, each behind its path."""
     output = float(request.workload.output_tokens.mean)
     limits, seqs = knobs.limits[:, None], knobs.seqs[None, :]
     memory = estimate_memory(costs.model, members[0], costs.cluster, request.engine, limits, seqs)
@@ -108,25 +115,24 @@ def price(
     held = request.engine.held_tokens(request.workload.prompt_tokens.mean + output)
     cap: Floats = np.minimum(seqs, memory.kv_tokens / memory.sequence.tokens_of(held, request.engine.block_tokens))
     replicas = np.array([float(member.dp) for member in members])
-    rate = request.workload.arrival.requests_per_s / replicas
-    carries = np.ones(curve.rate_req_per_s.shape, dtype=bool)
+    behind = CurveBehind(curve, [Path.of(member, costs.cluster) for member in members], replicas, output)
+    asked = behind.at(request.workload.arrival.requests_per_s)
+    carries = np.ones((replicas.size, *curve.rate_req_per_s.shape), dtype=bool)
     asked_ok = np.ones((replicas.size, knobs.limits.size), dtype=bool)
     for target in request.slo:
-        values = curve.at(target.metric, target.percentile, output)
-        carries &= within(target, values)
-        asked_ok &= within(target, interpolate(curve.rate_req_per_s, values, rate)[0])
-    ttft, batch = interpolate(curve.rate_req_per_s, curve.at(Metric.TTFT, None, output), rate)
-    tpot, _ = interpolate(curve.rate_req_per_s, curve.tpot_ms, rate)
-    carried = batch[..., None] <= cap
-    reach = np.maximum.accumulate(np.where(carries, curve.rate_req_per_s, 0.0), axis=1)
+        carries &= within(target, behind.on_curve(target.metric, target.percentile))
+        asked_ok &= within(target, asked.value(target.metric, target.percentile))
+    ttft, tpot = asked.value(Metric.TTFT, None), asked.value(Metric.TPOT, None)
+    carried = (asked.batch[..., None] <= cap) & asked.load.carries[..., None]
+    reach = np.maximum.accumulate(np.where(carries, curve.rate_req_per_s, 0.0), axis=-1)
     column = np.clip(np.searchsorted(BATCHES, cap, side="right") - 1, 0, BATCHES.size - 1)
-    goodput = np.where(cap >= 1, np.take_along_axis(reach, column, axis=1), 0.0) * replicas[:, None, None]
-    why, figures = _drops(request, knobs, curve, memory, output)
+    goodput = np.where(cap >= 1, np.take_along_axis(reach, column[None], axis=-1), 0.0) * replicas[:, None, None]
+    why, figures = _drops(request, knobs, behind, memory)
     return ReplicaPrices(
         costs=costs,
         members=members,
         knobs=knobs,
-        curve=curve,
+        behind=behind,
         cap=cap,
         kv_tokens=np.broadcast_to(memory.kv_tokens, cap.shape),
         ttft_ms=np.where(carried, ttft[..., None], np.nan),
@@ -139,12 +145,12 @@ def price(
 
 
 def _drops(
-    request: TuneRequest, knobs: Knobs, curve: Curve, memory: MemoryEstimate, output: float
+    request: TuneRequest, knobs: Knobs, behind: CurveBehind, memory: MemoryEstimate
 ) -> tuple[NDArray[np.uint8], dict[DropReason, str]]:
     """Per chunk and sequence limit: the code of the reason that rules it out, or 0; and the reasons' figures."""
     limits, seqs = knobs.limits[:, None], knobs.seqs[None, :]
     shape = (limits.size, seqs.size)
-    slo_why, figures = _slo_verdicts(request, curve, output)
+    slo_why, figures = _slo_verdicts(request, behind)
     why = np.broadcast_to(slo_why[:, None], shape).copy()
     longest, block = request.engine.held_tokens(request.max_model_len), request.engine.block_tokens
     misfits = np.broadcast_to(memory.kv_tokens < memory.sequence.tokens_of(longest, block), shape)
@@ -163,16 +169,12 @@ def _code(reason: DropReason) -> int:
     return 1 + _REASONS.index(reason)
 
 
-def _slo_verdicts(request: TuneRequest, curve: Curve, output: float) -> tuple[NDArray[np.uint8], dict[DropReason, str]]:
-    """Per chunk limit: the code of the target that even an idle engine misses by far, or 0; and the figures."""
-    why = np.zeros(curve.idle_ttft_ms.shape, dtype=np.uint8)
+def _slo_verdicts(request: TuneRequest, behind: CurveBehind) -> tuple[NDArray[np.uint8], dict[DropReason, str]]:
+    """Per chunk limit: the code of the target that even an idle engine misses by far behind every path, or 0; and the
+    figures."""
+    idle = {target.metric: behind.idle_ms(target.metric).min(axis=0) for target in request.slo}
+    why = np.zeros(behind.curve.idle_ttft_ms.shape, dtype=np.uint8)
     figures: dict[DropReason, str] = {}
-    idle = {
-        Metric.TTFT: curve.idle_ttft_ms,
-        Metric.TPOT: np.full(why.shape, curve.idle_tpot_ms),
-        Metric.ITL: np.full(why.shape, curve.idle_tpot_ms),
-        Metric.E2E: curve.idle_ttft_ms + curve.idle_tpot_ms * max(output - 1, 0),
-    }
     for target in request.slo:
         missed = ~within(target, idle[target.metric], MARGIN)
         reason = _SLO_REASON[target.metric]

@@ -6,6 +6,7 @@ import numpy as np
 
 from tuner.ask.arrivals import offered
 from tuner.ask.request import Metric, TuneRequest
+from tuner.cost.front_path import Path
 from tuner.cost.switches import EngineSwitches
 from tuner.errors import BadInput, FailureReason, LaunchFailed
 from tuner.rehearse.cluster import SimulatedCluster, SimulatedDeployment
@@ -39,6 +40,7 @@ class SimulatedMeter:
             kv_tokens=deployment.kv_tokens,
             longest_tokens=request.max_model_len,
             settings=SimulationSettings.for_slo(request.workload, request.slo, seed=step.seed, engine=request.engine),
+            path=Path.of(deployment.layout, self._world.cluster),
         )
         result = simulator.run(offered(request.workload, step.rate_req_per_s, step.duration_s, step.seed))
         self._world.pass_time(result.duration_s, since_s, watch.cancel)

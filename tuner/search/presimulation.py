@@ -16,6 +16,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
 from tuner.ask.slo import ratios
+from tuner.cost.front_path import Path
 from tuner.cost.latency import StepCosts
 from tuner.cost.steady import Floats
 from tuner.cost.switches import EngineSwitches
@@ -45,7 +46,10 @@ def presimulate(
 
 def _presimulated(request: TuneRequest, costs: StepCosts, layout: ParallelLayout, kv_tokens: int) -> Floats:
     settings = SimulationSettings.for_slo(request.workload, request.slo, engine=request.engine)
-    simulator = Simulator(costs, layout, kv_tokens=kv_tokens, longest_tokens=request.max_model_len, settings=settings)
+    simulator = Simulator(
+        costs, layout, kv_tokens=kv_tokens, longest_tokens=request.max_model_len, settings=settings,
+        path=Path.of(layout, costs.cluster),
+    )  # fmt: skip
     logs = np.full((len(request.rates_req_per_s), len(request.shown_metrics) + 1), np.nan)
     for row, rate in enumerate(request.rates_req_per_s):
         result = simulator.run(offered(request.workload, rate, _REQUESTS / rate, SEED))

@@ -13,6 +13,7 @@ from tuner.ask.slo import Seen, Verdict, met, needed, verdict
 from tuner.errors import BadInput
 from tuner.simulate.state import GAP_FLOOR_MS, GAP_RATIO
 from tuner.stats.intervals import Quantiles, percentile, quantiles
+from tuner.stats.streamed import per_token
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -28,7 +29,8 @@ class SimulationResult:
     ``prefill_share`` and ``decode_share`` are each replica's busy time by what it was for, as shares of the run;
     ``kv_share`` is the mean occupancy of its KV cache, ``kv_peak_share`` the highest. ``slow_gaps`` [request, limit]
     counts inter-token gaps above each of ``gap_limits_ms``; ``gap_counts`` is the histogram of all gaps. ``offered_s``
-    is the window in which the requests were offered, None of a closed loop.
+    is the window in which the requests were offered, None of a closed loop. Where tokens were sent on in messages,
+    ``messages`` has how many, and ``first_tokens`` the tokens of the first; None: each token is one.
     """
 
     arrival_s: Floats
@@ -49,6 +51,8 @@ class SimulationResult:
     gap_limits_ms: Floats
     slow_gaps: Ints
     offered_s: float | None = None
+    first_tokens: Ints | None = None
+    messages: Ints | None = None
 
     @property
     def ttft_ms(self) -> Floats:
@@ -62,13 +66,13 @@ class SimulationResult:
 
     @property
     def tpot_ms(self) -> Floats:
-        """(E2E - TTFT) / (output tokens - 1) of the requests that have more than one token."""
+        """TPOT (``tuner.stats.streamed``) of the requests that have more than one token."""
         return self._tpot_or_nan_ms[self.output_tokens > 1]
 
     @property
     def _tpot_or_nan_ms(self) -> Floats:
-        gaps = np.where(self.output_tokens > 1, self.output_tokens - 1.0, np.nan)
-        return np.asarray((self.end_s - self.first_token_s) * 1e3 / gaps)
+        opening = 1 if self.first_tokens is None else self.first_tokens
+        return per_token(self.e2e_ms, self.ttft_ms, self.output_tokens, opening)
 
     def samples_ms(self, metric: Metric) -> Floats:
         """One value per request that has the metric; ITL has no value per request and is refused."""
@@ -130,7 +134,7 @@ class SimulationResult:
         index = np.flatnonzero(self.gap_limits_ms == target.ms)
         if not index.size:
             raise BadInput("slo.itl", target.ms, f"one of the simulation's limits: {list(self.gap_limits_ms)}")
-        gaps = self.output_tokens - 1
+        gaps = (self.output_tokens if self.messages is None else self.messages) - 1
         return np.asarray(gaps - self.slow_gaps[:, index[0]] >= needed(gaps, target.percentile))
 
     def attainment(self, slo: Sequence[SloTarget]) -> float:

@@ -15,6 +15,7 @@ from tuner.ask.engine_settings import BLOCK_TOKENS, Engine
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Arrival, Metric, SloTarget, Workload
 from tuner.ask.slo import Verdict
+from tuner.cost.front_path import Path
 from tuner.cost.latency import StepCosts
 from tuner.cost.sequence_memory import SequenceMemory
 from tuner.errors import BadInput
@@ -112,7 +113,10 @@ DEFAULT_SETTINGS = SimulationSettings()
 
 
 class Simulator:
-    """One layout, priced once, ready for any number of loads of up to ``longest_tokens`` per sequence."""
+    """One layout, priced once, ready for any number of loads of up to ``longest_tokens`` per sequence.
+
+    ``path`` is what stands between clients and its engines; None: what vLLM's own server shows.
+    """
 
     def __init__(
         self,
@@ -122,8 +126,9 @@ class Simulator:
         kv_tokens: int,
         longest_tokens: int,
         settings: SimulationSettings = DEFAULT_SETTINGS,
+        path: Path | None = None,
     ) -> None:
-        self.layout, self.settings, self._longest = layout, settings, longest_tokens
+        self.layout, self.settings, self._longest, self._path = layout, settings, longest_tokens, path
         self._table: StepTable = step_table(costs, layout, longest_tokens)
         engine = costs.cluster.profile.engine
         self._request_ms = engine.request_ms if settings.request_ms is None else settings.request_ms
@@ -147,6 +152,15 @@ class Simulator:
 
         Raises BadInput for a request that can never be held.
         """
+        if self._path is None:
+            return self._engines(load, received_tokens)
+        from tuner.simulate.front import behind, through
+
+        if isinstance(load, ClosedLoad):
+            return behind(self._path, load, self._engines, self.layout.pp)
+        return through(self._path, self._engines(load, received_tokens), self.layout.pp)
+
+    def _engines(self, load: OfferedLoad | ClosedLoad, received_tokens: Ints | None = None) -> SimulationResult:
         from tuner.simulate.drive import run
 
         req, state = self._prepare(load)
@@ -251,13 +265,15 @@ def simulate(
     *,
     kv_tokens: int,
     settings: SimulationSettings = DEFAULT_SETTINGS,
+    path: Path | None = None,
 ) -> SimulationResult:
     """Serve ``load`` with ``layout.dp`` replicas of ``kv_tokens`` tokens of KV cache each.
 
     Raises BadInput for an empty load and for a request longer than the cache.
     """
     longest = int((load.prompt_tokens + load.output_tokens).max()) if len(load.prompt_tokens) else 1
-    return Simulator(costs, layout, kv_tokens=kv_tokens, longest_tokens=longest, settings=settings).run(load)
+    served = Simulator(costs, layout, kv_tokens=kv_tokens, longest_tokens=longest, settings=settings, path=path)
+    return served.run(load)
 
 
 def simulated_requests(workload: Workload, otherwise: int) -> int:

@@ -1,0 +1,95 @@
+"""Which path to the engines a layout gets, of those in the space: an engine is ranked once, behind its best one.
+
+A path moves no price of an engine, so paths never multiply the ranking. Where several let an engine hold the SLO, with
+some room, the one with the fewest processes is best; of those as many, the one with the lowest latency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tuner.ask.cluster import Cluster
+from tuner.ask.layout import AXES, FRONT_AXES, ParallelLayout
+from tuner.ask.request import Metric, Objective, TuneRequest
+from tuner.ask.rules import DropReason
+from tuner.ask.slo import within, worst_ratio
+from tuner.cost.front_curve import CurveBehind
+from tuner.cost.front_path import Path
+from tuner.cost.steady import Curve, Floats
+
+ROOM = 0.8  # the share of its time that the busiest loop of a path may be busy: beyond it, waits grow fast
+Fronts = tuple[ParallelLayout, ...]  # one engine behind several paths
+Told = Callable[[DropReason, int, ParallelLayout, str], None]
+
+
+def best_fronts(
+    request: TuneRequest, cluster: Cluster, engines: Sequence[Fronts], curve: Curve, knobs: int, told: Told
+) -> Fronts:
+    """Every engine of a replica behind its best path; the others are ``told`` as dropped, ``knobs`` candidates each."""
+    if all(len(fronts) == 1 for fronts in engines):
+        return tuple(fronts[0] for fronts in engines)
+    layouts = [layout for fronts in engines for layout in fronts]
+    paths = [Path.of(layout, cluster) for layout in layouts]
+    replicas = np.array([float(layout.dp) for layout in layouts])
+    behind = CurveBehind(curve, paths, replicas, float(request.workload.output_tokens.mean))
+    keys = _keys(request, behind, np.array([float(path.claimed) for path in paths]))
+    ttft_ms = np.nanmin(np.nan_to_num(behind.at(_asked(request)).value(Metric.TTFT, None), nan=np.inf), axis=1)
+    chosen, start = [], 0
+    for fronts in engines:
+        own = np.arange(start, start + len(fronts))
+        start += len(fronts)
+        best = int(own[np.lexsort([key[own] for key in reversed(keys)])[0]])
+        chosen.append(layouts[best])
+        for other in own:
+            if other != best:
+                figure = f"the same engine, behind a worse front: TTFT {_ms(ttft_ms[other])} at the asked rate, "
+                figure += f"with {front_words(layouts[best])} {_ms(ttft_ms[best])}"
+                told(DropReason.OTHER_FRONT, knobs, layouts[other], figure)
+    return tuple(chosen)
+
+
+def front_words(layout: ParallelLayout) -> str:
+    """The axes of a layout's path that are not at their defaults, as a layout prints them."""
+    shown = [name for name in FRONT_AXES if getattr(layout, name) != AXES[name].default]
+    return ",".join(f"{name}={AXES[name].shown(getattr(layout, name))}" for name in shown) or "front=auto"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.0f} ms" if np.isfinite(value) else "without end"
+
+
+def _asked(request: TuneRequest) -> float:
+    return request.workload.arrival.requests_per_s
+
+
+def _keys(request: TuneRequest, behind: CurveBehind, claimed: Floats) -> list[Floats]:
+    """By path, what makes it better than another, smallest first, most important first; each at the scheduler's limits
+    that suit it best."""
+    at = behind.at(_asked(request))
+    e2e_ms = np.nan_to_num(at.value(Metric.E2E, None), nan=np.inf).min(axis=1)
+    if request.objective is Objective.MAX_GOODPUT:
+        return [-np.round(_highest_rate(request, behind), 6), claimed, e2e_ms]
+    over = np.zeros(len(claimed))
+    if request.slo:
+        values = worst_ratio(request.slo, lambda target: at.value(target.metric, target.percentile))
+        over = np.nan_to_num(values, nan=np.inf).min(axis=1)
+    misses = over > 1
+    strained = np.nan_to_num(at.load.busiest, nan=np.inf).min(axis=1) > ROOM
+    if request.objective is Objective.MIN_LATENCY:
+        return [misses.astype(float), strained.astype(float), e2e_ms, claimed]
+    return [misses.astype(float), np.where(misses, over, 0.0), strained.astype(float), claimed, e2e_ms]
+
+
+def _highest_rate(request: TuneRequest, behind: CurveBehind) -> Floats:
+    """Requests/s within the SLO, with the largest chunks."""
+    curve = behind.curve
+    last = int(np.argmax(curve.rate_req_per_s[:, -1]))
+    own = behind.at_limit(last)
+    rates = own.curve.rate_req_per_s[0]
+    carries = np.ones((len(behind.paths), 1, rates.size), dtype=bool)
+    for target in request.slo:
+        carries &= within(target, own.on_curve(target.metric, target.percentile))
+    carries &= np.isfinite(own.on_curve(Metric.TTFT, None))
+    return np.asarray(np.where(carries[:, 0], rates, 0.0).max(axis=1) * behind.replicas)

@@ -1,0 +1,190 @@
+"""The path from client to engine, after the engines were simulated: what clients see of the same requests.
+
+Engines hand on a token of every running sequence at the end of a step; on the way out each hop is event loops that work
+in rounds, those of the engine first. Requests on their way in are work of the same loops, and wait for what they find
+there, ``passes`` times as ``FrontFit`` says. What a path delays does not come back to the engines: they see the same
+requests, somewhat later. Within a burst, the loops of the ingress share the work evenly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.ask.arrivals import ClosedLoad
+from tuner.ask.front_fits import HopFit
+from tuner.cost.front_cores import stretch
+from tuner.cost.front_path import Path
+from tuner.simulate.front_gaps import of_messages, shaken
+from tuner.simulate.result import SimulationResult
+from tuner.simulate.state import NONE
+
+Floats = NDArray[np.float64]
+_SETTLING, _SETTLED = 8, 0.01  # tries of a closed loop, and how far off its delay may be, as a share of E2E
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Traffic:
+    """What leaves the engines, by time: when, how many messages and tokens, of which engine, and of which request (NONE
+    of bursts). ``first`` and ``last`` are places in it, by request, ``opening`` the tokens of its first message."""
+
+    at_ms: Floats
+    messages: Floats
+    tokens: Floats
+    engine: Ints
+    request: Ints | None
+    first: Ints
+    last: Ints
+    opening: Ints
+
+
+def through(path: Path, result: SimulationResult, stages: int = 1) -> SimulationResult:
+    """The result behind a path; engines of several ``stages`` end a step for each of them."""
+    traffic = _messages(path, result) if path.front.interval_ms else _bursts(result, stages)
+    longer = _stretch(path, result, traffic)
+    asked = np.argsort(result.arrival_s, kind="stable")
+    asked_ms, waited_ms = result.arrival_s[asked] * 1e3, np.zeros(len(asked))
+    left_ms = traffic.at_ms
+    order: Ints | None = None  # of what leaves, where hops have changed it
+    for hop in reversed(path.fit.hops):
+        left_ms, order = _hop(path, hop, longer, traffic, left_ms, order, asked, asked_ms, waited_ms, result)
+    delay_ms = left_ms - traffic.at_ms
+    inbound_ms = np.empty_like(waited_ms)
+    inbound_ms[asked] = path.fit.idle_ms * longer + path.fit.passes * waited_ms
+    drift_ms = delay_ms[traffic.last] - delay_ms[traffic.first]
+    first_s, end_s = result.first_token_s, result.end_s
+    if traffic.request is not None:
+        first_s, end_s = traffic.at_ms[traffic.first] / 1e3, np.maximum(end_s, traffic.at_ms[traffic.first] / 1e3)
+    first_s = first_s + inbound_ms / 1e3
+    end_s = np.maximum(first_s, end_s + (inbound_ms + drift_ms) / 1e3)
+    seen = replace(result, first_token_s=first_s, end_s=end_s, first_tokens=traffic.opening)
+    if traffic.request is None:
+        return shaken(seen, delay_ms, traffic.messages)
+    return of_messages(seen, traffic.at_ms + delay_ms, traffic.request, traffic.last)
+
+
+def behind(
+    path: Path, load: ClosedLoad, engines: Callable[[ClosedLoad], SimulationResult], stages: int = 1
+) -> SimulationResult:
+    """Users in a closed loop behind a path: what it delays has them send later, so that it settles at a delay at which
+    it has just that."""
+
+    def slowed(delay_s: float) -> tuple[SimulationResult, float]:
+        own = engines(replace(load, think_s=load.think_s + delay_s))
+        seen = through(path, own, stages)
+        return seen, float(np.mean(seen.end_s - own.end_s))
+
+    low, (seen, high) = 0.0, slowed(0.0)
+    for _ in range(_SETTLING):
+        seen, found = slowed((low + high) / 2)
+        if abs(found - (low + high) / 2) <= _SETTLED * float(np.mean(seen.e2e_ms)) / 1e3:
+            break
+        low, high = ((low + high) / 2, high) if found > (low + high) / 2 else (low, (low + high) / 2)
+    return seen
+
+
+def _bursts(result: SimulationResult, stages: int) -> _Traffic:
+    from tuner.simulate.front_loops import bursts
+
+    first_ms, end_ms = result.first_token_s * 1e3, result.end_s * 1e3
+    first, last = np.zeros(len(first_ms), dtype=np.int64), np.zeros(len(first_ms), dtype=np.int64)
+    parts: list[tuple[Floats, Floats, Ints]] = []
+    for engine in np.unique(result.replica):
+        own = np.flatnonzero(result.replica == engine)
+        own = own[np.argsort(first_ms[own], kind="stable")]
+        gaps = float((result.output_tokens[own] - 1).sum())
+        step_ms = max(float((end_ms[own] - first_ms[own]).sum()) / gaps if gaps else 1.0, 1e-3) / stages
+        room = int(((end_ms[own] - first_ms[own]) / step_ms).sum()) + 3 * len(own)
+        at_ms, count = np.empty(room), np.empty(room)
+        used = bursts(own, first_ms, end_ms, result.output_tokens, step_ms, at_ms, count, first, last)
+        before = sum(len(part[0]) for part in parts)
+        first[own] += before
+        last[own] += before
+        parts.append((at_ms[:used], count[:used], np.full(used, engine, dtype=np.int64)))
+    at_ms, count, engines = (np.concatenate(column) for column in zip(*parts, strict=True))
+    if len(parts) > 1:
+        order = np.argsort(at_ms, kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        at_ms, count, engines, first, last = at_ms[order], count[order], engines[order], place[first], place[last]
+    return _Traffic(at_ms, count, count, engines, None, first, last, np.ones(len(first), dtype=np.int64))
+
+
+def _messages(path: Path, result: SimulationResult) -> _Traffic:
+    from tuner.simulate.front_loops import messages
+
+    interval_ms, count = float(path.front.interval_ms), len(result.arrival_s)
+    first_ms, end_ms = result.first_token_s * 1e3, result.end_s * 1e3
+    most = np.minimum(result.output_tokens, 3 + ((end_ms - first_ms) / interval_ms).astype(np.int64))
+    room = int(most.sum())
+    at_ms, carried, request = np.empty(room), np.empty(room), np.empty(room, dtype=np.int64)
+    first, last = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
+    used = messages(
+        result.arrival_s * 1e3,
+        first_ms,
+        end_ms,
+        result.output_tokens,
+        interval_ms,
+        at_ms,
+        carried,
+        request,
+        first,
+        last,
+    )
+    opening = carried[first].astype(np.int64)
+    order = np.argsort(at_ms[:used], kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(used)
+    request = request[order]
+    return _Traffic(at_ms[order], np.ones(used), carried[order], result.replica[request], request, place[first],
+                    place[last], opening)  # fmt: skip
+
+
+def _stretch(path: Path, result: SimulationResult, traffic: _Traffic) -> float:
+    """By which factor work takes longer for lack of cores, at the mean load of the run."""
+    if path.cores is None:
+        return 1.0
+    sent, tokens = float(traffic.messages.sum()), float(traffic.tokens.sum())
+    work_ms = sum(
+        hop.cores * (len(traffic.first) * hop.request_ms + sent * hop.message_ms + (tokens - sent) * hop.token_ms)
+        for hop in path.fit.hops
+    )
+    return float(stretch(path.cores, work_ms / 1e3 / result.served_s, path.loops, path.engine_cores))
+
+
+def _hop(
+    path: Path, hop: HopFit, longer: float, traffic: _Traffic, came_ms: Floats, order: Ints | None, asked: Ints,
+    asked_ms: Floats, waited_ms: Floats, result: SimulationResult,
+) -> tuple[Floats, Ints | None]:  # fmt: skip
+    """When everything leaves one hop, and in which order; ``waited_ms`` grows by what requests wait for it."""
+    from tuner.simulate.front_loops import rounds
+
+    loops, count = path.servers(hop), len(came_ms)
+    work_ms = (traffic.messages * hop.message_ms + (traffic.tokens - traffic.messages) * hop.token_ms) * longer
+    asked_work_ms = hop.request_ms * longer
+    server, asked_server = np.zeros(count, dtype=np.int64), np.zeros(len(asked), dtype=np.int64)
+    if hop.per == "engine":
+        server, asked_server = traffic.engine, result.replica[asked]
+    elif loops > 1 and traffic.request is not None:
+        server, asked_server = traffic.request % loops, asked % loops
+    elif loops > 1:  # of bursts each loop has its share; several engines have loops of their own where there are enough
+        groups = path.front.engines if loops % path.front.engines == 0 else 1
+        work_ms, asked_work_ms = work_ms * groups / loops, asked_work_ms * groups / loops
+        server, asked_server = traffic.engine % groups, result.replica[asked] % groups
+        loops = groups
+    if order is not None:
+        came_ms, server, work_ms = came_ms[order], server[order], work_ms[order]
+    left_ms = np.empty(count)
+    state, pending = np.zeros((loops, 3)), np.full(loops, NONE, dtype=np.int64)
+    state[:, [0, 2]] = min(came_ms[0], asked_ms[0]) - 1.0
+    rounds(came_ms, np.ascontiguousarray(server), work_ms, asked_ms, np.ascontiguousarray(asked_server),
+           asked_work_ms, np.empty(count, dtype=np.int64), state, pending, left_ms, waited_ms)  # fmt: skip
+    placed = left_ms
+    if order is not None:
+        placed = np.empty(count)
+        placed[order] = left_ms
+    return placed, (np.argsort(placed, kind="stable") if loops > 1 else order)
