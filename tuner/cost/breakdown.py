@@ -12,6 +12,8 @@ import numpy as np
 
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
+from tuner.cost.front_path import Path
+from tuner.cost.front_stream import first_ms
 from tuner.cost.latency import StepCosts
 from tuner.cost.steady import Shapes
 from tuner.cost.step_batch import StepShape, Terms, total
@@ -54,7 +56,22 @@ def breakdown(
     for name, value in slowest.items():  # every further chunk waits for the slowest stage
         ttft[name] += (float(shapes.chunks[0]) - 1) * _first(value)
     ttft["request handling"] = costs.cluster.profile.engine.handling_ms(shapes.prompt_tokens)
-    return Breakdown(_largest_first(ttft), _largest_first(_summed(costs.stages(layout, shapes.decode))))
+    tpot = _summed(costs.stages(layout, shapes.decode))
+    ttft |= _path(costs, layout, sum(ttft.values()), sum(tpot.values()), float(shapes.output_tokens))
+    return Breakdown(_largest_first(ttft), _largest_first(tpot))
+
+
+def _path(
+    costs: StepCosts, layout: ParallelLayout, engine_ms: float, tpot_ms: float, output_tokens: float
+) -> dict[str, float]:
+    """What the path to the engine adds when idle: by hop, as they work on a request and its first message, and until
+    the tick that finds the first token."""
+    path = Path.of(layout, costs.cluster)
+    load = path.load(0.0, output_tokens, tpot_ms)
+    works = {hop.name: hop.request_ms + hop.message_ms for hop in path.fit.hops}
+    whole = sum(works.values()) or 1.0
+    terms = {f"path: {name}": float(load.idle_ms) * work / whole for name, work in works.items()}
+    return {**terms, "path: interval": float(first_ms(engine_ms, 0.0, path.front.interval_ms)) - engine_ms}
 
 
 def _summed(stages: Iterable[Terms]) -> dict[str, float]:

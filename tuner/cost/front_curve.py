@@ -34,6 +34,12 @@ class CurveBehind:
         self.curve, self.paths, self.slower = curve, tuple(paths), slower
         self._replicas, self._output = np.asarray(replicas, dtype=float), output_tokens
         self._on_curve: PathLoad | None = None
+        self._made: dict[int, Paths] = {}  # by the number of axes
+
+    def _paths(self, axes: int) -> Paths:
+        if axes not in self._made:
+            self._made[axes] = Paths(self.paths, axes)
+        return self._made[axes]
 
     def slowed(self, slower: float) -> CurveBehind:
         """The same paths before engines that are slower, or faster, than the curve."""
@@ -65,7 +71,7 @@ class CurveBehind:
     def idle_ms(self, metric: Metric) -> Floats:
         """A metric of one request alone, of shape (deployments, chunk limits)."""
         idle, tpot = self.curve.idle_ttft_ms[None, :] * self.slower, self.curve.idle_tpot_ms * self.slower
-        load = Paths(self.paths, 2).load(np.zeros((1, 1)), self._output, np.full((1, 1), tpot))
+        load = self._paths(2).load(np.zeros((1, 1)), self._output, np.full((1, 1), tpot))
         return self.seen(metric, None, load, idle, idle, idle, np.full_like(idle, tpot))
 
     def on_curve(self, metric: Metric, percentile: float | None) -> Floats:
@@ -73,7 +79,7 @@ class CurveBehind:
         curve = self.curve
         if self._on_curve is None:
             rate = curve.rate_req_per_s[None] * (self._replicas / self.slower)[:, None, None]
-            self._on_curve = Paths(self.paths, 3).load(rate, self._output, curve.tpot_ms[None] * self.slower)
+            self._on_curve = self._paths(3).load(rate, self._output, curve.tpot_ms[None] * self.slower)
         idle, mean, tpot = curve.idle_ttft_ms[None, :, None], curve.ttft_ms()[None], curve.tpot_ms[None]
         at = mean if percentile is None else curve.ttft_ms(percentile)[None]
         values = (value * self.slower for value in (idle, mean, at, tpot))
@@ -86,7 +92,7 @@ class CurveBehind:
         each = rate / self._replicas * self.slower
         mean, batch = interpolate(curve.rate_req_per_s, curve.ttft_ms(), each)
         tpot = interpolate(curve.rate_req_per_s, np.broadcast_to(curve.tpot_ms, curve.rate_req_per_s.shape), each)[0]
-        load = Paths(self.paths, 2).load(rate[:, None], self._output, tpot * self.slower)
+        load = self._paths(2).load(rate[:, None], self._output, tpot * self.slower)
         return AtRate(self, each, load, mean * self.slower, tpot * self.slower, batch)
 
     def seen(

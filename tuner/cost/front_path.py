@@ -187,20 +187,13 @@ class _Hops:
 
     @classmethod
     def of_all(cls, paths: Sequence[Path], axes: int) -> _Hops:
-        def column(values: Sequence[float]) -> Floats:
-            return np.array(values, dtype=float).reshape((-1, *(1 for _ in range(axes - 1))) if axes else ())
-
         names = max((tuple(hop.name for hop in path.fit.hops) for path in paths), key=len)
-        rows = []
-        for place in range(len(names)):
-            found = [_row(path, place) for path in paths]
-            rows += [column(values) for values in zip(*found, strict=True)]
-        return cls(
-            names if len(paths) == 1 else tuple(map(str, range(len(names)))), tuple(rows),
-            column([path.fit.idle_ms for path in paths]), column([path.fit.passes for path in paths]),
-            column([path.front.interval_ms for path in paths]), column([path.front.engines for path in paths]),
-            column([path.loops for path in paths]), paths[0].cores, column([path.engine_cores for path in paths]),
-        )  # fmt: skip
+        table = np.array([_figures(path, len(names)) for path in paths])
+        shape = (len(paths), *(1 for _ in range(axes - 1))) if axes else ()
+        *rows, idle_ms, passes, interval_ms, engines, loops, engine_cores = (row.reshape(shape) for row in table.T)
+        if len(paths) > 1:
+            names = tuple(map(str, range(len(names))))
+        return cls(names, tuple(rows), idle_ms, passes, interval_ms, engines, loops, paths[0].cores, engine_cores)
 
     def load(self, rate: Floats, output_tokens: float, tpot_ms: ArrayLike) -> PathLoad:
         tpot = np.asarray(tpot_ms, dtype=float)
@@ -210,25 +203,34 @@ class _Hops:
         busy = sum((kind[3] * work for kind, work in zip(kinds, works, strict=True)), np.zeros(())) * rate / 1e3
         longer = np.ones(()) if self.cores is None else stretch(self.cores, busy, self.loops, self.engine_cores)
         streams = rate * max(output_tokens - 1, 0.0) * tpot / 1e3 / self.engines  # a burst is one engine's
+        ticks = bool(self.interval_ms.any())
         hops: dict[str, HopLoad] = {}
         total = np.zeros(np.broadcast_shapes(rate.shape, tpot.shape, self.interval_ms.shape))
         for name, (_, message, token, _, servers, shared), work in zip(self.names, kinds, works, strict=True):
             utilisation = rate * work * (longer / (1e3 * servers))
-            each = message + (output_tokens / count - 1) * token
-            burst = np.where(self.interval_ms > 0, 1.0, np.maximum(streams / shared, 1.0))
+            each = message + (output_tokens / count - 1) * token if ticks else message
+            burst = np.maximum(streams / shared, 1.0)
+            burst = np.where(self.interval_ms > 0, 1.0, burst) if ticks else burst
             left = np.maximum(1 - utilisation, _FULL)
-            wait = np.where(left > _FULL, utilisation * burst * each * longer / (2 * left), np.inf)
-            hops[name] = HopLoad(np.broadcast_to(utilisation, total.shape), wait)
+            wait = np.where(left > _FULL, utilisation * burst * (each * longer / 2) / left, np.inf)
+            hops[name] = HopLoad(_shaped(utilisation, total.shape), wait)
             total = total + wait
         shape = total.shape
-        count, busy, idle = (np.broadcast_to(value, shape) for value in (count, busy, self.idle_ms * longer))
+        count, busy, idle = (_shaped(np.asarray(value), shape) for value in (count, busy, self.idle_ms * longer))
         return PathLoad(hops, count, busy, idle, self.passes * total, self.interval_ms)
 
 
-def _row(path: Path, place: int) -> tuple[float, ...]:
-    """Figures of one hop; of none, where a path is shorter than others."""
-    if place >= len(path.fit.hops):
-        return 0.0, 0.0, 0.0, 0.0, 1.0, 1.0
-    hop = path.fit.hops[place]
-    servers = float(path.servers(hop))
-    return (hop.request_ms, hop.message_ms, hop.token_ms, hop.cores, servers, 1.0 if hop.per == "engine" else servers)
+def _figures(path: Path, hops: int) -> list[float]:
+    """Figures of a path as one row, with hops that do nothing where it is shorter than others."""
+    row = list[float]()
+    for hop in path.fit.hops:
+        servers = float(path.servers(hop))
+        shared = 1.0 if hop.per == "engine" else servers
+        row += [hop.request_ms, hop.message_ms, hop.token_ms, hop.cores, servers, shared]
+    row += [0.0, 0.0, 0.0, 0.0, 1.0, 1.0] * (hops - len(path.fit.hops))
+    front, fit = path.front, path.fit
+    return [*row, fit.idle_ms, fit.passes, front.interval_ms, front.engines, path.loops, path.engine_cores]
+
+
+def _shaped(values: Floats, shape: tuple[int, ...]) -> Floats:
+    return values if values.shape == shape else np.broadcast_to(values, shape)

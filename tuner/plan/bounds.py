@@ -62,8 +62,8 @@ class Deployments:
 
     def at_asked(self, metric: Metric, percentile: float | None) -> Floats:
         """A metric in ms at the asked rate, its mean without a percentile; infinite where it cannot be carried."""
-        carried = (self._asked.batch[..., None] <= self.priced.cap) & self.fits
-        return np.where(carried, self._asked.value(metric, percentile)[..., None], np.inf)
+        carried = (self._asked.batch[self.priced.place, :, None] <= self.priced.cap) & self.fits
+        return np.where(carried, self._asked.value(metric, percentile)[self.priced.place, :, None], np.inf)
 
     def target_ms(self, target: SloTarget) -> Floats:
         """What the target bounds, in ms at the asked rate."""
@@ -78,13 +78,13 @@ class Deployments:
 
     def idle_ms(self, metric: Metric) -> Floats:
         """A metric of one request alone, in ms; infinite where the layout does not fit."""
-        return np.where(self.fits, self._behind.idle_ms(metric)[..., None], np.inf)
+        return np.where(self.fits, self._behind.idle_ms(metric)[self.priced.place, :, None], np.inf)
 
     def highest_rate(self, at_most: bool = False) -> Floats:
         """Requests/s within the SLO, rounded down to a load at which the curve is known, or up with ``at_most``;
         0 where the layout does not fit."""
         rates = self.priced.curve.rate_req_per_s
-        carries = np.ones((self.replicas.size, *rates.shape), dtype=bool)
+        carries = np.ones((self._behind.replicas.size, *rates.shape), dtype=bool)
         for target in self.request.slo:
             carries &= within(target, self._behind.on_curve(target.metric, target.percentile))
         column = np.searchsorted(BATCHES, self.priced.cap, side="right") - 1
@@ -93,7 +93,7 @@ class Deployments:
             column = column + 1
         reach = np.maximum.accumulate(np.where(carries, rates, 0.0), axis=-1)
         rate = np.take_along_axis(reach, np.clip(column, 0, BATCHES.size - 1)[None], axis=-1)
-        rate = np.where(self.priced.cap >= 1, rate, 0.0) / self.slower
+        rate = np.where(self.priced.cap >= 1, rate, 0.0)[self.priced.place] / self.slower
         return np.where(self.fits, rate * self.replicas[:, None, None], 0.0)
 
     def layout(self, flat: int) -> ParallelLayout:

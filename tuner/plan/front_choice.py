@@ -31,10 +31,7 @@ def best_fronts(
     if all(len(fronts) == 1 for fronts in engines):
         return tuple(fronts[0] for fronts in engines)
     layouts = [layout for fronts in engines for layout in fronts]
-    paths = [Path.of(layout, cluster) for layout in layouts]
-    replicas = np.array([float(layout.dp) for layout in layouts])
-    behind = CurveBehind(curve, paths, replicas, float(request.workload.output_tokens.mean))
-    keys = _keys(request, behind, np.array([float(path.claimed) for path in paths]))
+    behind, keys = _compared(request, cluster, layouts, curve)
     ttft_ms = np.nanmin(np.nan_to_num(behind.at(_asked(request)).value(Metric.TTFT, None), nan=np.inf), axis=1)
     chosen, start = [], 0
     for fronts in engines:
@@ -48,6 +45,21 @@ def best_fronts(
                 figure += f"with {front_words(layouts[best])} {_ms(ttft_ms[best])}"
                 told(DropReason.OTHER_FRONT, knobs, layouts[other], figure)
     return tuple(chosen)
+
+
+def order_of(request: TuneRequest, cluster: Cluster, layouts: Sequence[ParallelLayout], curve: Curve) -> list[int]:
+    """Places of layouts that are one engine behind several paths, the best first."""
+    keys = _compared(request, cluster, layouts, curve)[1]
+    return [int(place) for place in np.lexsort(keys[::-1])]
+
+
+def _compared(
+    request: TuneRequest, cluster: Cluster, layouts: Sequence[ParallelLayout], curve: Curve
+) -> tuple[CurveBehind, list[Floats]]:
+    paths = [Path.of(layout, cluster) for layout in layouts]
+    replicas = np.array([float(layout.dp) for layout in layouts])
+    behind = CurveBehind(curve, paths, replicas, float(request.workload.output_tokens.mean))
+    return behind, _keys(request, behind, np.array([float(path.claimed) for path in paths]))
 
 
 def front_words(layout: ParallelLayout) -> str:
@@ -79,7 +91,8 @@ def _keys(request: TuneRequest, behind: CurveBehind, claimed: Floats) -> list[Fl
     strained = np.nan_to_num(at.load.busiest, nan=np.inf).min(axis=1) > ROOM
     if request.objective is Objective.MIN_LATENCY:
         return [misses.astype(float), strained.astype(float), e2e_ms, claimed]
-    return [misses.astype(float), np.where(misses, over, 0.0), strained.astype(float), claimed, e2e_ms]
+    reach = np.where(misses, _highest_rate(request, behind), 0.0) if misses.any() else np.zeros(len(claimed))
+    return [misses.astype(float), -reach, strained.astype(float), claimed, e2e_ms]
 
 
 def _highest_rate(request: TuneRequest, behind: CurveBehind) -> Floats:

@@ -256,7 +256,7 @@ def _candidate(request: TuneRequest, priced: ReplicaPrices, flat: int) -> Candid
         return found if np.isfinite(found) else None
 
     prediction = Prediction(
-        idle_ttft_ms=float(priced.behind.idle_ms(Metric.TTFT)[member, row]),
+        idle_ttft_ms=float(priced.behind.idle_ms(Metric.TTFT)[priced.place[member], row]),
         idle_tpot_ms=priced.curve.idle_tpot_ms,
         ttft_ms=value(priced.ttft_ms),
         tpot_ms=value(priced.tpot_ms),
@@ -279,7 +279,7 @@ def _steps(
 ) -> tuple[tuple[float | None, ...], ...]:
     """For each rate of the load steps the shown metrics in ms; None at rates that the layout cannot carry."""
     rates = np.array(request.rates_req_per_s)
-    at = priced.behind.deployment(member, row).at(rates)
+    at = priced.behind.deployment(int(priced.place[member]), row).at(rates)
     carried = (at.batch[:, 0] <= priced.cap[row, column]) & at.load.carries[:, 0]
     columns = []
     for metric, percentile in request.shown_metrics:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.layout import FRONT_AXES, ParallelLayout
 from tuner.ask.request import Metric, TuneRequest
 from tuner.ask.rules import DropReason, unchunked
 from tuner.ask.slo import within
@@ -68,6 +68,7 @@ class ReplicaPrices:
     """A replica with all its deployments: arrays of (``members``, chunk limits, sequence limits), without the first
     axis where the number of replicas does not matter.
 
+    ``behind`` is its curve behind the path of each member, of those with one path once; ``place`` says where each is.
     ``costs`` priced its steps, on its node group. ``members`` differ in the number of replicas and in the executor.
     ``cap`` is how many sequences a replica can hold. ``ttft_ms`` and ``tpot_ms`` are means at the asked rate, NaN where
     it cannot be carried. ``why`` is 0 where kept, else 1 + the index of a DropReason, whose figure is in ``figures``.
@@ -77,6 +78,7 @@ class ReplicaPrices:
     members: Sequence[ParallelLayout]
     knobs: Knobs
     behind: CurveBehind
+    place: NDArray[np.intp]
     cap: Floats
     kv_tokens: Floats
     ttft_ms: Floats
@@ -114,8 +116,8 @@ def price(
     memory = costs.techniques.memory(costs.model, members[0], request.engine, memory)
     held = request.engine.held_tokens(request.workload.prompt_tokens.mean + output)
     cap: Floats = np.minimum(seqs, memory.kv_tokens / memory.sequence.tokens_of(held, request.engine.block_tokens))
-    replicas = np.array([float(member.dp) for member in members])
-    behind = CurveBehind(curve, [Path.of(member, costs.cluster) for member in members], replicas, output)
+    behind, place = _behind(costs, members, curve, output)
+    replicas = behind.replicas
     asked = behind.at(request.workload.arrival.requests_per_s)
     carries = np.ones((replicas.size, *curve.rate_req_per_s.shape), dtype=bool)
     asked_ok = np.ones((replicas.size, knobs.limits.size), dtype=bool)
@@ -133,15 +135,28 @@ def price(
         members=members,
         knobs=knobs,
         behind=behind,
+        place=place,
         cap=cap,
         kv_tokens=np.broadcast_to(memory.kv_tokens, cap.shape),
-        ttft_ms=np.where(carried, ttft[..., None], np.nan),
-        tpot_ms=np.where(carried, tpot[..., None], np.nan),
-        goodput=goodput,
-        meets=carried & asked_ok[..., None] & (why == 0),
+        ttft_ms=np.where(carried, ttft[..., None], np.nan)[place],
+        tpot_ms=np.where(carried, tpot[..., None], np.nan)[place],
+        goodput=goodput[place],
+        meets=(carried & asked_ok[..., None] & (why == 0))[place],
         why=why,
         figures=figures,
     )
+
+
+def _behind(
+    costs: StepCosts, members: Sequence[ParallelLayout], curve: Curve, output: float
+) -> tuple[CurveBehind, NDArray[np.intp]]:
+    """The curve behind each path that members have, and which of them is whose."""
+    known: dict[tuple[object, ...], int] = {}
+    keys = [tuple(getattr(member, axis) for axis in ("dp", *FRONT_AXES)) for member in members]
+    place = np.array([known.setdefault(key, len(known)) for key in keys])
+    first = [members[keys.index(key)] for key in known]
+    paths = [Path.of(member, costs.cluster) for member in first]
+    return CurveBehind(curve, paths, [float(member.dp) for member in first], output), place
 
 
 def _drops(

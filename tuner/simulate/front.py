@@ -136,7 +136,7 @@ def _messages(path: Path, result: SimulationResult) -> _Traffic:
         last,
     )
     opening = carried[first].astype(np.int64)
-    order = np.argsort(at_ms[:used], kind="stable")
+    order = np.argsort(at_ms[:used])
     place = np.empty_like(order)
     place[order] = np.arange(used)
     request = request[order]
