@@ -24,6 +24,7 @@ from tuner.ask.request import Metric, SloTarget, TuneRequest
 from tuner.ask.slo import log_ratio
 from tuner.cost.steady import BATCHES, Curve, Floats
 from tuner.plan.prune import Candidate
+from tuner.search.front_prices import added_ms
 from tuner.search.presimulation import presimulate
 from tuner.search.priors import fresh_sd
 from tuner.search.term_prices import TermPrices, engine_of
@@ -74,6 +75,8 @@ class Belief:
         served = [candidates[i] for i in np.unique(self._place_of, return_index=True)[1]]
         self._engine_of = np.array([prices.index[engine_of(c.layout)] for c in served], dtype=int)
         caps = [float(c.prediction.sequences or c.layout.max_num_seqs) for c in served]
+        self._added_at: dict[tuple[ParallelLayout, float], Floats] = {}
+        self._added = self._paths_ms(list(self._place), np.tile(self._rates, (len(self._place), 1)))
         self._shift = self._shifts(presimulated)
         simulated = [layout in presimulated for layout in self._place]
         self._cap = np.where(simulated, np.inf, caps)  # the simulator minds it
@@ -144,10 +147,12 @@ class Belief:
         miss = np.full((draws, len(self._place), self._rates.size), -np.inf)
         for target in self._request.slo:
             place = self._request.shown_metrics.index(target.key)
-            np.maximum(miss, values[target][:, self._engine_of] + self._shift[..., place], out=miss)
+            behind = np.logaddexp(values[target][:, self._engine_of], log_ratio(target, self._added[..., place]))
+            np.maximum(miss, behind + self._shift[..., place], out=miss)
         miss[batch[:, self._engine_of] > self._cap[:, None]] = np.inf
         held = np.cumprod(miss <= 0, axis=-1).sum(axis=-1)
-        e2e = e2e_ms[:, self._engine_of] * np.exp(self._shift[:, self._asked, -1])
+        e2e_ms = e2e_ms[:, self._engine_of] + np.exp(self._added[:, self._asked, -1])
+        e2e = e2e_ms * np.exp(self._shift[:, self._asked, -1])
         return Forecast(held[:, self._place_of], e2e[:, self._place_of], miss[:, self._place_of, self._asked])
 
     def _forecast(
@@ -172,6 +177,18 @@ class Belief:
         e2e = place.log_of(curve.at(Metric.E2E, None, output)).reshape(shape)[..., self._asked] + offset[..., 1]
         return batch, values, np.exp(e2e)
 
+    def _paths_ms(self, layouts: Sequence[ParallelLayout], rates: Floats) -> Floats:
+        """Logs of what the paths of layouts add at ``rates`` (layouts, rates) of whole deployments, in ms, with a last
+        axis of shown metrics and E2E; minus infinity where they add nothing."""
+        engines = np.array([self._prices.index[engine_of(layout)] for layout in layouts], dtype=int)
+        curve = self._prices.curve(np.ones((1, len(self._prices.terms))), engines)
+        place, output = _Place.of(curve, rates / self._prices.replicas[engines][:, None]), self._prices.output_tokens
+        keys = [*self._request.shown_metrics, (Metric.E2E, None)]
+        values = [(key, np.exp(place.log_of(curve.at(*key, output)))) for key in keys]
+        means = np.exp(place.log_of(curve.ttft_ms())), np.exp(place.log_of(curve.tpot_ms))
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(added_ms(self._prices, layouts, rates, curve.idle_ttft_ms, means, values)))
+
     def _shifts(self, presimulated: Mapping[ParallelLayout, Floats]) -> Floats:
         """log(simulated ÷ closed form), with axes (places, rates, shown metrics and E2E).
 
@@ -184,11 +201,12 @@ class Belief:
         curve = self._prices.curve(np.ones((1, len(self._prices.terms))), everything)
         place = _Place.of(curve, self._rates / self._prices.replicas[everything][:, None])
         closed = np.stack([place.log_of(curve.at(m, p, output)) for m, p in (*metrics, (Metric.E2E, None))], axis=-1)
+        behind = np.logaddexp(closed[self._engine_of], self._added)
         shift = np.full((len(self._place), *closed.shape[1:]), np.nan)
         for i, layout in enumerate(self._place):
             said = presimulated.get(layout)
             if said is not None:
-                shift[i] = np.clip(said - closed[self._engine_of[i]], -_FARTHEST, _FARTHEST)
+                shift[i] = np.clip(said - behind[i], -_FARTHEST, _FARTHEST)
         for rate in range(1, self._rates.size):
             shift[:, rate] = np.where(np.isnan(shift[:, rate]), shift[:, rate - 1], shift[:, rate])
         depth = np.array([layout.pp for layout in self._place])
@@ -238,8 +256,15 @@ class Belief:
                         at = int(np.argmin(np.abs(self._rates - rate)))
                         own = self._place.get(layout.served)
                         shift = 0.0 if own is None else float(self._shift[own, at, i])
-                        found.append(_Row(engine, rate, i, float(np.log(ms)) - shift, sd))
+                        added = self._added_to(layout, rate, i)
+                        found.append(_Row(engine, rate, i, float(np.log(ms)) - shift, sd, added))
         return found
+
+    def _added_to(self, layout: ParallelLayout, rate_req_per_s: float, metric: int) -> float:
+        key = (layout.served, rate_req_per_s)
+        if key not in self._added_at:
+            self._added_at[key] = self._paths_ms([layout], np.full((1, 1), rate_req_per_s))[0, 0]
+        return float(self._added_at[key][metric])
 
     def _linearised(self, state: Floats, rows: Sequence[_Row], engines: list[int]) -> tuple[Floats, Floats, Floats]:
         """(log latencies predicted of the rows, their derivatives, e-folds by which waiting stretches each)."""
@@ -258,25 +283,27 @@ class Belief:
             for n, row in enumerate(rows):
                 if row.rate_req_per_s == rate:
                     at, channel = engines.index(row.engine), 0 if self._channels[row.metric] is Metric.TTFT else 1
-                    found = logs[row.metric][:, at]
                     own = self._residuals[row.engine] + channel
-                    predicted[n] = found[0] + state[terms + channel] + state[own]
+                    engine = logs[row.metric][:, at] + state[terms + channel] + state[own]
+                    found = np.logaddexp(engine, row.added)
+                    predicted[n], share = found[0], np.exp(engine[0] - found[0])
                     design[n, :terms] = (found[1:] - found[0]) / delta
-                    design[n, [terms + channel, own]] = 1.0
-                    stretch[n] = max(found[0] - idle[at], 0.0) if channel == 0 else 0.0
+                    design[n, [terms + channel, own]] = share
+                    stretch[n] = share * max(logs[row.metric][0, at] - idle[at], 0.0) if channel == 0 else 0.0
         return predicted, design, stretch
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
     """One measured latency: which engine, at which rate, which of the shown metrics, its log as the closed form would
-    have it, and that one's sd."""
+    have it, and that one's sd; ``added`` is the log of what the path adds."""
 
     engine: int
     rate_req_per_s: float
     metric: int
     log_ms: float
     sd: float
+    added: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,8 @@ _UNPRICED = tuple(name for name, axis in AXES.items() if axis.prices is Prices.N
 class TermPrices:
     """Milliseconds of each engine by term, of all stages together and of the slowest: ``prefill`` of one chunk with
     axes (engines, terms), ``decode`` with a last axis of ``BATCHES``. ``index`` says which engine is which,
-    ``unmeasured`` which terms stand on what was not measured on their device (``tuner.search.priors``)."""
+    ``unmeasured`` which terms stand on what was not measured on their device (``tuner.search.priors``), ``clusters``
+    where layouts of each GPU live."""
 
     terms: tuple[str, ...]
     index: Mapping[ParallelLayout, int]
@@ -39,6 +40,7 @@ class TermPrices:
     request_ms: Floats
     output_tokens: float
     unmeasured: frozenset[str] = frozenset()
+    clusters: Mapping[str | None, Cluster] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -82,6 +84,7 @@ class TermPrices:
             np.array([costs[layout.gpu].cluster.profile.engine.handling_ms(prompt) for layout in index]),
             float(request.workload.output_tokens.mean),
             frozenset(name for group in cluster.groups for name in _unmeasured(group, model, terms)),
+            {group.gpu: group for group in cluster.groups},
         )  # fmt: skip
 
     def curve(self, factors: Floats, engines: NDArray[np.intp]) -> Curve:
