@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from deploy.specs.rayservice import Platform
     from deploy.specs.shipment import Shipment
     from tuner.app.answers.plan import PlanAnswer
+    from tuner.plan.front_advice import FrontAdvice
     from tuner.plan.infeasible import Infeasible
     from tuner.plan.what_if import WhatIf
     from tuner.study.records import StudyRecord
@@ -71,7 +72,17 @@ def planned_answer(request: TuneRequest, simulate: int = 0) -> PlanAnswer:
     found, splits = plan_request(request, simulate)
     meeting = any(candidate.prediction.meets_slo for candidate in found.ranked)
     held = memories(request, (candidate.layout for candidate in found.ranked))
-    return plan_answer(found, request, splits, held, None, None if meeting else why_infeasible(request))
+    reasons = None if meeting else why_infeasible(request)
+    return plan_answer(found, request, splits, held, None, reasons, front_of(request, found))
+
+
+def front_of(request: TuneRequest, found: Plan) -> FrontAdvice | None:
+    """What the path does to the best layout of a plan; None where none was kept."""
+    from tuner.plan.front_advice import front_advice
+
+    if not found.ranked:
+        return None
+    return front_advice(request, requested_model(request), requested_cluster(request), found.ranked[0].layout)
 
 
 def suppose(request: TuneRequest, techniques: Sequence[str]) -> WhatIf:

@@ -42,10 +42,11 @@ class CurveBehind:
         return self._made[axes]
 
     def slowed(self, slower: float) -> CurveBehind:
-        """The same paths before engines that are slower, or faster, than the curve."""
-        return self if slower == self.slower else CurveBehind(
-            self.curve, self.paths, self._replicas, self._output, slower
-        )  # fmt: skip
+        """The same where everything, engines and paths, takes ``slower`` times as long."""
+        if slower == self.slower:
+            return self
+        paths = [path.slowed(slower / self.slower) for path in self.paths]
+        return CurveBehind(self.curve, paths, self._replicas, self._output, slower)
 
     @property
     def replicas(self) -> Floats:

@@ -13,7 +13,7 @@ wait for ``passes`` loops of each hop; the tail of the wait is taken as exponent
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -116,6 +116,16 @@ class Path:
     def servers(self, hop: HopFit) -> int:
         """Event loops that share a hop's load."""
         return self.front.servers(hop.per)
+
+    def slowed(self, slower: float) -> Path:
+        """The same path where all work takes ``slower`` times as long."""
+        hops = tuple(
+            replace(
+                hop, request_ms=hop.request_ms * slower, message_ms=hop.message_ms * slower,
+                token_ms=hop.token_ms * slower,
+            ) for hop in self.fit.hops
+        )  # fmt: skip
+        return replace(self, fit=replace(self.fit, hops=hops, idle_ms=self.fit.idle_ms * slower))
 
     @property
     def claimed(self) -> int:

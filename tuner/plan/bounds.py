@@ -31,7 +31,8 @@ FASTER = f"if engines were {MARGIN:g} × faster than the model"
 class Bound:
     """One limit: the ``best`` that any layout can reach, optimistically, beside what is ``needed``, in ``unit``.
 
-    ``proven``: even the optimistic best misses. ``kind`` is memory, ttft, tpot, itl, e2e or rate.
+    ``proven``: even the optimistic best misses. ``kind`` is memory, ttft, tpot, itl, e2e, rate
+    or front.
     """
 
     kind: str
@@ -46,7 +47,7 @@ class Bound:
 class Deployments:
     """All deployments of one replica that fit: arrays of (members, chunk limits, sequence limits).
 
-    All times of engines are ``slower`` times those of the model (below 1: faster); the paths to them are as they are.
+    All times are ``slower`` times those of the model (below 1: faster), those of the paths to the engines as well.
     """
 
     def __init__(self, request: TuneRequest, priced: ReplicaPrices, slower: float = 1.0) -> None:

@@ -62,18 +62,21 @@ class FrontAdvice:
         """For people."""
         shares = ", ".join(f"{hop.name} {hop.utilisation:.0%}" for hop in self.hops)
         told = [f"The path to the engine at {self.rate_req_per_s:g} requests/s: {shares} busy, {self.cores:.1f} cores."]
-        if not self.limit:
-            return told
+        return [*told, self.limit_text] if self.limit else told
+
+    @property
+    def limit_text(self) -> str:
+        """That the path is the limit, and what opens it."""
         most = f"the {self.saturates} saturates at {self.tokens_per_s:,.0f} tokens/s"
         held = f"the SLO holds up to {self.reach_req_per_s:.1f} requests/s"
-        text = f"The front door is the limit: {most}, and {held}, where the engine itself would hold it up to "
-        text += f"{self.engine_req_per_s:.1f}."
-        more = "More GPUs would not open it." if self.for_all else ""
+        text = f"the front door is the limit: {most}, and {held}, where the engine itself would hold it up to "
+        text += f"{self.engine_req_per_s:.1f}"
         if self.opens is None or self.opens_req_per_s is None:
-            return [*told, f"{text} No other path that was measured reaches further. {more}".rstrip()]
-        enough = "holds" if self.opens_req_per_s >= self.rate_req_per_s else "would hold"
-        text += f" {front_words(self.opens)} {enough} it up to {self.opens_req_per_s:.1f}. {more}"
-        return [*told, text.rstrip()]
+            text += "; no other path that was measured reaches further"
+        else:
+            enough = "holds" if self.opens_req_per_s >= self.rate_req_per_s else "would hold"
+            text += f". {front_words(self.opens)} {enough} it up to {self.opens_req_per_s:.1f}"
+        return text + ("; more GPUs would not" if self.for_all else "")
 
 
 def front_advice(

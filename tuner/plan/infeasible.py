@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tuner.ask.cluster import Cluster, requested_cluster
+from tuner.ask.cluster import Cluster, Fleet, requested_cluster
 from tuner.ask.engine_version import NEWEST
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
@@ -21,6 +21,8 @@ from tuner.ask.space import Space
 from tuner.cost.collectives import load_fabric
 from tuner.cost.steady import Floats
 from tuner.plan.bounds import Bound, Deployments, best_of, bounds
+from tuner.plan.front_advice import FrontAdvice, front_advice
+from tuner.plan.front_choice import front_words
 from tuner.plan.prune import Prediction, price_all
 from tuner.trial.results import TrialResult
 
@@ -32,7 +34,8 @@ STEPS = (2, 4, 8, 16)  # by which a link is made faster, or a rate lower
 class Change:
     """One change that would do, by the model; ``value`` is in ``unit``.
 
-    ``kind`` is slo, rate, gpus_per_node, nodes or link; or slo_and_rate, where it takes ``rate_req_per_s`` as well.
+    ``kind`` is slo, rate, front, gpus_per_node, nodes or link; or slo_and_rate, where it takes ``rate_req_per_s`` as
+    well.
     """
 
     kind: str
@@ -85,12 +88,37 @@ def infeasible(request: TuneRequest, model: ModelShape, space: Space, slower: fl
     told = bounds(request, model, cluster, priced)
     if meeting := _fewest_devices(found):
         return Infeasible(told, (), slower, str(meeting))
-    changes = [*_slo_changes(request, found), *_rate_change(found)]
+    front = _front(request, model, cluster, found)
+    told += _front_bound(front)
+    changes = [*_front_change(front), *_slo_changes(request, found), *_rate_change(found)]
     for changed in (_gpus_per_node_changes, _node_changes, _link_changes):
         changes += changed(request, model, space, slower)
     if not changes:
         changes += _both_changes(request, found)
     return Infeasible(told, tuple(changes), slower)
+
+
+def _front(
+    request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet, found: Sequence[Deployments]
+) -> FrontAdvice | None:
+    """What the path does to the layout that carries the most; None where none carries anything."""
+    rate, layout = best_of(found, lambda one: -one.highest_rate())
+    return front_advice(request, model, cluster, layout) if layout is not None and rate < 0 else None
+
+
+def _front_bound(front: FrontAdvice | None) -> tuple[Bound, ...]:
+    if front is None or not front.limit:
+        return ()
+    reach, asked = front.reach_req_per_s, front.rate_req_per_s
+    return (Bound("front", reach, asked, "requests/s", False, str(front.layout), front.limit_text),)
+
+
+def _front_change(front: FrontAdvice | None) -> Iterator[Change]:
+    """Another path, where that alone would do."""
+    if front is not None and front.opens is not None and (front.opens_req_per_s or 0.0) >= front.rate_req_per_s:
+        words, rate = front_words(front.opens), front.opens_req_per_s or 0.0
+        text = f"another path to the engine, with {front.opens}"
+        yield Change("front", words, rate, "requests/s", str(front.opens), text)
 
 
 def slower_than_predicted(

@@ -14,7 +14,7 @@ from tuner.plan.replica_prices import MARGIN
 class BoundAnswer(Answer):
     """One limit that stands against the request."""
 
-    kind: str = Field(description="memory, ttft, tpot, itl, e2e or rate.")
+    kind: str = Field(description="memory, ttft, tpot, itl, e2e, rate or front.")
     best: float = Field(description="The best that any layout can reach, optimistically, in the unit.")
     needed: float = Field(description="What is needed, in the unit.")
     unit: str = Field(description="GiB, ms or requests/s.")
@@ -26,8 +26,8 @@ class BoundAnswer(Answer):
 class ChangeAnswer(Answer):
     """One change that would do, by the model."""
 
-    kind: str = Field(description="slo, rate, gpus_per_node, nodes, link or slo_and_rate.")
-    what: str = Field(description="What is changed: the target, the GPU or the link.")
+    kind: str = Field(description="slo, rate, front, gpus_per_node, nodes, link or slo_and_rate.")
+    what: str = Field(description="What is changed: the target, the path to the engine, the GPU or the link.")
     value: float = Field(description="To what, in the unit.")
     unit: str = Field(description="ms, × the targets, requests/s, devices, nodes or GB/s.")
     layout: str = Field(description="A layout that then meets the SLO.")

@@ -9,6 +9,7 @@ from pydantic import Field
 from tuner.app.answers.base import Answer
 from tuner.app.answers.devices import OnDevices, on_devices
 from tuner.app.answers.engine import EngineAnswer, engine_answer
+from tuner.app.answers.front import FrontAnswer, front_answer
 from tuner.app.answers.images import image_notes
 from tuner.app.answers.infeasible import InfeasibleAnswer, infeasible_answer
 from tuner.app.answers.trace import BURSTS, TraceAnswer, trace_answer
@@ -17,6 +18,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.cost.breakdown import Breakdown
 from tuner.cost.memory import GIB, MemoryEstimate
+from tuner.plan.front_advice import FrontAdvice
 from tuner.plan.infeasible import Infeasible
 from tuner.plan.prune import Candidate, DroppedGroup, Plan, Prediction
 from tuner.plan.what_if import WhatIf
@@ -94,6 +96,7 @@ class PlanAnswer(OnDevices):
     what_if: WhatIfAnswer | None = Field(description="Null where no technique was supposed.")
     infeasible: InfeasibleAnswer | None = Field(description="Null where a layout meets the SLO.")
     engine: EngineAnswer = Field(description="The engine that was planned for.")
+    front: FrontAnswer | None = Field(description="The path to the best layout's engines; null where none was kept.")
 
 
 def plan_answer(
@@ -103,6 +106,7 @@ def plan_answer(
     memories: Mapping[ParallelLayout, MemoryEstimate],
     supposed: WhatIf | None = None,
     reasons: Infeasible | None = None,
+    front: FrontAdvice | None = None,
 ) -> PlanAnswer:
     """The ranking; ``memories`` has all of its layouts, ``breakdowns`` some."""
     return PlanAnswer(
@@ -115,6 +119,7 @@ def plan_answer(
         what_if=what_if_answer(supposed) if supposed else None,
         infeasible=infeasible_answer(reasons) if reasons else None,
         engine=engine_answer(request, more=image_notes(request, plan)),
+        front=front_answer(front) if front else None,
     )
 
 

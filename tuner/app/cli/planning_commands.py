@@ -42,18 +42,19 @@ def plan_command(
         with service_of(context, "what_if") as client:
             remote_plan(client, request_file, top, simulate, as_json)
         return
-    from tuner.app.wiring import memories, plan_request, suppose, why_infeasible
+    from tuner.app.wiring import front_of, memories, plan_request, suppose, why_infeasible
 
     request = load_request(request_file)
     supposed = suppose(request, what_if) if what_if else None
     found, splits = plan_request(request, simulate)
     meeting = any(candidate.prediction.meets_slo for candidate in found.ranked)
     reasons = None if meeting else why_infeasible(request)
+    front = front_of(request, found)
     if as_json:
         from tuner.app.answers.plan import plan_answer
 
         held = memories(request, (candidate.layout for candidate in found.ranked))
-        print_json(plan_answer(found, request, splits, held, supposed, reasons))
+        print_json(plan_answer(found, request, splits, held, supposed, reasons, front))
     else:
         from tuner.app.answers.engine import engine_answer
         from tuner.app.answers.images import image_notes
@@ -67,6 +68,7 @@ def plan_command(
         print_lines(stdout, [*engine.lines, *measured_of_all(request).notes])
         if supposed:
             what_if_tables(stdout, supposed, found)
+        print_lines(stdout, front.lines()[: 1 if reasons else None] if front else ())
         print_lines(stdout, reasons.lines() if reasons else ())
     if not meeting:
         raise NoFeasibleLayout(_plan_shortfall(found))

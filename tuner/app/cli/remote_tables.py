@@ -24,7 +24,8 @@ def plan_answer_tables(console: Console, answer: PlanAnswer, top: int) -> None:
     if answer.ranked:
         console.print(table)
     _dropped(console, answer.dropped)
-    print_lines(console, [*answer.device_notes, *(answer.infeasible.lines if answer.infeasible else ())])
+    front = answer.front.lines[: 1 if answer.infeasible else None] if answer.front else []
+    print_lines(console, [*answer.device_notes, *front, *(answer.infeasible.lines if answer.infeasible else ())])
 
 
 def study_answer_tables(console: Console, answer: ShowAnswer) -> None:

@@ -36,6 +36,7 @@ from tuner.plan.replica_prices import MARGIN
 from tuner.study.records import StudyRecord
 from tuner.study.store import Store
 
+_BEHIND_ANOTHER = "the same engine is ranked, behind a path that suits it better by the model"
 _FACT = "it could not have run"
 _MISSES = f"even {MARGIN:g} × faster than the model, one request alone misses the target"
 _RANKED = "a judgement of the model: below, by how much it would have to err"
@@ -98,6 +99,8 @@ class Explained:
         """Why nothing was lost by not launching a group."""
         if group.reason in (DropReason.SLO_TTFT, DropReason.SLO_TPOT, DropReason.SLO_E2E):
             return _MISSES
+        if group.reason is DropReason.OTHER_FRONT:
+            return _BEHIND_ANOTHER
         if group.reason is not DropReason.OUTRANKED:
             return _FACT
         return _RANKED if group in self.planned else _MEASURED
