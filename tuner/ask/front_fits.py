@@ -59,6 +59,7 @@ class FrontFit:
 _READER = TypeAdapter(FrontFit)
 
 
+@cache
 def front_names() -> tuple[str, ...]:
     """Paths that were measured."""
     return tuple(sorted(path.stem for path in FRONTS_DIR.glob("*.yaml")))

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tuner.ask.cluster import Cluster
-from tuner.ask.front import Front
-from tuner.ask.front_fits import FrontFit, HopFit, front_fit
+from tuner.ask.front import LAUNCHED, Front
+from tuner.ask.front_fits import FrontFit, HopFit, front_fit, front_names
 from tuner.ask.layout import ParallelLayout
 from tuner.cost.front_cores import stretch
 from tuner.cost.front_stream import first_ms, messages, next_tick_ms
@@ -106,12 +106,13 @@ class Path:
 
     @classmethod
     def of(cls, layout: ParallelLayout, cluster: Cluster) -> Path:
-        """The path of a layout; where cores are devices, it shares them with the engines."""
+        """The path of a layout; where cores are devices, it shares them with the engines. One that was never measured
+        counts as the one that is launched by default."""
         kind = cluster.profile.kind
         front = Front.of(layout, kind)
         shared = None if kind.own_memory else float(cluster.gpus_per_node)
         engines = 0.0 if shared is None else float(min(layout.devices, cluster.gpus_per_node))
-        return cls(front_fit(front.name), front, shared, engines)
+        return cls(front_fit(front.name if front.name in front_names() else LAUNCHED), front, shared, engines)
 
     def servers(self, hop: HopFit) -> int:
         """Event loops that share a hop's load."""
