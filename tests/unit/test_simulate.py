@@ -16,6 +16,7 @@ from tuner.ask.model import load_model
 from tuner.ask.request import ClusterSpec, Metric, SloTarget
 from tuner.ask.slo import Verdict, attained
 from tuner.cost.breakdown import breakdown
+from tuner.cost.front_path import Path
 from tuner.cost.latency import StepCosts
 from tuner.errors import BadInput
 from tuner.simulate import SimulationSettings, Simulator, max_rate, simulate
@@ -174,7 +175,8 @@ def test_more_load_is_more_latency(text, seed):
 def test_one_request_alone_is_the_closed_form(text, prompt, output):
     changes = {"workload.prompt_tokens": prompt, "workload.output_tokens": output}
     closed = breakdown(COSTS, layout(text), make_request(changes))
-    run = simulate(COSTS, layout(text), load([0.0], [prompt], [output]), kv_tokens=ROOMY)
+    path = Path.of(layout(text), COSTS.cluster)
+    run = simulate(COSTS, layout(text), load([0.0], [prompt], [output]), kv_tokens=ROOMY, path=path)
     assert run.ttft_ms[0] == pytest.approx(sum(closed.ttft_ms.values()), rel=0.02)
     assert run.tpot_ms[0] == pytest.approx(sum(closed.tpot_ms.values()), rel=0.01)
 
