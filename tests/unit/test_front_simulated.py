@@ -106,8 +106,10 @@ def test_an_interval_makes_messages_and_no_figure_better() -> None:
 
 def test_the_longest_interval_is_no_way_to_a_short_tpot() -> None:
     plain, held = (simulator(f"stream_interval_ms={ms}", FREE).run(load(5.0)) for ms in (0, 60_000))
-    assert (held.messages == 1).all()
-    assert (held.first_tokens == OUTPUT).all()
+    assert held.messages is not None
+    assert held.first_tokens is not None
+    assert set(held.messages.tolist()) == {1}
+    assert set(held.first_tokens.tolist()) == {OUTPUT}
     assert float(held.tpot_ms.min()) > 0.95 * float(plain.tpot_ms.min())
     assert held.ttft_ms == pytest.approx(held.e2e_ms)
 

@@ -37,6 +37,7 @@ from tuner.cost.memory import estimate_memory
 from tuner.cost.switches import AS_SHIPPED, EngineSwitches
 from tuner.cost.transfer import kv_transfer_bytes
 from tuner.errors import BadInput
+from tuner.plan.front_advice import front_advice
 from tuner.simulate import DisaggregatedSimulator, Pool, SimulationSettings, Simulator, max_rate, simulated_requests
 from tuner.simulate.disaggregated import transfer_ms
 
@@ -88,7 +89,9 @@ def simulate_answer(request: TuneRequest, options: SimulateOptions) -> SimulateA
         simulator, request.workload, request.slo, request.attainment, requests=requests, seed=options.seed
     )
     moved = _transfer(costs, serving, decoding[0], load.prompt_tokens) if decoding else None
-    return simulated_answer(request, pools, load, result, moved, highest, time.perf_counter() - started)
+    rate = len(result.arrival_s) / (result.offered_s or result.duration_s)
+    front = None if decoding else front_advice(request, model, cluster, serving.layout, rate)
+    return simulated_answer(request, pools, load, result, moved, highest, time.perf_counter() - started, front)
 
 
 def _pools(
@@ -201,6 +204,7 @@ def simulate_tables(console: Console, answer: SimulateAnswer) -> None:
     for pool in answer.pools:
         _pool_line(console, pool, [one for one in answer.replicas if one.role == pool.role])
     console.print(f"{answer.preemptions} preemptions", highlight=False)
+    print_lines(console, answer.front.lines if answer.front else [])
     console.print(
         f"{answer.simulated_output_tokens:,} output tokens, and the highest rate, in {answer.seconds:.2f} s",
         highlight=False,

@@ -70,6 +70,7 @@ class PathLoad:
         mean_ms: ArrayLike,
         at_ms: ArrayLike | None = None,
         percentile: float = 50.0,
+        *,
         ticks: bool = True,
     ) -> Floats:
         """TTFT behind the path, of an engine whose own is ``idle_ms`` alone and ``mean_ms`` at this load: its mean, or

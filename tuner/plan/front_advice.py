@@ -61,7 +61,9 @@ class FrontAdvice:
     def lines(self) -> list[str]:
         """For people."""
         shares = ", ".join(f"{hop.name} {hop.utilisation:.0%}" for hop in self.hops)
-        told = [f"The path to the engine at {self.rate_req_per_s:g} requests/s: {shares} busy, {self.cores:.1f} cores."]
+        told = [
+            f"The path to the engine at {self.rate_req_per_s:.4g} requests/s: {shares} busy, {self.cores:.1f} cores."
+        ]
         return [*told, self.limit_text] if self.limit else told
 
     @property
@@ -80,10 +82,14 @@ class FrontAdvice:
 
 
 def front_advice(
-    request: TuneRequest, model: ModelShape, cluster: Cluster | Fleet, layout: ParallelLayout
+    request: TuneRequest,
+    model: ModelShape,
+    cluster: Cluster | Fleet,
+    layout: ParallelLayout,
+    rate_req_per_s: float | None = None,
 ) -> FrontAdvice:
-    """What the path of a layout does at the asked rate, by the closed form."""
-    group, rate = cluster.group(layout), request.workload.arrival.requests_per_s
+    """What the path of a layout does at a rate (None: the asked one), by the closed form."""
+    group, rate = cluster.group(layout), rate_req_per_s or request.workload.arrival.requests_per_s
     costs = StepCosts(model, group, switches=EngineSwitches.asked(request.engine))
     shapes = Shapes.of(request, np.array([float(layout.max_num_batched_tokens)]), 1).for_stages(layout.pp)
     curve = load_curve(costs, layout, shapes)

@@ -80,9 +80,11 @@ def _keys(request: TuneRequest, behind: CurveBehind, claimed: Floats) -> list[Fl
     """By path, what makes it better than another, smallest first, most important first; each at the scheduler's limits
     that suit it best."""
     at = behind.at(_asked(request))
-    e2e_ms = np.nan_to_num(at.value(Metric.E2E, None), nan=np.inf).min(axis=1)
+    decoded = max(float(request.workload.output_tokens.mean) - 1, 0.0)
+    latency_ms = at.value(Metric.TTFT, None) + decoded * at.value(Metric.TPOT, None)
+    latency_ms = np.nan_to_num(latency_ms, nan=np.inf).min(axis=1)
     if request.objective is Objective.MAX_GOODPUT:
-        return [-np.round(_highest_rate(request, behind), 6), claimed, e2e_ms]
+        return [-np.round(_highest_rate(request, behind), 6), claimed, latency_ms]
     over = np.zeros(len(claimed))
     if request.slo:
         values = worst_ratio(request.slo, lambda target: at.value(target.metric, target.percentile))
@@ -90,9 +92,9 @@ def _keys(request: TuneRequest, behind: CurveBehind, claimed: Floats) -> list[Fl
     misses = over > 1
     strained = np.nan_to_num(at.load.busiest, nan=np.inf).min(axis=1) > ROOM
     if request.objective is Objective.MIN_LATENCY:
-        return [misses.astype(float), strained.astype(float), e2e_ms, claimed]
+        return [misses.astype(float), strained.astype(float), latency_ms, claimed]
     reach = np.where(misses, _highest_rate(request, behind), 0.0) if misses.any() else np.zeros(len(claimed))
-    return [misses.astype(float), -reach, strained.astype(float), claimed, e2e_ms]
+    return [misses.astype(float), -reach, strained.astype(float), claimed, latency_ms]
 
 
 def _highest_rate(request: TuneRequest, behind: CurveBehind) -> Floats:

@@ -70,7 +70,9 @@ def _simulated(request: TuneRequest, costs: StepCosts, candidate: Candidate) -> 
         candidate.layout,
         kv_tokens=candidate.prediction.kv_tokens,
         longest_tokens=request.max_model_len,
-        settings=SimulationSettings.for_slo(request.workload, request.slo, engine=request.engine),
+        settings=SimulationSettings.for_slo(
+            request.workload, request.slo, candidate.layout.request_router, engine=request.engine
+        ),
         path=Path.of(candidate.layout, costs.cluster),
     )
 

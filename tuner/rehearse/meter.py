@@ -39,7 +39,9 @@ class SimulatedMeter:
             deployment.layout,
             kv_tokens=deployment.kv_tokens,
             longest_tokens=request.max_model_len,
-            settings=SimulationSettings.for_slo(request.workload, request.slo, seed=step.seed, engine=request.engine),
+            settings=SimulationSettings.for_slo(
+                request.workload, request.slo, deployment.layout.request_router, step.seed, request.engine
+            ),
             path=Path.of(deployment.layout, self._world.cluster),
         )
         result = simulator.run(offered(request.workload, step.rate_req_per_s, step.duration_s, step.seed))

@@ -45,7 +45,7 @@ def presimulate(
 
 
 def _presimulated(request: TuneRequest, costs: StepCosts, layout: ParallelLayout, kv_tokens: int) -> Floats:
-    settings = SimulationSettings.for_slo(request.workload, request.slo, engine=request.engine)
+    settings = SimulationSettings.for_slo(request.workload, request.slo, layout.request_router, engine=request.engine)
     simulator = Simulator(
         costs, layout, kv_tokens=kv_tokens, longest_tokens=request.max_model_len, settings=settings,
         path=Path.of(layout, costs.cluster),

@@ -63,4 +63,4 @@ def of_messages(seen: SimulationResult, at_ms: Floats, request: Ints, last: Ints
 def _bins(gaps_ms: Floats) -> Ints:
     """Bins of the histogram, as ``tuner.simulate.replica.gap_bin`` has them."""
     found = np.log(np.maximum(gaps_ms, GAP_FLOOR_MS) / GAP_FLOOR_MS) / np.log(GAP_RATIO)
-    return np.minimum(found.astype(np.int64), GAP_BINS - 1)
+    return np.asarray(np.minimum(found.astype(np.int64), GAP_BINS - 1))

@@ -9,9 +9,11 @@ from pydantic import Field
 
 from tuner.app.answers.base import Answer, Interval
 from tuner.app.answers.devices import OnDevices, on_devices
+from tuner.app.answers.front import FrontAnswer, front_answer
 from tuner.app.answers.trace import TraceAnswer, trace_answer
 from tuner.ask.arrivals import ClosedLoad, OfferedLoad
 from tuner.ask.request import Metric, TuneRequest
+from tuner.plan.front_advice import FrontAdvice
 from tuner.simulate import Pool, SimulationResult
 from tuner.stats.intervals import wilson
 
@@ -86,7 +88,9 @@ class SimulateAnswer(OnDevices):
     load: OpenLoadAnswer | ClosedLoadAnswer = Field(description="What was sent.")
     ttft_ms: PercentilesAnswer = Field(description="Time to first token, ms.")
     tpot_ms: PercentilesAnswer = Field(description="Time per output token after the first, ms.")
-    itl_ms: PercentilesAnswer = Field(description="Time between two tokens, ms.")
+    itl_ms: PercentilesAnswer = Field(
+        description="Time between two messages, ms; each token is one without an interval."
+    )
     e2e_ms: PercentilesAnswer = Field(description="Time to the last token, ms.")
     slo: list[TargetAnswer] = Field(description="Target by target.")
     meets_slo: bool | None = Field(description="Whether every target holds; null where it shows nothing of it.")
@@ -104,6 +108,7 @@ class SimulateAnswer(OnDevices):
     replicas: list[ReplicaAnswer] = Field(description="Replica by replica.")
     simulated_output_tokens: int = Field(description="Output tokens in all.")
     seconds: float = Field(description="What the simulation took, s.")
+    front: FrontAnswer | None = Field(description="The path to the engines at the simulated rate; null for two pools.")
 
 
 def simulated_answer(
@@ -114,6 +119,7 @@ def simulated_answer(
     moved: HandedOverAnswer | None,
     highest_req_per_s: float,
     seconds: float,
+    front: FrontAdvice | None = None,
 ) -> SimulateAnswer:
     """The answer of one simulation; ``pools`` are the engines by what they do, ``moved`` what passes between two."""
     latency = {metric: _percentiles(result, metric) for metric in Metric}
@@ -143,6 +149,7 @@ def simulated_answer(
         replicas=_replicas(result, pools),
         simulated_output_tokens=int(result.output_tokens.sum()),
         seconds=seconds,
+        front=front_answer(front) if front else None,
     )
 
 
