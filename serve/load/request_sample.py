@@ -102,9 +102,9 @@ class Sample:
     @property
     def tpot_s(self) -> float | None:
         """TPOT (``tuner.stats.streamed``) in seconds; None of fewer than two tokens."""
-        if self.ttft_s is None or self.e2e_s is None or self.output_tokens is None:
+        if self.e2e_s is None or self.output_tokens is None:
             return None
-        return time_per_token(self.e2e_s, self.ttft_s, self.output_tokens, self.opening_tokens)
+        return time_per_token(self.chunk_s[-1] - self.chunk_s[0], self.e2e_s, self.output_tokens, self.opening_tokens)
 
     @property
     def opening_tokens(self) -> int:

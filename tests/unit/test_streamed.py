@@ -55,5 +55,5 @@ def test_no_interval_makes_tpot_shorter(tokens: int, tpot: float, ttft: float, i
 
 @given(st.floats(0, 5), st.floats(0, 5), st.integers(1, 50), st.integers(0, 50))
 def test_arrays_are_judged_as_single_answers(ttft: float, more: float, tokens: int, first: int) -> None:
-    single, array = time_per_token(ttft + more, ttft, tokens, first), float(per_token(ttft + more, ttft, tokens, first))
+    single, array = time_per_token(more, ttft + more, tokens, first), float(per_token(more, ttft + more, tokens, first))
     assert np.isnan(array) if single is None else array == pytest.approx(single)

@@ -72,7 +72,7 @@ class SimulationResult:
     @property
     def _tpot_or_nan_ms(self) -> Floats:
         opening = 1 if self.first_tokens is None else self.first_tokens
-        return per_token(self.e2e_ms, self.ttft_ms, self.output_tokens, opening)
+        return per_token((self.end_s - self.first_token_s) * 1e3, self.e2e_ms, self.output_tokens, opening)
 
     def samples_ms(self, metric: Metric) -> Floats:
         """One value per request that has the metric; ITL has no value per request and is refused."""

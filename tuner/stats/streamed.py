@@ -15,20 +15,20 @@ Floats = NDArray[np.float64]
 STREAMED = 0.5  # the share of its tokens that the first message of a stream brings at most
 
 
-def time_per_token(e2e: float, ttft: float, tokens: int, first_tokens: int = 1) -> float | None:
-    """TPOT of one answer, in the unit of the two times; None of fewer than two tokens."""
+def time_per_token(after: float, whole: float, tokens: int, first_tokens: int = 1) -> float | None:
+    """TPOT of one answer, from the time ``after`` its first message and the ``whole`` E2E, in their unit; None of fewer
+    than two tokens."""
     if tokens < 2:
         return None
     if first_tokens <= 1 or first_tokens <= STREAMED * tokens:
-        return (e2e - ttft) / (tokens - max(first_tokens, 1))
-    return e2e / tokens
+        return after / (tokens - max(first_tokens, 1))
+    return whole / tokens
 
 
-def per_token(e2e: ArrayLike, ttft: ArrayLike, tokens: ArrayLike, first_tokens: ArrayLike = 1) -> Floats:
+def per_token(after: ArrayLike, whole: ArrayLike, tokens: ArrayLike, first_tokens: ArrayLike = 1) -> Floats:
     """``time_per_token`` of arrays, which broadcast; NaN of an answer of fewer than two tokens."""
-    last, first = np.asarray(e2e, dtype=float), np.asarray(ttft, dtype=float)
     count, opening = np.asarray(tokens, dtype=float), np.maximum(np.asarray(first_tokens, dtype=float), 1.0)
     streamed = (opening <= 1) | (opening <= STREAMED * count)
     with np.errstate(divide="ignore", invalid="ignore"):
-        each = np.where(streamed, (last - first) / (count - opening), last / count)
+        each = np.where(streamed, np.asarray(after, dtype=float) / (count - opening), np.asarray(whole) / count)
     return np.where(count > 1, each, np.nan)
