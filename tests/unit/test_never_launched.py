@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes import document, make_step
+from tests.free_path import free_path  # noqa: F401
 from tuner.app.answers.explain import never_launched_answer
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.layout import ParallelLayout
@@ -17,6 +18,8 @@ from tuner.decide.layout_summary import layout_summaries
 from tuner.explain.never_launched import FACTORS, NeverLaunched, never_launched
 from tuner.plan.prune import plan
 from tuner.trial.results import LoadStep, TrialResult, TrialState
+
+pytestmark = pytest.mark.usefixtures("free_path")
 
 AXES = {"tp": [1, 2, 4, 8], "dp": [1, 2, 4, 8], "max_num_seqs": [128, 1024]}
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.free_path import free_path  # noqa: F401
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric
 from tuner.ask.request_document import parse_request
@@ -19,6 +20,8 @@ from tuner.retune.outlook import outlook
 from tuner.retune.seen import Fingerprint, Look, NodeSeen, Tokens
 from tuner.stats.buckets import Within
 from tuner.trial.results import LoadStep, StepResult, TrialResult, TrialState
+
+pytestmark = pytest.mark.usefixtures("free_path")
 
 REQUEST = parse_request(
     {

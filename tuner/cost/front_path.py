@@ -57,6 +57,8 @@ class PathLoad:
     @property
     def busiest(self) -> Floats:
         """The utilisation of the busiest hop."""
+        if not self.hops:
+            return np.zeros(self.wait_ms.shape)
         return np.asarray(np.stack([hop.utilisation for hop in self.hops.values()]).max(axis=0))
 
     @property
@@ -146,6 +148,8 @@ class Path:
 
     def saturation(self, output_tokens: float, tpot_ms: float) -> tuple[str, float]:
         """(The hop that keeps up the least, requests/s at which it is busy all the time)."""
+        if not self.fit.hops:
+            return self.fit.name, np.inf
         count = float(messages(output_tokens, tpot_ms, self.front.interval_ms))
         works = {hop: _work_ms(hop, count, output_tokens) for hop in self.fit.hops}
         first = max(works, key=lambda hop: works[hop] / self.servers(hop))
