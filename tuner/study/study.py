@@ -26,7 +26,8 @@ from tuner.errors import BadInput, Cancelled, Cause, StoreError, reason
 from tuner.plan.infeasible import infeasible, slower_than_predicted
 from tuner.plan.prune import Candidate, DroppedGroup, Plan, plan
 from tuner.search.belief_strategy import BeliefStrategy
-from tuner.search.in_place import InPlace, fewest_messages
+from tuner.search.in_place import InPlace
+from tuner.search.path_liking import by_path
 from tuner.search.search import Search
 from tuner.search.strategy import Strategy
 from tuner.search.warm_start import MOST, Factors, Past, carried
@@ -172,7 +173,7 @@ class Study:
             refused = illegal(s.model, layout, s.cluster.group(layout)) or self._launcher.refuses(layout, s.request)
             return refused is None
 
-        return InPlace(s.request, s.space, axes, legal, fewest_messages)
+        return InPlace(s.request, s.space, axes, legal, by_path(s.cluster))
 
     def _assignment(self) -> Assignment:
         s = self._s
