@@ -73,12 +73,13 @@ class ShownStep:
 @dataclass(frozen=True, slots=True)
 class ShownTrial:
     """When a launch began, counted from the start of the study, and how long it took to be ready and to end; None
-    where it is not, or has not."""
+    where it is not, or has not. ``phases`` are those of its start, in words, with the seconds of each."""
 
     number: int
     started_s: float
     ready_after_s: float | None
     seconds: float | None
+    phases: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from deploy.report.belief_section import beliefs_section, latency_belief, object
 from deploy.report.html_tables import NOTHING, Column, code, count, figure, share, table, yes_no
 from deploy.report.page import card, chart, folded, page, pairs, section
 from deploy.report.rank_map import rank_figure
+from deploy.report.start_charts import phases_of, starts
 from deploy.report.study_data import (
     Fate,
     ReportData,
@@ -45,6 +46,7 @@ def render_sections(data: ReportData) -> tuple[str, ...]:
 def figures_of(data: ReportData) -> dict[str, charts.Figure]:
     """The charts of the page by the names of their places."""
     figures: dict[str, charts.Figure | None] = {"funnel": charts.funnel(data), "timeline": charts.timeline(data)}
+    figures["starts"] = starts(data)
     figures["front"] = layout_charts.front(data)
     figures["ranks"] = rank_figure(data.ranks) if data.ranks else None
     figures["belief"] = latency_belief(data.beliefs) if data.beliefs else None
@@ -237,7 +239,14 @@ def _timeline(data: ReportData) -> str:
     columns = [Column("Trial", number=True), Column("Layout")]
     columns += [Column(name, number=True) for name in ("Began at, s", "Ready after, s", "Took, s")]
     body = chart("timeline", "What each trial did, over time")
-    return section("trials", "Trials", body + table("times", "The trials in their order", columns, rows))
+    rest = table("times", "The trials in their order", columns, rows)
+    if phases := phases_of(data):
+        columns = [Column("Trial", number=True), *(Column(f"{name}, s".capitalize(), number=True) for name in phases)]
+        timed = [t for row in data.launched if (t := row.trial) is not None and t.phases]
+        cells = [[str(t.number), *(figure(dict(t.phases).get(name)) for name in phases)] for t in timed]
+        rest += chart("starts", "What each start waited for")
+        rest += table("starts-table", "Each start by phase", columns, cells)
+    return section("trials", "Trials", body + rest)
 
 
 def _files(data: ReportData) -> str:

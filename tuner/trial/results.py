@@ -16,6 +16,7 @@ from tuner.ask.slo import Seen, Values, Verdict, verdict
 from tuner.errors import FailureReason
 from tuner.stats.intervals import Quantiles
 from tuner.trial.launched import Launched
+from tuner.trial.start_up import StartUp
 
 
 class TrialState(StrEnum):
@@ -141,6 +142,11 @@ class TrialResult:
     def layout(self) -> ParallelLayout:
         """The layout of a deployment that is one engine group; raises BadInput of two pools."""
         return one_group(self.deployment)
+
+    @property
+    def start_up(self) -> StartUp | None:
+        """Its start by phase; None where nothing came up, or nobody took the time."""
+        return self.launched.start_up if self.launched is not None else None
 
     def shown_step(self, request: TuneRequest) -> StepResult | None:
         """The step that stands for the trial: the highest rate that met the SLO, else the lowest that was measured."""

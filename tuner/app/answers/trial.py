@@ -11,6 +11,7 @@ from tuner.plan.prune import Prediction
 from tuner.stats.intervals import Quantiles
 from tuner.trial.launched import Launched
 from tuner.trial.results import StepResult, TrialResult
+from tuner.trial.start_up import StartUp
 
 
 class QuantilesAnswer(Answer):
@@ -66,6 +67,20 @@ class LaunchedAnswer(Answer):
     model_source: str = Field(description="What the engine loaded: a directory or a Hugging Face id.")
 
 
+class StartUpAnswer(Answer):
+    """A start by phase."""
+
+    seconds: float = Field(description="From the order to the first answers, s.")
+    phases_s: dict[str, float] = Field(
+        description="Seconds by phase, in order: session (Ray starts, before the first trial), scheduling (to a process), "
+        "imports, download, weights, compile, profile (of its memory), capture (of graphs), warm_up, front (what stands "
+        "before the engine), first_answer, other; a phase that took no time has no key."
+    )
+    compiled_anew: bool | None = Field(
+        description="Whether anything had to be compiled (false: all came from a cache); null where nothing tells."
+    )
+
+
 class TrialAnswer(Answer):
     """One trial."""
 
@@ -82,6 +97,7 @@ class TrialAnswer(Answer):
     launched: LaunchedAnswer | None = Field(description="What was launched; null where nothing is recorded of it.")
     ready_after_s: float | None = Field(description="From the order to the first answer, s; null: never ready.")
     engine_of: int | None = where_it_applies("The trial on whose engine it was measured, behind another path.")
+    start_up: StartUpAnswer | None = Field(description="The same by phase; null where nobody took the time.")
     seconds: float | None = Field(description="From the order to the end of the teardown, s; null while it runs.")
     measured: StepAnswer | None = Field(
         description="The step at the highest rate that met the SLO, else the first; null of none."
@@ -137,6 +153,11 @@ def _launched(launched: Launched) -> LaunchedAnswer:
     )
 
 
+def _start_up(up: StartUp) -> StartUpAnswer:
+    phases_s = {phase.value: seconds for phase, seconds in up.in_order()}
+    return StartUpAnswer(seconds=up.seconds, phases_s=phases_s, compiled_anew=up.compiled_anew)
+
+
 def trial_answer(trial: TrialResult, request: TuneRequest, predicted: Prediction | None) -> TrialAnswer:
     """One trial: ``measured`` at the highest rate that met the SLO (the first step where none did)."""
     shown = trial.shown_step(request)
@@ -154,6 +175,7 @@ def trial_answer(trial: TrialResult, request: TuneRequest, predicted: Prediction
         launched=_launched(trial.launched) if trial.launched else None,
         ready_after_s=trial.ready_after_s,
         engine_of=trial.engine_of,
+        start_up=_start_up(trial.start_up) if trial.start_up else None,
         seconds=trial.seconds,
         measured=step_answer(shown, request) if shown else None,
         predicted=prediction_answer(predicted) if predicted else None,

@@ -15,6 +15,7 @@ from tuner.app.cli.tables import (
     print_lines,
     short_names,
 )
+from tuner.app.tune.start_table import starts_table
 from tuner.ask.request import SloTarget, TuneRequest
 from tuner.ask.slo import ratio
 from tuner.decide.decision import Decision
@@ -30,6 +31,7 @@ def decision_tables(console: Console, decision: Decision, request: TuneRequest, 
     trials_table(console, decision, request)
     if any(summary.runs > 1 for summary in decision.standings):
         summaries_table(console, decision, request)
+    starts_table(console, decision.trials)
     unlaunched_table(console, decision)
     dropped_table(console, decision.dropped)
     if decision.winner is not None:
