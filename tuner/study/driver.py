@@ -16,6 +16,8 @@ from functools import partial
 from tuner.ask.deployment import Deployment
 from tuner.ask.request import TuneRequest
 from tuner.errors import Cancelled, Cause, LeaseLost
+from tuner.ask.request import Isolation
+from tuner.errors import Cancelled, Cause, FailureReason, LaunchFailed, LeaseLost
 from tuner.search.proposal import Proposal
 from tuner.search.search import Search
 from tuner.study.assignment import Assignment
@@ -27,6 +29,7 @@ from tuner.study.lifecycle import StudyState
 from tuner.study.load_steps import load_steps
 from tuner.study.records import OpenTrial, Pulse, Snapshot, TrialClaim
 from tuner.study.running_trial import Phase, Running
+from tuner.study.start_forecast import StartForecast
 from tuner.study.study_time import StudyTime
 from tuner.study.trial_run import OTHERS_S, TrialRun, cause_of
 from tuner.trial.cancel import CancelHandle
@@ -162,10 +165,10 @@ class Driver:
         if (empty := purse.empty()) is not None:
             self._why = f"{empty} is spent"
             return None
-        least_s = _least_s(p.request, seen.finished)
+        starts = StartForecast(p.request, seen.finished)
         self._overrun = ""
         running = [trial.deployment for trial in seen.open]
-        proposal = search.ask(running, lambda layout: self._fits(layout, seen.open, purse, least_s))
+        proposal = search.ask(running, lambda layout: self._fits(layout, seen.open, purse, starts))
         if proposal is None:
             self._why = self._overrun or "nothing is left that could win"
             return None
@@ -175,7 +178,8 @@ class Driver:
         self._held = self._p.held()
         return self._held is None
 
-    def _fits(self, layout: Deployment, held: Sequence[OpenTrial], purse: Purse, least_s: float) -> bool:
+    def _fits(self, layout: Deployment, held: Sequence[OpenTrial], purse: Purse, starts: StartForecast) -> bool:
+        least_s = starts.least_s(layout) + sum(step.duration_s for step in load_steps(self._p.request))
         if (overrun := purse.overrun(layout, least_s)) is not None:
             self._overrun = f"{overrun} leaves no time for another trial"
             return False
@@ -325,3 +329,14 @@ def _least_s(request: TuneRequest, finished: Sequence[TrialResult]) -> float:
     """Seconds below which no trial ends that measures all load steps: their windows, after the fastest start so far."""
     starts_s = [t.ready_after_s for t in finished if t.ready_after_s is not None and t.engine_of is None]
     return min(starts_s, default=0.0) + sum(step.duration_s for step in load_steps(request))
+def _cause_of(end: BaseException) -> tuple[Cause, str]:
+    """Who ended the trials, and how: whoever cancelled, the operator at the terminal, or a defect of ours."""
+    if isinstance(end, Cancelled):
+        return end.cause, end.words
+    if isinstance(end, KeyboardInterrupt):
+        return Cause.OPERATOR, "interrupted"
+    return Cause.SHUTDOWN, f"the study cannot go on: {type(end).__name__}: {end}"
+
+
+def _nodes(trial: OpenTrial) -> frozenset[int]:
+    return trial.placement.nodes if trial.placement is not None else frozenset()

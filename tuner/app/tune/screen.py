@@ -18,6 +18,7 @@ from tuner.search.proposal import Proposal
 from tuner.study.device_leases import Blocked
 from tuner.study.load_steps import load_steps
 from tuner.study.observer import Observer
+from tuner.study.start_forecast import StartForecast
 from tuner.trial.ledger import Spent
 from tuner.trial.results import LoadStep, StepResult, TrialResult
 from tuner.trial.seams import RunningDeployment
@@ -47,6 +48,7 @@ class Screen(Observer):
         self._started = time.perf_counter()
         self._launches = request.budget.launches
         self._done: list[float] = []
+        self._finished: list[TrialResult] = []
         self._running: dict[int, _Running] = {}
         self._best = ""
         self._unlaunched = 0  # trials on the engines of others
@@ -79,6 +81,7 @@ class Screen(Observer):
     def resumed(self, finished: Sequence[TrialResult], orphans: Sequence[str]) -> None:
         self._unlaunched = sum(trial.engine_of is not None for trial in finished)
         left = f"; torn down: {', '.join(orphans)}" if orphans else ""
+        self._finished += finished
         self.note(f"resumed: {len(finished)} trials are finished and will not run again{left}")
 
     def remembered(self, studies: Sequence[str]) -> None:
@@ -91,6 +94,8 @@ class Screen(Observer):
         which = f"trial {number + 1}" + (f" of at most {launches}" if proposal.engine_of is None else ", same engine")
         self.note(
             f"{which}: [bold]{proposal.deployment}[/bold] ({proposal.why}){beside}, about {self._left(number)} left"
+            f"trial {number + 1} of at most {launches}: [bold]{proposal.deployment}[/bold] ({proposal.why}){beside}, "
+            f"about {self._left(number, proposal)} left"
         )
 
     def launching(self, number: int, text: str) -> None:
@@ -134,6 +139,7 @@ class Screen(Observer):
         self._note_of(result.number, f"{outcome(result, self._request)}{detail}")
         for line in result.log_tail[-5:]:
             self._console.print(f"        {line}", style="dim", highlight=False, markup=False, soft_wrap=True)
+        self._finished.append(result)
         if (running := self._running.pop(result.number, None)) is not None:
             self._done.append(time.perf_counter() - running.since)
 
@@ -155,6 +161,14 @@ class Screen(Observer):
         measuring = sum(step.duration_s for step in load_steps(self._request))
         each = sum(self._done) / len(self._done) if self._done else FIRST_GUESS_READY_S + measuring
         seconds = each * max(self._launches - number + self._unlaunched, 1) / max(len(self._running), 1)
+    def _left(self, number: int, proposal: Proposal) -> str:
+        """Time for the trials that may still come: this one's start as its phases foretell, the others at the pace of
+        those so far."""
+        windows_s = sum(step.duration_s for step in load_steps(self._request))
+        start_s = StartForecast(self._request, self._finished).expected_s(proposal.deployment)
+        this_s = windows_s + (FIRST_GUESS_READY_S if start_s is None else start_s)
+        each_s = sum(self._done) / len(self._done) if self._done else this_s
+        seconds = (this_s + each_s * (self._launches - number - 1)) / max(len(self._running), 1)
         return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
     def _set_live(self, number: int, text: str) -> None:
