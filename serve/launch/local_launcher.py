@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 from serve.launch.device import cluster_of
 from serve.launch.engine import environment, served_model_id, vllm_args
+from serve.launch.engine_caches import NO_CACHES, EngineCaches
 from serve.launch.health import Waiting
 from serve.launch.local_deployment import LocalProcessDeployment
 from serve.launch.processes import (
@@ -38,11 +40,12 @@ class LocalProcessLauncher:
 
     ``port`` is where each server listens, on the loopback only; None takes a free one each time. ``state_dir`` is
     where it is written what a kill would leave behind; what dead runs left there is removed before anything starts.
-    Raises BadInput for a port in use.
+    ``caches`` is where engines keep what they compile. Raises BadInput for a port in use.
     """
 
-    def __init__(self, port: int | None, *, state_dir: Path) -> None:
-        self._port, self._state_dir = port, state_dir
+    def __init__(self, port: int | None, *, state_dir: Path, caches: EngineCaches = NO_CACHES) -> None:
+        self._port, self._state_dir, self._caches = port, state_dir, caches
+        caches.clean()
         self._swept = sweep(state_dir, KIND)
         self._record = LauncherRecord(state_dir, KIND)
         self._live: dict[str, LocalProcessDeployment] = {}
@@ -101,7 +104,7 @@ class LocalProcessLauncher:
         self._record.add("apps", order.app)
         source = model_source(order.request.model)
         server = _server(order, source, port)
-        process = _spawn(server, logs)
+        process = _spawn(server, logs, self._caches.environment())
         deployment = LocalProcessDeployment(
             process=process,
             url=f"http://{HOST}:{port}",
@@ -170,6 +173,8 @@ def _server(order: LaunchOrder, source: str, port: int) -> VllmServer:
 
 def _spawn(server: VllmServer, logs: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, *python_words(server.arguments)]
+def _spawn(server: VllmServer, logs: Path, caches: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *server.arguments]
     # A session of its own: Ctrl-C at the terminal reaches this process only, which then ends the server in order.
     with (logs / "engine.log").open("ab") as log:
         return subprocess.Popen(
@@ -177,6 +182,6 @@ def _spawn(server: VllmServer, logs: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | server.environment,
+            env=os.environ | server.environment | caches,  # of this machine alone: no part of the record
             start_new_session=True,
         )

@@ -12,6 +12,7 @@ from typing import Any
 from serve.launch.device import cluster_of
 from serve.launch.engine import attention_dp, check_served, refused, serve_app
 from serve.launch.fronts import too_old, variables
+from serve.launch.engine_caches import NO_CACHES, EngineCaches, with_variables
 from serve.launch.health import Waiting
 from serve.launch.in_place import IN_PLACE
 from serve.launch.local_launcher import LocalProcessLauncher
@@ -53,12 +54,17 @@ class RayServeLauncher:
     front that its nodes' environment says.
 
     ``http_port`` is Serve's; None takes the one in use, or a free one. ``state_dir`` is where it is written what a
-    kill would leave behind; what dead runs left there is removed before anything starts.
+    kill would leave behind; what dead runs left there is removed before anything starts. ``caches`` is where engines
+    keep what they compile, on a running cluster only where an operator named it.
 
     Raises BadInput for an address that does not answer, and for a port in use.
     """
 
-    def __init__(self, address: str | None, http_port: int | None, *, state_dir: Path) -> None:
+    def __init__(
+        self, address: str | None, http_port: int | None, *, state_dir: Path, caches: EngineCaches = NO_CACHES
+    ) -> None:
+        self._caches = caches
+        caches.clean()
         self._swept, self._state_dir = sweep(state_dir, KIND), state_dir
         self._record = LauncherRecord(state_dir, KIND)
         self._live: dict[str, RayServeDeployment] = {}
@@ -152,6 +158,7 @@ class RayServeLauncher:
         with deployment.ended_unless_ready():
             watch.progress("handing the application to Ray Serve")
             deploy_application(config, environment)
+            deploy_application(with_variables(config, self._caches.environment(self._session.own)))
             deployment.wait_until_ready(order, started, Waiting(watch))
         return deployment
 

@@ -28,6 +28,15 @@ Image = Annotated[
     str | None,
     typer.Option("--image", help="Container image of the Kubernetes specs; default: Ray's own of its version."),
 ]
+EngineCaches = Annotated[
+    str | None,
+    typer.Option(
+        envvar="PARLAY_ENGINE_CACHES",
+        show_envvar=False,
+        help="Where engines keep compiled code for the next, or none: where they do by themselves; default, on this "
+        "machine: in ~/.cache/parlay. Also PARLAY_ENGINE_CACHES.",
+    ),
+]
 StudyName = Annotated[str | None, typer.Argument(metavar="STUDY", help="A study's name; default: the newest.")]
 
 

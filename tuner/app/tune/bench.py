@@ -59,10 +59,13 @@ def bench(options: TuneOptions, cluster: Cluster | Fleet) -> Iterator[Bench]:
 def _real_launcher(options: TuneOptions) -> Launcher:
     if options.launcher not in LAUNCHERS:
         raise BadInput("--launcher", options.launcher, ", ".join(LAUNCHERS))
+    from serve.launch.engine_caches import EngineCaches
+
+    caches, state_dir = EngineCaches.of(options.engine_caches), options.out / "state"
     if options.launcher == "local":
         from serve.launch.local_launcher import LocalProcessLauncher
 
-        return LocalProcessLauncher(port=options.http_port or None, state_dir=options.out / "state")
+        return LocalProcessLauncher(port=options.http_port or None, state_dir=state_dir, caches=caches)
     from serve.launch.ray_launcher import RayServeLauncher
 
-    return RayServeLauncher(options.ray_address, options.http_port or None, state_dir=options.out / "state")
+    return RayServeLauncher(options.ray_address, options.http_port or None, state_dir=state_dir, caches=caches)

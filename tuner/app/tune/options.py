@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.app.cli.parameters import DEFAULT_OUT, Image, Json, Out, RayVersion, RequestFile, StoreUrl, store_url
+from tuner.app.cli.parameters import DEFAULT_OUT, EngineCaches, Image, Json, Out, RayVersion, RequestFile, StoreUrl, store_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class TuneOptions:
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the trials' endpoint; 0: any.")] = 0
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Serve /metrics here; 0: any.")] = None
     simulated_seed: Annotated[int, typer.Option(min=0, help="Of the simulated cluster.")] = 0
+    engine_caches: EngineCaches = None
     ray_version: RayVersion = None
     image: Image = None
     detach: Annotated[bool, typer.Option("--detach", help="With --server: queue it, and do not wait for it.")] = False
