@@ -171,7 +171,7 @@ def figures(
         ttft_from_intended=latency(np.asarray(waits_ms)) if waits_ms else None,
         targets=tuple(_target(target, latency_ms, counted) for target in slo),
         attainment=good / len(counted) if counted else None,
-        attainment_interval=wilson(good, len(counted), size=effective_size(kept_slo)),
+        attainment_interval=attainment_interval(kept_slo),
         offered_req_per_s=_rate(len(counted), offered_s) if counted else None,
         achieved_req_per_s=_rate(len(whole), wall_s) if whole else None,
         goodput_req_per_s=_rate(good, offered_s) if counted else None,
@@ -183,6 +183,11 @@ def figures(
         tokens=token_counts(counted),
         attainment_asked=attainment,
     )
+
+
+def attainment_interval(kept_slo: Sequence[bool]) -> Interval | None:
+    """The 95 % interval of the share of requests that keep the SLO, of requests in order of time."""
+    return wilson(sum(kept_slo), len(kept_slo), size=effective_size(kept_slo))
 
 
 def unsteady(samples: Sequence[Sample]) -> str | None:
