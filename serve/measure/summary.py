@@ -24,7 +24,8 @@ from serve.measure.token_counts import TokenCounts, token_counts
 from tuner.ask.request import Metric, SloTarget
 from tuner.ask.slo import Seen, Verdict, attained, verdict, within
 from tuner.stats.histogram import Histogram
-from tuner.stats.intervals import percentile, percentile_interval, wilson
+from tuner.stats.intervals import percentile, wilson
+from tuner.stats.serial import serial_interval
 from tuner.stats.series import BATCHES, design_effect, effective_size, in_flight, trend, warm_up
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
@@ -236,7 +237,7 @@ def warm_up_left_s(samples: Sequence[Sample]) -> float | None:
 def latency(samples_ms: Floats) -> Latency:
     """Mean, percentiles and their intervals of at least one sample, in milliseconds, in order of time."""
     at_ms = {level: percentile(samples_ms, level) or 0.0 for level in PERCENTILES}
-    spread = {level: _interval_ms(samples_ms, level) for level in PERCENTILES}
+    spread = {level: serial_interval(samples_ms, level) for level in PERCENTILES}
     return Latency(int(samples_ms.size), float(samples_ms.mean()), at_ms, spread, Histogram.of(samples_ms))
 
 
@@ -284,18 +285,9 @@ def _target(target: SloTarget, latency_ms: Mapping[Metric, Floats], samples: Seq
     return TargetFigures(
         target,
         percentile(values_ms, target.percentile),
-        _interval_ms(values_ms, target.percentile),
+        serial_interval(values_ms, target.percentile),
         within / len(samples) if samples else None,
     )
-
-
-def _interval_ms(values_ms: Floats, level: float) -> Interval | None:
-    """The 95 % interval of a percentile of values in order of time.
-
-    How much they depend on each other shows in the crossings of that percentile; those of one above 90 are too rare.
-    """
-    above = values_ms > (percentile(values_ms, min(level, 90.0)) or 0.0)
-    return percentile_interval(values_ms, level, size=effective_size(above))
 
 
 def _prompt_tokens(sample: Sample) -> int:
