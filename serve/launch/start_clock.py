@@ -1,4 +1,4 @@
-"""Follows a start by the launcher's own clock: what the engine is busy with now, and in the end how long each phase took.
+"""Follows a start by the launcher's own clock: what the engine is busy with now, and how long each phase took.
 
 Times are seconds since the order. An engine whose log cannot be read from here (on another node) is timed as a whole.
 """
@@ -61,9 +61,7 @@ class StartClock:
             (StartPhase.FRONT, engine_s, self._listed_s),
             (StartPhase.FIRST_ANSWER, self._listed_s, ready_s),
         )
-        found = {
-            phase: max(0.0, end - start) for phase, start, end in between if start is not None and end is not None
-        }
+        found = {phase: max(0.0, end - start) for phase, start, end in between if start is not None and end is not None}
         found |= engine.phases_s
         rest_s = ready_s - sum(found.values())
         return StartUp(found | {StartPhase.OTHER: max(0.0, rest_s)}, engine.compiled_anew)

@@ -1,8 +1,8 @@
 """What the lines of a starting engine tell of its phases: pure, from lines to seconds.
 
-The wording is that of vLLM 0.26 to 0.29 (``vllm/v1/engine/core.py``, ``v1/worker/gpu_worker.py``, ``gpu_model_runner.py``
-and ``gpu/model_runner.py``, ``cpu_model_runner.py``, ``compilation/monitor.py``, ``backends.py`` and ``decorators.py``,
-``model_executor/model_loader/``), and of the releases before it where it was another ("takes", "seconds"). Several ranks
+The wording is that of vLLM 0.29 (``vllm/v1/engine/core.py``, ``v1/worker/gpu_worker.py``, ``gpu_model_runner.py`` and
+``gpu/model_runner.py``, ``cpu_model_runner.py``, ``compilation/monitor.py``, ``backends.py`` and ``decorators.py``,
+``model_executor/model_loader/``), and of earlier releases where it was another ("takes", "seconds"). Several ranks
 write into one log: they work at the same time, so the longest of them counts.
 """
 

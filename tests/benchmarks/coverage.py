@@ -1,7 +1,7 @@
 """Do announced intervals hold the long-run value? ``python -m tests.benchmarks.coverage``.
 
-Simulated windows of 30 s, which begin as those of trials do, on an idle engine, are folded into figures as measured ones
-are. The long-run value of the same layout at the same rate comes from one run of an hour without its first minutes.
+Simulated windows of 30 s, which begin as those of trials do, on an idle engine, are folded into figures as measured
+ones are. The long-run value of the same layout at the same rate comes from an hour of it without its first minutes.
 An interval counts where one was announced; ``none`` says how many were not, for want of samples. ``ended`` are the same
 windows cut where ``tuner.stats.sequential`` would have ended them early.
 """
@@ -96,7 +96,9 @@ def main() -> None:
             for one in seen:
                 by_figure[one.figure].append(one)
             short = sum(one.ended for one in seen) * count // sum(not one.ended for one in seen)
-            print(f"| {text} | {rate:g} | {_share(seen, False)} | {_share(seen, True)} | {short} of {count} |", flush=True)
+            print(
+                f"| {text} | {rate:g} | {_share(seen, False)} | {_share(seen, True)} | {short} of {count} |", flush=True
+            )
     print("\n| figure | whole windows | none | ended early | none |\n|---|---|---|---|---|")
     everything = [one for seen in by_figure.values() for one in seen]
     for figure, seen in [*by_figure.items(), ("all", everything)]:

@@ -1,4 +1,4 @@
-"""Where engines keep compiled code: it reaches them, leaves with nothing that is emitted, and does not grow for ever."""
+"""Where engines keep compiled code: it reaches them, is in nothing that is emitted, and does not grow for ever."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ def test_old_code_goes_and_of_much_what_was_longest_unused(tmp_path: Path) -> No
 
 @settings(max_examples=20)
 @given(st.lists(st.tuples(st.floats(0, 60), st.integers(1, 9000)), max_size=6), st.integers(0, 30000))
-def test_what_was_used_today_stays(tmp_path_factory: pytest.TempPathFactory, said: list[tuple[float, int]], most: int) -> None:
+def test_what_was_used_today_stays(
+    tmp_path_factory: pytest.TempPathFactory, said: list[tuple[float, int]], most: int
+) -> None:
     root = tmp_path_factory.mktemp("caches")
     places = [(kept(root, f"triton/{n}", days, size), days) for n, (days, size) in enumerate(said)]
     gone = EngineCaches(root).clean(100 * DAY_S, most_bytes=most)

@@ -5,8 +5,8 @@ Two answers to their dependence are taken together, so that the interval is as w
 - ranks, as of independent values of which there are fewer (``percentile_interval`` by ``effective_size``). How few is
   known from the window itself: of one in which no queue happened to build up too many, and then this is too narrow. In
   a tail it has no upper bound where few are left;
-- sectioning (Asmussen and Glynn, Stochastic Simulation, 2007, III.5): the window in four parts, whose percentiles differ
-  as much as chance has them. It says something in tails, too, and knows little of what remembers longer than a part.
+- sectioning (Asmussen and Glynn, Stochastic Simulation, 2007, III.5): the window in four parts, whose percentiles
+  differ as much as chance has them. It says something in tails, too, and knows little of what remembers longer.
 
 What both miss lies above: a window in which no long queue happened to build up shows nothing of one, the other way
 round it does. So the upper side of the second is stretched, by a figure chosen on simulated windows of 30 s and their

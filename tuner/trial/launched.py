@@ -51,8 +51,8 @@ class NoEngine:
 class Launched:
     """One launch: who did it, on which ``versions`` (by distribution; Python's too), of which weights, and with what.
 
-    ``model_source`` is what the engine loaded: an absolute path, or the hub's name. ``start_up`` is how it came up; None
-    until it answers, and where nobody took the time.
+    ``model_source`` is what the engine loaded: an absolute path, or the hub's name. ``start_up`` is how it came up;
+    None until it answers, and where nobody took the time.
     """
 
     launcher: str

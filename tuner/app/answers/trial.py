@@ -72,9 +72,9 @@ class StartUpAnswer(Answer):
 
     seconds: float = Field(description="From the order to the first answers, s.")
     phases_s: dict[str, float] = Field(
-        description="Seconds by phase, in order: session (Ray starts, before the first trial), scheduling (to a process), "
-        "imports, download, weights, compile, profile (of its memory), capture (of graphs), warm_up, front (what stands "
-        "before the engine), first_answer, other; a phase that took no time has no key."
+        description="Seconds by phase, in order: session (Ray starts, before the first trial), scheduling (to a "
+        "process), imports, download, weights, compile, profile (of its memory), capture (of graphs), warm_up, front "
+        "(what stands before the engine), first_answer, other; a phase that took no time has no key."
     )
     compiled_anew: bool | None = Field(
         description="Whether anything had to be compiled (false: all came from a cache); null where nothing tells."

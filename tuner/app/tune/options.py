@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from tuner.app.cli.parameters import DEFAULT_OUT, EngineCaches, Image, Json, Out, RayVersion, RequestFile, StoreUrl, store_url
+from tuner.app.cli.parameters import (
+    DEFAULT_OUT,
+    EngineCaches,
+    Image,
+    Json,
+    Out,
+    RayVersion,
+    RequestFile,
+    StoreUrl,
+    store_url,
+)
 
 
 @dataclass(frozen=True, slots=True)
