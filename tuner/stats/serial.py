@@ -27,7 +27,7 @@ Interval = tuple[float, float]
 _SECTIONS = 4
 _T_3 = 3.182  # Student's t with 3 degrees of freedom, 97.5 % quantile
 _UPWARDS = 1.75  # times as far as downwards
-_LEAST_BEYOND = 8  # values on the far side of the percentile, below which nothing is known of it
+_LEAST_BEYOND = 8  # values on the far side of the percentile, below which sections alone know nothing of it
 _LEAST_EFFECTIVE = 10.0  # independent values, below which nothing is known of the spread
 _MEMORY_LEVEL = 90.0  # crossings of a higher percentile are too rare to tell of dependence
 
@@ -35,13 +35,14 @@ _MEMORY_LEVEL = 90.0  # crossings of a higher percentile are too rare to tell of
 def serial_interval(values: ArrayLike, level: float) -> Interval | None:
     """The 95 % interval of a percentile of values in order of time; None of too few."""
     series = np.asarray(values, dtype=np.float64).ravel()
-    beyond = series.size * min(level, 100 - level) / 100
-    if beyond < _LEAST_BEYOND or effective_size(_ranks(series)) < _LEAST_EFFECTIVE:
+    if effective_size(_ranks(series)) < _LEAST_EFFECTIVE:
         return None
     above = series > (percentile(series, min(level, _MEMORY_LEVEL)) or 0.0)
-    found = [_sectioned(series, level), percentile_interval(series, level, size=effective_size(above))]
-    known = [one for one in found if one is not None]
-    return min(low for low, _ in known), max(high for _, high in known)
+    ranked = percentile_interval(series, level, size=effective_size(above))
+    if ranked is None and series.size * min(level, 100 - level) / 100 < _LEAST_BEYOND:
+        return None
+    low, high = _sectioned(series, level)
+    return (low, high) if ranked is None else (min(low, ranked[0]), max(high, ranked[1]))
 
 
 def _sectioned(series: NDArray[np.float64], level: float) -> Interval:
