@@ -174,6 +174,7 @@ def _server(order: LaunchOrder, source: str, port: int) -> VllmServer:
 def _spawn(server: VllmServer, logs: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, *python_words(server.arguments)]
 def _spawn(server: VllmServer, logs: Path, caches: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _spawn(server: VllmServer, logs: Path, caches: dict[str, str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *server.arguments]
     # A session of its own: Ctrl-C at the terminal reaches this process only, which then ends the server in order.
     with (logs / "engine.log").open("ab") as log:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,7 @@ from serve.launch.local_launcher import LocalProcessLauncher
 from tests.fakes import make_request
 from tuner.ask.layout import ParallelLayout
 from tuner.errors import BadInput, FailureReason, LaunchFailed
+from tuner.trial.launched import VllmServer
 from tuner.trial.seams import LaunchOrder, Watch
 
 DAY_S = 86400.0
@@ -60,15 +63,20 @@ def test_ray_is_given_them_and_the_record_is_not() -> None:
 
 def test_a_local_server_has_them_and_its_record_has_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, str]] = []
-    records: list[object] = []
+    records: list[VllmServer] = []
 
     def popen(*_: object, env: dict[str, str], **__: object) -> None:
         seen.append(env)
         raise LaunchFailed(FailureReason.ENGINE_CRASHED, "no engine here")
 
     server = local_launcher._server
-    monkeypatch.setattr(local_launcher, "_server", lambda *args: records.append(server(*args)) or records[-1])
-    monkeypatch.setattr(local_launcher.subprocess, "Popen", popen)
+
+    def recorded(*args: Any) -> VllmServer:
+        records.append(server(*args))
+        return records[-1]
+
+    monkeypatch.setattr(local_launcher, "_server", recorded)
+    monkeypatch.setattr(subprocess, "Popen", popen)
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     launcher = LocalProcessLauncher(None, state_dir=tmp_path / "state", caches=EngineCaches(tmp_path / "c"))

@@ -52,7 +52,7 @@ def test_the_phases_of_recorded_starts(
 
 
 def test_it_is_told_what_it_is_busy_with() -> None:
-    lines, said = lines_of("cuda_compiled"), []
+    lines, said = lines_of("cuda_compiled"), list[tuple[StartPhase, float]]()
     for count in range(1, len(lines) + 1):
         found = stage(marks(lines[:count]))
         assert found is not None

@@ -10,7 +10,8 @@ from rich.console import Console
 from deploy.report.start_charts import starts
 from deploy.report.study_page import figures_of, render_report
 from tests.fakes import make_request
-from tests.unit.test_study_page import Outline, sample
+from tests.report_sample import sample
+from tests.unit.test_study_page import Outline
 from tuner.app.answers.trial import trial_answer
 from tuner.app.tune.start_table import starts_table
 from tuner.ask.deployment import parse_deployment
