@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from collections.abc import Mapping
 from pathlib import Path
 
 from serve.launch.device import cluster_of
@@ -171,11 +170,8 @@ def _server(order: LaunchOrder, source: str, port: int) -> VllmServer:
     return VllmServer(tuple(words), variables | (SPAWN if several(words) else {}))
 
 
-def _spawn(server: VllmServer, logs: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, *python_words(server.arguments)]
-def _spawn(server: VllmServer, logs: Path, caches: Mapping[str, str]) -> subprocess.Popen[bytes]:
 def _spawn(server: VllmServer, logs: Path, caches: dict[str, str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *server.arguments]
+    command = [sys.executable, *python_words(server.arguments)]
     # A session of its own: Ctrl-C at the terminal reaches this process only, which then ends the server in order.
     with (logs / "engine.log").open("ab") as log:
         return subprocess.Popen(

@@ -11,8 +11,8 @@ from typing import Any
 
 from serve.launch.device import cluster_of
 from serve.launch.engine import attention_dp, check_served, refused, serve_app
-from serve.launch.fronts import too_old, variables
 from serve.launch.engine_caches import NO_CACHES, EngineCaches, with_variables
+from serve.launch.fronts import too_old, variables
 from serve.launch.health import Waiting
 from serve.launch.in_place import IN_PLACE
 from serve.launch.local_launcher import LocalProcessLauncher
@@ -49,6 +49,7 @@ class RayServeLauncher:
     ``address`` is ``HOST:PORT`` of a running cluster's head (or ``auto``); None starts a Ray on this machine, on the
     loopback only, with one CPU per device where devices are CPUs. One Ray and one Serve serve all trials, and those of
     other launchers of this process on the same cluster; another cluster is refused at the first launch.
+
     Of a Ray of its own its environment decides the front: for another one it is started anew, once nothing is deployed
     behind the last, and stopped for vLLM's own server, which is then started beside no Ray. A running cluster has the
     front that its nodes' environment says.
@@ -70,7 +71,7 @@ class RayServeLauncher:
         self._live: dict[str, RayServeDeployment] = {}
         self._session = RaySession(address, http_port, self._record)
         self._turns = Turns()
-        self._vllm = LocalProcessLauncher(http_port, state_dir=state_dir) if self._session.own else None
+        self._vllm = LocalProcessLauncher(http_port, state_dir=state_dir, caches=caches) if self._session.own else None
 
     @property
     def name(self) -> str:
@@ -137,7 +138,6 @@ class RayServeLauncher:
         check_served(order.layout, order.request)
         environment = variables(order.layout)
         base_url = self._session.start(cluster_of(order.layout, order.request), watch, environment)
-        base_url = self._session.start(cluster_of(order.layout, order.request), watch)
         session_s = time.perf_counter() - started
         watch.cancel.raise_if_cancelled()
         _require_devices(order)
@@ -157,8 +157,8 @@ class RayServeLauncher:
         self._live[order.app] = deployment
         with deployment.ended_unless_ready():
             watch.progress("handing the application to Ray Serve")
-            deploy_application(config, environment)
-            deploy_application(with_variables(config, self._caches.environment(self._session.own)))
+            caches = self._caches.environment(self._session.own)
+            deploy_application(with_variables(config, caches), environment)
             deployment.wait_until_ready(order, started, Waiting(watch))
         return deployment
 

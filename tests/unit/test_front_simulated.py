@@ -33,7 +33,9 @@ OUTPUT = 64
 @cache
 def costs() -> StepCosts:
     """Prices of one engine."""
-    return StepCosts(load_model("meta-llama/Llama-3.1-8B"), Cluster.from_spec(ClusterSpec(gpu="h100_sxm", gpus_per_node=8)))
+    return StepCosts(
+        load_model("meta-llama/Llama-3.1-8B"), Cluster.from_spec(ClusterSpec(gpu="h100_sxm", gpus_per_node=8))
+    )
 
 
 def simulator(layout: str, fit: FrontFit | None, cores: float | None = None) -> Simulator:

@@ -14,10 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from tuner.ask.deployment import Deployment
-from tuner.ask.request import TuneRequest
 from tuner.errors import Cancelled, Cause, LeaseLost
-from tuner.ask.request import Isolation
-from tuner.errors import Cancelled, Cause, FailureReason, LaunchFailed, LeaseLost
 from tuner.search.proposal import Proposal
 from tuner.search.search import Search
 from tuner.study.assignment import Assignment
@@ -323,19 +320,6 @@ class Driver:
 
     def _beat(self) -> None:
         self._p.store.beat(self._p.study, self._p.driver, self._study_s())
-
-
-def _least_s(request: TuneRequest, finished: Sequence[TrialResult]) -> float:
-    """Seconds below which no trial ends that measures all load steps: their windows, after the fastest start so far."""
-    starts_s = [t.ready_after_s for t in finished if t.ready_after_s is not None and t.engine_of is None]
-    return min(starts_s, default=0.0) + sum(step.duration_s for step in load_steps(request))
-def _cause_of(end: BaseException) -> tuple[Cause, str]:
-    """Who ended the trials, and how: whoever cancelled, the operator at the terminal, or a defect of ours."""
-    if isinstance(end, Cancelled):
-        return end.cause, end.words
-    if isinstance(end, KeyboardInterrupt):
-        return Cause.OPERATOR, "interrupted"
-    return Cause.SHUTDOWN, f"the study cannot go on: {type(end).__name__}: {end}"
 
 
 def _nodes(trial: OpenTrial) -> frozenset[int]:

@@ -37,7 +37,7 @@ class StartForecast:
 
     def __init__(self, request: TuneRequest, trials: Iterable[TrialResult]) -> None:
         self._request = request
-        came_up = [trial for trial in trials if trial.ready_after_s is not None]
+        came_up = [trial for trial in trials if trial.ready_after_s is not None and trial.engine_of is None]
         self._ready_s = [trial.ready_after_s for trial in came_up if trial.ready_after_s is not None]
         self._known: list[_Known] = [
             (trial.deployment, trial.start_up)

@@ -193,8 +193,6 @@ def _launched(
     predicted = decision.predictions.get(str(trial.deployment))
     engine = () if trial.engine_of is None else (f"on the engine of trial {trial.engine_of + 1}",)
     reason = "; ".join((trial.detail or outcome(trial, request), *engine, *(step.cautions if step else ())))
-    timing = ShownTrial(trial.number + 1, starts_s.get(trial.number, 0.0), trial.ready_after_s, trial.seconds)
-    reason = "; ".join((trial.detail or outcome(trial, request), *(step.cautions if step else ())))
     phases = tuple((phase.words, s) for phase, s in trial.start_up.in_order()) if trial.start_up else ()
     began_s = starts_s.get(trial.number, 0.0)
     timing = ShownTrial(trial.number + 1, began_s, trial.ready_after_s, trial.seconds, phases)

@@ -93,8 +93,7 @@ class Screen(Observer):
         beside = f", beside {len(self._running) - 1} more" if len(self._running) > 1 else ""
         which = f"trial {number + 1}" + (f" of at most {launches}" if proposal.engine_of is None else ", same engine")
         self.note(
-            f"{which}: [bold]{proposal.deployment}[/bold] ({proposal.why}){beside}, about {self._left(number)} left"
-            f"trial {number + 1} of at most {launches}: [bold]{proposal.deployment}[/bold] ({proposal.why}){beside}, "
+            f"{which}: [bold]{proposal.deployment}[/bold] ({proposal.why}){beside}, "
             f"about {self._left(number, proposal)} left"
         )
 
@@ -156,11 +155,6 @@ class Screen(Observer):
         """A line on one trial, which is named where several run."""
         self.note(f"  trial {number + 1}: {text}" if len(self._running) > 1 else f"  {text}")
 
-    def _left(self, number: int) -> str:
-        """Time for the trials that may still come, at the pace of those so far."""
-        measuring = sum(step.duration_s for step in load_steps(self._request))
-        each = sum(self._done) / len(self._done) if self._done else FIRST_GUESS_READY_S + measuring
-        seconds = each * max(self._launches - number + self._unlaunched, 1) / max(len(self._running), 1)
     def _left(self, number: int, proposal: Proposal) -> str:
         """Time for the trials that may still come: this one's start as its phases foretell, the others at the pace of
         those so far."""
@@ -168,7 +162,8 @@ class Screen(Observer):
         start_s = StartForecast(self._request, self._finished).expected_s(proposal.deployment)
         this_s = windows_s + (FIRST_GUESS_READY_S if start_s is None else start_s)
         each_s = sum(self._done) / len(self._done) if self._done else this_s
-        seconds = (this_s + each_s * (self._launches - number - 1)) / max(len(self._running), 1)
+        others = max(self._launches - number - 1 + self._unlaunched, 0)
+        seconds = (this_s + each_s * others) / max(len(self._running), 1)
         return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
     def _set_live(self, number: int, text: str) -> None:

@@ -32,6 +32,8 @@ class OnEnd:
 
     def __init__(self, slo: Sequence[SloTarget], slot_s: float = SLOT_S) -> None:
         self._slo, self._slot_s = {target.key: target for target in slo}, slot_s
+        self._slot: int | None = None
+        self._targets: dict[TargetKey, _Target] = {}
         self.decided(0.0)
 
     def look(self, look: Look) -> tuple[Notice, ...]:
@@ -49,8 +51,8 @@ class OnEnd:
 
     def decided(self, at_s: float) -> None:
         """Of another deployment nothing was seen yet."""
-        self._slot: int | None = None
-        self._targets: dict[TargetKey, _Target] = {key: _Target() for key in self._slo}
+        self._slot = None
+        self._targets = {key: _Target() for key in self._slo}
 
     def _ended(self, key: TargetKey, one: _Target, unseen: bool) -> None:
         """A quarter is over; ``unseen``: so is another, in which nobody looked."""
