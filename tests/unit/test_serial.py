@@ -41,7 +41,7 @@ def test_it_holds_what_was_seen(values: list[float], level: float) -> None:
 def test_of_too_few_or_of_a_queue_that_only_grows_nothing_is_said() -> None:
     random = np.random.default_rng(2)
     assert serial_interval([], 50) is None
-    assert serial_interval(random.exponential(size=15), 50) is None
+    assert serial_interval(random.exponential(size=9), 50) is None
     assert serial_interval(random.exponential(size=30), 90) is None
     assert serial_interval(random.exponential(size=200), 90) is not None
     assert serial_interval(np.arange(500.0), 50) is None
