@@ -29,6 +29,7 @@ _T_3 = 3.182  # Student's t with 3 degrees of freedom, 97.5 % quantile
 _UPWARDS = 1.75  # times as far as downwards
 _LEAST_BEYOND = 8  # values on the far side of the percentile, below which sections alone know nothing of it
 _LEAST_EFFECTIVE = 10.0  # independent values, below which nothing is known of the spread
+_MOST_FACTOR = 1e6  # between the percentiles of a part and of all
 _MEMORY_LEVEL = 90.0  # crossings of a higher percentile are too rare to tell of dependence
 
 
@@ -46,10 +47,10 @@ def serial_interval(values: ArrayLike, level: float) -> Interval | None:
 
 
 def _sectioned(series: NDArray[np.float64], level: float) -> Interval:
-    """By the percentiles of four parts; in logarithms, as latencies scatter by factors, where none is zero."""
+    """By the percentiles of four parts; in logarithms, as latencies scatter by factors, where those are no absurd ones."""
     whole = percentile(series, level) or 0.0
     parts = np.array([percentile(part, level) or 0.0 for part in np.array_split(series, _SECTIONS)])
-    if whole <= 0 or parts.min() <= 0:
+    if parts.min() * _MOST_FACTOR <= whole or parts.max() >= whole * _MOST_FACTOR:  # so where one is zero
         half = _half(parts - whole)
         return whole - half, whole + _UPWARDS * half
     half = _half(np.log(parts / whole))
