@@ -47,12 +47,12 @@ def serial_interval(values: ArrayLike, level: float) -> Interval | None:
 
 
 def _sectioned(series: NDArray[np.float64], level: float) -> Interval:
-    """By the percentiles of four parts; in logarithms, as latencies scatter by factors, where those are no absurd ones."""
+    """By the percentiles of four parts; in logarithms, as latencies scatter by factors, unless absurd ones."""
     whole = percentile(series, level) or 0.0
     parts = np.array([percentile(part, level) or 0.0 for part in np.array_split(series, _SECTIONS)])
     if parts.min() * _MOST_FACTOR <= whole or parts.max() >= whole * _MOST_FACTOR:  # so where one is zero
         half = _half(parts - whole)
-        return whole - half, whole + _UPWARDS * half
+        return max(float(series.min()), whole - half), whole + _UPWARDS * half
     half = _half(np.log(parts / whole))
     return whole * math.exp(-half), whole * math.exp(_UPWARDS * half)
 
