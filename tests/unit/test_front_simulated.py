@@ -36,6 +36,8 @@ def costs() -> StepCosts:
     return StepCosts(
         load_model("meta-llama/Llama-3.1-8B"), Cluster.from_spec(ClusterSpec(gpu="h100_sxm", gpus_per_node=8))
     )
+    cluster = Cluster.from_spec(ClusterSpec(gpu="h100_sxm", gpus_per_node=8))
+    return StepCosts(load_model("meta-llama/Llama-3.1-8B"), cluster)
 
 
 def simulator(layout: str, fit: FrontFit | None, cores: float | None = None) -> Simulator:
