@@ -4,9 +4,7 @@ Ray Serve LLM takes it by ``RAYLLM_VLLM_ENGINE_CLS``. As a real engine does, it 
 next step, and each step ends with a token for every running sequence at once. Steps keep to the clock: whoever is late
 to read finds several tokens in one message, as vLLM's output collector hands them over.
 
-Step time and streaming interval are read from the file ``CONTROL`` at each request, so that points which differ in
-them need no new deployment. ``LOG`` gets a line for each request: when its first token was made (seconds of the epoch),
-and milliseconds from its arrival at the engine until then.
+``tests.fit.front_control`` says how long a step lasts, and what is kept of each request.
 """
 
 from __future__ import annotations
@@ -23,25 +21,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 from ray.llm._internal.serve.core.engine.protocol import LLMEngine
 
-CONTROL = "PARLAY_FRONT_CONTROL"
-LOG = "PARLAY_FRONT_LOG"
+from tests.fit.front_control import LOG, Control
+
 CHOICE = {"index": 0, "logprobs": None, "finish_reason": None, "stop_reason": None, "token_ids": None}
-
-
-class Control:
-    """What the points of a series differ in, as the file says it now."""
-
-    def __init__(self) -> None:
-        self._file = Path(os.environ[CONTROL])
-        self._read_ns = 0
-        self.values: dict[str, float] = {}
-
-    def read(self) -> dict[str, float]:
-        """The values; the file is parsed where it changed."""
-        changed_ns = self._file.stat().st_mtime_ns
-        if changed_ns != self._read_ns:
-            self.values, self._read_ns = json.loads(self._file.read_text(encoding="utf-8")), changed_ns
-        return self.values
 
 
 class Sequence:

@@ -32,8 +32,8 @@ from serve.measure.window import Window
 from serve.measure.window_requests import WindowOrder
 from serve.measure.window_runner import WindowRunner
 from serve.tiny_model import build_tiny_model
-from tests.fit.front_engine import CONTROL, LOG
-from tests.fit.front_processes import Processes, Used, used
+from tests.fit.front_control import CONTROL, LOG
+from tests.fit.front_processes import Processes, Used, machine_s, used
 from tuner.ask.arrivals import offered
 from tuner.ask.request import Arrival, TokenLengths, Workload
 
@@ -69,7 +69,8 @@ class Row:
     """What was seen in a window; times in ms, processor time in seconds over ``busy_s`` of wall time.
 
     ``engine_ttft_ms`` is the mean time of the engine alone. ``span_s`` is from the first counted request to the last
-    token, in which ``tokens`` came in ``messages``.
+    token, in which ``tokens`` came in ``messages``. Beside them ``machine_cpu_s``, of which the hops' is a part: where it
+    is much more, something else was running.
     """
 
     requests: int
@@ -95,6 +96,8 @@ COLUMNS = (
     *(field.name for field in fields(Point)),
     *(field.name for field in fields(Row)),
     *(f"{hop}_{what}" for hop in HOPS for what in ("cpu_s", "loop_s")),
+    "machine_cpu_s",
+    "seed",
 )
 
 
@@ -138,12 +141,12 @@ def measured(bench: Bench, point: Point, seed: int) -> dict[str, Any]:
     runner = WindowRunner(Endpoint(f"http://127.0.0.1:{PORT}", "m"), (), None, 1, whole_windows=True)
     processes = Processes()
     _, before = processes.look()
-    begun_s, begun = time.time(), time.perf_counter()
+    begun_s, begun, worked_s = time.time(), time.perf_counter(), machine_s()
     window = runner.run(order)
     hops, after = processes.look()
-    busy_s = time.perf_counter() - begun
+    busy_s, worked_s = time.perf_counter() - begun, machine_s() - worked_s
     row = _row(window, bench.engine_ttft_ms(begun_s + LEAD_S, time.time()), busy_s)
-    return {**asdict(point), **asdict(row), **_spent(used(before, after, hops))}
+    return {**asdict(point), **asdict(row), **_spent(used(before, after, hops)), "machine_cpu_s": worked_s, "seed": seed}
 
 
 def _row(window: Window, engine_ms: float | None, busy_s: float) -> Row:
@@ -370,6 +373,7 @@ def append(out: Path, row: Mapping[str, Any]) -> None:
 
 def _line(row: Mapping[str, Any]) -> str:
     loads = {hop: row[f"{hop}_cpu_s"] / row["busy_s"] for hop in HOPS if row[f"{hop}_cpu_s"]}
+    loads["others"] = row["machine_cpu_s"] / row["busy_s"] - sum(loads.values())
     cores = " ".join(f"{hop} {share:.2f}" for hop, share in loads.items())
     return (
         f"{row['front']} {row['flags']} i{row['interval_ms']} n{row['ingress']} e{row['engines']} {row['rate']:g}/s: "

@@ -69,6 +69,12 @@ class Processes:
         return hops, threads
 
 
+def machine_s(proc: Path = PROC) -> float:
+    """Seconds that all processors of the machine have worked so far, for whomever."""
+    numbers = [int(word) for word in (proc / "stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]]
+    return (sum(numbers) - numbers[3] - numbers[4]) / TICKS  # all but idle and waiting for disks
+
+
 def used(before: Threads, after: Threads, hops: dict[int, str]) -> dict[str, Used]:
     """What each hop used between two looks."""
     of_process: dict[int, list[float]] = defaultdict(list)

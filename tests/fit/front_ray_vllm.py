@@ -11,7 +11,7 @@ from typing import Any
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
 
-from tests.fit.front_engine import Control
+from tests.fit.front_control import Control
 
 _arguments = VLLMEngineConfig.get_initialization_kwargs
 

@@ -6,16 +6,14 @@ place of running it waits until the step's time is over and names a token for ev
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from pathlib import Path
 from typing import Any
 
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-CONTROL = "PARLAY_FRONT_CONTROL"
+from tests.fit.front_control import Control
+
 TOKEN = 300
 
 
@@ -41,4 +39,6 @@ class FreeWorker(CPUWorker):  # type: ignore[misc]
         return ModelRunnerOutput(list(scheduled), {name: i for i, name in enumerate(scheduled)}, tokens)
 
     def _step_s(self) -> float:
-        return float(json.loads(Path(os.environ[CONTROL]).read_text(encoding="utf-8"))["step_ms"]) / 1e3
+        if "control" not in self.__dict__:
+            self.control = Control()
+        return self.control.read()["step_ms"] / 1e3
