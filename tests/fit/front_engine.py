@@ -78,7 +78,7 @@ class FreeEngine(LLMEngine):  # type: ignore[misc]
     def __init__(self, llm_config: Any) -> None:
         self._config, self._control = llm_config, Control()
         self._steps = Steps(0.02)
-        self._log = Path(os.environ[LOG]).open("a", encoding="utf-8", buffering=1)
+        self._log = Path(os.environ[LOG])
 
     async def start(self) -> None:
         """Nothing to load."""
@@ -92,7 +92,12 @@ class FreeEngine(LLMEngine):  # type: ignore[misc]
     async def _stream(self, model: str, tokens: int) -> AsyncIterator[str]:
         loop = asyncio.get_running_loop()
         came_s, left, sequence = loop.time(), tokens, self._steps.join()
-        head = {"id": "cmpl-0123456789abcdef0123456789abcdef", "object": "text_completion", "created": 1, "model": model}
+        head = {
+            "id": "cmpl-0123456789abcdef0123456789abcdef",
+            "object": "text_completion",
+            "created": 1,
+            "model": model,
+        }
         try:
             while left:
                 taken = min(left, await sequence.take())
@@ -106,7 +111,8 @@ class FreeEngine(LLMEngine):  # type: ignore[misc]
             if sequence in self._steps.running:
                 self._steps.running.remove(sequence)
         first_s = sequence.first_s or came_s
-        self._log.write(f"{time.time() + first_s - loop.time():.4f} {1e3 * (first_s - came_s):.3f}\n")
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(f"{time.time() + first_s - loop.time():.4f} {1e3 * (first_s - came_s):.3f}\n")
         usage = {"prompt_tokens": 1, "completion_tokens": tokens, "total_tokens": 1 + tokens}
         yield f"data: {json.dumps(head | {'choices': [], 'usage': usage})}\n\n"
         yield "data: [DONE]\n\n"

@@ -69,8 +69,8 @@ class Row:
     """What was seen in a window; times in ms, processor time in seconds over ``busy_s`` of wall time.
 
     ``engine_ttft_ms`` is the mean time of the engine alone. ``span_s`` is from the first counted request to the last
-    token, in which ``tokens`` came in ``messages``. Beside them ``machine_cpu_s``, of which the hops' is a part: where it
-    is much more, something else was running.
+    token, in which ``tokens`` came in ``messages``. Beside them stands ``machine_cpu_s``, of which the hops' is a part:
+    where it is much more, something else was running.
     """
 
     requests: int
@@ -146,7 +146,13 @@ def measured(bench: Bench, point: Point, seed: int) -> dict[str, Any]:
     hops, after = processes.look()
     busy_s, worked_s = time.perf_counter() - begun, machine_s() - worked_s
     row = _row(window, bench.engine_ttft_ms(begun_s + LEAD_S, time.time()), busy_s)
-    return {**asdict(point), **asdict(row), **_spent(used(before, after, hops)), "machine_cpu_s": worked_s, "seed": seed}
+    return {
+        **asdict(point),
+        **asdict(row),
+        **_spent(used(before, after, hops)),
+        "machine_cpu_s": worked_s,
+        "seed": seed,
+    }
 
 
 def _row(window: Window, engine_ms: float | None, busy_s: float) -> Row:
@@ -284,7 +290,7 @@ class VllmPath:
     def deploy(self, deploy: Mapping[str, Any]) -> None:
         """Start a server in place of the one before."""
         self.end()
-        command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(self._bench.model)]
+        command = [sys.executable, "-m", "tests.fit.front_vllm_server", str(self._bench.model)]
         command += ["--served-model-name", "m", "--host", "127.0.0.1", "--port", str(PORT), "--max-model-len", "4096"]
         command += ["--api-server-count", str(deploy.get("api_servers", 1)), "--disable-uvicorn-access-log"]
         for name, value in VLLM_ARGUMENTS.items():
@@ -295,9 +301,7 @@ class VllmPath:
                 command += [f"--{option}", str(value)]
         environment = os.environ | self._bench.environment | VLLM_ENVIRONMENT
         with (self._bench.log.parent / "vllm.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         answers(180)
 
     def end(self) -> None:

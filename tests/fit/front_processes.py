@@ -21,7 +21,7 @@ NAMES = (
     ("ray::ServeReplica:front:", "replica"),
     ("VLLM::EngineCore", "core"),
     ("VLLM::APIServer", "api_server"),
-    ("vllm.entrypoints", "api_server"),
+    ("tests.fit.front_vllm_server", "api_server"),
     ("haproxy", "haproxy"),
     ("ray::", "ray"),
     ("raylet/raylet", "ray"),

@@ -17,6 +17,7 @@ from tuner.simulate.result import SimulationResult
 Floats = NDArray[np.float64]
 DATA = Path(__file__).parents[1] / "data" / "front" / "path.csv"
 LEAD_S = 2.0  # seconds of load before those that count
+OF_PATH = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING")  # flags that make a path
 OVERLOADED = 1.05  # TPOT over the engine's step from which on a window ended before its queue did
 FOREIGN = 0.15  # cores that others used from which on a window tells of them, too
 
@@ -52,6 +53,11 @@ class Seen:
     def overloaded(self) -> bool:
         """Whether the path kept the engine's tokens back, so that figures depend on how long the window was."""
         return self.tpot_mean_ms > OVERLOADED * self.step_ms
+
+    @property
+    def default(self) -> bool:
+        """Whether it shows the path as it is, before the engine that costs nothing, or vLLM's own server."""
+        return not self.options and self.front.engines == 1 and (self.engine == "free") == (self.path != "vllm")
 
     @property
     def added_ms(self) -> float:
@@ -112,7 +118,8 @@ def _rows(lines: csv.DictReader[str]) -> Iterator[Seen]:
 
 def options_of(row: dict[str, str]) -> str:
     """What of a row is not the path's default, in words."""
-    words = [row["flags"]] if row["flags"] else []
+    flags = [word for word in row["flags"].split() if word.split("=")[0] not in OF_PATH]
+    words = [" ".join(flags)] if flags else []
     words += [f"nice {row['niceness']}"] if row["niceness"] != "0" else []
     words += [f"max_ongoing_requests {row['max_ongoing']}"] if int(row["max_ongoing"]) < 10**6 else []
     return ", ".join(words)

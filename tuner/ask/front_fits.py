@@ -27,7 +27,7 @@ class HopFit:
 
     ``per`` says how many of it share the load: one on the ``node`` that is asked, the replicas of the ``ingress``, one
     for each ``engine``, or each ``api_server``. ``cores`` is the processor time of all its threads for a millisecond of
-    its loop's work.
+    its loop's work, ``standing`` are cores that its other threads keep busy as long as anything streams, however much.
     """
 
     __pydantic_config__ = _STRICT
@@ -37,6 +37,7 @@ class HopFit:
     message_ms: float
     token_ms: float = 0.0
     cores: float = 1.0
+    standing: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

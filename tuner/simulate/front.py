@@ -19,6 +19,7 @@ from tuner.ask.front_fits import HopFit
 from tuner.cost.front_cores import stretch
 from tuner.cost.front_path import Path
 from tuner.simulate.front_gaps import of_messages, shaken
+from tuner.simulate.front_shared import shared
 from tuner.simulate.result import SimulationResult
 from tuner.simulate.state import NONE
 
@@ -45,22 +46,17 @@ class _Traffic:
 def through(path: Path, result: SimulationResult, stages: int = 1) -> SimulationResult:
     """The result behind a path; engines of several ``stages`` end a step for each of them."""
     traffic = _messages(path, result) if path.front.interval_ms else _bursts(result, stages)
-    longer = _stretch(path, result, traffic)
     asked = np.argsort(result.arrival_s, kind="stable")
-    asked_ms, waited_ms = result.arrival_s[asked] * 1e3, np.zeros(len(asked))
-    left_ms = traffic.at_ms
-    order: Ints | None = None  # of what leaves, where hops have changed it
-    for hop in reversed(path.fit.hops):
-        left_ms, order = _hop(path, hop, longer, traffic, left_ms, order, asked, asked_ms, waited_ms, result)
-    delay_ms = left_ms - traffic.at_ms
-    inbound_ms = np.empty_like(waited_ms)
-    inbound_ms[asked] = path.fit.idle_ms * longer + path.fit.passes * waited_ms
-    drift_ms = delay_ms[traffic.last] - delay_ms[traffic.first]
+    cores = np.inf if path.cores is None else path.cores
+    left_ms, late_ms = shared(path, cores, traffic.at_ms, traffic.messages, traffic.tokens, traffic.engine,
+                              traffic.request, result.arrival_s[asked] * 1e3, result.replica[asked])  # fmt: skip
+    delay_ms, inbound_ms = path.fit.passes * (left_ms - traffic.at_ms), np.empty_like(late_ms)
+    inbound_ms[asked] = path.fit.idle_ms + path.fit.passes * late_ms
     first_s, end_s = result.first_token_s, result.end_s
     if traffic.request is not None:
         first_s, end_s = traffic.at_ms[traffic.first] / 1e3, np.maximum(end_s, traffic.at_ms[traffic.first] / 1e3)
-    first_s = first_s + inbound_ms / 1e3
-    end_s = np.maximum(first_s, end_s + (inbound_ms + drift_ms) / 1e3)
+    first_s = first_s + (inbound_ms + delay_ms[traffic.first]) / 1e3
+    end_s = np.maximum(first_s, end_s + (inbound_ms + delay_ms[traffic.last]) / 1e3)
     seen = replace(result, first_token_s=first_s, end_s=end_s, first_tokens=traffic.opening)
     if traffic.request is None:
         return shaken(seen, delay_ms, traffic.messages)

