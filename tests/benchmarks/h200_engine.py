@@ -1,10 +1,11 @@
-"""The simulator beside windows of one real engine: Llama-3.1-8B on one H200, vLLM 0.26, no fit on the site.
+"""The simulator beside windows of one real engine, plain and under Ray Serve LLM: Llama-3.1-8B on one H200, vLLM 0.26.
 
     python -m tests.benchmarks.h200_engine --data DIR
 
-DIR holds engine.csv: windows as ``parlay measure`` reports them, under a closed loop or Poisson arrivals. Rows of other
-fronts than ``vllm serve`` are left out. An open window is simulated with several seeds and their mean is shown, since
-ten seconds of Poisson arrivals are few; measured / simulated in ms, and the simulation's error in percent.
+DIR holds engine.csv: windows as ``parlay measure`` reports them, under a closed loop or Poisson arrivals, and which
+``path`` they took; the path's figures are those of ``tuner/ask/fronts``. Nothing was fitted on the site. An open window
+is simulated with several seeds and their mean is shown, since ten seconds of Poisson arrivals are few; measured /
+simulated in ms, and the simulation's error in percent.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
 from tuner.ask.profile import HardwareProfile, load_profile
 from tuner.ask.request import Arrival, Workload
+from tuner.cost.front_path import Path as FrontPath
 from tuner.cost.latency import StepCosts
 from tuner.simulate import Simulator
 
@@ -32,19 +34,25 @@ FIGURES = ("ttft_mean_ms", "ttft_p50_ms", "ttft_p99_ms", "tpot_mean_ms", "tpot_p
 
 
 def read_windows(path: Path) -> list[dict[str, str]]:
-    """Rows of windows of a plain engine."""
+    """Rows of windows."""
     with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["path"] == "vllm serve"]
+        return list(csv.DictReader(file))
 
 
 def simulated(row: Mapping[str, str], profile: HardwareProfile, seeds: int = SEEDS) -> NDArray[np.float64]:
     """The figures of one window, in the order of ``FIGURES``."""
     prompt, output = int(row["prompt_tokens"]), int(row["output_tokens"])
+    ray = row["path"] == "ray serve llm"
     layout = ParallelLayout(
-        max_num_batched_tokens=int(row["max_num_batched_tokens"]), max_num_seqs=int(row["max_num_seqs"])
+        max_num_batched_tokens=int(row["max_num_batched_tokens"]),
+        max_num_seqs=int(row["max_num_seqs"]),
+        front="ray_serve" if ray else "vllm",
+        stream_interval_ms=int(row["stream_batching_interval_ms"] or 0),
     )
-    costs = StepCosts(load_model("meta-llama/Llama-3.1-8B"), Cluster(profile, 1, 1, profile.fabric), "0.26")
-    simulator = Simulator(costs, layout, kv_tokens=KV_TOKENS, longest_tokens=prompt + output)
+    cluster = Cluster(profile, 1, 1, profile.fabric)
+    costs = StepCosts(load_model("meta-llama/Llama-3.1-8B"), cluster, "0.26")
+    path = FrontPath.of(layout, cluster) if ray else None
+    simulator = Simulator(costs, layout, kv_tokens=KV_TOKENS, longest_tokens=prompt + output, path=path)
     return np.mean([_figures(simulator, load) for load in _loads(row, prompt, output, seeds)], axis=0)
 
 
