@@ -1,9 +1,10 @@
 """The path from client to engine, after the engines were simulated: what clients see of the same requests.
 
 Engines hand on a token of every running sequence at the end of a step; on the way out each hop is event loops that work
-in rounds, those of the engine first. Requests on their way in are work of the same loops, and wait for what they find
-there, ``passes`` times as ``FrontFit`` says. What a path delays does not come back to the engines: they see the same
-requests, somewhat later. Within a burst, the loops of the ingress share the work evenly.
+in rounds, those of the engine first. Requests on their way in are work of the same loops. A request and its first token
+are handed on between a process's threads, ``passes`` times as ``FrontFit`` says, and wait as long each time. What a path
+delays does not come back to the engines: they see the same requests, somewhat later. Within a burst, the loops of the
+ingress share the work evenly.
 """
 
 from __future__ import annotations
@@ -15,13 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.ask.arrivals import ClosedLoad
-from tuner.ask.front_fits import HopFit
-from tuner.cost.front_cores import stretch
 from tuner.cost.front_path import Path
 from tuner.simulate.front_gaps import of_messages, shaken
 from tuner.simulate.front_shared import shared
 from tuner.simulate.result import SimulationResult
-from tuner.simulate.state import NONE
 
 Floats = NDArray[np.float64]
 _SETTLING, _SETTLED = 8, 0.01  # tries of a closed loop, and how far off its delay may be, as a share of E2E
@@ -138,49 +136,3 @@ def _messages(path: Path, result: SimulationResult) -> _Traffic:
     request = request[order]
     return _Traffic(at_ms[order], np.ones(used), carried[order], result.replica[request], request, place[first],
                     place[last], opening)  # fmt: skip
-
-
-def _stretch(path: Path, result: SimulationResult, traffic: _Traffic) -> float:
-    """By which factor work takes longer for lack of cores, at the mean load of the run."""
-    if path.cores is None:
-        return 1.0
-    sent, tokens = float(traffic.messages.sum()), float(traffic.tokens.sum())
-    work_ms = sum(
-        hop.cores * (len(traffic.first) * hop.request_ms + sent * hop.message_ms + (tokens - sent) * hop.token_ms)
-        for hop in path.fit.hops
-    )
-    return float(stretch(path.cores, work_ms / 1e3 / result.served_s, path.loops, path.engine_cores))
-
-
-def _hop(
-    path: Path, hop: HopFit, longer: float, traffic: _Traffic, came_ms: Floats, order: Ints | None, asked: Ints,
-    asked_ms: Floats, waited_ms: Floats, result: SimulationResult,
-) -> tuple[Floats, Ints | None]:  # fmt: skip
-    """When everything leaves one hop, and in which order; ``waited_ms`` grows by what requests wait for it."""
-    from tuner.simulate.front_loops import rounds
-
-    loops, count = path.servers(hop), len(came_ms)
-    work_ms = (traffic.messages * hop.message_ms + (traffic.tokens - traffic.messages) * hop.token_ms) * longer
-    asked_work_ms = hop.request_ms * longer
-    server, asked_server = np.zeros(count, dtype=np.int64), np.zeros(len(asked), dtype=np.int64)
-    if hop.per == "engine":
-        server, asked_server = traffic.engine, result.replica[asked]
-    elif loops > 1 and traffic.request is not None:
-        server, asked_server = traffic.request % loops, asked % loops
-    elif loops > 1:  # of bursts each loop has its share; several engines have loops of their own where there are enough
-        groups = path.front.engines if loops % path.front.engines == 0 else 1
-        work_ms, asked_work_ms = work_ms * groups / loops, asked_work_ms * groups / loops
-        server, asked_server = traffic.engine % groups, result.replica[asked] % groups
-        loops = groups
-    if order is not None:
-        came_ms, server, work_ms = came_ms[order], server[order], work_ms[order]
-    left_ms = np.empty(count)
-    state, pending = np.zeros((loops, 3)), np.full(loops, NONE, dtype=np.int64)
-    state[:, [0, 2]] = min(came_ms[0], asked_ms[0]) - 1.0
-    rounds(came_ms, np.ascontiguousarray(server), work_ms, asked_ms, np.ascontiguousarray(asked_server),
-           asked_work_ms, np.empty(count, dtype=np.int64), state, pending, left_ms, waited_ms)  # fmt: skip
-    placed = left_ms
-    if order is not None:
-        placed = np.empty(count)
-        placed[order] = left_ms
-    return placed, (np.argsort(placed, kind="stable") if loops > 1 else order)

@@ -1,11 +1,11 @@
-"""Compiled: tokens of many sequences as bursts and messages, and event loops that work on them in rounds."""
+"""Compiled: tokens of many sequences as bursts and messages."""
 
 from __future__ import annotations
 
 import math
 
 from tuner.simulate.compiled import compiled
-from tuner.simulate.state import NONE, Floats, Ints
+from tuner.simulate.state import Floats, Ints
 
 
 @compiled
@@ -72,57 +72,3 @@ def messages(
             sent = come
         last_message[q] = used - 1
     return used
-
-
-@compiled
-def rounds(
-    at_ms: Floats,
-    server: Ints,
-    work_ms: Floats,
-    asked_ms: Floats,
-    asked_server: Ints,
-    asked_work_ms: float,
-    link: Ints,
-    loops: Floats,
-    pending: Ints,
-    left_ms: Floats,
-    waited_ms: Floats,
-) -> None:
-    """One hop: event loops that take up all that is ready, work on it, and hand it on together (a round of asyncio's
-    ``_run_once``). ``left_ms`` is when each thing that came ``at_ms`` (ascending) leaves; requests that are
-    ``asked_ms`` (ascending) are work as well, and find the work in hand that they ``waited_ms`` for.
-
-    By server, ``loops`` has the end of the round, the work that waits for the next and when all would be done,
-    ``pending`` the first of what waits; all of it begins empty.
-    """
-    come, asked = 0, 0
-    while come < len(at_ms) or asked < len(asked_ms):
-        request = come == len(at_ms) or (asked < len(asked_ms) and asked_ms[asked] < at_ms[come])
-        now, s, work = asked_ms[asked], asked_server[asked], asked_work_ms
-        if not request:
-            now, s, work = at_ms[come], server[come], work_ms[come]
-        while loops[s, 1] > 0 and now > loops[s, 0]:
-            _close(s, link, loops, pending, left_ms)
-        loops[s, 0] = max(loops[s, 0], now)
-        if request:
-            waited_ms[asked] += max(loops[s, 2] - now, 0.0)
-            asked += 1
-        else:
-            link[come] = pending[s]
-            pending[s] = come
-            come += 1
-        loops[s, 1] += max(work, 1e-12)
-        loops[s, 2] = max(loops[s, 2], now) + work
-    for s in range(len(pending)):
-        if loops[s, 1] > 0:
-            _close(s, link, loops, pending, left_ms)
-
-
-@compiled
-def _close(s: int, link: Ints, loops: Floats, pending: Ints, left_ms: Floats) -> None:
-    """The next round of a loop: what waits for it leaves at its end."""
-    loops[s, 0] += loops[s, 1]
-    loops[s, 1] = 0.0
-    while pending[s] != NONE:
-        left_ms[pending[s]] = loops[s, 0]
-        pending[s] = link[pending[s]]
