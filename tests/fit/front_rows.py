@@ -19,7 +19,7 @@ DATA = Path(__file__).parents[1] / "data" / "front" / "path.csv"
 LEAD_S = 2.0  # seconds of load before those that count
 OF_PATH = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING")  # flags that make a path
 OVERLOADED = 1.05  # TPOT over the engine's step from which on a window ended before its queue did
-FOREIGN = 0.15  # cores that others used from which on a window tells of them, too
+FOREIGN = 0.3  # cores that others used from which on a window tells of them, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,11 @@ class Seen:
         return self.tpot_mean_ms > OVERLOADED * self.step_ms
 
     @property
+    def alone(self) -> bool:
+        """Whether nothing else is known to have used the machine."""
+        return self.foreign is None or self.foreign < FOREIGN
+
+    @property
     def default(self) -> bool:
         """Whether it shows the path as it is, before the engine that costs nothing, or vLLM's own server."""
         return not self.options and self.front.engines == 1 and (self.engine == "free") == (self.path != "vllm")
@@ -74,7 +79,7 @@ class Seen:
 
 
 def read_rows(path: Path = DATA) -> list[Seen]:
-    """All windows of a table; every other one of a path is held out of fits."""
+    """All windows of a table; every other one of a path in which nothing else ran is held out of fits."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(_rows(csv.DictReader(file)))
 

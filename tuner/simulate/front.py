@@ -2,9 +2,9 @@
 
 Engines hand on a token of every running sequence at the end of a step; on the way out each hop is event loops that work
 in rounds, those of the engine first. Requests on their way in are work of the same loops. A request and its first token
-are handed on between a process's threads, ``passes`` times as ``FrontFit`` says, and wait as long each time. What a path
-delays does not come back to the engines: they see the same requests, somewhat later. Within a burst, the loops of the
-ingress share the work evenly.
+are handed on between the threads of a process, ``passes`` times as ``FrontFit`` says, and wait as long each time. What
+a path delays does not come back to the engines: they see the same requests, somewhat later. Within a burst, the loops
+of the ingress share the work evenly.
 """
 
 from __future__ import annotations
