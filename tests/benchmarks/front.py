@@ -3,8 +3,8 @@
     python -m tests.benchmarks.front [--data CSV] [--write FILE]
 
 Windows were measured before an engine that costs nothing (``tests.fit.front_path``). Figures of the paths come from
-every other window in which nothing else is known to have run on the machine; the table judges all others. An option stands beside the default under the same load: its TTFT as a
-share of the default's, processor time of the path per token, and tokens/s where it was overloaded.
+every other window in which nothing else is known to have run on the machine; the table judges all others. An option
+stands beside the default under the same load: its TTFT, processor time of the path per token, and tokens/s.
 """
 
 from __future__ import annotations

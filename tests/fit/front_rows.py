@@ -19,7 +19,7 @@ DATA = Path(__file__).parents[1] / "data" / "front" / "path.csv"
 LEAD_S = 2.0  # seconds of load before those that count
 OF_PATH = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING")  # flags that make a path
 OVERLOADED = 1.05  # TPOT over the engine's step from which on a window ended before its queue did
-FOREIGN = 0.3  # cores that others used from which on a window tells of them, too
+FOREIGN = 0.15  # cores that others used from which on a window tells of them, too
 
 
 @dataclass(frozen=True, slots=True)
