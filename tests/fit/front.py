@@ -51,6 +51,7 @@ MOST_CORES = 2.0
 # Proportions of a hop's work for a request, a message and a second, where few windows were measured
 KNOWN = {
     "haproxy": np.array([0.3, 0.04, 0.0]), "router": np.array([5.0, 0.0, 20.0]),
+    "api_server": np.array([1.4, 0.06, 45.0]),
     "ingress": np.array([6.6, 0.47, 200.0]), "replica": np.array([3.3, 0.18, 100.0]),
 }  # fmt: skip
 PULL = 0.1  # weight of a figure's log distance from START, beside all windows
@@ -85,6 +86,8 @@ def fitted(
 
     def of(logs: Floats) -> FrontFit:
         cores, idle_ms, passes = (float(value) for value in np.exp(logs))
+        if name == "vllm":  # one thread; what it adds when idle is in an engine's own prices, fitted behind it
+            cores, idle_ms = 1.0, 0.0
         hops = tuple(
             HopFit(
                 name=SHOWN.get(hop, hop), per=per, request_ms=float(costs[hop][0]) / cores,

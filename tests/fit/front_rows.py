@@ -100,7 +100,7 @@ def _rows(lines: csv.DictReader[str]) -> Iterator[Seen]:
                 name, int(row["interval_ms"]), int(row["ingress"]), int(row["api_servers"]), int(row["engines"]),
                 row["router"],
             ),
-            step_ms=float(row["step_ms"]),
+            step_ms=float(row["tpot_mean_ms" if row["engine"] == "vllm" else "step_ms"]),  # its core takes time, too
             output_tokens=int(row["output_tokens"]),
             prompt_tokens=int(row["prompt_tokens"]),
             rate=float(row["rate"]),
