@@ -283,7 +283,7 @@ class VllmPath:
     """vLLM's own server, as many API servers as are asked for."""
 
     def __init__(self, bench: Bench, series: Mapping[str, Any]) -> None:
-        self._bench, self._process = bench, None
+        self._bench = bench
         self._niceness = int(series.get("niceness", 0))
         self._process: subprocess.Popen[bytes] | None = None
 
