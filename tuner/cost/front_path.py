@@ -7,8 +7,8 @@ of a step, so messages come in bursts: of a hop that works ``c`` on each of ``B`
 and what piled up before: rho B c / (2 (1 - rho)). That is the mean wait of bulk arrivals (Kleinrock, Queueing Systems
 I, 1975, sections 4.5 and 5.12, on the Pollaczek-Khinchine formula), where a bulk is one job of ``B c``. Streams that
 are sent on at intervals tick each at their own time: their bulks are single messages. The first token leaves with its
-burst, ``B c`` after it came. A request and its first token wait so ``passes`` times at each hop; the tail of the wait
-is taken as exponential.
+burst, ``(B - 1) c`` later than alone. A request and its first token wait so ``passes`` times at each hop; the tail of
+the wait is taken as exponential.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ class _Hops:
             burst = np.maximum(streams / shared, 1.0)
             burst = np.where(self.interval_ms > 0, 1.0, burst) if ticks else burst
             left = np.maximum(1 - utilisation, _FULL)
-            wait = np.where(left > _FULL, burst * (each * longer) * (1 + utilisation / (2 * left)), np.inf)
+            wait = np.where(left > _FULL, (each * longer) * (burst - 1 + burst * utilisation / (2 * left)), np.inf)
             hops[name] = HopLoad(_shaped(utilisation, total.shape), wait)
             total = total + wait
         shape = total.shape
