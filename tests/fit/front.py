@@ -41,22 +41,22 @@ HOPS = {
     "vllm": (("api_server", "api_server"),),
 }
 SHOWN = {"api_server": "api server"}
-START = {"cores": 1.8, "idle_ms": 15.0, "passes": 3.0}
+START = {"cores": 1.45, "idle_ms": 12.0, "passes": 3.0}
 CORES = os.cpu_count() or 1  # of the machine that measures
 LEAST_ROWS = 2
 FREE_ROWS = 6  # from which on windows tell more of a hop than one scale
 # Python's threads take turns, those of Ray's core do not: at 3,800 messages/s on the 16 cores of an H200's host the
 # proxy and the ingress replicas stood at 120 to 170 % of a core, the engine's replica at 100 %.
-MOST_CORES = 2.0
+MOST_CORES = 1.55
 # Proportions of a hop's work for a request, a message and a second, where few windows were measured
 KNOWN = {
     "haproxy": np.array([0.3, 0.04, 0.0]), "router": np.array([5.0, 0.0, 20.0]),
     "api_server": np.array([1.4, 0.06, 45.0]),
     "ingress": np.array([6.6, 0.47, 200.0]), "replica": np.array([3.3, 0.18, 100.0]),
 }  # fmt: skip
-PULL = 0.1  # weight of a figure's log distance from START, beside all windows
+PULL = 0.05  # weight of a figure's log distance from START, beside all windows
 TAIL = 0.4  # weight of p99 beside the mean
-SOFT = 0.2  # log units beyond which a window counts linearly
+SOFT = 0.03  # log units beyond which a window counts linearly
 TOKEN_SHARE = 0.02  # of a message, for each further token of it: text that is copied along
 
 
