@@ -58,5 +58,6 @@ def shared(
     passed = np.empty_like(left_ms)
     passed[order] = left_ms
     out = passed[:count].reshape(-1, parts).max(axis=1)
-    out = np.maximum(out - float(sum(hop.message_ms for hop in hops)), at_ms)  # alone, a message's work is idle_ms's part
+    alone_ms = float(sum(hop.message_ms for hop in hops))  # which is idle_ms's part
+    out = np.maximum(out - alone_ms, at_ms)
     return out, passed[count:] - asked_ms - float(sum(hop.request_ms for hop in hops))
