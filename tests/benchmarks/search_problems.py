@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.benchmarks.search_kept_back import FIRST, KEPT_BACK
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, load_model
@@ -76,6 +77,7 @@ _PROBLEMS: tuple[tuple[Any, ...], ...] = (
     ("meta-llama/Llama-3.1-70B", "h100_sxm", 64, 8, _FAST, 1024, 128, LOOSE, "max_goodput", _WIDE),
 )
 COUNT = len(_PROBLEMS)
+_SPECS = dict(enumerate(_PROBLEMS)) | dict(enumerate(KEPT_BACK, FIRST))
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def problem(number: int, conditions: Conditions) -> Problem:
 
 
 def _problem(number: int, conditions: Conditions) -> Problem:
-    name, gpu, nodes, per_node, link, prompt, output, tightness, objective, axes = _PROBLEMS[number]
+    name, gpu, nodes, per_node, link, prompt, output, tightness, objective, axes = _SPECS[number]
     document: dict[str, Any] = {
         "model": name,
         "cluster": {"gpu": gpu, "nodes": nodes, "gpus_per_node": per_node},
@@ -183,7 +185,7 @@ def _measured(
     request: TuneRequest, model: ModelShape, cluster: Cluster, layouts: list[ParallelLayout], conditions: Conditions
 ) -> dict[ParallelLayout, Truth]:
     """Every layout at every rate, without noise."""
-    words = f"{_FORM} {request.model_dump_json()} {conditions} {len(layouts)}"
+    words = f"{_FORM} {request.model_dump_json(exclude={'budget'})} {conditions} {len(layouts)}"
     path = CACHE / f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.pickle"
     if path.exists():
         return pickle.loads(path.read_bytes())  # type: ignore[no-any-return]  # our own file

@@ -1,7 +1,8 @@
 """What is believed of every candidate's latency: the model's prices, how far each may be off, and what trials taught.
 
 Every cost term of the model (``gemm``, ``attention``, each collective by link, ``host``) has an unknown factor, TTFT
-and TPOT have one each for what the closed form leaves out, and every engine a residual of its own. All log-normal. A
+and TPOT have one each for what the closed form leaves out, and every engine a residual, most of which it shares with
+its kin: engines that run the same kernels on as many devices (``tuner.search.term_prices.kin_of``). All log-normal. A
 trial's latencies update them together (Gauss-Newton steps of a Bayesian regression whose design is each latency's
 sensitivity to each factor, Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006, section 2.1); a
 candidate that shares terms with a measured one is then known better, too. Forecasts are draws from that posterior, put
@@ -10,7 +11,7 @@ through the load curve of ``tuner.cost.steady``, because latency near saturation
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,18 +28,23 @@ from tuner.plan.prune import Candidate
 from tuner.search.front_prices import added_ms
 from tuner.search.presimulation import presimulate
 from tuner.search.priors import fresh_sd
-from tuner.search.term_prices import TermPrices, engine_of
+from tuner.search.term_prices import TermPrices, engine_of, kin_of
 from tuner.trial.results import StepResult
 
 # Standard deviations on a log scale, beside those of prices (``tuner.search.priors``): what the closed form misses, and
 # a simulation with the same prices does not tell of other prices.
 RESIDUAL_SD = {Metric.TTFT: 0.15, Metric.TPOT: 0.05}
+OWN_SD = {Metric.TTFT: 0.05, Metric.TPOT: 0.015}  # the part of it that an engine has alone
 QUEUE_SD = 0.35  # more of it, per e-fold by which waiting stretches a latency
 _TAIL_SD = {Metric.TTFT: 0.3, Metric.TPOT: 0.1}  # of a percentile that one request lies beyond
 _OVERLOAD = 8.0  # power by which latency grows with the rate beyond the last batch of a curve
 _DRAWN = 1_000_000  # draws × candidates
 _FARTHEST = 2.5  # logs by which the simulator may differ from the closed form
 _STEPS = 4  # of Gauss and Newton
+_OWN = np.array([OWN_SD[metric] for metric in RESIDUAL_SD])
+_SHARED = np.sqrt(np.square(list(RESIDUAL_SD.values())) - _OWN**2)
+
+Kin = Callable[[ParallelLayout], Hashable]  # the same for engines that share most of their residual
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class Belief:
         prices: TermPrices,
         presimulated: Mapping[ParallelLayout, Floats],
         carried: Mapping[str, tuple[float, float]] | None = None,
+        kin: Kin = kin_of,
     ) -> None:
         self._request, self._prices = request, prices
         self._rates = np.array(request.rates_req_per_s)
@@ -86,7 +93,10 @@ class Belief:
         self._mean, self._root = self._prior_mean, np.diag(self._prior_sd)
         self._seen: dict[ParallelLayout, tuple[StepResult, ...]] = {}
         self._drawn: Forecast | None = None
-        self._residuals: dict[int, int] = {}  # engine: where its two residuals stand in the state
+        kinds: dict[Hashable, int] = {}
+        self._kin_of = np.array([kinds.setdefault(kin(engine), len(kinds)) for engine in prices.index], dtype=int)
+        self._own: dict[int, int] = {}  # engine: where the two residuals that it has alone stand in the state
+        self._shared: dict[int, int] = {}  # kin: where the two that they share do
 
     @classmethod
     def of(
@@ -96,13 +106,14 @@ class Belief:
         model: ModelShape,
         cluster: Cluster | Fleet,
         carried: Mapping[str, tuple[float, float]] | None = None,
+        kin: Kin = kin_of,
     ) -> Belief:
         """The belief before any trial: the closed form's prices, and how the simulator's latencies differ from it.
 
         ``carried``: by name as in ``factors``, what earlier studies taught, where it is not to begin afresh.
         """
         prices = TermPrices.of(request, candidates, model, cluster)
-        return cls(request, candidates, prices, presimulate(request, candidates, model, cluster), carried)
+        return cls(request, candidates, prices, presimulate(request, candidates, model, cluster), carried, kin)
 
     @property
     def factors(self) -> Mapping[str, tuple[float, float]]:
@@ -136,11 +147,13 @@ class Belief:
         draws = int(np.clip(_DRAWN // max(len(self._place), 1), 64, 256))
         random = np.random.default_rng(20260301)
         state = self._mean + random.standard_normal((draws, self._mean.size)) @ self._root.T
-        residual = random.standard_normal((draws, engines, 2)) * list(RESIDUAL_SD.values())
-        for engine, place in self._residuals.items():
-            residual[:, engine] = state[:, place : place + 2]
+        own = random.standard_normal((draws, engines, 2)) * _OWN
+        shared = random.standard_normal((draws, self._kin_of.max() + 1, 2)) * _SHARED
+        for part, places in ((own, self._own), (shared, self._shared)):
+            for one, place in places.items():
+                part[:, one] = state[:, place : place + 2]
         terms = len(prices.terms)
-        offset = residual + state[:, None, terms : terms + 2]
+        offset = own + shared[:, self._kin_of] + state[:, None, terms : terms + 2]
         queue = QUEUE_SD * random.standard_normal((draws, engines, 1))
         asked = self._forecast(np.exp(state[:, :terms]), offset, queue)
         batch, values, e2e_ms = asked
@@ -225,9 +238,11 @@ class Belief:
         """Maximum of the posterior and its covariance there, from the prior and all load steps seen."""
         rows = list(self._rows())
         terms, engines = len(self._prices.terms), sorted({row.engine for row in rows})
-        self._residuals = {engine: terms + 2 + 2 * i for i, engine in enumerate(engines)}
-        sd = np.concatenate([self._prior_sd, np.tile(list(RESIDUAL_SD.values()), len(engines))])
-        prior = np.concatenate([self._prior_mean, np.zeros(2 * len(engines))])
+        kin = sorted({int(self._kin_of[engine]) for engine in engines})
+        self._own = {engine: terms + 2 + 2 * i for i, engine in enumerate(engines)}
+        self._shared = {one: terms + 2 + 2 * (len(engines) + i) for i, one in enumerate(kin)}
+        sd = np.concatenate([self._prior_sd, np.tile(_OWN, len(engines)), np.tile(_SHARED, len(kin))])
+        prior = np.concatenate([self._prior_mean, np.zeros(2 * (len(engines) + len(kin)))])
         state = prior
         measured = np.array([row.log_ms for row in rows])
         precision = np.diag(sd**-2.0)
@@ -283,12 +298,13 @@ class Belief:
             for n, row in enumerate(rows):
                 if row.rate_req_per_s == rate:
                     at, channel = engines.index(row.engine), 0 if self._channels[row.metric] is Metric.TTFT else 1
-                    own = self._residuals[row.engine] + channel
-                    engine = logs[row.metric][:, at] + state[terms + channel] + state[own]
+                    own, kin = self._own[row.engine], self._shared[int(self._kin_of[row.engine])]
+                    level = [terms + channel, own + channel, kin + channel]
+                    engine = logs[row.metric][:, at] + state[level].sum()
                     found = np.logaddexp(engine, row.added)
                     predicted[n], share = found[0], np.exp(engine[0] - found[0])
                     design[n, :terms] = (found[1:] - found[0]) / delta
-                    design[n, [terms + channel, own]] = share
+                    design[n, level] = share
                     stretch[n] = share * max(logs[row.metric][0, at] - idle[at], 0.0) if channel == 0 else 0.0
         return predicted, design, stretch
 

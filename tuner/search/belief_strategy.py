@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.ask.cluster import Cluster, Fleet
-from tuner.ask.deployment import Deployment, one_group
+from tuner.ask.deployment import Deployment, TwoPools, one_group
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
@@ -131,10 +131,12 @@ class BeliefStrategy:
         the number of sequences, would teach the same."""
         self._belief.observe(history.steps())
         trials, beaten = history.trials(), history.bar()
+        alike = {r.layout.served for r in trials if r.steps and not isinstance(r.deployment, TwoPools)}
         busy = {engine_of(layout) for layout in running if isinstance(layout, ParallelLayout)}
         left = np.array(
             [
                 c.layout not in history
+                and c.layout.served not in alike
                 and (whatever_it_costs or beaten(c.layout) is None)
                 and (not busy or engine_of(c.layout) not in busy)
                 and doomed(c.layout, trials) is None

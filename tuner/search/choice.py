@@ -35,12 +35,18 @@ _ENOUGH = 1 - 1e-9  # of the asked rate, but for rounding
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """By candidate, the probability of a win (``chance``) and of meeting the SLO (``meets``); ``anything`` is the
-    probability that any candidate left wins. ``miss`` is the mean log(latency ÷ target) at the asked rate."""
+    probability that any candidate left wins. ``miss`` is the mean log(latency ÷ target) at the asked rate.
+
+    ``better`` is the probability that a candidate clearly beats the best measured layout, whatever others do, and
+    ``gain`` by which share of that one's value, a draw in which it does not counting 0.
+    """
 
     chance: Floats
     meets: Floats
     miss: Floats
     anything: float
+    better: Floats
+    gain: Floats
 
 
 def outlook(
@@ -53,14 +59,18 @@ def outlook(
     forecast = belief.forecast()
     wins = np.zeros(forecast.held.shape, dtype=bool)
     meets = np.zeros(forecast.held.shape, dtype=bool)
+    gain = np.zeros(forecast.held.shape)
     for objective in request.objectives:
-        values = np.where(left, _values(request, objective, belief.candidates, forecast), np.inf)
         bar = value_of(request, objective, best[objective]) if best.get(objective) else np.inf
+        values = np.where(left, _beside(request, objective, belief, best.get(objective, ())), np.inf)
         leader = values.min(axis=1, keepdims=True, initial=np.inf)
         meets |= np.isfinite(values)
-        wins |= np.isfinite(values) & (values <= leader * (1 + CLEARLY)) & (values < bar * (1 - CLEARLY))
+        better = np.isfinite(values) & (values < bar * (1 - CLEARLY))
+        wins |= better & (values <= leader * (1 + CLEARLY))
+        gain = np.maximum(gain, np.where(better, 1 - values / bar, 0.0))
     miss = np.clip(forecast.miss, -5.0, 5.0).mean(axis=0)
-    return Outlook(wins.mean(axis=0), meets.mean(axis=0), miss, float(wins.any(axis=1).mean()))
+    anything = float(wins.any(axis=1).mean())
+    return Outlook(wins.mean(axis=0), meets.mean(axis=0), miss, anything, (gain > 0).mean(axis=0), gain.mean(axis=0))
 
 
 def overtaking(
@@ -70,9 +80,20 @@ def overtaking(
     forecast, at = belief.forecast(), [candidate.layout for candidate in belief.candidates].index(layout)
     wins = np.zeros(len(forecast.held), dtype=bool)
     for objective in request.objectives:
-        values = _values(request, objective, belief.candidates, forecast)[:, at]
+        values = _beside(request, objective, belief, best[objective])[:, at]
         wins |= values < value_of(request, objective, best[objective]) * (1 - CLEARLY)
     return float(wins.mean())
+
+
+def _beside(request: TuneRequest, objective: Objective, belief: Belief, best: Sequence[TrialResult]) -> Floats:
+    """As ``_values``, but latencies stand to the measured one of the ``best`` layout as they do in each draw: what the
+    belief does not know of both is no reason to launch the other."""
+    values = _values(request, objective, belief.candidates, belief.forecast())
+    bar = value_of(request, objective, best) if best else np.inf
+    known = [i for i, c in enumerate(belief.candidates) if best and c.layout == best[0].deployment]
+    if objective is not Objective.MIN_LATENCY or not known or not np.isfinite(bar):
+        return values
+    return np.asarray(values * (bar / belief.forecast().e2e_ms[:, known[:1]]))
 
 
 def choose(belief: Belief, left: NDArray[np.bool_], seen: Outlook) -> int | None:

@@ -119,3 +119,10 @@ def _by_term(stages: Sequence[Mapping[str, Floats]], shape: tuple[int, ...], own
 def engine_of(layout: ParallelLayout) -> ParallelLayout:
     """What decides a layout's steps: neither the executor nor the number of sequences it may hold."""
     return layout.without(_UNPRICED)
+
+
+def kin_of(layout: ParallelLayout) -> ParallelLayout:
+    """Engines of which this is the same run the same kernels on as many devices: they differ in how much one step may
+    hold, or in how many replicas there are that share no experts."""
+    chunk = AXES["max_num_batched_tokens"].default
+    return replace(engine_of(layout), max_num_batched_tokens=chunk, dp=layout.dp if layout.ep else 1)
