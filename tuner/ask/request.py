@@ -158,12 +158,14 @@ class Load(Document):
 
 
 class Budget(Document):
-    """When to stop launching: trials, minutes of wall time, GPU-hours held or US dollars, whichever comes first."""
+    """When to stop launching: trials, minutes of wall time, GPU-hours held or US dollars, whichever comes first; and
+    ``horizon_hours``, within which what a launch may save has to pay for it."""
 
     launches: Count = 6
     minutes: Positive = 60.0
     gpu_hours: Positive | None = None
     usd: Positive | None = None
+    horizon_hours: Positive = 24.0
 
 
 class TuneRequest(Document):

@@ -1,5 +1,6 @@
 """The strategy of a study: launches go where ``choice`` sees the likeliest winner for its cost by the belief of
-``belief``, until a better one is unlikely; the winner is measured again before it is announced."""
+``belief``, until a better one is unlikely or not worth its launch (``worth``); the winner is measured again before it is
+announced, where that is worth its launch too."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
 from tuner.decide.comparison import meets_and_order
+from tuner.decide.stopping import Stopped
 from tuner.plan.prune import Candidate
 from tuner.search.belief import Belief
 from tuner.search.beliefs import Beliefs, beliefs
@@ -33,6 +35,7 @@ from tuner.search.lessons import doomed
 from tuner.search.proposal import Proposal
 from tuner.search.strategy import Fits
 from tuner.search.term_prices import engine_of
+from tuner.search.worth import Trade
 from tuner.trial.results import Purpose, StepResult, TrialState
 
 _NEAREST = "misses the SLO by least"
@@ -64,7 +67,7 @@ class BeliefStrategy:
         return cls(request, Belief.of(request, candidates, model, cluster, carried))
 
     def ask(self, history: History, running: Collection[Deployment], fits: Fits) -> Proposal | None:
-        """Explore while a win is likely enough and a launch is left beside the confirmation; then confirm."""
+        """Explore while a win is worth its launch and one is left beside the confirmation; then confirm."""
         launches_left = self._request.budget.launches - launches(history.trials()) - len(running)
         if launches_left <= _LAST and (safe := self._secured(history, running, fits)) is not None:
             return safe
@@ -72,7 +75,8 @@ class BeliefStrategy:
         if again is None or launches_left > 1:
             left, seen = self._outlook(history, running)
             lost = again is None and not history.met() and not self._hopeless(history, seen)
-            if not history.trials() or seen.anything >= UNLIKELY or lost:
+            left &= self._worthwhile(history, seen)
+            if not history.trials() or (seen.anything >= UNLIKELY and left.any()) or lost:
                 chosen = choose(self._belief, left & self._roomy(fits), seen)
                 if chosen is not None:
                     chance = float(seen.chance[chosen])
@@ -108,6 +112,12 @@ class BeliefStrategy:
         """As it stands after all finished trials."""
         left, seen = self._outlook(history, ())
         return beliefs(self._request, self._belief, left, seen, history.best())
+
+    def stopped(self, history: History) -> Stopped:
+        """What another launch would cost, and could win."""
+        left, seen = self._outlook(history, ())
+        untried = np.array([c.layout not in history for c in self._belief.candidates], dtype=bool)
+        return self._trade(history).stopped(self._belief, left, seen, untried)
 
     def _secured(self, history: History, running: Collection[Deployment], fits: Fits) -> Proposal | None:
         """With the last launches, where nothing that was measured is likely to be confirmed: the surest layout."""
@@ -156,11 +166,22 @@ class BeliefStrategy:
         return len(measured) >= _CONVINCED and seen.anything == 0.0
 
     def _unconfirmed(self, history: History) -> ParallelLayout | None:
-        """The best layout, if it meets the SLO and was measured once."""
+        """The best layout, if it meets the SLO, was measured once and is worth a second run."""
         leader = history.best()
         if len(leader) != 1 or not history.met() or self._request.budget.launches <= _CONVINCED:
             return None
-        return leader[0].layout
+        return leader[0].layout if self._confirming(history) else None
+
+    def _worthwhile(self, history: History, seen: Outlook) -> Mask:
+        """Which candidates may win more than their launch costs."""
+        return self._trade(history).worthwhile(self._belief, seen)
+
+    def _confirming(self, history: History) -> bool:
+        """Whether the best layout is worth a second run."""
+        return self._trade(history).confirming()
+
+    def _trade(self, history: History) -> Trade:
+        return Trade(self._request, history.best(), history.trials())
 
 
 def _beaten_by(best: Deployment, chance: float) -> str:

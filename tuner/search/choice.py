@@ -3,7 +3,8 @@
 A draw is one way the world may be. A candidate wins in it when it beats the best measured layout by more than
 ``CLEARLY`` and no other candidate left is clearly better. The launch goes to the one that wins in most draws for the
 square root of what it costs: knowing where the optimum is pays for all later launches, so a dear one is put off, not
-ruled out. Nothing is launched any more once a win is less likely than ``UNLIKELY``.
+ruled out. Nothing is launched any more once a win is less likely than ``UNLIKELY``, nor where it is not worth its cost
+(``tuner.search.worth``).
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 
 from tuner.ask.deployment import Deployment
 from tuner.ask.layout import ParallelLayout
-from tuner.ask.request import Objective, TuneRequest
+from tuner.ask.request import Metric, Objective, SloTarget, TuneRequest
+from tuner.ask.slo import ratio
 from tuner.cost.step_batch import Floats
-from tuner.decide.comparison import asked_steps, held_req_per_s, objective_value, slo_ratio
+from tuner.decide.comparison import asked_steps, held_req_per_s, objective_value
 from tuner.plan.prune import Candidate
 from tuner.search.belief import Belief, Forecast
 from tuner.trial.results import TrialResult, TrialState
@@ -28,7 +30,11 @@ from tuner.trial.results import TrialResult, TrialState
 CLEARLY = 0.03  # share of the objective
 UNLIKELY = 0.01  # probability
 _AS_SURE = 0.05  # of a probability
-RUN_SD = 0.1  # of the log of a p99 over repeated windows of some hundred requests, as on the simulated cluster
+# Standard deviation of the log of a percentile over repeated windows of some hundred requests, as on the simulated
+# cluster: 2 to 10 % of TTFT and 2 to 7 % of TPOT, the more the nearer a layout is to saturation.
+RUN_SD = {Metric.TTFT: 0.1, Metric.TPOT: 0.06, Metric.ITL: 0.1, Metric.E2E: 0.1}
+_ATTAINED_SD = 0.01  # of a share of requests, where its window tells none
+_TWO_SIDED = NormalDist().inv_cdf(0.975)  # standard deviations from the middle of a 95 % interval to its end
 _ENOUGH = 1 - 1e-9  # of the asked rate, but for rounding
 
 
@@ -67,7 +73,8 @@ def outlook(
         meets |= np.isfinite(values)
         better = np.isfinite(values) & (values < bar * (1 - CLEARLY))
         wins |= better & (values <= leader * (1 + CLEARLY))
-        gain = np.maximum(gain, np.where(better, 1 - values / bar, 0.0))
+        share = 1 - np.where(better, values, 0.0) / bar if np.isfinite(bar) else 1.0
+        gain = np.maximum(gain, np.where(better, share, 0.0))
     miss = np.clip(forecast.miss, -5.0, 5.0).mean(axis=0)
     anything = float(wins.any(axis=1).mean())
     return Outlook(wins.mean(axis=0), meets.mean(axis=0), miss, anything, (gain > 0).mean(axis=0), gain.mean(axis=0))
@@ -119,10 +126,31 @@ def held(request: TuneRequest, belief: Belief) -> NDArray[np.bool_]:
 def confirmation_chance(request: TuneRequest, trials: Sequence[TrialResult]) -> float:
     """The probability that a layout which met the SLO meets it again, by its distance from the targets; 1 where it was
     confirmed."""
-    ratios = [ratio for step in asked_steps(request, trials) if (ratio := slo_ratio(request, step)) is not None]
-    if len(ratios) != 1:
-        return float(bool(ratios))
-    return NormalDist().cdf(-math.log(max(ratios[0], 1e-9)) / RUN_SD)
+    steps = asked_steps(request, trials)
+    if len(steps) != 1:
+        return float(bool(steps))
+    over_sd = [_over_sd(target, steps[0].slo_values_ms.get(target.key)) for target in request.slo]
+    if request.attainment is not None and steps[0].attainment is not None:
+        low, high = steps[0].attainment_interval or (0.0, 0.0)
+        sd = max((high - low) / (2 * _TWO_SIDED), _ATTAINED_SD)
+        over_sd.append((request.attainment - steps[0].attainment) / sd)
+    return NormalDist().cdf(-max(over_sd))
+
+
+def _over_sd(target: SloTarget, value_ms: float | None) -> float:
+    """By how many standard deviations a value is above its target, on a log scale; certain to miss without one."""
+    if value_ms is None:
+        return math.inf
+    return math.log(max(ratio(target, value_ms), 1e-9)) / RUN_SD[target.metric]
+
+
+def tied(request: TuneRequest, belief: Belief, best: Sequence[TrialResult]) -> NDArray[np.bool_]:
+    """By candidate, whether it cannot be told apart from the best measured layout: in half of the draws or more, it is
+    within ``CLEARLY`` of it."""
+    objective = request.objective
+    bar = value_of(request, objective, best)
+    near = np.abs(_beside(request, objective, belief, best) / bar - 1) <= CLEARLY
+    return np.asarray(near.mean(axis=0) >= 0.5)
 
 
 def surest(belief: Belief, left: NDArray[np.bool_], holds: Floats) -> int:
