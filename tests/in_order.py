@@ -51,6 +51,9 @@ class InOrder:
     def believed(self, history: History) -> None:
         """It has no belief."""
 
+    def stopped(self, history: History) -> None:
+        """It weighs no costs."""
+
     def lost_causes(self, history: History) -> Sequence[tuple[Candidate, str]]:
         """None."""
         return []

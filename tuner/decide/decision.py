@@ -10,6 +10,7 @@ from tuner.ask.request import Objective, TuneRequest
 from tuner.ask.slo import over, ratio
 from tuner.decide.comparison import slo_ratio
 from tuner.decide.layout_summary import LayoutSummary, Spread, front, layout_summaries
+from tuner.decide.stopping import Stopped
 from tuner.plan.infeasible import Infeasible
 from tuner.plan.prune import Candidate, DroppedGroup, Prediction
 from tuner.trial.ledger import Spent
@@ -23,8 +24,8 @@ class Decision:
 
     ``standings`` are the measured layouts with all their trials, best first; ``winner`` and ``runner_up`` are the
     trials that stand for the first two that meet the SLO, ``pareto`` those of the front (its axes: ``front_axes``).
-    ``infeasible`` says why no layout meets the SLO, where the study ended without a winner; ``files`` has the paths of
-    what was written, by kind.
+    ``infeasible`` says why no layout meets the SLO, where the study ended without a winner; ``stopped`` why no more was
+    launched, None of a study that goes on; ``files`` has the paths of what was written, by kind.
     """
 
     study: str
@@ -40,6 +41,12 @@ class Decision:
     remedy: str | None
     infeasible: Infeasible | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    stopped: Stopped | None = None
+
+    @property
+    def stopped_in_words(self) -> str | None:
+        """Why no more was launched, in a sentence; None where that is not known."""
+        return None if self.stopped is None else self.stopped.sentence
 
     def predicted_ms(self, request: TuneRequest, trial: TrialResult) -> tuple[float | None, ...]:
         """What the model said of a trial's shown step: ``request.shown_metrics`` in ms, None where it said nothing."""

@@ -4,12 +4,14 @@ given to a strategy, and the rules that hold whatever the strategy."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tuner.ask.deployment import Deployment, TwoPools
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.ask.slo import Verdict
 from tuner.decide.comparison import slo_ratio
+from tuner.decide.stopping import Stopped
 from tuner.plan.prune import Candidate
 from tuner.search.beliefs import Beliefs
 from tuner.search.history import History, launches
@@ -97,6 +99,12 @@ class Search:
     def believed(self) -> Beliefs | None:
         """What is believed of the candidates that are left; None where there is no belief."""
         return self._strategy.believed(self._history) if self._strategy else None
+
+    def stopped(self, budget: str | None) -> Stopped | None:
+        """Why nothing more is launched: by the part of the ``budget`` that is spent, or since it is not worth its cost;
+        None of a strategy that weighs no costs."""
+        found = self._strategy.stopped(self._history) if self._strategy else None
+        return None if found is None else replace(found, budget=budget)
 
     def unbeatable(self) -> list[tuple[Candidate, str]]:
         """Candidates that need no launch: a measured one beats whatever they could show, or they would fail."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from tuner.ask.deployment import Deployment
+from tuner.decide.stopping import Stopped
 from tuner.plan.prune import Candidate
 from tuner.search.beliefs import Beliefs
 from tuner.search.history import History
@@ -31,3 +32,6 @@ class Strategy(Protocol):
 
     def believed(self, history: History) -> Beliefs | None:
         """What it believes now, for people to see; None of a strategy that has no belief."""
+
+    def stopped(self, history: History) -> Stopped | None:
+        """What another launch would cost and could win, where nothing is launched any more; None where it cannot tell."""

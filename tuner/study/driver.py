@@ -35,6 +35,8 @@ from tuner.trial.ledger import Entry, spent
 from tuner.trial.results import TrialResult, TrialState
 from tuner.trial.seams import Reconfigurable
 
+NOTHING_LEFT = "nothing is left that could win"  # and is worth its launch
+
 
 class Driver:
     """Runs trials until the budget is spent or nothing is left that could win.
@@ -167,7 +169,7 @@ class Driver:
         running = [trial.deployment for trial in seen.open]
         proposal = search.ask(running, lambda layout: self._fits(layout, seen.open, purse, starts))
         if proposal is None:
-            self._why = self._overrun or "nothing is left that could win"
+            self._why = self._overrun or NOTHING_LEFT
             return None
         return self._claimed(proposal, search) if self._may_launch() else None
 

@@ -22,6 +22,7 @@ from tuner.ask.request import TuneRequest
 from tuner.ask.rules import DropReason, illegal
 from tuner.ask.space import Space
 from tuner.decide.decision import Decision, decide, winner
+from tuner.decide.stopping import Stopped
 from tuner.errors import BadInput, Cancelled, Cause, StoreError, reason
 from tuner.plan.infeasible import infeasible, slower_than_predicted
 from tuner.plan.prune import Candidate, DroppedGroup, Plan, plan
@@ -32,7 +33,7 @@ from tuner.search.search import Search
 from tuner.search.strategy import Strategy
 from tuner.search.warm_start import MOST, Factors, Past, carried
 from tuner.study.assignment import Assignment
-from tuner.study.driver import Driver
+from tuner.study.driver import NOTHING_LEFT, Driver
 from tuner.study.launchable import launchable
 from tuner.study.lease import is_gone, new_driver
 from tuner.study.lifecycle import StudyState
@@ -116,8 +117,10 @@ class Study:
             search.recall(found.finished)
             if known and (found.finished or orphans):
                 self._observer.resumed(found.finished, orphans)
-            self._observer.ended(driver.run(search, found.finished))
-            return self._decide(planned, search)
+            why = driver.run(search, found.finished)
+            stopped = search.stopped(None if why == NOTHING_LEFT else why)
+            self._observer.ended(f"Stopped: {why}." if stopped is None else stopped.sentence)
+            return self._decide(planned, search, stopped)
 
     def _planned(self) -> Plan:
         """The plan of what this launcher has paths to the engine for."""
@@ -210,13 +213,14 @@ class Study:
             raise BadInput("space", self._s.space.name, f"layouts that {self._launcher.name} can run; {refusal}")
         return replace(planned, ranked=tuple(kept), dropped=tuple(dropped))
 
-    def _decide(self, planned: Plan, search: Search) -> Decision:
+    def _decide(self, planned: Plan, search: Search, stopped: Stopped | None) -> Decision:
         groups = list(planned.dropped)
         for candidate, why in search.unbeatable():
             groups.append(DroppedGroup(DropReason.OUTRANKED, 1, candidate.layout, why))
         s, found = self._s, self._store.snapshot(self._s.name)
         used = spent(found.entries, found.pulse.study_s, partial(usd_per_gpu_hour, s.request))
         decision = decide(s.name, s.request, found.finished, planned.ranked, groups, used)
+        decision = replace(decision, stopped=stopped)
         if decision.winner is None:
             slower = slower_than_predicted(s.request, decision.trials, decision.predictions)
             decision = replace(decision, infeasible=infeasible(s.request, s.model, s.space, slower))

@@ -19,6 +19,7 @@ from tuner.app.answers.layout_summary import (
     spent_answer,
 )
 from tuner.app.answers.plan import DroppedAnswer, dropped_answer
+from tuner.app.answers.stopping import StoppedAnswer, stopped_answer
 from tuner.app.answers.trial import StepAnswer, TrialAnswer, trial_answer
 from tuner.ask.request import TuneRequest
 from tuner.decide.decision import Decision
@@ -56,6 +57,7 @@ class DecisionAnswer(OriginAnswer, OnDevices):
     dropped: list[DroppedAnswer] = Field(description="What never was launched, group by group.")
     why: str = Field(description="Why the winner won, or by how much the best layout misses.")
     remedy: str | None = Field(description="What would have to change; null where a layout meets the SLO.")
+    stopped: StoppedAnswer | None = Field(description="Why no more was launched; null of a study that goes on.")
     infeasible: InfeasibleAnswer | None = Field(description="Why no layout can; null where one does, or none is known.")
     files: dict[str, str] = Field(description="Paths of what was written, by kind.")
     engine: EngineAnswer = Field(description="The engine that was measured.")
@@ -92,6 +94,7 @@ def decision_answer(decision: Decision, request: TuneRequest, facts: Mapping[str
         dropped=[dropped_answer(group) for group in decision.dropped],
         why=decision.why,
         remedy=decision.remedy,
+        stopped=stopped_answer(decision.stopped),
         infeasible=infeasible_answer(decision.infeasible) if decision.infeasible else None,
         files=dict(decision.files),
         engine=engine_answer(request, facts),

@@ -13,6 +13,7 @@ from tuner.app.answers.engine import EngineAnswer
 from tuner.app.answers.infeasible import InfeasibleAnswer
 from tuner.app.answers.layout_summary import BudgetAnswer, LayoutSummaryAnswer, SpentAnswer
 from tuner.app.answers.plan import DroppedAnswer, RankedAnswer
+from tuner.app.answers.stopping import StoppedAnswer
 from tuner.explain.never_launched import FACTORS, NeverLaunched
 
 
@@ -57,6 +58,7 @@ class ExplainAnswer(OriginAnswer, OnDevices):
     ended: bool = Field(description="False: not decided yet, this is how its trials stand.")
     why: str = Field(description="Why the winner won, or by how much the best layout misses.")
     remedy: str | None = Field(description="What would have to change; null where a layout meets the SLO.")
+    stopped: StoppedAnswer | None = Field(description="Why no more was launched; null of a study that goes on.")
     standings: list[LayoutSummaryAnswer] = Field(description="Measured layouts with all their runs, best first.")
     layouts: list[RankedAnswer] = Field(description="The layouts that are explained.")
     dropped: list[SafelyDroppedAnswer] = Field(description="What never was launched, group by group.")

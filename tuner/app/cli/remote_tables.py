@@ -44,7 +44,7 @@ def study_answer_tables(console: Console, answer: ShowAnswer) -> None:
     if answer.winner is not None:
         title = "Winner" if answer.ended else "Best so far"
         console.print(f"[bold green]{title}[/bold green]: [bold]{answer.winner.layout}[/bold]", highlight=False)
-    print_lines(console, [answer.why, *([answer.remedy] if answer.remedy else [])])
+    _told(console, answer)
     print_lines(console, [*answer.device_notes, *(answer.infeasible.lines if answer.infeasible else ())])
 
 
@@ -53,7 +53,7 @@ def explain_answer_tables(console: Console, answer: ExplainAnswer) -> None:
     _simulated(console, answer)
     if not answer.ended:
         print_lines(console, ["The study has not ended: this is how it stands."])
-    print_lines(console, [answer.why, *([answer.remedy] if answer.remedy else [])])
+    _told(console, answer)
     for row in answer.layouts:
         if row.breakdown is not None:
             table = Table(title=f"Where the milliseconds of {row.layout} go", **left_title())
@@ -110,3 +110,9 @@ def _dropped(console: Console, groups: list[DroppedAnswer]) -> None:
     for group in groups:
         table.add_row(group.reason, f"{group.count:,}", group.example, group.figure)
     console.print(table)
+
+
+def _told(console: Console, answer: ShowAnswer | ExplainAnswer) -> None:
+    """Why it was decided so, what would have to change, and why no more was launched."""
+    stopped = answer.stopped.sentence if answer.stopped is not None else None
+    print_lines(console, [text for text in (answer.why, answer.remedy, stopped) if text])

@@ -111,7 +111,7 @@ class Live:
         self._best = data["layout"]
 
     def _tell_ended(self, data: Mapping[str, Any]) -> None:
-        self.note(f"{data['why']}; no more launches")
+        self.note(str(data["why"]))
 
     def _of(self, trial: int, text: str) -> None:
         self.note(f"  trial {trial + 1}: {text}" if len(self._running) > 1 else f"  {text}")

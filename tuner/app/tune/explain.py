@@ -15,6 +15,7 @@ from tuner.app.answers.explain import ExplainAnswer, LearntAnswer, SafelyDropped
 from tuner.app.answers.infeasible import infeasible_answer
 from tuner.app.answers.layout_summary import budget_answer, layout_summary_answer, spent_answer
 from tuner.app.answers.plan import dropped_answer, ranked_answer
+from tuner.app.answers.stopping import stopped_answer
 from tuner.app.cli.tables import breakdown_table, dropped_table, left_title, print_lines
 from tuner.app.tune.learnt_prices import LearntPrice, learnt_prices
 from tuner.app.tune.tables import budget_line, summaries_table
@@ -80,6 +81,7 @@ class Explained:
             ended=self.ended,
             why=decision.why,
             remedy=decision.remedy,
+            stopped=None if self.one_layout else stopped_answer(decision.stopped),
             standings=[layout_summary_answer(summary, request) for summary in decision.standings],
             layouts=[ranked_answer(c, self.splits.get(c.layout), held[c.layout]) for c in self.candidates],
             dropped=[
@@ -108,7 +110,8 @@ class Explained:
     def print(self, console: Console, request: TuneRequest) -> None:
         """The explanation in the terminal."""
         told = [] if self.ended else ["The study has not ended: this is how it stands."]
-        print_lines(console, [*told, *(text for text in (self.decision.why, self.decision.remedy) if text)])
+        stopped = None if self.one_layout else self.decision.stopped_in_words
+        print_lines(console, [*told, *(text for text in (self.decision.why, self.decision.remedy, stopped) if text)])
         summaries_table(console, self.decision, request)
         breakdown_table(console, self.candidates, self.splits)
         _learnt_table(console, self.learnt)

@@ -58,7 +58,7 @@ def report_data(
         model=request.model,
         headline=_headline(decision, names, ended),
         ranks=ranks_shown(request, decision.winner.deployment) if decision.winner else None,
-        why=tuple(text for text in (decision.why, decision.remedy) if text),
+        why=tuple(text for text in (decision.why, decision.remedy, decision.stopped_in_words) if text),
         metrics=metrics,
         request=(*_request_facts(request), *((("in every layout", common),) if common else ())),
         funnel=_funnel(record, decision, ended),

@@ -149,7 +149,7 @@ class Screen(Observer):
         self._best = layout
 
     def ended(self, why: str) -> None:
-        self.note(f"{why}; no more launches")
+        self.note(why)
 
     def _note_of(self, number: int, text: str) -> None:
         """A line on one trial, which is named where several run."""

@@ -37,7 +37,8 @@ def decision_tables(console: Console, decision: Decision, request: TuneRequest, 
     if decision.winner is not None:
         title = "Winner" if ended else "Best so far"
         console.print(f"[bold green]{title}[/bold green]: [bold]{decision.winner.deployment}[/bold]", highlight=False)
-    lines = [decision.why, *([decision.remedy] if decision.remedy else []), *caution_lines(decision, request)]
+    told = [text for text in (decision.why, decision.remedy, decision.stopped_in_words) if text]
+    lines = [*told, *caution_lines(decision, request)]
     lines.append(budget_line(decision, request))
     print_lines(console, [*lines, *(f"  {kind:12} {path}" for kind, path in decision.files.items())])
 
