@@ -33,9 +33,14 @@ def believing(count, held, miss, e2e_ms=None):
     return SimpleNamespace(candidates=[make_candidate(text) for text in layouts], forecast=lambda: forecast)
 
 
+def seeing(chance: list[float], meets: list[float], anything: float) -> Outlook:
+    nothing = np.zeros(len(chance))
+    return Outlook(np.array(chance), np.array(meets), nothing, anything, nothing, nothing)
+
+
 def test_the_likeliest_winners_come_first_and_what_is_ruled_out_does_not():
     belief = believing(3, [[1, 1, 1]], [[-1.0, 0.0, 1.0]])
-    seen = Outlook(np.array([0.1, 0.7, 0.9]), np.array([0.5, 0.8, 0.9]), np.array([0.0, 0.0, 0.0]), 0.95)
+    seen = seeing([0.1, 0.7, 0.9], [0.5, 0.8, 0.9], 0.95)
     found = beliefs(make_request(), belief, np.array([True, True, False]), seen, ())
     assert [row.wins for row in found.rows] == [0.7, 0.1]
     assert (found.left, found.could_win, found.anything, found.best) == (2, 2, 0.95, None)
@@ -43,7 +48,7 @@ def test_the_likeliest_winners_come_first_and_what_is_ruled_out_does_not():
 
 def test_the_best_measured_layout_is_told_of_beside_them():
     belief = believing(2, [[1, 1]], [[-1.0, 0.0]])
-    seen = Outlook(np.zeros(2), np.zeros(2), np.zeros(2), 0.0)
+    seen = seeing([0.0, 0.0], [0.0, 0.0], 0.0)
     best = [TrialResult(0, belief.candidates[1].layout, TrialState.MEASURED)]
     found = beliefs(make_request(), belief, np.array([True, False]), seen, best)
     assert found.best is not None
@@ -53,7 +58,7 @@ def test_the_best_measured_layout_is_told_of_beside_them():
 
 def test_what_cannot_carry_the_rate_has_no_figure_there():
     belief = believing(1, [[0]] * 10, [[0.0]] * 8 + [[np.inf]] * 2)
-    seen = Outlook(np.ones(1), np.ones(1), np.zeros(1), 1.0)
+    seen = seeing([1.0], [1.0], 1.0)
     (row,) = beliefs(make_request(), belief, np.array([True]), seen, ()).rows
     assert row.of_target == (1.0, 1.0, None)
     assert row.meets == 0.8
@@ -66,7 +71,7 @@ def test_what_cannot_carry_the_rate_has_no_figure_there():
 def test_the_objective_has_a_range_where_it_is_no_price(objective, expected):
     request = make_request({"objective": objective, "load.rates_req_per_s": [4, 8]})
     belief = believing(1, [[0], [1], [1], [2]], [[0.0]] * 4, [[5.0], [5.0], [9.0], [5.0]])
-    seen = Outlook(np.ones(1), np.ones(1), np.zeros(1), 1.0)
+    seen = seeing([1.0], [1.0], 1.0)
     (row,) = beliefs(request, belief, np.array([True]), seen, ()).rows
     assert row.objective == expected
 
@@ -74,7 +79,7 @@ def test_the_objective_has_a_range_where_it_is_no_price(objective, expected):
 def test_no_more_are_listed_than_can_be_read():
     count = SHOWN + 5
     belief = believing(count, [[1] * count], [[0.0] * count])
-    seen = Outlook(np.ones(count), np.ones(count), np.zeros(count), 1.0)
+    seen = seeing([1.0] * count, [1.0] * count, 1.0)
     found = beliefs(make_request(), belief, np.ones(count, dtype=bool), seen, ())
     assert (len(found.rows), found.left) == (SHOWN, count)
 

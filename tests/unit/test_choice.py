@@ -33,7 +33,7 @@ def trial(number: int, layout: str, share: float, repeat: int = 0) -> TrialResul
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("share", "least", "most"), [(0.5, 0.999, 1.0), (0.9, 0.8, 0.9), (1.0, 0.5, 0.5)])
+@pytest.mark.parametrize(("share", "least", "most"), [(0.5, 0.999, 1.0), (0.9, 0.95, 0.97), (1.0, 0.5, 0.5)])
 def test_a_confirmation_is_likelier_the_more_is_to_spare(share, least, most):
     assert least <= confirmation_chance(REQUEST, [trial(0, "tp=2", share)]) <= most
     assert confirmation_chance(REQUEST, [trial(0, "tp=2", share), trial(1, "tp=2", share, 1)]) == 1.0
@@ -55,9 +55,9 @@ def test_the_surest_is_the_smallest_of_the_likeliest():
     assert surest(belief, without, holds) != chosen
 
 
-@pytest.mark.parametrize(("share", "purpose"), [(0.99, Purpose.EXPLORE), (0.4, Purpose.CONFIRM)])
+@pytest.mark.parametrize(("share", "purpose"), [(0.99, Purpose.EXPLORE), (0.85, Purpose.CONFIRM)])
 def test_the_last_launch_but_one_goes_to_what_will_hold(share, purpose):
-    """A leader that barely met the SLO is no winner yet; one with much to spare is confirmed."""
+    """A leader that barely met the SLO is no winner yet; one with something to spare is confirmed."""
     belief, small = made(), "tp=2,max_num_seqs=128"
     search = Search(REQUEST, belief.candidates, BeliefStrategy(REQUEST, belief))
     other = "tp=1,max_num_seqs=128"

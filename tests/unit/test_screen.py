@@ -55,6 +55,6 @@ def test_the_best_so_far_is_told_when_it_changes_and_the_end_with_its_reason(scr
     told = lines(screen)
     assert [line.partition(",")[0] for line in told] == [
         "best so far: tp=2",
-        "the budget of 8 launches is spent; no more launches",
+        "the budget of 8 launches is spent",
     ]
     assert "meets the SLO" in told[0]

@@ -289,7 +289,7 @@ def test_a_study_is_asked_for_watched_and_shown_from_elsewhere(url, run, store, 
         answer = json.loads(out)
         assert answer["winner"]["layout"]
         assert "ended" not in answer
-        for line in ("kept", "trial 1 of at most 2", "meets the SLO", "no more launches", "the study is decided"):
+        for line in ("kept", "trial 1 of at most 2", "meets the SLO", "Stopped:", "the study is decided"):
             assert line in err
         code, out, _ = run("show", "s", "--json")
         shown = {key: value for key, value in json.loads(out).items() if key not in ("ended", "state")}

@@ -80,7 +80,7 @@ class BeliefStrategy:
                 chosen = choose(self._belief, left & self._roomy(fits), seen)
                 if chosen is not None:
                     chance = float(seen.chance[chosen])
-                    why = f"best for its cost with a probability of {chance:.0%}" if chance else _NEAREST
+                    why = f"the likeliest to be best, with a probability of {chance:.0%}" if chance else _NEAREST
                     return Proposal(self._belief.candidates[chosen].layout, why)
                 if left.any():
                     return None  # what could win has no room yet

@@ -1,10 +1,9 @@
 """Which candidate is worth the next launch, and when none is, by the draws of a belief.
 
 A draw is one way the world may be. A candidate wins in it when it beats the best measured layout by more than
-``CLEARLY`` and no other candidate left is clearly better. The launch goes to the one that wins in most draws for the
-square root of what it costs: knowing where the optimum is pays for all later launches, so a dear one is put off, not
-ruled out. Nothing is launched any more once a win is less likely than ``UNLIKELY``, nor where it is not worth its cost
-(``tuner.search.worth``).
+``CLEARLY`` and no other candidate left is clearly better. The launch goes to the one that wins in most draws, of those
+about as likely to one of the fewest devices: knowing where the optimum is saves all later launches. Nothing is launched
+any more once a win is less likely than ``UNLIKELY``, nor where it is not worth its cost (``tuner.search.worth``).
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from tuner.trial.results import TrialResult, TrialState
 
 CLEARLY = 0.03  # share of the objective
 UNLIKELY = 0.01  # probability
-_AS_SURE = 0.05  # of a probability
+_AS_SURE = _AS_LIKELY = 0.05  # of a probability
 # Standard deviation of the log of a percentile over repeated windows of some hundred requests, as on the simulated
 # cluster: 2 to 10 % of TTFT and 2 to 7 % of TPOT, the more the nearer a layout is to saturation.
 RUN_SD = {Metric.TTFT: 0.1, Metric.TPOT: 0.06, Metric.ITL: 0.1, Metric.E2E: 0.1}
@@ -107,8 +106,10 @@ def choose(belief: Belief, left: NDArray[np.bool_], seen: Outlook) -> int | None
     """Index of the candidate to launch, or None when none is left."""
     if not left.any():
         return None
-    if seen.chance[left].max() > 0:
-        return int(np.argmax(np.where(left, seen.chance / np.sqrt(belief.devices), -1.0)))
+    if (most := seen.chance[left].max()) > 0:
+        likely = left & (seen.chance > 0) & (seen.chance >= most - _AS_LIKELY)
+        fewest = likely & (belief.devices == belief.devices[likely].min())
+        return int(np.argmax(np.where(fewest, seen.chance, -1.0)))
     return int(np.argmin(np.where(left, seen.miss, np.inf)))
 
 

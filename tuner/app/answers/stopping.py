@@ -42,7 +42,9 @@ class StoppedAnswer(Answer):
     sentence: str = Field(description="All of it in words.")
     horizon_hours: float = Field(description="Hours within which a launch has to pay for itself.")
     within: float = Field(description="Share of the objective below which a difference is none.")
-    budget: str | None = Field(description="The part of the budget that ended the study; null where it ended by itself.")
+    budget: str | None = Field(
+        description="The part of the budget that ended the study; null where it ended by itself."
+    )
     launch: NextLaunchAnswer | None = Field(description="The launch that came next; null where none is left or known.")
     unconfirmed: UnconfirmedAnswer | None = Field(description="Null where the winner was measured again, or is none.")
     ties: int = Field(description="Layouts not launched since they cannot be told apart from the winner.")

@@ -81,7 +81,7 @@ class Explained:
             ended=self.ended,
             why=decision.why,
             remedy=decision.remedy,
-            stopped=None if self.one_layout else stopped_answer(decision.stopped),
+            stopped=stopped_answer(decision.stopped),
             standings=[layout_summary_answer(summary, request) for summary in decision.standings],
             layouts=[ranked_answer(c, self.splits.get(c.layout), held[c.layout]) for c in self.candidates],
             dropped=[
@@ -110,8 +110,8 @@ class Explained:
     def print(self, console: Console, request: TuneRequest) -> None:
         """The explanation in the terminal."""
         told = [] if self.ended else ["The study has not ended: this is how it stands."]
-        stopped = None if self.one_layout else self.decision.stopped_in_words
-        print_lines(console, [*told, *(text for text in (self.decision.why, self.decision.remedy, stopped) if text)])
+        decided = (self.decision.why, self.decision.remedy, self.decision.stopped_in_words)
+        print_lines(console, [*told, *(text for text in decided if text)])
         summaries_table(console, self.decision, request)
         breakdown_table(console, self.candidates, self.splits)
         _learnt_table(console, self.learnt)
