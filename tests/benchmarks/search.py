@@ -1,10 +1,11 @@
-"""How few launches the search needs: 24 tuning problems on a simulated cluster, beside search without a model.
+"""How few launches the search needs: 24 tuning problems on a simulated cluster, and 16 that were kept back, beside the
+stop rule of before and search without a model.
 
-    python -m tests.benchmarks.search [--quick] [--slow] [--out FILE]
+    python -m tests.benchmarks.search [--quick] [--slow] [--only before|peers|overhead] [--out FILE]
 
 Every legal layout of every problem is measured without noise first (cached outside the repository), which gives the
-true optimum. Then all strategies search the same worlds under the same noise: once where the model's prices are right,
-once where every cost term is off by a random factor (standard deviation 30 % on a log scale).
+true optimum. Then all strategies search the same worlds under the same noise: where the model's prices are right, and
+where every cost term is off by a random factor (standard deviation 30 or 50 % on a log scale).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.benchmarks.search_before import StopByChance
+from tests.benchmarks.search_kept_back import FIRST, KEPT_BACK
 from tests.benchmarks.search_peers import PEERS, Run, parlay
 from tests.benchmarks.search_problems import COUNT, Problem, problem
 from tuner.ask.cluster import Cluster
@@ -32,7 +35,9 @@ from tuner.search.search import Search
 from tuner.trial.results import TrialResult, TrialState
 
 NOISE = 0.02  # standard deviation of a factor on a whole load step
-WORLDS = {"calibrated": 0.0, "distorted": 0.3}
+WORLDS = {"calibrated": 0.0, "distorted": 0.3, "far off": 0.5}
+SETS = {"known": range(COUNT), "kept back": range(FIRST, FIRST + len(KEPT_BACK))}
+WITH_PEERS = ("calibrated", "distorted")  # worlds in which the peers search, too
 WITHIN = 0.03
 BUDGET = 12
 PEER_LAUNCHES = 30
@@ -73,10 +78,75 @@ def _share(value: float) -> str:
     return f"{value:.1%}" if math.isfinite(value) else "misses the SLO"
 
 
+@dataclass(frozen=True)
+class Study:
+    """One study by our search, and by the stop rule of before."""
+
+    ours: Run
+    before: Run
+    kept: bool
+
+    @property
+    def share(self) -> float:
+        """GPU-seconds of the whole study, as a share of those of before."""
+        return self.ours.gpu_s[-1] / self.before.gpu_s[-1]
+
+
+def studies(quick: bool) -> list[str]:
+    """Whole studies, from the first launch to the answer: the table, as lines."""
+    lines = [
+        "### Whole studies, to the answer",
+        "",
+        "| problems, prices off by | studies | launches, mean / worst | before | regret, worst | before | "
+        "optimum dropped | GPU-s ÷ before, median | in sum |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    everything = list[Study]()
+    for name, numbers in SETS.items():
+        for world, error in WORLDS.items():
+            found = [_study(world, number, error) for number in numbers[:: 3 if quick else 1]]
+            lines.append(_studies_row(f"{name}, {error:.0%}", found))
+            everything += found
+    return [*lines, _studies_row("all", everything), ""]
+
+
+def _study(world: str, number: int, error: float) -> Study:
+    found = problem(number, Conditions(seed=number if error else 0, term_error=error))
+    ours, before = parlay(found, NOISE, 0, BUDGET), parlay(found, NOISE, 0, BUDGET, StopByChance.of)
+    study = Study(ours, before, found.optimum_kept)
+    print(
+        f"{world} {found.name}: ended after {len(ours.regrets)} launches with {_share(ours.final(BUDGET))}, before "
+        f"after {len(before.regrets)} with {_share(before.final(BUDGET))}; GPU-seconds {study.share:.2f} of before"
+        f"{'' if study.kept else ' OPTIMUM DROPPED'}",
+        flush=True,
+    )
+    return study
+
+
+def _studies_row(name: str, found: Sequence[Study]) -> str:
+    ours, before = [s.ours for s in found], [s.before for s in found]
+    cells = [
+        name,
+        str(len(found)),
+        *(_launches(runs) for runs in (ours, before)),
+        *(_share(max(run.final(BUDGET) for run in runs)) for runs in (ours, before)),
+        str(sum(not study.kept for study in found)),
+        f"{np.median([study.share for study in found]):.2f}",
+        f"{sum(run.gpu_s[-1] for run in ours) / sum(run.gpu_s[-1] for run in before):.2f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _launches(runs: Sequence[Run]) -> str:
+    counts = [len(run.regrets) for run in runs]
+    return f"{np.mean(counts):.1f} / {max(counts)}"
+
+
 def compare(quick: bool, seeds: int, slow: bool) -> list[str]:
     """The table of each world, as lines."""
     lines = []
-    for world, error in WORLDS.items():
+    for world in WITH_PEERS:
+        error = WORLDS[world]
         runs: dict[str, dict[int, Run]] = {"parlay": {}, **{name: {} for name in PEERS if slow or name not in SLOW}}
         kept = count = 0
         for number in range(0, COUNT, 3 if quick else 1):
@@ -100,8 +170,6 @@ def compare(quick: bool, seeds: int, slow: bool) -> list[str]:
             f"GPU-seconds of parlay ÷ those of the best peer ({peer}), summed over the same problems: {share:.2f} "
             "(a run that never got there counts with all that it spent).",
             f"Optimum dropped before launch: {count - kept} of {count}.",
-            f"Launches of parlay in all, confirmations included: "
-            f"{np.mean([len(run.regrets) for run in runs['parlay'].values()]):.1f} on average.",
             "",
         ]
     return lines
@@ -190,13 +258,15 @@ def main() -> None:
         "--seeds", type=int, default=1, help="runs of each problem, every one with noise and term factors of its own"
     )
     parser.add_argument("--slow", action="store_true", help="the GP sampler, too, on every third problem")
-    parser.add_argument("--only", choices=("compare", "overhead"))
+    parser.add_argument("--only", choices=("before", "peers", "overhead"))
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     lines = ["# Search economy", "", f"`python -m tests.benchmarks.search`, on {machine()}.", ""]
-    if chosen.only != "overhead":
+    if chosen.only in (None, "before"):
+        lines += studies(chosen.quick)
+    if chosen.only in (None, "peers"):
         lines += compare(chosen.quick, chosen.seeds, chosen.slow)
-    if chosen.only != "compare":
+    if chosen.only in (None, "overhead"):
         lines += [overhead(), ""]
     print("\n".join(lines))
     if chosen.out is not None:

@@ -1,4 +1,4 @@
-"""The stop rule that the search had before it weighed what a launch is worth: the peer that ours is measured against."""
+"""The stop rule that the search had before it weighed what a launch is worth: a peer of ours."""
 
 from __future__ import annotations
 

@@ -22,9 +22,11 @@ from tuner.decide.comparison import by_layout, meets_and_order, slo_ratio
 from tuner.search.belief_strategy import BeliefStrategy
 from tuner.search.choice import value_of
 from tuner.search.search import Search
+from tuner.search.strategy import Strategy
 from tuner.trial.results import TrialResult, TrialState
 
 AXES = (*(axis for axis in STRUCTURE_AXES if axis != "executor"), "max_num_batched_tokens", "max_num_seqs")
+Strategist = Callable[..., Strategy]
 _PATIENCE = 8  # proposals in a row that need no launch, before a peer is given a random new layout
 
 
@@ -77,11 +79,11 @@ class _Log:
         return Run(tuple(self.regrets), tuple(self.gpu_s), seconds)
 
 
-def parlay(problem: Problem, noise: float, seed: int, launches: int) -> Run:
+def parlay(problem: Problem, noise: float, seed: int, launches: int, strategist: Strategist = BeliefStrategy.of) -> Run:
     """Our search: the funnel's candidates, the belief, a confirmation within the same launches."""
     log = _Log(problem, noise, seed)
     started, request, ranked = time.perf_counter(), problem.request, problem.planned.ranked
-    search = Search(request, ranked, BeliefStrategy.of(request, ranked, problem.model, problem.cluster))
+    search = Search(request, ranked, strategist(request, ranked, problem.model, problem.cluster))
     while len(log.trials) < launches and (proposal := search.ask()) is not None:
         search.tell(log.launch(proposal.layout, proposal.repeat))
     return log.run(time.perf_counter() - started)

@@ -1,6 +1,6 @@
 """The strategy of a study: launches go where ``choice`` sees the likeliest winner for its cost by the belief of
-``belief``, until a better one is unlikely or not worth its launch (``worth``); the winner is measured again before it is
-announced, where that is worth its launch too."""
+``belief``, until a better one is unlikely or not worth its launch (``worth``); the winner is measured again before it
+is announced, where that is worth its launch too."""
 
 from __future__ import annotations
 

@@ -34,4 +34,4 @@ class Strategy(Protocol):
         """What it believes now, for people to see; None of a strategy that has no belief."""
 
     def stopped(self, history: History) -> Stopped | None:
-        """What another launch would cost and could win, where nothing is launched any more; None where it cannot tell."""
+        """What another launch would cost and could win, where nothing more is launched; None where it cannot tell."""

@@ -47,7 +47,7 @@ class Trade:
         self._price = priced(request)
 
     def worthwhile(self, belief: Belief, seen: Outlook) -> NDArray[np.bool_]:
-        """By candidate, whether what its launch may win exceeds what it costs; every one while nothing meets the SLO."""
+        """By candidate, whether its launch may win more than it costs; every one while nothing meets the SLO."""
         if not self._met:
             return np.ones(len(belief.candidates), dtype=bool)
         return self._net(belief, seen) > 0
