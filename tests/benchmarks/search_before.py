@@ -40,6 +40,9 @@ class StopByChance(BeliefStrategy):
     def _confirming(self, history: History) -> bool:
         return True
 
+    def _rate_of(self, history: History) -> None:
+        """It measures all load steps again."""
+
     def _outlook(
         self, history: History, running: Collection[Deployment], whatever_it_costs: bool = False
     ) -> tuple[Mask, Outlook]:

@@ -61,8 +61,8 @@ class _Log:
         self.regrets: list[float] = []
         self.gpu_s: list[float] = []
 
-    def launch(self, layout: ParallelLayout, repeat: int = 0) -> TrialResult:
-        result = self.problem.trial(len(self.trials), layout, repeat, self._noise, self._seed)
+    def launch(self, layout: ParallelLayout, repeat: int = 0, rate: float | None = None) -> TrialResult:
+        result = self.problem.trial(len(self.trials), layout, repeat, self._noise, self._seed, rate)
         self.trials.append(result)
         self.gpu_s.append((self.gpu_s[-1] if self.gpu_s else 0.0) + (result.device_s or 0.0))
         groups = [g for g in by_layout(self.trials).values() if any(t.steps for t in g)]
@@ -85,7 +85,7 @@ def parlay(problem: Problem, noise: float, seed: int, launches: int, strategist:
     started, request, ranked = time.perf_counter(), problem.request, problem.planned.ranked
     search = Search(request, ranked, strategist(request, ranked, problem.model, problem.cluster))
     while len(log.trials) < launches and (proposal := search.ask()) is not None:
-        search.tell(log.launch(proposal.layout, proposal.repeat))
+        search.tell(log.launch(proposal.layout, proposal.repeat, proposal.rate_req_per_s))
     return log.run(time.perf_counter() - started)
 
 

@@ -93,8 +93,11 @@ class Problem:
     truth: Mapping[ParallelLayout, Truth]
     optimum: float
 
-    def trial(self, number: int, layout: ParallelLayout, repeat: int, noise: float, seed: int) -> TrialResult:
-        """A launch: the truth times a factor of its own, ended by the first load step that misses the SLO."""
+    def trial(
+        self, number: int, layout: ParallelLayout, repeat: int, noise: float, seed: int, rate: float | None = None
+    ) -> TrialResult:
+        """A launch: the truth times a factor of its own, ended by the first load step that misses the SLO; at one
+        ``rate`` alone where one is given."""
         steps = self.truth[_served(layout)]
         if isinstance(steps, FailureReason):
             held_s = START_UP_S * layout.devices
@@ -103,6 +106,7 @@ class Problem:
             )
         random = np.random.default_rng([seed, repeat, *str(layout).encode()])
         seen: list[StepResult] = []
+        steps = tuple(step for step in steps if rate in (None, step.step.rate_req_per_s))
         for step in steps:
             seen.append(_scaled(step, float(np.exp(noise * random.standard_normal()))))
             if not seen[-1].meets(self.request):

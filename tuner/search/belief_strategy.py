@@ -14,7 +14,7 @@ from tuner.ask.deployment import Deployment, TwoPools, one_group
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
-from tuner.decide.comparison import meets_and_order
+from tuner.decide.comparison import asked_steps, meets_and_order
 from tuner.decide.stopping import Stopped
 from tuner.plan.prune import Candidate
 from tuner.search.belief import Belief
@@ -87,7 +87,7 @@ class BeliefStrategy:
         if again is None or again in running or not fits(again):
             return None
         why = "measured again before it is announced"
-        return Proposal(again, why, Purpose.CONFIRM, len(history.of(again)))
+        return Proposal(again, why, Purpose.CONFIRM, len(history.of(again)), self._rate_of(history))
 
     def lost(self, history: History, layout: Deployment, steps: Sequence[StepResult]) -> str | None:
         """Once a layout is confirmed, or sure to be, and almost certainly better whatever else the other shows."""
@@ -179,6 +179,11 @@ class BeliefStrategy:
     def _confirming(self, history: History) -> bool:
         """Whether the best layout is worth a second run."""
         return self._trade(history).confirming()
+
+    def _rate_of(self, history: History) -> float | None:
+        """The rate at which the best layout is compared with others, of which alone a second run is in doubt."""
+        shown = asked_steps(self._request, history.best())
+        return shown[0].step.rate_req_per_s if shown else None
 
     def _trade(self, history: History) -> Trade:
         return Trade(self._request, history.best(), history.trials())

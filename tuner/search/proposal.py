@@ -11,7 +11,8 @@ from tuner.trial.results import Purpose
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """The next layout to launch, and why it is its turn. ``repeat`` counts the earlier trials of the layout.
+    """The next layout to launch, and why it is its turn. ``repeat`` counts the earlier trials of the layout;
+    ``rate_req_per_s`` is of the one load step that is worth measuring, None for all.
 
     ``engine_of`` is the trial whose engine runs, where that is measured again behind another path: nothing is launched.
     """
@@ -21,6 +22,7 @@ class Proposal:
     purpose: Purpose = Purpose.EXPLORE
     repeat: int = 0
     engine_of: int | None = None
+    rate_req_per_s: float | None = None
 
     @property
     def layout(self) -> ParallelLayout:

@@ -115,7 +115,7 @@ class TrialRun:
     def _steps(self, running: Running, deployment: RunningDeployment, search: Search) -> str | None:
         """Warm up, then the rising load steps; the answer says why it stopped early, None when it did not."""
         p, number = self._p, running.trial.number
-        steps = load_steps(p.request, running.trial.repeat)
+        steps = load_steps(p.request, running.trial.repeat, running.proposal.rate_req_per_s)
         for step in steps:
             with self._state:
                 self._cancel.raise_if_cancelled()
