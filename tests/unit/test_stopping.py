@@ -37,12 +37,11 @@ def test_ties_and_a_winner_that_was_measured_once_are_told():
     hopeless = replace(LAUNCH, chance=0.0, gain=0.0)
     once = Unconfirmed(Sum(0.1, 0.3), 0.00004, Sum(0.001, 0.003))
     assert Stopped(24.0, 0.03, None, hopeless, once, 3).sentence == (
-        "Stopped: another launch costs 0.40 US dollars, and nothing that is left could win more; 3 other layouts tie "
-        "with the winner within 3%. A second run of the winner would cost 0.30 US dollars, and it fails to hold with a "
-        "probability of less than 0.1 %."
+        "Stopped: nothing is left that could win by over 3%; 3 other layouts tie with the winner within 3%. A second "
+        "run of the winner would cost 0.30 US dollars, and it fails to hold with a probability of less than 0.1 %."
     )
     assert "; 1 other layout ties with the winner" in Stopped(24.0, 0.03, None, None, None, 1).sentence
 
 
 def test_without_anything_left_it_says_that():
-    assert Stopped(24.0, 0.03).sentence == "Stopped: no layout is left that could win."
+    assert Stopped(24.0, 0.03).sentence == "Stopped: nothing is left that could win."

@@ -41,11 +41,9 @@ class NextLaunch:
 
     @property
     def words(self) -> str:
-        """Without a subject: costs ..., and could ...."""
-        if not self.chance:
-            return f"costs {self.costs}, and nothing that is left could win more"
+        """In words, where it has a chance at all."""
         wins = _WINS[self.objective].format(_figure(self.gain))
-        return f"costs {self.costs}, and could {wins} with a probability of {_share(self.chance)}"
+        return f"another launch costs {self.costs}, and could {wins} with a probability of {_share(self.chance)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +74,16 @@ class Stopped:
     @property
     def sentence(self) -> str:
         """One sentence for whoever pays; a second one where the winner was not measured again."""
-        if self.launch is None:
-            text = f"Stopped: {self.budget or 'no layout is left that could win'}"
-        elif self.budget is not None:
-            text = f"Stopped: {self.budget}; another launch {self.launch.words}"
-        else:
-            text = f"Stopped: another launch {self.launch.words}"
+        parts = [self.budget] if self.budget is not None else []
         if self.launch is not None and self.launch.chance:
-            text += f", which is worth {self.launch.worth} over {self.horizon_hours:g} h"
+            parts.append(f"{self.launch.words}, which is worth {self.launch.worth} over {self.horizon_hours:g} h")
+        elif self.budget is None:
+            over = "" if self.launch is None else f" by over {self.within:.0%}"
+            parts.append(f"nothing is left that could win{over}")
         if self.ties:
-            one = self.ties == 1
-            text += f"; {self.ties} other {'layout ties' if one else 'layouts tie'} with the winner within "
-            text += f"{self.within:.0%}"
+            tie = "layout ties" if self.ties == 1 else "layouts tie"
+            parts.append(f"{self.ties} other {tie} with the winner within {self.within:.0%}")
+        text = f"Stopped: {'; '.join(parts)}"
         if (left := self.unconfirmed) is not None:
             text += f". A second run of the winner would cost {left.costs}, and it fails to hold with a probability of "
             text += _share(left.fails)
