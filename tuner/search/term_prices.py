@@ -122,7 +122,6 @@ def engine_of(layout: ParallelLayout) -> ParallelLayout:
 
 
 def kin_of(layout: ParallelLayout) -> ParallelLayout:
-    """Engines of which this is the same run the same kernels on as many devices: they differ in how much one step may
-    hold, or in how many replicas there are that share no experts."""
-    chunk = AXES["max_num_batched_tokens"].default
-    return replace(engine_of(layout), max_num_batched_tokens=chunk, dp=layout.dp if layout.ep else 1)
+    """Engines of which this is the same run the same kernels on as many devices under the same load: they differ in how
+    much one step may hold."""
+    return engine_of(layout).without(("max_num_batched_tokens",))
