@@ -41,6 +41,7 @@ _OVERLOAD = 8.0  # power by which latency grows with the rate beyond the last ba
 _DRAWN = 1_000_000  # draws × candidates
 _FARTHEST = 2.5  # logs by which the simulator may differ from the closed form
 _STEPS = 4  # of Gauss and Newton
+_FREEDOM = 3  # of the t distribution that factors are drawn from: how far prices may be off is itself not known well
 _OWN = np.array([OWN_SD[metric] for metric in RESIDUAL_SD])
 _SHARED = np.sqrt(np.square(list(RESIDUAL_SD.values())) - _OWN**2)
 
@@ -146,7 +147,8 @@ class Belief:
         prices, engines = self._prices, len(self._prices.index)
         draws = int(np.clip(_DRAWN // max(len(self._place), 1), 64, 256))
         random = np.random.default_rng(20260301)
-        state = self._mean + random.standard_normal((draws, self._mean.size)) @ self._root.T
+        tails = np.sqrt(_FREEDOM / np.random.default_rng(20260302).chisquare(_FREEDOM, (draws, 1)))
+        state = self._mean + tails * random.standard_normal((draws, self._mean.size)) @ self._root.T
         own = random.standard_normal((draws, engines, 2)) * _OWN
         shared = random.standard_normal((draws, self._kin_of.max() + 1, 2)) * _SHARED
         for part, places in ((own, self._own), (shared, self._shared)):

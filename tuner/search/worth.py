@@ -2,8 +2,8 @@
 
 A better layout saves a share of what the best one costs to run: that share of its devices over the horizon that the
 request states (``budget.horizon_hours``). Fewer devices or US dollars are that share itself; a higher rate serves the
-same requests with so much less; of a lower latency, which nobody pays for, as much is taken by convention. A launch is
-worth that, times the probability that the layout is clearly better. A confirmation is worth the probability that the
+same requests with so much less; of a lower latency, which nobody pays for where the SLO is met, three tenths of the
+share are taken by convention. A launch is worth that, times the probability that the layout is clearly better. A confirmation is worth the probability that the
 winner does not hold, times all that it costs to run over the horizon. A launch costs its devices, for as long as the
 launches of the study took; before the first, for a start and the windows of the load.
 """
@@ -26,6 +26,7 @@ from tuner.search.belief import Belief
 from tuner.search.choice import CLEARLY, Outlook, confirmation_chance, tied, value_of
 from tuner.trial.results import TrialResult
 
+LATENCY_COUNTS = 0.3  # of the share by which a latency is lower, as a share of what a layout costs to run
 START_S = 120.0  # of an engine, as long as none of the study has been seen to start
 
 
@@ -71,9 +72,14 @@ class Trade:
     def _met(self) -> bool:
         return bool(self._best) and meets_and_order(self._request, *self._best)[0]
 
+    @property
+    def _counts(self) -> float:
+        """How much a share of the objective counts beside a share of what the best layout costs to run."""
+        return LATENCY_COUNTS if set(self._request.objectives) == {Objective.MIN_LATENCY} else 1.0
+
     def _net(self, belief: Belief, seen: Outlook) -> Floats:
         """By candidate, what its launch may win beyond what it costs."""
-        running = _weight(self._running())
+        running = _weight(self._running()) * self._counts
         costs = np.array([_weight(self._launching(c.layout)) for c in belief.candidates])
         return np.asarray(seen.gain * running - costs)
 
@@ -84,7 +90,9 @@ class Trade:
         share = gain / chance if chance else 0.0
         won = (1 / (1 - share) - 1) / best if objective is Objective.MAX_GOODPUT else share * best
         layout = belief.candidates[at].layout
-        return NextLaunch(str(layout), self._launching(layout), chance, objective, won, _times(self._running(), gain))
+        return NextLaunch(
+            str(layout), self._launching(layout), chance, objective, won, _times(self._running(), gain * self._counts)
+        )
 
     def _second_run(self) -> Unconfirmed:
         fails = 1 - confirmation_chance(self._request, self._best)
