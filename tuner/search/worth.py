@@ -3,9 +3,10 @@
 A better layout saves a share of what the best one costs to run: that share of its devices over the horizon that the
 request states (``budget.horizon_hours``). Fewer devices or US dollars are that share itself; a higher rate serves the
 same requests with so much less; of a lower latency, which nobody pays for where the SLO is met, three tenths of the
-share are taken by convention. A launch is worth that, times the probability that the layout is clearly better. A confirmation is worth the probability that the
-winner does not hold, times all that it costs to run over the horizon. A launch costs its devices, for as long as the
-launches of the study took; before the first, for a start and the windows of the load.
+share are taken by convention. A launch is worth that, times the probability that the layout is clearly better. A
+confirmation is worth the probability that the winner does not hold, times all that it costs to run over the horizon. A
+launch costs its devices, for as long as the launches of the study took; before the first, for a start and the windows
+of the load.
 """
 
 from __future__ import annotations
