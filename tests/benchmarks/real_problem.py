@@ -193,6 +193,7 @@ class Replay:
     parallel: int = 1
     versions: dict[str, str] = field(default_factory=dict)
     in_place: frozenset[str] = frozenset()
+    cluster: None = None
 
     def refuses(self, deployment: Deployment, request: TuneRequest) -> str | None:
         """What was not measured."""

@@ -8,7 +8,7 @@ from tuner.ask.request import Objective
 from tuner.decide.stopping import NextLaunch, Stopped, Sum, Unconfirmed
 
 LAUNCH = NextLaunch("tp=1", Sum(0.13, 0.4), 0.03, Objective.MIN_COST, 0.02, Sum(0.005, 0.0144))
-STOPPED = Stopped(24.0, 0.03, launch=LAUNCH)
+STOPPED = Stopped(24.0, 0.03, 0.01, launch=LAUNCH)
 
 
 def test_the_trade_is_one_sentence():
@@ -19,10 +19,10 @@ def test_the_trade_is_one_sentence():
 
 
 def test_what_has_no_price_is_told_in_gpu_hours_and_in_the_unit_of_the_objective():
-    free = NextLaunch("tp=1", Sum(0.13, None), 0.0004, Objective.MAX_GOODPUT, 2.5, Sum(0.005, None))
+    free = NextLaunch("tp=1", Sum(0.13, None), 0.12, Objective.MAX_GOODPUT, 2.5, Sum(0.005, None))
     assert replace(STOPPED, launch=free).sentence == (
-        "Stopped: another launch costs 0.13 GPU-hours, and could serve 2.50 requests/s more with a probability of less "
-        "than 0.1 %, which is worth 0.005 GPU-hours over 24 h."
+        "Stopped: another launch costs 0.13 GPU-hours, and could serve 2.50 requests/s more with a probability of "
+        "12 %, which is worth 0.005 GPU-hours over 24 h."
     )
 
 
@@ -36,12 +36,21 @@ def test_a_budget_that_ended_it_is_named_first():
 def test_ties_and_a_winner_that_was_measured_once_are_told():
     hopeless = replace(LAUNCH, chance=0.0, gain=0.0)
     once = Unconfirmed(Sum(0.1, 0.3), 0.00004, Sum(0.001, 0.003))
-    assert Stopped(24.0, 0.03, None, hopeless, once, 3).sentence == (
+    assert Stopped(24.0, 0.03, 0.01, None, hopeless, once, 3).sentence == (
         "Stopped: nothing is left that could win by over 3%; 3 other layouts tie with the winner within 3%. A second "
         "run of the winner would cost 0.30 US dollars, and it fails to hold with a probability of less than 0.1 %."
     )
-    assert "; 1 other layout ties with the winner" in Stopped(24.0, 0.03, None, None, None, 1).sentence
+    assert "; 1 other layout ties with the winner" in Stopped(24.0, 0.03, 0.01, None, None, None, 1).sentence
 
 
 def test_without_anything_left_it_says_that():
-    assert Stopped(24.0, 0.03).sentence == "Stopped: nothing is left that could win."
+    assert Stopped(24.0, 0.03, 0.01).sentence == "Stopped: nothing is left that could win."
+
+
+def test_a_chance_that_is_none_is_worth_nothing():
+    text = replace(STOPPED, launch=replace(LAUNCH, chance=0.0039)).sentence
+    assert text.endswith("with a probability of 0.39 %, too little to be told from none.")
+
+
+def test_whole_figures_are_told_as_such():
+    assert "could save 4 devices" in replace(LAUNCH, objective=Objective.MIN_GPUS, gain=4.0).words

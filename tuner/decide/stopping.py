@@ -61,11 +61,13 @@ class Stopped:
     """Why a study ended. ``budget`` names the part of the budget that ended it, None where it ended by itself.
 
     ``launch`` is None where nothing is known of one, or none is left. ``ties`` counts layouts that were not launched
-    since they cannot be told apart from the winner at the asked precision (``within``, a share of the objective).
+    since they cannot be told apart from the winner at the asked precision (``within``, a share of the objective). A
+    probability below ``unlikely`` is not told from none.
     """
 
     horizon_hours: float
     within: float
+    unlikely: float
     budget: str | None = None
     launch: NextLaunch | None = None
     unconfirmed: Unconfirmed | None = None
@@ -76,7 +78,9 @@ class Stopped:
         """One sentence for whoever pays; a second one where the winner was not measured again."""
         parts = [self.budget] if self.budget is not None else []
         if self.launch is not None and self.launch.chance:
-            parts.append(f"{self.launch.words}, which is worth {self.launch.worth} over {self.horizon_hours:g} h")
+            worth = f"which is worth {self.launch.worth} over {self.horizon_hours:g} h"
+            surely = self.launch.chance >= self.unlikely
+            parts.append(f"{self.launch.words}, {worth if surely else 'too little to be told from none'}")
         elif self.budget is None:
             over = "" if self.launch is None else f" by over {self.within:.0%}"
             parts.append(f"nothing is left that could win{over}")
@@ -91,7 +95,7 @@ class Stopped:
 
 
 def _figure(value: float) -> str:
-    return f"{value:.2f}" if 0.01 <= value < 100 else f"{value:.3g}"
+    return f"{value:.2f}" if 0.01 <= value < 100 and value != round(value) else f"{value:.3g}"
 
 
 def _share(probability: float) -> str:

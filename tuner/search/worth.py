@@ -24,7 +24,7 @@ from tuner.cost.step_batch import Floats
 from tuner.decide.comparison import meets_and_order
 from tuner.decide.stopping import NextLaunch, Stopped, Sum, Unconfirmed
 from tuner.search.belief import Belief
-from tuner.search.choice import CLEARLY, Outlook, confirmation_chance, tied, value_of
+from tuner.search.choice import CLEARLY, UNLIKELY, Outlook, confirmation_chance, tied, value_of
 from tuner.trial.results import TrialResult
 
 LATENCY_COUNTS = 0.3  # of the share by which a latency is lower, as a share of what a layout costs to run
@@ -67,7 +67,7 @@ class Trade:
             once = self._second_run() if len(self._best) == 1 else None
             if left.any():
                 launch = self._next(belief, seen, int(np.argmax(np.where(left, self._net(belief, seen), -np.inf))))
-        return Stopped(self._request.budget.horizon_hours, CLEARLY, None, launch, once, ties)
+        return Stopped(self._request.budget.horizon_hours, CLEARLY, UNLIKELY, None, launch, once, ties)
 
     @property
     def _met(self) -> bool:

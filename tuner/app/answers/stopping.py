@@ -42,6 +42,7 @@ class StoppedAnswer(Answer):
     sentence: str = Field(description="All of it in words.")
     horizon_hours: float = Field(description="Hours within which a launch has to pay for itself.")
     within: float = Field(description="Share of the objective below which a difference is none.")
+    unlikely: float = Field(description="Probability below which a win is not looked for.")
     budget: str | None = Field(
         description="The part of the budget that ended the study; null where it ended by itself."
     )
@@ -59,6 +60,7 @@ def stopped_answer(stopped: Stopped | None) -> StoppedAnswer | None:
         sentence=stopped.sentence,
         horizon_hours=stopped.horizon_hours,
         within=stopped.within,
+        unlikely=stopped.unlikely,
         budget=stopped.budget,
         launch=None if launch is None else NextLaunchAnswer(
             layout=launch.layout, costs=_sum(launch.costs), chance=launch.chance, objective=launch.objective.value,
