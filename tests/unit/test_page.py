@@ -228,7 +228,7 @@ def test_progress_is_told_to_who_hears_the_page(service, browser):
         go(page, service, "studies/wide")
         page.wait_for_selector("[aria-live=polite]:has-text('Trial 1 at')")
         assert page.get_attribute("progress", "aria-label") == "Trial 1: how far it is"
-        assert page.query_selector("text=Chosen: best for its cost") is not None
+        assert page.query_selector("text=Chosen: the likeliest to be best") is not None
 
 
 def test_a_study_that_waits_for_anothers_devices_says_so(service, browser):
