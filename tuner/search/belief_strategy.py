@@ -87,7 +87,8 @@ class BeliefStrategy:
         if again is None or again in running or not fits(again):
             return None
         why = "measured again before it is announced"
-        return Proposal(again, why, Purpose.CONFIRM, len(history.of(again)), self._rate_of(history))
+        rate_req_per_s = self._rate_of(history)
+        return Proposal(again, why, Purpose.CONFIRM, len(history.of(again)), rate_req_per_s=rate_req_per_s)
 
     def lost(self, history: History, layout: Deployment, steps: Sequence[StepResult]) -> str | None:
         """Once a layout is confirmed, or sure to be, and almost certainly better whatever else the other shows."""
