@@ -17,6 +17,8 @@ from tuner.ask.request import ClusterSpec, Metric
 from tuner.ask.rules import illegal
 from tuner.cost.breakdown import breakdown
 from tuner.cost.collectives import CollectiveModel, CommGroup
+from tuner.cost.front_curve import CurveBehind
+from tuner.cost.front_path import Path
 from tuner.cost.latency import EngineSwitches, StepCosts, StepShape, total
 from tuner.cost.steady import BATCHES, Shapes, interpolate, load_curve
 from tuner.cost.volume import pass_operations
@@ -68,7 +70,11 @@ def test_a_breakdown_sums_to_the_figure_that_it_explains(short, layout):
     assert illegal(MODELS[short], layout, cluster()) is None
     split = breakdown(COSTS[short], layout, REQUEST)
     whole = curve(short, layout, limits=(float(layout.max_num_batched_tokens),))
-    assert sum(split.ttft_ms.values()) == pytest.approx(whole.idle_ttft_ms[0], rel=1e-9)
+    engine_ms = sum(ms for name, ms in split.ttft_ms.items() if not name.startswith("path: "))
+    assert engine_ms == pytest.approx(whole.idle_ttft_ms[0], rel=1e-9)
+    path = Path.of(layout, COSTS[short].cluster)
+    behind = CurveBehind(whole, [path], [float(layout.dp)], float(REQUEST.workload.output_tokens.mean))
+    assert sum(split.ttft_ms.values()) == pytest.approx(behind.idle_ms(Metric.TTFT)[0, 0], rel=1e-9)
     assert sum(split.tpot_ms.values()) == pytest.approx(whole.idle_tpot_ms, rel=1e-9)
     for terms in (split.ttft_ms, split.tpot_ms):
         values = list(terms.values())
