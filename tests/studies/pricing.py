@@ -71,9 +71,11 @@ class Setting:
     costs: StepCosts
 
     def alone(self, tp: int, pp: int) -> Alone:
-        """TTFT, TPOT and E2E of one request on an idle engine, in ms, without the fixed handling of a request."""
+        """TTFT, TPOT and E2E of one request on an idle engine, in ms, without the fixed handling of a request
+        and the path to the engine."""
         split = breakdown(self.costs, layout(tp, pp), self.request)
-        ttft = {name: ms for name, ms in split.ttft_ms.items() if name != "request handling"}
+        beside = ("request handling", "path: ")
+        ttft = {name: ms for name, ms in split.ttft_ms.items() if not name.startswith(beside)}
         ttft_ms, tpot_ms = sum(ttft.values()), sum(split.tpot_ms.values())
         e2e_ms = ttft_ms + tpot_ms * (self.request.workload.output_tokens.mean - 1)
         return Alone(ttft_ms, tpot_ms, e2e_ms, _by_kind(ttft), _by_kind(split.tpot_ms))

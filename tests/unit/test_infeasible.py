@@ -25,6 +25,11 @@ TWO_NODES = {"gpu": "h100_sxm", "nodes": 2, "gpus_per_node": 4}
 SLOW_LINK = {"gpu": "l40s", "nodes": 8, "gpus_per_node": 1, "inter_node_gb_per_s": 0.5}
 
 
+# Prompts so long that engines are what limits the rate, behind a path that hands on few tokens.
+LONG_PROMPTS = {"workload.prompt_tokens": 4096, "workload.output_tokens": 8, "workload.arrival.requests_per_s": 400.0,
+                "slo.0.ms": 2000.0, "space": AXES | {"front": ["ray_direct"]}}  # fmt: skip
+
+
 def asked(changes: dict[str, Any] | None = None) -> TuneRequest:
     return parse_request(document({"space": AXES, **(changes or {})}))
 
@@ -42,10 +47,9 @@ CASES: dict[str, tuple[dict[str, Any], str, set[str]]] = {
     "a TTFT that one prompt cannot have": ({"slo.0.ms": 2.0}, "ttft", {"slo"}),
     "a TPOT that one sequence cannot have": ({"slo.1.ms": 0.5}, "tpot", {"slo"}),
     "two targets out of reach": ({"slo.0.ms": 2.0, "slo.1.ms": 0.5}, "tpot", {"slo"}),
-    "more than eight GPUs carry": ({"workload.arrival.requests_per_s": 3000.0}, "rate", {"rate", "nodes"}),
-    "two small nodes": (
-        {"cluster": TWO_NODES, "workload.arrival.requests_per_s": 2000.0}, "rate", {"rate", "nodes"},
-    ),
+    "more than eight GPUs carry": (LONG_PROMPTS, "rate", {"rate", "nodes"}),
+    "more than a path carries": ({"workload.arrival.requests_per_s": 3000.0}, "front", {"rate"}),
+    "two small nodes": (LONG_PROMPTS | {"cluster": TWO_NODES}, "rate", {"rate", "nodes"}),
     "a target and a rate out of reach": (
         {"slo.0.ms": 2.0, "workload.arrival.requests_per_s": 2500.0}, "ttft", {"slo_and_rate"},
     ),
@@ -89,7 +93,8 @@ def at_rate(request: TuneRequest, requests_per_s: float) -> TuneRequest:
 
 def changed(request: TuneRequest, change: Any) -> TuneRequest:
     """The request with one change made, wide enough for rounding; replicas for the devices that it adds."""
-    wider = {"space": {**AXES, "dp": [2**i for i in range(9)]}}
+    assert isinstance(request.space, dict)
+    wider = {"space": {**request.space, "dp": [2**i for i in range(9)]}}
     if change.rate_req_per_s is not None:
         request = at_rate(request, change.rate_req_per_s)
     if change.kind in ("slo", "slo_and_rate"):
@@ -138,8 +143,8 @@ def test_what_was_measured_corrects_what_it_would_take():
 @pytest.mark.slow
 def test_the_best_of_several_gpus_counts():
     several = [{"gpu": "h100_sxm", "gpus_per_node": 4}, {"gpu": "a100_sxm", "gpus_per_node": 4}]
-    found = why(asked({"cluster": several, "workload.arrival.requests_per_s": 3000.0}))
-    alone = why(asked({"cluster": several[0], "workload.arrival.requests_per_s": 3000.0}))
+    found = why(asked(LONG_PROMPTS | {"cluster": several}))
+    alone = why(asked(LONG_PROMPTS | {"cluster": several[0]}))
     assert found.bounds[0].best == alone.bounds[0].best
     assert found.bounds[0].layout.endswith("gpu=h100_sxm")
     assert {change.what for change in found.would_take if change.kind == "nodes"} >= {"h100_sxm"}

@@ -137,7 +137,7 @@ def test_a_trace_is_replayed(tmp_path):
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 def test_every_request_has_its_record(suffix, tmp_path):
     path = tmp_path / f"requests.{suffix}"
-    with MockServer(lambda number: Behaviour.RESET if number == 3 else Behaviour.OK) as server:
+    with MockServer(lambda number: Behaviour.RESET if number == 3 else Behaviour.OK, itl_s=0.02) as server:
         _, found = answer(server.url, "--rate", 20, "--requests-out", path)
     assert found["files"] == {"requests": str(path)}
     if suffix == "parquet":

@@ -39,7 +39,7 @@ def told(*words):
     ],
 )
 def test_what_opens_a_stream_changes_no_figure(opening, ignored):
-    with MockServer(opening=opening) as server:
+    with MockServer(opening=opening, itl_s=0.05) as server:
         code, found = told(server.url, "--chat", "--no-ignore-eos")
     assert (code, found["failed"], found["itl_ms"]["count"]) == (0, 0, 3 * found["completed"])
     assert found["tokens"]["ignored_events"] == ignored * found["completed"]

@@ -215,8 +215,9 @@ def test_a_command_line_names_the_nodes_that_hold_it() -> None:
 @pytest.mark.parametrize("per_node", [3, 5, 6, 8])
 def test_what_it_would_take_can_be_placed(per_node: int) -> None:
     cluster = {"gpu": "h100_sxm", "nodes": 2, "gpus_per_node": per_node}
-    space = {"tp": [2, 4], "dp": [1, 2, 3], "executor": ["mp"]}
-    changes = {"cluster": cluster, "space": space, "workload.arrival.requests_per_s": 2500.0}
+    space = {"tp": [2, 4], "dp": [1, 2, 3], "executor": ["mp"], "front": ["ray_direct"]}
+    changes = {"cluster": cluster, "space": space, "workload.arrival.requests_per_s": 400.0, "slo.0.ms": 2000.0}
+    changes |= {"workload.prompt_tokens": 4096, "workload.output_tokens": 8}  # engines limit the rate, not their path
     request = parse_request(document(changes))
     found = infeasible(request, load_model(request.model), load_space(space)).would_take
     assert any(change.kind == "nodes" for change in found)

@@ -117,7 +117,7 @@ class TestRaySite(AskedSiteContract):
     """The shared cases, and what only Ray Serve has."""
 
     def test_applications_of_others_are_not_seen(self, bench):
-        bench.serve.deploy({"name": "parlay-s-1", "route_prefix": "/parlay-s-1"})
+        bench.serve.deploy({"name": "parlay-s-1", "route_prefix": "/parlay-s-1"}, {})
         assert bench.site.see().deployments == {}
 
     def test_a_replica_that_runs_serves_while_another_is_replaced(self, bench):

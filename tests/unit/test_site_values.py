@@ -11,6 +11,7 @@ import yaml
 from deploy.specs.rayservice import Platform
 from deploy.specs.site_values import SITE_KEYS, Site, read_site
 from deploy.specs.writing import emit
+from serve.launch.niceness import VARIABLE
 from tests import crd
 from tests.spec_cases import CASES
 from tuner.errors import BadInput
@@ -65,7 +66,7 @@ def test_all_that_a_site_says_is_in_the_manifest(tmp_path: Path) -> None:
     assert pod["topologySpreadConstraints"][0]["maxSkew"] == 1
     assert {"key": "models", "operator": "Exists"} in pod["tolerations"]
     assert container["resources"]["limits"]["rdma/hca"] == "8"
-    assert {one["name"] for one in container["env"]} == {"HF_HOME", "HF_TOKEN", "NCCL_IB_HCA"}
+    assert {one["name"] for one in container["env"]} == {"HF_HOME", "HF_TOKEN", "NCCL_IB_HCA", VARIABLE}
     assert "32Gi" in str(pod["volumes"])
     assert "weights" in str(pod["volumes"])
     assert "/nvme" in str(pod["volumes"])

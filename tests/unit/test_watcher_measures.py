@@ -8,7 +8,7 @@ from tests.unit.test_watcher_rounds import LONG, WIDE, serving
 from tests.watch_world import POLICY, WatchWorld
 
 pytestmark = pytest.mark.slow
-SPACE = {"tp": [1], "dp": [1, 2], "max_num_batched_tokens": [2048, 4096, 8192]}
+SPACE = {"tp": [1], "dp": [1, 2], "max_num_batched_tokens": [2048, 4096, 8192], "front": ["ray_direct"]}
 
 
 @pytest.fixture
