@@ -1,8 +1,8 @@
 """A measuring round: what an engineer on call does where the SLO is missed and the model knows nothing better.
 
 The model says that no other layout meets the SLO, or carries clearly more, while what serves misses it: then the model
-is wrong of something, and only trials tell of what. At most one such round begins in ``measure_hours``. It may use what
-other trials may, and what it measures is believed by the judgements after it.
+is wrong of something, and only trials tell of what. At most one such round begins in ``measure_hours``, on devices that
+are spare: what serves is not given up for a guess. What it measures is believed by the judgements after it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from tuner.retune.judgement import HeldBy, Outlook
 from tuner.retune.policy import RetunePolicy
 from tuner.retune.situation import Situation
 
-_AS_MUCH = 0.9  # of what serves, expected of what is to take its place to be measured
 WHY = "the SLO is missed, and the model, which expects nothing better, is wrong of something"
 
 
@@ -34,14 +33,11 @@ def to_measure(policy: RetunePolicy, outlook: Outlook) -> Outlook | None:
 
 def held(situation: Situation, policy: RetunePolicy, outlook: Outlook) -> Iterator[Hold]:
     """What holds one, beside what holds everything; ``outlook`` as ``to_measure`` gives it."""
-    first, present = outlook.best, outlook.present
-    if first is None or present is None:
+    first = outlook.best
+    if first is None:
         return
     yield from holds.vetoed(situation, first)
-    yield from holds.means(situation, policy, outlook, True, True)
-    beside = outlook.spare_gpus is not None and outlook.spare_gpus >= first.gpus
-    if not beside and (first.goodput_req_per_s or 0.0) < _AS_MUCH * (present.goodput_req_per_s or 0.0):
-        yield HeldBy.GAIN, f"{first.deployment} would serve while it is tried, and is expected to carry less"
+    yield from holds.means(situation, policy.model_copy(update={"trials": "spare"}), outlook, True, True)
     yield from holds.waits(situation, policy.model_copy(update={"regains_minutes": policy.persists_minutes}), True)
     measured_s, rests_s = situation.measured_s, 3600 * policy.measure_hours
     if measured_s is not None and situation.at_s - measured_s < rests_s:
