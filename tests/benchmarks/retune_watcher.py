@@ -171,7 +171,8 @@ class Watcher:
         of, request = self._story.world, now.request
         asked = None if request is None else (request.workload.model_dump_json(), request.groups[0].nodes)
         slower, engine = tuple(sorted(known.slower.items())), "engine" in now.changed
-        key = (id(of), asked, engine, here, id(known.trials), slower, tuple(known.shown(now).items()), left)
+        learnt = (id(known.trials), slower, known.slower_on, tuple(known.shown(now).items()))
+        key = (id(of), asked, engine, here, learnt, left)
         if key not in _outlooks:
             _outlooks[key] = outlook(now, here, known, left=left, simulate=False)
             _kept.append(known.trials)  # its id stays its own

@@ -193,7 +193,12 @@ def test_where_all_is_far_slower_than_was_thought_what_does_is_beyond_the_first_
 def test_what_a_layout_carries_is_said_with_the_prices_that_are_known():
     usual, slow = ask(SMALL).present, ask(SMALL, known=Known(REQUEST, slower={Metric.TPOT: 1.5})).present
     assert slow.goodput_req_per_s < 0.75 * usual.goodput_req_per_s
-    assert ask(SMALL, known=Known(REQUEST, slower={Metric.TPOT: 50.0})).present.goodput_req_per_s == 0.0
+
+
+def test_where_even_one_request_is_too_slow_everywhere_the_larger_layout_still_carries_more():
+    found = ask(SMALL, known=Known(REQUEST, slower={Metric.TPOT: 50.0}))
+    assert 0 < found.present.goodput_req_per_s < found.best.goodput_req_per_s
+    assert found.best.chance < 0.5
 
 
 def test_a_burning_budget_speaks_against_the_present_layout_and_what_may_burn_does_not():

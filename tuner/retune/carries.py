@@ -16,6 +16,8 @@ from tuner.cost.steady import BATCHES, Floats
 from tuner.plan.prune import Candidate
 from tuner.search.term_prices import TermPrices, engine_of
 
+_LOOSER = 0.25  # of the logarithm, beyond what the middle one of the engines takes for a request alone
+
 
 def carries(
     request: TuneRequest,
@@ -24,7 +26,11 @@ def carries(
     factors: Mapping[str, tuple[float, float]],
 ) -> list[float]:
     """By candidate, in the closed form, with the likeliest of the prices: ``factors`` are (factor, sd of its log) by
-    cost term, and ``ttft`` and ``tpot``. 0 where a request alone misses a target."""
+    cost term, and ``ttft`` and ``tpot``. 0 where a request alone misses a target.
+
+    Where that is so of every engine, all targets are loosened alike, until most of them carry something: which one
+    carries more is known then too, and what slows them all is less certain than how they compare.
+    """
     scale = np.array([[factors[name][0] for name in prices.terms]])
     curve = prices.curve(scale, np.arange(len(prices.index)))
     output = float(request.workload.output_tokens.mean)
@@ -33,6 +39,9 @@ def carries(
         channel = Metric.TTFT if target.metric is Metric.TTFT else Metric.TPOT
         logs = np.log(curve.at(target.metric, target.percentile, output) * factors[channel.value][0])
         np.maximum(worst, log_ratio(target, logs), out=worst)
+    alone = worst[:, 0]
+    if alone.min() > 0:
+        worst -= float(np.median(alone)) + _LOOSER
     found = []
     for candidate in candidates:
         row = prices.index[engine_of(candidate.layout)]

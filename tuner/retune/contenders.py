@@ -16,9 +16,11 @@ from tuner.ask.model import ModelShape
 from tuner.ask.request import Metric, TuneRequest
 from tuner.ask.requested_model import requested_model
 from tuner.ask.space import Space, load_space
+from tuner.cost.steady import Floats
 from tuner.errors import BadInput
 from tuner.plan.prune import Candidate, plan
 from tuner.retune.carries import carries
+from tuner.retune.causes import explained
 from tuner.retune.known import Known
 from tuner.search.belief import Belief
 from tuner.search.choice import held
@@ -102,15 +104,34 @@ def chances(
     known: Known,
     shown: Mapping[Deployment, bool],
     simulate: bool,
-) -> list[float]:
-    """By candidate, the probability that it meets the SLO at the asked rate, with prices as far as they are ``known``.
+    slower: Candidate | None = None,
+) -> list[tuple[float, float]]:
+    """By candidate, the probability that it meets the SLO at the asked rate, and the requests/s that it carries within
+    the SLO, with prices as far as they are ``known``: the lower ones, where a layout was ``slower`` than was expected,
+    and that may have several causes.
 
     ``shown`` says of some whether they do: of the belief's draws those count that agree with most of it.
     """
     if not candidates:
         return []
-    prices = _prices(request.model_dump_json(), tuple(candidates), model, cluster)
+    priced_ = (*candidates, *([] if slower is None else [slower]))
+    prices = _prices(request.model_dump_json(), priced_, model, cluster)
     simulated = presimulate(request, candidates, model, cluster) if simulate else {}
+    likely, carry = [], []
+    for one in explained(request, prices, known):
+        likely.append(_likely(request, candidates, prices, one, shown, simulated))
+        carry.append(carries(request, candidates, prices, factors_of(one, prices.terms, prices.unmeasured)))
+    return [(min(c), min(r)) for c, r in zip(zip(*likely, strict=True), zip(*carry, strict=True), strict=True)]
+
+
+def _likely(
+    request: TuneRequest,
+    candidates: Sequence[Candidate],
+    prices: TermPrices,
+    known: Known,
+    shown: Mapping[Deployment, bool],
+    simulated: Mapping[ParallelLayout, Floats],
+) -> list[float]:
     holds = held(
         request, Belief(request, candidates, prices, simulated, factors_of(known, prices.terms, prices.unmeasured))
     )
@@ -127,16 +148,6 @@ def _prices(
     document: str, candidates: tuple[Candidate, ...], model: ModelShape, cluster: Cluster | Fleet
 ) -> TermPrices:
     return TermPrices.of(TuneRequest.model_validate_json(document), candidates, model, cluster)
-
-
-def carried(
-    request: TuneRequest, candidates: Sequence[Candidate], model: ModelShape, cluster: Cluster | Fleet, known: Known
-) -> list[float]:
-    """By candidate, the requests/s that it carries within the SLO, with prices as far as they are ``known``."""
-    if not candidates:
-        return []
-    prices = _prices(request.model_dump_json(), tuple(candidates), model, cluster)
-    return carries(request, candidates, prices, factors_of(known, prices.terms, prices.unmeasured))
 
 
 def factors_of(

@@ -52,7 +52,9 @@ def informed(
     if burns and now.request is not None:
         missed = Lived.now(present, now.request, met=False, at_s=at_s)
         lived = (*(one for one in lived if one.deployment != present), missed)
-    return replace(known, slower=_slower(known, certain), lived=lived)
+    slower = _slower(known, certain)
+    on = known.slower_on if slower == dict(known.slower) else present
+    return replace(known, slower=slower, slower_on=on, lived=lived)
 
 
 def since_alike(well_s: float, notices: Sequence[Notice]) -> float:

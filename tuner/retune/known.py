@@ -57,15 +57,16 @@ class Lived:
 @dataclass(frozen=True, slots=True)
 class Known:
     """``request`` is the study's, ``factors`` are as ``tuner.search.warm_start.carried`` gives them. ``slower``: by how
-    much latencies are longer than was expected, at the same load, where that was noticed; whatever the cause, it is
-    taken to slow every layout alike, and no trial of before says anything then. ``lived`` is what was seen since the
-    cluster is as it is."""
+    much latencies are longer than was expected, at the same load, where that was noticed, and ``slower_on`` of which
+    layout; what it means for others says ``tuner.retune.causes``, and no trial of before says anything then. ``lived``
+    is what was seen since the cluster is as it is."""
 
     request: TuneRequest
     trials: tuple[TrialResult, ...] = ()
     factors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     slower: Mapping[Metric, float] = field(default_factory=dict)
     lived: tuple[Lived, ...] = ()
+    slower_on: Deployment | None = None
 
     def shown(self, now: AskedNow) -> dict[Deployment, bool]:
         """Of which layouts somebody saw whether they meet the SLO under the load of now; in service, else by trial."""

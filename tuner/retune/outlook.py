@@ -22,7 +22,7 @@ from tuner.ask.requested_model import requested_model
 from tuner.errors import BadInput
 from tuner.plan.prune import Candidate
 from tuner.retune.asked_now import AskedNow
-from tuner.retune.contenders import AT_MOST, carried, chances, cluster_of, contenders, priced
+from tuner.retune.contenders import AT_MOST, chances, cluster_of, contenders, priced
 from tuner.retune.judgement import LayoutOutlook, Outlook
 from tuner.retune.known import Known, replica_of
 
@@ -108,9 +108,16 @@ class _Question:
         return all(unplaceable(layout, groups[name]) is None for name, layout in pools_of(deployment).items())
 
     def others(self, present: Deployment, widely: bool) -> list[Candidate]:
-        """Layouts that are legal now and may be the best, those that were measured among them."""
+        """Layouts that are legal now and may be the best, those that were measured among them; ``widely``: more of the
+        engines too that serve, or came up in a trial. What slows them is known; of others it is not, and the more of
+        them there are, the dearer is the mistake."""
         measured = {t.deployment for t in self.known.trials if t.steps} | {one.deployment for one in self.known.lived}
-        found = contenders(self.request, self.named, widely)
+        found = contenders(self.request, self.named)
+        if widely:
+            known = {*self.known.measured_engines, *map(replica_of, _layouts(present))}
+            more = contenders(self.request, self.named, widely=True)
+            have = {candidate.deployment for candidate in found}
+            found += [c for c in more if c.deployment not in have and replica_of(c.layout) in known]
         have = {candidate.deployment for candidate in found}
         missing = sorted(one for one in measured - have if isinstance(one, ParallelLayout))
         found += [c for one in missing if (c := priced(self.request, self.model, self.cluster, one)) is not None]
@@ -127,19 +134,24 @@ class _Question:
     ) -> dict[Deployment, LayoutOutlook]:
         """What is expected of each, and of the present layout; that the model knows nothing of two pools is said by
         ``meets`` None."""
-        own = priced(self.request, self.model, self.cluster, present) if isinstance(present, ParallelLayout) else None
+        own, slower = self._priced(present), self._priced(self.known.slower_on)
         candidates = others if own is None else [*others, own]
         shown = self.known.shown(self.now)
-        likely = chances(self.request, candidates, self.model, self.cluster, self.known, shown, simulate)
-        carry = carried(self.request, candidates, self.model, self.cluster, self.known)
-        each = zip(candidates, likely, carry, strict=True)
-        found = {c.deployment: self._expected(c, chance, most, shown) for c, chance, most in each}
+        model, cluster = self.model, self.cluster
+        likely = chances(self.request, candidates, model, cluster, self.known, shown, simulate, slower)
+        each = zip(candidates, likely, strict=True)
+        found = {c.deployment: self._expected(c, chance, most, shown) for c, (chance, most) in each}
         if present is not None and own is None:
             unpriced = None if isinstance(present, TwoPools) else False  # no rule lets it be: sequences do not fit
             meets = shown.get(present, unpriced)
             usd = usd_per_hour(self.request, present)
             found[present] = LayoutOutlook(present, present.devices, meets, usd, measured=present in shown)
         return found
+
+    def _priced(self, deployment: Deployment | None) -> Candidate | None:
+        if not isinstance(deployment, ParallelLayout):
+            return None
+        return priced(self.request, self.model, self.cluster, deployment)
 
     def _expected(
         self, candidate: Candidate, chance: float, carries: float, shown: dict[Deployment, bool]
@@ -166,7 +178,8 @@ class _Question:
         then the one that carries the most. ``room`` is for so many GPUs."""
         crowded, likely = float(room is not None and one.gpus > room), likelihood(one)
         if likely < LIKELY:
-            return (2.0, crowded, -round(likely, 1), -(one.goodput_req_per_s or 0.0), one.gpus)
+            chance = round(likely, 1) if likely > HOPELESS else 0.0
+            return (2.0, crowded, -chance, -(one.goodput_req_per_s or 0.0), one.gpus)
         unsure = float(urgent and likely < SURE)
         return (0.0, crowded, unsure, float(urgent and not self._came_up(one)), self.costs(one), -likely, one.gpus)
 
@@ -179,7 +192,9 @@ class _Question:
         if present is None:
             return None
         least = (1 - DOUBT) * (present.goodput_req_per_s or 0.0)
-        fresh = [one for one in others if not one.measured and (one.goodput_req_per_s or 0.0) >= least]
+        served = {one.deployment for one in self.known.lived}
+        new = (one for one in others if not one.measured and one.deployment not in served)
+        fresh = [one for one in new if (one.goodput_req_per_s or 0.0) >= least]
         missed = [one.deployment for one in self.known.lived if not one.met] + [present.deployment]
         shapes = {one.shape for one in missed if isinstance(one, ParallelLayout)}
 
@@ -226,6 +241,10 @@ class _Question:
         if self.request.objective is Objective.MAX_GOODPUT:
             return 1 - now / then if then else 0.0
         return 1 - then / now if 0 < now < math.inf and then < math.inf else 0.0
+
+
+def _layouts(deployment: Deployment) -> tuple[ParallelLayout, ...]:
+    return tuple(pools_of(deployment).values())
 
 
 def _one(shape: ParallelLayout) -> ParallelLayout:

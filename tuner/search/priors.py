@@ -42,6 +42,11 @@ def _sections_of(term: str) -> tuple[str, ...]:
     return ("collectives",) if term.endswith(_COLLECTIVE) else _SECTIONS.get(term, ())
 
 
+def is_collective(name: str) -> bool:
+    """Is a cost term one of what GPUs send each other?"""
+    return name.endswith(_COLLECTIVE) or name.startswith(_EXCHANGE)
+
+
 def fresh_sd(name: str, unmeasured: Iterable[str] = ()) -> float:
     """Standard deviation of the log of a factor of which nothing was learnt, by its name in ``Belief.factors``."""
     if name in (Metric.TTFT.value, Metric.TPOT.value):

@@ -44,6 +44,7 @@ class Case:
     rounds: tuple[str, ...]
     lived: tuple[Lived, ...] = ()
     slower: Mapping[Metric, float] = field(default_factory=dict)
+    slower_on: Deployment | None = None
     well_s: float | None = None
     before: Demand = field(default_factory=Demand)
 
@@ -69,7 +70,7 @@ def judged(store: Store, case: Case, policy: RetunePolicy, refuses: Refuses) -> 
     trials, factors = trials_of(store, case.rounds, request), _factors(store, case.rounds, situation.at_s)
     now = asked_now(request, demand, seen, measured_on(case.live, trials))
     lived = () if {"engine", "link"} & set(now.changed) else case.lived  # they lived with others
-    before = Known(request, trials, factors, case.slower, (*lived, *_served(case)))
+    before = Known(request, trials, factors, case.slower, (*lived, *_served(case)), case.slower_on)
     known = informed(before, situation.notices, case.live.deployment, now, case.load.missing, situation.at_s)
     found = _outlook(now, case, known, refuses, policy)
     if found is not None and found.present is None and (seen is None or seen.nodes is None):

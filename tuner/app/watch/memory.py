@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuner.app.answers.watch import StandingAnswer
-from tuner.ask.deployment import parse_deployment
+from tuner.ask.deployment import Deployment, parse_deployment
 from tuner.ask.request import Metric, Workload
 from tuner.retune.asked_now import AskedNow
 from tuner.retune.demand import Demand
@@ -73,11 +73,11 @@ class LoadMemory(BaseModel):
 
 
 class Memory(BaseModel):
-    """``round`` is a study that decides anew, until what came of it was heeded, and ``round_ended_s`` when the last one
-    was; ``measured_s`` when a measuring round began last; ``decided_s`` when a round last found that what serves
-    stays. ``told`` are notices and holds that were told, so that each is told once. ``lived`` and ``slower`` were
-    learnt under what served before (``tuner.retune.evidence``), ``load`` was seen then. ``shortened``: how many
-    times shorter the detectors' windows are. Times in s since 1970."""
+    """``round`` is a study that decides anew, until what came of it was heeded, and ``round_ended_s`` when the last
+    one was; ``measured_s`` when a measuring round began last; ``decided_s`` when a round last found that what
+    serves stays. ``told`` are notices and holds that were told, so that each is told once. ``lived``, ``slower``
+    and ``slower_on`` were learnt under what served before (``tuner.retune.evidence``), ``load`` was seen then.
+    ``shortened``: how many times shorter the detectors' windows are. Times in s since 1970."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     standing: StandingAnswer | None = None
@@ -90,6 +90,7 @@ class Memory(BaseModel):
     told: tuple[str, ...] = ()
     lived: tuple[LivedMemory, ...] = ()
     slower: dict[Metric, float] = {}
+    slower_on: str | None = None
     load: LoadMemory | None = None
 
     def learnt(self, known: Known | None, now: AskedNow | None) -> Memory:
@@ -98,7 +99,13 @@ class Memory(BaseModel):
             return self
         lived = tuple(LivedMemory.of(one) for one in known.lived)
         load = self.load if now is None or now.request is None else LoadMemory.of(now.request.workload)
-        return self.model_copy(update={"lived": lived, "slower": dict(known.slower), "load": load})
+        on = None if known.slower_on is None else str(known.slower_on)
+        return self.model_copy(update={"lived": lived, "slower": dict(known.slower), "slower_on": on, "load": load})
+
+    @property
+    def slowed(self) -> Deployment | None:
+        """The layout that was noticed to be slower."""
+        return None if self.slower_on is None else parse_deployment(self.slower_on)
 
     @property
     def demand(self) -> Demand:

@@ -140,7 +140,9 @@ class Watcher:
         looks = (*self.noticing.recent, Look(at_s, 0.0, fingerprint=self._seen))
         lived = tuple(one.lived() for one in memory.lived)
         load = self.noticing.load
-        case = Case(last, load, looks, situation, state.rounds, lived, memory.slower, before=memory.demand)
+        case = Case(
+            last, load, looks, situation, state.rounds, lived, memory.slower, memory.slowed, before=memory.demand
+        )
         found = judged(self.store, case, self._policy(state), lambda one: self.place.refuses(one, state.request))
         asked, remains = forced(self.store, state, None), last if last.name in there.deployments else None
         move = asked or move_of(self.store, state, found)
@@ -222,7 +224,7 @@ class Watcher:
         )
         lived = tuple(one.lived() for one in memory.lived)
         seen = self.noticing
-        learnt = (lived, memory.slower, seen.well_s, memory.demand)
+        learnt = (lived, memory.slower, memory.slowed, seen.well_s, memory.demand)
         return Case(serving, seen.load, seen.recent, situation, state.rounds, *learnt)
 
     def _act(
