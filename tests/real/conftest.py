@@ -88,8 +88,8 @@ class Bench(ContractBench):
     def gathered(self, deployment: RunningDeployment) -> float | None:
         seen: list[Samples] = []
         self.meter.measure(deployment, LoadStep(0, 4.0, 2.0, seed=2), self.request(), Watch(samples=seen.append))
-        gaps_s = seen[0][Metric.ITL]
-        return sum(gap_s < 1e-4 for gap_s in gaps_s) / len(gaps_s)
+        answers, between_messages = len(seen[0][Metric.TTFT]), len(seen[0].get(Metric.ITL, ()))
+        return 1 - between_messages / (answers * (OUTPUT_TOKENS - 1))
 
     def record_of(self, layout: ParallelLayout, record: Launched) -> Launched:
         payload = record.payload
