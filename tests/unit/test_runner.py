@@ -36,7 +36,9 @@ class Bench:
         changes = {"space": SPACE, "objective": "min_latency", "load.seconds": 20, "load.rates_req_per_s": [rate]}
         changes |= {"cluster.nodes": nodes, "isolation": "none"}
         minutes = 1e9  # on a busy machine, a study must not run out of time
-        request = make_request({**changes, "budget.launches": 6, "budget.minutes": minutes, "budget.horizon_hours": 1e6})
+        request = make_request(
+            {**changes, "budget.launches": 6, "budget.minutes": minutes, "budget.horizon_hours": 1e6}
+        )
         self.world = SimulatedCluster(Cluster.from_spec(request.cluster), CONDITIONS)
         self.launcher, self.meter = launcher(self.world), Holding(self.world, held)
         self.name, self.store, self.request, self.folder = name, store, request, folder / name
