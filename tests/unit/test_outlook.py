@@ -182,7 +182,7 @@ def test_where_all_is_far_slower_than_was_thought_what_does_is_beyond_the_first_
             }
         }
     )
-    known = Known(asked, slower={Metric.TTFT: 1.9, Metric.TPOT: 1.9})
+    known = Known(asked, slower={Metric.TTFT: 1.5, Metric.TPOT: 1.5})
     today = asked_now(asked, Demand(20.0, PROMPTS, ANSWERS), nodes(8))
     first = contenders(today.request)
     found = outlook(today, ParallelLayout(tp=8, dp=2), known, simulate=False)
@@ -257,3 +257,12 @@ def test_of_several_kinds_of_nodes_the_last_is_still_named_by_its_layouts():
 def test_a_round_on_other_nodes_than_what_serves_says_nothing_of_it():
     with pytest.raises(BadInput, match="a node group that the last round was asked of"):
         ask(replace(LARGE, gpu="a100_sxm"))
+
+
+def test_what_is_asked_again_with_every_look_is_simulated_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr("tuner.retune.contenders.presimulate", lambda _, found, *__: asked.extend(found) or {})
+    for _ in range(2):
+        outlook(now(rate=23.5), LARGE, Known(REQUEST))
+    assert asked
+    assert len(asked) == len(set(asked))

@@ -116,7 +116,9 @@ def chances(
         return []
     priced_ = (*candidates, *([] if slower is None else [slower]))
     prices = _prices(request.model_dump_json(), priced_, model, cluster)
-    simulated = presimulate(request, candidates, model, cluster) if simulate else {}
+    document = request.model_dump_json()
+    each = (_simulated(document, one, model, cluster) for one in candidates) if simulate else ()
+    simulated = {layout: logs for found in each for layout, logs in found.items()}
     likely, carry = [], []
     for one in explained(request, prices, known):
         likely.append(_likely(request, candidates, prices, one, shown, simulated))
@@ -141,6 +143,14 @@ def _likely(
         least = np.sort(agreeing)[-_DRAWS_LEFT:][0]
         holds = holds[agreeing >= least]
     return [float(chance) for chance in holds.mean(axis=0)]
+
+
+@lru_cache(maxsize=512)
+def _simulated(
+    document: str, candidate: Candidate, model: ModelShape, cluster: Cluster | Fleet
+) -> dict[ParallelLayout, Floats]:
+    """The simulator's word on one layout: tens to hundreds of ms, and the same is asked with every look."""
+    return presimulate(TuneRequest.model_validate_json(document), [candidate], model, cluster)
 
 
 @lru_cache(maxsize=256)
