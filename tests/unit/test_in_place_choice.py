@@ -8,6 +8,7 @@ import pytest
 
 from tests.fakes import make_request, make_step
 from tuner.ask.layout import ParallelLayout
+from tuner.ask.request import Metric
 from tuner.ask.space import load_space
 from tuner.search.in_place import MOST, InPlace, fewest_messages
 from tuner.trial.results import LoadStep, TrialResult, TrialState
@@ -104,3 +105,13 @@ def test_what_was_to_follow_on_an_engine_that_is_gone_is_launched_once():
     assert interval.left_over([missed], [ParallelLayout.parse("tp=1,stream_interval_ms=20")]) is None  # it runs
     assert interval.left_over([missed, trial(1, str(proposal.layout), 60, 90)], []) is None
     assert interval.left_over([trial(0, "tp=1", 60, 90)], []) is None
+
+
+def test_a_tpot_that_is_too_long_is_the_engines_own():
+    first, last = trial(0, "tp=1", 60, 90).steps
+    slow = {key: 1e3 if key[0] is Metric.TPOT else ms for key, ms in last.slo_values_ms.items()}
+    missed = trial(0, "tp=1", 60, 90)
+    assert not looking().after(replace(missed, steps=(first, replace(last, slo_values_ms=slow))), [])
+    both = slow | {key: 150.0 for key in slow if key[0] is Metric.TTFT}
+    far = {key: min(ms, 100.0) if key[0] is Metric.TPOT else ms for key, ms in both.items()}
+    assert looking().after(replace(missed, steps=(first, replace(last, slo_values_ms=far))), [])

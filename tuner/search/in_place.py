@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from tuner.ask.layout import FRONT_AXES, ParallelLayout
-from tuner.ask.request import Metric, Objective, TuneRequest
+from tuner.ask.request import Metric, Objective, SloTarget, TuneRequest
 from tuner.ask.slo import over, ratio
 from tuner.ask.space import Space
 from tuner.decide.comparison import meets_and_order
@@ -45,7 +45,7 @@ class InPlace:
             return []
         if len({one.layout for one in same}) > MOST or any(self._done(one) for one in same):
             return []
-        if not (self._near(trial) or any(self._near(one) for one in same) or self._is_best(trial, known)):
+        if not (any(self._near(one) for one in same) or (self._is_best(trial, known) and self._movable(trial))):
             return []
         return [self._proposal(layout, trial) for layout in self._others(trial, {one.layout for one in known})]
 
@@ -93,9 +93,20 @@ class InPlace:
 
     def _near(self, trial: TrialResult) -> bool:
         """It missed the SLO by latencies alone, and not by more than a path may take."""
+        missed = self._missed(trial)
+        return (
+            bool(missed) and self._movable(trial) and all(ratio(target, value) <= FARTHEST for target, value in missed)
+        )
+
+    def _movable(self, trial: TrialResult) -> bool:
+        """It missed nothing, or more than TPOT, which is the engine's own."""
+        missed = self._missed(trial)
+        return not missed or any(target.metric is not Metric.TPOT for target, _ in missed)
+
+    def _missed(self, trial: TrialResult) -> list[tuple[SloTarget, float]]:
+        """The targets that were missed at the first rate that missed any, and their values in ms."""
         step = _first_missed(self.request, trial)
-        missed = over(self.request.slo, step.slo_values_ms) if step and not step.failed else []
-        return bool(missed) and all(ratio(target, value) <= FARTHEST for target, value in missed)
+        return over(self.request.slo, step.slo_values_ms) if step and not step.failed else []
 
     def _is_best(self, trial: TrialResult, known: Sequence[TrialResult]) -> bool:
         meets, order = meets_and_order(self.request, trial)
