@@ -30,7 +30,7 @@ def streamed(deployment: RunningDeployment) -> list[str]:
 @pytest.mark.parametrize("bench", ["ray-serve"], indirect=True)
 def test_one_launcher_serves_by_every_front(bench: Bench, tiny_model: Path) -> None:
     request = request_for(tiny_model)
-    for text in ("tp=1,stream_interval_ms=20,ingress_replicas=2", "front=ray_direct", "front=vllm,api_servers=2"):
+    for text in ("stream_interval_ms=20", "front=ray_direct", "front=vllm,api_servers=2"):
         deployment = bench.launch(request, text)
         try:
             *events, end = streamed(deployment)
