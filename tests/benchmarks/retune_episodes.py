@@ -1,7 +1,7 @@
 """Two weeks of a simulated site, over and over: what Parlay notices and changes, beside an oracle and two peers.
 
-    python -m tests.benchmarks.retune_episodes [--episodes 1000] [--first NUMBER] [--jobs 1] [--out FILE] [--each]
-    python -m tests.benchmarks.retune_episodes --numbers NUMBER [NUMBER ...] --each
+    python -m tests.benchmarks.retune_episodes [--episodes 1000] [--first NUMBER] [--jobs 1] [--each] [--kept FILE]
+    python -m tests.benchmarks.retune_episodes --numbers NUMBER [NUMBER ...] --each [--out FILE]
 
 Nodes are lost and return, links slow down, the engine is upgraded, load follows days and weeks, prompts drift or grow
 fourfold at once, the rate doubles, and weeks go by in which nothing changes but chance. The truth is the closed form of
@@ -10,7 +10,7 @@ rollouts (5 min until a deployment answers, 5 min of canary) and trials are simu
 time of a change, and at a random time where there is none, as in production; elsewhere every 5 min, every minute while
 something is the matter, which is less often than in production; that nodes go or come is told after a minute.
 
-By the number of an episode its world is one on which something was tuned, or one kept for reports (``FRESH``, the
+By the number of an episode its world is one on which something was tuned, or one kept for reports (``UNSEEN``, the
 default). A change is *missed* if the layout that served has no room any more, misses the SLO at the load that comes for
 half an hour in all while another layout does better by more than the least gain, or another saves more than that, and
 no change was proposed. One that takes nothing but the room beyond the load that comes costs nobody anything; those that
@@ -20,12 +20,13 @@ were not noticed are counted apart.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import platform
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -39,6 +40,7 @@ from tests.benchmarks.retune_world import SITES, WORLDS, State
 from tuner.ask.layout import ParallelLayout
 
 WEEKS = DAYS / 7
+UNSEEN = 2 * FRESH  # of those from FRESH on some were looked at, after a report
 _SLOWER = 1.2  # times the mean TPOT
 _BACK_S = 7 * DAY_S  # within which a return to a layout that was left is flapping, if nothing changed
 
@@ -197,36 +199,50 @@ def line(one: Scores) -> str:
     )
 
 
-def play(numbers: Iterable[int], jobs: int = 1, each: bool = False) -> list[Scores]:
+def play(numbers: Iterable[int], jobs: int = 1, each: bool = False, kept: Path | None = None) -> list[Scores]:
     """All of these, in so many processes; each takes sites of its own, whose prices it keeps. ``each``: a line for each
-    as it ends."""
-    wanted = sorted(numbers)
+    as it ends; ``kept`` is where its scores go then, and those that are there are not played again."""
+    known = {} if kept is None or not kept.exists() else {one.number: one for one in map(_read, kept.open())}
+    wanted = sorted(set(numbers) - set(known))
+    before = [known[number] for number in sorted(set(numbers) & set(known))]
+    return before + _play(wanted, jobs, each, kept)
+
+
+def _play(wanted: Sequence[int], jobs: int, each: bool, kept: Path | None) -> list[Scores]:
     if jobs == 1:
-        return [_told(scores(number), each) for number in sorted(wanted, key=place)]
+        return [_told(scores(number), each, kept) for number in sorted(wanted, key=place)]
     shares = [[n for n in wanted if n // len(KINDS) % jobs == job] for job in range(jobs)]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        return [one for some in pool.map(partial(play, jobs=1, each=each), shares) for one in some]
+        return [one for some in pool.map(partial(_play, jobs=1, each=each, kept=kept), shares) for one in some]
 
 
-def _told(one: Scores, aloud: bool) -> Scores:
+def _told(one: Scores, aloud: bool, kept: Path | None) -> Scores:
     if aloud:
         print(line(one), flush=True)
+    if kept is not None:
+        with kept.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(one)) + "\n")
     return one
+
+
+def _read(kept: str) -> Scores:
+    return Scores(**json.loads(kept))
 
 
 def main() -> None:
     """Play, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=1000)
-    parser.add_argument("--first", type=int, default=FRESH, help="its number; below the default they were tuned on")
+    parser.add_argument("--first", type=int, default=UNSEEN, help="its number; below the default they were looked at")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--numbers", type=int, nargs="+", help="these, in place of a range")
     parser.add_argument("--each", action="store_true", help="a line for each episode as it ends")
+    parser.add_argument("--kept", type=Path, help="where scores are kept, to go on with after an interruption")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     began_s = time.perf_counter()
     numbers = options.numbers or range(options.first, options.first + options.episodes)
-    found = play(numbers, options.jobs, options.each)
+    found = play(numbers, options.jobs, options.each, options.kept)
     looks = sum(one.looks for one in found)
     calm = [one for one in found if one.kind in CALM]
     took = f"{time.perf_counter() - began_s:,.0f} s with {options.jobs} process(es)"
