@@ -32,7 +32,6 @@ _LOOKED_AT = 4096  # of a plan's ranking
 _OF_A_SIZE = 3  # layouts with as many devices, different in more than their limits and executor
 _OF_A_SHAPE = 2
 AT_MOST = 24  # some tens of ms each in the simulator
-_WIDELY = 96  # where none of those is expected to do
 _DRAWS_LEFT = 32  # at least, of those that agree with what was seen
 
 
@@ -43,16 +42,32 @@ def cluster_of(request: TuneRequest, named: bool) -> Cluster | Fleet:
     return Fleet((replace(found, gpu=request.groups[0].gpu),)) if named and isinstance(found, Cluster) else found
 
 
-def contenders(request: TuneRequest, named: bool = False, widely: bool = False) -> list[Candidate]:
+def contenders(request: TuneRequest, named: bool = False) -> list[Candidate]:
     """The first of a plan's ranking, some of each size: the smallest that the model expects to meet the SLO may do so
-    with little to spare. ``widely``: far more of them; the ranking goes by the model's prices, and where everything is
-    slower than those say, what does is far behind what would do by them. None where no layout is legal. ``named`` as in
-    ``cluster_of``."""
-    return list(_contenders(request.model_dump_json(), named, _WIDELY if widely else AT_MOST))
+    with little to spare. None where no layout is legal. ``named`` as in ``cluster_of``."""
+    return list(_contenders(request.model_dump_json(), named))
+
+
+def replicated(request: TuneRequest, engine: ParallelLayout, named: bool = False) -> list[Candidate]:
+    """An engine in every number of replicas of the space for which there is room: the ranking goes by the model's
+    prices, and where everything is slower than those say, what does is far behind what would do by them."""
+    return list(_replicated(request.model_dump_json(), engine, named))
 
 
 @lru_cache(maxsize=256)
-def _contenders(document: str, named: bool, most: int) -> tuple[Candidate, ...]:
+def _replicated(document: str, engine: ParallelLayout, named: bool) -> tuple[Candidate, ...]:
+    request = TuneRequest.model_validate_json(document)
+    replicas = load_space(request.space).values("dp")
+    alike = Space("one engine", {axis: (getattr(engine, axis),) for axis in SPACE_AXES} | {"dp": replicas})
+    try:
+        ranked = plan(request, requested_model(request), cluster_of(request, named), alike).ranked
+    except BadInput:  # none of them is legal
+        return ()
+    return tuple(one for one in ranked if engine.gpu in (None, one.layout.gpu))
+
+
+@lru_cache(maxsize=256)
+def _contenders(document: str, named: bool) -> tuple[Candidate, ...]:
     """Of a request as JSON: the same is asked whenever something else is learnt."""
     request = TuneRequest.model_validate_json(document)
     model, cluster = requested_model(request), cluster_of(request, named)
@@ -72,7 +87,7 @@ def _contenders(document: str, named: bool, most: int) -> tuple[Candidate, ...]:
         shapes[layout.shape] += 1
         sizes[size] += new
         found.append(candidate)
-        if len(found) == most:
+        if len(found) == AT_MOST:
             break
     return tuple(found)
 

@@ -21,8 +21,8 @@ from tuner.ask.request import Objective, TuneRequest
 from tuner.ask.requested_model import requested_model
 from tuner.errors import BadInput
 from tuner.plan.prune import Candidate
-from tuner.retune.asked_now import AskedNow
-from tuner.retune.contenders import AT_MOST, chances, cluster_of, contenders, priced
+from tuner.retune.asked_now import ALIKE, AskedNow
+from tuner.retune.contenders import AT_MOST, chances, cluster_of, contenders, priced, replicated
 from tuner.retune.judgement import LayoutOutlook, Outlook
 from tuner.retune.known import Known, replica_of
 
@@ -66,7 +66,9 @@ def outlook(
         raise BadInput("present", str(present), "a layout on a node group that the last round was asked of")
     named = len(groups) > 1 or None not in there
     cluster = cluster_of(now.request, named)
-    question = _Question(now, now.request, known, requested_model(now.request), cluster, named)
+    question = _Question(
+        now, now.request, known, requested_model(now.request), cluster, named, frozenset(_engines(present))
+    )
     fits = question.holds(present)
     spare = max(question.cluster.devices - (present.devices if fits else 0), 0)
     room = None if in_place or not fits else spare
@@ -96,6 +98,7 @@ class _Question:
     model: ModelShape
     cluster: Cluster | Fleet
     named: bool  # layouts name their node group
+    served: frozenset[ParallelLayout]  # an engine of each layout that serves
 
     def holds(self, deployment: Deployment) -> bool:
         """Is there room for it on the cluster of now?"""
@@ -114,10 +117,9 @@ class _Question:
         measured = {t.deployment for t in self.known.trials if t.steps} | {one.deployment for one in self.known.lived}
         found = contenders(self.request, self.named)
         if widely:
-            known = {*self.known.measured_engines, *map(replica_of, _layouts(present))}
-            more = contenders(self.request, self.named, widely=True)
-            have = {candidate.deployment for candidate in found}
-            found += [c for c in more if c.deployment not in have and replica_of(c.layout) in known]
+            for engine in sorted({*self.known.measured_engines, *_engines(present)}):
+                have = {candidate.deployment for candidate in found}
+                found += [c for c in replicated(self.request, engine, self.named) if c.deployment not in have]
         have = {candidate.deployment for candidate in found}
         missing = sorted(one for one in measured - have if isinstance(one, ParallelLayout))
         found += [c for one in missing if (c := priced(self.request, self.model, self.cluster, one)) is not None]
@@ -175,11 +177,22 @@ class _Question:
     def order(self, one: LayoutOutlook, urgent: bool, room: int | None) -> tuple[float, ...]:
         """The best is the smallest: expected to meet the SLO (where it is missed, ``urgent``, surely before likely),
         what came up before where that counts, the objective, the surest; where none is expected to, the likeliest, and
-        then the one that carries the most. ``room`` is for so many GPUs."""
+        then the one that carries the most, and of such as carry about as much an engine that has served: it is known
+        to, and an engine alike by the model may not. ``room`` is for so many GPUs."""
         crowded, likely = float(room is not None and one.gpus > room), likelihood(one)
         if likely < LIKELY:
             chance = round(likely, 1) if likely > HOPELESS else 0.0
-            return (2.0, crowded, -chance, -(one.goodput_req_per_s or 0.0), one.gpus)
+            carries = one.goodput_req_per_s or 0.0
+            about = round(math.log(carries) / ALIKE) if carries > 0 else -math.inf
+            return (
+                2.0,
+                crowded,
+                -chance,
+                -about,
+                float(not self.served & {*_engines(one.deployment)}),
+                -carries,
+                one.gpus,
+            )
         unsure = float(urgent and likely < SURE)
         return (0.0, crowded, unsure, float(urgent and not self._came_up(one)), self.costs(one), -likely, one.gpus)
 
@@ -243,8 +256,8 @@ class _Question:
         return 1 - then / now if 0 < now < math.inf and then < math.inf else 0.0
 
 
-def _layouts(deployment: Deployment) -> tuple[ParallelLayout, ...]:
-    return tuple(pools_of(deployment).values())
+def _engines(deployment: Deployment) -> tuple[ParallelLayout, ...]:
+    return tuple(replica_of(layout) for layout in pools_of(deployment).values())
 
 
 def _one(shape: ParallelLayout) -> ParallelLayout:
