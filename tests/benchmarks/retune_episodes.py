@@ -40,7 +40,7 @@ from tests.benchmarks.retune_world import SITES, WORLDS, State
 from tuner.ask.layout import ParallelLayout
 
 WEEKS = DAYS / 7
-UNSEEN = 2 * FRESH  # of those from FRESH on some were looked at, after a report
+UNSEEN = 3 * FRESH  # of those from FRESH on some were looked at, after reports
 _SLOWER = 1.2  # times the mean TPOT
 _BACK_S = 7 * DAY_S  # within which a return to a layout that was left is flapping, if nothing changed
 
@@ -106,13 +106,19 @@ def _matters(of: Story) -> float | None:
             return min(change.at_s, since_s)
         if truth(state).goodput(best) <= (1 + POLICY.least_gain) * truth(state).goodput(first):
             continue
-        most = truth(state).goodput(first) / state.rate
         for step in range(int(change.at_s // STEP_S), int(end_s // STEP_S)):
-            if of.rates[step] > most:
+            if _misses(of, state, first, of.rates[step] * state.rate):
                 missed_s, since_s = missed_s + STEP_S, min(since_s, step * STEP_S)
         if missed_s >= 60 * POLICY.persists_minutes:
             return max(since_s, of.changes[0].at_s)
     return None
+
+
+def _misses(of: Story, state: State, layout: ParallelLayout, rate: float) -> bool:
+    """Is a target missed at a rate, as minutes are counted? ``goodput`` is one of some rates, and lower."""
+    served = of.served(of.world.truth(state).replica(layout), rate / layout.dp)
+    ttft, tpot = of.world.site.targets
+    return served.ttft_within < ttft.percentile / 100 or served.tpot_within < tpot.percentile / 100
 
 
 def _takes_room(of: Story) -> bool:

@@ -194,7 +194,8 @@ class Watcher:
         day = int(at_s // DAY_S)
         self._today = (day, hours + (self._today[1] if self._today[0] == day else 0.0))
         self._found.tuning_gpu_hours += hours
-        again = outlook(replace(now, changed={}), here, after, simulate=False)
+        left = after.left(now, BEGIN_S + at_s)
+        again = outlook(replace(now, changed={}), here, after, left=left, simulate=False)
         self._next_known, self._measured_on = after, self._eyes.fingerprint(state)
         winner = again.best if again.best is not None and again.best.measured else None
         better = winner is not None and (again.gain > 0 or again.regains_slo or doubtful(again.present))

@@ -190,6 +190,21 @@ def test_where_all_is_far_slower_than_was_thought_what_does_is_beyond_the_first_
     assert found.best.gpus > max(one.layout.devices for one in first)
 
 
+def test_what_serves_in_fewer_replicas_is_better_than_another_kind_that_is_alike_by_the_model():
+    """Nodes are gone; a layout that differs in limits alone was measured, and none is expected to do."""
+    asked = parse_request(
+        REQUEST.model_dump(mode="json", exclude_none=True)
+        | {"space": {"tp": [4], "dp": [1, 2, 3, 4], "max_num_batched_tokens": [2048, 8192]}}
+    )
+    today = asked_now(asked, Demand(40.0, PROMPTS, ANSWERS), nodes(1))
+    other = replace(SMALL, dp=2)
+    for serves in (replace(SMALL, dp=4), ParallelLayout(tp=4, dp=4, max_num_batched_tokens=8192)):
+        known = Known(asked, (trial(other, 10.0), trial(serves, 40.0)))
+        found = outlook(today, serves, known, simulate=False)
+        assert found.present is None
+        assert found.best.deployment == replace(serves, dp=2)
+
+
 def test_what_a_layout_carries_is_said_with_the_prices_that_are_known():
     usual, slow = ask(SMALL).present, ask(SMALL, known=Known(REQUEST, slower={Metric.TPOT: 1.5})).present
     assert slow.goodput_req_per_s < 0.75 * usual.goodput_req_per_s
