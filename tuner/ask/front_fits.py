@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
+from tuner.ask.strict import Strict
 from tuner.errors import BadInput
 
 FRONTS_DIR = Path(__file__).resolve().parent / "fronts"
 PER = ("node", "ingress", "engine", "api_server")
-_STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, slots=True)
-class HopFit:
+class HopFit(Strict):
     """One hop: what its event loop works, in ms, for a request, for a message, and for each further token of one.
 
     ``per`` says how many of it share the load: one on the ``node`` that is asked, the replicas of the ``ingress``, one
@@ -30,7 +30,6 @@ class HopFit:
     its loop's work, ``standing`` are cores that its other threads keep busy as long as anything streams, however much.
     """
 
-    __pydantic_config__ = _STRICT
     name: str
     per: str
     request_ms: float
@@ -41,14 +40,13 @@ class HopFit:
 
 
 @dataclass(frozen=True, slots=True)
-class FrontFit:
+class FrontFit(Strict):
     """A path: its hops in the order in which a request passes them.
 
     ``idle_ms`` is what it adds to TTFT when nothing else is on its way, ``passes`` how many times a request and its
     first token wait for a loop of each hop. ``versions`` and ``source`` say what was measured, and on what.
     """
 
-    __pydantic_config__ = _STRICT
     name: str
     hops: tuple[HopFit, ...]
     idle_ms: float
