@@ -28,8 +28,15 @@ def test_no_value_is_worth_more_than_itself(values):
     assert effective_size(values) <= len(values)
 
 
-def test_equal_values_have_no_memory():
-    assert design_effect([3.0] * 50) == 1
+@pytest.mark.parametrize("value", [3.0, 0.1])  # whose mean is not quite 0.1
+def test_equal_values_have_no_memory(value):
+    assert design_effect([value] * 50) == 1
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_the_unit_of_the_values_does_not_matter(unit):
+    values = autoregressive(0.8, 200, seed=1)
+    assert design_effect(values * unit) == pytest.approx(design_effect(values))
 
 
 def test_a_slope_is_found_with_its_interval():

@@ -23,9 +23,10 @@ def design_effect(values: ArrayLike) -> float:
     sequence, Geyer 1992, "Practical Markov chain Monte Carlo").
     """
     series = _series(values)
-    centred = series - series.mean() if series.size else series
-    if not centred.any():
+    if not series.size or not np.ptp(series):
         return 1.0
+    centred = series - series.mean()
+    centred = np.ldexp(centred, -int(np.frexp(np.abs(centred).max())[1]))  # or the squares of small ones would be 0
     width = 1 << (2 * series.size - 1).bit_length()
     power = np.abs(np.fft.rfft(centred, width)) ** 2
     correlation = np.fft.irfft(power, width)[: series.size]
