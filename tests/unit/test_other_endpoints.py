@@ -10,9 +10,14 @@ import json
 import pytest
 
 from serve.measure.http_meter import HttpMeter
+from tests.load_windows import (
+    FakeDeployment,
+    quiet_client,  # noqa: F401
+    request,
+    step,
+)
+from tests.measure_command import measure
 from tests.mock_server import Behaviour, MockServer
-from tests.unit.test_measure_command import measure, quiet_client  # noqa: F401
-from tests.unit.test_window_runner import FakeDeployment, request, step
 from tuner.app.answers.trial import step_answer
 from tuner.errors import BadInput
 from tuner.study.step_rows import dump_step, load_step

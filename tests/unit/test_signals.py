@@ -102,7 +102,7 @@ def test_another_thread_leaves_signals_alone():
 MEASURING = """
 import sys
 from serve.measure.http_meter import HttpMeter
-from tests.unit.test_window_runner import FakeDeployment, request, step
+from tests.load_windows import FakeDeployment, request, step
 from tuner.app.cli.signals import cancelled_by_signals
 from tuner.trial.cancel import CancelHandle
 from tuner.errors import Cancelled
