@@ -115,7 +115,7 @@ def application(
     app.state.service = service
     kinds = (planning_routes, cluster_routes, study_routes, watch_routes, event_routes, account_routes, page_routes)
     for router in (_health, *(kind.routes for kind in kinds)):
-        app.include_router(router)
+        app.router.routes += router.routes  # as they are: to include a router would be to analyse each of them again
     handle_errors(app, keeper.limited)
     app.add_middleware(Gate, limits=limits, metrics=service.metrics, own_only=open_to_all)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # as FastAPI's own documentation does
