@@ -34,12 +34,13 @@ test: .venv/installed ## run all tests, those on the real stack included
 test-long: .venv/installed ## real runs that take some minutes each: a rollout under load
 	$(PYTHON_BIN) -m pytest -m long
 
-# Tests are rewritten by pytest when they are loaded; that is kept as bytecode, or every run would pay for it.
+# Tests are rewritten by pytest when they are loaded; that is kept as bytecode, or every run would pay for it. Of each
+# property fewer examples are tried than `make test` tries.
 check: .venv/installed ## ruff, mypy and the quick unit tests
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
-	@PYTHONDONTWRITEBYTECODE= $(PYTHON_BIN) -m pytest tests/unit -q -n 2 --dist worksteal -m "not slow and not real and not tools"
+	@PYTHONDONTWRITEBYTECODE= $(PYTHON_BIN) -m pytest tests/unit -q -n 2 --dist worksteal --hypothesis-profile quick -m "not slow and not real and not tools"
 
 format: .venv/installed ## put the code in its usual shape
 	@.venv/bin/ruff check --fix --quiet .

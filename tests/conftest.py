@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from itertools import count
 
@@ -11,12 +12,20 @@ from hypothesis import HealthCheck, settings
 from tests.postgres import new_database, running_server
 
 _databases = count()
+gc.set_threshold(20_000, 20, 20)  # of the objects of thousands of tests hardly any is garbage
 # A job that a shell runs in the background is born without it, and so are the processes that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as one that nohup starts
 # Timing never decides a test. All else is as Hypothesis has it, where it finds itself in CI or not.
 settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("untimed"), max_examples=20)  # for `make check`
 settings.load_profile("untimed")
+
+
+def pytest_collection_finish():
+    """What is loaded by now stays to the end: it is looked through for garbage no more."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
