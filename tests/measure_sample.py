@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from deploy.report.measure_page import MeasuredRun
@@ -19,6 +21,7 @@ SLO = (SloTarget.parse("ttft:p99:400"), SloTarget.parse("tpot:p90:30"))
 SECONDS = 30.0
 
 
+@cache
 def measured_window(
     rate_req_per_s: float,
     index: int = 0,
@@ -70,6 +73,7 @@ def _engine(start_s: float, busy: float) -> EngineWindow:
     return window_of(rows, start_s, start_s + 31)
 
 
+@cache
 def measured_run() -> MeasuredRun:
     """Three windows of a sweep."""
     windows = (

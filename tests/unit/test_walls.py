@@ -122,6 +122,7 @@ MODULES = [name for name in NAMES if not name.endswith("__init__.py") and not na
 MAP = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
+@cache
 def room_of(name):
     """The innermost room of a file or a dotted module."""
     path = name.replace(".", "/").removesuffix("/py")
