@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from tuner.ask.front import LAUNCHED
+from tuner.ask.front import front_name
 from tuner.ask.layout import ParallelLayout
 
 HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
@@ -32,19 +32,14 @@ _ROUTERS = {
 _SINCE = {"ray_haproxy": (2, 55), "ray_direct": (2, 56), "round_robin": (2, 56)}
 
 
-def front_of(layout: ParallelLayout) -> str:
-    """The front that Ray Serve has for a layout."""
-    return LAUNCHED if layout.front == "auto" else layout.front
-
-
 def has_ingress(layout: ParallelLayout) -> bool:
     """True where replicas of an ingress stand between the proxy and the engines."""
-    return front_of(layout) != "ray_direct"
+    return front_name(layout) != "ray_direct"
 
 
 def variables(layout: ParallelLayout) -> dict[str, str]:
     """The environment of Ray's nodes, and of whoever builds the application, that a front needs."""
-    if front_of(layout) not in ("ray_haproxy", "ray_direct"):
+    if front_name(layout) not in ("ray_haproxy", "ray_direct"):
         return {}
     names = [HAPROXY] if has_ingress(layout) else [HAPROXY, DIRECT]
     if not has_ingress(layout) and layout.canonical.request_router == "prefix_aware":

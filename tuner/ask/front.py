@@ -11,6 +11,11 @@ LAUNCHED = "ray_serve"  # the path of a layout that names none: what ``tune`` la
 INGRESS_PER_ENGINE = 2  # what Ray's documentation advises, so that token streaming is not the bottleneck
 
 
+def front_name(layout: ParallelLayout) -> str:
+    """The path of a layout by name: what ``tune`` launches, where it names none."""
+    return LAUNCHED if layout.front == "auto" else layout.front
+
+
 @dataclass(frozen=True, slots=True)
 class Front:
     """A path by name, as ``tuner.ask.front_fits`` knows it, and how many of each hop it has.
@@ -33,7 +38,7 @@ class Front:
         but one in all where cores are devices, which it would take from them."""
         usual = INGRESS_PER_ENGINE * layout.dp if kind.own_memory else 1
         return cls(
-            name=LAUNCHED if layout.front == "auto" else layout.front,
+            name=front_name(layout),
             interval_ms=layout.stream_interval_ms,
             ingress_replicas=layout.ingress_replicas * layout.dp or usual,
             api_servers=layout.api_servers,
