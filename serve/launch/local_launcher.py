@@ -44,7 +44,6 @@ class LocalProcessLauncher:
 
     def __init__(self, port: int | None, *, state_dir: Path, caches: EngineCaches = NO_CACHES) -> None:
         self._port, self._state_dir, self._caches = port, state_dir, caches
-        caches.clean()
         self._swept = sweep(state_dir, KIND)
         self._record = LauncherRecord(state_dir, KIND)
         self._live: dict[str, LocalProcessDeployment] = {}
@@ -82,8 +81,8 @@ class LocalProcessLauncher:
             return UNLAUNCHED
         if deployment.executor == "ray":
             return "executor ray; a local process runs mp or uni"
-        if (told := _through_ray(deployment)) is not None:
-            return f"{told}; a local process is vLLM's own server, front auto or vllm"
+        if (asked := _through_ray(deployment)) is not None:
+            return f"{'='.join(asked)}; a local process is vLLM's own server, front auto or vllm"
         return _misplaced(deployment, request)
 
     def launch(
@@ -138,13 +137,13 @@ class LocalProcessLauncher:
         gone(app)
 
 
-def _through_ray(layout: ParallelLayout) -> str | None:
-    """What of a layout's front is Ray Serve's alone; None where nothing is."""
+def _through_ray(layout: ParallelLayout) -> tuple[str, str] | None:
+    """What of a layout's front is Ray Serve's alone: an axis and its value; None where nothing is."""
     wanted = layout.canonical
     if wanted.front not in ("auto", "vllm"):
-        return f"front={wanted.front}"
-    asked = [name for name in _OF_RAY if getattr(wanted, name) != AXES[name].default]
-    return f"{asked[0]}={getattr(wanted, asked[0])}" if asked else None
+        return "front", wanted.front
+    asked = ((name, getattr(wanted, name)) for name in _OF_RAY if getattr(wanted, name) != AXES[name].default)
+    return next(((name, str(value)) for name, value in asked), None)
 
 
 def _misplaced(layout: ParallelLayout, request: TuneRequest) -> str | None:
@@ -159,8 +158,8 @@ def _require_devices(order: LaunchOrder) -> None:
         raise LaunchFailed(FailureReason.PLACEMENT_IMPOSSIBLE, detail)
     if order.layout.executor == "ray":
         raise BadInput("layout.executor", "ray", "mp, uni (a local process runs without Ray)")
-    if (told := _through_ray(order.layout)) is not None:
-        name, _, value = told.partition("=")
+    if (asked := _through_ray(order.layout)) is not None:
+        name, value = asked
         raise BadInput(f"layout.{name}", value, "what vLLM's own server has: front auto or vllm")
 
 

@@ -65,7 +65,6 @@ class RayServeLauncher:
         self, address: str | None, http_port: int | None, *, state_dir: Path, caches: EngineCaches = NO_CACHES
     ) -> None:
         self._caches = caches
-        caches.clean()
         self._swept, self._state_dir = sweep(state_dir, KIND), state_dir
         self._record = LauncherRecord(state_dir, KIND)
         self._live: dict[str, RayServeDeployment] = {}

@@ -62,6 +62,7 @@ def _real_launcher(options: TuneOptions) -> Launcher:
     from serve.launch.engine_caches import EngineCaches
 
     caches, state_dir = EngineCaches.of(options.engine_caches), options.out / "state"
+    caches.clean()
     if options.launcher == "local":
         from serve.launch.local_launcher import LocalProcessLauncher
 
