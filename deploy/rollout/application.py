@@ -42,10 +42,5 @@ def config_of(launched: Launched, name: str) -> dict[str, Any]:
     return payload.config
 
 
-def environment_of(launched: Launched) -> dict[str, str]:
-    """What its path from client to engine needs of the environment of Ray's nodes."""
-    return launched.payload.environment if isinstance(launched.payload, RayApplication) else {}
-
-
 def _called(name: str) -> dict[str, str]:
     return {"name": name, "route_prefix": f"/{name}"}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.rollout.application import config_of, environment_of
+from deploy.rollout.application import config_of
 from deploy.rollout.front import Front
 from deploy.rollout.kept_files import kept_object, put
 from deploy.rollout.leaders import Leaders
@@ -119,7 +119,7 @@ class RaySite:
             raise BadInput("layout.front", layout.front, why)
         self._session.start(cluster_of(layout, request), Watch())
         if live.name not in self._applications():
-            deploy_application(config, environment_of(live.launched))
+            deploy_application(config, live.launched.ray_environment)
 
     def warm(self, name: str) -> bool:
         """Ask each of its replicas twice, past the front."""

@@ -172,7 +172,7 @@ def plan_serving(shipment: Shipment, platform: Platform, serve_config: str) -> S
         shared_memory=platform.site.shared_memory if plugged else f"{device.pods.shared_memory_gib}Gi",
         model_path=source if source.startswith("/") else None,
         serve_config=serve_config,
-        environment=shipment.ray_environment,
+        environment=shipment.launched.ray_environment,
     )
 
 

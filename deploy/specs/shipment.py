@@ -63,12 +63,6 @@ class Shipment:
         return unpinned(payload.config) | {"name": self.name, "route_prefix": "/"}
 
     @property
-    def ray_environment(self) -> dict[str, str]:
-        """What its path from client to engine needs of the environment of Ray's nodes."""
-        payload = self.launched.payload
-        return dict(payload.environment) if isinstance(payload, RayApplication) else {}
-
-    @property
     def server(self) -> VllmServer:
         """vLLM's own server, listening to all: the one that was launched, or one of the application's engine."""
         payload = self.launched.payload

@@ -91,7 +91,7 @@ def _ray_serve(shipment: Shipment, _: Platform) -> str:
 
 def _set(shipment: Shipment) -> list[str]:
     """Ray's variables as a shell has them, in one word; none where a front needs none."""
-    words = " ".join(f"{name}={value}" for name, value in shipment.ray_environment.items())
+    words = " ".join(f"{name}={value}" for name, value in shipment.launched.ray_environment.items())
     return [words] if words else []
 
 

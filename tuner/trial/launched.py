@@ -61,6 +61,11 @@ class Launched:
     payload: RayApplication | VllmServer | NoEngine
     start_up: StartUp | None = None
 
+    @property
+    def ray_environment(self) -> Mapping[str, str]:
+        """What its path from client to engine needs of the environment of Ray's nodes."""
+        return self.payload.environment if isinstance(self.payload, RayApplication) else {}
+
 
 def installed(*names: str) -> dict[str, str]:
     """Versions of Parlay, Python, and those of the named distributions that are installed here."""
