@@ -23,7 +23,7 @@ from tuner.study.claiming import Claims
 from tuner.study.device_leases import Blocked
 from tuner.study.lease import Heartbeat, is_gone
 from tuner.study.lifecycle import StudyState
-from tuner.study.load_steps import load_steps
+from tuner.study.load_steps import windows_s
 from tuner.study.records import OpenTrial, Pulse, Snapshot, TrialClaim
 from tuner.study.running_trial import Phase, Running
 from tuner.study.start_forecast import StartForecast
@@ -34,8 +34,6 @@ from tuner.trial.devices import Placement, Reservation, place
 from tuner.trial.ledger import Entry, spent
 from tuner.trial.results import TrialResult, TrialState
 from tuner.trial.seams import Reconfigurable
-
-NOTHING_LEFT = "nothing is left that could win"  # and is worth its launch
 
 
 class Driver:
@@ -52,7 +50,8 @@ class Driver:
         self._failure: BaseException | None = None
         self._changed = True
         self._seen: Snapshot | None = None
-        self._why = self._overrun = ""
+        self._why: str | None = None  # nothing more is launched: the part of the budget that is spent
+        self._overrun: str | None = None
         self._time = StudyTime(assignment.clock, assignment.store.pulse(assignment.study).study_s)
         p = assignment
         self._claims = Claims(p.store, p.launcher, p.study, p.request, p.nodes, p.driver)
@@ -95,8 +94,9 @@ class Driver:
             p.store.forget_trial(p.study, trial.number, p.driver, self._study_s())
         return removed
 
-    def run(self, search: Search, known: Sequence[TrialResult]) -> str:
-        """Launch and measure; the answer says why nothing more is launched. ``known``: trials that are finished.
+    def run(self, search: Search, known: Sequence[TrialResult]) -> str | None:
+        """Launch and measure; the answer says which part of the budget ended that, None where nothing is left that is
+        worth a launch. ``known``: trials that are finished.
 
         Raises Cancelled where that was asked. Whatever ends it before its time, that or a defect of ours, tears down
         what runs and records it as cancelled.
@@ -111,7 +111,7 @@ class Driver:
             self._wait_for_trials()
             raise
 
-    def _loop(self, search: Search) -> str:
+    def _loop(self, search: Search) -> str | None:
         while True:
             with self._state:
                 self._cancel.raise_if_cancelled()
@@ -165,11 +165,11 @@ class Driver:
             self._why = f"{empty} is spent"
             return None
         starts = StartForecast(p.request, seen.finished)
-        self._overrun = ""
+        self._overrun = None
         running = [trial.deployment for trial in seen.open]
         proposal = search.ask(running, lambda layout: self._fits(layout, seen.open, purse, starts))
         if proposal is None:
-            self._why = self._overrun or NOTHING_LEFT
+            self._why = self._overrun
             return None
         return self._claimed(proposal, search) if self._may_launch() else None
 
@@ -178,7 +178,7 @@ class Driver:
         return self._held is None
 
     def _fits(self, layout: Deployment, held: Sequence[OpenTrial], purse: Purse, starts: StartForecast) -> bool:
-        least_s = starts.least_s(layout) + sum(step.duration_s for step in load_steps(self._p.request))
+        least_s = starts.least_s(layout) + windows_s(self._p.request)
         if (overrun := purse.overrun(layout, least_s)) is not None:
             self._overrun = f"{overrun} leaves no time for another trial"
             return False
@@ -261,9 +261,8 @@ class Driver:
         if result.state is TrialState.FAILED or not isinstance(deployment, Reconfigurable):
             return None, result
         with self._state:
-            windows_s = sum(step.duration_s for step in load_steps(p.request))
             purse = self._purse(p.store.ledger(p.study))
-            over = purse.empty(but_launches=True) or purse.overrun(result.deployment, windows_s, launches=0)
+            over = purse.empty(but_launches=True) or purse.overrun(result.deployment, windows_s(p.request), launches=0)
             if over is not None or self._cancel.cause is not None:
                 return None, result
             timed = self._trials.timed(result, running)
@@ -322,7 +321,3 @@ class Driver:
 
     def _beat(self) -> None:
         self._p.store.beat(self._p.study, self._p.driver, self._study_s())
-
-
-def _nodes(trial: OpenTrial) -> frozenset[int]:
-    return trial.placement.nodes if trial.placement is not None else frozenset()

@@ -9,6 +9,11 @@ BASE_SEED = 20260101  # arrivals of step i are drawn from BASE_SEED + i, the sam
 SEEDS_PER_REPEAT = 1000
 
 
+def windows_s(request: TuneRequest) -> float:
+    """How long the windows of one trial take that measures all steps, s."""
+    return sum(step.duration_s for step in load_steps(request))
+
+
 def load_steps(request: TuneRequest, repeat: int = 0, only: float | None = None) -> list[LoadStep]:
     """Warm-up (index −1, at the lowest rate) and the rising rates.
 

@@ -16,9 +16,8 @@ from dataclasses import replace
 from functools import cached_property
 from statistics import fmean
 
-from tuner.ask.axes import Role
 from tuner.ask.deployment import Deployment
-from tuner.ask.layout import AXES, ParallelLayout
+from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
 from tuner.ask.requested_model import requested_model
@@ -99,7 +98,5 @@ def _graphs(layout: ParallelLayout) -> int:
 
 def _graph(layout: ParallelLayout) -> ParallelLayout:
     """A layout whose engines run the same compiled code."""
-    plain = ParallelLayout()
-    front = {name: getattr(plain, name) for name, axis in AXES.items() if axis.role is Role.FRONT}
-    dp = layout.dp if layout.shares_experts else 1
-    return replace(layout, dp=dp, max_num_seqs=plain.max_num_seqs, **front)
+    engine = layout.engine.without(("max_num_seqs",))
+    return engine if engine.shares_experts else replace(engine, dp=1)

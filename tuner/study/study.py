@@ -33,7 +33,7 @@ from tuner.search.search import Search
 from tuner.search.strategy import Strategy
 from tuner.search.warm_start import MOST, Factors, Past, carried
 from tuner.study.assignment import Assignment
-from tuner.study.driver import NOTHING_LEFT, Driver
+from tuner.study.driver import Driver
 from tuner.study.launchable import launchable
 from tuner.study.lease import is_gone, new_driver
 from tuner.study.lifecycle import StudyState
@@ -117,9 +117,10 @@ class Study:
             search.recall(found.finished)
             if known and (found.finished or orphans):
                 self._observer.resumed(found.finished, orphans)
-            why = driver.run(search, found.finished)
-            stopped = search.stopped(None if why == NOTHING_LEFT else why)
-            self._observer.ended(f"Stopped: {why}." if stopped is None else stopped.sentence)
+            budget = driver.run(search, found.finished)
+            stopped = search.stopped(budget)
+            plain = f"Stopped: {budget or 'nothing is left that could win'}."
+            self._observer.ended(plain if stopped is None else stopped.sentence)
             return self._decide(planned, search, stopped)
 
     def _planned(self) -> Plan:
