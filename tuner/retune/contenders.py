@@ -129,9 +129,8 @@ def chances(
     """
     if not candidates:
         return []
-    priced_ = (*candidates, *([] if slower is None else [slower]))
-    prices = _prices(request.model_dump_json(), priced_, model, cluster)
     document = request.model_dump_json()
+    prices = _prices(document, (*candidates, *([] if slower is None else [slower])), model, cluster)
     each = (_simulated(document, one, model, cluster) for one in candidates) if simulate else ()
     simulated = {layout: logs for found in each for layout, logs in found.items()}
     likely, carry = [], []

@@ -68,5 +68,5 @@ class Misses:
 def over(counts: Mapping[TargetKey, Within]) -> bool:
     """Is a target missed for certain: by more requests than its percentile allows, and than chance does?"""
     allowed = ((1 - key[1] / 100) * one.total for key, one in counts.items())
-    over = zip(counts.values(), allowed, strict=True)
-    return any(one.total - one.most - may > _DEVIATE * math.sqrt(max(may, 1.0)) for one, may in over)
+    each = zip(counts.values(), allowed, strict=True)
+    return any(one.total - one.most - may > _DEVIATE * math.sqrt(max(may, 1.0)) for one, may in each)

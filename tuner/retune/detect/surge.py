@@ -78,10 +78,8 @@ class Surge:
         self._over.add(look, look.arrived, limit)
         if usual is not None:
             self._unusual.add(look, look.arrived, UNUSUAL * usual)
-        if (
-            self._standing is not None
-            and look.arrived < (limit if self._standing is self._over else self._planned) * look.seconds
-        ):
+        ends = limit if self._standing is self._over else self._planned
+        if self._standing is not None and look.arrived < ends * look.seconds:
             self._clear()
         if self._standing is None or not self._standing.seconds:
             self._standing = self._found()
@@ -95,9 +93,8 @@ class Surge:
     def _found(self) -> _Sum | None:
         if self._over.reaches(EXCESS_S):
             return self._over
-        return (
-            self._unusual if self._unusual.reaches(UNUSUAL_S / UNUSUAL) and self._unusual.rate > self._planned else None
-        )
+        unusual = self._unusual.reaches(UNUSUAL_S / UNUSUAL) and self._unusual.rate > self._planned
+        return self._unusual if unusual else None
 
     def _usual(self, look: Look, arrived: float) -> float | None:
         """What comes at this time, in requests/s; None where nobody knows."""
