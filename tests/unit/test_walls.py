@@ -79,7 +79,8 @@ def every_import(path):
         if isinstance(node, ast.Import):
             found += [(alias.name, (), node.lineno, later) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found.append((node.module or "", tuple((a.name, a.asname) for a in node.names), node.lineno, later))
+            module, named = "." * node.level + (node.module or ""), tuple((a.name, a.asname) for a in node.names)
+            found.append((module, named, node.lineno, later))
         if isinstance(node, ast.expr):
             continue  # no statement is inside one
         later = later or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -188,14 +189,8 @@ def test_most_files_are_read_at_one_sitting():
 
 @pytest.mark.slow
 def test_no_relative_imports():
-    trees = {name: ast.parse((ROOT / name).read_text(encoding="utf-8")) for name in NAMES}
-    relative = [
-        f"{name}:{node.lineno}"
-        for name, tree in trees.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.level
-    ]
-    assert not relative
+    each = ((name, line, module) for name in NAMES for module, _, line in imports(ROOT / name))
+    assert [f"{name}:{line}" for name, line, module in each if module.startswith(".")] == []
 
 
 @pytest.mark.slow
