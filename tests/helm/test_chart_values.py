@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -20,20 +20,33 @@ pytestmark = [pytest.mark.tools, pytest.mark.slow]
 PAGE = CHART.parents[1] / "docs" / "kubernetes.md"
 ALLOWED_VOLUMES = {"configMap", "csi", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 VALUES = {**BASES, **{change.name: change.values for change in CHANGES}}
-Rendered = dict[tuple[str, str], str]
+
+
+class Rendered(dict[tuple[str, str], str]):
+    """By values and version of Kubernetes; what somebody asks for is rendered once, by whichever process of the tests
+    is the first: ``folder`` is for all of them."""
+
+    def __init__(self, folder: Path, scratch: Path) -> None:
+        self._folder, self._scratch = folder, scratch
+
+    def __missing__(self, key: tuple[str, str]) -> str:
+        (name, version), file = key, self._folder / "-".join(key)
+        if not file.exists():
+            text = render(VALUES[name], self._scratch, "--kube-version", version)
+            draft = self._scratch / file.name
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(file)
+        self[key] = file.read_text(encoding="utf-8")
+        return self[key]
 
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
-    """By values and version of Kubernetes."""
-    folder = {name: tmp_path_factory.mktemp("values") for name in VALUES}
-
-    def one(name: str) -> Iterator[tuple[tuple[str, str], str]]:
-        for version in KUBERNETES:
-            yield (name, version), render(VALUES[name], folder[name], "--kube-version", version)
-
-    with ThreadPoolExecutor(2) as pool:
-        return {key: text for found in pool.map(lambda name: list(one(name)), VALUES) for key, text in found}
+    scratch = tmp_path_factory.mktemp("values")
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "renderings"
+    folder.mkdir(exist_ok=True)
+    return Rendered(folder, scratch)
 
 
 def test_there_are_enough_of_them() -> None:
@@ -67,17 +80,18 @@ def test_both_helms_lint_it(tmp_path: Path) -> None:
             assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
 
 
+@pytest.fixture(scope="module")
 def each(rendered: Rendered) -> list[Document]:
     """Every document once."""
     texts = {rendered[name, "1.25"] for name in VALUES}
-    once = {yaml.safe_dump(document): document for text in texts for document in documents(text)}
+    once = {json.dumps(document, sort_keys=True): document for text in texts for document in documents(text)}
     return list(once.values())
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
-def test_every_document_is_strictly_valid(version: str, rendered: Rendered, tmp_path: Path) -> None:
+def test_every_document_is_strictly_valid(version: str, each: list[Document], tmp_path: Path) -> None:
     path = tmp_path / "all.yaml"
-    builtin = [document for document in each(rendered) if document["kind"] not in crd.FILES]
+    builtin = [document for document in each if document["kind"] not in crd.FILES]
     path.write_text(yaml.safe_dump_all(builtin), encoding="utf-8")
     words = [str(kube_tools.validate()), "--strict", "-k", version, str(path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
@@ -85,8 +99,8 @@ def test_every_document_is_strictly_valid(version: str, rendered: Rendered, tmp_
     assert (done.stdout + done.stderr).count(" passed for ") == len(builtin)
 
 
-def test_every_custom_resource_is_strictly_valid(rendered: Rendered) -> None:
-    own = [document for document in each(rendered) if document["kind"] in crd.FILES]
+def test_every_custom_resource_is_strictly_valid(each: list[Document]) -> None:
+    own = [document for document in each if document["kind"] in crd.FILES]
     assert {document["kind"] for document in own} == set(crd.FILES) - {"RayCluster"}  # which the controller makes
     assert [problem for document in own for problem in crd.problems(document)] == []
 
@@ -148,8 +162,8 @@ def test_a_selector_never_changes(rendered: Rendered) -> None:
     assert len(selectors) == len({name for name, _ in selectors})
 
 
-def test_no_pod_but_the_controllers_may_ask_kubernetes_and_none_become_root(rendered: Rendered) -> None:
-    found = [pod for document in each(rendered) for pod in pods(document)]
+def test_no_pod_but_the_controllers_may_ask_kubernetes_and_none_become_root(each: list[Document]) -> None:
+    found = [pod for document in each for pod in pods(document)]
     assert len(found) > 40
     for pod in found:
         asks = [container["name"] for container in pod["containers"]] == ["controller"]
