@@ -1,11 +1,14 @@
 """Re-tuning on the real stack: nodes that are lost or join, and prompts that grow, on a Ray cluster on this machine.
 
     python -m tests.benchmarks.retune_real --case node-lost|prompts|joins [--folder DIR] [--out FILE]
+                                              [--rate REQUESTS_PER_S]
 
 - ``node-lost``: a replica of two ranks on a node of two cores, beside the head with one. The node is lost under load,
   first with nobody watching: what Ray Serve makes of it by itself, with the node away and once it is back; then under
   ``parlay watch``, and the node stays away.
-- ``prompts``: they grow four times longer under load, and one replica cannot answer them any more.
+- ``prompts``: they grow four times longer under load, and one replica cannot answer them any more. Whether it can
+  depends on the machine: ``--rate`` has to lie between what one carries of long prompts and what
+  two carry.
 - ``joins``: two nodes join (``tests.retune_demo``).
 
 Everything is real, vLLM on CPU cores included, but the size and the time: nodes are raylets, lost by SIGKILL of the
@@ -60,12 +63,12 @@ GROWING: dict[str, Any] = retune_demo.REQUEST | {
     "workload": {
         "prompt_tokens": {"mean": 128},
         "output_tokens": {"mean": 4},
-        "arrival": {"process": "poisson", "requests_per_s": 1.25},
+        "arrival": {"process": "poisson", "requests_per_s": 2.0},
     },
     "slo": [{"metric": "ttft", "percentile": 90, "ms": 5000}],
     "objective": "min_gpus",
     "engine": {"dtype": "bfloat16", "max_model_len": 1024, "start_timeout_s": 900},
-    "load": {"rates_req_per_s": [1.25], "seconds": 8, "warmup_seconds": 2},
+    "load": {"rates_req_per_s": [2.0], "seconds": 8, "warmup_seconds": 2},
 }
 LONGER = 4
 HOLDING: dict[str, Any] = retune_demo.POLICY | {"hold": {"seconds": TIMEOUT_S}}
@@ -255,8 +258,15 @@ def main() -> int:
     parser.add_argument("--case", choices=CASES, required=True)
     parser.add_argument("--folder", type=Path, help="where store and timeline go; default: a temporary one")
     parser.add_argument("--out", type=Path, help="write the table there as well")
+    parser.add_argument("--rate", type=float, help="requests/s; default: the case's own")
     options = parser.parse_args()
     play, request, policy = CASES[options.case]
+    if options.rate is not None:
+        arrival = {"process": "poisson", "requests_per_s": options.rate}
+        request = request | {
+            "workload": request["workload"] | {"arrival": arrival},
+            "load": request["load"] | {"rates_req_per_s": [options.rate]},
+        }
     folder = options.folder or Path(tempfile.mkdtemp(prefix="retune-"))
     stage = Stage(folder, request, policy, LIMIT_S)
     rows = play(stage)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.fakes import copy_of_empty_store, make_request
+from tuner.app.answers.watch import NoticeAnswer
 from tuner.app.watch.loop import WatchLoop
 from tuner.app.watch.standing import standing
+from tuner.app.watch.telling import gist
 from tuner.errors import BadInput, Cause, LeaseLost
 from tuner.retune.policy import RetunePolicy
 from tuner.study.store import Store
@@ -122,3 +124,17 @@ def test_it_ends_when_it_is_told_to(store):
     looked = Scripted(well)
     loop(store, lambda watched, claim: looked, []).once()
     assert not looked.prepared
+
+
+def test_a_line_is_for_what_is_new_and_not_for_a_figure_that_moved():
+    def noticed(of, evidence):
+        notice = NoticeAnswer(
+            kind="workload_shift", of=of, evidence=evidence, confidence=1.0, since=1.0, figures={}, blindness=None
+        )
+        return well().model_copy(update={"state": "noticed", "text": evidence, "notices": [notice]})
+
+    first = noticed("prompts", "470.9 prompt tokens per request in place of 127.6.")
+    assert gist(noticed("prompts", "477.2 prompt tokens per request in place of 127.6.")) == gist(first)
+    assert gist(noticed("rate", "470.9 prompt tokens per request in place of 127.6.")) != gist(first)
+    assert gist(well()) != gist(first)
+    assert gist(first.model_copy(update={"acted": ["a round begins"]})) != gist(first)

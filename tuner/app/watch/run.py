@@ -21,6 +21,7 @@ from tuner.app.watch.rounds import OwnRounds, QueuedRounds, Rounds
 from tuner.app.watch.screen import standing_line
 from tuner.app.watch.showing import watch_answer
 from tuner.app.watch.sites import RAY, place_of, ray_site
+from tuner.app.watch.telling import gist
 from tuner.app.watch.watcher import Watcher
 from tuner.errors import BadInput, Cancelled, ParlayError
 from tuner.retune.policy import RetunePolicy
@@ -51,7 +52,7 @@ def run_watch(options: WatchOptions, console: Console) -> WatchAnswer | Standing
         last: list[StandingAnswer] = []
 
         def tell(name: str, standing: StandingAnswer) -> None:
-            new = not last or (last[-1].state, last[-1].text) != (standing.state, standing.text)
+            new = not last or gist(last[-1]) != gist(standing)
             last[:] = [standing]
             if new and not options.as_json:
                 console.print(standing_line(name, standing), highlight=False, markup=False, soft_wrap=True)

@@ -15,22 +15,33 @@ KINDS = (NOTICED, JUDGED, ACTED, SAID, PROBLEM, ROLLOUT_EVENT)
 
 def tell(events: Events, study: str, standing: StandingAnswer, told: Iterable[str]) -> tuple[str, ...]:
     """Tell what is new in how a look stood; what is told by now, to be given the next time."""
-    before, now = set(told), {}
-    for notice in standing.notices:
-        key = f"{NOTICED} {notice.kind} {notice.of}"
-        now[key] = (NOTICED, {"kind": notice.kind, "of": notice.of, "text": notice.evidence})
-    if standing.judgement is not None and standing.judgement.action != "nothing":
-        held = ",".join(standing.judgement.held_by)
-        key = f"{JUDGED} {standing.judgement.action} {held}"
-        now[key] = (JUDGED, {"action": standing.judgement.action, "held_by": held, "text": standing.judgement.why})
-    if standing.problem is not None:
-        now[f"{PROBLEM} {standing.problem}"] = (PROBLEM, {"text": standing.problem})
+    before, now = set(told), _news(standing)
     for key, (kind, data) in now.items():
         if key not in before:
             events.tell(study, kind, data)
     for text in standing.acted:
         events.tell(study, ACTED, {"text": text})
     return tuple(sorted(now))
+
+
+def gist(standing: StandingAnswer) -> tuple[str, ...]:
+    """What of a look is worth a line of its own: not that a figure moved since the last one."""
+    return (standing.state, *sorted(_news(standing)), *standing.acted)
+
+
+def _news(standing: StandingAnswer) -> dict[str, tuple[str, dict[str, str]]]:
+    """What there is to tell: by a key that stays while it is the same, its kind and its data."""
+    found: dict[str, tuple[str, dict[str, str]]] = {}
+    for notice in standing.notices:
+        key = f"{NOTICED} {notice.kind} {notice.of}"
+        found[key] = (NOTICED, {"kind": notice.kind, "of": notice.of, "text": notice.evidence})
+    if standing.judgement is not None and standing.judgement.action != "nothing":
+        held = ",".join(standing.judgement.held_by)
+        key = f"{JUDGED} {standing.judgement.action} {held}"
+        found[key] = (JUDGED, {"action": standing.judgement.action, "held_by": held, "text": standing.judgement.why})
+    if standing.problem is not None:
+        found[f"{PROBLEM} {standing.problem}"] = (PROBLEM, {"text": standing.problem})
+    return found
 
 
 def happening(event: Event, data: dict[str, object]) -> HappeningAnswer:
