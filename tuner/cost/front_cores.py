@@ -1,36 +1,62 @@
-"""How much longer the loops of a path take where they share a node's cores with each other, and with engines."""
+"""How much longer the loops of a path take where they share a node's cores with each other, and with engines.
+
+Cores are shared evenly by all that wants them (processor sharing): where that is more than there is, everything takes
+as many times as long. A loop wants cores while it works, which is longer, the slower it works; what engines and other
+threads want never ends. That is what ``tuner.simulate.front_shared`` simulates; here, loops work independently of each
+other, and what they want together is taken as normal.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+_ROUNDS = 30
+_LOGISTIC = np.log(2) * np.sqrt(2 * np.pi)  # scale at which log(1 + e^x) has the normal loss function's value at 0
 
 
-def erlang_c(cores: float, busy: ArrayLike) -> Floats:
-    """Probability that a job finds all ``cores`` busy, where ``busy`` of them are on average: 1 from ``cores`` on
-    (Erlang 1917; Kleinrock, Queueing Systems I, 1975, section 3.5). Cores are rounded down, to at least one."""
-    servers = max(int(cores), 1)
-    load = np.clip(np.asarray(busy, dtype=float), 0.0, servers)
-    blocked = np.ones_like(load)  # Erlang B, by its recursion over the servers
-    for server in range(1, servers + 1):
-        blocked = load * blocked / (server + load * blocked)
-    share = load / servers
-    return np.asarray(blocked / (1 - share * (1 - blocked)))
+def stretches(
+    cores: float, others: Floats, loops: Sequence[Floats], taken: Sequence[Floats], works: Sequence[Floats]
+) -> list[Floats]:
+    """By hop, by which factor its work takes longer on ``cores``, of which ``others`` are wanted without end.
 
-
-def stretch(cores: float | None, busy: ArrayLike, loops: ArrayLike, engine_cores: ArrayLike = 0.0) -> Floats:
-    """By which factor work takes longer on ``cores`` (None: enough for all) that a path keeps ``busy`` with so many
-    ``loops``.
-
-    1 + C(cores, busy) / (cores - busy) is the mean of a queue whose jobs share processors (Kleinrock, Queueing Systems
-    II, 1976, chapter 4). There are no more jobs than loops, though, so none gets less than its share among all of them.
-    ``engine_cores`` that compute without end are jobs that never leave.
+    Of each hop: its ``loops``, the cores that each is ``taken`` up while it works, and its ``works``, for which share
+    of the time it would work with cores enough. Arrays broadcast.
     """
-    used, engines = np.asarray(busy, dtype=float), np.asarray(engine_cores, dtype=float)
-    if cores is None:
-        return np.ones_like(used)
-    left = np.maximum(cores - used, 1e-12)
-    waiting = (1 + erlang_c(cores, used) / left) * np.maximum((1 + engines) / cores, 1.0)
-    return np.asarray(np.minimum(waiting, np.maximum((np.asarray(loops, dtype=float) + engines) / cores, 1.0)))
+    longer = [np.ones(()) for _ in works]
+    for _ in range(_ROUNDS):  # from below: the least solution, if there is one
+        busy = [np.minimum(work * times, 1.0) for work, times in zip(works, longer, strict=True)]
+        longer = _longer(cores, others, loops, taken, busy)
+    return longer
+
+
+def saturation(
+    cores: float, others: Floats, loops: Sequence[Floats], taken: Sequence[Floats], works_ms: Sequence[Floats]
+) -> tuple[Floats, list[Floats]]:
+    """(Requests/ms at which the first loop is busy all the time, how much longer work then takes, by hop); ``works_ms``
+    is what one of a hop's loops works for a request."""
+    longer = [np.ones(()) for _ in works_ms]
+    for _ in range(2 * _ROUNDS):
+        each = [work * times for work, times in zip(works_ms, longer, strict=True)]
+        most = np.maximum(np.max(np.broadcast_arrays(*each), axis=0), 1e-12)
+        found = _longer(cores, others, loops, taken, [one / most for one in each])
+        longer = [(before + after) / 2 for before, after in zip(longer, found, strict=True)]
+    return 1 / most, longer
+
+
+def _longer(
+    cores: float, others: Floats, loops: Sequence[Floats], taken: Sequence[Floats], busy: Sequence[Floats]
+) -> list[Floats]:
+    """What each hop finds when it works: its own cores, and those that the other loops want then."""
+    mean, variance = np.asarray(others, dtype=float), np.zeros(())
+    for count, each, share in zip(loops, taken, busy, strict=True):
+        mean, variance = mean + count * share * each, variance + count * share * (1 - share) * each**2
+    found = []
+    for each, share in zip(taken, busy, strict=True):
+        wanted = mean + (1 - share) * each
+        spread = np.sqrt(np.maximum(variance - share * (1 - share) * each**2, 1e-9)) / _LOGISTIC
+        found.append(np.asarray(1 + spread * np.logaddexp(0.0, (wanted - cores) / spread) / cores))
+    return found

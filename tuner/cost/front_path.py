@@ -2,13 +2,10 @@
 
 Every hop is an event loop, a single server. Of a request it works ``request_ms``, and ``message_ms`` for each message
 of the answer, of whose tokens all but one cost ``token_ms``. Engines emit a token of every running sequence at the end
-of a step, so messages come in bursts: of a hop that works ``c`` on each of ``B`` of them, and is busy for a share
-``rho`` of the time, an arrival at any time finds ``B c`` with probability ``rho``, of which half is left on average,
-and what piled up before: rho B c / (2 (1 - rho)). That is the mean wait of bulk arrivals (Kleinrock, Queueing Systems
-I, 1975, sections 4.5 and 5.12, on the Pollaczek-Khinchine formula), where a bulk is one job of ``B c``. Streams that
-are sent on at intervals tick each at their own time: their bulks are single messages. The first token leaves with its
-burst, ``(B - 1) c`` later than alone. A request and its first token wait so ``passes`` times at each hop; the tail of
-the wait is taken as exponential.
+of a step, so messages come in bursts, of which the first token leaves with its own; streams that are sent on at
+intervals tick each at their own time. What comes at any time finds what a loop has not done yet (``_wait_ms``). A
+request and its first token wait so ``passes`` times at each hop, on the way in as on the way out; the tail of the wait
+is taken as exponential. Where cores are few, all of it takes longer (``tuner.cost.front_cores``).
 """
 
 from __future__ import annotations
@@ -23,20 +20,22 @@ from tuner.ask.cluster import Cluster
 from tuner.ask.front import LAUNCHED, Front
 from tuner.ask.front_fits import FrontFit, HopFit, front_fit, front_names
 from tuner.ask.layout import ParallelLayout
-from tuner.cost.front_cores import stretch
+from tuner.cost.front_cores import saturation, stretches
 from tuner.cost.front_stream import first_ms, messages, next_tick_ms
 
 Floats = NDArray[np.float64]
+CORES = "cores"  # the name of what saturates where that is no hop
 _FULL = 1e-6  # the share of its time that a loop is idle which keeps up
-_HALVINGS = 40
+_SHORT = 1.02  # how much longer work takes at saturation from which on it is the cores that are full
 
 
 @dataclass(frozen=True, slots=True)
 class HopLoad:
-    """One hop at some rates: the share of the time that each of its loops is busy, and the mean wait for it in ms,
-    infinite where it does not keep up."""
+    """One hop at some rates: the share of the time that each of its loops works, how many times as long that takes on
+    the cores that there are, and the mean wait for it in ms, both ways together."""
 
     utilisation: Floats
+    longer: Floats
     wait_ms: Floats
 
 
@@ -44,27 +43,22 @@ class HopLoad:
 class PathLoad:
     """The path at some rates; arrays have the axes of the rates. ``hops`` are in the order of the path.
 
-    ``messages`` are those of an answer, ``cores`` what the path keeps busy, ``idle_ms`` what it adds to TTFT when idle,
-    ``wait_ms`` the mean that a request and its first token wait on top. Both are stretched where cores are short.
+    ``messages`` are those of an answer, ``cores`` what the path keeps busy, ``busiest`` is the rate's share of the one
+    at which the path saturates. ``idle_ms`` is what it adds to TTFT when idle, longer where cores are short, and
+    ``wait_ms`` the mean that a request and its first token wait on top, infinite where it does not keep up.
     """
 
     hops: Mapping[str, HopLoad]
     messages: Floats
     cores: Floats
+    busiest: Floats
     idle_ms: Floats
     wait_ms: Floats
     interval_ms: Floats
 
     @property
-    def busiest(self) -> Floats:
-        """The utilisation of the busiest hop."""
-        if not self.hops:
-            return np.zeros(self.wait_ms.shape)
-        return np.asarray(np.stack([hop.utilisation for hop in self.hops.values()]).max(axis=0))
-
-    @property
     def carries(self) -> NDArray[np.bool_]:
-        """Where every hop keeps up."""
+        """Where the path keeps up."""
         return np.isfinite(self.wait_ms)
 
     def ttft_ms(
@@ -137,38 +131,18 @@ class Path:
         """Processes of the path."""
         return sum(self.servers(hop) for hop in self.fit.hops)
 
-    @property
-    def loops(self) -> float:
-        """Event loops of all hops, with their further threads."""
-        return float(sum(self.servers(hop) * max(hop.cores, 1.0) for hop in self.fit.hops))
-
     def load(self, rate_req_per_s: ArrayLike, output_tokens: float, tpot_ms: ArrayLike) -> PathLoad:
         """The path while answers of ``output_tokens`` come at a rate, of all engines together, and stream at
         ``tpot_ms``; the two arrays broadcast."""
         return _Hops.of(self).load(np.asarray(rate_req_per_s, dtype=float), output_tokens, tpot_ms)
 
     def saturation(self, output_tokens: float, tpot_ms: float) -> tuple[str, float]:
-        """(The hop that keeps up the least, requests/s at which it is busy all the time)."""
+        """(The hop that keeps up the least, or ``CORES`` where those of the node are full before it is; requests/s from
+        which on the path does not keep up)."""
         if not self.fit.hops:
             return self.fit.name, np.inf
-        count = float(messages(output_tokens, tpot_ms, self.front.interval_ms))
-        works = {hop: _work_ms(hop, count, output_tokens) for hop in self.fit.hops}
-        first = max(works, key=lambda hop: works[hop] / self.servers(hop))
-        if not works[first]:
-            return first.name, np.inf
-        low, high = 0.0, 1e3 * self.servers(first) / works[first]
-        if self.cores is None:
-            return first.name, high
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            full = self.load(middle, output_tokens, tpot_ms).hops[first.name].utilisation >= 1
-            low, high = (low, middle) if full else (middle, high)
-        return first.name, low
-
-
-def _work_ms(hop: HopFit, count: float, output_tokens: float) -> float:
-    """A hop's work for a request and the ``count`` messages of its answer, in ms."""
-    return hop.request_ms + count * hop.message_ms + (output_tokens - count) * hop.token_ms
+        most, first, longer = _Hops.of(self).saturation(output_tokens, np.asarray(float(tpot_ms)))
+        return (CORES if longer > _SHORT else self.fit.hops[first].name), float(most)
 
 
 class Paths:
@@ -184,19 +158,35 @@ class Paths:
 
 
 @dataclass(frozen=True, slots=True)
-class _Hops:
-    """The figures of one path, or of several as arrays: by hop the names, and in rows request, message and token in ms,
-    cores, the servers and how many of them share a burst; then what the whole has."""
+class _Hop:
+    """Figures of a hop of one path, or of several as arrays: of ``servers`` loops, ``shared`` divide a burst."""
 
-    names: tuple[str, ...]
-    rows: tuple[Floats, ...]
+    name: str
+    request_ms: Floats
+    message_ms: Floats
+    token_ms: Floats
+    cores: Floats
+    servers: Floats
+    shared: Floats
+
+    def work_ms(self, count: Floats, output_tokens: float) -> Floats:
+        """What each loop works for a request and the ``count`` messages of its answer, spread over all of them."""
+        whole = self.request_ms + count * self.message_ms + (output_tokens - count) * self.token_ms
+        return np.asarray(whole / self.servers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hops:
+    """The hops of one path, or of several as arrays, and what the whole has; ``others`` are cores that engines and
+    further threads take without end."""
+
+    hops: tuple[_Hop, ...]
     idle_ms: Floats
     passes: Floats
     interval_ms: Floats
     engines: Floats
-    loops: Floats
+    others: Floats
     cores: float | None
-    engine_cores: Floats
 
     @classmethod
     def of(cls, path: Path) -> _Hops:
@@ -207,46 +197,96 @@ class _Hops:
         names = max((tuple(hop.name for hop in path.fit.hops) for path in paths), key=len)
         table = np.array([_figures(path, len(names)) for path in paths])
         shape = (len(paths), *(1 for _ in range(axes - 1))) if axes else ()
-        *rows, idle_ms, passes, interval_ms, engines, loops, engine_cores = (row.reshape(shape) for row in table.T)
+        *rows, idle_ms, passes, interval_ms, engines, others = (row.reshape(shape) for row in table.T)
         if len(paths) > 1:
             names = tuple(map(str, range(len(names))))
-        return cls(names, tuple(rows), idle_ms, passes, interval_ms, engines, loops, paths[0].cores, engine_cores)
+        hops = tuple(_Hop(name, *rows[6 * place : 6 * place + 6]) for place, name in enumerate(names))
+        return cls(hops, idle_ms, passes, interval_ms, engines, others, paths[0].cores)
 
     def load(self, rate: Floats, output_tokens: float, tpot_ms: ArrayLike) -> PathLoad:
-        tpot = np.asarray(tpot_ms, dtype=float)
+        tpot, per_ms = np.asarray(tpot_ms, dtype=float), rate / 1e3
+        shape = np.broadcast_shapes(rate.shape, tpot.shape, self.interval_ms.shape)
         count = messages(output_tokens, tpot, self.interval_ms)
-        kinds = [self.rows[place : place + 6] for place in range(0, len(self.rows), 6)]
-        works = [request + count * message + (output_tokens - count) * token for request, message, token, *_ in kinds]
-        busy = sum((kind[3] * work for kind, work in zip(kinds, works, strict=True)), np.zeros(())) * rate / 1e3
-        longer = np.ones(()) if self.cores is None else stretch(self.cores, busy, self.loops, self.engine_cores)
-        streams = rate * max(output_tokens - 1, 0.0) * tpot / 1e3 / self.engines  # a burst is one engine's
-        ticks = bool(self.interval_ms.any())
+        works = [hop.work_ms(count, output_tokens) for hop in self.hops]
+        busiest = rate / self._most(works) if works else np.zeros(())
+        longer = [np.ones(())] * len(works)
+        if self.cores is not None and works:
+            longer = stretches(self.cores, self.others, *self._loops(), [per_ms * work for work in works])
+        streams = per_ms * max(output_tokens - 1, 0.0) * tpot
         hops: dict[str, HopLoad] = {}
-        total = np.zeros(np.broadcast_shapes(rate.shape, tpot.shape, self.interval_ms.shape))
-        for name, (_, message, token, _, servers, shared), work in zip(self.names, kinds, works, strict=True):
-            utilisation = rate * work * (longer / (1e3 * servers))
-            each = message + (output_tokens / count - 1) * token if ticks else message
-            burst = np.maximum(streams / shared, 1.0)
-            burst = np.where(self.interval_ms > 0, 1.0, burst) if ticks else burst
-            left = np.maximum(1 - utilisation, _FULL)
-            wait = np.where(left > _FULL, (each * longer) * (burst - 1 + burst * utilisation / (2 * left)), np.inf)
-            hops[name] = HopLoad(_shaped(utilisation, total.shape), wait)
-            total = total + wait
-        shape = total.shape
-        count, busy, idle = (_shaped(np.asarray(value), shape) for value in (count, busy, self.idle_ms * longer))
-        return PathLoad(hops, count, busy, idle, self.passes * total, self.interval_ms)
+        idle, total, busy = np.zeros(()), np.zeros(shape), np.zeros(())
+        for hop, work, times in zip(self.hops, works, longer, strict=True):
+            each, burst = self._burst(hop, count, output_tokens, streams)
+            wait = times * each * (burst - 1) + 2 * _wait_ms(hop, per_ms, work, times, count, each, burst, streams)
+            wait = np.where(busiest < 1 - _FULL, wait, np.inf)
+            hops[hop.name] = HopLoad(_shaped(per_ms * work, shape), _shaped(times, shape), _shaped(wait, shape))
+            idle = idle + (times - 1) * (hop.request_ms + hop.message_ms)
+            total, busy = total + wait, busy + per_ms * work * hop.servers * hop.cores
+        idle = self.idle_ms + self.passes * idle
+        count, busy, busiest, idle = (_shaped(np.asarray(one), shape) for one in (count, busy, busiest, idle))
+        return PathLoad(hops, count, busy, busiest, idle, self.passes * total, self.interval_ms)
+
+    def saturation(self, output_tokens: float, tpot_ms: Floats) -> tuple[Floats, int, float]:
+        """Of one path: (requests/s, the place of the hop that is full, how much longer its work takes then)."""
+        count = messages(output_tokens, tpot_ms, self.interval_ms)
+        works = [hop.work_ms(count, output_tokens) for hop in self.hops]
+        longer = [np.ones(())] * len(works)
+        if self.cores is not None:
+            longer = saturation(self.cores, self.others, *self._loops(), works)[1]
+        first = int(np.argmax([float(work * times) for work, times in zip(works, longer, strict=True)]))
+        return self._most(works), first, float(longer[first])
+
+    def _most(self, works: Sequence[Floats]) -> Floats:
+        """Requests/s at which the path saturates."""
+        if self.cores is not None:
+            return np.asarray(1e3 * saturation(self.cores, self.others, *self._loops(), works)[0])
+        most = np.max(np.broadcast_arrays(*works), axis=0)
+        with np.errstate(divide="ignore"):
+            return np.asarray(1e3 / most)
+
+    def _loops(self) -> tuple[list[Floats], list[Floats]]:
+        return [hop.servers for hop in self.hops], [hop.cores for hop in self.hops]
+
+    def _burst(self, hop: _Hop, count: Floats, output_tokens: float, streams: Floats) -> tuple[Floats, Floats]:
+        """(Work in ms for each message, how many of them a loop gets at once)."""
+        burst = np.maximum(streams / (self.engines * hop.shared), 1.0)  # a burst is one engine's
+        if not self.interval_ms.any():
+            return hop.message_ms, burst
+        each = hop.message_ms + (output_tokens / count - 1) * hop.token_ms
+        return each, np.where(self.interval_ms > 0, 1.0, burst)
+
+
+def _wait_ms(
+    hop: _Hop, per_ms: Floats, work_ms: Floats, longer: Floats, count: Floats, each_ms: Floats, burst: Floats,
+    streams: Floats,
+) -> Floats:  # fmt: skip
+    """How long what comes to a hop at any time waits, one way.
+
+    For what is being done and stands before it: a loop that is busy for a share rho of the time has half of a request's
+    work, or of a burst's, left (Pollaczek and Khinchine; Kleinrock, Queueing Systems I, 1975, section 5.12). And for
+    what piled up while more streams ran at once than usual: N of them on average, Poisson, each of w in all, pile up
+    rho w / (2 (1 - rho)) exp(-2/3 (1 - rho)^2 N / rho^2), of the most probable path of a Gaussian input to a large
+    backlog (Addie, Mannersalo and Norros, Most probable paths, 2002), with the variance of streams of one length.
+    """
+    rate, own, one = per_ms / hop.servers, work_ms * longer * hop.servers, each_ms * longer
+    rho = np.clip(per_ms * work_ms * longer, 1e-12, 1 - _FULL)
+    left = rate * ((hop.request_ms * longer) ** 2 + count * burst * one**2) / (2 * (1 - rho))
+    running = streams / hop.servers
+    piled = rho * own / (2 * (1 - rho)) * np.exp(-2 / 3 * ((1 - rho) / rho) ** 2 * running)
+    return np.asarray(left + piled * running / (1 + running))
 
 
 def _figures(path: Path, hops: int) -> list[float]:
     """Figures of a path as one row, with hops that do nothing where it is shorter than others."""
-    row = list[float]()
+    row, others = list[float](), path.engine_cores
     for hop in path.fit.hops:
         servers = float(path.servers(hop))
         shared = 1.0 if hop.per == "engine" else servers
         row += [hop.request_ms, hop.message_ms, hop.token_ms, hop.cores, servers, shared]
+        others += hop.standing * servers
     row += [0.0, 0.0, 0.0, 0.0, 1.0, 1.0] * (hops - len(path.fit.hops))
     front, fit = path.front, path.fit
-    return [*row, fit.idle_ms, fit.passes, front.interval_ms, front.engines, path.loops, path.engine_cores]
+    return [*row, fit.idle_ms, fit.passes, front.interval_ms, front.engines, others]
 
 
 def _shaped(values: Floats, shape: tuple[int, ...]) -> Floats:
