@@ -15,8 +15,8 @@ from tuner.ask.front import Front
 from tuner.ask.front_fits import FrontFit, HopFit
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import ClusterSpec
-from tuner.cost.front_cores import erlang_c, stretch
-from tuner.cost.front_path import Path, Paths
+from tuner.cost.front_cores import saturation, stretches
+from tuner.cost.front_path import CORES, Path, Paths
 from tuner.cost.front_stream import first_ms, gap_ms, messages, next_tick_ms, seen_tpot_ms
 
 HOPS = (
@@ -70,11 +70,15 @@ def test_a_hop_saturates_where_it_is_busy_all_the_time(
     layout: str, cores: float | None, output: float, tpot_ms: float
 ) -> None:
     one = path(layout, cores)
-    hop, most = one.saturation(output, tpot_ms)
+    name, most = one.saturation(output, tpot_ms)
     at = one.load(most, output, tpot_ms)
-    assert float(at.hops[hop].utilisation) == pytest.approx(1.0, rel=1e-4)
-    assert float(at.busiest) == pytest.approx(1.0, rel=1e-4)
+    busy = {hop: float(load.utilisation * load.longer) for hop, load in at.hops.items()}
+    assert float(at.busiest) == pytest.approx(1.0)
+    assert not at.carries
     assert one.load(0.98 * most, output, tpot_ms).carries
+    assert max(busy.values()) == pytest.approx(1.0, abs=0.1)
+    assert name == CORES or busy[name] == max(busy.values())
+    assert name != CORES or cores is not None
 
 
 def test_a_path_that_costs_nothing_adds_nothing() -> None:
@@ -116,20 +120,34 @@ def test_devices_that_are_cores_are_shared_with_the_engines() -> None:
     assert Path.of(ParallelLayout(), gpu).cores is None
 
 
-def test_erlang_c() -> None:
-    assert erlang_c(1, [0.3, 0.9]) == pytest.approx([0.3, 0.9])
-    assert float(erlang_c(2, 1.0)) == pytest.approx(1 / 3)
-    assert float(erlang_c(3, 2.0)) == pytest.approx(0.4444, abs=1e-4)  # Kleinrock I, figure 3.10
-    assert float(erlang_c(4, 4.0)) == 1.0
+ONE, NONE = np.array(1.0), np.array(0.0)
 
 
-def test_work_stretches_up_to_a_fair_share_of_the_cores() -> None:
-    assert stretch(None, [0.0, 50.0], 4).tolist() == [1.0, 1.0]
-    longer = stretch(2, np.linspace(0, 3, 31), 4)
-    assert longer[0] == pytest.approx(1.0)
-    assert (np.diff(longer) >= 0).all()
-    assert longer[-1] == 2.0
-    assert float(stretch(2, 0.0, 4, 2)) == 1.5
+def test_idle_loops_have_what_others_leave() -> None:
+    """Three want two cores: each has two thirds of one; of two that want two, each has one."""
+    for others, longer in ((2.0, 1.5), (1.0, 1.0), (0.0, 1.0)):
+        found = stretches(2, np.array(others), [ONE, ONE], [ONE, ONE], [NONE, NONE])
+        assert [float(one) for one in found] == pytest.approx([longer] * 2, abs=1e-3)
+
+
+def test_cores_saturate_by_what_a_request_takes_of_them() -> None:
+    """Two loops of 10 ms on one core carry 50 requests/s; beside an engine that takes a core, less, but not none."""
+    for others, most in ((0.0, 50.0), (1.0, 1e3 / 30)):
+        found, longer = saturation(1, np.array(others), [ONE, ONE], [ONE, ONE], [10 * ONE, 10 * ONE])
+        assert 1e3 * float(found) == pytest.approx(most, rel=1e-3)
+        assert float(longer[0]) == pytest.approx(1e3 / most / 10, rel=1e-3)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(0.5, 8), st.floats(0, 4), st.floats(0.05, 0.9), st.integers(1, 3))
+def test_more_work_takes_longer_and_more_cores_less(cores: float, others: float, share: float, loops: int) -> None:
+    def longer(cores: float, share: float) -> float:
+        work = [np.array(share), np.array(share / 2)]
+        return float(stretches(cores, np.array(others), [loops * ONE, ONE], [1.5 * ONE, ONE], work)[0])
+
+    assert longer(cores, share) >= longer(cores, share / 2) - 1e-9
+    assert longer(cores + 1, share) <= longer(cores, share) + 1e-9
+    assert longer(100.0, share) == pytest.approx(1.0, abs=1e-6)
 
 
 @settings(deadline=None, max_examples=40)

@@ -64,13 +64,16 @@ def breakdown(
 def _path(
     costs: StepCosts, layout: ParallelLayout, engine_ms: float, tpot_ms: float, output_tokens: float
 ) -> dict[str, float]:
-    """What the path to the engine adds when idle: by hop, as they work on a request and its first message, and until
-    the tick that finds the first token."""
+    """What the path to the engine adds when idle: by hop, as they work on a request and its first message, each time
+    longer where cores are short, and until the tick that finds the first token."""
     path = Path.of(layout, costs.cluster)
     load = path.load(0.0, output_tokens, tpot_ms)
     works = {hop.name: hop.request_ms + hop.message_ms for hop in path.fit.hops}
     whole = sum(works.values()) or 1.0
-    terms = {f"path: {name}": float(load.idle_ms) * work / whole for name, work in works.items()}
+    terms = {
+        f"path: {name}": work * (path.fit.idle_ms / whole + path.fit.passes * (float(load.hops[name].longer) - 1))
+        for name, work in works.items()
+    }
     return {**terms, "path: interval": float(first_ms(engine_ms, 0.0, path.front.interval_ms)) - engine_ms}
 
 

@@ -19,7 +19,7 @@ from tuner.cost.front_path import Path
 from tuner.cost.latency import StepCosts
 from tuner.cost.steady import Curve, Shapes, load_curve
 from tuner.cost.switches import EngineSwitches
-from tuner.plan.front_choice import front_words, order_of
+from tuner.plan.front_choice import front_words, order_of, saturation_words
 
 INTERVALS_MS, INGRESS, API_SERVERS = (0, 10, 20, 50, 100), (0, 1, 2, 4, 8), (1, 2, 4)
 WORTH = 1.1  # by which factor an engine must reach further without its path, for the path to be what limits it
@@ -40,7 +40,8 @@ class HopAdvice:
 class FrontAdvice:
     """What the path does to one layout. Rates are requests/s of the whole deployment within the SLO.
 
-    ``saturates`` is the hop that keeps up the least, up to ``tokens_per_s``. ``reach_req_per_s`` is behind the path,
+    ``saturates`` is the hop that keeps up the least, or ``cores`` where those of the node are full before, up to
+    ``tokens_per_s``; ``of_cores`` are those that the path shares (None: enough for all). ``reach_req_per_s`` is behind the path,
     ``engine_req_per_s`` without one. Where the path is the ``limit``, ``opens`` is a layout of the same engine whose
     path reaches ``opens_req_per_s``; None where no path that was measured reaches further.
     """
@@ -49,6 +50,7 @@ class FrontAdvice:
     rate_req_per_s: float
     hops: tuple[HopAdvice, ...]
     cores: float
+    of_cores: float | None
     saturates: str
     tokens_per_s: float
     reach_req_per_s: float
@@ -61,15 +63,14 @@ class FrontAdvice:
     def lines(self) -> list[str]:
         """For people."""
         shares = ", ".join(f"{hop.name} {hop.utilisation:.0%}" for hop in self.hops)
-        told = [
-            f"The path to the engine at {self.rate_req_per_s:.4g} requests/s: {shares} busy, {self.cores:.1f} cores."
-        ]
+        cores = f"{self.cores:.1f} cores" if self.of_cores is None else f"{self.cores:.1f} of {self.of_cores:.0f} cores"
+        told = [f"The path to the engine at {self.rate_req_per_s:.4g} requests/s: {shares} busy, {cores}."]
         return [*told, self.limit_text] if self.limit else told
 
     @property
     def limit_text(self) -> str:
         """That the path is the limit, and what opens it."""
-        most = f"the {self.saturates} saturates at {self.tokens_per_s:,.0f} tokens/s"
+        most = saturation_words(self.saturates, self.tokens_per_s, self.of_cores)
         held = f"the SLO holds up to {self.reach_req_per_s:.1f} requests/s"
         text = f"the front door is the limit: {most}, and {held}, where the engine itself would hold it up to "
         text += f"{self.engine_req_per_s:.1f}"
@@ -79,6 +80,19 @@ class FrontAdvice:
             enough = "holds" if self.opens_req_per_s >= self.rate_req_per_s else "would hold"
             text += f". {front_words(self.opens)} {enough} it up to {self.opens_req_per_s:.1f}"
         return text + ("; more GPUs would not" if self.for_all else "")
+
+    @property
+    def remedy(self) -> str:
+        """What to do where the path is the limit."""
+        others = "a lower rate or wider targets are needed"
+        if self.opens is None or self.opens_req_per_s is None:
+            return f"the path to the engine is the limit, and no other that was measured reaches further: {others}"
+        opened = f"the path to the engine is the limit, so try {self.opens}, which by the model holds "
+        opened += f"{self.opens_req_per_s:.2f}"
+        if self.opens_req_per_s >= self.rate_req_per_s:
+            return opened
+        more = "more devices behind it, " if self.opens_req_per_s > 0.9 * self.engine_req_per_s else ""
+        return f"{opened}; for {self.rate_req_per_s:g}, {more}{others}"
 
 
 def front_advice(
@@ -109,6 +123,7 @@ def front_advice(
             HopAdvice(hop.name, path.servers(hop), float(load.hops[hop.name].utilisation)) for hop in path.fit.hops
         ),
         cores=float(load.cores),
+        of_cores=path.cores,
         saturates=name[0],
         tokens_per_s=name[1] * output,
         reach_req_per_s=reach,

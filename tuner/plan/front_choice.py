@@ -16,10 +16,10 @@ from tuner.ask.request import Metric, Objective, TuneRequest
 from tuner.ask.rules import DropReason
 from tuner.ask.slo import within, worst_ratio
 from tuner.cost.front_curve import CurveBehind
-from tuner.cost.front_path import Path
+from tuner.cost.front_path import CORES, Path
 from tuner.cost.steady import Curve, Floats
 
-ROOM = 0.8  # the share of its time that the busiest loop of a path may be busy: beyond it, waits grow fast
+ROOM = 0.8  # the share that the asked rate may be of what saturates a path: beyond it, waits grow fast
 Fronts = tuple[ParallelLayout, ...]  # one engine behind several paths
 Told = Callable[[DropReason, int, ParallelLayout, str], None]
 
@@ -32,7 +32,7 @@ def best_fronts(
         return tuple(fronts[0] for fronts in engines)
     layouts = [layout for fronts in engines for layout in fronts]
     behind, keys = _compared(request, cluster, layouts, curve)
-    ttft_ms = np.nanmin(np.nan_to_num(behind.at(_asked(request)).value(Metric.TTFT, None), nan=np.inf), axis=1)
+    at = _at_asked(request, behind)
     chosen, start = [], 0
     for fronts in engines:
         own = np.arange(start, start + len(fronts))
@@ -41,8 +41,7 @@ def best_fronts(
         chosen.append(layouts[best])
         for other in own:
             if other != best:
-                figure = f"the same engine, behind a worse front: TTFT {_ms(ttft_ms[other])} at the asked rate, "
-                figure += f"with {front_words(layouts[best])} {_ms(ttft_ms[best])}"
+                figure = f"the same engine, behind a worse path: {at[other]}; {front_words(layouts[best])}: {at[best]}"
                 told(DropReason.OTHER_FRONT, knobs, layouts[other], figure)
     return tuple(chosen)
 
@@ -68,8 +67,30 @@ def front_words(layout: ParallelLayout) -> str:
     return ",".join(f"{name}={AXES[name].shown(getattr(layout, name))}" for name in shown) or "front=auto"
 
 
-def _ms(value: float) -> str:
-    return f"{value:.0f} ms" if np.isfinite(value) else "without end"
+def saturation_words(name: str, tokens_per_s: float, cores: float | None) -> str:
+    """What of a path saturates, and where: a hop, or the ``cores`` of its node."""
+    if name == CORES and cores is not None:
+        return f"the node's {cores:.0f} cores are full at {tokens_per_s:,.0f} tokens/s"
+    return f"the {name} saturates at {tokens_per_s:,.0f} tokens/s"
+
+
+def _at_asked(request: TuneRequest, behind: CurveBehind) -> list[str]:
+    """What each path does at the asked rate, in words."""
+    output, asked = float(request.workload.output_tokens.mean), _asked(request)
+    at = behind.at(asked)
+    ttft_ms = np.nan_to_num(at.value(Metric.TTFT, None), nan=np.inf).min(axis=1)
+    most_ms = float(np.max(behind.curve.tpot_ms))
+    tpot_ms = np.nan_to_num(np.broadcast_to(at.tpot_ms, at.mean_ms.shape), nan=most_ms).min(axis=1)
+    told = []
+    for path, ttft, tpot in zip(behind.paths, ttft_ms, tpot_ms, strict=True):
+        name, most = path.saturation(output, float(tpot))
+        if np.isfinite(ttft):
+            told.append(f"TTFT {ttft:.0f} ms at the asked rate")
+        elif most <= asked:
+            told.append(f"{saturation_words(name, most * output, path.cores)}, asked are {asked * output:,.0f}")
+        else:
+            told.append("the engine itself does not keep up with the asked rate")
+    return told
 
 
 def _asked(request: TuneRequest) -> float:

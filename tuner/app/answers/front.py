@@ -13,7 +13,7 @@ class HopAnswer(Answer):
 
     name: str = Field(description="proxy, ingress, replica or api server.")
     loops: int = Field(description="Event loops that share its load.")
-    utilisation: float = Field(description="Share of the time that each is busy; from 1 on it does not keep up.")
+    utilisation: float = Field(description="Share of the time that each works; from 1 on it does not keep up.")
 
 
 class FrontAnswer(Answer):
@@ -23,8 +23,8 @@ class FrontAnswer(Answer):
     rate_req_per_s: float = Field(description="The asked rate, requests/s.")
     hops: list[HopAnswer] = Field(description="In the order in which a request passes them.")
     cores: float = Field(description="Cores that the path keeps busy at the asked rate.")
-    saturates: str = Field(description="The hop that keeps up the least.")
-    saturates_tok_per_s: float = Field(description="Output tokens/s at which it is busy all the time.")
+    saturates: str = Field(description="The hop that keeps up the least, or cores where its node's are full before.")
+    saturates_tok_per_s: float = Field(description="Output tokens/s from which on it does not keep up.")
     reach_req_per_s: float = Field(description="Highest rate behind the path, requests/s.")
     engine_req_per_s: float = Field(description="Highest rate of the engines without a path, requests/s.")
     is_the_limit: bool = Field(description="Whether the path, not the engines, misses the SLO at the asked rate.")

@@ -108,7 +108,9 @@ class SimulateAnswer(OnDevices):
     replicas: list[ReplicaAnswer] = Field(description="Replica by replica.")
     simulated_output_tokens: int = Field(description="Output tokens in all.")
     seconds: float = Field(description="What the simulation took, s.")
-    front: FrontAnswer | None = Field(description="The path to the engines at the simulated rate; null for two pools.")
+    front: FrontAnswer | None = Field(
+        description="The path to the engines at the simulated rate; null for two pools, which are simulated without one."
+    )
 
 
 def simulated_answer(

@@ -16,6 +16,7 @@ from tuner.ask.workload import TooLong
 from tuner.errors import BadInput, NoFeasibleLayout
 
 if TYPE_CHECKING:
+    from tuner.plan.front_advice import FrontAdvice
     from tuner.plan.prune import Plan
 
 commands = typer.Typer(rich_markup_mode=None)
@@ -71,7 +72,7 @@ def plan_command(
         print_lines(stdout, front.lines()[: 1 if reasons else None] if front else ())
         print_lines(stdout, reasons.lines() if reasons else ())
     if not meeting:
-        raise NoFeasibleLayout(_plan_shortfall(found))
+        raise NoFeasibleLayout(_plan_shortfall(found, front))
 
 
 @commands.command("model")
@@ -226,14 +227,14 @@ def simulate_command(
         simulate_tables(stdout, answer)
 
 
-def _plan_shortfall(found: Plan) -> str:
+def _plan_shortfall(found: Plan, front: FrontAdvice | None) -> str:
     if not found.ranked:
         physical = [g for g in found.dropped if g.reason.value.startswith(("memory", "slo"))] or found.dropped
         last = max(physical, key=lambda group: group.example.devices)
         return f"every layout was dropped; {last.example} for {last.reason.value}: {last.figure}"
     best = found.ranked[0]
     rate = best.prediction.goodput_req_per_s
-    return (
-        f"by the model the best, {best.layout}, carries {rate:.2f} requests/s within the SLO; "
-        "more devices, a lower rate or wider targets are needed"
-    )
+    needed = "more devices, a lower rate or wider targets are needed"
+    if front is not None and front.limit:
+        needed = front.remedy
+    return f"by the model the best, {best.layout}, carries {rate:.2f} requests/s within the SLO; {needed}"
