@@ -35,7 +35,7 @@ def path(layout: str = "tp=1", cores: float | None = None, fit: FrontFit = FIT) 
 LAYOUTS = st.sampled_from(
     ["tp=1", "dp=3", "stream_interval_ms=30", "dp=2,ingress_replicas=1", "ingress_replicas=3,stream_interval_ms=100"]
 )
-CORES = st.sampled_from([None, 1.0, 2.0, 3.0, 16.0])
+SHARED = st.sampled_from([None, 1.0, 2.0, 3.0, 16.0])
 
 
 def test_a_layout_that_names_no_path_means_what_is_launched() -> None:
@@ -47,7 +47,7 @@ def test_a_layout_that_names_no_path_means_what_is_launched() -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(LAYOUTS, CORES, st.floats(1, 400), st.floats(1, 60))
+@given(LAYOUTS, SHARED, st.floats(1, 400), st.floats(1, 60))
 def test_waits_grow_with_the_rate_and_are_never_negative(
     layout: str, cores: float | None, output: float, tpot_ms: float
 ) -> None:
@@ -65,7 +65,7 @@ def test_waits_grow_with_the_rate_and_are_never_negative(
 
 
 @settings(deadline=None, max_examples=40)
-@given(LAYOUTS, CORES, st.floats(2, 400), st.floats(1, 60))
+@given(LAYOUTS, SHARED, st.floats(2, 400), st.floats(1, 60))
 def test_a_hop_saturates_where_it_is_busy_all_the_time(
     layout: str, cores: float | None, output: float, tpot_ms: float
 ) -> None:

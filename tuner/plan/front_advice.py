@@ -41,9 +41,9 @@ class FrontAdvice:
     """What the path does to one layout. Rates are requests/s of the whole deployment within the SLO.
 
     ``saturates`` is the hop that keeps up the least, or ``cores`` where those of the node are full before, up to
-    ``tokens_per_s``; ``of_cores`` are those that the path shares (None: enough for all). ``reach_req_per_s`` is behind the path,
-    ``engine_req_per_s`` without one. Where the path is the ``limit``, ``opens`` is a layout of the same engine whose
-    path reaches ``opens_req_per_s``; None where no path that was measured reaches further.
+    ``tokens_per_s``; ``of_cores`` are those that the path shares (None: enough for all). ``reach_req_per_s`` is behind
+    the path, ``engine_req_per_s`` without one. Where the path is the ``limit``, ``opens`` is a layout of the same
+    engine whose path reaches ``opens_req_per_s``; None where no path that was measured reaches further.
     """
 
     layout: ParallelLayout

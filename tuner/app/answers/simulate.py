@@ -109,7 +109,7 @@ class SimulateAnswer(OnDevices):
     simulated_output_tokens: int = Field(description="Output tokens in all.")
     seconds: float = Field(description="What the simulation took, s.")
     front: FrontAnswer | None = Field(
-        description="The path to the engines at the simulated rate; null for two pools, which are simulated without one."
+        description="The path to the engines at the simulated rate; null for two pools, which have none."
     )
 
 
