@@ -87,7 +87,7 @@ def main() -> None:
         most = one.saturation(step[1], step[0])[1]
         for share in SHARES:
             found[share].append(abs(np.log(apart(one, share * most, step, 30.0, 4))))
-    for share, values in [*found.items(), ("all", [one for values in found.values() for one in values])]:
+    for share, values in [*found.items(), ("all", [one for each in found.values() for one in each])]:
         middle, high, worst = np.exp(np.quantile(values, [0.5, 0.9, 1.0]))
         print(f"{share} of saturation: median factor {middle:.2f}, nine of ten {high:.2f}, worst {worst:.2f}")
 
