@@ -91,7 +91,7 @@ class FrontAdvice:
         opened += f"{self.opens_req_per_s:.2f}"
         if self.opens_req_per_s >= self.rate_req_per_s:
             return opened
-        more = "more devices behind it, " if self.opens_req_per_s > 0.9 * self.engine_req_per_s else ""
+        more = "more devices behind such a path, " if self.opens_req_per_s > 0.9 * self.engine_req_per_s else ""
         return f"{opened}; for {self.rate_req_per_s:g}, {more}{others}"
 
 
