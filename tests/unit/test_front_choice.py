@@ -54,7 +54,7 @@ def test_paths_never_multiply_the_ranking() -> None:
     (other,) = [group for group in many.dropped if group.reason is DropReason.OTHER_FRONT]
     assert other.count == 5 * len(many.ranked)
     assert many.candidates == len(many.ranked) + sum(group.count for group in many.dropped)
-    assert "worse front" in other.figure
+    assert "worse path" in other.figure
 
 
 def test_where_the_slo_holds_alike_the_fewest_processes_are_best() -> None:
