@@ -57,7 +57,7 @@ CASES = {
 def test_every_candidate_is_ranked_or_dropped_for_a_reason(case, keep):
     _, model, cluster, found = made(CASES[case], keep)
     assert found.candidates == len(found.ranked) + sum(group.count for group in found.dropped)
-    assert len(found.ranked) == len({c.layout for c in found.ranked}) <= 2 * keep
+    assert len(found.ranked) == len({c.layout for c in found.ranked}) <= 3 * keep
     assert found.ranked
     for candidate in found.ranked:
         assert illegal(model, candidate.layout, cluster) is None
@@ -128,11 +128,21 @@ print(plan(request, load_model(request.model), cluster, load_space(request.space
 
 def test_the_best_are_kept_and_the_rest_is_counted():
     whole, short = made()[3], made(keep=5)[3]
-    assert short.ranked == whole.ranked[:5]
+    assert short.ranked[:5] == whole.ranked[:5]
     (outranked,) = [g for g in short.dropped if g.reason is DropReason.OUTRANKED]
-    assert outranked.count == len(whole.ranked) - 5
-    assert outranked.example == whole.ranked[5].layout
+    assert outranked.count == len(whole.ranked) - len(short.ranked)
+    assert outranked.example == next(c.layout for c in whole.ranked if c not in short.ranked)
     assert "5 come before it" in outranked.figure
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_no_shape_is_dropped_by_rank_alone(objective):
+    """Engines that all are slower than the model need more of them than come first by it."""
+    whole, short = (made({"objective": objective.value}, keep)[3].ranked for keep in (10_000, 16))
+    assert len(short) < len(whole)
+    best = {candidate.layout.shape: candidate for candidate in reversed(whole)}
+    assert {c.layout.shape for c in short} == set(best)
+    assert set(best.values()) <= set(short)
 
 
 @pytest.mark.parametrize("objective", list(Objective))
@@ -165,7 +175,7 @@ def test_what_would_win_if_it_were_faster_by_the_margin_is_kept(objective, rate)
     if outranked is None or "none of these would win" in outranked.figure:
         assert lost == []
     else:
-        assert len(found.ranked) == 80  # there are more than can stay
+        assert len(found.ranked) >= 80  # there are more than can stay
         assert lost
 
 

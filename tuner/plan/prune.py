@@ -27,12 +27,12 @@ from tuner.cost.switches import EngineSwitches
 from tuner.cost.techniques import NONE, Techniques
 from tuner.errors import BadInput
 from tuner.plan.front_choice import Fronts, best_fronts
-from tuner.plan.ranking import columns, contenders, smallest
+from tuner.plan.ranking import columns, contenders, of_each_shape, smallest
 from tuner.plan.replica_prices import MARGIN, Knobs, ReplicaPrices, price
 
 __all__ = ["KEPT", "MARGIN", "Candidate", "DroppedGroup", "Plan", "Prediction", "plan"]
 
-KEPT = 64  # candidates handed on, and as many that would win if they were faster by ``MARGIN``
+KEPT = 64  # candidates handed on; as many that would win if they were faster by ``MARGIN``, and as many other shapes
 _replica = attrgetter(*(name for name in AXES if name not in (*IDLE_AXES, "dp")))
 MOST_GROUPS = 24  # drops are told by degrees of parallelism as long as there are no more groups than this
 
@@ -238,14 +238,18 @@ def _rank(request: TuneRequest, priced: Sequence[ReplicaPrices], drops: _Drops, 
     if beaten is None:
         return tuple(chosen)
     rivals, whole = contenders(request, priced, kept, keys, order, keep)
-    left = int(owner.size - keep - len(rivals))
+    shapes = of_each_shape(priced, kept, keys, [*order, *rivals], keep)
+    others = [*rivals, *shapes]
+    left = int(owner.size - keep - len(others))
     if left:
-        rest = int(np.argmin(np.isin(np.arange(owner.size), [*order, *rivals]))) if beaten in rivals else beaten
+        rest = beaten
+        if beaten in others:
+            rest = next(i for i in smallest(keys, keep + len(others) + 1) if i not in {*order, *others})
         example = _candidate(request, priced[owner[rest]], int(flat[rest]))
         figure = f"{_merit(request, example)}; the best has {_merit(request, chosen[0])} and {keep} come before it"
         figure += f"; even {MARGIN:g} × faster, none of these would win" if whole else ""
         drops.add(DropReason.OUTRANKED, left, example.layout, figure)
-    return (*chosen, *(_candidate(request, priced[owner[i]], int(flat[i])) for i in rivals))
+    return (*chosen, *(_candidate(request, priced[owner[i]], int(flat[i])) for i in others))
 
 
 def _candidate(request: TuneRequest, priced: ReplicaPrices, flat: int) -> Candidate:

@@ -1,7 +1,8 @@
 """The order of priced candidates, and those further down that the model cannot tell from the best.
 
 The model may err by ``MARGIN``. So beside the first of the ranking, those stay that would beat its head if they were
-that much faster, the ones that need the least of it first.
+that much faster, the ones that need the least of it first; and of every shape the best, which is what wins where all
+engines are slower than the model and more of them are needed.
 """
 
 from __future__ import annotations
@@ -67,6 +68,34 @@ def contenders(
         at = columns(request, [_faster(replica, request, factor) for replica in priced], kept)
         needed[_beats(request, at, keys, order)[places]] = factor
     return [int(places[i]) for i in smallest([needed, *(key[places] for key in faster)], keep)], False
+
+
+def of_each_shape(
+    priced: Sequence[ReplicaPrices], kept: Sequence[Places], keys: Sequence[Floats], chosen: Sequence[int], keep: int
+) -> list[int]:
+    """Of every engine in every number of which nothing is in ``chosen``, the best: at most ``keep``, the best first.
+
+    Where engines turn out slower than the model, more of them are needed than it says, and all that are chosen by rank
+    may be too few. Which shape is best is what prices say least surely; the scheduler's limits of one share its prices.
+    """
+    base = np.cumsum([0, *(len(replica.members) for replica in priced)])
+    shape = np.concatenate([base[i] + _same(one, kept[i]) for i, one in enumerate(priced)])
+    alive = np.ones(shape.size, dtype=bool)
+    for key in keys:
+        best = np.full(base[-1], np.inf)
+        np.minimum.at(best, shape[alive], key[alive])
+        alive &= key == best[shape]
+    known = np.zeros(base[-1], dtype=bool)
+    known[shape[list(chosen)]] = True
+    found, first = np.unique(shape[alive], return_index=True)
+    new = np.flatnonzero(alive)[first[~known[found]]]
+    return [int(new[i]) for i in smallest([key[new] for key in keys], keep)]
+
+
+def _same(replica: ReplicaPrices, places: Places) -> Places:
+    """By kept candidate, the first member with as many replicas as its own: they differ in executor and path."""
+    counts = [member.dp for member in replica.members]
+    return np.array([counts.index(count) for count in counts])[places // replica.knobs.count]
 
 
 def _beats(request: TuneRequest, faster: Sequence[Floats], keys: Sequence[Floats], order: Sequence[int]) -> Mask:
