@@ -17,6 +17,8 @@ from tuner.search.belief_strategy import BeliefStrategy
 from tuner.search.choice import CLEARLY, Outlook, value_of
 from tuner.search.history import History
 from tuner.search.lessons import doomed
+from tuner.search.rates import rising
+from tuner.trial.results import StepResult
 
 Mask = NDArray[np.bool_]
 
@@ -30,6 +32,13 @@ class StopByChance(BeliefStrategy):
         """As ``BeliefStrategy.of``."""
         return cls(request, Belief.of(request, candidates, model, cluster, kin=lambda engine: engine))
 
+    def next_rate(self, history: History, layout: Deployment, seen: Sequence[StepResult]) -> float | None:
+        """All of them, to the first that misses the SLO."""
+        return rising(self._request, seen)
+
+    def once_more(self, history: History, layout: Deployment) -> None:
+        """It launches the winner again."""
+
     def stopped(self, history: History) -> Stopped:
         """It weighs nothing."""
         raise NotImplementedError
@@ -37,7 +46,7 @@ class StopByChance(BeliefStrategy):
     def _worthwhile(self, history: History, seen: Outlook) -> Mask:
         return np.ones(len(self._belief.candidates), dtype=bool)
 
-    def _confirming(self, history: History) -> bool:
+    def _confirming(self, history: History, on_its_engine: bool) -> bool:
         return True
 
     def _rate_of(self, history: History) -> None:

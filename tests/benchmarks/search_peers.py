@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import optuna
@@ -21,9 +22,10 @@ from tuner.ask.space import STRUCTURE_AXES
 from tuner.decide.comparison import by_layout, meets_and_order, slo_ratio
 from tuner.search.belief_strategy import BeliefStrategy
 from tuner.search.choice import value_of
+from tuner.search.proposal import Proposal
 from tuner.search.search import Search
 from tuner.search.strategy import Strategy
-from tuner.trial.results import TrialResult, TrialState
+from tuner.trial.results import StepResult, TrialResult, TrialState
 
 AXES = (*(axis for axis in STRUCTURE_AXES if axis != "executor"), "max_num_batched_tokens", "max_num_seqs")
 Strategist = Callable[..., Strategy]
@@ -61,8 +63,32 @@ class _Log:
         self.regrets: list[float] = []
         self.gpu_s: list[float] = []
 
-    def launch(self, layout: ParallelLayout, repeat: int = 0, rate: float | None = None) -> TrialResult:
-        result = self.problem.trial(len(self.trials), layout, repeat, self._noise, self._seed, rate)
+    def launch(
+        self,
+        layout: ParallelLayout,
+        repeat: int = 0,
+        next_rate: Callable[[Sequence[StepResult]], float | None] | None = None,
+    ) -> TrialResult:
+        result = self.problem.trial(len(self.trials), layout, repeat, self._noise, self._seed, next_rate)
+        return self._keep(result)
+
+    def go_on(self, proposal: Proposal) -> TrialResult:
+        """Another window on the engine of the last launch, which is no launch."""
+        steps = iter([proposal.rate_req_per_s])
+        result = self.problem.trial(
+            len(self.trials), proposal.layout, proposal.repeat, self._noise, self._seed, lambda seen: next(steps, None)
+        )
+        held_s = sum(step.step.duration_s for step in result.steps)
+        del self.regrets[-1]
+        before_s = self.gpu_s.pop()
+        result = replace(
+            result, seconds=held_s, device_s=held_s * proposal.layout.devices, engine_of=proposal.engine_of
+        )
+        self._keep(result)
+        self.gpu_s[-1] = before_s + (result.device_s or 0.0)
+        return result
+
+    def _keep(self, result: TrialResult) -> TrialResult:
         self.trials.append(result)
         self.gpu_s.append((self.gpu_s[-1] if self.gpu_s else 0.0) + (result.device_s or 0.0))
         groups = [g for g in by_layout(self.trials).values() if any(t.steps for t in g)]
@@ -84,15 +110,21 @@ def parlay(problem: Problem, noise: float, seed: int, launches: int, strategist:
     log = _Log(problem, noise, seed)
     started, request, ranked = time.perf_counter(), problem.request, problem.planned.ranked
     search = Search(request, ranked, strategist(request, ranked, problem.model, problem.cluster))
-    while len(log.trials) < launches and (proposal := search.ask()) is not None:
-        search.tell(log.launch(proposal.layout, proposal.repeat, proposal.rate_req_per_s))
+    while len(log.regrets) < launches and (proposal := search.ask()) is not None:
+        result = log.launch(proposal.layout, proposal.repeat, partial(search.next_rate, proposal))
+        following = search.on_its_engine(result)
+        search.tell(result)
+        while following:
+            result = log.go_on(following[0])
+            following = search.on_its_engine(result)
+            search.tell(result)
     return log.run(time.perf_counter() - started)
 
 
 def grid(problem: Problem, noise: float, seed: int, launches: int) -> Run:
     """Every legal layout, fewest devices first."""
     log, started = _Log(problem, noise, seed), time.perf_counter()
-    for layout in sorted(problem.truth, key=lambda one: (one.devices, one))[:launches]:
+    for layout in sorted(problem.truth.legal, key=lambda one: (one.devices, one))[:launches]:
         log.launch(layout)
     return log.run(time.perf_counter() - started)
 
@@ -100,7 +132,7 @@ def grid(problem: Problem, noise: float, seed: int, launches: int) -> Run:
 def chance(problem: Problem, noise: float, seed: int, launches: int) -> Run:
     """Legal layouts in random order."""
     log, started = _Log(problem, noise, seed), time.perf_counter()
-    layouts = sorted(problem.truth)
+    layouts = list(problem.truth.legal)
     for i in np.random.default_rng(seed).permutation(len(layouts))[:launches]:
         log.launch(layouts[i])
     return log.run(time.perf_counter() - started)
@@ -124,7 +156,7 @@ def sampled(make: Callable[[int], optuna.samplers.BaseSampler]) -> Callable[[Pro
 
 def _asked(study: optuna.Study, problem: Problem, launches: int) -> Iterator[tuple[optuna.trial.Trial, ParallelLayout]]:
     """Proposals that need a launch; others are told without one."""
-    index = {tuple(getattr(layout, axis) for axis in AXES): layout for layout in problem.truth}
+    index = {tuple(getattr(layout, axis) for axis in AXES): layout for layout in problem.truth.legal}
     values = {axis: sorted({key[i] for key in index}) for i, axis in enumerate(AXES)}
     axes = {a: optuna.distributions.CategoricalDistribution(v) for a, v in values.items() if len(v) > 1}
     fixed = {axis: found[0] for axis, found in values.items()}

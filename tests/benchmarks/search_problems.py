@@ -1,4 +1,4 @@
-"""Tuning problems on a simulated cluster whose every layout has been measured: what the search's benchmark runs on.
+"""Tuning problems on a simulated cluster whose true optimum is known: what the search's benchmark runs on.
 
 Targets and rates are set by the model so that a problem is neither hopeless nor trivial: a share of what the best
 layout is predicted to hold under targets that are a multiple of the median idle latency.
@@ -6,37 +6,26 @@ layout is predicted to hold under targets that are a multiple of the median idle
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tests.benchmarks.search_kept_back import FIRST, KEPT_BACK
+from tests.benchmarks.search_truth import Truth
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape, load_model
-from tuner.ask.request import TuneRequest
+from tuner.ask.request import Objective, TuneRequest
 from tuner.ask.request_document import parse_request
 from tuner.ask.space import load_space
-from tuner.errors import FailureReason, LaunchFailed
+from tuner.errors import FailureReason
 from tuner.plan.prune import Plan, plan
-from tuner.rehearse.cluster import SimulatedCluster
 from tuner.rehearse.conditions import Conditions
-from tuner.rehearse.launcher import SimulatedLauncher
-from tuner.rehearse.meter import SimulatedMeter
-from tuner.search.choice import value_of
-from tuner.study.load_steps import load_steps
+from tuner.search.choice import price_of, value_of
 from tuner.trial.results import StepResult, TrialResult, TrialState
-from tuner.trial.seams import LaunchOrder, Watch
 
-Truth = tuple[StepResult, ...] | FailureReason
-CACHE = Path(tempfile.gettempdir()) / "parlay-search-truth"
-_FORM = 2  # of what is pickled there
 EVERYTHING = 100_000
 TOLERANCE = 0.03  # by which a target may be missed and still count as met: what the noise may hide
 START_UP_S = 90.0
@@ -82,51 +71,65 @@ _SPECS = dict(enumerate(_PROBLEMS)) | dict(enumerate(KEPT_BACK, FIRST))
 
 @dataclass(frozen=True)
 class Problem:
-    """A request, what the funnel makes of it, and the truth of every legal layout: its load steps, or how it
-    fails."""
+    """A request, what the funnel makes of it, and the truth of every legal layout."""
 
     name: str
     request: TuneRequest
     model: ModelShape
     cluster: Cluster
     planned: Plan
-    truth: Mapping[ParallelLayout, Truth]
+    truth: Truth
     optimum: float
 
     def trial(
-        self, number: int, layout: ParallelLayout, repeat: int, noise: float, seed: int, rate: float | None = None
+        self,
+        number: int,
+        layout: ParallelLayout,
+        repeat: int,
+        noise: float,
+        seed: int,
+        next_rate: Callable[[Sequence[StepResult]], float | None] | None = None,
     ) -> TrialResult:
-        """A launch: the truth times a factor of its own, ended by the first load step that misses the SLO; at one
-        ``rate`` alone where one is given."""
-        steps = self.truth[_served(layout)]
-        if isinstance(steps, FailureReason):
-            held_s = START_UP_S * layout.devices
-            return TrialResult(
-                number, layout, TrialState.FAILED, failure=steps, seconds=START_UP_S, repeat=repeat, device_s=held_s
-            )
-        random = np.random.default_rng([seed, repeat, *str(layout).encode()])
-        seen: list[StepResult] = []
-        steps = tuple(step for step in steps if rate in (None, step.step.rate_req_per_s))
-        for step in steps:
+        """A launch: each load step is the truth times a factor of its own. ``next_rate`` says after each which comes
+        next, None where none does; left out, they rise to the first that misses the SLO."""
+        next_rate = next_rate or self._rising
+        seen, missed = list[StepResult](), False
+        while (rate := next_rate(seen)) is not None:
+            step = self.truth.at(_served(layout), rate)
+            if isinstance(step, FailureReason):
+                held_s = START_UP_S * layout.devices
+                return TrialResult(
+                    number, layout, TrialState.FAILED, failure=step, seconds=START_UP_S, repeat=repeat, device_s=held_s
+                )
+            random = np.random.default_rng([seed, repeat, step.step.index, *str(layout).encode()])
             seen.append(_scaled(step, float(np.exp(noise * random.standard_normal()))))
-            if not seen[-1].meets(self.request):
-                break
-        whole = len(seen) == len(steps)
-        state = TrialState.MEASURED if whole else TrialState.STOPPED
+            missed = not seen[-1].meets(self.request)
+        state = TrialState.STOPPED if missed else TrialState.MEASURED
         held_s = START_UP_S + self.request.load.warmup_seconds + sum(s.step.duration_s for s in seen)
         return TrialResult(
             number, layout, state, tuple(seen), seconds=held_s, repeat=repeat, device_s=held_s * layout.devices
         )
 
+    def _rising(self, seen: Sequence[StepResult]) -> float | None:
+        if seen and not seen[-1].meets(self.request):
+            return None
+        return next(iter(self.request.rates_req_per_s[len(seen) :]), None)
+
     def value(self, layout: ParallelLayout, slack: float = 0.0) -> float:
         """The objective of a layout in truth, less is better; infinite where it misses the SLO beyond ``slack``."""
-        steps = self.truth[_served(layout)]
-        if isinstance(steps, FailureReason):
-            return float("inf")
-        eased = tuple(_scaled(step, 1 / (1 + slack)) for step in steps)
-        trial = TrialResult(0, layout, TrialState.MEASURED, eased)
-        value = value_of(self.request, self.request.objective, [trial])
-        return value * (1 + slack) if self.request.objective == "min_latency" else value
+        rates = self.request.rates_req_per_s
+        if self.request.objective is not Objective.MAX_GOODPUT:
+            rates = rates[-1:]
+        for rate in reversed(rates):
+            step = self.truth.at(_served(layout), rate)
+            if isinstance(step, FailureReason):
+                return float("inf")
+            eased = _scaled(step, 1 / (1 + slack))
+            if eased.meets(self.request):
+                trial = TrialResult(0, layout, TrialState.MEASURED, (eased,))
+                value = value_of(self.request, self.request.objective, [trial])
+                return value * (1 + slack) if self.request.objective is Objective.MIN_LATENCY else value
+        return float("inf")
 
     def regret(self, layout: ParallelLayout) -> float:
         """By which share a layout is worse than the optimum; infinite where it misses the SLO beyond the noise."""
@@ -135,7 +138,32 @@ class Problem:
     @property
     def optimum_kept(self) -> bool:
         """Did a layout as good as the optimum come through the funnel?"""
-        return any(self.value(c.layout) <= self.optimum * (1 + 1e-9) for c in self.planned.ranked)
+        best, request = self.optimum * (1 + 1e-9), self.request
+        kept = [c.layout for c in self.planned.ranked]
+        if request.objective in (Objective.MIN_GPUS, Objective.MIN_COST):
+            kept = [layout for layout in kept if price_of(request, request.objective, layout) <= best]
+        if request.objective is Objective.MAX_GOODPUT:
+            rate = min(request.rates_req_per_s, key=lambda one: abs(one - 1 / self.optimum))
+            steps = (self.truth.at(_served(layout), rate) for layout in kept)
+            return any(not isinstance(step, FailureReason) and step.meets(request) for step in steps)
+        return any(self.value(layout) <= best for layout in kept)
+
+    def best_value(self, ranked: Sequence[ParallelLayout]) -> float:
+        """The optimum over all legal layouts, of which those ``ranked`` first are looked at first: what cannot be
+        better than what was found is not measured."""
+        request, objective = self.request, self.request.objective
+        place = {_served(layout): i for i, layout in reversed(list(enumerate(ranked)))}
+        legal = sorted(self.truth.legal, key=lambda layout: place.get(layout, len(place)))
+        if objective is Objective.MAX_GOODPUT:
+            for rate in reversed(request.rates_req_per_s):
+                steps = (self.truth.at(layout, rate) for layout in legal)
+                if any(not isinstance(step, FailureReason) and step.meets(request) for step in steps):
+                    return 1 / rate
+            return float("inf")
+        if objective is Objective.MIN_LATENCY:
+            return min(self.value(layout) for layout in legal)
+        legal.sort(key=lambda layout: price_of(request, objective, layout))
+        return next((value for layout in legal if np.isfinite(value := self.value(layout))), float("inf"))
 
 
 def problem(number: int, conditions: Conditions) -> Problem:
@@ -178,44 +206,12 @@ def _problem(number: int, conditions: Conditions) -> Problem:
     document["workload"]["arrival"]["requests_per_s"] = rate
     document["load"] = {"seconds": round(min(max(400 / rate, 4.0), 60.0), 2), "warmup_seconds": 5.0}
     request = parse_request(document)
-    legal = {_served(c.layout) for c in anything.ranked}
-    truth = _measured(request, model, cluster, sorted(legal), conditions)
+    truth = Truth(request, model, cluster, (_served(c.layout) for c in anything.ranked), conditions)
     title = f"{number}: {name.split('/')[-1]}, {nodes} × {per_node} {gpu}, {objective}"
     found = Problem(title, request, model, cluster, plan(request, model, cluster, space), truth, 0.0)
-    return replace(found, optimum=min(found.value(layout) for layout in legal))
-
-
-def _measured(
-    request: TuneRequest, model: ModelShape, cluster: Cluster, layouts: list[ParallelLayout], conditions: Conditions
-) -> dict[ParallelLayout, Truth]:
-    """Every layout at every rate, without noise."""
-    words = f"{_FORM} {request.model_dump_json(exclude={'budget'})} {conditions} {len(layouts)}"
-    path = CACHE / f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.pickle"
-    if path.exists():
-        return pickle.loads(path.read_bytes())  # type: ignore[no-any-return]  # our own file
-    world = SimulatedCluster(cluster, replace(conditions, noise=0.0))
-    launcher, meter = SimulatedLauncher(world), SimulatedMeter(world)
-    steps = [step for step in load_steps(request) if not step.warmup]
-    truth: dict[ParallelLayout, Truth] = {}
-    for layout in layouts:
-        order = LaunchOrder("truth", 0, str(layout), layout, request, CACHE)
-        found: list[StepResult] = []
-        deployment = None
-        try:
-            deployment = launcher.launch(order, Watch())
-            for step in steps:
-                found.append(meter.measure(deployment, step, request, Watch()))
-                if not _scaled(found[-1], 0.7).meets(request):
-                    break  # so far off that no noise makes it good, nor any higher rate
-        except LaunchFailed as failure:
-            truth[layout] = tuple(found) or failure.reason
-        else:
-            truth[layout] = tuple(found)
-        if deployment is not None:
-            deployment.teardown()
-    CACHE.mkdir(exist_ok=True)
-    path.write_bytes(pickle.dumps(truth))
-    return truth
+    found = replace(found, optimum=found.best_value([c.layout for c in within.ranked]))
+    truth.keep()
+    return found
 
 
 def _served(layout: ParallelLayout) -> ParallelLayout:
