@@ -11,6 +11,7 @@ from tuner.ask.request import TuneRequest
 from tuner.plan.prune import Candidate
 from tuner.search.history import History
 from tuner.search.proposal import Proposal
+from tuner.search.rates import rising
 from tuner.search.strategy import Fits
 from tuner.trial.results import StepResult
 
@@ -44,6 +45,13 @@ class InOrder:
                 if differ_in(layout, best[0].layout) == [axis]:
                     return Proposal(layout, f"the best so far with another {axis}")
         return Proposal(left[0], "the best ranked that is left")
+
+    def next_rate(self, history: History, layout: ParallelLayout, seen: Sequence[StepResult]) -> float | None:
+        """All of them, to the first that misses the SLO."""
+        return rising(history.request, seen)
+
+    def once_more(self, history: History, layout: ParallelLayout) -> None:
+        """It confirms nothing."""
 
     def lost(self, history: History, layout: ParallelLayout, steps: Sequence[StepResult]) -> str | None:
         return None

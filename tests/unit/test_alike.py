@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 
@@ -107,3 +108,16 @@ def test_a_second_run_measures_the_rate_that_decides():
     assert again is not None
     assert (again.purpose, again.layout, again.rate_req_per_s) == (Purpose.CONFIRM, first.layout, 6.0)
     assert [step.rate_req_per_s for step in load_steps(REQUEST, 1, again.rate_req_per_s) if not step.warmup] == [6.0]
+
+
+def test_a_winner_near_its_target_is_measured_again_before_its_engine_is_torn_down():
+    belief = made(most=1)
+    search = Search(REQUEST, belief.candidates, BeliefStrategy(REQUEST, belief))
+    first = trial(str(belief.candidates[0].layout), 0.97)
+    (again,) = search.on_its_engine(first)
+    assert (again.purpose, again.deployment, again.repeat, again.engine_of) == (Purpose.CONFIRM, first.deployment, 1, 0)
+    assert search.next_rate(again, []) == again.rate_req_per_s == 6.0
+    assert search.next_rate(again, first.steps) is None
+    assert search.on_its_engine(trial(str(first.layout), 0.5)) == []  # it has much to spare
+    search.tell(first)
+    assert search.on_its_engine(replace(first, number=1, repeat=1, engine_of=0)) == []

@@ -254,7 +254,7 @@ def test_the_spread_of_repeated_runs_is_told():
     assert decision.winner.number == 1  # the confirmation stands for the layout
     assert "ttft p99 85 ms, 80 to 90 over 2 runs" in decision.why
     assert "Its worst run leaves 10% of the ttft target and 82% of the tpot target to spare." in decision.why
-    assert "A confirmation run" in decision.why
+    assert "A second run" in decision.why
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes import copy_of_empty_store
+from tests.in_order import InOrder
 from tests.world import World
 from tuner.ask.layout import FRONT_AXES
 from tuner.errors import Cancelled, Cause, FailureReason, LaunchFailed
@@ -31,6 +32,13 @@ TTFT_MS = {ENGINE: 150.0, SLOW: 120.0, FAST: 90.0}
 def plan_of_engines(request, model, cluster, space):
     axes = {name: values for name, values in space.axes.items() if name not in FRONT_AXES}
     return plan(request, model, cluster, replace(space, axes=axes))
+
+
+class Again(InOrder):
+    """It wants a second window of whatever met the SLO."""
+
+    def once_more(self, history, layout):
+        return "measured again" if history.met() and len(history.of(layout)) == 1 else None
 
 
 @pytest.fixture
@@ -185,3 +193,19 @@ def test_a_study_cancelled_in_between_keeps_what_was_measured(world, where):
     study, launcher, *_ = world.process(ONE)
     assert str(study.run(resume=True, facts={}).winner.layout) == FAST
     assert launcher.launched == [FAST]
+
+
+@pytest.mark.slow
+def test_a_second_window_on_an_engine_is_a_trial_and_no_launch(world):
+    """On a deployment that could change nothing, too: it serves the same, is warm, and is not started again."""
+    study, launcher, _, store, journal = world.process(ONE | {"space": {"tp": [1]}, "slo.0.ms": 200})
+    study._strategist = Again.of
+    decision = study.run(resume=False, facts={})
+    assert (launcher.launched, launcher.reconfigured) == ([ENGINE], [])
+    first, again = decision.trials
+    assert (again.repeat, again.engine_of, again.purpose.value) == (1, 0, "confirm")
+    assert (again.ready_after_s, again.seconds, [s.step.warmup for s in again.steps]) == (None, 10.0, [False])
+    assert again.steps[0].step.seed != first.steps[0].step.seed
+    assert (str(decision.winner.layout), again.state) == (ENGINE, TrialState.MEASURED)
+    assert [entry.outcome for entry in store.ledger("s")] == [Outcome.ENDED]
+    assert "ready 1" not in journal.told

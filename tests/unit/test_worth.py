@@ -40,7 +40,7 @@ def seeing(better: list[float], gain: list[float]) -> Outlook:
 
 def test_a_launch_is_predicted_before_the_first_and_learnt_after():
     load = REQUEST.load
-    assert launch_s(REQUEST, []) == START_S + load.warmup_seconds + 2 * load.seconds
+    assert launch_s(REQUEST, []) == START_S + load.warmup_seconds + load.seconds
     failed = TrialResult(1, ParallelLayout.parse("tp=1"), TrialState.FAILED, seconds=5.0)
     assert launch_s(REQUEST, [trial(), replace(trial(), seconds=80.0), failed]) == pytest.approx(70.0)
 

@@ -117,7 +117,7 @@ def _evidence(winner: LayoutSummary) -> list[str]:
     """What it does to answers, how sure it is, and what it costs."""
     lines = [f"It {caution}." for caution in winner.deployment.cautions]
     if winner.confirmed:
-        lines.append("A confirmation run on a deployment of its own held it too.")
+        lines.append("A second run under other arrivals held it too.")
     elif winner.confirmed is None:
         lines.append("It was measured once and not confirmed." if winner.runs == 1 else "Every run of it agrees.")
     if winner.attainment is not None and winner.attainment_interval is not None:

@@ -14,7 +14,7 @@ from tuner.ask.deployment import Deployment, TwoPools, one_group
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
-from tuner.decide.comparison import asked_steps, meets_and_order
+from tuner.decide.comparison import asked_steps, held_req_per_s, meets_and_order
 from tuner.decide.stopping import Stopped
 from tuner.plan.prune import Candidate
 from tuner.search.belief import Belief
@@ -33,11 +33,14 @@ from tuner.search.choice import (
 from tuner.search.history import History, launches
 from tuner.search.lessons import doomed
 from tuner.search.proposal import Proposal
+from tuner.search.rates import next_rate
 from tuner.search.strategy import Fits
 from tuner.search.term_prices import engine_of
 from tuner.search.worth import Trade
 from tuner.trial.results import Purpose, StepResult, TrialState
 
+_AGAIN = "measured again before it is announced"
+_LIKELY_BEATEN = 0.5  # of the best layout: beyond it, a second run would likely be for nothing
 _NEAREST = "misses the SLO by least"
 _LAST = 2  # launches: one that meets the SLO and its confirmation
 _SURER = 0.15  # by this probability a layout must be likelier to meet the SLO than the best that was measured
@@ -52,7 +55,7 @@ class BeliefStrategy:
 
     def __init__(self, request: TuneRequest, belief: Belief) -> None:
         self._request, self._belief = request, belief
-        self._layouts = {candidate.layout for candidate in belief.candidates}
+        self._at: dict[Deployment, int] = {candidate.layout: i for i, candidate in enumerate(belief.candidates)}
 
     @classmethod
     def of(
@@ -86,14 +89,30 @@ class BeliefStrategy:
                     return None  # what could win has no room yet
         if again is None or again in running or not fits(again):
             return None
-        why = "measured again before it is announced"
         rate_req_per_s = self._rate_of(history)
-        return Proposal(again, why, Purpose.CONFIRM, len(history.of(again)), rate_req_per_s=rate_req_per_s)
+        return Proposal(again, _AGAIN, Purpose.CONFIRM, len(history.of(again)), rate_req_per_s=rate_req_per_s)
+
+    def next_rate(self, history: History, layout: Deployment, seen: Sequence[StepResult]) -> float | None:
+        """The one at which it is the least certain whether the layout is better than the best that was measured."""
+        self._belief.observe(history.steps())
+        at = self._at.get(layout)
+        held = None if at is None else self._belief.forecast().held[:, at]
+        best = history.best() if history.met() else ()
+        return next_rate(self._request, seen, (best and held_req_per_s(self._request, best)) or 0.0, held)
+
+    def once_more(self, history: History, layout: Deployment) -> str | None:
+        """It is the best, is as likely as not to stay it, and its second run is worth a window."""
+        best = history.best()
+        if layout != (best[0].deployment if best else None) or self._unconfirmed(history, on_its_engine=True) is None:
+            return None
+        left, seen = self._outlook(history, ())
+        left &= self._worthwhile(history, seen)
+        return None if left.any() and seen.anything > _LIKELY_BEATEN else _AGAIN
 
     def lost(self, history: History, layout: Deployment, steps: Sequence[StepResult]) -> str | None:
         """Once a layout is confirmed, or sure to be, and almost certainly better whatever else the other shows."""
         leader = history.best()
-        if layout not in self._layouts or not history.met() or confirmation_chance(self._request, leader) < _SURE:
+        if layout not in self._at or not history.met() or confirmation_chance(self._request, leader) < _SURE:
             return None
         self._belief.observe(history.steps() | {layout: list(steps)})
         best = {objective: history.best(objective) for objective in self._request.objectives}
@@ -166,20 +185,20 @@ class BeliefStrategy:
         measured = [result for result in history.trials() if result.state is not TrialState.FAILED]
         return len(measured) >= _CONVINCED and seen.anything == 0.0
 
-    def _unconfirmed(self, history: History) -> ParallelLayout | None:
+    def _unconfirmed(self, history: History, on_its_engine: bool = False) -> ParallelLayout | None:
         """The best layout, if it meets the SLO, was measured once and is worth a second run."""
         leader = history.best()
         if len(leader) != 1 or not history.met() or self._request.budget.launches <= _CONVINCED:
             return None
-        return leader[0].layout if self._confirming(history) else None
+        return leader[0].layout if self._confirming(history, on_its_engine) else None
 
     def _worthwhile(self, history: History, seen: Outlook) -> Mask:
         """Which candidates may win more than their launch costs."""
         return self._trade(history).worthwhile(self._belief, seen)
 
-    def _confirming(self, history: History) -> bool:
+    def _confirming(self, history: History, on_its_engine: bool) -> bool:
         """Whether the best layout is worth a second run."""
-        return self._trade(history).confirming()
+        return self._trade(history).confirming(on_its_engine)
 
     def _rate_of(self, history: History) -> float | None:
         """The rate at which the best layout is compared with others, of which alone a second run is in doubt."""

@@ -14,7 +14,8 @@ class Proposal:
     """The next layout to launch, and why it is its turn. ``repeat`` counts the earlier trials of the layout;
     ``rate_req_per_s`` is of the one load step that is worth measuring, None for all.
 
-    ``engine_of`` is the trial whose engine runs, where that is measured again behind another path: nothing is launched.
+    ``engine_of`` is the trial whose engine runs, where that is measured again, behind another path or for another
+    window: nothing is launched.
     """
 
     deployment: Deployment

@@ -10,7 +10,7 @@ from tuner.ask.deployment import Deployment, TwoPools
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import TuneRequest
 from tuner.ask.slo import Verdict
-from tuner.decide.comparison import slo_ratio
+from tuner.decide.comparison import asked_steps, slo_ratio
 from tuner.decide.stopping import Stopped
 from tuner.plan.prune import Candidate
 from tuner.search.beliefs import Beliefs
@@ -18,8 +18,9 @@ from tuner.search.history import History, launches
 from tuner.search.in_place import InPlace
 from tuner.search.lessons import doomed
 from tuner.search.proposal import Proposal
+from tuner.search.rates import rising
 from tuner.search.strategy import Fits, Strategy
-from tuner.trial.results import StepResult, TrialResult
+from tuner.trial.results import Purpose, StepResult, TrialResult
 
 
 class Search:
@@ -56,12 +57,27 @@ class Search:
         return self._strategy.ask(self._history, frozenset(running), fits)
 
     def on_its_engine(self, result: TrialResult) -> list[Proposal]:
-        """What to measure on the engine of a trial that has been measured, before that is torn down, the best first."""
-        if self._in_place is None or isinstance(result.deployment, TwoPools):
+        """What to measure on the engine of a trial that has been measured, before that is torn down, the best first:
+        other paths to it, else the same again where that is worth a window."""
+        if isinstance(result.deployment, TwoPools) or self._history.bar()(result.deployment) is not None:
             return []
-        if self._history.bar()(result.deployment) is not None:
+        others = [one for one in self._history.trials() if one.number != result.number]
+        paths = self._in_place.after(result, others) if self._in_place is not None else []
+        return paths or self._once_more(result, others)
+
+    def _once_more(self, result: TrialResult, others: Sequence[TrialResult]) -> list[Proposal]:
+        history = History(self._request)
+        history.recall([*others, result])
+        why = self._strategy.once_more(history, result.deployment) if self._strategy else None
+        if why is None:
             return []
-        return self._in_place.after(result, [one for one in self._history.trials() if one.number != result.number])
+        shown = asked_steps(self._request, [result])
+        repeat, engine = (
+            len(history.of(result.deployment)),
+            result.number if result.engine_of is None else result.engine_of,
+        )
+        rate = shown[0].step.rate_req_per_s if shown else None
+        return [Proposal(result.deployment, why, Purpose.CONFIRM, repeat, engine, rate)]
 
     def _left_over(self, running: Sequence[Deployment]) -> Proposal | None:
         """What an engine was stopped before; not with the last launch, by which the best may have to be confirmed."""
@@ -70,6 +86,14 @@ class Search:
             return None
         found = self._in_place.left_over(trials, [one for one in running if isinstance(one, ParallelLayout)])
         return None if found is None or self._history.bar()(found.deployment) is not None else found
+
+    def next_rate(self, proposal: Proposal, seen: Sequence[StepResult]) -> float | None:
+        """The rate of the load step to measure next, given those that were measured; None where none is worth it."""
+        if proposal.rate_req_per_s is not None:
+            return None if seen else proposal.rate_req_per_s
+        if self._strategy is None:
+            return rising(self._request, seen)
+        return self._strategy.next_rate(self._history, proposal.deployment, seen)
 
     def report(self, proposal: Proposal, step: StepResult) -> str | None:
         """Give a measured load step; the answer says why the trial has already lost, or is None to go on."""

@@ -24,6 +24,13 @@ class Strategy(Protocol):
         """The next layout beside the ``running`` ones, of those that ``fits`` has room for; None when no such layout
         could still win."""
 
+    def next_rate(self, history: History, layout: Deployment, seen: Sequence[StepResult]) -> float | None:
+        """The rate of the load step to measure after those ``seen`` of a trial; None where none is worth it."""
+
+    def once_more(self, history: History, layout: Deployment) -> str | None:
+        """Why a layout that was just measured is worth another window on its engine before that is torn down, or
+        None."""
+
     def lost(self, history: History, layout: Deployment, steps: Sequence[StepResult]) -> str | None:
         """Why a layout that is measured for the first time need not go on after these load steps, or None."""
 

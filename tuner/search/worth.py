@@ -4,9 +4,9 @@ A better layout saves a share of what the best one costs to run: that share of i
 request states (``budget.horizon_hours``). Fewer devices or US dollars are that share itself; a higher rate serves the
 same requests with so much less; of a lower latency, which nobody pays for where the SLO is met, three tenths of the
 share are taken by convention. A launch is worth that, times the probability that the layout is clearly better. A
-confirmation is worth the probability that the winner does not hold, times all that it costs to run over the horizon. A
-launch costs its devices, for as long as the launches of the study took; before the first, for a start and the windows
-of the load.
+confirmation is worth the probability that the winner does not hold, times all that it costs to run over the horizon; on
+the engine that was just measured it costs a window of load, and no launch. A launch costs its devices, for as long as
+the launches of the study took; before the first, for a start and the windows of the load.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tuner.decide.comparison import meets_and_order
 from tuner.decide.stopping import NextLaunch, Stopped, Sum, Unconfirmed
 from tuner.search.belief import Belief
 from tuner.search.choice import CLEARLY, UNLIKELY, Outlook, confirmation_chance, tied, value_of
+from tuner.search.rates import windows
 from tuner.trial.results import TrialResult
 
 LATENCY_COUNTS = 0.3  # of the share by which a latency is lower, as a share of what a layout costs to run
@@ -32,11 +33,12 @@ START_S = 120.0  # of an engine, as long as none of the study has been seen to s
 
 
 def launch_s(request: TuneRequest, trials: Sequence[TrialResult]) -> float:
-    """Seconds that a launch holds its devices: the mean of those that were measured, predicted before the first."""
-    known = [trial.seconds for trial in trials if trial.seconds is not None and trial.steps]
+    """Seconds that a launch holds its devices: the mean of those that were measured, predicted before the first. What
+    followed on an engine that ran is no part of it."""
+    known = [trial.seconds for trial in trials if trial.seconds is not None and trial.steps and trial.engine_of is None]
     if known:
         return fmean(known)
-    return START_S + request.load.warmup_seconds + len(request.rates_req_per_s) * request.load.seconds
+    return START_S + request.load.warmup_seconds + windows(request) * request.load.seconds
 
 
 class Trade:
@@ -54,10 +56,14 @@ class Trade:
             return np.ones(len(belief.candidates), dtype=bool)
         return self._net(belief, seen) > 0
 
-    def confirming(self) -> bool:
-        """Whether the best layout is worth a second run before it is announced."""
+    def confirming(self, on_its_engine: bool = False) -> bool:
+        """Whether the best layout is worth a second run before it is announced: a launch, or a window of load where its
+        engine is still there."""
         again = self._second_run()
-        return _weight(again.worth) > _weight(again.costs)
+        costs = _weight(again.costs)
+        if on_its_engine:
+            costs *= self._request.load.seconds / 3600 / self._hours
+        return _weight(again.worth) > costs
 
     def stopped(self, belief: Belief, left: NDArray[np.bool_], seen: Outlook, untried: NDArray[np.bool_]) -> Stopped:
         """How it stands where nothing is launched any more. ``left`` may be launched, ``untried`` were not."""

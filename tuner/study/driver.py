@@ -23,7 +23,7 @@ from tuner.study.claiming import Claims
 from tuner.study.device_leases import Blocked
 from tuner.study.lease import Heartbeat, is_gone
 from tuner.study.lifecycle import StudyState
-from tuner.study.load_steps import windows_s
+from tuner.study.load_steps import usual_s
 from tuner.study.records import OpenTrial, Pulse, Snapshot, TrialClaim
 from tuner.study.running_trial import Phase, Running
 from tuner.study.start_forecast import StartForecast
@@ -178,7 +178,7 @@ class Driver:
         return self._held is None
 
     def _fits(self, layout: Deployment, held: Sequence[OpenTrial], purse: Purse, starts: StartForecast) -> bool:
-        least_s = starts.least_s(layout) + windows_s(self._p.request)
+        least_s = starts.least_s(layout) + usual_s(self._p.request)
         if (overrun := purse.overrun(layout, least_s)) is not None:
             self._overrun = f"{overrun} leaves no time for another trial"
             return False
@@ -258,18 +258,20 @@ class Driver:
     def _handed_over(self, running: Running, result: TrialResult, search: Search) -> tuple[Running | None, TrialResult]:
         """The next trial on the engine of one that was measured, if any is worth it, and the end of that one."""
         p, deployment = self._p, running.deployment
-        if result.state is TrialState.FAILED or not isinstance(deployment, Reconfigurable):
+        if result.state is TrialState.FAILED or deployment is None:
             return None, result
         with self._state:
             purse = self._purse(p.store.ledger(p.study))
-            over = purse.empty(but_launches=True) or purse.overrun(result.deployment, windows_s(p.request), launches=0)
+            over = purse.empty(but_launches=True) or purse.overrun(result.deployment, usual_s(p.request), launches=0)
             if over is not None or self._cancel.cause is not None:
                 return None, result
             timed = self._trials.timed(result, running)
             for proposal in search.on_its_engine(timed):
+                if not (proposal.repeat or isinstance(deployment, Reconfigurable)):
+                    continue
                 price = p.price(proposal.deployment)
                 claim = TrialClaim(
-                    p.driver, proposal.deployment, proposal.purpose, 0, self._study_s(), price, p.log_root
+                    p.driver, proposal.deployment, proposal.purpose, proposal.repeat, self._study_s(), price, p.log_root
                 )
                 trial = p.store.hand_over(p.study, timed, claim)
                 if trial is not None:  # else another driver has launched that layout

@@ -1,17 +1,13 @@
-"""The steps of load that every trial of a request is measured under."""
+"""The steps of load that trials of a request are measured under."""
 
 from __future__ import annotations
 
 from tuner.ask.request import TuneRequest
+from tuner.search.rates import windows
 from tuner.trial.results import LoadStep
 
 BASE_SEED = 20260101  # arrivals of step i are drawn from BASE_SEED + i, the same for every layout
 SEEDS_PER_REPEAT = 1000
-
-
-def windows_s(request: TuneRequest) -> float:
-    """How long the windows of one trial take that measures all steps, s."""
-    return sum(step.duration_s for step in load_steps(request))
 
 
 def load_steps(request: TuneRequest, repeat: int = 0, only: float | None = None) -> list[LoadStep]:
@@ -20,8 +16,24 @@ def load_steps(request: TuneRequest, repeat: int = 0, only: float | None = None)
     Every layout gets the same arrivals, and other ones when it is measured again. ``only``: without the steps of other
     rates.
     """
-    rates, seed = request.rates_req_per_s, BASE_SEED + SEEDS_PER_REPEAT * repeat
-    steps = [LoadStep(i, rate, request.load.seconds, seed + i) for i, rate in enumerate(rates) if only in (None, rate)]
-    if request.load.warmup_seconds > 0:
-        steps.insert(0, LoadStep(-1, rates[0], request.load.warmup_seconds, seed - 1, warmup=True))
-    return steps
+    steps = [step_at(request, rate, repeat) for rate in request.rates_req_per_s if only in (None, rate)]
+    return [*warm_up(request, repeat), *steps]
+
+
+def warm_up(request: TuneRequest, repeat: int = 0) -> list[LoadStep]:
+    """The step before those that count, where there is one."""
+    if request.load.warmup_seconds <= 0:
+        return []
+    seed = BASE_SEED + SEEDS_PER_REPEAT * repeat - 1
+    return [LoadStep(-1, request.rates_req_per_s[0], request.load.warmup_seconds, seed, warmup=True)]
+
+
+def step_at(request: TuneRequest, rate_req_per_s: float, repeat: int = 0) -> LoadStep:
+    """The step of one of the request's rates."""
+    index = request.rates_req_per_s.index(rate_req_per_s)
+    return LoadStep(index, rate_req_per_s, request.load.seconds, BASE_SEED + SEEDS_PER_REPEAT * repeat + index)
+
+
+def usual_s(request: TuneRequest) -> float:
+    """Seconds of load of a trial that holds what it is hoped to hold: the search chooses which rates are measured."""
+    return request.load.warmup_seconds + windows(request) * request.load.seconds

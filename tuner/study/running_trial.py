@@ -38,6 +38,11 @@ class Running:
     thread: threading.Thread | None = None
     is_up: bool = False
 
+    @property
+    def goes_on(self) -> bool:
+        """Is it another window of what its engine serves already?"""
+        return self.proposal.engine_of is not None and self.trial.repeat > 0
+
     def teardown(self) -> None:
         """Free its devices; the business of the thread that runs it alone."""
         if self.deployment is not None:

@@ -11,11 +11,11 @@ from tuner.errors import Cancelled, Cause, FailureReason, LaunchFailed
 from tuner.search.search import Search
 from tuner.study.assignment import Assignment
 from tuner.study.claiming import Claims
-from tuner.study.load_steps import load_steps
+from tuner.study.load_steps import step_at, warm_up
 from tuner.study.records import OpenTrial
 from tuner.study.running_trial import Phase, Running
 from tuner.trial.cancel import CancelHandle
-from tuner.trial.results import LoadStep, TrialResult, TrialState
+from tuner.trial.results import LoadStep, StepResult, TrialResult, TrialState
 from tuner.trial.seams import LaunchOrder, Reconfigurable, RunningDeployment, Samples, Watch
 
 OTHERS_S = 1.0  # how often it is looked at what other drivers did, and whether all shall end
@@ -58,7 +58,8 @@ class TrialRun:
     def timed(self, result: TrialResult, running: Running) -> TrialResult:
         """With the times of a trial that ends now."""
         seconds = self._p.clock() - running.began_at
-        ready = running.deployment.ready_after_s if running.deployment and running.is_up else None
+        came_up = running.is_up and not running.goes_on
+        ready = running.deployment.ready_after_s if running.deployment and came_up else None
         return replace(result, ready_after_s=ready, seconds=seconds, device_s=seconds * result.deployment.devices)
 
     def _outcome(self, running: Running, search: Search) -> TrialResult:
@@ -73,7 +74,8 @@ class TrialRun:
         deployment = self._up(running)
         with self._state:
             p.store.record_launch(p.study, trial.number, deployment.launched, p.driver)
-            p.observer.ready(trial.number, deployment)
+            if not running.goes_on:
+                p.observer.ready(trial.number, deployment)
             self._wait_for_neighbours(running)
         stopped = self._steps(running, deployment, search)
         return running.finished(TrialState.STOPPED if stopped else TrialState.MEASURED, why=stopped)
@@ -82,10 +84,10 @@ class TrialRun:
         p, trial = self._p, running.trial
         watch = Watch(self._cancel, progress=lambda text: self._launching(trial, text))
         self._claims.require(trial)
-        if running.deployment is not None:
+        if running.deployment is not None and not running.goes_on:
             assert isinstance(running.deployment, Reconfigurable), "the trial before it says so"
             running.deployment.reconfigure(trial.layout, watch)
-        else:
+        elif running.deployment is None:
             trial.log_dir.mkdir(parents=True, exist_ok=True)
             running.deployment = p.launcher.launch(
                 LaunchOrder(
@@ -113,27 +115,37 @@ class TrialRun:
         return any(nodes & _nodes(other.trial) for other in others)
 
     def _steps(self, running: Running, deployment: RunningDeployment, search: Search) -> str | None:
-        """Warm up, then the rising load steps; the answer says why it stopped early, None when it did not."""
-        p, number = self._p, running.trial.number
-        steps = load_steps(p.request, running.trial.repeat, running.proposal.rate_req_per_s)
-        for step in steps:
+        """Warm up, then the load steps that the search asks for; the answer says why it has lost, None where it has
+        not, or why nothing more of it is measured."""
+        p, number, repeat = self._p, running.trial.number, running.trial.repeat
+        for step in [] if running.goes_on else warm_up(p.request, repeat):
+            self._step(number, step, deployment)
+        lost: str | None = None
+        while True:
             with self._state:
-                self._cancel.raise_if_cancelled()
-                p.observer.step_started(number, step, len(p.request.rates_req_per_s))
-            result = p.meter.measure(deployment, step, p.request, self._watch_of(number, step))
+                rate = search.next_rate(running.proposal, running.steps)
+                if rate is not None and running.steps and (spent := self._spent()) is not None:
+                    return spent
+            if rate is None:
+                return lost
+            result = self._step(number, step_at(p.request, rate, repeat), deployment)
             with self._state:
-                p.observer.step_measured(number, result)
-                if step.warmup:
-                    continue
                 running.steps.append(result)
                 p.store.add_step(p.study, number, result, p.driver)
                 self._beat()
-                stopped = search.report(running.proposal, result)
-                if stopped is None and step is not steps[-1]:
-                    stopped = self._spent()
-            if stopped is not None:
-                return stopped
-        return None
+                lost = search.report(running.proposal, result) if lost is None else lost
+            if lost is not None and not result.misses(p.request):
+                return lost
+
+    def _step(self, number: int, step: LoadStep, deployment: RunningDeployment) -> StepResult:
+        p = self._p
+        with self._state:
+            self._cancel.raise_if_cancelled()
+            p.observer.step_started(number, step, len(p.request.rates_req_per_s))
+        result = p.meter.measure(deployment, step, p.request, self._watch_of(number, step))
+        with self._state:
+            p.observer.step_measured(number, result)
+        return result
 
     def _watch_of(self, number: int, step: LoadStep) -> Watch:
         observer = self._p.observer

@@ -119,8 +119,9 @@ class TrialResult:
     ``repeat`` counts the earlier trials of the same layout: their arrivals differ. ``seconds`` is the wall time from
     the order to the end of the teardown, ``device_s`` that time summed over the devices; both are None while it runs.
     ``launched`` is None where nothing came up, and in studies of before it was recorded. ``engine_of`` is the trial on
-    whose engine it was measured, where only the path to that was changed: such a trial is no launch, begins where the
-    one before it on the engine ended, and ``ready_after_s`` is what the change took.
+    whose engine it was measured, where only the path to that was changed, or the same was measured once more: such a
+    trial is no launch, begins where the one before it on the engine ended, and ``ready_after_s`` is what the change
+    took (None where there was none).
     """
 
     number: int

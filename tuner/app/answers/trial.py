@@ -96,7 +96,7 @@ class TrialAnswer(Answer):
     log_tail: list[str] = Field(description="Last lines of the engine's log, of a failed trial.")
     launched: LaunchedAnswer | None = Field(description="What was launched; null where nothing is recorded of it.")
     ready_after_s: float | None = Field(description="From the order to the first answer, s; null: never ready.")
-    engine_of: int | None = where_it_applies("The trial on whose engine it was measured, behind another path.")
+    engine_of: int | None = where_it_applies("The trial on whose engine it was measured, behind another path or again.")
     start_up: StartUpAnswer | None = Field(description="The same by phase; null where nobody took the time.")
     seconds: float | None = Field(description="From the order to the end of the teardown, s; null while it runs.")
     measured: StepAnswer | None = Field(
