@@ -17,7 +17,7 @@ from pathlib import Path as File
 
 import numpy as np
 
-from tests.fit.front import HOPS, predicted
+from tests.fit.front import HOPS, path_of, predicted
 from tests.fit.front_rows import DATA, Seen, read_rows
 from tuner.ask.front_fits import front_fit, front_names
 
@@ -87,6 +87,29 @@ def accuracy(rows: Sequence[Seen]) -> list[str]:
     return lines
 
 
+def saturation(rows: Sequence[Seen]) -> list[str]:
+    """Lines of the table of windows that were offered more than their path carries, held out or not: of those only the
+    processor time is in the fit. Tokens/s that were carried, what the simulator carries of the same arrivals, and what
+    the closed form says that it can."""
+    lines = ["| path, interval, ingress | offered tok/s | carried | simulated | closed form |", "|---" * 5 + "|"]
+    errors = []
+    for row in (row for row in rows if usual(row) and row.overloaded and row.alone):
+        fit, real = front_fit(row.path), row.carried_tok_per_s
+        found = (
+            predicted(fit, row).carried_tok_per_s,
+            path_of(fit, row).saturation(row.output_tokens, row.step_ms)[1] * row.output_tokens,
+        )
+        errors.append([value / real - 1 for value in found])
+        cells = " | ".join(
+            f"{value:.0f} ({100 * error:+.0f} %)" for value, error in zip(found, errors[-1], strict=True)
+        )
+        lines.append(f"| {_named(row)} | {row.rate * row.output_tokens:.0f} | {real:.0f} | {cells} |")
+    if errors:
+        middle = " | ".join(f"{100 * value:.0f} %" for value in np.median(np.abs(errors), axis=0))
+        lines.append(f"| median error, {len(errors)} windows | | | {middle} |")
+    return lines
+
+
 def _named(row: Seen) -> str:
     front, shape = row.front, f"{row.output_tokens} tokens of {row.step_ms:g} ms"
     count = f"{front.api_servers} API servers" if row.path == "vllm" else f"{front.ingress_replicas} ingress"
@@ -134,7 +157,21 @@ def report(rows: Sequence[Seen]) -> str:
         "engine share; the engine costs nothing. By `python -m tests.benchmarks.front --write`.", "",
         "## Predicted and measured", "",
     ]  # fmt: skip
-    return "\n".join([*head, *accuracy(rows), "", "## What options are worth", "", *worth(rows), ""])
+    return "\n".join(
+        [
+            *head,
+            *accuracy(rows),
+            "",
+            "## Saturation",
+            "",
+            *saturation(rows),
+            "",
+            "## What options are worth",
+            "",
+            *worth(rows),
+            "",
+        ]
+    )
 
 
 def main() -> None:

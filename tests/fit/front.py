@@ -1,6 +1,6 @@
 """Fit what the path from client to engine costs, by hop, to windows measured before an engine that costs nothing.
 
-    python -m tests.fit.front [--data CSV | --measure CSV | --quick] [--path NAME] [--write DIR]
+    python -m tests.fit.front [--data CSV | --measure CSV [--series NAME] | --quick] [--path NAME] [--write DIR]
 
 Processor time tells what each hop works on a request, a message and a further token of one: non-negative least squares
 of relative errors. How much of that its event loop does itself, what an idle path adds, and how often a request waits
@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares, nnls
 
 from tests.fit.front_rows import DATA, LEAD_S, Seen, engine_run, read_rows
-from tests.fit.front_series import FULL, QUICK, Series
+from tests.fit.front_series import FULL, QUICK, Series, missing
 from tuner.ask.front_fits import FrontFit, HopFit
 from tuner.cost.front_path import Path
 from tuner.simulate.front import through
+from tuner.simulate.result import SimulationResult
 
 Floats = NDArray[np.float64]
 # Hops of each path from client to engine, and what there is one of for each of them
@@ -117,19 +118,18 @@ def _log_errors(fit: FrontFit, row: Seen) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """A window as the model sees it, in ms."""
+    """A window as the model sees it, in ms, and tokens/s that pass while the counted requests are sent."""
 
     ttft_mean_ms: float
     ttft_p99_ms: float
     tpot_mean_ms: float
     engine_ttft_ms: float
+    carried_tok_per_s: float
 
 
 def predicted(fit: FrontFit, row: Seen, seed: int = 0) -> Predicted:
-    """A window's own arrivals, or with another ``seed`` others like them, through the path. What else ran on the
-    machine counts as cores that never rest."""
-    others = sum(row.cpu_s.get(hop, 0.0) for hop in ("client", "ray", "core")) / row.busy_s
-    path = Path(fit, row.front, CORES - others, max(row.foreign or 0.0, 0.0))
+    """A window's own arrivals, or with another ``seed`` others like them, through the path."""
+    path = path_of(fit, row)
     arrival_s = row.arrivals(seed)
     own = engine_run(arrival_s, row.output_tokens, row.step_ms)
     seen = through(path, own)
@@ -137,8 +137,21 @@ def predicted(fit: FrontFit, row: Seen, seed: int = 0) -> Predicted:
     ttft = seen.ttft_ms[counted]
     return Predicted(
         float(np.mean(ttft)), float(np.percentile(ttft, 99)), float(np.mean(seen.tpot_ms[counted])),
-        float(np.mean(own.ttft_ms[counted])),
+        float(np.mean(own.ttft_ms[counted])), _carried(seen, LEAD_S, LEAD_S + row.seconds),
     )  # fmt: skip
+
+
+def path_of(fit: FrontFit, row: Seen) -> Path:
+    """The path of a window on the cores that client, Ray's own processes and others left it."""
+    others = sum(row.cpu_s.get(hop, 0.0) for hop in ("client", "ray", "core")) / row.busy_s
+    return Path(fit, row.front, CORES - others, max(row.foreign or 0.0, 0.0))
+
+
+def _carried(seen: SimulationResult, since_s: float, until_s: float) -> float:
+    """Tokens/s that come in that time, those of an answer evenly."""
+    took_s = np.maximum(seen.end_s - seen.first_token_s, 1e-9)
+    share = (np.minimum(seen.end_s, until_s) - np.maximum(seen.first_token_s, since_s)) / took_s
+    return float(np.sum(seen.output_tokens * np.clip(share, 0.0, 1.0))) / (until_s - since_s)
 
 
 def document(fit: FrontFit) -> str:
@@ -158,8 +171,10 @@ def document(fit: FrontFit) -> str:
 
 
 def measure(series: Mapping[str, Series], out: File) -> None:
-    """Run each series in a process of its own, as Ray reads its flags where it starts; rows are appended to ``out``."""
-    for name, one in series.items():
+    """Run each series in a process of its own, as Ray reads its flags where it starts; rows are appended to ``out``,
+    and a series all of whose windows are there is left out, so that a long measurement can be taken in parts."""
+    for name in missing(series, out):
+        one = series[name]
         print(name, flush=True)
         with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
             json.dump(one, file)
@@ -177,7 +192,8 @@ def main() -> None:
     """Measure where it is asked, fit, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=File, default=DATA)
-    parser.add_argument("--measure", type=File, metavar="CSV", help="measure everything first (about 15 minutes)")
+    parser.add_argument("--measure", type=File, metavar="CSV", help="measure first what it lacks (half an hour)")
+    parser.add_argument("--series", action="append", choices=sorted(FULL), help="measure these alone, of all of them")
     parser.add_argument("--quick", action="store_true", help="measure Ray Serve LLM alone, in a minute, and fit that")
     parser.add_argument("--path", action="append", choices=sorted(HOPS))
     parser.add_argument(
@@ -189,7 +205,8 @@ def main() -> None:
         if given.quick:
             data, names = File(scratch) / "path.csv", ["ray_serve"]
         if given.quick or given.measure:
-            measure({"quick": QUICK} if given.quick else FULL, data)
+            asked = {name: FULL[name] for name in given.series or FULL}
+            measure({"quick": QUICK} if given.quick else asked, data)
         rows = read_rows(data)
     machine = f"{os.cpu_count()} cores that client, path and engine share"
     for name in names:

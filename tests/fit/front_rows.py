@@ -42,6 +42,7 @@ class Seen:
     ttft_p99_ms: float
     tpot_mean_ms: float
     served_tok_per_s: float
+    carried_tok_per_s: float
     sent: int
     events: int
     busy_s: float
@@ -88,7 +89,7 @@ def _rows(lines: csv.DictReader[str]) -> Iterator[Seen]:
     count: dict[str, int] = {}
     for row in lines:
         name = row["front"]
-        kind = f"{name} {row['engine']}"
+        kind = f"{name} {row['engine']} {options_of(row)} {row['engines']}"
         count[kind] = count.get(kind, 0) + 1
         cpu = {key.removesuffix("_cpu_s"): float(row[key]) for key in row if key.endswith("_cpu_s") and row[key]}
         machine = cpu.pop("machine", None)
@@ -112,6 +113,7 @@ def _rows(lines: csv.DictReader[str]) -> Iterator[Seen]:
             ttft_p99_ms=float(row["ttft_p99_ms"]),
             tpot_mean_ms=float(row["tpot_mean_ms"]),
             served_tok_per_s=float(row["tokens"]) / float(row["span_s"]),
+            carried_tok_per_s=float(row["carried_tok_per_s"]),
             sent=int(row["sent"]),
             events=int(row["events"]),
             busy_s=busy,
