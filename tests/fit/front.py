@@ -2,8 +2,8 @@
 
     python -m tests.fit.front [--data CSV | --measure CSV [--series NAME] | --quick] [--path NAME] [--write DIR]
 
-Processor time tells what each hop works on a request, a message and a further token of one: non-negative least squares
-of relative errors. How much of that its event loop does itself, what an idle path adds, and how often a request waits
+Processor time tells what each hop works on a request, a message, a further token of one, and while anything streams:
+non-negative least squares of relative errors. How much of that its event loop does itself, what an idle path adds, and how often a request waits
 for each loop follow from TTFT: least squares of log errors of its mean and p99, each window predicted by the simulator
 with its own arrivals. Every other window is held out.
 """
@@ -49,23 +49,24 @@ FREE_ROWS = 6  # from which on windows tell more of a hop than one scale
 # Python's threads take turns, those of Ray's core do not: at 3,800 messages/s on the 16 cores of an H200's host the
 # proxy and the ingress replicas stood at 120 to 170 % of a core, the engine's replica at 100 %.
 MOST_CORES = 1.55
-# Proportions of a hop's work for a request, a message and a second, where few windows were measured
+# Proportions of a hop's work for a request, a message, a further token and a second, where few windows were measured
 KNOWN = {
-    "haproxy": np.array([0.3, 0.04, 0.0]), "router": np.array([5.0, 0.0, 20.0]),
-    "api_server": np.array([1.4, 0.06, 45.0]),
-    "ingress": np.array([6.6, 0.47, 200.0]), "replica": np.array([3.3, 0.18, 100.0]),
+    "haproxy": np.array([0.3, 0.04, 0.0, 0.0]), "router": np.array([5.0, 0.0, 0.0, 20.0]),
+    "api_server": np.array([1.4, 0.06, 0.0, 45.0]),
+    "ingress": np.array([6.6, 0.47, 0.01, 200.0]), "replica": np.array([3.3, 0.18, 0.01, 100.0]),
 }  # fmt: skip
 PULL = 0.05  # weight of a figure's log distance from START, beside all windows
 TAIL = 0.4  # weight of p99 beside the mean
 SOFT = 0.03  # log units beyond which a window counts linearly
-TOKEN_SHARE = 0.02  # of a message, for each further token of it: text that is copied along
 
 
 def work(rows: Sequence[Seen], hop: str, per: str, like: Floats | None = None) -> Floats:
-    """Processor time of a hop in ms: for a request, for a message, for a second of one of its processes; where ``like``
-    is given, those in proportion."""
+    """Processor time of a hop in ms: for a request, for a message, for a further token of one, for a second of one of
+    its processes; where ``like`` is given, those in proportion."""
     spent = np.array([1e3 * row.cpu_s[hop] for row in rows])
-    design = np.array([[row.sent, row.events, row.busy_s * row.front.servers(per)] for row in rows], dtype=float)
+    design = np.array(
+        [[row.sent, row.events, row.further, row.busy_s * row.front.servers(per)] for row in rows], dtype=float
+    )
     if like is not None:
         return np.asarray(like * np.median(spent / (design @ like)))
     return np.asarray(nnls(design / spent[:, None], np.ones(len(rows)))[0])
@@ -92,8 +93,8 @@ def fitted(
         hops = tuple(
             HopFit(
                 name=SHOWN.get(hop, hop), per=per, request_ms=float(costs[hop][0]) / cores,
-                message_ms=float(costs[hop][1]) / cores, token_ms=TOKEN_SHARE * float(costs[hop][1]) / cores,
-                cores=cores, standing=float(costs[hop][2]) / 1e3,
+                message_ms=float(costs[hop][1]) / cores, token_ms=float(costs[hop][2]) / cores,
+                cores=cores, standing=float(costs[hop][3]) / 1e3,
             )
             for hop, per in HOPS[name]
         )  # fmt: skip

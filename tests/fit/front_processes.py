@@ -20,6 +20,7 @@ NAMES = (
     ("ray::ServeReplica:front:LLMRouter", "router"),
     ("ray::ServeReplica:front:", "replica"),
     ("VLLM::EngineCore", "core"),
+    ("VLLM::Worker", "core"),
     ("VLLM::APIServer", "api_server"),
     ("tests.fit.front_vllm_server", "api_server"),
     ("haproxy", "haproxy"),

@@ -66,6 +66,11 @@ class Seen:
         return not self.options and self.front.engines == 1 and (self.engine == "free") == (self.path != "vllm")
 
     @property
+    def further(self) -> int:
+        """Tokens that came in a message of another."""
+        return self.sent * self.output_tokens - self.events
+
+    @property
     def added_ms(self) -> float:
         """What the path added to the mean TTFT; where the engine kept no log, its steps tell its own."""
         own = self.engine_ttft_ms

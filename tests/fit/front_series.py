@@ -71,7 +71,8 @@ FULL: dict[str, Series] = {
         "front": "ray_serve", "deploys": _one(windows(50, 10, 20, 30, 38, 60) + windows(100, 20, 35, 50, 80)),
     },
     "two ingress replicas": {
-        "front": "ray_serve", "deploys": [{"ingress": 2, "windows": windows(0, 4, 7, 10, 13, 16, 28) + windows(20, 14)}],
+        "front": "ray_serve",
+        "deploys": [{"ingress": 2, "windows": windows(0, 4, 7, 10, 13, 16, 28) + windows(20, 14)}],
     },
     "more ingress replicas": {
         "front": "ray_serve",
@@ -104,7 +105,9 @@ FULL: dict[str, Series] = {
             for router in ("power_of_two", "prefix_aware", "round_robin")
         ],
     },
-    "vLLM behind Ray Serve": {"front": "ray_serve", "engine": "vllm", "deploys": _one(windows(0, 4, 8, 12))},
+    "vLLM behind Ray Serve": {
+        "front": "ray_serve", "engine": "vllm", "deploys": _one(windows(0, 4, 8, 12) + windows(50, 8, 16, 24)),
+    },
     "vLLM behind direct streaming": {
         "front": "ray_direct", "engine": "vllm", "flags": DIRECT, "deploys": _one(windows(0, 8, 14, 30)),
     },
