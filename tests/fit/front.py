@@ -3,9 +3,9 @@
     python -m tests.fit.front [--data CSV | --measure CSV [--series NAME] | --quick] [--path NAME] [--write DIR]
 
 Processor time tells what each hop works on a request, a message, a further token of one, and while anything streams:
-non-negative least squares of relative errors. How much of that its event loop does itself, what an idle path adds, and how often a request waits
-for each loop follow from TTFT: least squares of log errors of its mean and p99, each window predicted by the simulator
-with its own arrivals. Every other window is held out.
+non-negative least squares of relative errors. How much of that its event loop does itself, what an idle path adds, and
+how often a request waits for each loop follow from TTFT: least squares of log errors of its mean and p99, each window
+predicted by the simulator with its own arrivals. Every other window is held out.
 """
 
 from __future__ import annotations

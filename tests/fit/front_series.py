@@ -64,7 +64,7 @@ FULL: dict[str, Series] = {
         "front": "ray_serve",
         "deploys": _one(
             windows(0, 4, 8, 12, 16, 18, 28) + windows(20, 8, 14, 20, 34)
-            + windows(0, 7, step_ms=10, output_tokens=96)
+            + windows(0, 7, step_ms=10, output_tokens=96) + windows(0, 8, 14, prompt_tokens=1024)
         ),
     },
     "one ingress replica, long intervals": {
