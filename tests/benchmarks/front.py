@@ -19,7 +19,7 @@ import numpy as np
 
 from tests.fit.front import HOPS, path_of, predicted
 from tests.fit.front_rows import DATA, Seen, read_rows
-from tuner.ask.front_fits import front_fit, front_names
+from tuner.ask.front_fits import FrontFit, front_fit, front_names
 
 RESULTS = File(__file__).parent / "results" / "front.md"
 FIGURES = ("TTFT added", "TTFT mean", "TTFT p99", "TPOT mean")
@@ -41,7 +41,7 @@ def judged(rows: Iterable[Seen]) -> list[Judged]:
     for row in rows:
         if row.overloaded:
             continue
-        seen = predicted(front_fit(row.path), row)
+        seen = predicted(_fit(row), row)
         errors = (
             (seen.ttft_mean_ms - seen.engine_ttft_ms) / row.added_ms - 1,
             seen.ttft_mean_ms / row.ttft_mean_ms - 1,
@@ -50,6 +50,12 @@ def judged(rows: Iterable[Seen]) -> list[Judged]:
         )
         found.append(Judged(row, seen.ttft_mean_ms, seen.ttft_p99_ms, errors))
     return found
+
+
+def _fit(row: Seen) -> FrontFit:
+    """The path's figures as the window had it: before vLLM, or an engine that costs nothing."""
+    fit = front_fit(row.path)
+    return fit if row.engine == "vllm" else fit.free
 
 
 def usual(row: Seen) -> bool:
@@ -94,7 +100,7 @@ def saturation(rows: Sequence[Seen]) -> list[str]:
     lines = ["| path, interval, ingress | offered tok/s | carried | simulated | closed form |", "|---" * 5 + "|"]
     errors = []
     for row in (row for row in rows if usual(row) and row.overloaded and row.alone):
-        fit, real = front_fit(row.path), row.carried_tok_per_s
+        fit, real = _fit(row), row.carried_tok_per_s
         found = (
             predicted(fit, row).carried_tok_per_s,
             path_of(fit, row).saturation(row.output_tokens, row.step_ms)[1] * row.output_tokens,

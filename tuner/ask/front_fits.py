@@ -6,7 +6,7 @@ its way out. ``tests/fit/front.py`` measures the path with an engine that costs 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,9 @@ class FrontFit(Strict):
 
     ``idle_ms`` is what it adds to TTFT when nothing else is on its way, ``passes`` how many times a request and its
     first token wait for a loop of each hop. ``versions`` and ``source`` say what was measured, and on what.
+
+    Where vLLM runs in a process of the path, its own work on a request and on each token is part of that hop's figures:
+    ``engine_request_ms`` and ``engine_token_ms`` of it, which an engine that costs nothing does not do.
     """
 
     name: str
@@ -53,6 +56,27 @@ class FrontFit(Strict):
     passes: float
     versions: dict[str, str]
     source: str
+    engine_request_ms: float = 0.0
+    engine_token_ms: float = 0.0
+
+    @property
+    def free(self) -> FrontFit:
+        """The same path before an engine that costs nothing."""
+        return self._more(-self.engine_request_ms, -self.engine_token_ms)
+
+    def before(self, request_ms: float, token_ms: float) -> FrontFit:
+        """The same path, measured before an engine that costs nothing, whose engine does so much in the replica."""
+        more = self._more(request_ms, token_ms)
+        return replace(more, engine_request_ms=request_ms, engine_token_ms=token_ms)
+
+    def _more(self, request_ms: float, token_ms: float) -> FrontFit:
+        hops = tuple(
+            replace(
+                hop, request_ms=hop.request_ms + request_ms, message_ms=hop.message_ms + token_ms,
+                token_ms=hop.token_ms + token_ms,
+            ) if hop.per == "engine" else hop for hop in self.hops
+        )  # fmt: skip
+        return replace(self, hops=hops, engine_request_ms=0.0, engine_token_ms=0.0)
 
 
 _READER = TypeAdapter(FrontFit)
