@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from tests.fit.front import document, fitted, predicted, work
+from tests.fit.front import document, fitted, predicted, with_engine, work
+from tests.fit.front_path import append
 from tests.fit.front_processes import Used, hop_of, used
 from tests.fit.front_rows import Seen, engine_run
+from tests.fit.front_series import Series, missing, points_of, windows
 from tuner.ask.front import Front
 from tuner.ask.front_fits import FrontFit, HopFit
 
@@ -21,7 +24,7 @@ def seen(rate: float) -> Seen:
     """A window of the known path, as it would be measured."""
     front = Front("vllm", 0, 1, 1, 1, "power_of_two")
     row = Seen(
-        "vllm", "vllm", front, 20.0, 32, 64, rate, 4.0, 7, "", None, 1.0, 1.0, 20.0, 0.0, 0, 0, 7.0, {}, 0.0, False
+        "vllm", "vllm", front, 20.0, 32, 64, rate, 4.0, 7, "", None, 1.0, 1.0, 20.0, 0.0, 0.0, 0, 0, 7.0, {}, 0.0, False
     )
     count = len(row.arrivals())
     hop = KNOWN.hops[0]
@@ -32,10 +35,27 @@ def seen(rate: float) -> Seen:
 
 
 class TestFit:
-    def test_processor_time_tells_work_by_request_message_and_second(self) -> None:
-        rows = [replace(seen(rate), events=events, sent=sent, cpu_s={"api_server": (2 * sent + events + 70) / 1e3})
-                for rate, sent, events in ((4.0, 10, 500), (8.0, 50, 300), (16.0, 20, 4000))]  # fmt: skip
-        assert work(rows, "api_server", "api_server") == pytest.approx((2.0, 1.0, 10.0))
+    def test_processor_time_tells_work_by_request_message_token_and_second(self) -> None:
+        rows = []
+        for rate, sent, events in ((4.0, 10, 300), (8.0, 50, 300), (16.0, 20, 600), (16.0, 150, 4000)):
+            spent_ms = 2 * sent + events + 0.1 * (32 * sent - events) + 70
+            rows.append(replace(seen(rate), events=events, sent=sent, cpu_s={"api_server": spent_ms / 1e3}))
+        assert work(rows, "api_server", "api_server") == pytest.approx((2.0, 1.0, 0.1, 10.0))
+
+    def test_what_replicas_take_more_with_vllm_in_them_is_its_own_work(self) -> None:
+        hop = HopFit("replica", "engine", 2.0, 0.2, 0.01, 1.5, 0.1)
+        free = FrontFit("ray_serve", (HopFit("proxy", "node", 1.0, 0.1), hop), 5.0, 2.0, {}, "made")
+        rows = []
+        for sent, events in ((100, 3200), (100, 700), (300, 5000)):
+            row = replace(seen(8.0), sent=sent, events=events)
+            own_ms = sent * (2.0 + 1.0) + events * (0.2 + 0.05) + row.further * (0.01 + 0.05)
+            rows.append(replace(row, cpu_s={"replica": 1.5 * own_ms / 1e3 + 0.1 * row.busy_s}))
+        found = with_engine(free, rows)
+        assert (found.engine_request_ms, found.engine_token_ms) == pytest.approx((1.0, 0.05))
+        assert found.hops[0] == free.hops[0]
+        replica = found.hops[1]
+        assert (replica.request_ms, replica.message_ms, replica.token_ms) == pytest.approx((3.0, 0.25, 0.06))
+        assert found.free.hops[1].message_ms == pytest.approx(0.2)
 
     @pytest.mark.slow
     def test_known_figures_predict_again(self) -> None:
@@ -52,6 +72,22 @@ class TestFit:
     def test_too_few_windows_are_refused(self) -> None:
         with pytest.raises(ValueError, match="at least"):
             fitted("vllm", [], {}, "")
+
+
+class TestSeries:
+    def test_a_series_is_missing_until_the_table_has_all_its_windows(self, tmp_path: Path) -> None:
+        series: dict[str, Series] = {
+            name: {"front": "ray_serve", "deploys": [{"windows": windows(0, *rates)}]}
+            for name, rates in (("one", (4, 8.5)), ("same", (4,)))
+        }
+        table = tmp_path / "path.csv"
+        assert missing(series, table) == ["one", "same"]
+        points = [asdict(point) for point in points_of(series["one"], series["one"]["deploys"][0])]
+        for point in points:
+            append(table, point)
+        assert missing(series, table) == ["same"]
+        append(table, points[0])
+        assert missing(series, table) == []
 
 
 class TestEngine:
