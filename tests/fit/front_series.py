@@ -54,7 +54,7 @@ def _options(flags: dict[str, str], **series: Any) -> Series:
     return {"front": "ray_serve", "flags": flags, "deploys": _one(BESIDE)} | series
 
 
-BESIDE = windows(0, 8, 14) + windows(50, 25)  # the loads under which options are compared
+BESIDE = windows(0, 14) + windows(50, 25)  # the loads under which options are compared
 QUICK: Series = {
     "front": "ray_serve",
     "deploys": _one(windows(0, 4, 10, 16, seconds=5) + windows(50, 12, 25, seconds=5) + windows(100, 20, seconds=5)),
@@ -78,7 +78,7 @@ FULL: dict[str, Series] = {
         "front": "ray_serve",
         "deploys": [
             {"ingress": 2, "windows": windows(50, 10, 20, 30, 60) + windows(100, 20, 35, 80)},
-            {"ingress": 4, "windows": windows(0, 5, 9) + windows(50, 15)},
+            {"ingress": 4, "windows": windows(0, 5, 9)},
         ],
     },
     "haproxy": {
@@ -101,12 +101,12 @@ FULL: dict[str, Series] = {
     "routers": {
         "front": "ray_serve",
         "deploys": [
-            {"ingress": 1, "engines": 2, "router": router, "windows": windows(0, 8, 14)}
+            {"ingress": 1, "engines": 2, "router": router, "windows": windows(0, 14)}
             for router in ("power_of_two", "prefix_aware", "round_robin")
         ],
     },
     "vLLM behind Ray Serve": {
-        "front": "ray_serve", "engine": "vllm", "deploys": _one(windows(0, 4, 8, 12) + windows(50, 8, 16, 24)),
+        "front": "ray_serve", "engine": "vllm", "deploys": _one(windows(0, 4, 8, 12) + windows(50, 8, 16)),
     },
     "vLLM behind direct streaming": {
         "front": "ray_direct", "engine": "vllm", "flags": DIRECT, "deploys": _one(windows(0, 8, 14, 30)),
