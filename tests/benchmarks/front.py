@@ -99,8 +99,8 @@ def saturation(rows: Sequence[Seen]) -> list[str]:
     the closed form says that it can."""
     lines = ["| path, interval, ingress | offered tok/s | carried | simulated | closed form |", "|---" * 5 + "|"]
     errors = []
-    for row in (row for row in rows if usual(row) and row.overloaded and row.alone):
-        fit, real = _fit(row), row.carried_tok_per_s
+    for row in (row for row in rows if usual(row) and row.overloaded and row.alone and row.held_out):
+        fit, real = _fit(row), row.carried_tok_per_s or row.served_tok_per_s
         found = (
             predicted(fit, row).carried_tok_per_s,
             path_of(fit, row).saturation(row.output_tokens, row.step_ms)[1] * row.output_tokens,

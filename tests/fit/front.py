@@ -2,10 +2,10 @@
 
     python -m tests.fit.front [--data CSV | --measure CSV [--series NAME] | --quick] [--path NAME] [--write DIR]
 
-Processor time tells what each hop works on a request, a message, a further token of one, and while anything streams:
-non-negative least squares of relative errors. How much of that its event loop does itself, what an idle path adds, and
-how often a request waits for each loop follow from TTFT: least squares of log errors of its mean and p99, each window
-predicted by the simulator with its own arrivals. Every other window is held out.
+Processor time tells what each hop works on a request, on a message, and while anything streams: non-negative least
+squares, windows weighted between their absolute and relative errors. How much of that its event loop does itself, what
+an idle path adds, and how often a request waits for each loop follow from TTFT: least squares of log errors of its mean
+and p99, each window predicted by the simulator with its own arrivals. Every other window is held out.
 """
 
 from __future__ import annotations
@@ -43,34 +43,37 @@ HOPS = {
 }
 SHOWN = {"api_server": "api server"}
 START = {"cores": 1.45, "idle_ms": 12.0, "passes": 3.0}
+ALSO = ((1.1, 15.0, 2.5), (1.4, 18.0, 1.5), (1.5, 24.0, 0.8))  # other places to start from: the best end counts
 CORES = os.cpu_count() or 1  # of the machine that measures
 LEAST_ROWS = 2
-ENGINE_SHARE = 0.5  # of a free replica's work, what vLLM does beside it where no window tells
 FREE_ROWS = 6  # from which on windows tell more of a hop than one scale
 # Python's threads take turns, those of Ray's core do not: at 3,800 messages/s on the 16 cores of an H200's host the
 # proxy and the ingress replicas stood at 120 to 170 % of a core, the engine's replica at 100 %.
 MOST_CORES = 1.55
-# Proportions of a hop's work for a request, a message, a further token and a second, where few windows were measured
+# Proportions of a hop's work for a request, a message and a second, where few windows were measured
 KNOWN = {
-    "haproxy": np.array([0.3, 0.04, 0.0, 0.0]), "router": np.array([5.0, 0.0, 0.0, 20.0]),
-    "api_server": np.array([1.4, 0.06, 0.0, 45.0]),
-    "ingress": np.array([6.6, 0.47, 0.01, 200.0]), "replica": np.array([3.3, 0.18, 0.01, 100.0]),
+    "haproxy": np.array([0.3, 0.04, 0.0]), "router": np.array([5.0, 0.0, 20.0]),
+    "api_server": np.array([1.4, 0.06, 45.0]),
+    "ingress": np.array([6.6, 0.47, 200.0]), "replica": np.array([3.3, 0.18, 100.0]),
 }  # fmt: skip
 PULL = 0.05  # weight of a figure's log distance from START, beside all windows
 TAIL = 0.4  # weight of p99 beside the mean
+TOKEN_SHARE = 0.02  # of a message, for each further token of it: text that is copied along
 SOFT = 0.03  # log units beyond which a window counts linearly
 
 
 def work(rows: Sequence[Seen], hop: str, per: str, like: Floats | None = None) -> Floats:
-    """Processor time of a hop in ms: for a request, for a message, for a further token of one, for a second of one of
-    its processes; where ``like`` is given, those in proportion."""
+    """Processor time of a hop in ms: for a request, for a message, for a second of one of its processes; where ``like``
+    is given, those in proportion. What a further token of a message takes is not told apart: answers of one length have
+    as many tokens for each request."""
     spent = np.array([1e3 * row.cpu_s[hop] for row in rows])
-    design = np.array(
-        [[row.sent, row.events, row.further, row.busy_s * row.front.servers(per)] for row in rows], dtype=float
+    messages = [row.events + TOKEN_SHARE * row.further for row in rows]
+    design = np.column_stack(
+        [[row.sent for row in rows], messages, [row.busy_s * row.front.servers(per) for row in rows]]
     )
     if like is not None:
         return np.asarray(like * np.median(spent / (design @ like)))
-    return np.asarray(nnls(design / spent[:, None], np.ones(len(rows)))[0])
+    return np.asarray(nnls(design / np.sqrt(spent)[:, None], np.sqrt(spent))[0])
 
 
 def works(name: str, rows: Sequence[Seen], known: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -94,8 +97,8 @@ def fitted(
         hops = tuple(
             HopFit(
                 name=SHOWN.get(hop, hop), per=per, request_ms=float(costs[hop][0]) / cores,
-                message_ms=float(costs[hop][1]) / cores, token_ms=float(costs[hop][2]) / cores,
-                cores=cores, standing=float(costs[hop][3]) / 1e3,
+                message_ms=float(costs[hop][1]) / cores, token_ms=TOKEN_SHARE * float(costs[hop][1]) / cores,
+                cores=cores, standing=float(costs[hop][2]) / 1e3,
             )
             for hop, per in HOPS[name]
         )  # fmt: skip
@@ -109,27 +112,27 @@ def fitted(
         return np.concatenate([*(_log_errors(fit, row) for row in steady), PULL * (logs - start)])
 
     bounds = (np.log([1.0, 0.02, 0.5]), np.log([MOST_CORES, 100.0, 8.0]))
-    return of(least_squares(errors, start, diff_step=0.04, loss="soft_l1", f_scale=SOFT, bounds=bounds).x)
+    ends = [
+        least_squares(errors, begin, diff_step=0.04, loss="soft_l1", f_scale=SOFT, bounds=bounds)
+        for begin in (start, *(np.log(place) for place in ALSO if name != "vllm"))
+    ]
+    return of(min(ends, key=lambda end: float(end.cost)).x)
 
 
 def with_engine(fit: FrontFit, rows: Sequence[Seen]) -> FrontFit:
     """The path with vLLM in its replicas, by the processor time that those took more than before an engine that costs
-    nothing: by request and token, whatever messages they leave in. In proportions known of vLLM's own server where no
-    window tells."""
+    nothing: in the proportions of vLLM's own server, for each token whatever messages they leave in."""
     hop = next((hop for hop in fit.hops if hop.per == "engine"), None)
-    if hop is None:
+    if hop is None or len(rows) < LEAST_ROWS:
         return fit
-    extra = ENGINE_SHARE * hop.request_ms, ENGINE_SHARE * hop.message_ms
-    if len(rows) >= LEAST_ROWS:
-        free = np.array([
-            hop.cores * (row.sent * hop.request_ms + row.events * hop.message_ms + row.further * hop.token_ms)
-            + 1e3 * hop.standing * row.busy_s for row in rows
-        ])  # fmt: skip
-        spent = np.array([1e3 * row.cpu_s["replica"] for row in rows])
-        design = np.array([[row.sent, row.sent * row.output_tokens] for row in rows], dtype=float) * hop.cores
-        request_ms, token_ms = nnls(design / spent[:, None], (spent - free) / spent)[0]
-        extra = float(request_ms), float(token_ms)
-    return fit.before(*extra)
+    request_ms, token_ms, _ = KNOWN["api_server"]
+    more = []
+    for row in rows:
+        own_ms = row.sent * hop.request_ms + row.events * hop.message_ms + row.further * hop.token_ms
+        extra_ms = 1e3 * (row.cpu_s["replica"] - hop.standing * row.busy_s) - hop.cores * own_ms
+        more.append(extra_ms / (hop.cores * row.sent * (request_ms + token_ms * row.output_tokens)))
+    share = max(float(np.median(more)), 0.0)
+    return fit.before(share * float(request_ms), share * float(token_ms))
 
 
 def _log_errors(fit: FrontFit, row: Seen) -> Floats:
@@ -164,9 +167,11 @@ def predicted(fit: FrontFit, row: Seen, seed: int = 0) -> Predicted:
 
 
 def path_of(fit: FrontFit, row: Seen) -> Path:
-    """The path of a window on the cores that client, Ray's own processes and others left it."""
-    others = sum(row.cpu_s.get(hop, 0.0) for hop in ("client", "ray", "core")) / row.busy_s
-    return Path(fit, row.front, CORES - others, max(row.foreign or 0.0, 0.0))
+    """The path of a window on the cores that client and Ray's own processes left it. Others share them, and so does
+    vLLM's core, which turns where it waits."""
+    used = {hop: spent_s / row.busy_s for hop, spent_s in row.cpu_s.items()}
+    cores = CORES - used.get("client", 0.0) - used.get("ray", 0.0)
+    return Path(fit, row.front, cores, max(row.foreign or 0.0, 0.0) + used.get("core", 0.0))
 
 
 def _carried(seen: SimulationResult, since_s: float, until_s: float) -> float:

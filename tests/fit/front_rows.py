@@ -42,7 +42,7 @@ class Seen:
     ttft_p99_ms: float
     tpot_mean_ms: float
     served_tok_per_s: float
-    carried_tok_per_s: float
+    carried_tok_per_s: float | None
     sent: int
     events: int
     busy_s: float
@@ -85,7 +85,7 @@ class Seen:
 
 
 def read_rows(path: Path = DATA) -> list[Seen]:
-    """All windows of a table; every other one of a path in which nothing else ran is held out of fits."""
+    """All windows of a table; every other one of a path is held out of fits, also of those beyond saturation."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(_rows(csv.DictReader(file)))
 
@@ -94,7 +94,8 @@ def _rows(lines: csv.DictReader[str]) -> Iterator[Seen]:
     count: dict[str, int] = {}
     for row in lines:
         name = row["front"]
-        kind = f"{name} {row['engine']} {options_of(row)} {row['engines']}"
+        full = float(row["tpot_mean_ms"]) > OVERLOADED * float(row["step_ms"]) and row["engine"] == "free"
+        kind = f"{name} {row['engine']} {options_of(row)} {row['engines']} {full}"
         count[kind] = count.get(kind, 0) + 1
         cpu = {key.removesuffix("_cpu_s"): float(row[key]) for key in row if key.endswith("_cpu_s") and row[key]}
         machine = cpu.pop("machine", None)
@@ -118,7 +119,7 @@ def _rows(lines: csv.DictReader[str]) -> Iterator[Seen]:
             ttft_p99_ms=float(row["ttft_p99_ms"]),
             tpot_mean_ms=float(row["tpot_mean_ms"]),
             served_tok_per_s=float(row["tokens"]) / float(row["span_s"]),
-            carried_tok_per_s=float(row["carried_tok_per_s"]),
+            carried_tok_per_s=float(row["carried_tok_per_s"]) if row.get("carried_tok_per_s") else None,
             sent=int(row["sent"]),
             events=int(row["events"]),
             busy_s=busy,

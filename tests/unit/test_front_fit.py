@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.fit.front import document, fitted, predicted, with_engine, work
+from tests.fit.front import TOKEN_SHARE, document, fitted, predicted, with_engine, work
 from tests.fit.front_path import append
 from tests.fit.front_processes import Used, hop_of, used
 from tests.fit.front_rows import Seen, engine_run
@@ -35,12 +35,12 @@ def seen(rate: float) -> Seen:
 
 
 class TestFit:
-    def test_processor_time_tells_work_by_request_message_token_and_second(self) -> None:
+    def test_processor_time_tells_work_by_request_message_and_second(self) -> None:
         rows = []
-        for rate, sent, events in ((4.0, 10, 300), (8.0, 50, 300), (16.0, 20, 600), (16.0, 150, 4000)):
-            spent_ms = 2 * sent + events + 0.1 * (32 * sent - events) + 70
+        for rate, sent, events in ((4.0, 10, 300), (8.0, 50, 300), (16.0, 150, 4000)):
+            spent_ms = 2 * sent + events + TOKEN_SHARE * (32 * sent - events) + 70
             rows.append(replace(seen(rate), events=events, sent=sent, cpu_s={"api_server": spent_ms / 1e3}))
-        assert work(rows, "api_server", "api_server") == pytest.approx((2.0, 1.0, 0.1, 10.0))
+        assert work(rows, "api_server", "api_server") == pytest.approx((2.0, 1.0, 10.0))
 
     def test_what_replicas_take_more_with_vllm_in_them_is_its_own_work(self) -> None:
         hop = HopFit("replica", "engine", 2.0, 0.2, 0.01, 1.5, 0.1)
@@ -48,13 +48,13 @@ class TestFit:
         rows = []
         for sent, events in ((100, 3200), (100, 700), (300, 5000)):
             row = replace(seen(8.0), sent=sent, events=events)
-            own_ms = sent * (2.0 + 1.0) + events * (0.2 + 0.05) + row.further * (0.01 + 0.05)
+            own_ms = sent * (2.0 + 0.7) + events * (0.2 + 0.03) + row.further * (0.01 + 0.03)
             rows.append(replace(row, cpu_s={"replica": 1.5 * own_ms / 1e3 + 0.1 * row.busy_s}))
         found = with_engine(free, rows)
-        assert (found.engine_request_ms, found.engine_token_ms) == pytest.approx((1.0, 0.05))
+        assert (found.engine_request_ms, found.engine_token_ms) == pytest.approx((0.7, 0.03))
         assert found.hops[0] == free.hops[0]
         replica = found.hops[1]
-        assert (replica.request_ms, replica.message_ms, replica.token_ms) == pytest.approx((3.0, 0.25, 0.06))
+        assert (replica.request_ms, replica.message_ms, replica.token_ms) == pytest.approx((2.7, 0.23, 0.04))
         assert found.free.hops[1].message_ms == pytest.approx(0.2)
 
     @pytest.mark.slow
