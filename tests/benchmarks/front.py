@@ -134,7 +134,7 @@ def worth(rows: Sequence[Seen]) -> list[str]:
         lines.append(
             f"| {_option(row)} | {row.front.engines} | {row.front.interval_ms} | {row.rate:g} | {row.ttft_mean_ms:.0f} "
             f"| {row.ttft_p99_ms:.0f} | {1e3 * spent / tokens:.2f} | {row.served_tok_per_s:.0f}"
-            f"{', overloaded' if row.overloaded else ''} |"
+            f"{', overloaded' if row.overloaded else ''}{'' if row.alone else ', other work beside it'} |"
         )
     return lines
 

@@ -3,9 +3,9 @@
     python -m tests.fit.front [--data CSV | --measure CSV [--series NAME] | --quick] [--path NAME] [--write DIR]
 
 Processor time tells what each hop works on a request, on a message, and while anything streams: non-negative least
-squares, windows weighted between their absolute and relative errors. How much of that its event loop does itself, what
-an idle path adds, and how often a request waits for each loop follow from TTFT: least squares of log errors of its mean
-and p99, each window predicted by the simulator with its own arrivals. Every other window is held out.
+squares of relative errors. How much of that its event loop does itself, what an idle path adds, and how often a request
+waits for each loop follow from TTFT: least squares of log errors of its mean and p99, each window predicted by the
+simulator with its own arrivals. Every other window is held out.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def work(rows: Sequence[Seen], hop: str, per: str, like: Floats | None = None) -
     )
     if like is not None:
         return np.asarray(like * np.median(spent / (design @ like)))
-    return np.asarray(nnls(design / np.sqrt(spent)[:, None], np.sqrt(spent))[0])
+    return np.asarray(nnls(design / spent[:, None], np.ones(len(rows)))[0])
 
 
 def works(name: str, rows: Sequence[Seen], known: Mapping[str, Floats]) -> dict[str, Floats]:
