@@ -63,12 +63,12 @@ GROWING: dict[str, Any] = retune_demo.REQUEST | {
     "workload": {
         "prompt_tokens": {"mean": 128},
         "output_tokens": {"mean": 4},
-        "arrival": {"process": "poisson", "requests_per_s": 2.0},
+        "arrival": {"process": "poisson", "requests_per_s": 1.6},
     },
     "slo": [{"metric": "ttft", "percentile": 90, "ms": 5000}],
     "objective": "min_gpus",
     "engine": {"dtype": "bfloat16", "max_model_len": 1024, "start_timeout_s": 900},
-    "load": {"rates_req_per_s": [2.0], "seconds": 8, "warmup_seconds": 2},
+    "load": {"rates_req_per_s": [1.6], "seconds": 8, "warmup_seconds": 2},
 }
 LONGER = 4
 HOLDING: dict[str, Any] = retune_demo.POLICY | {"hold": {"seconds": TIMEOUT_S}}

@@ -247,6 +247,7 @@ def main() -> None:
         fit = with_engine(fit, [row for row in rows if row.path == name and row.engine == "vllm" and not row.held_out])
         print(text := document(fit))
         if given.write is not None:
+            given.write.mkdir(parents=True, exist_ok=True)
             (given.write / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
