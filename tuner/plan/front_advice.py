@@ -131,7 +131,7 @@ def front_advice(
         limit=limit,
         opens=opens[0] if opens else None,
         opens_req_per_s=opens[1] if opens else None,
-        for_all=limit and any(hop.per == "node" and hop.name == name[0] for hop in path.fit.hops),
+        for_all=limit and rate > name[1] and any(hop.per == "node" and hop.name == name[0] for hop in path.fit.hops),
     )
 
 
