@@ -42,7 +42,7 @@ def submit(store: Store, count: int, launches: int) -> None:
         store.orders.submit(name, request, Terms("", "simulated", seed=number))
 
 
-def undisturbed(folder: Path, count: int, launches: int) -> dict[str, object]:
+def undisturbed(folder: Path, count: int, launches: int) -> dict[str, Essence]:
     """What the studies come to where nobody is killed."""
     store = Store(f"sqlite:///{folder}/undisturbed.db")
     try:
@@ -53,12 +53,28 @@ def undisturbed(folder: Path, count: int, launches: int) -> dict[str, object]:
         store.close()
 
 
-def essence(store: Store, name: str) -> object:
+@dataclass(frozen=True)
+class Essence:
     """All of a decision but names and times."""
+
+    winner: str | None
+    trials: tuple[tuple[object, ...], ...]
+    why: str
+
+    def kept_by(self, other: Essence) -> bool:
+        """Whether a study whose processes were killed came to the same, and saw the same of each layout that both
+        launched: an engine that died with its process gets no second window, from which on the search may go on
+        differently."""
+        mine, others = ({one[:2]: one for one in each.trials} for each in (self, other))
+        return self.winner == other.winner and all(mine[one] == others[one] for one in mine.keys() & others.keys())
+
+
+def essence(store: Store, name: str) -> Essence:
+    """What a study came to."""
     decision = store.decision(name)
     assert decision is not None, f"{name} is {store.study(name).state.value}: {store.orders.order(name).problem}"
-    trials = [(str(t.deployment), t.state, t.purpose, t.repeat, t.steps, t.failure) for t in decision.trials]
-    return decision.winner and str(decision.winner.deployment), trials, decision.why
+    trials = tuple((str(t.deployment), t.repeat, t.state, t.purpose, t.steps, t.failure) for t in decision.trials)
+    return Essence(decision.winner and str(decision.winner.deployment), trials, decision.why)
 
 
 def launched_twice(found: Snapshot) -> list[str]:

@@ -29,7 +29,10 @@ def document(tmp_path_factory):
     folder = tmp_path_factory.mktemp("archived")
     store = Store(copy_of_empty_store(folder / "store.db"))
     store.orders.submit(
-        "s", make_request({"space": {"tp": [1, 2]}, "budget.launches": 1}), Terms("me", "simulated", 3, 5), "key"
+        "s",
+        make_request({"space": {"tp": [1, 2]}, "budget.launches": 1, "load.rates_req_per_s": [4, 8]}),
+        Terms("me", "simulated", 3, 5),
+        "key",
     )
     assert work(store, folder) == 1
     store.logs.keep("s", 0, "log of the first\n")

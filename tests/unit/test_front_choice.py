@@ -109,7 +109,7 @@ def test_at_32_requests_the_front_door_of_one_h200_is_the_limit() -> None:
 
 @pytest.mark.parametrize(("rate_req_per_s", "useless"), [(32.0, False), (60.0, True)])
 def test_more_gpus_are_called_useless_only_where_what_they_share_is_full(rate_req_per_s: float, useless: bool) -> None:
-    """At 32 requests/s four engines behind one proxy hold the SLO; at 60 that proxy does not keep up, whoever follows."""
+    """At 32 requests/s four engines behind one proxy hold the SLO; at 60 that proxy does not keep up."""
     one = advised(asked(rate_req_per_s), ParallelLayout())
     assert one.limit
     assert ("more GPUs would not" in one.limit_text) == useless

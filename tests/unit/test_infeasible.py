@@ -136,7 +136,7 @@ def test_what_was_measured_corrects_what_it_would_take():
     request = asked({"slo.0.ms": 2.0})
     modelled, measured = why(request), why(request, slower=2.0)
     assert modelled.bounds == measured.bounds  # the bound stays optimistic
-    assert measured.would_take[0].value == pytest.approx(2 * modelled.would_take[0].value, rel=0.1)
+    assert measured.would_take[0].value == pytest.approx(2 * modelled.would_take[0].value, rel=0.2)
     assert "corrected by what was measured (2.00 ×)" in "\n".join(measured.lines())
 
 

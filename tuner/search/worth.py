@@ -60,10 +60,8 @@ class Trade:
         """Whether the best layout is worth a second run before it is announced: a launch, or a window of load where its
         engine is still there."""
         again = self._second_run()
-        costs = _weight(again.costs)
-        if on_its_engine:
-            costs *= self._request.load.seconds / 3600 / self._hours
-        return _weight(again.worth) > costs
+        window = self._held(self._best[0].deployment, self._request.load.seconds / 3600)
+        return _weight(again.worth) > _weight(window if on_its_engine else again.costs)
 
     def stopped(self, belief: Belief, left: NDArray[np.bool_], seen: Outlook, untried: NDArray[np.bool_]) -> Stopped:
         """How it stands where nothing is launched any more. ``left`` may be launched, ``untried`` were not."""
@@ -106,12 +104,15 @@ class Trade:
         return Unconfirmed(self._launching(self._best[0].deployment), fails, _times(self._running(), fails))
 
     def _launching(self, layout: Deployment) -> Sum:
-        return _sum(layout.devices * self._hours, self._price(layout))
+        return self._held(layout, self._hours)
+
+    def _held(self, layout: Deployment, hours: float) -> Sum:
+        """What it costs to hold a layout's devices for so long."""
+        return _sum(layout.devices * hours, self._price(layout))
 
     def _running(self) -> Sum:
         """What the best layout costs to run over the horizon."""
-        layout = self._best[0].deployment
-        return _sum(layout.devices * self._request.budget.horizon_hours, self._price(layout))
+        return self._held(self._best[0].deployment, self._request.budget.horizon_hours)
 
 
 def priced(request: TuneRequest) -> Callable[[Deployment], float | None]:
