@@ -31,8 +31,8 @@ FASTER = f"if engines were {MARGIN:g} × faster than the model"
 class Bound:
     """One limit: the ``best`` that any layout can reach, optimistically, beside what is ``needed``, in ``unit``.
 
-    ``proven``: even the optimistic best misses. ``kind`` is memory, ttft, tpot, itl, e2e, rate or
-    front.
+    ``proven``: even the optimistic best misses. ``kind`` is memory, ttft, tpot, itl, e2e, rate
+    or front.
     """
 
     kind: str

@@ -83,10 +83,11 @@ def _at_asked(request: TuneRequest, behind: CurveBehind) -> list[str]:
     tpot_ms = np.nan_to_num(np.broadcast_to(at.tpot_ms, at.mean_ms.shape), nan=most_ms).min(axis=1)
     told = []
     for path, ttft, tpot in zip(behind.paths, ttft_ms, tpot_ms, strict=True):
-        name, most = path.saturation(output, float(tpot))
         if np.isfinite(ttft):
             told.append(f"TTFT {ttft:.0f} ms at the asked rate")
-        elif most <= asked:
+            continue
+        name, most = path.saturation(output, float(tpot))
+        if most <= asked:
             told.append(f"{saturation_words(name, most * output, path.cores)}, asked are {asked * output:,.0f}")
         else:
             told.append("the engine itself does not keep up with the asked rate")

@@ -244,7 +244,8 @@ def _rank(request: TuneRequest, priced: Sequence[ReplicaPrices], drops: _Drops, 
     if left:
         rest = beaten
         if beaten in others:
-            rest = next(i for i in smallest(keys, keep + len(others) + 1) if i not in {*order, *others})
+            taken = {*order, *others}
+            rest = next(i for i in smallest(keys, keep + len(others) + 1) if i not in taken)
         example = _candidate(request, priced[owner[rest]], int(flat[rest]))
         figure = f"{_merit(request, example)}; the best has {_merit(request, chosen[0])} and {keep} come before it"
         figure += f"; even {MARGIN:g} × faster, none of these would win" if whole else ""
