@@ -133,10 +133,10 @@ def test_no_layout_passes_a_proven_bound_even_on_the_faster_engine(ttft, tpot, r
 
 @pytest.mark.slow
 def test_what_was_measured_corrects_what_it_would_take():
-    request = asked({"slo.0.ms": 2.0})
+    request = asked({"slo.0.ms": 2.0, "space.front": ["vllm"]})  # a path hardly waits, and its own work is no slower
     modelled, measured = why(request), why(request, slower=2.0)
     assert modelled.bounds == measured.bounds  # the bound stays optimistic
-    assert measured.would_take[0].value == pytest.approx(2 * modelled.would_take[0].value, rel=0.2)
+    assert measured.would_take[0].value == pytest.approx(2 * modelled.would_take[0].value, rel=0.1)
     assert "corrected by what was measured (2.00 ×)" in "\n".join(measured.lines())
 
 
