@@ -20,6 +20,7 @@ from tuner.ask.slo import attained
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.plan.prune import Candidate, Prediction
 from tuner.stats.intervals import Quantiles
+from tuner.study.load_steps import step_at
 from tuner.trial.launched import Launched, RayApplication
 from tuner.trial.ledger import Spent
 from tuner.trial.results import LoadStep, StepResult
@@ -64,6 +65,11 @@ def make_candidate(layout: ParallelLayout | str, goodput_req_per_s: float = 10.0
     layout = ParallelLayout.parse(layout) if isinstance(layout, str) else layout
     steps = ((22.0, 5.5), (25.0, 6.0))
     return Candidate(layout, Prediction(20.0, 5.0, 25.0, 6.0, goodput_req_per_s, 100_000, True, steps))
+
+
+def steps_of(request: TuneRequest) -> list[LoadStep]:
+    """A step at each rate of a request."""
+    return [step_at(request, rate) for rate in request.rates_req_per_s]
 
 
 def make_step(step: LoadStep, request: TuneRequest, ttft_ms: float, failed: int = 0) -> StepResult:

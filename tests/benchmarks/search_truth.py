@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from tests.fakes import steps_of
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
@@ -21,7 +22,6 @@ from tuner.rehearse.cluster import SimulatedCluster
 from tuner.rehearse.conditions import Conditions
 from tuner.rehearse.launcher import SimulatedLauncher
 from tuner.rehearse.meter import SimulatedMeter
-from tuner.study.load_steps import load_steps
 from tuner.trial.results import StepResult
 from tuner.trial.seams import LaunchOrder, Watch
 
@@ -44,7 +44,7 @@ class Truth:
         self._request = request
         self._world = SimulatedCluster(cluster, replace(conditions, noise=0.0))
         self._launcher, self._meter = SimulatedLauncher(self._world), SimulatedMeter(self._world)
-        self._steps = {step.rate_req_per_s: step for step in load_steps(request) if not step.warmup}
+        self._steps = {step.rate_req_per_s: step for step in steps_of(request)}
         words = f"{_FORM} {model.name} {request.model_dump_json(exclude={'budget'})} {conditions} {len(self.legal)}"
         self._path = CACHE / f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.pickle"
         self._known: dict[tuple[ParallelLayout, float], StepResult | FailureReason] = {}

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.fakes import make_candidate, make_request, make_step
+from tests.fakes import make_candidate, make_request, make_step, steps_of
 from tuner.ask.cluster import requested_cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import load_model
@@ -21,7 +21,6 @@ from tuner.search.belief_strategy import BeliefStrategy
 from tuner.search.choice import outlook, tied
 from tuner.search.search import Search
 from tuner.search.term_prices import TermPrices, kin_of
-from tuner.study.load_steps import load_steps
 from tuner.trial.results import Purpose, TrialResult, TrialState
 
 REQUEST = make_request({
@@ -33,7 +32,7 @@ REQUEST = make_request({
 
 def trial(layout: str, share: float) -> TrialResult:
     """A measured trial whose TPOT is a share of its target at every rate, its TTFT ten times that."""
-    steps = tuple(make_step(step, REQUEST, share * 260) for step in load_steps(REQUEST) if not step.warmup)
+    steps = tuple(make_step(step, REQUEST, share * 260) for step in steps_of(REQUEST))
     return TrialResult(0, ParallelLayout.parse(layout), TrialState.MEASURED, steps, seconds=60.0)
 
 
@@ -107,7 +106,8 @@ def test_a_second_run_measures_the_rate_that_decides():
     again = search.ask()
     assert again is not None
     assert (again.purpose, again.layout, again.rate_req_per_s) == (Purpose.CONFIRM, first.layout, 6.0)
-    assert [step.rate_req_per_s for step in load_steps(REQUEST, 1, again.rate_req_per_s) if not step.warmup] == [6.0]
+    assert search.next_rate(again, ()) == 6.0
+    assert search.next_rate(again, first.steps[:1]) is None
 
 
 def test_a_winner_near_its_target_is_measured_again_before_its_engine_is_torn_down():

@@ -13,7 +13,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from serve.launch.engine import environment, serve_app, vllm_args
-from tests.fakes import make_candidate, make_request, make_step
+from tests.fakes import make_candidate, make_request, make_step, steps_of
 from tuner.app.cli.commands import app
 from tuner.app.tune.report_data import USES
 from tuner.app.wiring import decision_of, write_results
@@ -21,7 +21,6 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.request_document import parse_request
 from tuner.errors import BadInput
 from tuner.study.lifecycle import StudyState
-from tuner.study.load_steps import load_steps
 from tuner.study.records import TrialClaim
 from tuner.study.store import Store
 from tuner.trial.devices import Placement
@@ -54,7 +53,7 @@ def studied(folder: Path, launched: Launched | None, layout: ParallelLayout) -> 
     assert store.claim_trial("s", claim, lambda held: Placement(((0, layout.devices),)), launches=1)
     if launched is not None:
         store.record_launch("s", 0, launched, "me")
-    step = make_step(load_steps(REQUEST)[-1], REQUEST, ttft_ms=20.0)
+    step = make_step(steps_of(REQUEST)[-1], REQUEST, ttft_ms=20.0)
     store.add_step("s", 0, step, "me")
     store.finish_trial("s", TrialResult(0, layout, TrialState.MEASURED, seconds=9.0, device_s=9.0), "me")
     store.change_state("s", StudyState.RUNNING)

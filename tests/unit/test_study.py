@@ -4,11 +4,11 @@ import threading
 
 import pytest
 
-from tests.fakes import copy_of_empty_store, make_request
+from tests.fakes import copy_of_empty_store, make_request, steps_of
 from tests.world import CRASH, TP1, TP1_RAY, TP2, TP2_DP2, Journal, World
 from tuner.ask.rules import DropReason
 from tuner.errors import BadInput, Cancelled, Cause, FailureReason, LaunchFailed
-from tuner.study.load_steps import BASE_SEED, load_steps
+from tuner.study.load_steps import BASE_SEED, warm_up
 from tuner.study.study import default_name
 from tuner.trial.cancel import CancelHandle
 from tuner.trial.results import TrialState
@@ -334,9 +334,9 @@ def test_resume_of_a_finished_study_launches_nothing(world):
 )
 def test_load_steps_rise_and_are_the_same_for_every_layout(changes, rates, warmup):
     request = make_request({"objective": "max_goodput", "load.seconds": 30, **changes})
-    steps = load_steps(request)
-    if warmup:
-        first = steps.pop(0)
+    steps = steps_of(request)
+    assert len(warm_up(request)) == warmup
+    for first in warm_up(request):
         assert (first.index, first.warmup, first.rate_req_per_s, first.duration_s) == (-1, True, rates[0], 1.0)
         assert first.seed == BASE_SEED - 1
     assert [(s.rate_req_per_s, s.duration_s, s.seed, s.warmup) for s in steps] == [

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tuner.ask.request import Objective
 
+NOTHING_LEFT = "nothing is left that could win"
 _WINS = {
     Objective.MIN_GPUS: "save {} devices",
     Objective.MIN_COST: "save {} US dollars per hour",
@@ -83,7 +84,7 @@ class Stopped:
             parts.append(f"{self.launch.words}, {worth if surely else 'too little to be told from none'}")
         elif self.budget is None:
             over = "" if self.launch is None else f" by over {self.within:.0%}"
-            parts.append(f"nothing is left that could win{over}")
+            parts.append(f"{NOTHING_LEFT}{over}")
         if self.ties:
             tie = "layout ties" if self.ties == 1 else "layouts tie"
             parts.append(f"{self.ties} other {tie} with the winner within {self.within:.0%}")

@@ -184,15 +184,8 @@ class _Question:
             chance = round(likely, 1) if likely > HOPELESS else 0.0
             carries = one.goodput_req_per_s or 0.0
             about = round(math.log(carries) / ALIKE) if carries > 0 else -math.inf
-            return (
-                2.0,
-                crowded,
-                -chance,
-                -about,
-                float(not self.served & {*_engines(one.deployment)}),
-                -carries,
-                one.gpus,
-            )
+            unknown = float(self.served.isdisjoint(_engines(one.deployment)))
+            return (2.0, crowded, -chance, -about, unknown, -carries, one.gpus)
         unsure = float(urgent and likely < SURE)
         return (0.0, crowded, unsure, float(urgent and not self._came_up(one)), self.costs(one), -likely, one.gpus)
 

@@ -72,12 +72,9 @@ class Search:
         if why is None:
             return []
         shown = asked_steps(self._request, [result])
-        repeat, engine = (
-            len(history.of(result.deployment)),
-            result.number if result.engine_of is None else result.engine_of,
-        )
         rate = shown[0].step.rate_req_per_s if shown else None
-        return [Proposal(result.deployment, why, Purpose.CONFIRM, repeat, engine, rate)]
+        engine = result.number if result.engine_of is None else result.engine_of
+        return [Proposal(result.deployment, why, Purpose.CONFIRM, len(history.of(result.deployment)), engine, rate)]
 
     def _left_over(self, running: Sequence[Deployment]) -> Proposal | None:
         """What an engine was stopped before; not with the last launch, by which the best may have to be confirmed."""

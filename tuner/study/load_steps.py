@@ -10,18 +10,8 @@ BASE_SEED = 20260101  # arrivals of step i are drawn from BASE_SEED + i, the sam
 SEEDS_PER_REPEAT = 1000
 
 
-def load_steps(request: TuneRequest, repeat: int = 0, only: float | None = None) -> list[LoadStep]:
-    """Warm-up (index −1, at the lowest rate) and the rising rates.
-
-    Every layout gets the same arrivals, and other ones when it is measured again. ``only``: without the steps of other
-    rates.
-    """
-    steps = [step_at(request, rate, repeat) for rate in request.rates_req_per_s if only in (None, rate)]
-    return [*warm_up(request, repeat), *steps]
-
-
 def warm_up(request: TuneRequest, repeat: int = 0) -> list[LoadStep]:
-    """The step before those that count, where there is one."""
+    """The step before those that count, where there is one: at the lowest rate, with index -1."""
     if request.load.warmup_seconds <= 0:
         return []
     seed = BASE_SEED + SEEDS_PER_REPEAT * repeat - 1
@@ -29,7 +19,8 @@ def warm_up(request: TuneRequest, repeat: int = 0) -> list[LoadStep]:
 
 
 def step_at(request: TuneRequest, rate_req_per_s: float, repeat: int = 0) -> LoadStep:
-    """The step of one of the request's rates."""
+    """The step of one of the request's rates. Every layout gets the same arrivals, and others when it is measured
+    again (``repeat``)."""
     index = request.rates_req_per_s.index(rate_req_per_s)
     return LoadStep(index, rate_req_per_s, request.load.seconds, BASE_SEED + SEEDS_PER_REPEAT * repeat + index)
 

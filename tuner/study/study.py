@@ -22,7 +22,7 @@ from tuner.ask.request import TuneRequest
 from tuner.ask.rules import DropReason, illegal
 from tuner.ask.space import Space
 from tuner.decide.decision import Decision, decide, winner
-from tuner.decide.stopping import Stopped
+from tuner.decide.stopping import NOTHING_LEFT, Stopped
 from tuner.errors import BadInput, Cancelled, Cause, StoreError, reason
 from tuner.plan.infeasible import infeasible, slower_than_predicted
 from tuner.plan.prune import Candidate, DroppedGroup, Plan, plan
@@ -119,7 +119,7 @@ class Study:
                 self._observer.resumed(found.finished, orphans)
             budget = driver.run(search, found.finished)
             stopped = search.stopped(budget)
-            plain = f"Stopped: {budget or 'nothing is left that could win'}."
+            plain = f"Stopped: {budget or NOTHING_LEFT}."
             self._observer.ended(plain if stopped is None else stopped.sentence)
             return self._decide(planned, search, stopped)
 
