@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 from tests.fakes import make_request
@@ -62,11 +63,14 @@ class Essence:
     why: str
 
     def kept_by(self, other: Essence) -> bool:
-        """Whether a study whose processes were killed came to the same, and saw the same of each layout that both
-        launched: an engine that died with its process gets no second window, from which on the search may go on
-        differently."""
-        mine, others = ({one[:2]: one for one in each.trials} for each in (self, other))
-        return self.winner == other.winner and all(mine[one] == others[one] for one in mine.keys() & others.keys())
+        """Whether a study whose processes were killed came to the same, in all that it did; or, where an engine that
+        died with its process got no second window, in all that it did before that, and in the winner."""
+        for mine, its in zip_longest(self.trials, other.trials):
+            if mine is not None and mine[1] and (its is None or mine[:2] != its[:2]):
+                return self.winner == other.winner
+            if mine != its:
+                return False
+        return self == other
 
 
 def essence(store: Store, name: str) -> Essence:

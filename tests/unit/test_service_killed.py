@@ -3,6 +3,7 @@
 import pytest
 
 from tests.service_process import (
+    Essence,
     KilledService,
     essence,
     launched_twice,
@@ -41,3 +42,14 @@ def test_studies_of_a_service_that_is_killed_end_as_undisturbed_ones(url, tmp_pa
         assert lost(found) <= len(service.killed)
         assert (tmp_path / "out" / name / "decision.json").exists()
     store.close()
+
+
+def test_only_a_second_window_may_be_lost():
+    first, again, other = ("a", 0, "measured"), ("a", 1, "measured"), ("b", 0, "measured")
+    whole = Essence("a", (first, again, other), "why")
+    assert whole.kept_by(whole)
+    assert whole.kept_by(Essence("a", (first, other, again), "another why"))
+    assert not whole.kept_by(Essence("b", (first, other), "why"))
+    assert not whole.kept_by(Essence("a", (first, again), "why"))
+    assert not whole.kept_by(Essence("a", (("a", 0, "stopped"), again, other), "why"))
+    assert not whole.kept_by(Essence("a", (first, again, other), "another why"))
