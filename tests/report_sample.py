@@ -66,6 +66,7 @@ def _summary(
         "meets_slo": True,
         "runs": "2, confirmed",
         "held_req_per_s": 2.0,
+        "at_req_per_s": 2.0,
         "slo_ms": {TTFT.key: ShownSpread(*ttft), TPOT.key: ShownSpread(*tpot)},
         "attainment": 0.99,
         "attainment_at_least": 0.951,
@@ -80,8 +81,10 @@ def _summary(
 STANDINGS = (
     _summary("tp=2,pp=1,dp=1", (588, 571, 605), (38.4, 37.9, 38.9), 1.98),
     _summary("tp=1,pp=1,dp=2", (524, 490, 561), (43.4, 42.0, 44.8), 1.97, runs="1", on_front=False),
-    _summary("tp=1,pp=1,dp=1", (690, 650, 730), (33.0, 32.0, 34.0), 0.99, runs="1", held_req_per_s=1.0),
+    _summary("tp=1,pp=1,dp=1", (690, 650, 730), (33.0, 32.0, 34.0), 0.99, runs="1", held_req_per_s=1.0,
+             at_req_per_s=1.0),
     _summary("tp=1,pp=2,dp=1", (1290, 1290, 1290), (61.0, 61.0, 61.0), 0.5, meets_slo=False, on_front=False,
+              held_req_per_s=None, at_req_per_s=1.0,
               attainment=None, attainment_at_least=None, usd_per_hour=None, usd_per_million_tokens=None),
 )  # fmt: skip
 

@@ -114,6 +114,7 @@ class ShownSpread:
 class ShownLayoutSummary:
     """A measured layout with all its runs; ``slo_ms`` by ``ShownMetric.key``, ``at`` its place on ``ReportData.axes``.
 
+    ``at_req_per_s`` is the rate of these figures: where the layout was seen to hold none, the lowest that it missed.
     ``attainment_at_least`` is the lower end of the 95 % interval. ``runs`` says how many there were, and whether a
     confirmation run held too.
     """
@@ -123,6 +124,7 @@ class ShownLayoutSummary:
     meets_slo: bool
     runs: str
     held_req_per_s: float | None
+    at_req_per_s: float | None
     slo_ms: Mapping[str, ShownSpread | None]
     attainment: float | None
     attainment_at_least: float | None

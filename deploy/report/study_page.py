@@ -132,7 +132,10 @@ def _standings(data: ReportData) -> str:
 
 def _summary_row(row: ShownLayoutSummary, targets: Iterable[ShownMetric]) -> list[str]:
     attained = NOTHING if row.attainment is None else f"{share(row.attainment)} ({share(row.attainment_at_least)})"
-    figures = [str(row.devices), figure(row.held_req_per_s), *(_spread(row.slo_ms.get(m.key)) for m in targets)]
+    held = figure(row.held_req_per_s)
+    if row.held_req_per_s is None and row.at_req_per_s is not None:
+        held = f"{NOTHING} ({figure(row.at_req_per_s)} missed)"
+    figures = [str(row.devices), held, *(_spread(row.slo_ms.get(m.key)) for m in targets)]
     money = [figure(row.usd_per_hour), figure(row.usd_per_million_tokens)]
     return [code(row.layout), yes_no(row.meets_slo), escape(row.runs), *figures, attained, *money]
 

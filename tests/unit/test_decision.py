@@ -39,6 +39,18 @@ def made(request, *trials):
     return decide("s", request, trials, [make_candidate(t.layout) for t in trials], [], NOTHING_SPENT)
 
 
+def test_a_layout_that_missed_what_was_measured_shows_what_it_missed_by():
+    request = make_request({"load.rates_req_per_s": [4, 8, 12, 16]})
+    shown = request.rates_req_per_s
+    high, low = (make_step(LoadStep(i, shown[i], 1.0, i), request, ms) for i, ms in ((2, 400), (1, 150)))
+    one = TrialResult(0, ParallelLayout.parse("tp=1"), TrialState.MEASURED, (high, low))
+    (standing,) = made(request, one).standings
+    assert (standing.meets, standing.held_req_per_s, standing.at_req_per_s) == (False, None, 8)
+    assert standing.slo_ms[request.slo[0].key].mean == 150
+    assert standing.e2e_ms is not None
+    assert one.shown_step(request) is low
+
+
 @pytest.mark.parametrize(
     ("objective", "winner"),
     [

@@ -66,6 +66,13 @@ def asked_steps(request: TuneRequest, trials: Sequence[TrialResult]) -> list[Ste
     return found
 
 
+def nearest_missed(request: TuneRequest, trials: Sequence[TrialResult]) -> list[StepResult]:
+    """The steps at the lowest rate that some trial of the layout missed."""
+    missed = [s for trial in trials for s in trial.steps if s.misses(request)]
+    lowest = min((s.step.rate_req_per_s for s in missed), default=0.0)
+    return [s for s in missed if s.step.rate_req_per_s == lowest]
+
+
 def objective_value(request: TuneRequest, objective: Objective, trials: Sequence[TrialResult]) -> float:
     """One objective of a layout, smallest best: devices, US dollars per hour (devices where no price is known), minus
     the held rate in requests/s, or the mean E2E latency in ms over its trials; infinite where it was not measured."""
@@ -106,16 +113,10 @@ def meets_and_order(request: TuneRequest, *trials: TrialResult) -> tuple[bool, t
 
 def _missed_by(request: TuneRequest, trials: Sequence[TrialResult]) -> float:
     """The SLO ratio of the lowest rate that a trial missed, the worst of several; infinite where requests failed."""
-    missed = [s for trial in trials for s in trial.steps if s.misses(request)]
-    if not missed:
-        return math.inf
-    lowest = min(s.step.rate_req_per_s for s in missed)
-    ratios = [
-        math.inf if s.failed or (ratio := slo_ratio(request, s)) is None else ratio
-        for s in missed
-        if s.step.rate_req_per_s == lowest
-    ]
-    return max(ratios)
+    missed = nearest_missed(request, trials)
+    return max(
+        (math.inf if s.failed or (ratio := slo_ratio(request, s)) is None else ratio for s in missed), default=math.inf
+    )
 
 
 def _tied(value: float) -> float:

@@ -10,7 +10,7 @@ from tuner.ask.deployment import Deployment, one_group
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.request import Metric, Objective, TargetKey, TuneRequest
 from tuner.ask.slo import Verdict
-from tuner.decide.comparison import asked_steps, by_layout, held_req_per_s, meets_and_order
+from tuner.decide.comparison import asked_steps, by_layout, held_req_per_s, meets_and_order, nearest_missed
 from tuner.stats.intervals import wilson
 from tuner.trial.results import Purpose, StepResult, TrialResult, TrialState
 
@@ -45,8 +45,9 @@ class LayoutSummary:
     """One measured layout. ``meets`` and ``key`` are those of ``comparison``, at the rates that all its trials allow.
 
     ``slo_ms`` are the values of the SLO's targets, by target, ``e2e_ms`` the mean E2E latency and
-    ``output_tok_per_s`` those of the steps at which layouts are compared, ``goodput`` in requests/s that at the highest
-    held rate. ``attainment`` is over the requests of all runs, with Wilson's 95 % interval. ``confirmed`` is None
+    ``output_tok_per_s`` those of the steps at which layouts are compared; of a layout that was seen to hold no rate,
+    those at the lowest rate that it missed. Either is ``at_req_per_s``. ``goodput`` is that at the highest held rate,
+    in requests/s. ``attainment`` is over the requests of all runs, with Wilson's 95 % interval. ``confirmed`` is None
     without a confirmation run that showed anything, else whether all of them held the asked rate.
     """
 
@@ -65,6 +66,7 @@ class LayoutSummary:
     confirmed: bool | None
     usd_per_hour: float | None
     usd_per_million_tokens: float | None
+    at_req_per_s: float | None = None
 
     @property
     def layout(self) -> ParallelLayout:
@@ -98,7 +100,7 @@ def _summary(request: TuneRequest, layout: Deployment, trials: tuple[TrialResult
     meets, key = meets_and_order(request, *trials)
     held = held_req_per_s(request, trials)
     highest = [s for trial in trials for s in trial.steps if s.step.rate_req_per_s == held and s.meets(request)]
-    steps = asked_steps(request, trials)
+    steps = asked_steps(request, trials) or nearest_missed(request, trials)
     tokens = Spread.of(step.output_tok_per_s for step in steps)
     price = usd_per_hour(request, layout)
     sent = sum(step.sent for step in steps if step.attainment is not None)
@@ -119,6 +121,7 @@ def _summary(request: TuneRequest, layout: Deployment, trials: tuple[TrialResult
         confirmed=_confirmed(request, trials),
         usd_per_hour=price,
         usd_per_million_tokens=usd_per_million_tokens(price, tokens.mean) if price and tokens and tokens.mean else None,
+        at_req_per_s=steps[0].step.rate_req_per_s if steps else None,
     )
 
 

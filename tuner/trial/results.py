@@ -151,7 +151,8 @@ class TrialResult:
 
     def shown_step(self, request: TuneRequest) -> StepResult | None:
         """The step that stands for the trial: the highest rate that met the SLO, else the lowest that was measured."""
-        return self.best_step(request) or (self.steps[0] if self.steps else None)
+        lowest = min(self.steps, key=lambda s: (s.step.warmup, s.step.rate_req_per_s), default=None)
+        return self.best_step(request) or lowest
 
     def verdict(self, request: TuneRequest) -> Verdict:
         """MET where a step met the SLO; else MISSED where one missed it, and UNKNOWN where none says anything."""

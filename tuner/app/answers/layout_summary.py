@@ -38,6 +38,10 @@ class LayoutSummaryAnswer(Answer):
     failed: int = Field(description="Trials that failed.")
     confirmed: bool | None = Field(description="Whether confirmation runs held too; null where none showed anything.")
     held_req_per_s: float | None = Field(description="Highest rate that a run met and none contradicts, requests/s.")
+    at_req_per_s: float | None = Field(
+        description="Rate of the figures below, requests/s: the one at which layouts are compared; where it held "
+        "none, the lowest that it missed."
+    )
     slo: list[TargetSpreadAnswer] = Field(description="Target by target, ms.")
     e2e_ms: SpreadAnswer = Field(description="Mean E2E latency, ms.")
     goodput_req_per_s: SpreadAnswer = Field(description="Goodput at the highest held rate, requests/s.")
@@ -76,6 +80,7 @@ def layout_summary_answer(summary: LayoutSummary, request: TuneRequest) -> Layou
         failed=summary.failures,
         confirmed=summary.confirmed,
         held_req_per_s=summary.held_req_per_s,
+        at_req_per_s=summary.at_req_per_s,
         slo=[
             TargetSpreadAnswer(target=str(target), **dict(_spread(summary.slo_ms.get(target.key))))
             for target in request.slo

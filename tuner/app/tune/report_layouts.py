@@ -43,6 +43,7 @@ def _shown(summary: LayoutSummary, request: TuneRequest, name: str, on_front: bo
         meets_slo=summary.meets,
         runs=runs_of(summary),
         held_req_per_s=summary.held_req_per_s,
+        at_req_per_s=summary.at_req_per_s,
         slo_ms={
             metric_key(target.metric.value, target.percentile): _spread(summary.slo_ms.get(target.key))
             for target in request.slo

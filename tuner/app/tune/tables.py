@@ -115,12 +115,18 @@ def _summary_cells(summary: LayoutSummary, name: str, request: TuneRequest, pric
         name if summary.meets else f"{name} (misses)",
         str(summary.deployment.devices),
         runs_of(summary),
-        number(summary.held_req_per_s, 2),
+        _held(summary),
         *(_against(summary.slo_ms.get(target.key), target) for target in request.slo),
         attained,
         _spread(summary.e2e_ms, 0),
         *money,
     ]
+
+
+def _held(summary: LayoutSummary) -> str:
+    if summary.held_req_per_s is not None or summary.at_req_per_s is None:
+        return number(summary.held_req_per_s, 2)
+    return f"{ABSENT}\n({number(summary.at_req_per_s, 2)} missed)"
 
 
 def unlaunched_table(console: Console, decision: Decision) -> None:
