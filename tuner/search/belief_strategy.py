@@ -79,7 +79,7 @@ class BeliefStrategy:
             left, seen = self._outlook(history, running)
             lost = again is None and not history.met() and not self._hopeless(history, seen)
             left &= self._worthwhile(history, seen)
-            if not history.trials() or (seen.anything >= UNLIKELY and left.any()) or lost:
+            if not history.trials() or seen.chance[left].max(initial=0.0) >= UNLIKELY or lost:
                 chosen = choose(self._belief, left & self._roomy(fits), seen)
                 if chosen is not None:
                     chance = float(seen.chance[chosen])
