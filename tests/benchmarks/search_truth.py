@@ -26,7 +26,7 @@ from tuner.trial.results import StepResult
 from tuner.trial.seams import LaunchOrder, Watch
 
 CACHE = Path(tempfile.gettempdir()) / "parlay-search-truth"
-_FORM = 3  # of what is pickled there
+_FORM = 4  # of what is pickled there
 
 
 class Truth:

@@ -24,15 +24,19 @@ def shared(
     their way in), in ms, on so many ``cores``.
 
     What leaves comes ``at_ms``, ascending: ``messages`` with ``tokens`` of an ``engine``, of one ``request`` each or
-    bursts of many (None), of which each loop of a hop has its part. Requests come ``asked_ms``, ascending.
+    bursts of many (None), of which each loop of a hop has its part: as many loops as a burst has messages, in turn.
+    Requests come ``asked_ms``, ascending.
     """
     from tuner.simulate.front_shared_loops import shared_rounds
 
     hops = path.fit.hops
     servers = [path.servers(hop) for hop in hops]
-    parts = 1 if request is not None else max(n for n, hop in zip(servers, hops, strict=True) if hop.per != "engine")
+    parts = 1
+    if request is None and len(at_ms):
+        most = max((n for n, hop in zip(servers, hops, strict=True) if hop.per != "engine"), default=1)
+        parts = min(most, max(round(float(messages.mean())), 1))
     count, asks = len(at_ms) * parts, len(asked_ms)
-    dealt = np.tile(np.arange(parts), len(at_ms)) if request is None else request
+    dealt = np.arange(count) if request is None else request
     behind = np.repeat(engine, parts)
     base = np.cumsum([0, *servers])
     loop = np.empty((count + asks, len(hops)), dtype=np.int64)
