@@ -13,7 +13,9 @@ from tuner.ask.space import load_space
 from tuner.cost.front_path import Path
 from tuner.plan.prune import plan
 from tuner.search.belief import Belief
+from tuner.search.belief_strategy import BeliefStrategy
 from tuner.search.choice import choose, outlook, value_of
+from tuner.search.history import History
 from tuner.search.priors import OFFSET_SD, TERM_SD
 from tuner.stats.intervals import Quantiles
 from tuner.trial.results import LoadStep, StepResult, TrialResult, TrialState
@@ -122,6 +124,38 @@ def test_executors_are_forecast_alike():
     assert pairs
     for one, other in pairs:
         assert (held[:, one] == held[:, other]).all()
+
+
+@pytest.mark.slow
+def test_a_limit_that_the_load_does_not_reach_makes_a_twin():
+    _, ranked, belief = setting({"workload.arrival.requests_per_s": 4})
+    twins = {c.layout: belief.twins[i] for i, c in enumerate(ranked)}
+    for layout, twin in twins.items():
+        assert twin == twins[replace(layout, max_num_seqs=64)]
+        assert all(
+            twin != twins[other]
+            for other in twins
+            if (other.tp, other.pp, other.dp) != (layout.tp, layout.pp, layout.dp)
+        )
+    _, ranked, belief = setting({"space": LOAD["space"] | {"max_num_seqs": [2, 256]}})
+    twins = {c.layout: belief.twins[i] for i, c in enumerate(ranked)}
+    reached = [layout for layout in twins if layout.max_num_seqs == 2 and replace(layout, max_num_seqs=256) in twins]
+    assert reached
+    assert all(twins[layout] != twins[replace(layout, max_num_seqs=256)] for layout in reached)
+
+
+@pytest.mark.slow
+def test_the_twin_of_a_measured_layout_is_not_launched():
+    request, ranked, belief = setting({"workload.arrival.requests_per_s": 4})
+    strategy = BeliefStrategy(request, belief)
+    history = History(request)
+    first = strategy.ask(history, (), lambda layout: True)
+    candidate = next(c for c in ranked if c.layout == first.layout)
+    history.add(TrialResult(0, first.layout, TrialState.MEASURED, steps_of(request, candidate, 30.0)))
+    twins = {c.layout: belief.twins[i] for i, c in enumerate(ranked)}
+    following = strategy.ask(history, (), lambda layout: True)
+    assert sum(twin == twins[first.layout] for twin in twins.values()) > 1
+    assert twins[following.layout] != twins[first.layout]
 
 
 @pytest.mark.slow

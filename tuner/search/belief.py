@@ -60,7 +60,11 @@ class Forecast:
 
 
 class Belief:
-    """Of all candidates of one request. ``observe`` what was measured, then ask for a ``forecast``."""
+    """Of all candidates of one request. ``observe`` what was measured, then ask for a ``forecast``.
+
+    ``twins`` has the same number for candidates that nothing tells apart: one engine, of which the simulator expects
+    the same figures (a scheduler's limit that the load does not reach). What one of them does, the others do.
+    """
 
     def __init__(
         self,
@@ -88,6 +92,7 @@ class Belief:
         self._shift = self._shifts(presimulated)
         simulated = [layout in presimulated for layout in self._place]
         self._cap = np.where(simulated, np.inf, caps)  # the simulator minds it
+        self.twins = self._twins()[self._place_of]
         self._channels = [Metric.TTFT if m is Metric.TTFT else Metric.TPOT for m, _ in request.shown_metrics]
         known = [(carried or {}).get(name, (1.0, sd)) for name, sd in self._fresh().items()]
         self._prior_mean, self._prior_sd = np.log([f for f, _ in known]), np.array([sd for _, sd in known])
@@ -203,6 +208,16 @@ class Belief:
         means = np.exp(place.log_of(curve.ttft_ms())), np.exp(place.log_of(curve.tpot_ms))
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(added_ms(self._prices, layouts, rates, curve.idle_ttft_ms, means, values)))
+
+    def _twins(self) -> NDArray[np.int64]:
+        """By place."""
+        known: dict[tuple[int, float, bytes], int] = {}
+        told = np.concatenate([self._shift, self._added], axis=-1).reshape(len(self._place), -1).round(9) + 0.0
+        rows = zip(self._engine_of, self._cap, told, strict=True)
+        return np.array(
+            [known.setdefault((int(engine), float(cap), row.tobytes()), len(known)) for engine, cap, row in rows],
+            dtype=int,
+        )
 
     def _shifts(self, presimulated: Mapping[ParallelLayout, Floats]) -> Floats:
         """log(simulated ÷ closed form), with axes (places, rates, shown metrics and E2E).

@@ -157,20 +157,22 @@ class BeliefStrategy:
     def _outlook(
         self, history: History, running: Collection[Deployment], whatever_it_costs: bool = False
     ) -> tuple[Mask, Outlook]:
-        """Which candidates may be launched, and what may come of them. One that runs already, but for the executor and
-        the number of sequences, would teach the same."""
+        """Which candidates may be launched, and what may come of them. One whose twin was measured, or that runs
+        already, but for the executor and the number of sequences, would teach the same."""
         self._belief.observe(history.steps())
         trials, beaten = history.trials(), history.bar()
-        alike = {r.layout.served for r in trials if r.steps and not isinstance(r.deployment, TwoPools)}
+        measured = {r.layout.served for r in trials if r.steps and not isinstance(r.deployment, TwoPools)}
+        tried = {self._belief.twins[i] for layout, i in self._at.items() if one_group(layout).served in measured}
         busy = {engine_of(layout) for layout in running if isinstance(layout, ParallelLayout)}
         left = np.array(
             [
                 c.layout not in history
-                and c.layout.served not in alike
+                and c.layout.served not in measured
+                and self._belief.twins[i] not in tried
                 and (whatever_it_costs or beaten(c.layout) is None)
                 and (not busy or engine_of(c.layout) not in busy)
                 and doomed(c.layout, trials) is None
-                for c in self._belief.candidates
+                for i, c in enumerate(self._belief.candidates)
             ],
             dtype=bool,
         )
