@@ -14,6 +14,7 @@ from tuner.ask.request import Metric, TuneRequest
 from tuner.decide.comparison import by_layout, held_req_per_s
 from tuner.retune.asked_now import ALIKE, AskedNow
 from tuner.retune.demand import PERIOD_S
+from tuner.search.rates import usual_load_s
 from tuner.trial.results import TrialResult
 
 _START_S = 300.0  # of a deployment, where no trial tells
@@ -115,8 +116,7 @@ class Known:
     def tuning_gpu_hours(self, gpus: int) -> float:
         """What a round of the study takes with layouts of so many GPUs, by its own trials so far."""
         known = [trial.seconds for trial in self.trials if trial.seconds]
-        load = self.request.load
-        each_s = load.warmup_seconds + load.seconds * len(self.request.rates_req_per_s) + self.start_s
+        each_s = usual_load_s(self.request) + self.start_s
         return gpus * _LAUNCHES * (fmean(known) if known else each_s) / 3600
 
 

@@ -32,6 +32,12 @@ def windows(request: TuneRequest) -> int:
     return 2 if request.objective is Objective.MAX_GOODPUT else 1
 
 
+def usual_load_s(request: TuneRequest, warm: bool = False) -> float:
+    """Seconds of load that a trial is expected to take; none for warming up on an engine that is ``warm``. No bound: a
+    window may end where its verdict is certain."""
+    return windows(request) * request.load.seconds + (0.0 if warm else request.load.warmup_seconds)
+
+
 def rising(request: TuneRequest, seen: Sequence[StepResult]) -> float | None:
     """The next of all rates, to the first that misses the SLO."""
     if seen and seen[-1].misses(request):

@@ -25,7 +25,7 @@ from tuner.decide.comparison import meets_and_order
 from tuner.decide.stopping import NextLaunch, Stopped, Sum, Unconfirmed
 from tuner.search.belief import Belief
 from tuner.search.choice import CLEARLY, UNLIKELY, Outlook, confirmation_chance, tied, value_of
-from tuner.search.rates import windows
+from tuner.search.rates import usual_load_s
 from tuner.trial.results import TrialResult
 
 LATENCY_COUNTS = 0.3  # of the share by which a latency is lower, as a share of what a layout costs to run
@@ -38,7 +38,7 @@ def launch_s(request: TuneRequest, trials: Sequence[TrialResult]) -> float:
     known = [trial.seconds for trial in trials if trial.seconds is not None and trial.steps and trial.engine_of is None]
     if known:
         return fmean(known)
-    return START_S + request.load.warmup_seconds + windows(request) * request.load.seconds
+    return START_S + usual_load_s(request)
 
 
 class Trade:

@@ -16,6 +16,7 @@ from functools import partial
 from tuner.ask.deployment import Deployment
 from tuner.errors import Cancelled, Cause, LeaseLost
 from tuner.search.proposal import Proposal
+from tuner.search.rates import usual_load_s
 from tuner.search.search import Search
 from tuner.study.assignment import Assignment
 from tuner.study.budget import Purse
@@ -23,7 +24,6 @@ from tuner.study.claiming import Claims
 from tuner.study.device_leases import Blocked
 from tuner.study.lease import Heartbeat, is_gone
 from tuner.study.lifecycle import StudyState
-from tuner.study.load_steps import usual_s
 from tuner.study.records import OpenTrial, Pulse, Snapshot, TrialClaim
 from tuner.study.running_trial import Phase, Running
 from tuner.study.start_forecast import StartForecast
@@ -178,7 +178,7 @@ class Driver:
         return self._held is None
 
     def _fits(self, layout: Deployment, held: Sequence[OpenTrial], purse: Purse, starts: StartForecast) -> bool:
-        least_s = starts.least_s(layout) + usual_s(self._p.request)
+        least_s = starts.least_s(layout) + usual_load_s(self._p.request)
         if (overrun := purse.overrun(layout, least_s)) is not None:
             self._overrun = f"{overrun} leaves no time for another trial"
             return False
@@ -262,7 +262,8 @@ class Driver:
             return None, result
         with self._state:
             purse = self._purse(p.store.ledger(p.study))
-            over = purse.empty(but_launches=True) or purse.overrun(result.deployment, usual_s(p.request), launches=0)
+            least_s = usual_load_s(p.request, warm=True)
+            over = purse.empty(but_launches=True) or purse.overrun(result.deployment, least_s, launches=0)
             if over is not None or self._cancel.cause is not None:
                 return None, result
             timed = self._trials.timed(result, running)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tuner.ask.request import TuneRequest
-from tuner.search.rates import windows
 from tuner.trial.results import LoadStep
 
 BASE_SEED = 20260101  # arrivals of step i are drawn from BASE_SEED + i, the same for every layout
@@ -23,8 +22,3 @@ def step_at(request: TuneRequest, rate_req_per_s: float, repeat: int = 0) -> Loa
     again (``repeat``)."""
     index = request.rates_req_per_s.index(rate_req_per_s)
     return LoadStep(index, rate_req_per_s, request.load.seconds, BASE_SEED + SEEDS_PER_REPEAT * repeat + index)
-
-
-def usual_s(request: TuneRequest) -> float:
-    """Seconds of load of a trial that holds what it is hoped to hold: the search chooses which rates are measured."""
-    return request.load.warmup_seconds + windows(request) * request.load.seconds

@@ -15,8 +15,8 @@ from tuner.ask.request import Metric, TuneRequest
 from tuner.ask.slo import Verdict
 from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
+from tuner.search.rates import usual_load_s
 from tuner.study.device_leases import Blocked
-from tuner.study.load_steps import usual_s
 from tuner.study.observer import Observer
 from tuner.study.start_forecast import StartForecast
 from tuner.trial.ledger import Spent
@@ -158,8 +158,10 @@ class Screen(Observer):
     def _left(self, number: int, proposal: Proposal) -> str:
         """Time for the trials that may still come: this one's start as its phases foretell, the others at the pace of
         those so far."""
-        start_s = StartForecast(self._request, self._finished).expected_s(proposal.deployment)
-        this_s = usual_s(self._request) + (FIRST_GUESS_READY_S if start_s is None else start_s)
+        running = proposal.engine_of is not None
+        start_s = 0.0 if running else StartForecast(self._request, self._finished).expected_s(proposal.deployment)
+        load_s = usual_load_s(self._request, warm=running)
+        this_s = load_s + (FIRST_GUESS_READY_S if start_s is None else start_s)
         each_s = sum(self._done) / len(self._done) if self._done else this_s
         others = max(self._launches - number - 1 + self._unlaunched, 0)
         seconds = (this_s + each_s * others) / max(len(self._running), 1)
