@@ -49,7 +49,8 @@ class Window:
 
     ``client_bound`` says where the client was the bottleneck, ``unsteady`` how the queue grew; ``ended_early`` is the
     verdict that ended the window before its time, ``interrupted`` that its owner did. ``warm_up_s`` are the first
-    seconds that count and look like warm-up all the same. ``fields`` are those of its requests.
+    seconds that count and look like warm-up all the same. ``fields`` are those of its requests. ``not_warm`` says where
+    a warm-up ended before the engine was warm.
     """
 
     order: WindowOrder
@@ -64,6 +65,7 @@ class Window:
     interrupted: bool = False
     warm_up_s: float | None = None
     fields: RequestFields = VLLM_FIELDS
+    not_warm: str | None = None
 
     @property
     def counted(self) -> tuple[Sample, ...]:
@@ -85,7 +87,10 @@ class Window:
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What a reader of its figures has to know of how the server counts and answers, a sentence each."""
+        """What a reader of its figures has to know of how the server counts and answers, a sentence each; of a warm-up,
+        what the windows after it have to bear."""
+        if self.order.warm_up is not None:
+            return () if self.not_warm is None else (self.not_warm,)
         broken = self.figures.errors.get(Outcome.SERVER_ERROR.value, 0)
         if not broken or self.fields.length is Length.FREE:
             return self.figures.tokens.cautions

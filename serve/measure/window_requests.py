@@ -15,12 +15,12 @@ from serve.load.request_sample import Sample
 from serve.load.request_spec import Call
 from serve.load.workers import Share
 from serve.measure.prompts import chat_text
-from tuner.ask.arrivals import ClosedLoad, OfferedLoad, offered
+from tuner.ask.arrivals import CHANGING_PROCESSES, ClosedLoad, OfferedLoad, offered
 from tuner.ask.request import SloTarget, TuneRequest
+from tuner.stats.warm_up import WarmUp
 from tuner.trial.results import LoadStep
 
 TOKEN_IDS = (10, 1000)  # first and last id of random prompts: in every vocabulary that is served, and none special
-CHANGING_PROCESSES = ("ramp", "step", "trace")
 _PREFIX_SEED = 0  # the same for every window, as a shared system prompt would be
 _WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school", "state")
 
@@ -34,7 +34,8 @@ class WindowOrder:
     ``rate_req_per_s`` is what an open load offers on average, None in a closed loop. ``stream`` (seed, index, warm-up)
     draws the prompts: windows that differ in it share no prompt beyond the ``shared_prefix_tokens``. ``rate_changes``
     by design, as in a ramp or a recorded trace: then a part of the window does not tell how all of it will go. With a
-    ``chat_tokenizer`` (a directory) chats have the exact number of tokens.
+    ``chat_tokenizer`` (a directory) chats have the exact number of tokens. A ``warm_up`` has load for as long as it may
+    last.
     """
 
     name: str
@@ -50,6 +51,7 @@ class WindowOrder:
     rate_changes: bool = False
     chat_tokenizer: Path | None = None
     attainment: float | None = None
+    warm_up: WarmUp | None = None
 
     @property
     def end_s(self) -> float:
@@ -69,10 +71,11 @@ class WindowOrder:
 
 def order_of(step: LoadStep, request: TuneRequest, token_ids: tuple[int, int] = TOKEN_IDS) -> WindowOrder:
     """The window of a trial's load step."""
+    name, longest_s = f"{step.rate_req_per_s:g} requests/s", step.longest_s or step.duration_s
     return WindowOrder(
-        name=f"{step.rate_req_per_s:g} requests/s",
-        load=offered(request.workload, step.rate_req_per_s, step.duration_s, step.seed),
-        duration_s=step.duration_s,
+        name=f"warm-up, {name}" if step.warmup else name,
+        load=offered(request.workload, step.rate_req_per_s, longest_s, step.seed),
+        duration_s=longest_s,
         slo=request.slo,
         rate_req_per_s=step.rate_req_per_s,
         shared_prefix_tokens=request.workload.shared_prefix_tokens,
@@ -81,12 +84,13 @@ def order_of(step: LoadStep, request: TuneRequest, token_ids: tuple[int, int] = 
         token_ids=token_ids,
         rate_changes=request.workload.arrival.process in CHANGING_PROCESSES,
         attainment=request.attainment,
+        warm_up=WarmUp(step.duration_s, longest_s) if step.warmup else None,
     )
 
 
 def expected_requests(order: WindowOrder) -> int | None:
-    """How many requests the window will send; None in a closed loop, where the answers decide."""
-    return None if isinstance(order.load, ClosedLoad) else len(order.load)
+    """How many requests the window will send; None in a closed loop and a warm-up, where the answers decide."""
+    return None if isinstance(order.load, ClosedLoad) or order.warm_up is not None else len(order.load)
 
 
 def share_of(order: WindowOrder, endpoint: Endpoint, worker: int = 0, workers: int = 1) -> Share:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from serve.load.client import LoadRun, Then
 from serve.load.endpoint import Endpoint
 from serve.load.request_sample import Sample
@@ -24,6 +26,7 @@ from serve.measure.window_requests import WindowOrder, expected_requests, share_
 from tuner.ask.slo import Verdict
 from tuner.stats.intervals import percentile
 from tuner.stats.sequential import SloTest, Waiting
+from tuner.stats.warm_up import Heard, WarmUp
 from tuner.trial.cancel import CancelHandle
 
 TICK_S = 0.25
@@ -38,9 +41,10 @@ class WindowRunner:
     ``whole_windows`` are asked for: then requests in flight are waited for where it is met, and cut off where it is
     missed, as an overloaded server may need long for them. Where latencies themselves are compared, not only held
     against the SLO, a window that meets it is no end (``met_is_enough`` False).
-    With several ``workers`` as many processes send; with one, this process. ``on_progress`` is called about twice a
-    second in the measuring thread and should be quick. ``partial`` is the window that a KeyboardInterrupt ended, with
-    what had been seen of it.
+    A warm-up ends when it is over (see ``tuner.stats.warm_up``); a verdict says only whether requests in flight are
+    then waited for. With several ``workers`` as many processes send; with one, this process. ``on_progress`` is called
+    about twice a second in the measuring thread and should be quick. ``partial`` is the window that a KeyboardInterrupt
+    ended, with what had been seen of it.
     """
 
     def __init__(
@@ -122,6 +126,7 @@ class _RunningWindow:
         self._stopped_s = order.end_s
         self._told_s = 0.0
         self._counted = self._completed = 0
+        self._warmed = False
 
     async def drive(self) -> None:
         """Offer the load, look at it several times a second, and end it early where that is decided."""
@@ -150,7 +155,9 @@ class _RunningWindow:
         if elapsed_s - self._told_s >= PROGRESS_EVERY_S:
             self._told_s = elapsed_s
             self._report()
-            if self._ended_early is None and elapsed_s < self._order.end_s:
+            if self._order.warm_up is not None:
+                self._end_if_warm(elapsed_s, self._order.warm_up)
+            elif self._ended_early is None and elapsed_s < self._order.end_s:
                 self._judge(elapsed_s)
 
     def _report(self) -> None:
@@ -165,18 +172,36 @@ class _RunningWindow:
 
     def _judge(self, elapsed_s: float) -> None:
         """End the window where its verdict is certain."""
+        verdict = self._verdict(elapsed_s)
+        if verdict is Verdict.MISSED or (verdict is Verdict.MET and self._met_is_enough):
+            self._ended_early = verdict
+            self._stopped_s = elapsed_s
+            self._run.stop(cut_off=self._ended_early is Verdict.MISSED)
+
+    def _verdict(self, elapsed_s: float) -> Verdict:
         if self._test is None:
-            return
+            return Verdict.UNKNOWN
         asked = self._order.load.output_tokens
         waiting = (
             Waiting(call.index, call.sent_s, call.first_token_s, int(asked[call.index]))
             for call in self._run.open_calls()
         )
-        verdict = self._test.update(elapsed_s, waiting)
-        if verdict is Verdict.MISSED or (verdict is Verdict.MET and self._met_is_enough):
-            self._ended_early = verdict
-            self._stopped_s = elapsed_s
-            self._run.stop(cut_off=self._ended_early is Verdict.MISSED)
+        return self._test.update(elapsed_s, waiting)
+
+    def _end_if_warm(self, elapsed_s: float, warm_up: WarmUp) -> None:
+        if self._warmed or not warm_up.over(elapsed_s, self._heard(elapsed_s)):
+            return
+        self._warmed, self._stopped_s = True, min(elapsed_s, self._order.end_s)
+        self._run.stop(cut_off=self._verdict(elapsed_s) is Verdict.MISSED)
+
+    def _heard(self, now_s: float) -> Heard:
+        ended = [(s.sent_s, s.ttft_s, s.end_s, s.tpot_s) for s in self._run.samples if s.ok]
+        waiting = [
+            (call.sent_s, None if call.first_token_s is None else call.first_token_s - call.sent_s, None, None)
+            for call in self._run.open_calls()
+        ]
+        sent_s, ttft_s, end_s, tpot_s = np.array([*ended, *waiting], dtype=np.float64).reshape(-1, 4).T
+        return Heard.by(now_s, sent_s, sent_s + ttft_s, end_s, tpot_s)
 
     def _live(self) -> LiveFigures:
         run, scrape = self._run, self._scraper.latest
@@ -217,4 +242,5 @@ class _RunningWindow:
             interrupted=interrupted,
             warm_up_s=warm_up_left_s(counted),
             fields=self._run.endpoint.fields,
+            not_warm=order.warm_up and order.warm_up.caution(self._stopped_s, self._heard(self._stopped_s)),
         )

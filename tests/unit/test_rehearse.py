@@ -17,6 +17,7 @@ from tuner.rehearse.cluster import SimulatedCluster
 from tuner.rehearse.conditions import AT_REST, Conditions
 from tuner.rehearse.launcher import SimulatedLauncher
 from tuner.rehearse.meter import SimulatedMeter
+from tuner.stats.warming import Warmth
 from tuner.study.observer import Observer
 from tuner.study.store import Store
 from tuner.study.study import Setting, Study
@@ -280,6 +281,22 @@ def test_a_replica_dies_under_load_on_demand():
     assert failed.value.reason is FailureReason.REPLICA_DIED
     assert deployment.failure()[0] is FailureReason.REPLICA_DIED
     assert world.cluster.free_devices == 8
+
+
+@pytest.mark.parametrize(
+    ("says", "lasts_s"), [(Warmth.WARM, 10.0), (Warmth.UNKNOWN, 20.0), (Warmth.COLD, 80.0)], ids=lambda it: str(it)
+)
+def test_a_simulated_warm_up_takes_the_time_of_a_real_one(monkeypatch, says, lasts_s):
+    monkeypatch.setattr("tuner.stats.warm_up.warmth", lambda values: says)
+    world = World()
+    deployment, began_s = world.launch("tp=2"), world.cluster.clock_s
+    step = replace(LONG_STEP, index=-1, warmup=True, longest_s=80.0)
+    found = world.meter.measure(deployment, step, REQUEST, Watch())
+    assert found.offered_s == lasts_s
+    assert found.sent == pytest.approx(8 * lasts_s, rel=0.2)
+    assert world.cluster.clock_s - began_s == pytest.approx(lasts_s, rel=0.1)
+    fixed = world.meter.measure(deployment, replace(step, longest_s=None), REQUEST, Watch())
+    assert fixed.offered_s == LONG_STEP.duration_s
 
 
 def test_a_share_of_layouts_fails():

@@ -1,6 +1,7 @@
 """What a person reads while trials run."""
 
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -43,6 +44,15 @@ def test_each_of_several_trials_is_named_on_its_lines(screen):
     assert lines(screen)[-1].startswith("  trial 2: ")
     screen.ready(0, SimpleNamespace(ready_after_s=2.0))
     assert lines(screen)[-1] == "  ready after 2.0 s"
+
+
+@pytest.mark.parametrize(("took_s", "words"), [(3.5, "  warm-up of 3.5 s (usually 5 s)"), (5.2, None), (None, None)])
+def test_a_warm_up_that_was_not_as_long_as_usual_has_a_line(screen, took_s, words):
+    step = LoadStep(-1, 8.0, 5.0, 0, warmup=True, longest_s=20.0)
+    screen.trial_started(0, 8, Proposal(ONE, "why"))
+    before = lines(screen)
+    screen.step_measured(0, replace(make_step(step, screen._request, 20.0), offered_s=took_s))
+    assert lines(screen)[len(before) :] == ([] if words is None else [words])
 
 
 def test_the_best_so_far_is_told_when_it_changes_and_the_end_with_its_reason(screen):

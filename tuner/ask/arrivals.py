@@ -21,6 +21,7 @@ from tuner.ask.traces import MAX_REQUESTS, Trace
 from tuner.ask.workload import TokenLengths, TooLong, Workload
 from tuner.errors import BadInput
 
+CHANGING_PROCESSES = ("ramp", "step", "trace")  # whose rate changes by design
 _OFFSETS, _PROMPTS, _OUTPUTS = range(3)  # independent random streams of one seed
 
 

@@ -138,15 +138,21 @@ class ClusterSpec(Document):
 NodeGroups = Annotated[tuple[ClusterSpec, ...], Field(min_length=1)]
 
 
+LONGEST_WARM_UP = 4.0  # × its usual length
+
+
 class Load(Document):
     """How a trial is loaded: ``rates`` in requests/s, rising; each window lasts ``seconds``.
 
-    Left out, the rates are shares of ``workload.arrival.requests_per_s`` (see ``TuneRequest.rates_req_per_s``).
+    Left out, the rates are shares of ``workload.arrival.requests_per_s`` (see ``TuneRequest.rates_req_per_s``). The
+    warm-up before them lasts about ``warmup_seconds``: less where latencies certainly fall no more, up to
+    ``LONGEST_WARM_UP`` times that while they do; where it is ``fixed``, so long whatever is seen.
     """
 
     rates_req_per_s: tuple[Positive, ...] | None = None
     seconds: Positive = 30.0
     warmup_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = 5.0
+    warmup: Literal["detected", "fixed"] = "detected"
     request_timeout_s: Positive = 120.0
 
     @field_validator("rates_req_per_s")

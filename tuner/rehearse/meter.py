@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from tuner.ask.arrivals import offered
+from tuner.ask.arrivals import OfferedLoad, offered
 from tuner.ask.request import Metric, TuneRequest
 from tuner.cost.front_path import Path
 from tuner.cost.switches import EngineSwitches
@@ -13,6 +15,7 @@ from tuner.rehearse.cluster import SimulatedCluster, SimulatedDeployment
 from tuner.rehearse.conditions import TrueCosts
 from tuner.simulate import SimulationResult, SimulationSettings, Simulator
 from tuner.stats.intervals import percentile, quantiles
+from tuner.stats.warm_up import LOOK_S, Heard, WarmUp
 from tuner.trial.results import LoadStep, StepResult
 from tuner.trial.seams import RunningDeployment, Watch
 
@@ -44,14 +47,43 @@ class SimulatedMeter:
             ),
             path=Path.of(deployment.layout, self._world.cluster),
         )
-        result = simulator.run(offered(request.workload, step.rate_req_per_s, step.duration_s, step.seed))
+        load = _load(simulator, step, request)
+        result = simulator.run(load)
         self._world.pass_time(result.duration_s, since_s, watch.cancel)
         deployment.require_alive()
         deployment.say(f"served {len(result.arrival_s)} requests at {step.rate_req_per_s:g}/s")
-        return _step_result(result, step, request)
+        return _step_result(result, step, request, load.duration_s or step.duration_s)
 
 
-def _step_result(result: SimulationResult, step: LoadStep, request: TuneRequest) -> StepResult:
+def _load(simulator: Simulator, step: LoadStep, request: TuneRequest) -> OfferedLoad:
+    """What a step sends: in a warm-up that a real meter would end by what it sees, as much as until then."""
+    usual = offered(request.workload, step.rate_req_per_s, step.duration_s, step.seed)
+    if step.longest_s is None:
+        return usual
+    warm_up = WarmUp(step.duration_s, step.longest_s)
+    if (over_s := _over_s(simulator.run(usual), warm_up, step.duration_s)) is not None:
+        return _first(usual, over_s)
+    longest = offered(request.workload, step.rate_req_per_s, step.longest_s, step.seed)
+    return _first(longest, _over_s(simulator.run(longest), warm_up, step.longest_s) or step.longest_s)
+
+
+def _over_s(result: SimulationResult, warm_up: WarmUp, until_s: float) -> float | None:
+    """When a warm-up would be found to be over; None where it goes on."""
+    tpot_s = np.full(len(result.arrival_s), np.nan)
+    tpot_s[result.output_tokens > 1] = result.tpot_ms / 1e3
+    seen = result.arrival_s, result.first_token_s, result.end_s, tpot_s
+    looks_s = np.append(np.arange(LOOK_S, until_s, LOOK_S), until_s).tolist()
+    return next((at_s for at_s in looks_s if warm_up.over(at_s, Heard.by(at_s, *seen))), None)
+
+
+def _first(load: OfferedLoad, seconds: float) -> OfferedLoad:
+    """The first so many seconds of a load; one request, where there is none in them."""
+    within = load.offset_s < seconds
+    within[0] = True
+    return replace(load.taken(within), duration_s=seconds)
+
+
+def _step_result(result: SimulationResult, step: LoadStep, request: TuneRequest, offered_s: float) -> StepResult:
     """As ``serve.measure.summary.figures`` counts: goodput over the window, requests beyond the timeout failed."""
     done = result.e2e_ms <= request.load.request_timeout_s * 1e3
     sent, completed = len(done), int(done.sum())
@@ -77,8 +109,9 @@ def _step_result(result: SimulationResult, step: LoadStep, request: TuneRequest)
         latency=latency,
         slo_values_ms=values_ms,
         attainment=good / sent,
-        goodput_req_per_s=good / step.duration_s,
+        goodput_req_per_s=good / offered_s,
         output_tok_per_s=float(result.output_tokens[done].sum()) / result.served_s,
         schedule_lag_p99_ms=None,
         errors={"timeout": sent - completed} if completed < sent else {},
+        offered_s=offered_s if step.warmup else None,
     )

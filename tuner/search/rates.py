@@ -33,8 +33,11 @@ def windows(request: TuneRequest) -> int:
 
 
 def usual_load_s(request: TuneRequest, warm: bool = False) -> float:
-    """Seconds of load that a trial is expected to take; none for warming up on an engine that is ``warm``. No bound: a
-    window may end where its verdict is certain."""
+    """Seconds of load that a trial is expected to take; none for warming up on an engine that is ``warm``.
+
+    No bound: a window ends where its verdict is certain, a warm-up where it is over, which may take up to
+    ``LONGEST_WARM_UP`` times as long as usual.
+    """
     return windows(request) * request.load.seconds + (0.0 if warm else request.load.warmup_seconds)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from tuner.ask.request import Isolation
@@ -118,8 +118,7 @@ class TrialRun:
         """Warm up, then the load steps that the search asks for; the answer says why it has lost, None where it has
         not, or why nothing more of it is measured."""
         p, number, repeat = self._p, running.trial.number, running.trial.repeat
-        for step in [] if running.goes_on else warm_up(p.request, repeat):
-            self._step(number, step, deployment)
+        warmed = [self._step(number, s, deployment) for s in ([] if running.goes_on else warm_up(p.request, repeat))]
         lost: str | None = None
         while True:
             with self._state:
@@ -128,7 +127,8 @@ class TrialRun:
                     return spent
             if rate is None:
                 return lost
-            result = self._step(number, step_at(p.request, rate, repeat), deployment)
+            result = _after(warmed, self._step(number, step_at(p.request, rate, repeat), deployment))
+            warmed = []
             with self._state:
                 running.steps.append(result)
                 p.store.add_step(p.study, number, result, p.driver)
@@ -171,6 +171,14 @@ class TrialRun:
         with self._state:
             self._p.store.finish_trial(self._p.study, cancelled, self._p.driver)
             self._p.observer.trial_finished(cancelled)
+
+
+def _after(warmed: Sequence[StepResult], result: StepResult) -> StepResult:
+    """The first load step, with how long the warm-up before it was and what that leaves to be borne."""
+    for one in warmed:
+        lasted_s = one.step.duration_s if one.offered_s is None else one.offered_s
+        result = replace(result, warm_up_s=lasted_s, cautions=(*one.cautions, *result.cautions))
+    return result
 
 
 def cause_of(end: BaseException) -> tuple[Cause, str]:

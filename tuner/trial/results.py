@@ -37,13 +37,15 @@ class Purpose(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadStep:
-    """What to send: a Poisson (or other) arrival process at one rate, for a window."""
+    """What to send: a Poisson (or other) arrival process at one rate, for a window. A warm-up may end before, or go on
+    up to ``longest_s`` (see ``tuner.stats.warm_up``); None: it lasts ``duration_s``."""
 
     index: int
     rate_req_per_s: float
     duration_s: float
     seed: int
     warmup: bool = False
+    longest_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +60,11 @@ class StepResult:
 
     ``slo_intervals_ms`` (by target) and ``attainment_interval`` are 95 % intervals. Requests were offered for
     ``offered_s`` seconds (None: all of the step's): fewer where a verdict was certain before, which ``ended_early``
-    then names. ``engine`` holds the engine's own figures over the window, those that it exposes: ``waiting_mean``,
-    ``waiting_max``, ``running_mean``, ``running_max`` (requests), ``kv_cache_share_mean``, ``kv_cache_share_max`` (0 to
-    1), ``preemptions``, ``prefix_queries_tokens``, ``prefix_hits_tokens``. ``cautions`` say where the server counts
-    tokens otherwise than was asked, or answers otherwise.
+    then names. ``warm_up_s`` are the seconds of load before the step that did not count (None: there were none).
+    ``engine`` holds the engine's own figures over the window, those that it exposes: ``waiting_mean``, ``waiting_max``,
+    ``running_mean``, ``running_max`` (requests), ``kv_cache_share_mean``, ``kv_cache_share_max`` (0 to 1),
+    ``preemptions``, ``prefix_queries_tokens``, ``prefix_hits_tokens``. ``cautions`` say where the server counts tokens
+    otherwise than was asked, or answers otherwise, and where the engine was not warm yet.
     """
 
     step: LoadStep
@@ -84,6 +87,7 @@ class StepResult:
     invalid: str | None = None
     engine: dict[str, float] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
+    warm_up_s: float | None = None
 
     def shown_ms(self, request: TuneRequest) -> tuple[float | None, ...]:
         """The values of ``request.shown_metrics`` at their percentiles, in ms."""

@@ -52,7 +52,10 @@ class StepAnswer(Answer):
     offered_s: float | None = Field(description="Time in which requests were offered, s; null: all of the step's.")
     engine: dict[str, float] = Field(description="The engine's own figures, those that it exposes, by name.")
     errors: dict[str, int] = Field(description="Failures by kind.")
-    cautions: list[str] | None = where_it_applies("Where the server counts tokens, or answers, otherwise than asked.")
+    cautions: list[str] | None = where_it_applies(
+        "Where the server counts tokens, or answers, otherwise than asked, or was not warm yet."
+    )
+    warm_up_s: float | None = where_it_applies("Seconds of load before it that did not count, to warm the engine up.")
     ttft_ms: QuantilesAnswer | None = where_it_applies("Time to first token, ms.")
     tpot_ms: QuantilesAnswer | None = where_it_applies("Time per output token after the first, ms.")
     itl_ms: QuantilesAnswer | None = where_it_applies("Time between two tokens, ms.")
@@ -134,6 +137,7 @@ def step_answer(step: StepResult, request: TuneRequest) -> StepAnswer:
         engine=step.engine,
         errors=step.errors,
         cautions=list(step.cautions) or None,
+        warm_up_s=step.warm_up_s,
         ttft_ms=latency.get(Metric.TTFT),
         tpot_ms=latency.get(Metric.TPOT),
         itl_ms=latency.get(Metric.ITL),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from serve.load.saturation import ClientLimit
 from serve.measure.window import Window
-from serve.measure.window_requests import CHANGING_PROCESSES, WindowOrder
+from serve.measure.window_requests import WindowOrder
 from tuner.app.measure.options import MeasureOptions
 from tuner.app.measure.window_orders import (
     LengthLimit,
@@ -15,6 +15,7 @@ from tuner.app.measure.window_orders import (
     token_lengths,
     window_order,
 )
+from tuner.ask.arrivals import CHANGING_PROCESSES
 from tuner.ask.request import SloTarget, require_defined
 from tuner.ask.slo import Verdict
 from tuner.errors import BadInput

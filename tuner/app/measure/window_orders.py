@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from serve.measure.prompts import chat_text
-from serve.measure.window_requests import CHANGING_PROCESSES, WindowOrder
+from serve.measure.window_requests import WindowOrder
 from tuner.app.measure.options import MeasureOptions
-from tuner.ask.arrivals import ClosedLoad, OfferedLoad, closed_load, offered, replay
+from tuner.ask.arrivals import CHANGING_PROCESSES, ClosedLoad, OfferedLoad, closed_load, offered, replay
 from tuner.ask.request import Arrival, SloTarget, TokenLengths, Workload
 from tuner.ask.workload import TooLong
 from tuner.errors import BadInput

@@ -16,6 +16,7 @@ from tuner.ask.slo import Verdict
 from tuner.plan.prune import Plan
 from tuner.search.proposal import Proposal
 from tuner.search.rates import usual_load_s
+from tuner.stats.warm_up import LOOK_S
 from tuner.study.device_leases import Blocked
 from tuner.study.observer import Observer
 from tuner.study.start_forecast import StartForecast
@@ -111,13 +112,15 @@ class Screen(Observer):
 
     def step_started(self, number: int, step: LoadStep, steps: int) -> None:
         name = "warm-up" if step.warmup else f"load step {step.index + 1} of {steps}"
-        self._set_live(number, f"{name}, {step.rate_req_per_s:g} req/s for {step.duration_s:g} s")
+        about = "about " if step.longest_s is not None else ""
+        self._set_live(number, f"{name}, {step.rate_req_per_s:g} req/s for {about}{step.duration_s:g} s")
 
     def measuring(self, number: int, text: str) -> None:
         self._set_live(number, text)
 
     def step_measured(self, number_: int, result: StepResult) -> None:
         if result.step.warmup:
+            self._warmed_up(number_, result)
             return
         parts = [f"{result.step.rate_req_per_s:g} req/s", f"{result.completed}/{result.sent} answered"]
         for metric in (Metric.TTFT, Metric.TPOT):
@@ -132,6 +135,12 @@ class Screen(Observer):
         self._note_of(number_, ", ".join(parts))
         for caution in result.cautions:
             self._note_of(number_, f"[yellow]{escape(caution)}[/yellow]")
+
+    def _warmed_up(self, number_: int, result: StepResult) -> None:
+        """A line on a warm-up that was not as long as usual."""
+        took_s, usual_s = result.offered_s, result.step.duration_s
+        if took_s is not None and abs(took_s - usual_s) >= LOOK_S:
+            self._note_of(number_, f"warm-up of {took_s:.1f} s (usually {usual_s:g} s)")
 
     def trial_finished(self, result: TrialResult) -> None:
         detail = f": {result.detail}" if result.detail else ""
