@@ -146,7 +146,7 @@ class Load(Document):
 
     Left out, the rates are shares of ``workload.arrival.requests_per_s`` (see ``TuneRequest.rates_req_per_s``). The
     warm-up before them lasts about ``warmup_seconds``: less where latencies certainly fall no more, up to
-    ``LONGEST_WARM_UP`` times that while they do; where it is ``fixed``, so long whatever is seen.
+    four times that while they do; where it is ``fixed``, so long whatever is seen.
     """
 
     rates_req_per_s: tuple[Positive, ...] | None = None
