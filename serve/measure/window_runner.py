@@ -203,6 +203,9 @@ class _RunningWindow:
         sent_s, ttft_s, end_s, tpot_s = np.array([*ended, *waiting], dtype=np.float64).reshape(-1, 4).T
         return Heard.by(now_s, sent_s, sent_s + ttft_s, end_s, tpot_s)
 
+    def _not_warm(self, warm_up: WarmUp) -> str | None:
+        return warm_up.caution(self._stopped_s, self._heard(self._stopped_s))
+
     def _live(self) -> LiveFigures:
         run, scrape = self._run, self._scraper.latest
         latest = [sample for sample in run.samples[-LIVE_SAMPLES:] if sample.ok]
@@ -242,5 +245,5 @@ class _RunningWindow:
             interrupted=interrupted,
             warm_up_s=warm_up_left_s(counted),
             fields=self._run.endpoint.fields,
-            not_warm=order.warm_up and order.warm_up.caution(self._stopped_s, self._heard(self._stopped_s)),
+            not_warm=None if order.warm_up is None else self._not_warm(order.warm_up),
         )
