@@ -148,7 +148,7 @@ def measured(server, monkeypatch, says, **changes):
 @pytest.mark.parametrize(
     ("says", "at_least_s", "below_s", "words"),
     [
-        (Warmth.WARM, EARLIEST, 1.0, ""),
+        (Warmth.WARM, EARLIEST, 2.5, ""),
         (Warmth.UNKNOWN, 1.0, 2.5, ""),
         (Warmth.COLD, 2.5, 2.6, "not yet warm after 2.5 s of load: TTFT still fell"),
     ],
