@@ -2,8 +2,10 @@
 
 Read in Ray's wheels: 2.54 knows no ``RAY_SERVE_ENABLE_HA_PROXY``; 2.55 does, and finds a HAProxy that the machine has;
 2.56 brings ``RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING``, which needs HAProxy (``serve/_private/build_app.py``), and the
-round robin router; by 2.58 ``ray[serve]`` brings a HAProxy. The variables are read once, when a process imports Serve:
-by Serve's controller, its proxies and replicas, and by whoever builds the application.
+round robin router; by 2.58 ``ray[serve]`` brings a HAProxy. ``RAY_SERVE_USE_GRPC_BY_DEFAULT`` came with 2.54: actor
+calls between proxy, ingress and engine become gRPC. ``RAY_SERVE_THROUGHPUT_OPTIMIZED`` is there since 2.50, but from
+2.55 on means gRPC and direct ingress as well (``serve/_private/constants.py``). The variables are read once, when a
+process imports Serve: by Serve's controller, its proxies and replicas, and by whoever builds the application.
 """
 
 from __future__ import annotations
@@ -21,15 +23,20 @@ from tuner.ask.layout import ParallelLayout
 HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 DIRECT = "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING"
 BODY = "RAY_SERVE_INGRESS_REQUEST_ROUTER_FORWARD_BODY"  # HAProxy asks which replica; by the prompt, it must send it
+GRPC = "RAY_SERVE_USE_GRPC_BY_DEFAULT"
+THROUGHPUT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
-VARIABLES = (HAPROXY, DIRECT, BODY)
+VARIABLES = (HAPROXY, DIRECT, BODY, GRPC, THROUGHPUT)
 
 _ROUTERS = {
     "power_of_two": "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter",
     "prefix_aware": "ray.serve.llm.request_router.PrefixCacheAffinityRouter",
     "round_robin": "ray.serve.experimental.round_robin_router.RoundRobinRouter",
 }
-_SINCE = {"ray_haproxy": (2, 55), "ray_direct": (2, 56), "round_robin": (2, 56)}
+_MODES = {"grpc": GRPC, "throughput": THROUGHPUT}
+_SINCE = {
+    "ray_haproxy": (2, 55), "ray_direct": (2, 56), "round_robin": (2, 56), "grpc": (2, 54), "throughput": (2, 55),
+}  # fmt: skip
 
 
 def has_ingress(layout: ParallelLayout) -> bool:
@@ -39,11 +46,13 @@ def has_ingress(layout: ParallelLayout) -> bool:
 
 def variables(layout: ParallelLayout) -> dict[str, str]:
     """The environment of Ray's nodes, and of whoever builds the application, that a front needs."""
-    if front_name(layout) not in ("ray_haproxy", "ray_direct"):
-        return {}
-    names = [HAPROXY] if has_ingress(layout) else [HAPROXY, DIRECT]
-    if not has_ingress(layout) and layout.canonical.request_router == "prefix_aware":
+    front, chosen = front_name(layout), layout.canonical
+    names = [HAPROXY] if front in ("ray_haproxy", "ray_direct") else []
+    names += [] if has_ingress(layout) else [DIRECT]
+    if not has_ingress(layout) and chosen.request_router == "prefix_aware":
         names.append(BODY)
+    if chosen.serve_mode in _MODES:
+        names.append(_MODES[chosen.serve_mode])
     return dict.fromkeys(names, "1")
 
 
@@ -65,7 +74,8 @@ def too_old(layout: ParallelLayout, ray: str | None) -> str | None:
     if found is None:
         return None
     release = (int(found[1]), int(found[2]))
-    for axis, value in (("front", layout.front), ("request_router", layout.canonical.request_router)):
+    for axis in ("front", "request_router", "serve_mode"):
+        value = getattr(layout.canonical, axis)
         since = _SINCE.get(value)
         if since is not None and release < since:
             return f"{axis}={value} needs Ray {since[0]}.{since[1]}, this is {ray}"
@@ -86,10 +96,16 @@ def missing(layout: ParallelLayout, found: Mapping[str, str]) -> str | None:
 
     Direct streaming is decided by who builds the application; Serve's own processes look at the others.
     """
+    mode = layout.canonical.serve_mode
+    asked = f"front={layout.front}" + ("" if mode == "default" else f",serve_mode={mode}")
     lacks = [name for name in variables(layout) if name != DIRECT and found.get(name) != "1"]
     if lacks:
         words = " and ".join(f"{name}=1" for name in lacks)
-        return f"front={layout.front} needs {words} in the environment of all of the cluster's nodes, before Ray starts"
+        return f"{asked} needs {words} in the environment of all of the cluster's nodes, before Ray starts"
     if layout.front == "ray_serve" and found.get(HAPROXY) == "1":
         return f"front=ray_serve: the cluster has {HAPROXY}=1, which is front=ray_haproxy"
+    if layout.front in ("ray_serve", "ray_haproxy") or mode != "default":
+        for other, name in _MODES.items():
+            if other != mode and found.get(name) == "1":
+                return f"{asked}: the cluster has {name}=1, which is serve_mode={other}"
     return None

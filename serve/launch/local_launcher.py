@@ -30,7 +30,7 @@ from tuner.trial.seams import LaunchOrder, Watch
 from tuner.trial.shared import SharedCluster, this_machine
 
 KIND = "local-process"
-_OF_RAY = ("stream_interval_ms", "ingress_replicas", "request_router")
+_OF_RAY = ("stream_interval_ms", "ingress_replicas", "request_router", "serve_mode")
 HOST = "127.0.0.1"
 
 

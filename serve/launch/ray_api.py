@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from serve.launch.fronts import DIRECT, HAPROXY
+from serve.launch.fronts import DIRECT, GRPC, HAPROXY, THROUGHPUT
 from serve.launch.ray_nodes import cluster_of_nodes
 from serve.launch.ray_seen import RayNode
 from tuner.ask.request import ClusterSpec
@@ -168,7 +169,8 @@ def deploy_application(config: dict[str, Any], environment: Mapping[str, str]) -
 def _building_for(environment: Mapping[str, str]) -> Iterator[None]:
     """Have those who build applications believe in an environment, for the block.
 
-    They have read this process's own when it imported them, which it does once, whatever Ray it uses later.
+    They have read this process's own when it imported them, which it does once, whatever Ray it uses later. A handle
+    is made here and sent to the replica that asks by it: it says whether that is by gRPC.
     Raises ValueError where this release of Ray does not know a variable that is set.
     """
     with _ENVIRONMENT:
@@ -181,6 +183,10 @@ def _building_for(environment: Mapping[str, str]) -> Iterator[None]:
                         setattr(module, variable, environment.get(variable) == "1")
                     elif environment.get(variable) == "1":
                         raise ValueError(f"{variable} is unknown to this release of Ray")
+            handles, name = importlib.import_module("ray.serve.handle"), "create_dynamic_handle_options"
+            before.append((handles, name, options := getattr(handles, name)))
+            by_grpc = "1" in (environment.get(GRPC), environment.get(THROUGHPUT))
+            setattr(handles, name, functools.partial(options, _by_reference=not by_grpc))
             yield
         finally:
             for module, variable, value in before:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from serve.launch.device import devices_of
-from serve.launch.fronts import VARIABLES, missing, without_haproxy
+from serve.launch.fronts import VARIABLES, missing, variables, without_haproxy
 from serve.launch.niceness import own_ray
 from serve.launch.one_ray import RAY
 from serve.launch.processes import LauncherRecord, end, free_port, require_free_port, writers_under
@@ -113,7 +113,7 @@ class RaySession:
         it has that."""
         if self.own:
             return without_haproxy(layout)
-        if layout.front == "auto":
+        if layout.front == "auto" and not variables(layout):
             return None
         if self._found is None:
             self.connect()

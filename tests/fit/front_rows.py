@@ -17,7 +17,8 @@ from tuner.simulate.result import SimulationResult
 Floats = NDArray[np.float64]
 DATA = Path(__file__).parents[1] / "data" / "front" / "path.csv"
 LEAD_S = 2.0  # seconds of load before those that count
-OF_PATH = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING")  # flags that make a path
+MODES = {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "grpc", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "throughput"}
+OF_PATH = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING", *MODES)  # flags that make a path
 OVERLOADED = 1.05  # TPOT over the engine's step from which on a window ended before its queue did
 FOREIGN = 0.15  # cores that others used from which on a window tells of them, too
 
@@ -93,7 +94,7 @@ def read_rows(path: Path = DATA) -> list[Seen]:
 def _rows(lines: csv.DictReader[str]) -> Iterator[Seen]:
     count: dict[str, int] = {}
     for row in lines:
-        name = row["front"]
+        name = name_of(row)
         full = float(row["tpot_mean_ms"]) > OVERLOADED * float(row["step_ms"]) and row["engine"] == "free"
         kind = f"{name} {row['engine']} {options_of(row)} {row['engines']} {full}"
         count[kind] = count.get(kind, 0) + 1
@@ -127,6 +128,12 @@ def _rows(lines: csv.DictReader[str]) -> Iterator[Seen]:
             foreign=None if machine is None else (machine - sum(cpu.values())) / busy,
             held_out=count[kind] % 2 == 0,
         )  # fmt: skip
+
+
+def name_of(row: dict[str, str]) -> str:
+    """The path of a row by name: a mode of Ray Serve is one of its own."""
+    modes = [MODES[name] for name in (word.split("=")[0] for word in row["flags"].split()) if name in MODES]
+    return "_".join([row["front"], *modes])
 
 
 def options_of(row: dict[str, str]) -> str:

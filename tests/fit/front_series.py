@@ -17,6 +17,8 @@ Series = dict[str, Any]
 HAPROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "1"}
 DIRECT = HAPROXY | {"RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1"}
 DIRECT_INGRESS = {"RAY_SERVE_ENABLE_DIRECT_INGRESS": "1"}
+GRPC = {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"}
+THROUGHPUT = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 OWN_PORT = 30000  # where Ray has the first replica with direct ingress listen
 
 
@@ -55,6 +57,7 @@ def _options(flags: dict[str, str], **series: Any) -> Series:
 
 
 BESIDE = windows(0, 14) + windows(50, 25)  # the loads under which options are compared
+MODES = windows(0, 8, 18, 22) + windows(50, 15, 40)  # further ones of options that are paths of their own
 QUICK: Series = {
     "front": "ray_serve",
     "deploys": _one(windows(0, 4, 10, 16, seconds=5) + windows(50, 12, 25, seconds=5) + windows(100, 20, seconds=5)),
@@ -92,8 +95,10 @@ FULL: dict[str, Series] = {
     "two API servers": {"front": "vllm", "deploys": [{"api_servers": 2, "windows": windows(0, 10, 25, 40, 60, 90)}]},
     "no option": _options({}),
     "niceness": _options({}, niceness=15),
-    "gRPC": _options({"RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"}),
-    "throughput optimized": _options({"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}),
+    "gRPC": _options(GRPC),
+    "throughput optimized": _options(THROUGHPUT),
+    "gRPC, other loads": _options(GRPC, deploys=_one(MODES)),
+    "throughput optimized, other loads": _options(THROUGHPUT, deploys=_one(MODES)),
     "direct ingress": _options(DIRECT_INGRESS),
     "direct ingress, past the proxy": _options(DIRECT_INGRESS, port=OWN_PORT),
     "one proxy": _options({}, proxies="HeadOnly"),

@@ -16,6 +16,13 @@ def front_name(layout: ParallelLayout) -> str:
     return LAUNCHED if layout.front == "auto" else layout.front
 
 
+def path_name(layout: ParallelLayout) -> str:
+    """The path of a layout as ``tuner.ask.front_fits`` knows it: a mode of Ray Serve is a path of its own, but behind
+    HAProxy none was measured apart."""
+    name = front_name(layout)
+    return name if name != LAUNCHED or layout.serve_mode == "default" else f"{name}_{layout.serve_mode}"
+
+
 @dataclass(frozen=True, slots=True)
 class Front:
     """A path by name, as ``tuner.ask.front_fits`` knows it, and how many of each hop it has.
@@ -38,7 +45,7 @@ class Front:
         but one in all where cores are devices, which it would take from them."""
         usual = INGRESS_PER_ENGINE * layout.dp if kind.own_memory else 1
         return cls(
-            name=front_name(layout),
+            name=path_name(layout),
             interval_ms=layout.stream_interval_ms,
             ingress_replicas=layout.ingress_replicas * layout.dp or usual,
             api_servers=layout.api_servers,

@@ -12,6 +12,7 @@ from tuner.errors import BadInput
 
 _ALWAYS_PRINTED = ("tp", "pp", "dp")
 FRONTS = ("auto", "ray_serve", "ray_haproxy", "ray_direct", "vllm")  # auto: what the launcher has
+SERVE_MODES = ("default", "grpc", "throughput")
 _WITH_INGRESS = ("auto", "ray_serve", "ray_haproxy")
 
 
@@ -30,9 +31,10 @@ class ParallelLayout:
 
     ``front`` is the path from client to engine (``FRONTS``). Of one through Ray Serve, ``stream_interval_ms`` is how
     long tokens are gathered into a message (0: each is one), ``ingress_replicas`` how many take requests for each
-    engine (0: the launcher's rule), ``request_router`` how a request finds its copy of the engine. ``api_servers`` are
-    the processes of vLLM's own server that speak HTTP. ``gpu`` names the node group where the cluster has several; a
-    layout never spans two.
+    engine (0: the launcher's rule), ``request_router`` how a request finds its copy of the engine, and ``serve_mode``
+    how Serve's processes speak to each other: by Ray's actor calls, by gRPC, or as Serve's throughput-optimized mode
+    has them. ``api_servers`` are the processes of vLLM's own server that speak HTTP. ``gpu`` names the node group where
+    the cluster has several; a layout never spans two.
     """
 
     # fmt: off
@@ -78,6 +80,8 @@ class ParallelLayout:
         Role.FRONT, Prices.NONE, Memory.NONE,
         words=("power_of_two", "prefix_aware", "round_robin"),
         acts=lambda layout: layout.front != "vllm" and layout.dp > 1 and not layout.shares_experts))
+    serve_mode: str = field(default="default", metadata=declared(
+        Role.FRONT, Prices.NONE, Memory.NONE, words=SERVE_MODES, acts=lambda layout: layout.front in _WITH_INGRESS))
     gpu: str | None = field(default=None, metadata=declared(Role.PLACE, Prices.LAYERS, Memory.UNORDERED))
     # fmt: on
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tuner.ask.cluster import Cluster, Fleet
-from tuner.ask.front import Front
+from tuner.ask.front import front_name
 from tuner.ask.front_fits import FrontFit, front_names
-from tuner.ask.layout import ParallelLayout
+from tuner.ask.layout import FRONTS, ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import TuneRequest
 from tuner.ask.slo import within
@@ -158,8 +158,8 @@ def _opening(
     request: TuneRequest, cluster: Cluster, layout: ParallelLayout, curve: Curve, reach: float
 ) -> tuple[ParallelLayout, float] | None:
     """The best path of the same kind, and how far it reaches; of the others where none of the kind reaches further."""
-    output, named = float(request.workload.output_tokens.mean), Front.of(layout, cluster.profile.kind).name
-    for kinds in ((named,), tuple(name for name in front_names() if name != named)):
+    output, named = float(request.workload.output_tokens.mean), front_name(layout)
+    for kinds in ((named,), tuple(name for name in FRONTS if name in front_names() and name != named)):
         layouts = [other for kind in kinds for other in _others(layout, kind, named) if other != layout]
         if not layouts:
             continue
