@@ -91,6 +91,14 @@ CASES = (
         nodes=2,
         per_node=8,
     ),
+    make_case(
+        "throughput",
+        "tp=2,pp=1,dp=1,front=ray_serve,serve_mode=throughput",
+        model=_LLAMA,
+        gpu="h100_sxm",
+        nodes=1,
+        per_node=8,
+    ),
     make_case("cpu", "tp=1,pp=2,dp=2", model="/models/tiny llama", gpu="cpu", nodes=1, per_node=4),
     make_case("cpu-on-ray", "tp=2,pp=1,dp=1,executor=ray", model="/models/tiny", gpu="cpu", nodes=1, per_node=2),
     make_case(

@@ -58,6 +58,7 @@ KNOWN = {
     "ingress": np.array([6.6, 0.47, 200.0]), "replica": np.array([3.3, 0.18, 100.0]),
 }  # fmt: skip
 PULL = 0.05  # weight of a figure's log distance from START, beside all windows
+HELD = 0.5  # the same where two windows are all that tells three figures
 TAIL = 0.4  # weight of p99 beside the mean
 TOKEN_SHARE = 0.02  # of a message, for each further token of it: text that is copied along
 SOFT = 0.03  # log units beyond which a window counts linearly
@@ -105,12 +106,12 @@ def fitted(
         )  # fmt: skip
         return FrontFit(name, hops, idle_ms, passes, dict(versions), source)
 
-    start = np.log(list(START.values()))
+    start, pull = np.log(list(START.values())), PULL if len(rows) > LEAST_ROWS else HELD
     steady = [row for row in rows if not row.overloaded]
 
     def errors(logs: Floats) -> Floats:
         fit = of(logs)
-        return np.concatenate([*(_log_errors(fit, row) for row in steady), PULL * (logs - start)])
+        return np.concatenate([*(_log_errors(fit, row) for row in steady), pull * (logs - start)])
 
     bounds = (np.log([1.0, 0.02, 0.5]), np.log([MOST_CORES, 100.0, 8.0]))
     ends = [

@@ -86,7 +86,8 @@ class Seen:
 
 
 def read_rows(path: Path = DATA) -> list[Seen]:
-    """All windows of a table; every other one of a path is held out of fits, also of those beyond saturation."""
+    """All windows of a table; every other one of a path is held out of fits, also of those beyond saturation, but of a
+    mode none: there are two."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(_rows(csv.DictReader(file)))
 
@@ -126,7 +127,7 @@ def _rows(lines: csv.DictReader[str]) -> Iterator[Seen]:
             busy_s=busy,
             cpu_s=cpu,
             foreign=None if machine is None else (machine - sum(cpu.values())) / busy,
-            held_out=count[kind] % 2 == 0,
+            held_out=count[kind] % 2 == 0 and name == row["front"],
         )  # fmt: skip
 
 

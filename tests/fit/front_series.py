@@ -57,7 +57,6 @@ def _options(flags: dict[str, str], **series: Any) -> Series:
 
 
 BESIDE = windows(0, 14) + windows(50, 25)  # the loads under which options are compared
-MODES = windows(0, 8, 18, 22) + windows(50, 15, 40)  # further ones of options that are paths of their own
 QUICK: Series = {
     "front": "ray_serve",
     "deploys": _one(windows(0, 4, 10, 16, seconds=5) + windows(50, 12, 25, seconds=5) + windows(100, 20, seconds=5)),
@@ -97,8 +96,6 @@ FULL: dict[str, Series] = {
     "niceness": _options({}, niceness=15),
     "gRPC": _options(GRPC),
     "throughput optimized": _options(THROUGHPUT),
-    "gRPC, other loads": _options(GRPC, deploys=_one(MODES)),
-    "throughput optimized, other loads": _options(THROUGHPUT, deploys=_one(MODES)),
     "direct ingress": _options(DIRECT_INGRESS),
     "direct ingress, past the proxy": _options(DIRECT_INGRESS, port=OWN_PORT),
     "one proxy": _options({}, proxies="HeadOnly"),

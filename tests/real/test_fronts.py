@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from serve.launch.fronts import DIRECT, HAPROXY
+from serve.launch.fronts import DIRECT, GRPC, HAPROXY, THROUGHPUT
+from serve.launch.ray_api import _building_for
 from tests.real.conftest import Bench, request_for
 from tuner.trial.launched import RayApplication, VllmServer
 from tuner.trial.seams import RunningDeployment
@@ -30,7 +32,7 @@ def streamed(deployment: RunningDeployment) -> list[str]:
 @pytest.mark.parametrize("bench", ["ray-serve"], indirect=True)
 def test_one_launcher_serves_by_every_front(bench: Bench, tiny_model: Path) -> None:
     request = request_for(tiny_model)
-    for text in ("stream_interval_ms=20", "front=ray_direct", "front=vllm,api_servers=2"):
+    for text in ("serve_mode=throughput,stream_interval_ms=20", "front=ray_direct", "front=vllm,api_servers=2"):
         deployment = bench.launch(request, text)
         try:
             *events, end = streamed(deployment)
@@ -43,8 +45,19 @@ def test_one_launcher_serves_by_every_front(bench: Bench, tiny_model: Path) -> N
                 assert payload.arguments[-2:] == ("--api-server-count", "2")
             else:
                 assert isinstance(payload, RayApplication)
-                assert payload.environment == (dict.fromkeys((HAPROXY, DIRECT), "1") if "direct" in text else {})
+                names = (HAPROXY, DIRECT) if "direct" in text else (THROUGHPUT,)
+                assert payload.environment == dict.fromkeys(names, "1")
         finally:
             deployment.teardown()
         assert not bench.left_running()
     assert not list(bench.state_dir.glob("*.json"))  # of Ray itself nothing is left either
+
+
+@pytest.mark.parametrize(("variable", "by_grpc"), [(GRPC, True), (THROUGHPUT, True), (HAPROXY, False), (None, False)])
+def test_handles_of_an_application_ask_as_its_mode_says(variable: str | None, by_grpc: bool) -> None:
+    from ray.serve.handle import DeploymentHandle
+
+    with _building_for({} if variable is None else {variable: "1"}):
+        handle = pickle.loads(pickle.dumps(DeploymentHandle("engine", "app")))
+    assert handle.handle_options._by_reference is not by_grpc
+    assert DeploymentHandle("engine", "app").handle_options._by_reference

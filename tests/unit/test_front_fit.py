@@ -12,7 +12,7 @@ import yaml
 from tests.fit.front import TOKEN_SHARE, document, fitted, predicted, with_engine, work
 from tests.fit.front_path import append
 from tests.fit.front_processes import Used, hop_of, used
-from tests.fit.front_rows import Seen, engine_run
+from tests.fit.front_rows import Seen, engine_run, read_rows
 from tests.fit.front_series import Series, missing, points_of, windows
 from tuner.ask.front import Front
 from tuner.ask.front_fits import FrontFit, HopFit
@@ -72,6 +72,15 @@ class TestFit:
     def test_too_few_windows_are_refused(self) -> None:
         with pytest.raises(ValueError, match="at least"):
             fitted("vllm", [], {}, "")
+
+
+class TestRows:
+    def test_a_mode_of_ray_serve_is_a_path_other_flags_are_options(self) -> None:
+        rows = read_rows()
+        assert {row.path for row in rows if row.default} >= {"ray_serve_grpc", "ray_serve_throughput", "ray_direct"}
+        assert all(row.front.name == row.path for row in rows)
+        assert not any("GRPC" in row.options or "THROUGHPUT" in row.options for row in rows)
+        assert any(row.options for row in rows)
 
 
 class TestSeries:

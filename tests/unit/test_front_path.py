@@ -46,6 +46,30 @@ def test_a_layout_that_names_no_path_means_what_is_launched() -> None:
     assert Front.of(ParallelLayout.parse("front=vllm,api_servers=3"), GPU).servers("api_server") == 3
 
 
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [
+        ("serve_mode=grpc", "ray_serve_grpc"),
+        ("front=ray_serve,serve_mode=throughput", "ray_serve_throughput"),
+        ("front=ray_serve", "ray_serve"),
+        ("front=ray_haproxy,serve_mode=grpc", "ray_haproxy"),  # behind it no mode was measured apart
+        ("front=ray_direct,serve_mode=grpc", "ray_direct"),
+    ],
+)
+def test_a_mode_of_ray_serve_is_a_path_of_its_own(layout: str, name: str) -> None:
+    priced = Path.of(ParallelLayout.parse(layout), Cluster.of(ClusterSpec(gpu="h100_sxm", gpus_per_node=1)))
+    assert priced.front.name == priced.fit.name == name
+
+
+def test_modes_of_ray_serve_carry_more_before_the_same_engine() -> None:
+    cluster = Cluster.of(ClusterSpec(gpu="h100_sxm", gpus_per_node=1))
+    usual, *modes = (Path.of(ParallelLayout(serve_mode=mode), cluster) for mode in ("default", "grpc", "throughput"))
+    for mode in modes:
+        assert mode.load(14, 64, 20.0).cores < 0.8 * usual.load(14, 64, 20.0).cores
+        assert mode.saturation(64, 20.0)[1] > 1.1 * usual.saturation(64, 20.0)[1]
+        assert mode.fit.engine_token_ms == usual.fit.engine_token_ms > 0
+
+
 @settings(deadline=None, max_examples=40)
 @given(LAYOUTS, SHARED, st.floats(1, 400), st.floats(1, 60))
 def test_waits_grow_with_the_rate_and_are_never_negative(

@@ -12,7 +12,7 @@ import pytest
 
 from serve.launch import fronts
 from serve.launch.engine import check_served, refused, serve_app, vllm_args
-from serve.launch.fronts import BODY, DIRECT, HAPROXY, missing, too_old, variables, without_haproxy
+from serve.launch.fronts import BODY, DIRECT, GRPC, HAPROXY, THROUGHPUT, missing, too_old, variables, without_haproxy
 from serve.launch.local_launcher import LocalProcessLauncher
 from serve.launch.vllm_server import MODULE, SERVE, python_words
 from tests.unit.test_engine import config_of, request
@@ -74,6 +74,10 @@ def test_engines_that_are_asked_directly_have_no_ingress(text: str) -> None:
         ("dp=2,front=ray_direct", [HAPROXY, DIRECT], "PowerOfTwoChoicesRequestRouter"),
         ("dp=2,front=ray_direct,request_router=prefix_aware", [HAPROXY, DIRECT, BODY], "PrefixCacheAffinityRouter"),
         ("dp=2,ep=true,executor=ray,front=ray_direct,request_router=prefix_aware", [HAPROXY, DIRECT], None),
+        ("serve_mode=grpc", [GRPC], None),
+        ("front=ray_haproxy,serve_mode=throughput", [HAPROXY, THROUGHPUT], None),
+        ("front=ray_direct,serve_mode=grpc", [HAPROXY, DIRECT], None),  # no ingress calls an engine
+        ("front=ray_serve,serve_mode=default", [], None),
     ],
 )
 def test_a_router_is_the_engines_own_option(text: str, names: list[str], router: str | None) -> None:
@@ -108,6 +112,11 @@ def test_routers_are_those_of_ray() -> None:
         ("front=ray_direct", "2.58.1", None),
         ("dp=2,request_router=round_robin", "2.55.0", "request_router=round_robin needs Ray 2.56"),
         ("dp=1,request_router=round_robin", "2.55.0", None),
+        ("serve_mode=grpc", "2.53.0", "serve_mode=grpc needs Ray 2.54, this is 2.53.0"),
+        ("serve_mode=grpc", "2.54.1", None),
+        ("serve_mode=throughput", "2.54.1", "serve_mode=throughput needs Ray 2.55"),  # it meant less before
+        ("front=ray_haproxy,serve_mode=throughput", "2.55.0", None),
+        ("front=ray_direct,serve_mode=throughput", "2.56.0", None),
         ("front=ray_direct", None, None),  # nobody knows, so nothing is refused
         ("front=ray_direct", "3.0.0.dev0", None),
     ],
@@ -125,6 +134,13 @@ def test_a_release_of_ray_has_its_fronts(text: str, ray: str | None, said: str |
         ("dp=2,front=ray_direct,request_router=prefix_aware", {HAPROXY: "1"}, f"needs {BODY}=1"),
         ("front=ray_serve", {HAPROXY: "1"}, "which is front=ray_haproxy"),
         ("front=ray_serve", {HAPROXY: "0"}, None),
+        ("serve_mode=grpc", {}, f"front=auto,serve_mode=grpc needs {GRPC}=1 in the environment"),
+        ("serve_mode=grpc", {GRPC: "1"}, None),
+        ("front=ray_haproxy,serve_mode=throughput", {HAPROXY: "1"}, f"serve_mode=throughput needs {THROUGHPUT}=1"),
+        ("front=ray_serve", {GRPC: "1"}, f"the cluster has {GRPC}=1, which is serve_mode=grpc"),
+        ("serve_mode=grpc", {GRPC: "1", THROUGHPUT: "1"}, "which is serve_mode=throughput"),
+        ("tp=1", {GRPC: "1"}, None),  # auto is what the cluster has
+        ("front=ray_direct", {HAPROXY: "1", GRPC: "1"}, None),  # looked at by no part of its path
     ],
 )
 def test_a_running_cluster_has_the_front_of_its_environment(text: str, found: dict[str, str], said: str | None) -> None:
@@ -155,6 +171,7 @@ def test_ray_serve_does_not_run_vllms_own_server() -> None:
         ("stream_interval_ms=20", "stream_interval_ms=20"),
         ("front=vllm,stream_interval_ms=20", None),  # not looked at
         ("dp=2,request_router=prefix_aware", "request_router=prefix_aware"),
+        ("serve_mode=grpc", "serve_mode=grpc"),
         ("front=vllm,api_servers=2", None),
         ("tp=1", None),
     ],
