@@ -57,12 +57,12 @@ def test_a_layout_that_names_no_path_means_what_is_launched() -> None:
     ],
 )
 def test_a_mode_of_ray_serve_is_a_path_of_its_own(layout: str, name: str) -> None:
-    priced = Path.of(ParallelLayout.parse(layout), Cluster.of(ClusterSpec(gpu="h100_sxm", gpus_per_node=1)))
+    priced = Path.of(ParallelLayout.parse(layout), Cluster.from_spec(ClusterSpec(gpu="h100_sxm", gpus_per_node=1)))
     assert priced.front.name == priced.fit.name == name
 
 
 def test_modes_of_ray_serve_carry_more_before_the_same_engine() -> None:
-    cluster = Cluster.of(ClusterSpec(gpu="h100_sxm", gpus_per_node=1))
+    cluster = Cluster.from_spec(ClusterSpec(gpu="h100_sxm", gpus_per_node=1))
     usual, *modes = (Path.of(ParallelLayout(serve_mode=mode), cluster) for mode in ("default", "grpc", "throughput"))
     for mode in modes:
         assert mode.load(14, 64, 20.0).cores < 0.8 * usual.load(14, 64, 20.0).cores

@@ -28,6 +28,7 @@ LAYOUTS = st.builds(
     ingress_replicas=st.integers(0, 8),
     api_servers=st.integers(1, 8),
     request_router=st.sampled_from(AXES["request_router"].words),
+    serve_mode=st.sampled_from(AXES["serve_mode"].words),
     gpu=st.none() | st.sampled_from(["h100_sxm", "profiles/mine.yaml"]),
 )
 
