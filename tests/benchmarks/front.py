@@ -1,6 +1,6 @@
 """The path from client to engine: predicted beside measured, and what each option of Ray Serve's is worth.
 
-    python -m tests.benchmarks.front [--data CSV] [--write FILE]
+    python -m tests.benchmarks.front [--data CSV] [--write]
 
 Windows were measured before an engine that costs nothing (``tests.fit.front_path``). Figures of the paths come from
 every other window, of a path that was measured so of those in which nothing else is known to have run on the machine;
