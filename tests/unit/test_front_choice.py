@@ -57,6 +57,13 @@ def test_paths_never_multiply_the_ranking() -> None:
     assert "worse path" in other.figure
 
 
+def test_what_both_paths_do_is_said_once() -> None:
+    dropped = planned(asked(500.0, space={"tp": [1], **FRONTS}, objective="max_goodput")).dropped
+    (other,) = [group for group in dropped if group.reason is DropReason.OTHER_FRONT]
+    assert other.figure.count("asked are 64,000") == 1
+    assert other.figure.endswith("ingress_replicas=1: the same")
+
+
 def test_where_the_slo_holds_alike_the_fewest_processes_are_best() -> None:
     best = planned(asked(2.0, space={"tp": [1], **FRONTS})).ranked[0]
     assert best.prediction.meets_slo

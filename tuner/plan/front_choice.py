@@ -41,7 +41,8 @@ def best_fronts(
         chosen.append(layouts[best])
         for other in own:
             if other != best:
-                figure = f"the same engine, behind a worse path: {at[other]}; {front_words(layouts[best])}: {at[best]}"
+                beside = f"; {front_words(layouts[best])}: {'the same' if at[other] == at[best] else at[best]}"
+                figure = f"the same engine, behind a worse path: {at[other]}{beside}"
                 told(DropReason.OTHER_FRONT, knobs, layouts[other], figure)
     return tuple(chosen)
 
