@@ -39,6 +39,8 @@ QUEUE_SD = 0.35  # more of it, per e-fold by which waiting stretches a latency
 _TAIL_SD = {Metric.TTFT: 0.3, Metric.TPOT: 0.1}  # of a percentile that one request lies beyond
 _OVERLOAD = 8.0  # power by which latency grows with the rate beyond the last batch of a curve
 _DRAWN = 1_000_000  # draws × candidates
+_LIMITS = ("max_num_batched_tokens", "max_num_seqs")  # of the scheduler
+_SAME = 0.001  # log units by which latencies that are simulated of twins differ at most
 _FARTHEST = 2.5  # logs by which the simulator may differ from the closed form
 _STEPS = 4  # of Gauss and Newton
 _FREEDOM = 3  # of the t distribution that factors are drawn from: how far prices may be off is itself not known well
@@ -62,8 +64,8 @@ class Forecast:
 class Belief:
     """Of all candidates of one request. ``observe`` what was measured, then ask for a ``forecast``.
 
-    ``twins`` has the same number for candidates that nothing tells apart: one engine, of which the simulator expects
-    the same figures (a scheduler's limit that the load does not reach). What one of them does, the others do.
+    ``twins`` has the same number for candidates that nothing tells apart: they differ in limits of the scheduler that
+    the load does not reach, so that the simulator expects the same of all. What one of them does, the others do.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class Belief:
         self._shift = self._shifts(presimulated)
         simulated = [layout in presimulated for layout in self._place]
         self._cap = np.where(simulated, np.inf, caps)  # the simulator minds it
-        self.twins = self._twins()[self._place_of]
+        self.twins = self._twins(presimulated)[self._place_of]
         self._channels = [Metric.TTFT if m is Metric.TTFT else Metric.TPOT for m, _ in request.shown_metrics]
         known = [(carried or {}).get(name, (1.0, sd)) for name, sd in self._fresh().items()]
         self._prior_mean, self._prior_sd = np.log([f for f, _ in known]), np.array([sd for _, sd in known])
@@ -209,15 +211,17 @@ class Belief:
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(added_ms(self._prices, layouts, rates, curve.idle_ttft_ms, means, values)))
 
-    def _twins(self) -> NDArray[np.int64]:
-        """By place."""
-        known: dict[tuple[int, float, bytes], int] = {}
-        told = np.concatenate([self._shift, self._added], axis=-1).reshape(len(self._place), -1).round(9) + 0.0
-        rows = zip(self._engine_of, self._cap, told, strict=True)
-        return np.array(
-            [known.setdefault((int(engine), float(cap), row.tobytes()), len(known)) for engine, cap, row in rows],
-            dtype=int,
-        )
+    def _twins(self, presimulated: Mapping[ParallelLayout, Floats]) -> NDArray[np.int64]:
+        """By place, the first place of its twins."""
+        known: dict[ParallelLayout, list[int]] = {}
+        said = [presimulated.get(layout) for layout in self._place]
+        twins = np.arange(len(said))
+        for i, layout in enumerate(self._place):
+            alike = known.setdefault(layout.without(_LIMITS), [])
+            near = (j for j in alike if _same(said[i], said[j]))
+            twins[i] = next(near, i)
+            alike += [i] if twins[i] == i else []
+        return twins
 
     def _shifts(self, presimulated: Mapping[ParallelLayout, Floats]) -> Floats:
         """log(simulated ÷ closed form), with axes (places, rates, shown metrics and E2E).
@@ -324,6 +328,10 @@ class Belief:
                     design[n, level] = share
                     stretch[n] = share * max(logs[row.metric][0, at] - idle[at], 0.0) if channel == 0 else 0.0
         return predicted, design, stretch
+
+
+def _same(one: Floats | None, other: Floats | None) -> bool:
+    return one is not None and other is not None and np.allclose(one, other, rtol=0, atol=_SAME, equal_nan=True)
 
 
 @dataclass(frozen=True, slots=True)
