@@ -93,7 +93,7 @@ def test_of_two_studies_at_once_one_is_cancelled_and_both_are_right(tmp_path, sh
     for rate in (8, 24):  # in stores of their own, as a study learns from what its store has decided before
         alone = Store(copy_of_empty_store(tmp_path / f"alone-{rate}.db"))
         expected[rate] = essence(Bench(tmp_path, f"alone-{rate}", alone, rate).run())
-    assert all(len(trials) >= 3 for _, trials, *_ in expected.values())
+    assert all(len(trials) >= 2 for _, trials, *_ in expected.values())
     assert expected[8] != expected[24]
 
     first, second = stores(tmp_path, shared)
