@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tuner.ask.cluster import Cluster
@@ -166,6 +166,7 @@ def test_cores_saturate_by_what_a_request_takes_of_them() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.floats(0.5, 8), st.floats(0, 4), st.floats(0.05, 0.9), st.integers(1, 3))
+@example(7.0, 0.0, 0.875, 2)  # all together never want all cores
 def test_more_work_takes_longer_and_more_cores_less(cores: float, others: float, share: float, loops: int) -> None:
     def longer(cores: float, share: float) -> float:
         work = [np.array(share), np.array(share / 2)]

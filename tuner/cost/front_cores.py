@@ -50,13 +50,16 @@ def saturation(
 def _longer(
     cores: float, others: Floats, loops: Sequence[Floats], taken: Sequence[Floats], busy: Sequence[Floats]
 ) -> list[Floats]:
-    """What each hop finds when it works: its own cores, and those that the other loops want then."""
-    mean, variance = np.asarray(others, dtype=float), np.zeros(())
+    """What each hop finds when it works: its own cores, and those that the other loops want then; nothing takes longer
+    where all of them together want no more than there is."""
+    mean = most = np.asarray(others, dtype=float)
+    variance = np.zeros(())
     for count, each, share in zip(loops, taken, busy, strict=True):
         mean, variance = mean + count * share * each, variance + count * share * (1 - share) * each**2
+        most = most + count * each
     found = []
     for each, share in zip(taken, busy, strict=True):
         wanted = mean + (1 - share) * each
         spread = np.sqrt(np.maximum(variance - share * (1 - share) * each**2, 1e-9)) / _LOGISTIC
-        found.append(np.asarray(1 + spread * np.logaddexp(0.0, (wanted - cores) / spread) / cores))
+        found.append(np.where(most <= cores, 1.0, 1 + spread * np.logaddexp(0.0, (wanted - cores) / spread) / cores))
     return found
