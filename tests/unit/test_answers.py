@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pkgutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,29 @@ from tuner.cost.memory import GIB
 _DIGITS = 1e-6  # another processor sums in another order
 
 
+OF_STUDIES = ("tune-", "show-", "explain-")
+
+
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def light(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Answers of commands that launch nothing."""
     folder = tmp_path_factory.mktemp("answers")
+    return made(folder, lambda: {name: make() for name, make in light_answers(folder)})
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory, light: dict[str, Any]) -> dict[str, Any]:
+    """All of them."""
+    folder = tmp_path_factory.mktemp("studies")
+    return light | made(folder, lambda: dict(study_answers(folder)))
+
+
+def made(folder: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Answers that are made in a folder, and kept where that is asked for."""
     before = Path.cwd()
     os.chdir(folder)
     try:
-        found = {name: make() for name, make in light_answers(folder)} | dict(study_answers(folder))
+        found = make()
     finally:
         os.chdir(before)
     if os.environ.get("PARLAY_UPDATE_GOLDEN"):
@@ -65,13 +82,23 @@ def lost(was: Any, now: Any, where: str = "") -> list[str]:
     return [] if same else [f"{where}: {was!r} became {now!r}"]
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.json")))
-def test_an_answer_says_what_it_said(name: str, answers: dict[str, Any]) -> None:
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(OF_STUDIES)])
+def test_an_answer_says_what_it_said(name: str, light: dict[str, Any]) -> None:
+    assert lost(json.loads((GOLDEN / f"{name}.json").read_text()), light[name]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(OF_STUDIES)])
+def test_an_answer_of_a_study_says_what_it_said(name: str, answers: dict[str, Any]) -> None:
     assert lost(json.loads((GOLDEN / f"{name}.json").read_text()), answers[name]) == []
 
 
+@pytest.mark.slow
 def test_every_case_has_its_golden_file(answers: dict[str, Any]) -> None:
-    assert {path.stem for path in GOLDEN.glob("*.json")} == set(answers)
+    assert set(NAMES) == set(answers)
 
 
 MODELS: dict[str, type[Answer]] = {
@@ -81,6 +108,7 @@ MODELS: dict[str, type[Answer]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_answer_reads_back_as_its_model(answers: dict[str, Any]) -> None:
     for name, answer in answers.items():
         if name != "measure-find-rate":  # its case shows one part of the answer
@@ -120,9 +148,9 @@ def test_units_in_names_are_said_in_words() -> None:
             assert unit is None or unit in (field.description or ""), f"{model.__name__}.{key}: {field.description}"
 
 
-def test_memory_of_a_layout_adds_up_to_what_the_engine_may_take(answers: dict[str, Any]) -> None:
+def test_memory_of_a_layout_adds_up_to_what_the_engine_may_take(light: dict[str, Any]) -> None:
     allowed = 0.9 * load_profile("h100_sxm").memory_bytes / GIB
-    for row in answers["plan"]["ranked"]:
+    for row in light["plan"]["ranked"]:
         memory, tp = row["memory"], 2 if "tp=2" in row["layout"] else 1
         assert set(memory) == {"weights", "kv", "activations", "graphs", "buffers", "state"}
         assert memory["state"] is None  # no layer of this model has any

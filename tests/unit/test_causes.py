@@ -41,6 +41,7 @@ def test_of_an_engine_that_has_no_price_nothing_is_explained():
     assert explained(REQUEST, PRICES, Known(REQUEST)) == (Known(REQUEST),)
 
 
+@pytest.mark.slow
 def test_a_layout_is_taken_to_do_what_it_does_either_way():
     both = ask(SMALL, known=TWICE).present
     each = [ask(SMALL, known=replace(one, slower_on=None)).present for one in explained(REQUEST, PRICES, TWICE)]

@@ -45,6 +45,7 @@ def written(changes: dict[str, Any] | None = None) -> str:
     return "request.yaml"
 
 
+@pytest.mark.slow
 def test_plan_answers_with_the_documented_keys(run: Run) -> None:
     code, out, _ = run("plan", written(), "--json")
     answer = json.loads(out)
@@ -57,6 +58,7 @@ def test_plan_answers_with_the_documented_keys(run: Run) -> None:
     assert answer["candidates"] == len(answer["ranked"]) + sum(group["count"] for group in answer["dropped"])
 
 
+@pytest.mark.slow
 def test_a_breakdown_sums_to_the_idle_figures(run: Run) -> None:
     answer = json.loads(run("plan", written(), "--json")[1])
     best = answer["ranked"][0]
@@ -64,6 +66,7 @@ def test_a_breakdown_sums_to_the_idle_figures(run: Run) -> None:
         assert sum(best["breakdown"][metric].values()) == pytest.approx(best[f"idle_{metric}"])
 
 
+@pytest.mark.slow
 def test_tables_are_shown_to_people(run: Run) -> None:
     code, out, _ = run("plan", written())
     assert code == 0

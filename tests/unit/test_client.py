@@ -34,6 +34,7 @@ def test_one_bad_answer_leaves_the_others_whole():
     assert sorted(sample.error for sample in samples) == ["http_500", "ok", "ok", "ok", "reset", "stalled"]
 
 
+@pytest.mark.slow
 def test_sending_does_not_wait_for_answers():
     """A closed loop, or a pool of connections, would wait for ever for the first of these answers."""
     with MockServer(hold_until=150) as server:

@@ -53,6 +53,7 @@ def test_visible_keys_are_what_one_counts(past: int, new: int, limit: int, per: 
 # --- blocks that an indexer chose -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(name=gpus, new=st.integers(1, 50_000), past=st.integers(0, 50_000))
 def test_chosen_blocks_cost_more_with_more_tokens_and_more_context(name: str, new: int, past: int) -> None:

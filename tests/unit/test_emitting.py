@@ -93,6 +93,7 @@ def test_the_application_is_the_one_that_was_launched(emit: Emit, tmp_path: Path
     assert application(manifest["serveConfigV2"]) == application(emitted.stdout)
 
 
+@pytest.mark.slow
 def test_the_operators_ray_and_image_go_into_kubernetes_specs_alone(emit: Emit, tmp_path: Path) -> None:
     studied(tmp_path, ray_record(TP2), TP2)
     given = ("--ray-version", "2.61.0", "--image", "own/vllm:1")

@@ -102,6 +102,7 @@ def test_an_idle_path_is_no_limit() -> None:
     assert max(hop.utilisation for hop in advice.hops) < 0.2
 
 
+@pytest.mark.slow
 def test_at_32_requests_the_front_door_of_one_h200_is_the_limit() -> None:
     request = asked(32.0)
     best = planned(request).ranked[0]

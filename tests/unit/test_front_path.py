@@ -72,6 +72,7 @@ def test_modes_of_ray_serve_carry_more_before_the_same_engine() -> None:
         assert mode.fit.engine_token_ms == usual.fit.engine_token_ms > 0
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(LAYOUTS, SHARED, st.floats(1, 400), st.floats(1, 60))
 def test_waits_grow_with_the_rate_and_are_never_negative(
@@ -90,6 +91,7 @@ def test_waits_grow_with_the_rate_and_are_never_negative(
     assert (load.ttft_ms(40.0, 50.0, 80.0, 99.0) >= at_ms - 1.0)[load.carries].all()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(LAYOUTS, SHARED, st.floats(2, 400), st.floats(1, 60))
 def test_a_hop_saturates_where_it_is_busy_all_the_time(

@@ -56,6 +56,7 @@ def world(tmp_path, monkeypatch):
     return made
 
 
+@pytest.mark.slow
 def test_a_layout_that_misses_by_latency_is_measured_behind_other_paths_on_its_engine(world):
     study, launcher, _, store, _ = world.process(ONE)
     decision = study.run(resume=False, facts={})

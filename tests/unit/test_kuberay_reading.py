@@ -341,6 +341,7 @@ def test_the_latest_and_the_needed_are_kept():
     assert documents_of(None) == {}
 
 
+@pytest.mark.slow
 def test_what_lies_beside_is_valid_and_differs_by_name_alone():
     one, two = (beside(PLACED, a_served(name, "tp=2", REQUEST), REQUEST) for name in ("One!", "two"))
     for document in (one, two):

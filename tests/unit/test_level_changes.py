@@ -108,6 +108,7 @@ def test_a_fall_does_not_matter_where_only_rises_do() -> None:
     assert alarms(LevelTest(upward), -values)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.floats(-5, 5), st.integers(0, 5), st.sampled_from([0.0, 1.0, -1.0]))
 def test_in_other_units_the_same_is_told(offset: float, seed: int, shift: float) -> None:

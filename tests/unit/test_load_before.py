@@ -43,6 +43,7 @@ def test_a_load_does_not_go_back_to_what_was_asked_as_the_layout_changes():
     assert judged_of(LoadRecord(), Demand(), missed).now.request.workload.prompt_tokens.mean == 1024
 
 
+@pytest.mark.slow
 def test_what_is_seen_counts_from_the_moment_that_it_is():
     load = LoadRecord()
     for at_s in range(0, 3 * 900, 30):
@@ -51,6 +52,7 @@ def test_what_is_seen_counts_from_the_moment_that_it_is():
     assert judged_of(load, GROWN).now.request.workload.prompt_tokens.mean == pytest.approx(2048, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_load_is_remembered_with_what_was_learnt_under_it():
     found = judged_of(LoadRecord(), GROWN)
     memory = Memory().learnt(found.known, found.now)

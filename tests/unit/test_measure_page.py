@@ -105,6 +105,7 @@ def test_windows_are_apart_on_the_time_axis_and_the_invalid_one_is_shaded() -> N
     assert figure["data"][0]["y"].count(None) == 3
 
 
+@pytest.mark.slow
 def test_what_the_engine_did_not_say_is_not_drawn() -> None:
     silent = replace(measured_window(4), engine=EngineWindow(missing="no metrics"))
     run = replace(measured_run(), windows=(silent,), shown=silent)

@@ -67,6 +67,7 @@ def test_a_worker_gets_what_it_can_run(store):
     assert store.orders.claim("w", ("ray",), alive).study == "real"
 
 
+@pytest.mark.slow
 def test_of_many_workers_each_gets_another_study(store, url):
     names = {f"s{n}" for n in range(6)}
     for name in names:

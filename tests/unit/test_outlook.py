@@ -169,6 +169,7 @@ def test_a_residual_slows_every_layout():
     assert ask(SMALL, known=known).present.chance < ask(SMALL).present.chance
 
 
+@pytest.mark.slow
 def test_where_all_is_far_slower_than_was_thought_what_does_is_beyond_the_first_of_the_ranking():
     asked = parse_request(
         REQUEST.model_dump(mode="json", exclude_none=True)

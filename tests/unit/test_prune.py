@@ -93,6 +93,7 @@ def test_ranking_follows_the_objective(objective, case):
         assert key(better) <= key(worse)
 
 
+@pytest.mark.slow
 def test_two_plans_of_one_request_are_one():
     one, other = made()[3], made()[3]
     assert replace(one, seconds=0) == replace(other, seconds=0)
@@ -126,6 +127,7 @@ print(plan(request, load_model(request.model), cluster, load_space(request.space
     assert plans[0] == plans[1]
 
 
+@pytest.mark.slow
 def test_the_best_are_kept_and_the_rest_is_counted():
     whole, short = made()[3], made(keep=5)[3]
     assert short.ranked[:5] == whole.ranked[:5]
@@ -135,6 +137,7 @@ def test_the_best_are_kept_and_the_rest_is_counted():
     assert "5 come before it" in outranked.figure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", list(Objective))
 def test_no_shape_is_dropped_by_rank_alone(objective):
     """Engines that all are slower than the model need more of them than come first by it."""
@@ -145,6 +148,7 @@ def test_no_shape_is_dropped_by_rank_alone(objective):
     assert set(best.values()) <= set(short)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", list(Objective))
 @pytest.mark.parametrize("rate", [20.0, 150.0, 400.0])
 def test_what_would_win_if_it_were_faster_by_the_margin_is_kept(objective, rate):

@@ -90,6 +90,7 @@ def test_what_the_engine_would_refuse_is_counted_and_named(monkeypatch, capsys):
         )
 
 
+@pytest.mark.slow
 def test_a_request_may_name_its_trace_alone(monkeypatch, capsys):
     folder = CASES / "trace_lengths_cannot_be_said"
     asked = yaml.safe_load((folder / "request.yaml").read_text())

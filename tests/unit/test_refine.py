@@ -37,6 +37,7 @@ def test_every_candidate_stays(objective):
     assert layouts(refine(request, model, cluster, first, wanted=3)) == layouts(second)
 
 
+@pytest.mark.slow
 def test_it_goes_on_until_enough_have_held():
     request, model, cluster, first = planned()
     second = refine(request, model, cluster, first, wanted=2)

@@ -242,6 +242,7 @@ def test_noise_differs_between_trials_of_one_layout():
     assert 0.02 < (max(values) - min(values)) / min(values) < 0.5
 
 
+@pytest.mark.slow
 def test_true_prices_differ_term_by_term():
     exact = {layout: p99_ms(World().measure(layout), Metric.TPOT) for layout in ("tp=1", "tp=8")}
     ratios = {

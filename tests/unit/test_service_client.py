@@ -247,6 +247,7 @@ def test_events_go_on_over_a_restart_of_the_service(store, tmp_path):
 # From the command line
 
 
+@pytest.mark.slow
 def test_a_plan_is_the_same_with_a_server(url, run):
     code, out, _ = run("--server", url, "plan", "request.json", "--json")
     here = json.loads(run("plan", "request.json", "--json")[1])

@@ -40,6 +40,7 @@ def test_the_answer_has_the_documented_keys():
     assert low <= answer["slo"][0]["ms"] <= high
 
 
+@pytest.mark.slow
 def test_attainment_counts_beside_the_targets():
     ttft_ms = asked(REQUEST, options())["ttft_ms"]
     target = {"metric": "ttft", "percentile": 50, "ms": (ttft_ms["p50"] + ttft_ms["p90"]) / 2}
@@ -53,6 +54,7 @@ def test_attainment_counts_beside_the_targets():
     assert beside["max_rate_req_per_s"] < alone["max_rate_req_per_s"]
 
 
+@pytest.mark.slow
 def test_one_seed_one_answer():
     first, second, other = (asked(REQUEST, options(seed=seed)) for seed in (3, 3, 4))
     for answer in (first, second, other):
@@ -61,6 +63,7 @@ def test_one_seed_one_answer():
     assert first["ttft_ms"] != other["ttft_ms"]
 
 
+@pytest.mark.slow
 def test_rate_users_and_trace_replace_the_asked_load(tmp_path):
     trace = tmp_path / "trace.csv"
     trace.write_text("timestamp,prompt_tokens,output_tokens\n0,400,10\n1,3000,20\n")
@@ -108,6 +111,7 @@ def pools(prefill="tp=2", decode="tp=1,dp=2", **changes):
     return replace(made, **changes)
 
 
+@pytest.mark.slow
 def test_two_pools_and_what_passes_between_them():
     answer = asked(REQUEST, pools())
     assert [(pool["role"], pool["gpus"]) for pool in answer["pools"]] == [("prefill", 2), ("decode", 2)]

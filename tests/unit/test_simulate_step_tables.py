@@ -43,6 +43,7 @@ def exact(costs, layout, phase, new, context, sequences):
     return [float(total(terms)[0]) for terms in costs.stages(layout, StepShape(phase, *arrays))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @settings(max_examples=40)
 @given(data=st.data())

@@ -84,6 +84,7 @@ def test_a_missed_step_ends_the_trial(world):
     assert decision.winner == trial  # it holds 8 requests/s
 
 
+@pytest.mark.slow
 def test_a_slow_warm_up_ends_nothing(world):
     world.ttft_ms = lambda layout, step: 5000 if step.warmup else 20
     study, _, _, store, _ = world.process({"budget.launches": 1})
@@ -271,6 +272,7 @@ def test_interrupt_tears_down_and_records_the_trial_as_cancelled(world, at):
     assert journal.told[-1] == "finished 0: cancelled"
 
 
+@pytest.mark.slow
 def test_a_defect_of_ours_is_not_taken_for_a_failed_trial(world):
     world.ttft_ms = lambda layout, step: ZeroDivisionError("a bug")
     study, _, _, store, _ = world.process()
@@ -308,6 +310,7 @@ def test_resume_with_another_launcher_is_refused(world):
     assert launcher.orders == launcher.removed == []
 
 
+@pytest.mark.slow
 def test_resume_of_nothing_begins(world):
     study, launcher, _, _, journal = world.process({"budget.launches": 1})
     study.run(resume=True, facts={})

@@ -180,6 +180,7 @@ def test_a_gain_from_nothing_has_no_ratio():
         assert dropped.figures("goodput_req_per_s")["gain"] is None
 
 
+@pytest.mark.slow
 def test_several_at_once_are_answered_together_too():
     *alone, together = supposed(DENSE, "spd=0.5", "nvrar").effects
     assert not together.exact

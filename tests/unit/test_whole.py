@@ -56,6 +56,7 @@ class Kept:
         return SimpleNamespace(finished=self.trials[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", ROUNDS)
 def test_what_serves_is_judged_whatever_nodes_the_last_round_had(study):
     layout = HERE if study == "s" else replace(THERE, gpu=None)
