@@ -59,6 +59,7 @@ def test_one_that_is_as_good_is_promoted(old):
     assert not [answer for answer, _ in found if answer is Answer.ROLL_BACK]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("new", "within"), [(0.5, 5), (0.2, 8), (0.06, 60)])
 def test_one_that_is_worse_is_taken_back_the_sooner_the_worse(new, within):
     found = [first(seed, new, 0.002) for seed in range(20)]
@@ -73,6 +74,7 @@ def test_one_that_misses_no_more_than_the_slo_allows_may_miss_more_than_the_old_
     assert judge(made, slo, POLICY).answer is Answer.PROMOTE
 
 
+@pytest.mark.slow
 def test_one_that_misses_what_the_old_one_misses_too_is_not_taken_back():
     """It may be the load."""
     assert not [seed for seed in range(20) if first(seed, 0.3, 0.3, every=40)[0] is Answer.ROLL_BACK]

@@ -44,6 +44,7 @@ def made() -> Belief:
     return Belief.of(REQUEST, plan(REQUEST, model, cluster, load_space(REQUEST.space)).ranked, model, cluster)
 
 
+@pytest.mark.slow
 def test_the_surest_is_the_smallest_of_the_likeliest():
     belief = made()
     holds, everything = holding(REQUEST, belief), np.ones(len(belief.candidates), dtype=bool)
@@ -55,6 +56,7 @@ def test_the_surest_is_the_smallest_of_the_likeliest():
     assert surest(belief, without, holds) != chosen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "purpose"), [(0.99, Purpose.EXPLORE), (0.85, Purpose.CONFIRM)])
 def test_the_last_launch_but_one_goes_to_what_will_hold(share, purpose):
     """A leader that barely met the SLO is no winner yet; one with something to spare is confirmed."""

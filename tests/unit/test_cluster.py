@@ -69,6 +69,7 @@ def ranked(cluster, objective):
     return plan(request, load_model(request.model), requested_cluster(request), load_space(SPACE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["min_cost", "min_gpus", "min_latency", "max_goodput"])
 def test_groups_are_merged_in_one_ranking_and_priced_as_if_alone(objective):
     both = ranked(MIXED, objective)
@@ -81,6 +82,7 @@ def test_groups_are_merged_in_one_ranking_and_priced_as_if_alone(objective):
         assert [found[gpu, str(c.layout)].prediction for c in plan_of.ranked] == [c.prediction for c in plan_of.ranked]
 
 
+@pytest.mark.slow
 def test_the_cheapest_group_that_meets_the_slo_comes_first():
     best = ranked(MIXED, "min_cost").ranked[0]
     assert best.layout.gpu == "l40s"

@@ -111,6 +111,7 @@ def test_the_request_leaves_as_a_layout_request(emit: Emit, tmp_path: Path) -> N
     assert parse_request(document["spec"]["request"]).slo
 
 
+@pytest.mark.slow
 def test_a_study_without_records_is_recomputed_and_says_so(emit: Emit, tmp_path: Path) -> None:
     studied(tmp_path, None, TP2)
     emitted = emit("--format", "rayservice")

@@ -146,6 +146,7 @@ layouts = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(layouts)
 def test_an_application_is_plain_json_and_never_throttles(layout: ParallelLayout) -> None:
     app = serve_app("app", layout, request(), model_source="org/model")

@@ -109,6 +109,7 @@ def test_old_code_goes_and_of_much_what_was_longest_unused(tmp_path: Path) -> No
     assert fresh.is_dir()
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.lists(st.tuples(st.floats(0, 60), st.integers(1, 9000)), max_size=6), st.integers(0, 30000))
 def test_what_was_used_today_stays(

@@ -42,6 +42,7 @@ def find(server, **options):
     return source.found, rates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"rates": (3.0,)}, {"rates": (2.0, 40.0)}], ids=["alone", "a guess", "a range"]
 )

@@ -166,6 +166,7 @@ def test_cores_saturate_by_what_a_request_takes_of_them() -> None:
         assert float(longer[0]) == pytest.approx(1e3 / most / 10, rel=1e-3)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(st.floats(0.5, 8), st.floats(0, 4), st.floats(0.05, 0.9), st.integers(1, 3))
 @example(7.0, 0.0, 0.875, 2)  # all together never want all cores

@@ -152,6 +152,7 @@ def test_a_key_that_is_short_or_for_something_else_signs_nothing(provider, issue
         issuer.identify(provider.token(number=2, kid="enc"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header", ["jwk", "jku", "x5u", "x5c"])
 def test_a_token_brings_no_key_of_its_own(provider, issuer, header):
     mine = private_key(number=9)

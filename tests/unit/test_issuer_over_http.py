@@ -46,6 +46,7 @@ def bearer(token):
     return {"Authorization": f"Bearer {token}"}
 
 
+@pytest.mark.slow
 def test_a_subject_is_an_account_for_studies_quota_and_audit(provider, client, store):
     headers = bearer(provider.token())
     made = client.post("/v1/studies", json=STUDY | {"name": "one"}, headers=headers)

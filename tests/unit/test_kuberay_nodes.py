@@ -202,6 +202,7 @@ def a_document(layout):
     return beside(PLACED, a_served("one", layout, REQUEST), REQUEST)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "others", "nodes", "says"),
     [

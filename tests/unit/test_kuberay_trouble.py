@@ -198,6 +198,7 @@ class TestBehindAService(SiteContract):
     def bench(self):
         return in_memory(gateway=None)
 
+    @pytest.mark.slow
     def test_a_share_is_refused_and_traffic_stays_where_it_is(self, bench):
         self.up(bench, "one", "two")
         self.routed(bench, {"one": 1.0})
@@ -210,6 +211,7 @@ class TestBehindAService(SiteContract):
         self.up(bench, "one")
         assert "no canary" in bench.site.no_room_for(bench.live("two"), bench.request)
 
+    @pytest.mark.slow
     def test_all_of_it_goes_to_one_and_then_to_another(self, bench):
         self.up(bench, "one", "two")
         for name in ("one", "two", "one"):

@@ -139,6 +139,7 @@ def test_no_layout_has_such_a_value(axes):
     assert caught.value.given == axes[axis]
 
 
+@pytest.mark.slow
 @given(text=st.text(max_size=30))
 def test_any_text_is_a_layout_or_refused(text):
     try:

@@ -18,6 +18,7 @@ def held(sequence, kv_tokens, longest):
     return simulator._limits, simulator._longest_held()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sequence", "found"),
     [

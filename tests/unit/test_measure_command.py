@@ -155,6 +155,7 @@ def test_a_key_is_sent_and_never_shown(monkeypatch):
     assert (caught.value.exit_code, "wrong" in str(caught.value)) == (2, False)
 
 
+@pytest.mark.slow
 def test_a_wrong_model_names_what_is_served():
     with (
         MockServer(models=("big", "small")) as server,
@@ -165,6 +166,7 @@ def test_a_wrong_model_names_what_is_served():
         measure(server.url)
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_answers_nothing_right_is_one_line():
     with pytest.raises(ParlayError, match=r"/v1/models cannot be reached: .*refused") as caught:
         measure(f"http://127.0.0.1:{closed_port()}")

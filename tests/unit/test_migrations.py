@@ -105,6 +105,7 @@ def test_when_a_launch_began_is_said_by_its_trial_and_nobody_queued_it(old):
     assert rows(url, gone) == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_store_of_version_1_loses_nothing(old):
     store = Store(url := old(1))
     assert str(store.decision("decided").winner.layout) == TP2_DP2
@@ -119,6 +120,7 @@ def test_a_store_of_version_1_loses_nothing(old):
     assert rows(url, OPTUNAS) == [("v3.2.0.a",)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [0, 1, 2])
 def test_the_upgraded_tables_are_those_of_a_new_store(url, old, version):
     if version:
@@ -132,6 +134,7 @@ def test_the_upgraded_tables_are_those_of_a_new_store(url, old, version):
         assert compare_metadata(MigrationContext.configure(db, opts=options), META) == []
 
 
+@pytest.mark.slow
 def test_a_failed_upgrade_changes_nothing(old):
     url = old(2)
     before = rows(url, "SELECT * FROM parlay_trials ORDER BY study, number")

@@ -65,6 +65,7 @@ def test_it_names_the_factor_that_it_would_take():
     assert never_launched_answer(found).would_win[0].layout == found.rivals[0].layout
 
 
+@pytest.mark.slow
 def test_the_highest_step_held_cannot_be_beaten_in_goodput():
     assert held("max_goodput", "tp=1,pp=1,dp=8,max_num_seqs=128", 600.0)[0].rivals == ()
     lower, _ = held("max_goodput", "tp=1,pp=1,dp=8,max_num_seqs=128", 300.0)
@@ -77,6 +78,7 @@ def test_the_latency_to_beat_is_the_measured_one():
     assert ParallelLayout.parse(found.rivals[0].layout).devices <= 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["min_gpus", "min_cost", "max_goodput", "min_latency"])
 def test_a_correction_shifts_the_factor_by_as_much(objective):
     request = parse_request(document({"space": AXES, "objective": objective, "slo.0.ms": 200.0}))

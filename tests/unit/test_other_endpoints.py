@@ -151,6 +151,7 @@ def test_headers_go_with_every_request_and_are_not_shown(monkeypatch):
     assert "s3cret" not in out + err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "where"),
     [

@@ -82,6 +82,7 @@ def test_what_was_measured_is_believed_before_the_model():
     assert found.moving_gpu_hours == pytest.approx(8 * (120 / 3600 + 10 / 60))
 
 
+@pytest.mark.slow
 def test_trials_say_nothing_of_longer_prompts():
     known = Known(REQUEST, (trial(ParallelLayout(tp=2, dp=4), 10.0, 20.0),))
     longer = now(prompts=Tokens(1e4, 4096.0))
@@ -95,6 +96,7 @@ def test_a_rate_that_was_held_is_enough_for_a_lower_one():
     assert known.shown(now(rate=40.0)) == {LARGE: False}
 
 
+@pytest.mark.slow
 def test_a_layout_that_was_seen_to_miss_is_not_proposed_and_speaks_against_its_kin():
     missed = Known(REQUEST, lived=(Lived(SMALL, 20.0, 1024.0, 128.0, met=False),))
     found = ask(SMALL, known=missed)
@@ -115,6 +117,7 @@ def test_what_was_lived_holds_for_lighter_or_heavier_loads():
     assert not replace(missed, req_per_s=40.0).speaks_of(now().request)
 
 
+@pytest.mark.slow
 def test_the_same_observations_never_ask_for_the_way_back():
     """Moved because the SLO was missed, what was seen of the old layout stays."""
     known = Known(REQUEST, lived=(Lived(SMALL, 20.0, 1024.0, 128.0, met=False),))
@@ -124,6 +127,7 @@ def test_the_same_observations_never_ask_for_the_way_back():
     assert not back.regains_slo
 
 
+@pytest.mark.slow
 def test_a_vetoed_layout_and_one_that_the_launcher_refuses_are_never_best():
     first = ask(LARGE).best.deployment
     second = ask(LARGE, vetoed={first}).best.deployment
@@ -139,6 +143,7 @@ EMERGENCIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trials", "expected"), EMERGENCIES.values(), ids=EMERGENCIES)
 def test_in_an_emergency_the_best_that_fits_now(trials, expected):
     found = ask(LARGE, now(count=2, rate=15.0), Known(REQUEST, trials))
@@ -161,6 +166,7 @@ def test_longer_sequences_than_memory_holds_do_not_fit_the_present_layout():
     assert found.present.meets is False
 
 
+@pytest.mark.slow
 def test_a_residual_slows_every_layout():
     slow = Notice(NoticeKind.RESIDUAL, "tpot", "", 1.0, 0.0, {"measured_over_expected_ratio": 1.6})
     known = informed(Known(REQUEST, (trial(SMALL, 20.0),)), [slow], LARGE, now())
@@ -206,11 +212,13 @@ def test_what_serves_in_fewer_replicas_is_better_than_another_kind_that_is_alike
         assert found.best.deployment == replace(serves, dp=2)
 
 
+@pytest.mark.slow
 def test_what_a_layout_carries_is_said_with_the_prices_that_are_known():
     usual, slow = ask(SMALL).present, ask(SMALL, known=Known(REQUEST, slower={Metric.TPOT: 1.5})).present
     assert slow.goodput_req_per_s < 0.75 * usual.goodput_req_per_s
 
 
+@pytest.mark.slow
 def test_where_even_one_request_is_too_slow_everywhere_the_larger_layout_still_carries_more():
     found = ask(SMALL, known=Known(REQUEST, slower={Metric.TPOT: 50.0}))
     assert 0 < found.present.goodput_req_per_s < found.best.goodput_req_per_s
@@ -259,6 +267,7 @@ def test_what_is_expected_follows_rate_and_lengths():
     assert not expected(Look(60.0, 60.0))
 
 
+@pytest.mark.slow
 def test_of_several_kinds_of_nodes_the_last_is_still_named_by_its_layouts():
     groups = [{"gpu": gpu, "nodes": 4, "gpus_per_node": 8} for gpu in ("h100_sxm", "a100_sxm")]
     asked = parse_request(REQUEST.model_dump(mode="json", exclude_none=True) | {"cluster": groups})
@@ -275,6 +284,7 @@ def test_a_round_on_other_nodes_than_what_serves_says_nothing_of_it():
         ask(replace(LARGE, gpu="a100_sxm"))
 
 
+@pytest.mark.slow
 def test_what_is_asked_again_with_every_look_is_simulated_once(monkeypatch):
     asked = []
     monkeypatch.setattr("tuner.retune.contenders.presimulate", lambda _, found, *__: asked.extend(found) or {})

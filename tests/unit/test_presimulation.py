@@ -19,6 +19,7 @@ def calm():
     return request, ranked, load_model(request.model), Cluster.from_spec(request.cluster)
 
 
+@pytest.mark.slow
 def test_every_candidate_is_simulated_once_whatever_its_executor(calm):
     request, ranked, _, _ = calm
     found = presimulate(*calm)

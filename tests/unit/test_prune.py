@@ -214,6 +214,7 @@ def near(value):
     return pytest.approx(value, rel=1e-12) if isinstance(value, float) else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["tp=1,pp=1,dp=1", "tp=4,pp=2,dp=1", "tp=2,pp=1,dp=1,max_num_batched_tokens=512"])
 def test_a_prediction_is_what_its_breakdown_explains(layout):
     request, model, cluster, found = made({"workload.prompt_tokens": 1024, "slo.0.ms": 1000})
@@ -227,6 +228,7 @@ def by_layout(found):
     return {c.layout: c.prediction for c in found.ranked}
 
 
+@pytest.mark.slow
 def test_replicas_multiply_goodput_and_share_the_load():
     predictions = by_layout(made({"objective": "max_goodput"})[3])
     for layout, prediction in predictions.items():
@@ -253,6 +255,7 @@ def test_more_load_is_never_faster(rate, more):
             assert a.tpot_ms <= b.tpot_ms * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_a_rate_that_nothing_carries_leaves_no_figure():
     _, _, _, found = made({"workload.arrival.requests_per_s": 100_000})
     for candidate in found.ranked:
@@ -262,6 +265,7 @@ def test_a_rate_that_nothing_carries_leaves_no_figure():
         assert prediction.goodput_req_per_s < 100_000
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_fit_is_dropped_with_its_bytes():
     _, _, _, found = made({"model": "meta-llama/Llama-3.1-70B"})
     dropped = [g for g in found.dropped if g.reason is DropReason.MEMORY]

@@ -53,6 +53,7 @@ def test_an_account_without_a_quota_may_take_what_there_is(store):
     assert (standing.gpu_hours, standing.frees_at) == (pytest.approx(1e6), None)
 
 
+@pytest.mark.slow
 def test_what_was_spent_counts_whatever_became_of_it(store):
     store.quotas.set(Quota("abc", 40.0, 30.0, None))
     launched(store, "ended", "abc", gpu_hours=10)

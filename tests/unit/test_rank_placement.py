@@ -49,6 +49,7 @@ LAYOUTS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(layout=LAYOUTS, per_node=st.integers(1, 9), stage=st.integers(0, 3))
 def test_groups_lie_on_the_nodes_of_their_ranks(layout: ParallelLayout, per_node: int, stage: int) -> None:

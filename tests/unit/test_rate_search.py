@@ -68,6 +68,7 @@ def test_a_window_that_shows_nothing_is_counted_and_moves_nothing():
     assert search.found.rate_req_per_s is None
 
 
+@pytest.mark.slow
 def test_a_good_guess_saves_windows_and_a_bad_one_does_not_mislead():
     counts = {start: len(drive(search := RateSearch(0.1, 1000, start=start), 40.0)) for start in (38, 0.2, None)}
     assert counts[38] < counts[None]

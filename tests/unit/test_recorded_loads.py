@@ -121,6 +121,7 @@ ROWS = st.lists(
 ).filter(lambda rows: len({t for t, _, _ in rows}) > 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(rows=ROWS, rate=st.floats(0.01, 100))
 def test_the_resolved_workload_is_what_the_trace_holds(rows, rate, tmp_path_factory):
@@ -145,6 +146,7 @@ def test_the_resolved_workload_is_what_the_trace_holds(rows, rate, tmp_path_fact
     assert load.rate_req_per_s == pytest.approx(rate)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(rows=ROWS, limit=st.integers(2, 6000))
 def test_too_long_requests_are_refused_skipped_or_truncated(rows, limit, tmp_path_factory):

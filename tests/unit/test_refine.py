@@ -65,6 +65,7 @@ def test_what_bursts_break_gives_way_to_more_devices():
     assert not alone.prediction.meets_slo
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_asked_rates():
     request, model, cluster, first = planned()
     best = refine(request, model, cluster, first, wanted=1).ranked[0].prediction

@@ -164,6 +164,7 @@ def test_requests_beyond_the_timeout_failed():
     assert failed.value.reason is FailureReason.CLIENT_ERROR
 
 
+@pytest.mark.slow
 def test_side_by_side_trials_share_devices_and_time():
     """Threads start and stop deployments of two devices on eight; none is held twice, and none is lost."""
     world = World(Conditions(pace=1e-5))
@@ -218,6 +219,7 @@ def test_a_name_in_use_is_refused():
         world.launch(app="mine")
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_world():
     conditions = Conditions(seed=7, noise=0.1, term_error=0.3, failure_share=0.5)
     layouts = ["tp=1", "tp=2", "tp=4", "tp=8", "tp=2,pp=2", "tp=1,dp=2"]
@@ -235,6 +237,7 @@ def test_the_same_seed_is_the_same_world():
     assert history(conditions) != history(replace(conditions, seed=8))
 
 
+@pytest.mark.slow
 def test_noise_differs_between_trials_of_one_layout():
     world = World(Conditions(noise=0.05))
     values = [p99_ms(world.measure(), Metric.TPOT) for _ in range(12)]

@@ -163,6 +163,7 @@ def test_a_study_comes_back_from_its_archive_as_it_was(store, tmp_path):
         store.archive.restore({**whole, "schema_version": 1})
 
 
+@pytest.mark.slow
 def test_two_processes_do_it_one_after_the_other(store, tmp_path):
     for number in range(5):
         cancelled(store, f"s{number}")

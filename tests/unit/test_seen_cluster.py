@@ -76,6 +76,7 @@ def test_where_no_worker_sees_ray_it_is_said_why(client, store, see, address, wh
     assert why in answers[2].json()["allowed"]
 
 
+@pytest.mark.slow
 def test_a_plan_is_of_the_cluster_that_a_worker_sees(client, store):
     with present(store, Ray(EIGHT)):
         found = client.post("/v1/plans", json={"request": ASKED}).json()

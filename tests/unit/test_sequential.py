@@ -109,6 +109,7 @@ def fed(attainment, misses, count=600):
     return test.update(30.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attainment", "misses", "expected"),
     [
@@ -204,6 +205,7 @@ def test_met_is_wrong_as_seldom_as_stated(memory):
     assert found.count(Verdict.MET) <= 12
 
 
+@pytest.mark.slow
 def test_what_is_plain_is_decided():
     assert set(verdicts(0.99999, 0.3, runs=10)) == {Verdict.MET}
     assert set(verdicts(0.5, 0.3, runs=10)) == {Verdict.MISSED}

@@ -48,6 +48,7 @@ def test_a_slope_is_found_with_its_interval():
     assert not trend(at_s, -at_s).rises
 
 
+@pytest.mark.slow
 def test_without_a_slope_a_rise_is_claimed_as_seldom_as_its_interval_says():
     at_s = np.arange(300) / 10
     rises = sum(trend(at_s, np.random.default_rng(seed).exponential(size=300)).rises for seed in range(400))

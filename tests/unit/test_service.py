@@ -255,6 +255,7 @@ def test_events_end_when_a_study_is_paused_and_go_on_behind_that_when_it_is_resu
     assert client.post("/v1/studies/s/resume").json()["given"] == "decided"
 
 
+@pytest.mark.slow
 def test_one_that_waits_is_paused_resumed_and_cancelled(serve, store, tmp_path):
     client = serve()
     client.post("/v1/studies", json=STUDY | {"name": "s"})
@@ -300,6 +301,7 @@ def test_a_worker_that_is_told_to_end_gives_back_what_it_has(serve, store, tmp_p
     assert store.study("s").state is StudyState.PAUSED
 
 
+@pytest.mark.slow
 def test_pages_follow_one_another(serve, store):
     client = serve()
     for number in range(5):

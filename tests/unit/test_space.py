@@ -17,6 +17,7 @@ def test_every_shipped_space_is_listed_here():
     assert {path.stem for path in SPACES_DIR.glob("*.yaml")} == set(SHIPPED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), SHIPPED.items())
 def test_shipped_spaces(name, size):
     space = load_space(name)

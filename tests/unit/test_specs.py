@@ -166,6 +166,7 @@ def run_by_sh(text: str, folder: Path) -> tuple[list[str], dict[str, str]]:
     return words, environment
 
 
+@pytest.mark.slow
 @EACH
 def test_the_command_line_says_what_the_engine_was_given(case: Case, tmp_path: Path) -> None:
     words, environment = run_by_sh(emitted(case, "vllm"), tmp_path)

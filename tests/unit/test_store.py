@@ -241,6 +241,7 @@ def test_a_place_that_is_no_database_is_a_store_error(tmp_path, place):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "error"),
     [

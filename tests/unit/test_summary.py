@@ -237,6 +237,7 @@ def answers(ttft_s, every_s=0.1):
     return [sample(place, ttft_s=float(one), tokens=1, sent_s=place * every_s) for place, one in enumerate(ttft_s)]
 
 
+@pytest.mark.slow
 def test_a_warm_up_that_counts_is_named_with_its_length():
     found = []
     for seed in range(40):
@@ -248,6 +249,7 @@ def test_a_warm_up_that_counts_is_named_with_its_length():
     assert 2.5 <= np.median(seen_s) <= 6
 
 
+@pytest.mark.slow
 def test_what_is_alike_throughout_has_no_warm_up():
     steady = [np.random.default_rng(seed).exponential(0.1, 400) for seed in range(50)]
     assert sum(warm_up_left_s(answers(ttft_s)) is not None for ttft_s in steady) <= 1

@@ -25,6 +25,7 @@ def test_the_more_the_sooner(times, minutes):
     assert minutes[0] <= found <= minutes[1]
 
 
+@pytest.mark.slow
 def test_neither_a_burst_nor_a_week_at_what_was_planned_is_told():
     assert told_after(*[10.0] * 30, *[15.0] * 8, *[10.0] * 30) is None
     assert told_after(*[10.0] * 10_080) is None

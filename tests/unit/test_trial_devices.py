@@ -81,6 +81,7 @@ def test_rests_keep_off_the_nodes_of_others_that_use_the_network() -> None:
     assert place(parse_deployment("tp=8,executor=ray"), three, beside, Isolation.NONE) == Placement(((2, 6), (1, 2)))
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     count=st.integers(1, 4),

@@ -64,6 +64,7 @@ def test_what_is_kept_is_the_end_and_bounded(url):
     store.close()
 
 
+@pytest.mark.slow
 def test_the_log_of_a_trial_is_kept_while_it_runs_and_when_it_has_ended(tmp_path, monkeypatch):
     world = World(copy_of_empty_store(tmp_path / "store.db"), tmp_path / "logs")
     study, launcher, meter, store, _ = world.process({"budget.launches": 1, "load.rates_req_per_s": [8]})

@@ -46,6 +46,7 @@ def test_another_kind_waits_its_turn_and_nobody_overtakes_it() -> None:
     assert set(said) == {"waiting for trials behind another front to end"}
 
 
+@pytest.mark.slow
 def test_a_wait_for_a_turn_can_be_cancelled() -> None:
     turns, handle = Turns(), CancelHandle()
     turns.enter("a", "one", watch([]))

@@ -164,6 +164,7 @@ def test_a_sample_of_runs_is_scored_as_a_whole_and_near_what_was_measured() -> N
     json.loads(answer.to_json())
 
 
+@pytest.mark.slow
 def test_probes_of_a_layout_bring_its_other_rows_nearer(tmp_path: Path) -> None:
     with SAMPLE.open(newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -202,6 +202,7 @@ def test_a_question_without_sense_is_refused(changes, given, allowed):
         supposed(changes, *given)
 
 
+@pytest.mark.slow
 def test_a_plan_that_supposes_says_so():
     real, thought = planned(DENSE), planned(DENSE, "nvrar", "spd=0.5")
     assert real.what_if == ()
@@ -224,6 +225,7 @@ def test_the_answer_is_json_that_nothing_can_be_emitted_from(changes, given):
         assert set(told["best_without"]) == {f.name for f in fields(PricedLayout)}
 
 
+@pytest.mark.slow
 def test_the_table_shows_old_and_new_winner():
     found, console = supposed(LONG, "ring-attention", "nvrar"), Console(width=250)
     with console.capture() as capture:

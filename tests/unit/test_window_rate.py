@@ -96,6 +96,7 @@ def test_a_drawn_load_knows_its_window(process, rate, duration_s, seed):
     assert load.share(0, 2).duration_s == duration_s
 
 
+@pytest.mark.slow
 def test_a_simulated_request_alone_has_the_rate_of_its_window(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("timestamp,prompt_tokens,output_tokens\n7,64,8\n")
@@ -110,6 +111,7 @@ def test_a_simulated_request_alone_has_the_rate_of_its_window(tmp_path):
     assert few.goodput_req_per_s == pytest.approx(0.1 * few.load.requests)
 
 
+@pytest.mark.slow
 def test_people_are_told_which_load_the_highest_rate_is_of():
     request = make_request()
     for options, words in (
