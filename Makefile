@@ -31,7 +31,8 @@ test: .venv/installed ## run all tests, those on the real stack included
 	$(PYTHON_BIN) -m pytest -m "real and not long"
 	$(PYTHON_BIN) -m pytest tests/with_kubernetes
 
-test-long: .venv/installed ## real runs that take some minutes each: a rollout under load
+test-long: .venv/installed ## what CI has no time for: properties on examples drawn anew, a rollout under load
+	$(PYTHON_BIN) -m pytest -n 2 --dist worksteal -m "hypothesis and not real" --hypothesis-profile anew
 	$(PYTHON_BIN) -m pytest -m long
 
 # Tests are rewritten by pytest when they are loaded; that is kept as bytecode, or every run would pay for it. Of each

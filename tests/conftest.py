@@ -16,10 +16,12 @@ gc.set_threshold(20_000, 20, 20)  # of the objects of thousands of tests hardly 
 # A job that a shell runs in the background is born without it, and so are the processes that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as one that nohup starts
-# Timing never decides a test. All else is as Hypothesis has it, where it finds itself in CI or not.
-settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("quick", settings.get_profile("untimed"), max_examples=20)  # for `make check`
-settings.load_profile("untimed")
+# Timing never decides a test, nor does luck: what CI says of a change does not depend on what was drawn that day. So
+# `make test` tries the same examples each time; `make check` and `make test-long` look for new ones.
+settings.register_profile("anew", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("anew"), max_examples=20)
+settings.register_profile("same", settings.get_profile("anew"), derandomize=True, database=None)
+settings.load_profile("same")
 
 
 def pytest_collection_finish():

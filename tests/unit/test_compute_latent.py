@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tuner.ask.latent_fits import LATENT_SECTIONS
@@ -164,11 +164,12 @@ def test_the_keys_that_a_prompt_chooses_are_counted_one_by_one() -> None:
 
 @pytest.mark.slow
 @given(name=gpus, rows=sizes, width=sizes)
+@example(name="gb300", rows=2, width=1)
 def test_finding_scales_takes_longer_than_casting(name: str, rows: int, width: int) -> None:
     profile = load_profile(name)
     cast, found = (float(quantise_rows_ms(profile, rows, width, find_scales=s)) for s in (False, True))
     assert found >= cast >= 3 * rows * width / profile.memory_bytes_per_s * 1e3
-    assert quantise_rows_ms(profile, rows, width, warm=True) <= found
+    assert quantise_rows_ms(profile, rows, width, warm=True) <= found * (1 + 1e-9)  # the same but for rounding
 
 
 @pytest.mark.parametrize(
