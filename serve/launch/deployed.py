@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
+from serve.launch.cpu_dtype import caution_of
 from serve.launch.health import Waiting, served_models, warm_up
 from serve.launch.logs import SHOWN_LINES
 from serve.launch.start_clock import StartClock
@@ -68,9 +69,9 @@ class Deployed(ABC):
     def _take_stock(self) -> None:
         """Note of what it consists, so that what is lost later is missed."""
 
-    def _timed_out(self, limit_s: float) -> LaunchFailed:
+    def _timed_out(self, limit_s: float, caution: str | None) -> LaunchFailed:
         phase, since_s = self._clock.doing
-        doing = f"it was {phase.words}, since second {since_s:.0f}"
+        doing = f"it was {phase.words}, since second {since_s:.0f}{'' if caution is None else f'; {caution}'}"
         return LaunchFailed(FailureReason.START_TIMED_OUT, f"not ready within {limit_s:g} s: {doing}")
 
     def session_ready(self, after_s: float) -> None:
@@ -90,15 +91,20 @@ class Deployed(ABC):
             self.teardown()
             raise
 
-    def wait_until_ready(self, order: LaunchOrder, started: float, waiting: Waiting) -> None:
-        """Return once every replica has answered; raises LaunchFailed where it dies or is too slow, or Cancelled."""
+    def wait_until_ready(self, order: LaunchOrder, started: float, waiting: Waiting, here: bool = True) -> None:
+        """Return once every replica has answered; raises LaunchFailed where it dies or is too slow, or Cancelled.
+
+        ``here``: its engines run on this machine.
+        """
         limit_s = order.request.engine.start_timeout_s
+        if (caution := caution_of(order) if here else None) is not None:
+            waiting.tell(caution)
         answered = False
         while not answered:
             elapsed_s = time.perf_counter() - started
             is_up = self._is_up(waiting, elapsed_s)
             if elapsed_s > limit_s:
-                raise self._timed_out(limit_s)
+                raise self._timed_out(limit_s, caution)
             if is_up and waiting.answer(self._lists_its_model):
                 self._clock.listed(time.perf_counter() - started)
                 waiting.on(StartPhase.FIRST_ANSWER.words, elapsed_s)

@@ -58,6 +58,10 @@ class Waiting:
         self._watch, self._every_s = watch, every_s
         self._said: tuple[str, float] | None = None
 
+    def tell(self, words: str) -> None:
+        """Of what is launched, while nothing is waited for yet."""
+        self._watch.progress(words)
+
     def pause(self, seconds: float) -> None:
         """Let so many seconds go by; raises Cancelled as soon as the launch is cancelled."""
         self._watch.cancel.wait(seconds)

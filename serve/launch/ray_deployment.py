@@ -160,12 +160,12 @@ class RayServeDeployment(Deployed):
         lines = self.log_tail(SEARCHED_LINES) or messages(application)  # another node's logs cannot be read from here
         return crash(lines, fallback, lost=self._engine.look(self._history.leaders))
 
-    def _timed_out(self, limit_s: float) -> LaunchFailed:
+    def _timed_out(self, limit_s: float, caution: str | None) -> LaunchFailed:
         placed = any(replica.holds_engine and replica.worker_id for replica in self._history.seen.values())
         if not placed and groups_pending():
             detail = f"no room within {limit_s:g} s: others hold the cluster's devices"
             return LaunchFailed(FailureReason.PLACEMENT_IMPOSSIBLE, detail)
-        return super()._timed_out(limit_s)
+        return super()._timed_out(limit_s, caution)
 
     def _application(self) -> dict[str, Any] | None:
         found: dict[str, Any] | None = serve_details()["applications"].get(self._order.app)

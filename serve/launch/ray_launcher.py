@@ -158,7 +158,7 @@ class RayServeLauncher:
             watch.progress("handing the application to Ray Serve")
             caches = self._caches.environment(self._session.own)
             deploy_application(with_variables(config, caches), environment)
-            deployment.wait_until_ready(order, started, Waiting(watch))
+            deployment.wait_until_ready(order, started, Waiting(watch), here=self._session.own)
         return deployment
 
     def remove_orphan(self, app: str) -> bool:

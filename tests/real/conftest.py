@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from serve.launch.cpu_dtype import multiplies_bfloat16
 from serve.launch.engine import serve_app
 from serve.launch.health import completes, served_models
 from serve.launch.local_launcher import LocalProcessLauncher
@@ -30,6 +31,8 @@ from tuner.trial.launched import Launched, RayApplication
 from tuner.trial.results import LoadStep
 from tuner.trial.seams import Launcher, RunningDeployment, Samples, Watch
 
+# The model is stored in bfloat16, with which engines start a minute later on a CPU that does not multiply it.
+DTYPE = "auto" if multiplies_bfloat16() else "float32"
 MAKERS: dict[str, Callable[..., Launcher]] = {
     "ray-serve": lambda port, state_dir: RayServeLauncher(None, port, state_dir=state_dir),
     "local-process": lambda port, state_dir: LocalProcessLauncher(port, state_dir=state_dir),
@@ -44,7 +47,7 @@ def request_for(model: Path, **engine: Any) -> TuneRequest:
             "cluster": {"gpu": "cpu", "gpus_per_node": 2},
             "workload": {"prompt_tokens": 64, "output_tokens": OUTPUT_TOKENS, "arrival": {"requests_per_s": 1}},
             "slo": [{"metric": "ttft", "percentile": 99, "ms": 5000}],
-            "engine": {"kv_cache_gib": 0.25, "max_model_len": 256, "start_timeout_s": 240} | engine,
+            "engine": {"dtype": DTYPE, "kv_cache_gib": 0.25, "max_model_len": 256, "start_timeout_s": 240} | engine,
         }
     )
 

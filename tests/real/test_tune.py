@@ -19,7 +19,7 @@ import yaml
 from serve.launch.engine_processes import EngineProcesses
 from serve.launch.processes import ProcessId, identify, writers_under
 from tests.chart import documents, render
-from tests.real.conftest import command_of
+from tests.real.conftest import DTYPE, command_of
 from tests.real.rendered_cluster import RenderedCluster
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
@@ -48,7 +48,7 @@ def request_file(folder: Path, model: Path) -> Path:
                 "slo": [{"metric": "ttft", "percentile": 90, "ms": 20_000}],
                 "objective": "min_latency",
                 "space": {"tp": [1], "max_num_batched_tokens": [256, 512], "max_num_seqs": [16]},
-                "engine": {"kv_cache_gib": 0.25, "max_model_len": 128, "start_timeout_s": 240},
+                "engine": {"dtype": DTYPE, "kv_cache_gib": 0.25, "max_model_len": 128, "start_timeout_s": 240},
                 "load": {"rates_req_per_s": [2, 4], "seconds": 3, "warmup_seconds": 1},
                 "budget": {"launches": 2, "minutes": 10},
             }

@@ -1,0 +1,38 @@
+"""Which processors have instructions for what an engine computes in."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+from serve.launch.device import cluster_of
+from tuner.ask.profile import load_profile
+from tuner.trial.seams import LaunchOrder
+
+CPUINFO = Path("/proc/cpuinfo")
+_ABLE = {"avx512bw", "avx_ne_convert"}
+WORDS = "this processor multiplies half precision some 30 times slower than float32 (engine.dtype): it has no AVX-512"
+
+
+def caution_of(order: LaunchOrder) -> str | None:
+    """What is to be told of an engine on this machine's cores that computes in what they do not multiply.
+
+    That is half precision, unless float32 is asked for: see ``tuner.ask.dtype.engine_dtype``.
+    """
+    on_cores = load_profile(cluster_of(order.layout, order.request).gpu).kind.name == "cpu"
+    return WORDS if on_cores and order.request.engine.dtype != "float32" and not multiplies_bfloat16() else None
+
+
+@cache
+def multiplies_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
+    """False on an x86 processor that has neither AVX-512 nor AVX-NE-CONVERT: oneDNN, with which torch multiplies on
+    CPUs, has kernels for bfloat16 with these alone ("Data Types" of its manual), and torch falls back on a loop.
+
+    True as well where nothing is known: on other architectures, and where Linux tells no flags.
+    """
+    try:
+        found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
+    except OSError:
+        return True
+    return found is None or not _ABLE.isdisjoint(found[1].split())
