@@ -70,7 +70,7 @@ def test_whoever_waits_for_such_an_engine_is_told_why_it_is_slow(
         assert caution_of(order("cpu", dtype, tmp_path)) == (None if able else WORDS)
     for here in (True, False):
         said: list[str] = []
-        engine = Never("http://127.0.0.1:1", "m", Launched("local-process", {}, "m", NoEngine()))
+        engine = Never("http://127.0.0.1:1", "m", Launched("local-process", {}, "m", NoEngine("never")))
         with pytest.raises(LaunchFailed) as failed:
             engine.wait_until_ready(
                 order("cpu", "auto", tmp_path), time.perf_counter(), Waiting(Watch(progress=said.append)), here
