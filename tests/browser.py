@@ -13,6 +13,7 @@ Page = Any
 PHONE, DESKTOP = 390, 1280  # widths
 # What WCAG 2.2 asks at levels A and AA, and what axe counts as good practice.
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+_COLOURS = ["color-contrast", "link-in-text-block"]  # the rules that a change of colours may break
 
 
 @contextmanager
@@ -46,9 +47,10 @@ def opened(browser: Browser, url: str, width: int = DESKTOP, **options: Any) -> 
     assert complaints == []
 
 
-def violations(page: Page) -> list[str]:
+def violations(page: Page, colours_alone: bool = False) -> list[str]:
     """What axe finds wrong: the rule, and where. It comes by the debugger, as the page's policy allows its own scripts
     alone."""
     page.evaluate(tools.axe().read_text(encoding="utf-8"))
-    found = page.evaluate("rules => axe.run({runOnly: {type: 'tag', values: rules}})", _RULES)
+    only = {"type": "rule", "values": _COLOURS} if colours_alone else {"type": "tag", "values": _RULES}
+    found = page.evaluate("only => axe.run({runOnly: only})", only)
     return [f"{one['id']}: {node['html'][:200]}" for one in found["violations"] for node in one["nodes"]]

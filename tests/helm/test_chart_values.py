@@ -62,7 +62,9 @@ def test_a_value_changes_what_it_should_alone(change: Change, rendered: Rendered
 
 
 def test_no_version_of_kubernetes_gets_something_else(rendered: Rendered) -> None:
-    assert [name for name in VALUES if len({rendered[name, version] for version in KUBERNETES}) > 1] == []
+    """The oldest and the newest of every values, those between them of the bases."""
+    versions = {name: KUBERNETES if name in BASES else (KUBERNETES[0], KUBERNETES[-1]) for name in VALUES}
+    assert [name for name, some in versions.items() if len({rendered[name, version] for version in some}) > 1] == []
 
 
 def test_helm_4_renders_the_same(rendered: Rendered, tmp_path: Path) -> None:
@@ -75,7 +77,7 @@ def test_both_helms_lint_it(tmp_path: Path) -> None:
     for name, values in VALUES.items():
         path = tmp_path / "values.yaml"
         path.write_text(yaml.safe_dump(values), encoding="utf-8")
-        for binary in (None, kube_tools.helm4()):
+        for binary in (None, kube_tools.helm4()) if name in BASES else (None,):  # Helm 4 renders the same
             done = helm("lint", "--strict", str(CHART), "--values", str(path), binary=binary)
             assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
 
