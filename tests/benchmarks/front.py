@@ -4,15 +4,16 @@
 
 Windows were measured before an engine that costs nothing (``tests.fit.front_path``). Figures of the paths come from
 every other window, of a path that was measured so of those in which nothing else is known to have run on the machine;
-the table judges all others. An option
-stands beside the default under the same load: its TTFT, processor time of the path per token, and tokens/s.
+the table judges all others, and once more at the pace that the machine had in each: what is left is the model's own
+error. An option stands beside the default under the same load: its TTFT, processor time of the path per token, and
+tokens/s.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as File
 
 import numpy as np
@@ -35,13 +36,13 @@ class Judged:
     errors: tuple[float, float, float, float]
 
 
-def judged(rows: Iterable[Seen]) -> list[Judged]:
-    """Every window that a path's figures predict and whose queue ended with it."""
+def judged(rows: Iterable[Seen], paced: bool = False) -> list[Judged]:
+    """Every window that a path's figures predict and whose queue ended with it; ``paced``: see ``at_pace``."""
     found = []
     for row in rows:
         if row.overloaded:
             continue
-        seen = predicted(_fit(row), row)
+        seen = predicted(at_pace(_fit(row), row) if paced else _fit(row), row)
         errors = (
             (seen.ttft_mean_ms - seen.engine_ttft_ms) / row.added_ms - 1,
             seen.ttft_mean_ms / row.ttft_mean_ms - 1,
@@ -58,6 +59,22 @@ def _fit(row: Seen) -> FrontFit:
     return fit if row.engine == "vllm" else fit.free
 
 
+def at_pace(fit: FrontFit, row: Seen) -> FrontFit:
+    """The path's figures times what its processor time was in the window, of what they say of as many messages: how
+    fast the machine was just then, which nobody knows beforehand."""
+    spent_ms = said_ms = 0.0
+    for hop, (name, per) in zip(fit.hops, HOPS[row.path], strict=True):
+        spent_ms += 1e3 * row.cpu_s[name]
+        work_ms = row.sent * hop.request_ms + row.events * hop.message_ms + row.further * hop.token_ms
+        said_ms += hop.cores * work_ms + 1e3 * hop.standing * row.busy_s * row.front.servers(per)
+    pace = spent_ms / said_ms
+    hops = tuple(
+        replace(one, request_ms=pace * one.request_ms, message_ms=pace * one.message_ms, token_ms=pace * one.token_ms)
+        for one in fit.hops
+    )
+    return replace(fit, hops=hops)
+
+
 def usual(row: Seen) -> bool:
     """Whether a window shows a path as it is by default, whatever its load."""
     return not row.options and row.front.engines == 1 and row.path in HOPS and row.path in front_names()
@@ -68,14 +85,16 @@ def accuracy(rows: Sequence[Seen]) -> list[str]:
     lines = ["| path | windows | " + " | ".join(f"{name}: median error" for name in FIGURES) + " |"]
     lines.append("|---" * (2 + len(FIGURES)) + "|")
     every: dict[str, list[Judged]] = {}
+    paced: dict[str, list[Judged]] = {}
     for name in front_names():
         mine = [row for row in rows if row.path == name and usual(row)]
-        every[name] = judged(row for row in mine if row.alone and row.held_out)
+        clean = [row for row in mine if row.alone and row.held_out]
+        every[name], paced[name] = judged(clean), judged(clean, paced=True)
         fitted_alone = any(row.alone for row in mine)
         every[f"{name}, other work beside it"] = judged(
             row for row in mine if not row.alone and (row.held_out or fitted_alone)
         )
-    for name, found in every.items():
+    for name, found in (every | {f"{name}, at the window's pace": found for name, found in paced.items()}).items():
         if found:
             middle = np.median(np.abs([one.errors for one in found]), axis=0)
             lines.append(f"| {name} | {len(found)} | " + " | ".join(f"{100 * value:.0f} %" for value in middle) + " |")
