@@ -31,12 +31,29 @@ from tuner.trial.launched import Launched, RayApplication
 from tuner.trial.results import LoadStep
 from tuner.trial.seams import Launcher, RunningDeployment, Samples, Watch
 
+HERE = Path(__file__).parent
+LATER = (  # they are tried without Ray as well, and what tells them apart is in the engine's own log
+    "test_an_engine_that_dies_at_start_says_why[ray-serve-memory]",
+    "test_a_worker_that_a_signal_kills_while_it_starts_is_named[ray-serve]",
+)
 # The model is stored in bfloat16, with which engines start a minute later on a CPU that does not multiply it.
 DTYPE = "auto" if multiplies_bfloat16() else "float32"
 MAKERS: dict[str, Callable[..., Launcher]] = {
     "ray-serve": lambda port, state_dir: RayServeLauncher(None, port, state_dir=state_dir),
     "local-process": lambda port, state_dir: LocalProcessLauncher(port, state_dir=state_dir),
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares an engine or a Ray runs in one process; two of them share the machine, as an engine that starts keeps
+    one core busy at most of the time."""
+    for item in items:
+        if HERE in item.path.parents and item.get_closest_marker("real"):
+            kind = getattr(item, "callspec", None) and item.callspec.params.get("bench")  # type: ignore[attr-defined]
+            alone = item.path.name == "test_launchers.py"
+            if item.name in LATER:
+                item.add_marker(pytest.mark.long)
+            item.add_marker(pytest.mark.xdist_group(kind or (item.name if alone else item.path.stem)))
 
 
 def request_for(model: Path, **engine: Any) -> TuneRequest:

@@ -30,9 +30,12 @@ def streamed(deployment: RunningDeployment) -> list[str]:
 
 
 @pytest.mark.parametrize("bench", ["ray-serve"], indirect=True)
-def test_one_launcher_serves_by_every_front(bench: Bench, tiny_model: Path) -> None:
+@pytest.mark.parametrize(
+    "first", ["front=ray_direct", pytest.param("serve_mode=throughput,stream_interval_ms=20", marks=pytest.mark.long)]
+)
+def test_one_launcher_goes_from_front_to_front(bench: Bench, first: str, tiny_model: Path) -> None:
     request = request_for(tiny_model)
-    for text in ("serve_mode=throughput,stream_interval_ms=20", "front=ray_direct", "front=vllm,api_servers=2"):
+    for text in (first, "front=vllm,api_servers=2"):
         deployment = bench.launch(request, text)
         try:
             *events, end = streamed(deployment)

@@ -33,7 +33,7 @@ def free_port() -> int:
 
 
 def request_file(folder: Path, model: Path) -> Path:
-    """Two layouts of one device that differ in a scheduler knob, loaded for a few seconds each."""
+    """Two layouts of one device that nothing tells apart under this load: one is launched, for some seconds."""
     path = folder / "request.yaml"
     path.write_text(
         yaml.safe_dump(
@@ -72,7 +72,7 @@ def processes_of(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Any]:
-    """A study whose driver was killed while its second trial was up, and that was then resumed."""
+    """A study whose driver was killed while its trial was up, and that was then resumed."""
     folder = tmp_path_factory.mktemp("tune")
     request_file(folder, tiny_model)
     first: list[str] = []
@@ -80,13 +80,11 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[st
         tune(folder), cwd=REPO, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     ) as driver:
         assert driver.stderr is not None
-        trial = 0
         for line in driver.stderr:
             first.append(line)
-            trial += "of at most 2" in line
-            if trial == 2 and "ready after" in line:
+            if "ready after" in line:
                 break
-        assert trial == 2, "".join(first)
+        assert "ready after" in first[-1], "".join(first)
         driver.send_signal(signal.SIGKILL)
     left = processes_of(folder)
     second = subprocess.run(tune(folder, "--resume"), cwd=REPO, capture_output=True, text=True, timeout=400)
@@ -97,12 +95,12 @@ def test_a_killed_study_goes_on_where_it_was(study: dict[str, Any]) -> None:
     second = study["second"]
     assert second.returncode == 0, second.stderr
     assert study["left"], "the kill left nothing to clean up: the test proves nothing"
-    assert "1 trials are finished and will not run again; torn down: parlay-killed-1" in second.stderr
+    assert "0 trials are finished and will not run again; torn down: parlay-killed-0" in second.stderr
     assert second.stderr.count("ready after") == 1
     answer = json.loads(second.stdout)
-    assert [(t["number"], t["state"]) for t in answer["trials"]] == [(0, "measured"), (1, "measured")]
-    measured = {t["layout"]: t["measured"]["e2e_ms"]["mean"] for t in answer["trials"]}
-    assert answer["winner"]["layout"] == min(measured, key=lambda layout: measured[layout])
+    (trial,) = answer["trials"]
+    assert (trial["number"], trial["state"], trial["layout"]) == (0, "measured", answer["winner"]["layout"])
+    assert answer["stopped"]["ties"] == 1
     assert all(step["completed"] == step["sent"] > 0 for t in answer["trials"] for step in t["steps"])
 
 
