@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 PYTHON_BIN := .venv/bin/python
 DEMO_MODEL := parlay-out/tiny-llama
+# Hundreds of processes load Parlay; where bytecode is not to be kept, each of them would compile it for a second.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install demo demo-service test-long demo-retune test check format clean
 help: ## say what there is
@@ -35,13 +37,12 @@ test-long: .venv/installed ## what CI has no time for: properties on examples dr
 	$(PYTHON_BIN) -m pytest -n 2 --dist worksteal -m "hypothesis and not real" --hypothesis-profile anew
 	$(PYTHON_BIN) -m pytest -m long
 
-# Tests are rewritten by pytest when they are loaded; that is kept as bytecode, or every run would pay for it. Of each
-# property fewer examples are tried than `make test` tries.
+# Of each property fewer examples are tried than `make test` tries.
 check: .venv/installed ## ruff, mypy and the quick unit tests
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
-	@PYTHONDONTWRITEBYTECODE= $(PYTHON_BIN) -m pytest tests/unit -q -n 2 --dist worksteal --hypothesis-profile quick -m "not slow and not real and not tools"
+	@$(PYTHON_BIN) -m pytest tests/unit -q -n 2 --dist worksteal --hypothesis-profile quick -m "not slow and not real and not tools"
 
 format: .venv/installed ## put the code in its usual shape
 	@.venv/bin/ruff check --fix --quiet .

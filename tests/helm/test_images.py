@@ -90,6 +90,7 @@ def built() -> Iterator[BuiltService]:
 
 @pytest.mark.tools
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_steps_of_the_service_leave_every_command(built: BuiltService) -> None:
     """Every RUN of the first stage, in folders of ours and by the image's Python where this machine has it."""
     assert len(built.steps) >= 8
@@ -100,6 +101,7 @@ def test_the_steps_of_the_service_leave_every_command(built: BuiltService) -> No
 
 @pytest.mark.tools
 @pytest.mark.slow
+@pytest.mark.long
 def test_its_entry_point_answers_as_nobody_on_a_read_only_root(built: BuiltService) -> None:
     """Nothing is written but below what is mounted: the data, and /tmp as home."""
     before = built.files()
