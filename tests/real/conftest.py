@@ -44,6 +44,7 @@ MAKERS: dict[str, Callable[..., Launcher]] = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares an engine or a Ray runs in one process; two of them share the machine, as an engine that starts keeps
     one core busy at most of the time."""
