@@ -24,16 +24,16 @@ demo-service: .venv/installed ## ask a service for such a study over HTTP (at mo
 demo-retune: .venv/installed ## a node joins under load: another layout is tried and promoted (at most 10 minutes after the installation)
 	@.ci/demo-retune
 
-# Those that start engines come after all others; the API server of the last may be built meanwhile.
+# Those that start engines have the machine for themselves; the API server of the last may be built meanwhile.
 test: .venv/installed ## run all tests, those on the real stack included
 	@.ci/tools
 	@$(PYTHON_BIN) -m tests.tools
 	@$(PYTHON_BIN) -m tests.kube_tools
 	$(PYTHON_BIN) -m pytest -n 2 --dist worksteal -m "not real and not long" --ignore tests/with_kubernetes
-	$(PYTHON_BIN) -m pytest -n 2 --dist loadgroup -m "real and not long"
+	$(PYTHON_BIN) -m pytest -m "real and not long"
 	$(PYTHON_BIN) -m pytest tests/with_kubernetes
 
-test-long: .venv/installed ## what CI has no time for: properties on examples drawn anew, a rollout under load
+test-long: .venv/installed ## what CI has no time for: properties on new examples, the image, more real engines
 	$(PYTHON_BIN) -m pytest -n 2 --dist worksteal -m "hypothesis and not real" --hypothesis-profile anew
 	$(PYTHON_BIN) -m pytest -m long
 

@@ -32,10 +32,15 @@ from tuner.trial.results import LoadStep
 from tuner.trial.seams import Launcher, RunningDeployment, Samples, Watch
 
 HERE = Path(__file__).parent
-LATER = (  # they are tried without Ray as well, and what tells them apart is in the engine's own log
+LATER = {  # of what both launchers keep: by the one of which CI has tried it by the other
     "test_an_engine_that_dies_at_start_says_why[ray-serve-memory]",
+    "test_an_engine_that_dies_at_start_says_why[local-process-crash]",
     "test_a_worker_that_a_signal_kills_while_it_starts_is_named[ray-serve]",
-)
+    "test_an_interrupted_launch_leaves_nothing[ray-serve]",
+    "test_a_launch_that_is_cancelled_from_another_thread_ends_soon_and_leaves_nothing[ray-serve]",
+    "test_a_killed_worker_is_a_dead_replica[local-process]",
+    "test_what_a_killed_run_leaves_is_removed_by_the_next[local-process]",
+}
 # The model is stored in bfloat16, with which engines start a minute later on a CPU that does not multiply it.
 DTYPE = "auto" if multiplies_bfloat16() else "float32"
 MAKERS: dict[str, Callable[..., Launcher]] = {
@@ -44,17 +49,11 @@ MAKERS: dict[str, Callable[..., Launcher]] = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares an engine or a Ray runs in one process; two of them share the machine, as an engine that starts keeps
-    one core busy at most of the time."""
+    """Leave to ``make test-long`` what CI tries by one launcher alone."""
     for item in items:
-        if HERE in item.path.parents and item.get_closest_marker("real"):
-            kind = getattr(item, "callspec", None) and item.callspec.params.get("bench")  # type: ignore[attr-defined]
-            alone = item.path.name == "test_launchers.py"
-            if item.name in LATER:
-                item.add_marker(pytest.mark.long)
-            item.add_marker(pytest.mark.xdist_group(kind or (item.name if alone else item.path.stem)))
+        if HERE in item.path.parents and item.name in LATER:
+            item.add_marker(pytest.mark.long)
 
 
 def request_for(model: Path, **engine: Any) -> TuneRequest:

@@ -15,7 +15,7 @@ from serve.launch.processes import writers_under
 from tests.chart import documents, render
 from tests.curl_lines import KUBERNETES, README, ROOT, curl_lines, run_line, serving
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -29,10 +29,9 @@ def streamed(deployment: RunningDeployment) -> list[str]:
     return [line.removeprefix("data: ") for line in lines if line]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bench", ["ray-serve"], indirect=True)
-@pytest.mark.parametrize(
-    "first", ["front=ray_direct", pytest.param("serve_mode=throughput,stream_interval_ms=20", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("first", ["front=ray_direct", "serve_mode=throughput,stream_interval_ms=20"])
 def test_one_launcher_goes_from_front_to_front(bench: Bench, first: str, tiny_model: Path) -> None:
     request = request_for(tiny_model)
     for text in (first, "front=vllm,api_servers=2"):

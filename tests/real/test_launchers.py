@@ -232,6 +232,7 @@ print(json.dumps([found.gpu, found.devices, removed]))
 """
 
 
+@pytest.mark.long
 def test_a_running_cluster_is_used_and_rid_of_a_killed_runs_deployment(
     cluster: str, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from tests.page_service import until
 from tests.page_states import settled
 from tests.real.test_tune import REPO, free_port, processes_of, request_file
 
-pytestmark = [pytest.mark.real, pytest.mark.tools, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.tools, pytest.mark.timeout(600)]
 DECIDED_MS = 400_000
 
 

@@ -140,6 +140,7 @@ def test_the_emitted_config_serves_with_serve_run(study: dict[str, Any], tmp_pat
 
 
 @pytest.mark.tools
+@pytest.mark.long
 def test_the_rendered_rayservice_serves_on_a_cluster_of_its_pods(study: dict[str, Any], tmp_path: Path) -> None:
     """The study's Helm values, the chart under a real Helm, and what that renders on nodes as large as its pods."""
     emitted = json.loads(study["second"].stdout)["files"]
