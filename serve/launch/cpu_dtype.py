@@ -6,22 +6,9 @@ import re
 from functools import cache
 from pathlib import Path
 
-from serve.launch.device import cluster_of
-from tuner.ask.profile import load_profile
-from tuner.trial.seams import LaunchOrder
-
 CPUINFO = Path("/proc/cpuinfo")
 _ABLE = {"avx512bw", "avx_ne_convert"}
 WORDS = "this processor multiplies half precision some 30 times slower than float32 (engine.dtype): it has no AVX-512"
-
-
-def caution_of(order: LaunchOrder) -> str | None:
-    """What is to be told of an engine on this machine's cores that computes in what they do not multiply.
-
-    That is half precision, unless float32 is asked for: see ``tuner.ask.dtype.engine_dtype``.
-    """
-    on_cores = load_profile(cluster_of(order.layout, order.request).gpu).kind.name == "cpu"
-    return WORDS if on_cores and order.request.engine.dtype != "float32" and not multiplies_bfloat16() else None
 
 
 @cache

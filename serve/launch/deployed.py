@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
-from serve.launch.cpu_dtype import caution_of
+from serve.launch.device import device_of
 from serve.launch.health import Waiting, served_models, warm_up
 from serve.launch.logs import SHOWN_LINES
 from serve.launch.start_clock import StartClock
@@ -97,7 +97,8 @@ class Deployed(ABC):
         ``here``: its engines run on this machine.
         """
         limit_s = order.request.engine.start_timeout_s
-        if (caution := caution_of(order) if here else None) is not None:
+        device = device_of(order.layout, order.request)
+        if (caution := device.caution(order.request.engine) if here else None) is not None:
             waiting.tell(caution)
         answered = False
         while not answered:

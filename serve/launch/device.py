@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from serve.launch import cpu_dtype
 from serve.launch.accelerators import PROFILES, accelerator_resource, accelerators
 from serve.launch.vllm_server import MODULE, SERVE
 from tuner.ask.device import CPU
@@ -69,6 +70,9 @@ class Device(Protocol):
 
     def memory(self, engine: Engine) -> dict[str, Any]:
         """vLLM's engine arguments that size the KV cache."""
+
+    def caution(self, engine: Engine) -> str | None:
+        """What whoever waits for an engine on these devices of this machine has to be told."""
 
     def counts_as_gpus(self, layout: ParallelLayout) -> bool:
         """True where Ray's executor places ranks on devices that are no GPUs, which Ray then counts as GPUs."""
@@ -136,6 +140,10 @@ class CpuCores:
         kv_cache_gib = engine.kv_cache_gib or CPU.default_kv_cache_gib
         return {} if kv_cache_gib is None else {"kv_cache_memory_bytes": int(kv_cache_gib * GIB)}
 
+    def caution(self, engine: Engine) -> str | None:
+        """Half precision, in which all but float32 computes (``tuner.ask.dtype.engine_dtype``), may be slow."""
+        return None if engine.dtype == "float32" or cpu_dtype.multiplies_bfloat16() else cpu_dtype.WORDS
+
     def counts_as_gpus(self, layout: ParallelLayout) -> bool:
         """Under Ray's executor, see ``serve.launch.cpu_on_ray``."""
         return layout.executor == "ray"
@@ -184,6 +192,10 @@ class Gpus:
         if engine.kv_cache_gib is not None:
             memory["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * GIB)
         return memory
+
+    def caution(self, engine: Engine) -> str | None:
+        """Nothing."""
+        return None
 
     def counts_as_gpus(self, layout: ParallelLayout) -> bool:
         """They are GPUs."""

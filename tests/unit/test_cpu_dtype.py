@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 from serve.launch import cpu_dtype, deployed
-from serve.launch.cpu_dtype import WORDS, caution_of, multiplies_bfloat16
+from serve.launch.cpu_dtype import WORDS, multiplies_bfloat16
 from serve.launch.deployed import Deployed
+from serve.launch.device import device_of
 from serve.launch.health import Waiting
 from tests.fakes import make_request
 from tuner.ask.layout import ParallelLayout
 from tuner.errors import FailureReason, LaunchFailed
 from tuner.trial.launched import Launched, NoEngine
 from tuner.trial.seams import LaunchOrder, Watch
+
+HALF = ("auto", "bfloat16", "float16")
 
 
 @pytest.mark.parametrize(
@@ -64,10 +67,10 @@ def test_whoever_waits_for_such_an_engine_is_told_why_it_is_slow(
 ) -> None:
     monkeypatch.setattr(cpu_dtype, "multiplies_bfloat16", lambda: able)
     monkeypatch.setattr(deployed, "POLL_S", 0.02)
-    assert caution_of(order("h100_sxm", "bfloat16", tmp_path)) is None
-    assert caution_of(order("cpu", "float32", tmp_path)) is None
-    for dtype in ("auto", "bfloat16", "float16"):
-        assert caution_of(order("cpu", dtype, tmp_path)) == (None if able else WORDS)
+    for gpu, dtype in (("h100_sxm", "bfloat16"), ("cpu", "float32"), *(("cpu", one) for one in HALF)):
+        one = order(gpu, dtype, tmp_path)
+        told = device_of(one.layout, one.request).caution(one.request.engine)
+        assert told == (None if able or dtype not in HALF or gpu != "cpu" else WORDS)
     for here in (True, False):
         said: list[str] = []
         engine = Never("http://127.0.0.1:1", "m", Launched("local-process", {}, "m", NoEngine("never")))
