@@ -31,6 +31,7 @@ def judged_of(load, before, lived=()):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_load_does_not_go_back_to_what_was_asked_as_the_layout_changes():
     missed = tuple(
         Lived(one, 2.0, 4000.0, 128.0, met=False) for one in (THERE, replace(THERE, dp=2), replace(HERE, dp=2))
