@@ -253,8 +253,8 @@ def main() -> None:
     if given.write:
         head = [
             "# What options of the path are worth", "",
-            "`python -m tests.benchmarks.front_options` on two cores of an AMD EPYC without AVX-512, Ray 2.60.0, before",
-            "an engine that costs nothing; multiples of what stood there just before and just after.", "",
+            "`python -m tests.benchmarks.front_options` on two cores of an AMD EPYC without AVX-512, Ray 2.60.0,",
+            "before an engine that costs nothing; multiples of what stood there just before and just after.", "",
         ]  # fmt: skip
         RESULTS.write_text("\n".join([*head, *lines, ""]), encoding="utf-8")
 
