@@ -34,6 +34,9 @@ test: .venv/installed ## run all tests, those on the real stack included
 	$(PYTHON_BIN) -m pytest tests/with_kubernetes
 
 test-long: .venv/installed ## what CI has no time for: properties on new examples, the image, more real engines
+	@.ci/tools
+	@$(PYTHON_BIN) -m tests.tools
+	@$(PYTHON_BIN) -m tests.kube_tools
 	$(PYTHON_BIN) -m pytest -n 2 --dist worksteal -m "hypothesis and not real" --hypothesis-profile anew
 	$(PYTHON_BIN) -m pytest -m long
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 _ABLE = {"avx512bw", "avx_ne_convert"}
-WORDS = "this processor multiplies half precision some 30 times slower than float32 (engine.dtype): it has no AVX-512"
+WORDS = "this processor multiplies half precision some 40 times slower than float32 (engine.dtype): it has no AVX-512"
 
 
 @cache

@@ -27,18 +27,15 @@ from typing import Any
 
 from tests.fit.front import CORES
 from tests.fit.front_deployed import PORT, path_of
-from tests.fit.front_path import HOPS, measured
+from tests.fit.front_path import HOPS, append, measured
 from tests.fit.front_series import (
     DIRECT,
-    DIRECT_INGRESS,
     GRPC,
     HAPROXY,
-    OWN_PORT,
     THROUGHPUT,
     Series,
     points_of,
     windows,
-    written,
 )
 
 DATA = Path(__file__).parents[1] / "data" / "front" / "options.csv"
@@ -46,6 +43,8 @@ RESULTS = Path(__file__).parent / "results" / "front_options.md"
 LOADS = {"light": 0.35, "heavy": 0.65, "too much": 1.5}  # of what the cores carry without an option
 FIRST_RATE, OUTPUT_TOKENS, SECONDS = 12.0, 64, 6  # requests/s, about what two cores carry
 WITHOUT = "without"
+DIRECT_INGRESS = {"RAY_SERVE_ENABLE_DIRECT_INGRESS": "1"}
+OWN_PORT = 30000  # where Ray has the first replica with direct ingress listen
 BETWEEN = 3  # options from one turn without to the next
 COLUMNS = (
     "turn", "group", "option", "load", "rate", "requests", "failed", "ttft_mean_ms", "ttft_p99_ms", "tpot_mean_ms",
@@ -128,16 +127,11 @@ def visit(group: str, option: str, rates: Mapping[str, float], turn: int, out: P
                 "passed_tok_per_s": tokens / row["busy_s"], "path_cpu_ms_per_token": 1e3 * hops / tokens,
                 "others_cores": (row["machine_cpu_s"] - known) / row["busy_s"],
             }  # fmt: skip
-            _append(out, {name: found[name] for name in COLUMNS})
+            append(out, {name: found[name] for name in COLUMNS}, COLUMNS)
+            _tell(found)
 
 
-def _append(out: Path, row: Mapping[str, Any]) -> None:
-    new = not out.exists()
-    with out.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow({name: written(value) for name, value in row.items()})
+def _tell(row: Mapping[str, Any]) -> None:
     ttft, p99, carried = (row[name] for name in ("ttft_mean_ms", "ttft_p99_ms", "passed_tok_per_s"))
     cost = f"{row['path_cpu_ms_per_token']:.2f} ms a token, others {row['others_cores']:.2f} cores"
     told = f"{row['group']} | {row['option']} | {row['load']}: TTFT {ttft:.1f}/{p99:.1f} ms, {carried:.0f} tokens/s"

@@ -14,7 +14,7 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -160,11 +160,11 @@ def run_series(series: Mapping[str, Any], out: Path) -> None:
                 print(_line(row), flush=True)
 
 
-def append(out: Path, row: Mapping[str, Any]) -> None:
+def append(out: Path, row: Mapping[str, Any], columns: Sequence[str] = COLUMNS) -> None:
     """Add a row, under a head where the file is new."""
     new = not out.exists()
     with out.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns)
         if new:
             writer.writeheader()
         writer.writerow({name: written(value) for name, value in row.items()})

@@ -16,10 +16,8 @@ from typing import Any
 Series = dict[str, Any]
 HAPROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "1"}
 DIRECT = HAPROXY | {"RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1"}
-DIRECT_INGRESS = {"RAY_SERVE_ENABLE_DIRECT_INGRESS": "1"}
 GRPC = {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"}
 THROUGHPUT = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
-OWN_PORT = 30000  # where Ray has the first replica with direct ingress listen
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ def _options(flags: dict[str, str], **series: Any) -> Series:
     return {"front": "ray_serve", "flags": flags, "deploys": _one(BESIDE)} | series
 
 
-BESIDE = windows(0, 14) + windows(50, 25)  # the loads under which options are compared
+BESIDE = windows(0, 14) + windows(50, 25)  # the loads under which modes are compared
 QUICK: Series = {
     "front": "ray_serve",
     "deploys": _one(windows(0, 4, 10, 16, seconds=5) + windows(50, 12, 25, seconds=5) + windows(100, 20, seconds=5)),
@@ -96,17 +94,6 @@ FULL: dict[str, Series] = {
     "niceness": _options({}, niceness=15),
     "gRPC": _options(GRPC),
     "throughput optimized": _options(THROUGHPUT),
-    "direct ingress": _options(DIRECT_INGRESS),
-    "direct ingress, past the proxy": _options(DIRECT_INGRESS, port=OWN_PORT),
-    "one proxy": _options({}, proxies="HeadOnly"),
-    "few at once": _options({}, deploys=_one(BESIDE, max_ongoing=8)),
-    "routers": {
-        "front": "ray_serve",
-        "deploys": [
-            {"ingress": 1, "engines": 2, "router": router, "windows": windows(0, 14)}
-            for router in ("power_of_two", "prefix_aware", "round_robin")
-        ],
-    },
     "vLLM behind Ray Serve": {
         "front": "ray_serve", "engine": "vllm", "deploys": _one(windows(0, 4, 8, 12) + windows(50, 8, 16)),
     },

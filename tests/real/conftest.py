@@ -32,7 +32,7 @@ from tuner.trial.results import LoadStep
 from tuner.trial.seams import Launcher, RunningDeployment, Samples, Watch
 
 HERE = Path(__file__).parent
-LATER = {  # of what both launchers keep: by the one of which CI has tried it by the other
+LATER = {  # of what both launchers keep, CI tries these by the other one
     "test_an_engine_that_dies_at_start_says_why[ray-serve-memory]",
     "test_an_engine_that_dies_at_start_says_why[local-process-crash]",
     "test_a_worker_that_a_signal_kills_while_it_starts_is_named[ray-serve]",
@@ -40,7 +40,7 @@ LATER = {  # of what both launchers keep: by the one of which CI has tried it by
     "test_a_launch_that_is_cancelled_from_another_thread_ends_soon_and_leaves_nothing[ray-serve]",
     "test_a_killed_worker_is_a_dead_replica[local-process]",
     "test_what_a_killed_run_leaves_is_removed_by_the_next[ray-serve]",
-    # and of two ends of a launch that look alike, one:
+    # and neither of these, which end as a crash and an interrupted launch do
     "test_an_engine_that_dies_at_start_says_why[local-process-memory]",
     "test_a_launch_that_is_cancelled_from_another_thread_ends_soon_and_leaves_nothing[local-process]",
 }

@@ -34,7 +34,9 @@ def test_axe_finds_nothing(state, made, browser):
         page.emulate_media(**LOOKS["dark"])
         drawn(page)
         assert violations(page, colours_alone=True) == []
-        page.set_viewport_size({"width": PHONE, "height": 900})
+        page.emulate_media(color_scheme="light")
+        phone = {"width": PHONE, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+        page.context.new_cdp_session(page).send("Emulation.setDeviceMetricsOverride", phone)
         drawn(page)
         assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
