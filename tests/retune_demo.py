@@ -21,9 +21,9 @@ from typing import Any
 from tests.retune_load import Asked, Load, Stretch
 from tests.retune_stage import Stage, cluster, serving
 
-RATE_REQ_PER_S = 1.2
+RATE_REQ_PER_S = 0.8
 BEFORE_S, AFTER_S = 40.0, 45.0  # of load, before the nodes join and after the promotion
-LIMIT_S = float(os.environ.get("DEMO_LIMIT_S", "600"))
+LIMIT_S = float(os.environ.get("DEMO_LIMIT_S", "900"))
 REQUEST: dict[str, Any] = {
     "cluster": {"gpu": "cpu", "nodes": 1, "gpus_per_node": 1},
     "workload": {
@@ -34,8 +34,8 @@ REQUEST: dict[str, Any] = {
     "slo": [{"metric": "ttft", "percentile": 90, "ms": 5000}, {"metric": "tpot", "percentile": 90, "ms": 500}],
     "objective": "max_goodput",
     "space": {"tp": [1], "dp": [1, 2]},
-    "engine": {"dtype": "bfloat16", "max_model_len": 512, "start_timeout_s": 900},
-    "load": {"rates_req_per_s": [1, RATE_REQ_PER_S], "seconds": 8, "warmup_seconds": 2},
+    "engine": {"dtype": "float32", "max_model_len": 512, "start_timeout_s": 900},
+    "load": {"rates_req_per_s": [RATE_REQ_PER_S, 1.6], "seconds": 8, "warmup_seconds": 2},
     "budget": {"launches": 1, "minutes": 5},
 }
 POLICY: dict[str, Any] = {

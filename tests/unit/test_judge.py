@@ -84,6 +84,12 @@ ACTS = {
     "the same, and nothing else is sure to meet it": (LONGER, AUTO, foreseen(0.4, 0.7), Action.NOTHING),
     "an SLO that another layout surely meets": (BURN, AUTO, regaining(), Action.MOVE),
     "an SLO that a measured layout meets": (BURN, AUTO, regaining(measured=True), Action.MOVE),
+    "an SLO that is missed once it has settled": (
+        replace(BURN, moved_s=NOW - 150, settles_s=30.0),
+        AUTO,
+        regaining(),
+        Action.MOVE,
+    ),
     "an SLO that another layout likely meets": (BURN, AUTO, regaining(chance=0.6), Action.MOVE),
     "no layout meets the SLO, one carries far more": (BURN, AUTO, hopeless(15.0), Action.MOVE),
     "a node lost under the layout": (GONE, AUTO, lost(), Action.EMERGENCY),

@@ -12,7 +12,6 @@ from tuner.retune.situation import Situation
 from tuner.retune.windows import is_open, next_opening
 
 Hold = tuple[HeldBy, str]
-_SETTLES_S = 300.0  # after a change: what waited meanwhile is answered, and caches fill
 
 
 def standing(situation: Situation) -> Iterator[Hold]:
@@ -44,7 +43,7 @@ def waits(situation: Situation, policy: RetunePolicy, urgent: bool) -> Iterator[
         lasted = f"it has lasted {_minutes(situation.lasted_s)} of the {_minutes(least_s)} that it must"
         yield HeldBy.NOT_FOR_LONG, lasted
     moved_s = situation.moved_s
-    rests_s = max(least_s, _SETTLES_S) if urgent else policy.cool_down_hours * 3600
+    rests_s = max(least_s, situation.settles_s) if urgent else policy.cool_down_hours * 3600
     if moved_s is not None and situation.at_s - moved_s < rests_s:
         yield (
             HeldBy.COOL_DOWN,

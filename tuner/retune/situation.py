@@ -9,6 +9,8 @@ from tuner.ask.deployment import Deployment
 from tuner.retune.demand import RATE
 from tuner.retune.notice import Notice, NoticeKind
 
+SETTLES_S = 300.0
+
 
 @dataclass(frozen=True, slots=True)
 class Situation:
@@ -17,7 +19,8 @@ class Situation:
     ``vetoed`` those that are not tried again while the cluster is as it is: refused by a human, or rolled back.
     ``gpu_hours_today`` were spent on trials since midnight UTC. ``unmeasured``: no trial measured what serves, as after
     an emergency; that is a reason to ask, too. ``outage``: nothing serves, in words; before all other reasons.
-    ``measured_s`` is when a measuring round began last."""
+    ``measured_s`` is when a measuring round began last. For ``settles_s`` after a change what waited meanwhile is
+    answered, and caches fill: nothing can be said of it, whatever it misses."""
 
     at_s: float
     notices: tuple[Notice, ...] = ()
@@ -31,6 +34,7 @@ class Situation:
     unmeasured: bool = False
     outage: str | None = None
     measured_s: float | None = None
+    settles_s: float = SETTLES_S
 
     @property
     def concerns(self) -> tuple[Notice, ...]:

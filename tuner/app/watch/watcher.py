@@ -34,7 +34,7 @@ from tuner.retune.measuring import WHY
 from tuner.retune.notice import Notice
 from tuner.retune.policy import RetunePolicy
 from tuner.retune.seen import Fingerprint, Look
-from tuner.retune.situation import Situation
+from tuner.retune.situation import SETTLES_S, Situation
 from tuner.study.store import Store
 from tuner.study.watched import Claim
 
@@ -221,6 +221,7 @@ class Watcher:
             gpu_hours_today=state.gpu_hours_today,
             unmeasured=serving.trial is None,
             measured_s=memory.measured_s,
+            settles_s=SETTLES_S / self.shortened,
         )
         lived = tuple(one.lived() for one in memory.lived)
         seen = self.noticing
