@@ -115,15 +115,15 @@ def accuracy(rows: Sequence[Seen]) -> list[str]:
 def saturation(rows: Sequence[Seen]) -> list[str]:
     """Lines of the table of windows that were offered more than their path carries, held out or not: of those only the
     processor time is in the fit. Tokens/s that were carried, what the simulator carries of the same arrivals, and what
-    the closed form says that it can."""
-    lines = ["| path, interval, ingress | offered tok/s | carried | simulated | closed form |", "|---" * 5 + "|"]
+    the closed form says that it can; both once more at the window's pace."""
+    kinds = ("simulated", "closed form", "simulated at the window's pace", "closed form at the window's pace")
+    lines = ["| path, interval, ingress | offered tok/s | carried | " + " | ".join(kinds) + " |", "|---" * 7 + "|"]
     errors = []
     for row in (row for row in rows if usual(row) and row.overloaded and row.alone and row.held_out):
-        fit, real = _fit(row), row.carried_tok_per_s or row.served_tok_per_s
-        found = (
-            predicted(fit, row).carried_tok_per_s,
-            path_of(fit, row).saturation(row.output_tokens, row.step_ms)[1] * row.output_tokens,
-        )
+        real, found = row.carried_tok_per_s or row.served_tok_per_s, list[float]()
+        for fit in (_fit(row), at_pace(_fit(row), row)):
+            most_req_per_s = path_of(fit, row).saturation(row.output_tokens, row.step_ms)[1]
+            found += [predicted(fit, row).carried_tok_per_s, most_req_per_s * row.output_tokens]
         errors.append([value / real - 1 for value in found])
         cells = " | ".join(
             f"{value:.0f} ({100 * error:+.0f} %)" for value, error in zip(found, errors[-1], strict=True)

@@ -43,8 +43,8 @@ HOPS = {
     "vllm": (("api_server", "api_server"),),
 }  # fmt: skip
 SHOWN = {"api_server": "api server"}
-START = {"cores": 1.45, "idle_ms": 12.0, "passes": 3.0}
-ALSO = ((1.1, 15.0, 2.5), (1.4, 18.0, 1.5), (1.5, 24.0, 0.8))  # other places to start from: the best end counts
+START = {"cores": 1.45, "idle_ms": 12.0, "passes": 8.0}
+ALSO = ((1.1, 15.0, 5.0), (1.4, 18.0, 3.0), (1.2, 22.0, 16.0))  # other places to start from: the best end counts
 CORES = os.cpu_count() or 1  # of the machine that measures
 LEAST_ROWS = 2
 FREE_ROWS = 6  # from which on windows tell more of a hop than one scale
@@ -113,7 +113,7 @@ def fitted(
         fit = of(logs)
         return np.concatenate([*(_log_errors(fit, row) for row in steady), pull * (logs - start)])
 
-    bounds = (np.log([1.0, 0.02, 0.5]), np.log([MOST_CORES, 100.0, 8.0]))
+    bounds = (np.log([1.0, 0.02, 0.5]), np.log([MOST_CORES, 100.0, 32.0]))
     ends = [
         least_squares(errors, begin, diff_step=0.04, loss="soft_l1", f_scale=SOFT, bounds=bounds)
         for begin in (start, *(np.log(place) for place in ALSO if name != "vllm"))

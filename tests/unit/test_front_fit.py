@@ -62,7 +62,7 @@ class TestFit:
         rows = [seen(rate) for rate in (5.0, 20.0, 60.0)]
         found = fitted("vllm", rows, {}, "made")
         for row in rows:
-            assert predicted(found, row).ttft_mean_ms == pytest.approx(row.ttft_mean_ms, rel=0.05)
+            assert predicted(found, row).ttft_mean_ms == pytest.approx(row.ttft_mean_ms, rel=0.1)
 
     def test_a_written_file_is_read_as_it_was(self) -> None:
         written = yaml.safe_load(document(KNOWN))

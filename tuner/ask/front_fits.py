@@ -43,8 +43,8 @@ class HopFit(Strict):
 class FrontFit(Strict):
     """A path: its hops in the order in which a request passes them.
 
-    ``idle_ms`` is what it adds to TTFT when nothing else is on its way, ``passes`` how many times a request and its
-    first token wait for a loop of each hop. ``versions`` and ``source`` say what was measured, and on what.
+    ``idle_ms`` is what it adds to TTFT when nothing else is on its way, ``passes`` in how many rounds of its loop a hop
+    works on a request, and on its first token. ``versions`` and ``source`` say what was measured, and on what.
 
     Where vLLM runs in a process of the path, its own work on a request and on each token is part of that hop's figures:
     ``engine_request_ms`` and ``engine_token_ms`` of it, which an engine that costs nothing does not do.

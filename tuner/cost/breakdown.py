@@ -71,7 +71,7 @@ def _path(
     works = {hop.name: hop.request_ms + hop.message_ms for hop in path.fit.hops}
     whole = sum(works.values()) or 1.0
     terms = {
-        f"path: {name}": work * (path.fit.idle_ms / whole + path.fit.passes * (float(load.hops[name].longer) - 1))
+        f"path: {name}": work * (path.fit.idle_ms / whole + float(load.hops[name].longer) - 1)
         for name, work in works.items()
     }
     return {**terms, "path: interval": float(first_ms(engine_ms, 0.0, path.front.interval_ms)) - engine_ms}

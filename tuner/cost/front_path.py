@@ -4,8 +4,9 @@ Every hop is an event loop, a single server. Of a request it works ``request_ms`
 of the answer, of whose tokens all but one cost ``token_ms``. Engines emit a token of every running sequence at the end
 of a step, so messages come in bursts, of which the first token leaves with its own; streams that are sent on at
 intervals tick each at their own time. What comes at any time finds what a loop has not done yet (``_wait_ms``). A
-request and its first token wait so ``passes`` times at each hop, on the way in as on the way out; the tail of the wait
-is taken as exponential. Where cores are few, all of it takes longer (``tuner.cost.front_cores``).
+request and its first token are worked on in ``passes`` rounds of a loop, on the way in as on the way out, each with all
+that has come during the last; the tail of the wait is taken as exponential. Where cores are few, all of it takes longer
+(``tuner.cost.front_cores``).
 """
 
 from __future__ import annotations
@@ -216,15 +217,14 @@ class _Hops:
         hops: dict[str, HopLoad] = {}
         idle, total, busy = np.zeros(()), np.zeros(shape), np.zeros(())
         for hop, work, times in zip(self.hops, works, longer, strict=True):
-            each, burst = self._burst(hop, count, output_tokens, streams)
-            wait = times * each * (burst - 1) + 2 * _wait_ms(hop, per_ms, work, times, count, each, burst, streams)
+            wait = self._wait_ms(hop, per_ms, times, work, count, output_tokens, streams)
             wait = np.where(busiest < 1 - _FULL, wait, np.inf)
             hops[hop.name] = HopLoad(_shaped(per_ms * work, shape), _shaped(times, shape), _shaped(wait, shape))
             idle = idle + (times - 1) * (hop.request_ms + hop.message_ms)
             total, busy = total + wait, busy + per_ms * work * hop.servers * hop.cores
-        idle = self.idle_ms + self.passes * idle
+        idle = self.idle_ms + idle
         count, busy, busiest, idle = (_shaped(np.asarray(one), shape) for one in (count, busy, busiest, idle))
-        return PathLoad(hops, count, busy, busiest, idle, self.passes * total, self.interval_ms)
+        return PathLoad(hops, count, busy, busiest, idle, total, self.interval_ms)
 
     def saturation(self, output_tokens: float, tpot_ms: Floats) -> tuple[Floats, int, float]:
         """Of one path: (requests/s, the place of the hop that is full, how much longer its work takes then)."""
@@ -247,33 +247,33 @@ class _Hops:
     def _loops(self) -> tuple[list[Floats], list[Floats]]:
         return [hop.servers for hop in self.hops], [hop.cores for hop in self.hops]
 
-    def _burst(self, hop: _Hop, count: Floats, output_tokens: float, streams: Floats) -> tuple[Floats, Floats]:
-        """(Work in ms for each message, how many of them a loop gets at once)."""
-        burst = np.maximum(streams / (self.engines * hop.shared), 1.0)  # a burst is one engine's
-        if not self.interval_ms.any():
-            return hop.message_ms, burst
-        each = hop.message_ms + (output_tokens / count - 1) * hop.token_ms
-        return each, np.where(self.interval_ms > 0, 1.0, burst)
+    def _wait_ms(
+        self, hop: _Hop, per_ms: Floats, longer: Floats, work_ms: Floats, count: Floats, output_tokens: float,
+        streams: Floats,
+    ) -> Floats:  # fmt: skip
+        """How long a request and its first message wait at a hop.
 
-
-def _wait_ms(
-    hop: _Hop, per_ms: Floats, work_ms: Floats, longer: Floats, count: Floats, each_ms: Floats, burst: Floats,
-    streams: Floats,
-) -> Floats:  # fmt: skip
-    """How long what comes to a hop at any time waits, one way.
-
-    For what is being done and stands before it: a loop that is busy for a share rho of the time has half of a request's
-    work, or of a burst's, left (Pollaczek and Khinchine; Kleinrock, Queueing Systems I, 1975, section 5.12). And for
-    what piled up while more streams ran at once than usual: N of them on average, Poisson, each of w in all, pile up
-    rho w / (2 (1 - rho)) exp(-2/3 (1 - rho)^2 N / rho^2), of the most probable path of a Gaussian input to a large
-    backlog (Addie, Mannersalo and Norros, Most probable paths, 2002), with the variance of streams of one length.
-    """
-    rate, own, one = per_ms / hop.servers, work_ms * longer * hop.servers, each_ms * longer
-    rho = np.clip(per_ms * work_ms * longer, 1e-12, 1 - _FULL)
-    left = rate * ((hop.request_ms * longer) ** 2 + count * burst * one**2) / (2 * (1 - rho))
-    running = streams / hop.servers
-    piled = rho * own / (2 * (1 - rho)) * np.exp(-2 / 3 * ((1 - rho) / rho) ** 2 * running)
-    return np.asarray(left + piled * running / (1 + running))
+        A loop that is busy for a share rho of the time has half of a request's work, or of a burst's, left for what
+        comes at any time (Pollaczek and Khinchine; Kleinrock, Queueing Systems I, 1975, section 5.12). A first message
+        comes with the burst of its engine's step, and stands behind that. During each round comes work for the next,
+        of the share ``at_any`` that comes at any time: so p rounds take (1 - at_any^p) / (1 - at_any) times as long as
+        the first. Bursts of one engine come one after the other, but for the share of the time in which they pile up:
+        with N streams at once, Poisson, exp(-2/3 (1 - rho)^2 N / rho^2), of the most probable path of a Gaussian input
+        to a backlog (Addie, Mannersalo and Norros, Most probable paths, 2002), with the variance of streams of one
+        length.
+        """
+        ticks = self.interval_ms > 0
+        each = longer * (hop.message_ms + np.where(ticks, output_tokens / count - 1, 0.0) * hop.token_ms)
+        burst = np.where(ticks, 1.0, np.maximum(streams / (self.engines * hop.shared), 1.0))  # one engine's
+        request, rate, running = longer * hop.request_ms, per_ms / hop.servers, streams / hop.servers
+        rho = np.clip(per_ms * work_ms * longer, 1e-12, 1 - _FULL)
+        piled = running / (1 + running) * np.exp(-2 / 3 * ((1 - rho) / rho) ** 2 * running)
+        in_turn = np.where(ticks, 0.0, (1 - piled) * hop.shared / (self.engines * hop.servers))
+        at_any = np.maximum(rho - in_turn * rate * count * each, 0.0)
+        rounds = (1 - at_any**self.passes) / (1 - at_any)
+        left = rate * (request**2 + count * burst * each**2) / (2 * (1 - at_any))
+        own = (request + longer * hop.message_ms) / self.passes  # of each round
+        return np.asarray(rounds * (each * (burst - 1) + 2 * left) + (rounds - 1) * own)
 
 
 def _figures(path: Path, hops: int) -> list[float]:

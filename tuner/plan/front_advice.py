@@ -22,7 +22,7 @@ from tuner.cost.switches import EngineSwitches
 from tuner.plan.front_choice import front_words, order_of, saturation_words
 
 INTERVALS_MS, INGRESS, API_SERVERS = (0, 10, 20, 50, 100), (0, 1, 2, 4, 8), (1, 2, 4)
-WORTH = 1.1  # by which factor an engine must reach further without its path, for the path to be what limits it
+WORTH = 1.05  # by which factor an engine must reach further without its path, for the path to be what limits it
 _HALVINGS = 24
 _NOTHING = FrontFit("none", (), 0.0, 0.0, {}, "no path")
 
