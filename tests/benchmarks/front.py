@@ -42,7 +42,7 @@ def judged(rows: Iterable[Seen], paced: bool = False) -> list[Judged]:
     for row in rows:
         if row.overloaded:
             continue
-        seen = predicted(at_pace(_fit(row), row) if paced else _fit(row), row)
+        seen = predicted(at_pace(fit_of(row), row) if paced else fit_of(row), row)
         errors = (
             (seen.ttft_mean_ms - seen.engine_ttft_ms) / row.added_ms - 1,
             seen.ttft_mean_ms / row.ttft_mean_ms - 1,
@@ -53,7 +53,7 @@ def judged(rows: Iterable[Seen], paced: bool = False) -> list[Judged]:
     return found
 
 
-def _fit(row: Seen) -> FrontFit:
+def fit_of(row: Seen) -> FrontFit:
     """The path's figures as the window had it: before vLLM, or an engine that costs nothing."""
     fit = front_fit(row.path)
     return fit if row.engine == "vllm" else fit.free
@@ -121,7 +121,7 @@ def saturation(rows: Sequence[Seen]) -> list[str]:
     errors = []
     for row in (row for row in rows if usual(row) and row.overloaded and row.alone and row.held_out):
         real, found = row.carried_tok_per_s or row.served_tok_per_s, list[float]()
-        for fit in (_fit(row), at_pace(_fit(row), row)):
+        for fit in (fit_of(row), at_pace(fit_of(row), row)):
             most_req_per_s = path_of(fit, row).saturation(row.output_tokens, row.step_ms)[1]
             found += [predicted(fit, row).carried_tok_per_s, most_req_per_s * row.output_tokens]
         errors.append([value / real - 1 for value in found])

@@ -14,11 +14,10 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from tests.benchmarks.front import usual
+from tests.benchmarks.front import fit_of, usual
 from tests.fit.front import predicted
 from tests.fit.front_rows import DATA, Seen, read_rows
 from tests.studies.figures import STYLE
-from tuner.ask.front_fits import front_fit
 
 PICTURE = Path(__file__).parents[2] / "docs" / "front.svg"
 # Okabe and Ito's palette; what is drawn: a path, its stream interval in ms, its name for people
@@ -53,7 +52,7 @@ def draw(rows: Sequence[Seen], figure: Figure) -> None:
             continue
         held = [row for row in mine if not row.overloaded]
         rates = [row.rate for row in held]
-        model = [predicted(front_fit(path), row).ttft_p99_ms for row in held]
+        model = [predicted(fit_of(row), row).ttft_p99_ms for row in held]
         axes.plot(rates, model, color=colour, linewidth=1.2)
         axes.plot(rates, [row.ttft_p99_ms for row in held], "o", color=colour, markersize=5, label=name)
         over = [row for row in mine if row.overloaded]
