@@ -164,8 +164,8 @@ def pass_all(hops: Hops, asked: Asked, sent: Sent, seen: Seen, room: Room, at_in
             else:
                 if things[thing].kind == _FIRST:
                     seen.first_left_ms[number] = now
-                    number = asked.first[number]
-                if at_intervals or things[thing].kind == _REST:
+                    number = asked.first[number] if at_intervals else NONE
+                if number != NONE:
                     sent.left_ms[number] = now
             thing = link
 
@@ -179,6 +179,7 @@ def _answer(number: int, late_ms: float, due: int, asked: Asked, sent: Sent, roo
         return _push(sent.early_ms[place] + late_ms, number, due, room)
     step_ms = room.step_ms[asked.engine[number]]
     begins = math.ceil((asked.first_ms[number] + late_ms) / step_ms - 1e-9)
+    begins = max(begins, math.floor((asked.asked_ms[number] + late_ms) / step_ms) + 1)  # this moment's burst has left
     due = _push(begins * step_ms, number, due, room)
     beyond = len(asked.asked_ms) + len(room.step_ms)
     return _push((begins + asked.steps[number]) * step_ms, beyond + number, due, room)
