@@ -40,7 +40,8 @@ LATER = {  # of what both launchers keep, CI tries these by the other one
     "test_a_launch_that_is_cancelled_from_another_thread_ends_soon_and_leaves_nothing[ray-serve]",
     "test_a_killed_worker_is_a_dead_replica[local-process]",
     "test_what_a_killed_run_leaves_is_removed_by_the_next[ray-serve]",
-    # and neither of these, which end as a crash and an interrupted launch do
+    # and none of these, which end as a crash and an interrupted launch do
+    "test_a_worker_that_a_signal_kills_while_it_starts_is_named[local-process]",
     "test_an_engine_that_dies_at_start_says_why[local-process-memory]",
     "test_a_launch_that_is_cancelled_from_another_thread_ends_soon_and_leaves_nothing[local-process]",
 }
