@@ -8,6 +8,7 @@ import pytest
 
 from tuner.ask.request_document import parse_request
 from tuner.errors import FailureReason
+from tuner.trial.launched import Launched, RayApplication
 from tuner.trial.results import LoadStep
 
 DEAD = (FailureReason.REPLICA_DIED, "exit code -9")
@@ -27,6 +28,12 @@ class FakeDeployment:
     died: tuple[FailureReason, str] | None = None
     model_id: str = "tiny"
     ready_after_s: float = 0.0
+    router: str = "PowerOfTwoChoicesRequestRouter"
+
+    @property
+    def launched(self):
+        config = {"request_router_config": {"request_router_class": f"ray.serve.llm.request_router.{self.router}"}}
+        return Launched("fake", {}, "tiny", RayApplication({"args": {"deployment_config": config}}))
 
     def failure(self):
         return self.died

@@ -19,6 +19,7 @@ from typing import Any
 
 from tuner.ask.front import front_name
 from tuner.ask.layout import ParallelLayout
+from tuner.trial.launched import PREFIX_ROUTER
 
 HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 DIRECT = "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING"
@@ -30,7 +31,7 @@ VARIABLES = (HAPROXY, DIRECT, BODY, GRPC, THROUGHPUT)
 
 _ROUTERS = {
     "power_of_two": "ray.serve._private.request_router:PowerOfTwoChoicesRequestRouter",
-    "prefix_aware": "ray.serve.llm.request_router.PrefixCacheAffinityRouter",
+    "prefix_aware": f"ray.serve.llm.request_router.{PREFIX_ROUTER}",
     "round_robin": "ray.serve.experimental.round_robin_router.RoundRobinRouter",
 }
 _MODES = {"grpc": GRPC, "throughput": THROUGHPUT}

