@@ -248,7 +248,8 @@ def main() -> None:
         head = [
             "# What options of the path are worth", "",
             "`python -m tests.benchmarks.front_options` on two cores of an AMD EPYC without AVX-512, Ray 2.60.0,",
-            "before an engine that costs nothing; multiples of what stood there just before and just after.", "",
+            "before an engine, or a model in vLLM, that costs nothing; multiples of what stood there",
+            "just before and just after. In brackets: how far the turns without an option lay apart.", "",
         ]  # fmt: skip
         RESULTS.write_text("\n".join([*head, *lines, ""]), encoding="utf-8")
 

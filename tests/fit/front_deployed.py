@@ -56,9 +56,9 @@ class Bench:
         return float(np.mean(found)) if found else None
 
 
-def answers(port: int, patience_s: float = 90.0) -> None:
-    """Wait until the path answers a request at a port; raises TimeoutError."""
-    body = json.dumps({"model": "m", "prompt": [11, 12], "max_tokens": 2, "stream": True}).encode()
+def answers(port: int, prompt: str | list[int], patience_s: float = 90.0) -> None:
+    """Wait until the path answers a prompt at a port; raises TimeoutError."""
+    body = json.dumps({"model": "m", "prompt": prompt, "max_tokens": 2, "stream": True}).encode()
     url, end_s = f"http://127.0.0.1:{port}/v1/completions", time.monotonic() + patience_s
     while True:
         try:
@@ -122,7 +122,7 @@ class RayPath:
                 "ray_actor_options": {"num_cpus": 0},
             }  # fmt: skip
         self._serve.run(build_openai_app(built), name="front", route_prefix="/", blocking=False)
-        answers(self._series.get("port", PORT))
+        answers(self._series.get("port", PORT), "one two" if router == "prefix_aware" else [11, 12])
 
     def end(self) -> None:
         """Stop Serve and Ray."""
@@ -165,7 +165,7 @@ class VllmPath:
         environment = os.environ | self._bench.environment | VLLM_ENVIRONMENT
         with (self._bench.log.parent / "vllm.log").open("ab") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        answers(PORT, 180)
+        answers(PORT, [11, 12], 180)
 
     def end(self) -> None:
         """End the server's whole group."""

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from serve.load.endpoint import Endpoint
+from serve.load.request_fields import RequestFields
 from serve.load.request_sample import Sample
 from serve.measure.window import Window
 from serve.measure.window_requests import WindowOrder
@@ -88,7 +89,8 @@ def measured(bench: Bench, point: Point, seed: int, port: int = PORT) -> dict[st
         name=f"{point.rate:g} requests/s", load=load, duration_s=point.seconds, slo=(), lead_s=LEAD_S,
         rate_req_per_s=point.rate, timeout_s=60.0, stream=(seed, 1, 0),
     )  # fmt: skip
-    runner = WindowRunner(Endpoint(f"http://127.0.0.1:{port}", "m"), (), None, 1, whole_windows=True)
+    fields = RequestFields(token_ids=point.router != "prefix_aware")  # that deals by the text of prompts
+    runner = WindowRunner(Endpoint(f"http://127.0.0.1:{port}", "m", fields=fields), (), None, 1, whole_windows=True)
     processes = Processes()
     _, before = processes.look()
     begun_s, begun, worked_s = time.time(), time.perf_counter(), machine_s()
