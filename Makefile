@@ -40,12 +40,16 @@ test-long: .venv/installed ## what CI has no time for: properties on new example
 	$(PYTHON_BIN) -m pytest -n 2 --dist worksteal -m "hypothesis and not real" --hypothesis-profile anew
 	$(PYTHON_BIN) -m pytest -m long
 
-# Of each property fewer examples are tried than `make test` tries.
+# Of each property fewer examples are tried than `make test` tries. Two processes each load half of the files: workers of
+# one pytest would each load all of them, and a third process would deal the tests.
 check: .venv/installed ## ruff, mypy and the quick unit tests
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
-	@$(PYTHON_BIN) -m pytest tests/unit -q -n 2 --dist worksteal --hypothesis-profile quick -m "not slow and not real and not tools"
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync --keep-going quick-0 quick-1
+
+quick-%:
+	@$(PYTHON_BIN) -m pytest tests/unit -q --half $* --hypothesis-profile quick -m "not slow and not real and not tools"
 
 format: .venv/installed ## put the code in its usual shape
 	@.venv/bin/ruff check --fix --quiet .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import zlib
 from itertools import count
 
 import pytest
@@ -22,6 +23,17 @@ settings.register_profile("anew", settings(), deadline=None, suppress_health_che
 settings.register_profile("quick", settings.get_profile("anew"), max_examples=20)
 settings.register_profile("same", settings.get_profile("anew"), derandomize=True, database=None)
 settings.load_profile("same")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--half", type=int, choices=(0, 1), help="every other test file alone, without loading the rest")
+
+
+def pytest_ignore_collect(collection_path, config):
+    half = config.getoption("--half")
+    if half is None or not collection_path.match("test_*.py"):
+        return None
+    return zlib.crc32(collection_path.name.encode()) % 2 != half or None
 
 
 def pytest_collection_finish():
