@@ -51,7 +51,7 @@ CASES: dict[str, tuple[dict[str, Any], str, set[str]]] = {
     "more than a path carries": ({"workload.arrival.requests_per_s": 3000.0}, "front", {"rate"}),
     "two small nodes": (LONG_PROMPTS | {"cluster": TWO_NODES}, "rate", {"rate", "nodes"}),
     "a target and a rate out of reach": (
-        {"slo.0.ms": 2.0, "workload.arrival.requests_per_s": 2000.0}, "ttft", {"slo_and_rate"},
+        {"slo.0.ms": 2.0, "workload.arrival.requests_per_s": 2500.0}, "ttft", {"slo_and_rate"},
     ),
     "weights that do not fit": (
         {"model": "meta-llama/Llama-3.1-70B", "cluster": {"gpu": "h100_sxm", "gpus_per_node": 1}},

@@ -266,8 +266,9 @@ class _Hops:
         each = longer * (hop.message_ms + np.where(ticks, output_tokens / count - 1, 0.0) * hop.token_ms)
         burst = np.where(ticks, 1.0, np.maximum(streams / (self.engines * hop.shared), 1.0))  # one engine's
         request, rate, running = longer * hop.request_ms, per_ms / hop.servers, streams / hop.servers
-        rho = np.clip(per_ms * work_ms * longer, 1e-12, 1 - _FULL)
-        piled = running / (1 + running) * np.exp(-2 / 3 * ((1 - rho) / rho) ** 2 * running)
+        rho = np.minimum(per_ms * work_ms * longer, 1 - _FULL)
+        far = ((1 - rho) / np.maximum(rho, 1e-12)) ** 2
+        piled = running / (1 + running) * np.exp(-2 / 3 * far * running)
         in_turn = np.where(ticks, 0.0, (1 - piled) * hop.shared / (self.engines * hop.servers))
         at_any = np.maximum(rho - in_turn * rate * count * each, 0.0)
         rounds = (1 - at_any**self.passes) / (1 - at_any)

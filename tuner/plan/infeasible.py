@@ -27,7 +27,8 @@ from tuner.plan.prune import Prediction, price_all
 from tuner.trial.results import TrialResult
 
 MOST_TIMES = 16  # a cluster or a link so many times larger is the most that is looked at
-STEPS = (2, 4, 8, 16)  # by which a link is made faster, or a rate lower
+STEPS = (2, 4, 8, 16)  # by which a link is made faster
+LOWER = (*STEPS, 32, 64)  # by which a rate is
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ def _rate_change(found: Sequence[Deployments]) -> Iterator[Change]:
 def _both_changes(request: TuneRequest, found: Sequence[Deployments]) -> Iterator[Change]:
     """Where no change alone would do: a lower rate together with wider targets, the rate halved until one would."""
     asked = request.workload.arrival
-    for times in STEPS:
+    for times in LOWER:
         arrival = asked.model_copy(update={"requests_per_s": asked.requests_per_s / times})
         lower = request.model_copy(update={"workload": request.workload.model_copy(update={"arrival": arrival})})
         wider = list(_slo_changes(lower, [Deployments(lower, one.priced, one.slower) for one in found]))

@@ -58,23 +58,16 @@ def passed(path: Path, result: SimulationResult, stages: int = 1) -> Passed:
     asked = np.argsort(result.arrival_s, kind="stable")
     arrival_ms, first_ms, end_ms = (1e3 * at[asked] for at in (result.arrival_s, result.first_token_s, result.end_s))
     tokens, count = result.output_tokens[asked], len(asked)
-    names, engine = np.unique(result.replica[asked], return_inverse=True)
+    engine = np.unique(result.replica[asked], return_inverse=True)[1]
     interval_ms = float(path.front.interval_ms)
-    none = np.zeros(0, dtype=np.int64)
-    step_ms, long = np.ones(len(names)), np.ones(len(names), dtype=np.int64)
-    steps, share, first, last = none, np.zeros(0), none, none
+    step_ms, steps = _steps(first_ms, end_ms, tokens, engine, stages)
+    long = np.maximum(np.bincount(engine, steps) // np.bincount(engine), 1).astype(np.int64)
     early_ms = carried = np.zeros(0)
+    first = last = np.zeros(0, dtype=np.int64)
     if interval_ms:
         early_ms, carried, first, last = _messages(arrival_ms, first_ms, end_ms, tokens, interval_ms)
-    else:
-        gaps = np.maximum(np.bincount(engine, tokens - 1, len(names)), 1.0)
-        step_ms = np.maximum(np.bincount(engine, end_ms - first_ms, len(names)) / gaps, 1e-3) / stages
-        begins, ends = (np.ceil(at / step_ms[engine] - 1e-9) for at in (first_ms, end_ms))
-        steps = np.maximum(ends - begins, 0).astype(np.int64)
-        share = tokens / (steps + 1)
-        long = np.maximum(np.bincount(engine, steps, len(names)) // np.bincount(engine), 1).astype(np.int64)
     rounds = np.maximum(np.diff(np.floor(np.arange(count + 1) * path.fit.passes)), 1).astype(np.int64)
-    given = loops.Asked(arrival_ms, engine.astype(np.int64), rounds, first_ms, steps, share, first, last)
+    given = loops.Asked(arrival_ms, engine.astype(np.int64), rounds, first_ms, steps, tokens / (steps + 1), first, last)
     seen = loops.Seen(np.empty(count), np.empty(count), np.empty(count), np.zeros(count, dtype=np.int64))
     hops, room, bursts, at_intervals = _hops(path), count + len(early_ms) + _ROOM, NONE, bool(interval_ms)
     while bursts == NONE:
@@ -99,6 +92,14 @@ def passed(path: Path, result: SimulationResult, stages: int = 1) -> Passed:
         last=np.searchsorted(kept, last if interval_ms else seen.last, side="right")[back] - 1,
         request=np.repeat(asked, last - first + 1)[kept] if interval_ms else None,
     )
+
+
+def _steps(first_ms: Floats, end_ms: Floats, tokens: Ints, engine: Ints, stages: int) -> tuple[Floats, Ints]:
+    """How long a step of each engine takes, and by request how many come from its first token to its last."""
+    gaps = np.maximum(np.bincount(engine, tokens - 1), 1.0)
+    step_ms = np.maximum(np.bincount(engine, end_ms - first_ms) / gaps, 1e-3) / stages
+    begins, ends = (np.ceil(at / step_ms[engine] - 1e-9) for at in (first_ms, end_ms))
+    return step_ms, np.maximum(ends - begins, 0).astype(np.int64)
 
 
 def _messages(
