@@ -349,8 +349,20 @@ class StepCosts:
             return fixed, beside + apart * engine.launch_scale
         return fixed + engine.decode_layer_ms * layers, beside + (0.0 if switches.full_graphs else pieces)
 
+    def host_sides(self, layout: ParallelLayout, step: StepShape) -> list[tuple[Floats, Floats]]:
+        """Of each stage, the host milliseconds that are added to a step, and those of launching, of which only what
+        lasts longer than the GPU's work counts; both of the step's broadcast shape."""
+        return [
+            self._host_sides(launched_layers(blocks), moe_layers_of(blocks), step)
+            for blocks in stage_blocks(self.model, layout.pp)
+        ]
+
     def _host_ms(self, terms: Terms, layers: float, moe_layers: int, step: StepShape) -> Floats:
         """Engine overhead of a step: of launching and computing, the slower counts."""
+        added_ms, launch_ms = self._host_sides(layers, moe_layers, step)
+        return np.asarray(added_ms + np.maximum(launch_ms - total(terms), 0.0))
+
+    def _host_sides(self, layers: float, moe_layers: int, step: StepShape) -> tuple[Floats, Floats]:
         fixed, launch = self.host_parts(step.phase, layers, moe_layers)
         fixed_ms, launch_ms = np.full(step.tokens.shape, fixed), np.full(step.tokens.shape, launch)
         if step.phase == "prefill":
@@ -361,7 +373,7 @@ class StepCosts:
             fixed_ms, launch_ms = np.where(beyond, eager, fixed_ms), np.where(beyond, apart, launch_ms)
         sequences = np.asarray(step.sequences, dtype=float)
         launch_ms = launch_ms + self.hidden_sequence_ms * sequences * self._one_thread(layers)
-        return np.asarray(fixed_ms + self.sequence_ms * sequences + np.maximum(launch_ms - total(terms), 0.0))
+        return fixed_ms + self.sequence_ms * sequences, launch_ms
 
 
 @lru_cache(maxsize=1024)
