@@ -9,6 +9,7 @@ layouts.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,10 +84,22 @@ class Curve:
         rest = np.clip((running - missed) / running, 0.0, 1.0) * self.step_ms
         return np.asarray(self.idle_ttft_ms[:, None] + self.wait_ms * np.maximum(stretch, 1.0) + rest)
 
+    def tpot_at_ms(self, percentile: float) -> Floats:
+        """TPOT at a percentile: requests meet more or fewer others than the mean batch, about as a Poisson number
+        varies, and each of them costs what the curve rises by, at least its share of a prefill."""
+        over_sd = NormalDist().inv_cdf(percentile / 100)
+        prefill_ms = (self.tpot_ms[..., -1:] - self.step_ms[..., -1:]) / (BATCHES[-1] - 1)
+        each_ms = np.maximum(
+            np.diff(self.tpot_ms, prepend=self.step_ms[..., :1]) / np.diff(BATCHES, prepend=0.0), prefill_ms
+        )
+        return np.asarray(np.maximum(self.tpot_ms + over_sd * np.sqrt(BATCHES) * each_ms, self.step_ms))
+
     def at(self, metric: Metric, percentile: float | None, output_tokens: float) -> Floats:
-        """One latency metric over the whole curve; TPOT and ITL are means, their spread is not modelled."""
+        """One latency metric over the whole curve; ITL is a mean, its spread is not modelled, and of E2E that of TTFT."""
         if metric is Metric.TTFT:
             return self.ttft_ms(percentile)
+        if metric is Metric.TPOT and percentile is not None:
+            return self.tpot_at_ms(percentile)
         if metric is Metric.E2E:
             return np.asarray(self.ttft_ms(percentile) + self.tpot_ms * max(output_tokens - 1, 0))
         return np.broadcast_to(self.tpot_ms, self.rate_req_per_s.shape)
