@@ -95,7 +95,7 @@ class Curve:
         return np.asarray(np.maximum(self.tpot_ms + over_sd * np.sqrt(BATCHES) * each_ms, self.step_ms))
 
     def at(self, metric: Metric, percentile: float | None, output_tokens: float) -> Floats:
-        """One latency metric over the whole curve; ITL is a mean, its spread is not modelled, and of E2E that of TTFT."""
+        """One latency metric over the whole curve; ITL is a mean, and of E2E only what TTFT varies by is modelled."""
         if metric is Metric.TTFT:
             return self.ttft_ms(percentile)
         if metric is Metric.TPOT and percentile is not None:

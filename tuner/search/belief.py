@@ -23,10 +23,11 @@ from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
 from tuner.ask.request import Metric, SloTarget, TuneRequest
 from tuner.ask.slo import log_ratio
-from tuner.cost.steady import BATCHES, Curve, Floats
+from tuner.cost.steady import Floats
 from tuner.plan.prune import Candidate
 from tuner.search.front_prices import added_ms
-from tuner.search.presimulation import presimulate
+from tuner.search.place import Place, log_seen
+from tuner.search.presimulation import REQUESTS, presimulate
 from tuner.search.priors import fresh_sd
 from tuner.search.term_prices import TermPrices, engine_of, kin_of
 from tuner.trial.results import StepResult
@@ -37,7 +38,6 @@ RESIDUAL_SD = {Metric.TTFT: 0.15, Metric.TPOT: 0.05}
 OWN_SD = {Metric.TTFT: 0.05, Metric.TPOT: 0.015}  # the part of it that an engine has alone
 QUEUE_SD = 0.35  # more of it, per e-fold by which waiting stretches a latency
 _TAIL_SD = {Metric.TTFT: 0.3, Metric.TPOT: 0.1}  # of a percentile that one request lies beyond
-_OVERLOAD = 8.0  # power by which latency grows with the rate beyond the last batch of a curve
 _DRAWN = 1_000_000  # draws × candidates
 _LIMITS = ("max_num_batched_tokens", "max_num_seqs")  # of the scheduler
 _SAME = 0.001  # log units by which latencies that are simulated of twins differ at most
@@ -185,18 +185,18 @@ class Belief:
         curve = self._prices.curve(factors, everything)
         idle_ms = curve.idle_ttft_ms.reshape(len(factors), -1, 1)
         rates = np.tile(self._rates / self._prices.replicas[everything][:, None], (len(factors), 1))
-        place = _Place.of(curve, rates)
+        keys = [*(target.key for target in self._request.slo), (Metric.E2E, None)]
+        place, logs = log_seen(curve, keys, self._prices.output_tokens, rates, rates * self._request.load.seconds)
         shape = (*offset.shape[:2], self._rates.size)
         batch = np.where(place.beyond, np.inf, place.batch).reshape(shape)
-        output = float(self._request.workload.output_tokens.mean)
         values = dict[SloTarget, Floats]()
-        for target in self._request.slo:
-            value = place.log_of(curve.at(target.metric, target.percentile, output)).reshape(shape)
+        for target, log_ms in zip(self._request.slo, logs, strict=False):
+            value = log_ms.reshape(shape)
             channel = 0 if target.metric is Metric.TTFT else 1
             if channel == 0:
                 value = value + queue * np.maximum(value - np.log(idle_ms), 0.0)
             values[target] = log_ratio(target, value + offset[..., channel, None])
-        e2e = place.log_of(curve.at(Metric.E2E, None, output)).reshape(shape)[..., self._asked] + offset[..., 1]
+        e2e = logs[-1].reshape(shape)[..., self._asked] + offset[..., 1]
         return batch, values, np.exp(e2e)
 
     def _paths_ms(self, layouts: Sequence[ParallelLayout], rates: Floats) -> Floats:
@@ -204,7 +204,7 @@ class Belief:
         axis of shown metrics and E2E; minus infinity where they add nothing."""
         engines = np.array([self._prices.index[engine_of(layout)] for layout in layouts], dtype=int)
         curve = self._prices.curve(np.ones((1, len(self._prices.terms))), engines)
-        place, output = _Place.of(curve, rates / self._prices.replicas[engines][:, None]), self._prices.output_tokens
+        place, output = Place.of(curve, rates / self._prices.replicas[engines][:, None]), self._prices.output_tokens
         keys = [*self._request.shown_metrics, (Metric.E2E, None)]
         values = [(key, np.exp(place.log_of(curve.at(*key, output)))) for key in keys]
         means = np.exp(place.log_of(curve.ttft_ms())), np.exp(place.log_of(curve.tpot_ms))
@@ -228,13 +228,14 @@ class Belief:
 
         A layout that was not simulated is taken to differ as the median of the others of its pipeline depth does.
         """
-        output, metrics = float(self._request.workload.output_tokens.mean), self._request.shown_metrics
+        metrics = self._request.shown_metrics
         if not presimulated:
             return np.zeros((len(self._place), self._rates.size, len(metrics) + 1))
         everything = np.arange(len(self._prices.index))
         curve = self._prices.curve(np.ones((1, len(self._prices.terms))), everything)
-        place = _Place.of(curve, self._rates / self._prices.replicas[everything][:, None])
-        closed = np.stack([place.log_of(curve.at(m, p, output)) for m, p in (*metrics, (Metric.E2E, None))], axis=-1)
+        replicas, keys = self._prices.replicas[everything][:, None], [*metrics, (Metric.E2E, None)]
+        logs = log_seen(curve, keys, self._prices.output_tokens, self._rates / replicas, REQUESTS / replicas)[1]
+        closed = np.stack(logs, axis=-1)
         behind = np.logaddexp(closed[self._engine_of], self._added)
         shift = np.full((len(self._place), *closed.shape[1:]), np.nan)
         for i, layout in enumerate(self._place):
@@ -293,7 +294,7 @@ class Belief:
                         own = self._place.get(layout.served)
                         shift = 0.0 if own is None else float(self._shift[own, at, i])
                         added = self._added_to(layout, rate, i)
-                        found.append(_Row(engine, rate, i, float(np.log(ms)) - shift, sd, added))
+                        found.append(_Row(engine, rate, step.completed, i, float(np.log(ms)) - shift, sd, added))
         return found
 
     def _added_to(self, layout: ParallelLayout, rate_req_per_s: float, metric: int) -> float:
@@ -307,17 +308,17 @@ class Belief:
         terms, delta = len(self._prices.terms), 0.02
         moved = np.exp(np.vstack([state[:terms], state[:terms] + delta * np.eye(terms)]))
         curve = self._prices.curve(moved, np.array(engines))
-        output, shape = float(self._request.workload.output_tokens.mean), (terms + 1, len(engines))
+        keys, shape = list(self._request.shown_metrics), (terms + 1, len(engines))
         idle = np.log(curve.idle_ttft_ms.reshape(shape)[0])
-        values = [curve.at(metric, percentile, output) for metric, percentile in self._request.shown_metrics]
         replicas = np.tile(self._prices.replicas[engines], terms + 1)
         predicted, stretch = np.zeros(len(rows)), np.zeros(len(rows))
         design = np.zeros((len(rows), state.size))
-        for rate in {row.rate_req_per_s for row in rows}:
-            place = _Place.of(curve, (rate / replicas)[:, None])
-            logs = [place.log_of(value)[:, 0].reshape(shape) for value in values]
+        for window in {row.window for row in rows}:
+            rate, requests = ((total / replicas)[:, None] for total in window)
+            seen = log_seen(curve, keys, self._prices.output_tokens, rate, requests)[1]
+            logs = [value[:, 0].reshape(shape) for value in seen]
             for n, row in enumerate(rows):
-                if row.rate_req_per_s == rate:
+                if row.window == window:
                     at, channel = engines.index(row.engine), 0 if self._channels[row.metric] is Metric.TTFT else 1
                     own, kin = self._own[row.engine], self._shared[int(self._kin_of[row.engine])]
                     level = [terms + channel, own + channel, kin + channel]
@@ -336,39 +337,18 @@ def _same(one: Floats | None, other: Floats | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One measured latency: which engine, at which rate, which of the shown metrics, its log as the closed form would
-    have it, and that one's sd; ``added`` is the log of what the path adds."""
+    """One measured latency: which engine, at which rate, in a window of how many requests, which of the shown metrics,
+    its log as the closed form would have it, and that one's sd; ``added`` is the log of what the path adds."""
 
     engine: int
     rate_req_per_s: float
+    requests: int
     metric: int
     log_ms: float
     sd: float
     added: float
 
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where rates lie on curves; arrays of (curves, rates)."""
-
-    high: NDArray[np.intp]
-    share: Floats
-    batch: Floats
-    beyond: NDArray[np.bool_]
-    excess: Floats
-
-    @classmethod
-    def of(cls, curve: Curve, rate_req_per_s: Floats) -> _Place:
-        known = curve.rate_req_per_s
-        above = np.stack([(known < rate[:, None]).sum(axis=1) for rate in rate_req_per_s.T], axis=1)
-        high = np.clip(above, 1, known.shape[1] - 1)
-        start, end = np.take_along_axis(known, high - 1, 1), np.take_along_axis(known, high, 1)
-        share = np.clip((rate_req_per_s - start) / np.maximum(end - start, 1e-12), 0.0, 1.0)
-        batch = BATCHES[high - 1] + share * (BATCHES[high] - BATCHES[high - 1])
-        excess = np.log(np.maximum(rate_req_per_s / known[:, -1:], 1.0))
-        return cls(high, share, batch, above >= known.shape[1], excess)
-
-    def log_of(self, values: Floats) -> Floats:
-        """Log of a curve's values at these rates, steeply rising beyond capacity."""
-        low, high = np.take_along_axis(values, self.high - 1, 1), np.take_along_axis(values, self.high, 1)
-        return np.asarray(np.log(low + self.share * (high - low)) + _OVERLOAD * self.excess)
+    @property
+    def window(self) -> tuple[float, int]:
+        """Its rate, and how many requests."""
+        return self.rate_req_per_s, self.requests

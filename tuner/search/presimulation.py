@@ -25,7 +25,7 @@ from tuner.plan.refine import SEED
 from tuner.simulate import SimulationSettings, Simulator
 
 MOST = 96  # layouts that are simulated, from the head of the ranking; some tens of ms each
-_REQUESTS = 300  # per rate
+REQUESTS = 300  # per rate
 _LOST = 4.0  # a target missed by this factor is missed at higher rates, too: they are not simulated
 
 
@@ -52,7 +52,7 @@ def _presimulated(request: TuneRequest, costs: StepCosts, layout: ParallelLayout
     )  # fmt: skip
     logs = np.full((len(request.rates_req_per_s), len(request.shown_metrics) + 1), np.nan)
     for row, rate in enumerate(request.rates_req_per_s):
-        result = simulator.run(offered(request.workload, rate, _REQUESTS / rate, SEED))
+        result = simulator.run(offered(request.workload, rate, REQUESTS / rate, SEED))
         shown = [result.at(metric, percentile) for metric, percentile in request.shown_metrics]
         values = [*shown, float(np.mean(result.e2e_ms))]
         logs[row] = [np.log(ms) if ms else np.nan for ms in values]
