@@ -84,7 +84,8 @@ class TrueCosts(StepCosts):
         super().__init__(model, cluster, switches=switches)
         self._conditions, self._factor = conditions, factor
 
-    def _scale(self, term: str) -> float:
+    def factor_of(self, term: str) -> float:
+        """By which factor a term is dearer here than by the model."""
         error = self._conditions.term_error
         return self._factor * float(np.exp(error * self._conditions.random("term", term).standard_normal()))
 
@@ -92,17 +93,17 @@ class TrueCosts(StepCosts):
         """As the model's, scaled; attention and host time are scaled where they are priced."""
         own = ("attention", "host")
         return [
-            {name: value if name in own else value * self._scale(name) for name, value in terms.items()}
+            {name: value if name in own else value * self.factor_of(name) for name, value in terms.items()}
             for terms in super().stages(layout, step)
         ]
 
     def attention_ms(self, layout: ParallelLayout, step: StepShape) -> NDArray[np.float64]:
         """As the model's, scaled."""
-        return super().attention_ms(layout, step) * self._scale("attention")
+        return super().attention_ms(layout, step) * self.factor_of("attention")
 
     def host_parts(
         self, phase: Phase, layers: float, moe_layers: int = 0, in_graph: bool = False, beyond_graphs: bool = False
     ) -> tuple[float, float]:
         """As the model's, scaled."""
         added, launch = super().host_parts(phase, layers, moe_layers, in_graph, beyond_graphs)
-        return added * self._scale("host"), launch * self._scale("host")
+        return added * self.factor_of("host"), launch * self.factor_of("host")

@@ -40,11 +40,12 @@ def presimulate(
     for candidate in candidates:
         layout = candidate.layout.served
         if layout not in found and len(found) < MOST:
-            found[layout] = _presimulated(request, costs[layout.gpu], layout, candidate.prediction.kv_tokens)
+            found[layout] = simulated(request, costs[layout.gpu], layout, candidate.prediction.kv_tokens)
     return found
 
 
-def _presimulated(request: TuneRequest, costs: StepCosts, layout: ParallelLayout, kv_tokens: int) -> Floats:
+def simulated(request: TuneRequest, costs: StepCosts, layout: ParallelLayout, kv_tokens: int) -> Floats:
+    """Of one layout with such prices, as ``presimulate``: of shape (rates, shown metrics and then the mean E2E)."""
     settings = SimulationSettings.for_slo(request.workload, request.slo, layout.request_router, engine=request.engine)
     simulator = Simulator(
         costs, layout, kv_tokens=kv_tokens, longest_tokens=request.max_model_len, settings=settings,
