@@ -79,7 +79,7 @@ def test_the_belief_centres_on_the_predictions():
 def test_a_measured_layout_teaches_of_its_kin():
     forecasts = []
     for factor in (0.6, 1.6):
-        request, ranked, belief = setting({"workload.arrival.requests_per_s": 4})
+        request, ranked, belief = setting({"workload.arrival.requests_per_s": 4, "load.seconds": 125})
         before = belief.forecast().e2e_ms
         seen = ranked[0]
         belief.observe({seen.layout: steps_of(request, seen, factor)})

@@ -87,12 +87,11 @@ class Curve:
     def tpot_at_ms(self, percentile: float) -> Floats:
         """TPOT at a percentile: requests meet more or fewer others than the mean batch, about as a Poisson number
         varies, and each of them costs what the curve rises by, at least its share of a prefill."""
-        over_sd = NormalDist().inv_cdf(percentile / 100)
-        prefill_ms = (self.tpot_ms[..., -1:] - self.step_ms[..., -1:]) / (BATCHES[-1] - 1)
-        each_ms = np.maximum(
-            np.diff(self.tpot_ms, prepend=self.step_ms[..., :1]) / np.diff(BATCHES, prepend=0.0), prefill_ms
-        )
-        return np.asarray(np.maximum(self.tpot_ms + over_sd * np.sqrt(BATCHES) * each_ms, self.step_ms))
+        over_sd, step_ms = NormalDist().inv_cdf(percentile / 100), np.broadcast_to(self.step_ms, self.tpot_ms.shape)
+        prefill_ms = (self.tpot_ms - step_ms)[..., -1:] / (BATCHES[-1] - 1)
+        rise_ms = np.diff(self.tpot_ms, prepend=step_ms[..., :1]) / np.diff(BATCHES, prepend=0.0)
+        spread_ms = np.sqrt(BATCHES) * np.maximum(rise_ms, prefill_ms)
+        return np.asarray(np.maximum(self.tpot_ms + over_sd * spread_ms, step_ms))
 
     def at(self, metric: Metric, percentile: float | None, output_tokens: float) -> Floats:
         """One latency metric over the whole curve; ITL is a mean, and of E2E only what TTFT varies by is modelled."""

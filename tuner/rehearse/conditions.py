@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tuner.ask.cluster import Cluster
 from tuner.ask.layout import ParallelLayout
 from tuner.ask.model import ModelShape
-from tuner.cost.latency import StepCosts, StepShape, Terms
+from tuner.cost.latency import StepCosts, StepShape, Terms, total
 from tuner.cost.switches import AS_SHIPPED, EngineSwitches
 from tuner.cost.volume import Phase
 from tuner.errors import BadInput, FailureReason
@@ -90,12 +90,17 @@ class TrueCosts(StepCosts):
         return self._factor * float(np.exp(error * self._conditions.random("term", term).standard_normal()))
 
     def stages(self, layout: ParallelLayout, step: StepShape) -> list[Terms]:
-        """As the model's, scaled; attention and host time are scaled where they are priced."""
+        """As the model's, scaled; attention and host time are scaled where they are priced, and of launching what lasts
+        longer than the GPU's work does here."""
         own = ("attention", "host")
-        return [
+        scaled = [
             {name: value if name in own else value * self.factor_of(name) for name, value in terms.items()}
             for terms in super().stages(layout, step)
         ]
+        for terms, (added_ms, launch_ms) in zip(scaled, self.host_sides(layout, step), strict=True):
+            del terms["host"]
+            terms["host"] = added_ms + np.maximum(launch_ms - total(terms), 0.0)
+        return scaled
 
     def attention_ms(self, layout: ParallelLayout, step: StepShape) -> NDArray[np.float64]:
         """As the model's, scaled."""
