@@ -1,7 +1,8 @@
 """How few launches the search needs: 24 tuning problems on a simulated cluster, and 16 that were kept back, beside the
 stop rule of before and search without a model.
 
-    python -m tests.benchmarks.search [--quick] [--slow] [--only before|peers|overhead] [--world WORLD] [--out FILE]
+    python -m tests.benchmarks.search [--quick] [--slow] [--only before|peers|overhead] [--world WORLD] [--draw N]
+                                      [--out FILE]
 
 Legal layouts are measured without noise first (cached outside the repository), as many as it takes to know the true
 optimum over all of them. Then all strategies search the same worlds under the same noise: where the model's prices are
@@ -92,8 +93,9 @@ class Study:
         return self.ours.gpu_s[-1] / self.before.gpu_s[-1]
 
 
-def studies(quick: bool, worlds: Sequence[str]) -> list[str]:
-    """Whole studies in some worlds, from the first launch to the answer: the table, as lines."""
+def studies(quick: bool, worlds: Sequence[str], draw: int) -> list[str]:
+    """Whole studies in some worlds, from the first launch to the answer: the table, as lines. Every ``draw`` has
+    factors and noise of its own."""
     lines = [
         "### Whole studies, to the answer",
         "",
@@ -105,15 +107,15 @@ def studies(quick: bool, worlds: Sequence[str]) -> list[str]:
     for name, numbers in SETS.items():
         for world in worlds:
             error = WORLDS[world]
-            found = [_study(world, number, error) for number in numbers[:: 3 if quick else 1]]
+            found = [_study(world, number, error, draw) for number in numbers[:: 3 if quick else 1]]
             lines.append(_studies_row(f"{name}, {error:.0%}", found))
             everything += found
     return [*lines, _studies_row("all", everything), ""]
 
 
-def _study(world: str, number: int, error: float) -> Study:
-    found = problem(number, Conditions(seed=number if error else 0, term_error=error))
-    ours, before = parlay(found, NOISE, 0, BUDGET), parlay(found, NOISE, 0, BUDGET, StopByChance.of)
+def _study(world: str, number: int, error: float, draw: int) -> Study:
+    found = problem(number, Conditions(seed=number + 1000 * draw if error else 0, term_error=error))
+    ours, before = parlay(found, NOISE, draw, BUDGET), parlay(found, NOISE, draw, BUDGET, StopByChance.of)
     study = Study(ours, before, found.optimum_kept)
     found.truth.keep()
     print(
@@ -263,11 +265,12 @@ def main() -> None:
     parser.add_argument("--slow", action="store_true", help="the GP sampler, too, on every third problem")
     parser.add_argument("--only", choices=("before", "peers", "overhead"))
     parser.add_argument("--world", choices=tuple(WORLDS), help="whole studies in this one alone")
+    parser.add_argument("--draw", type=int, default=0, help="of the factors and the noise of whole studies")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     lines = ["# Search economy", "", f"`python -m tests.benchmarks.search`, on {machine()}.", ""]
     if chosen.only in (None, "before"):
-        lines += studies(chosen.quick, [chosen.world] if chosen.world else list(WORLDS))
+        lines += studies(chosen.quick, [chosen.world] if chosen.world else list(WORLDS), chosen.draw)
     if chosen.only in (None, "peers"):
         lines += compare(chosen.quick, chosen.seeds, chosen.slow)
     if chosen.only in (None, "overhead"):
