@@ -118,3 +118,4 @@ def test_requests_meet_more_others_than_the_mean_or_fewer():
     assert (nearly_all > most).all()
     assert (most > half).all()
     assert (curve.at(Metric.TPOT, 1.0, 128.0) >= curve.step_ms).all()
+    assert np.isfinite(curve.at(Metric.TPOT, 100.0, 128.0)).all()

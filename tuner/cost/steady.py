@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 
 # Mean sequences in a replica at which a curve is known; below 1 it is mostly idle.
 BATCHES = np.concatenate([2.0 ** np.arange(-8, 0), np.unique(np.round(2 ** np.arange(0, 10.25, 0.25)))])
+_FEWEST = 1e-4  # of the requests, beyond a percentile: the highest of all is not modelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Curve:
         running = np.minimum(BATCHES, 1.0)  # share of time in which a step runs
         if percentile is None:
             return np.asarray(self.idle_ttft_ms[:, None] + self.wait_ms + running * self.step_ms / 2)
-        missed = max(1 - percentile / 100, 1e-4)
+        missed = max(1 - percentile / 100, _FEWEST)
         stretch = np.log(np.maximum(self.utilisation / missed, 1.0)) / np.maximum(self.utilisation, 1e-9)
         rest = np.clip((running - missed) / running, 0.0, 1.0) * self.step_ms
         return np.asarray(self.idle_ttft_ms[:, None] + self.wait_ms * np.maximum(stretch, 1.0) + rest)
@@ -87,7 +88,8 @@ class Curve:
     def tpot_at_ms(self, percentile: float) -> Floats:
         """TPOT at a percentile: requests meet more or fewer others than the mean batch, about as a Poisson number
         varies, and each of them costs what the curve rises by, at least its share of a prefill."""
-        over_sd, step_ms = NormalDist().inv_cdf(percentile / 100), np.broadcast_to(self.step_ms, self.tpot_ms.shape)
+        over_sd = NormalDist().inv_cdf(1 - max(1 - percentile / 100, _FEWEST))
+        step_ms = np.broadcast_to(self.step_ms, self.tpot_ms.shape)
         prefill_ms = (self.tpot_ms - step_ms)[..., -1:] / (BATCHES[-1] - 1)
         rise_ms = np.diff(self.tpot_ms, prepend=step_ms[..., :1]) / np.diff(BATCHES, prepend=0.0)
         spread_ms = np.sqrt(BATCHES) * np.maximum(rise_ms, prefill_ms)

@@ -14,7 +14,7 @@ from tuner.cost.steady import BATCHES, Curve, Floats
 # A window begins with an empty engine and ends before the last of its requests have seen the batch of a steady load:
 # after n requests, of a batch b at that load, b ÷ (1 + FILLING × b ÷ n) is what they meet in the mean. By this figure
 # simulated windows of some hundred requests differ from the curve's by the same at every batch
-# (``python -m tests.benchmarks.belief_transfer``).
+# (``python -m tests.benchmarks.belief_transfer --filling``).
 FILLING = 3.0
 _OVERLOAD = 8.0  # power by which latency grows with the rate beyond the last batch of a curve
 
