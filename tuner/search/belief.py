@@ -11,7 +11,7 @@ through the load curve of ``tuner.cost.steady``, because latency near saturation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,6 +133,10 @@ class Belief:
     def unmeasured(self) -> frozenset[str]:
         """Cost terms whose price stands on what was not measured on the device: fresh, they are less sure."""
         return self._prices.unmeasured
+
+    def served_as(self, layouts: Iterable[ParallelLayout]) -> NDArray[np.bool_]:
+        """By candidate, whether one of these (each ``ParallelLayout.served``) serves as it does."""
+        return np.isin(self._place_of, [self._place[layout] for layout in layouts if layout in self._place])
 
     def observe(self, seen: Mapping[Deployment, Sequence[StepResult]]) -> None:
         """Believe what the load steps of all trials so far say; what is no candidate, as two pools are none, says

@@ -56,6 +56,10 @@ class BeliefStrategy:
     def __init__(self, request: TuneRequest, belief: Belief) -> None:
         self._request, self._belief = request, belief
         self._at: dict[Deployment, int] = {candidate.layout: i for i, candidate in enumerate(belief.candidates)}
+        alike = dict[tuple[str | None, int], list[int]]()
+        for i, candidate in enumerate(belief.candidates):
+            alike.setdefault((candidate.layout.gpu, candidate.layout.devices), []).append(i)
+        self._priced_alike = [np.array(one) for one in alike.values()]
 
     @classmethod
     def of(
@@ -160,24 +164,26 @@ class BeliefStrategy:
         """Which candidates may be launched, and what may come of them. One whose twin was measured, or that runs
         already, but for the executor and the number of sequences, would teach the same."""
         self._belief.observe(history.steps())
-        trials, beaten = history.trials(), history.bar()
-        measured = {r.layout.served for r in trials if r.steps and not isinstance(r.deployment, TwoPools)}
-        tried = {self._belief.twins[i] for layout, i in self._at.items() if one_group(layout).served in measured}
+        left = np.ones(len(self._belief.candidates), dtype=bool)
+        left[[self._at[layout] for layout in (r.deployment for r in history.trials()) if layout in self._at]] = False
+        left &= ~self._like_measured(history)
+        beaten, trials = history.bar(), history.trials()
+        for alike in () if whatever_it_costs else self._priced_alike:
+            if beaten(self._belief.candidates[alike[0]].layout) is not None:
+                left[alike] = False
         busy = {engine_of(layout) for layout in running if isinstance(layout, ParallelLayout)}
-        left = np.array(
-            [
-                c.layout not in history
-                and c.layout.served not in measured
-                and self._belief.twins[i] not in tried
-                and (whatever_it_costs or beaten(c.layout) is None)
-                and (not busy or engine_of(c.layout) not in busy)
-                and doomed(c.layout, trials) is None
-                for i, c in enumerate(self._belief.candidates)
-            ],
-            dtype=bool,
-        )
+        failed = any(trial.state is TrialState.FAILED for trial in trials)
+        for i in np.flatnonzero(left) if busy or failed else ():
+            layout = one_group(self._belief.candidates[i].layout)
+            left[i] = not (busy and engine_of(layout) in busy) and doomed(layout, trials) is None
         best = {objective: history.best(objective) for objective in self._request.objectives}
         return left, outlook(self._request, self._belief, left, best)
+
+    def _like_measured(self, history: History) -> Mask:
+        """Candidates that are served as a measured layout is, or whose twin is."""
+        measured = [r.layout.served for r in history.trials() if r.steps and not isinstance(r.deployment, TwoPools)]
+        served = self._belief.served_as(measured)
+        return served | np.isin(self._belief.twins, self._belief.twins[served])
 
     def _roomy(self, fits: Fits) -> Mask:
         return np.array([fits(c.layout) for c in self._belief.candidates], dtype=bool)
