@@ -5,8 +5,8 @@ simulation at the model's own prices said beyond it, against a simulation at the
 
 Of the layouts of the 24 tuning problems that are simulated before anything is launched, where every cost term is off
 by a random factor (standard deviation 50 % on a log scale). What is left here no trial can teach.
-With ``--filling``, by batch: TPOT of engines of one stage as the curve of a steady load has it, and as windows of so
-many requests show it, both at the model's own prices.
+With ``--filling``, by batch: TPOT of engines of one stage as the curve of a steady load has it, and as the belief has
+windows of as many requests as were simulated, both at the model's own prices.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tuner.ask.request import Metric, TuneRequest
 from tuner.cost.steady import Floats
 from tuner.rehearse.conditions import Conditions, TrueCosts
 from tuner.search.belief import Belief
-from tuner.search.place import log_seen
+from tuner.search.on_curve import log_seen
 from tuner.search.presimulation import REQUESTS, presimulate, simulated
 from tuner.search.term_prices import TermPrices, engine_of
 

@@ -18,7 +18,7 @@ from tuner.cost.latency import StepCosts
 from tuner.cost.steady import BATCHES, Curve, Shapes, load_curve
 from tuner.plan.prune import Candidate, plan
 from tuner.rehearse.conditions import Conditions, TrueCosts
-from tuner.search.place import Place, log_seen
+from tuner.search.on_curve import OnCurve, log_seen
 from tuner.search.term_prices import TermPrices
 from tuner.simulate import SimulationSettings, Simulator
 
@@ -79,7 +79,7 @@ def lone() -> tuple[Curve, float]:
     shapes = Shapes.of(REQUEST, np.array([2048.0]), 1)
     curve = load_curve(StepCosts(MODEL, CLUSTER), ParallelLayout(), shapes)
     rates = curve.rate_req_per_s
-    batches = Place.of(curve, np.linspace(rates[0, 0], rates[0, -1], 400)[None]).batch[0]
+    batches = OnCurve.of(curve, np.linspace(rates[0, 0], rates[0, -1], 400)[None]).batch[0]
     return curve, float(np.interp(60, batches, np.linspace(rates[0, 0], rates[0, -1], 400)))
 
 
@@ -106,7 +106,7 @@ def test_a_short_window_does_not_fill_the_batch_of_a_steady_load(requests, withi
 
 def test_an_endless_window_shows_the_steady_batch():
     curve, rate = lone()
-    place = Place.of(curve, np.array([[rate / 8, rate]]))
+    place = OnCurve.of(curve, np.array([[rate / 8, rate]]))
     assert place.within(np.full((1, 2), 1e9)).batch == pytest.approx(place.batch)
     assert place.within(np.full((1, 2), 300.0)).batch[0, 1] < 0.7 * place.batch[0, 1]
 

@@ -26,7 +26,7 @@ from tuner.ask.slo import log_ratio
 from tuner.cost.steady import Floats
 from tuner.plan.prune import Candidate
 from tuner.search.front_prices import added_ms
-from tuner.search.place import Place, log_seen
+from tuner.search.on_curve import OnCurve, log_seen
 from tuner.search.presimulation import REQUESTS, presimulate
 from tuner.search.priors import fresh_sd
 from tuner.search.term_prices import TermPrices, engine_of, kin_of
@@ -208,7 +208,7 @@ class Belief:
         axis of shown metrics and E2E; minus infinity where they add nothing."""
         engines = np.array([self._prices.index[engine_of(layout)] for layout in layouts], dtype=int)
         curve = self._prices.curve(np.ones((1, len(self._prices.terms))), engines)
-        place, output = Place.of(curve, rates / self._prices.replicas[engines][:, None]), self._prices.output_tokens
+        place, output = OnCurve.of(curve, rates / self._prices.replicas[engines][:, None]), self._prices.output_tokens
         keys = [*self._request.shown_metrics, (Metric.E2E, None)]
         values = [(key, np.exp(place.log_of(curve.at(*key, output)))) for key in keys]
         means = np.exp(place.log_of(curve.ttft_ms())), np.exp(place.log_of(curve.tpot_ms))

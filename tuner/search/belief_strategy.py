@@ -37,7 +37,7 @@ from tuner.search.rates import next_rate
 from tuner.search.strategy import Fits
 from tuner.search.term_prices import engine_of
 from tuner.search.worth import Trade
-from tuner.trial.results import Purpose, StepResult, TrialState
+from tuner.trial.results import Purpose, StepResult, TrialResult, TrialState
 
 _AGAIN = "measured again before it is announced"
 _LIKELY_BEATEN = 0.5  # of the best layout: beyond it, a second run would likely be for nothing
@@ -164,10 +164,9 @@ class BeliefStrategy:
         """Which candidates may be launched, and what may come of them. One whose twin was measured, or that runs
         already, but for the executor and the number of sequences, would teach the same."""
         self._belief.observe(history.steps())
-        left = np.ones(len(self._belief.candidates), dtype=bool)
-        left[[self._at[layout] for layout in (r.deployment for r in history.trials()) if layout in self._at]] = False
-        left &= ~self._like_measured(history)
-        beaten, trials = history.bar(), history.trials()
+        trials, beaten = history.trials(), history.bar()
+        left = ~self._like_measured(trials)
+        left[[self._at[trial.deployment] for trial in trials if trial.deployment in self._at]] = False
         for alike in () if whatever_it_costs else self._priced_alike:
             if beaten(self._belief.candidates[alike[0]].layout) is not None:
                 left[alike] = False
@@ -179,9 +178,9 @@ class BeliefStrategy:
         best = {objective: history.best(objective) for objective in self._request.objectives}
         return left, outlook(self._request, self._belief, left, best)
 
-    def _like_measured(self, history: History) -> Mask:
+    def _like_measured(self, trials: Sequence[TrialResult]) -> Mask:
         """Candidates that are served as a measured layout is, or whose twin is."""
-        measured = [r.layout.served for r in history.trials() if r.steps and not isinstance(r.deployment, TwoPools)]
+        measured = [r.layout.served for r in trials if r.steps and not isinstance(r.deployment, TwoPools)]
         served = self._belief.served_as(measured)
         return served | np.isin(self._belief.twins, self._belief.twins[served])
 

@@ -81,7 +81,8 @@ class History:
         return bool(leader) and meets_and_order(self.request, *leader)[0]
 
     def bar(self) -> Callable[[Deployment], str | None]:
-        """A rule that says why a layout cannot beat the best measured one, whatever it could show, or None."""
+        """A rule that says why a layout cannot beat the best measured one, whatever it could show, or None: by what it
+        costs, which is the same for layouts of as many devices of one kind."""
         leader, objective = self.best(), self.request.objective
         prices = objective in (Objective.MIN_GPUS, Objective.MIN_COST) and self.request.second_objective is None
         if not prices or not leader or not meets_and_order(self.request, *leader)[0]:

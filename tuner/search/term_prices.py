@@ -83,7 +83,7 @@ class TermPrices:
         for layout in index:
             replica = replace(layout, max_num_batched_tokens=limits[-1], dp=layout.dp if layout.ep else 1)
             if replica not in known:
-                shape, own = deep[layout.pp], _own_of(layout)
+                shape, own = deep[layout.pp], _own(layout.gpu)
                 known[replica] = (
                     _Priced.of(costs[layout.gpu], replica, shape.prefill, (len(limits),), own),
                     _Priced.of(costs[layout.gpu], replica, shape.decode, BATCHES.shape, own),
@@ -97,7 +97,7 @@ class TermPrices:
         return cls(
             terms, index, (_work(terms, chunk, 0), _work(terms, chunk, 1)),
             (_work(terms, batches, 0), _work(terms, batches, 1)),
-            np.array([terms.index(_own_of(layout) + _HOST) for layout in index]),
+            np.array([terms.index(_own(layout.gpu) + _HOST) for layout in index]),
             shapes.chunks[columns], np.array([float(layout.pp) for layout in index]),
             np.array([float(layout.dp) for layout in index]),
             np.array([costs[layout.gpu].cluster.profile.engine.handling_ms(prompt) for layout in index]),
@@ -133,7 +133,7 @@ class _Priced:
 
     @classmethod
     def of(cls, costs: StepCosts, layout: ParallelLayout, step: StepShape, shape: tuple[int, ...], own: str) -> _Priced:
-        """Arrays of ``shape``; terms are named by the GPU, too, where there are several (``own``)."""
+        """Arrays of ``shape``, with names that begin with ``own``."""
         stages, parts = costs.stages(layout, step), list[tuple[Terms, Floats, Floats]]()
         for terms, (added, launch) in zip(stages, costs.host_sides(layout, step), strict=True):
             terms_ms = {own + name: np.broadcast_to(value, shape) for name, value in terms.items()}
@@ -157,15 +157,15 @@ class _Priced:
 
 def _unmeasured(group: Cluster, model: ModelShape, terms: Sequence[str]) -> set[str]:
     """Those of a group's own terms, which have its GPU's name before theirs where there are several groups."""
-    own = f"{group.gpu} " if group.gpu else ""
+    own = _own(group.gpu)
     names = {name: name.removeprefix(own) for name in terms if name.startswith(own)}
     found = unmeasured_terms(group.profile, model, names.values())
     return {name for name, short in names.items() if short in found}
 
 
-def _own_of(layout: ParallelLayout) -> str:
-    """How names of a layout's terms begin: with its GPU, where there are several."""
-    return f"{layout.gpu} " if layout.gpu else ""
+def _own(gpu: str | None) -> str:
+    """How names of a GPU's terms begin: with its name, where there are several."""
+    return f"{gpu} " if gpu else ""
 
 
 def engine_of(layout: ParallelLayout) -> ParallelLayout:

@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 from tuner.ask.request import Metric
 from tuner.cost.steady import BATCHES, Curve, Floats
 
-# A window begins with an empty engine and ends before the last of its requests have seen the batch of a steady load:
-# after n requests, of a batch b at that load, b ÷ (1 + FILLING × b ÷ n) is what they meet in the mean. By this figure
-# simulated windows of some hundred requests differ from the curve's by the same at every batch
-# (``python -m tests.benchmarks.belief_transfer --filling``).
+# Near saturation a batch fills more slowly than a window lasts: in one of n requests those meet a mean batch of
+# b ÷ (1 + FILLING × b ÷ n), where b is that of a steady load. With this figure simulated windows of 300 requests differ
+# from the curves by about the same at every batch (``python -m tests.benchmarks.belief_transfer --filling``).
 FILLING = 3.0
 _OVERLOAD = 8.0  # power by which latency grows with the rate beyond the last batch of a curve
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class OnCurve:
     """Where rates lie on curves, ``beyond`` the last batch or before it; arrays of (curves, rates)."""
 
     high: NDArray[np.intp]
@@ -30,7 +29,7 @@ class Place:
     excess: Floats
 
     @classmethod
-    def of(cls, curve: Curve, rate_req_per_s: Floats) -> Place:
+    def of(cls, curve: Curve, rate_req_per_s: Floats) -> OnCurve:
         """Of rates of a replica, of shape (curves, rates)."""
         known = curve.rate_req_per_s
         above = np.stack([(known < rate[:, None]).sum(axis=1) for rate in rate_req_per_s.T], axis=1)
@@ -41,7 +40,7 @@ class Place:
         excess = np.log(np.maximum(rate_req_per_s / known[:, -1:], 1.0))
         return cls(high, share, batch, above >= known.shape[1], excess)
 
-    def within(self, requests: Floats) -> Place:
+    def within(self, requests: Floats) -> OnCurve:
         """At the mean batch that a window of so many ``requests`` to a replica meets."""
         batch = self.batch / (1 + FILLING * self.batch / np.maximum(requests, 1.0))
         high = np.clip(np.searchsorted(BATCHES, batch), 1, BATCHES.size - 1)
@@ -56,10 +55,10 @@ class Place:
 
 def log_seen(
     curve: Curve, keys: Sequence[tuple[Metric, float | None]], output_tokens: float, rates: Floats, requests: Floats
-) -> tuple[Place, list[Floats]]:
+) -> tuple[OnCurve, list[Floats]]:
     """Where ``rates`` lie, and logs of metrics at percentiles (None: means) there, in ms, in windows of ``requests`` to
     a replica; all of shape (curves, rates). First tokens come as under a steady load: what waits is not a batch."""
-    steady = Place.of(curve, rates)
+    steady = OnCurve.of(curve, rates)
     filling = steady.within(requests)
     return steady, [
         (steady if metric is Metric.TTFT else filling).log_of(curve.at(metric, percentile, output_tokens))
